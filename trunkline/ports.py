@@ -1,0 +1,392 @@
+"""What one room needs of another: values and protocols, handed in by `app`.
+
+Audio crosses a port in a Format that both sides named beforehand; text is plain; times are milliseconds within the
+utterance, or monotonic seconds where a field says `at`.
+"""
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+from trunkline.types import CallId, Direction, Format, TenantId
+
+# --- decisions: the doors (compliance answers, everyone asks) -------------------------------------------------------
+
+Door = Literal["answer", "dial", "transfer", "record", "transcript", "third_party"]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known when a door is asked. None is Unknown and never weakens the answer."""
+
+    door: Door
+    tenant: TenantId
+    direction: Direction
+    from_number: str | None = None
+    to_number: str | None = None
+    target: str | None = None
+    """The named transfer target, or the provider that would receive audio or text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    obligations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    code: str
+    why: str
+
+
+Decision = Allow | Refuse
+
+
+class Decide(Protocol):
+    def __call__(self, facts: Facts, now: datetime) -> Decision: ...
+
+
+# --- usage: what the meter will count -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """One metered event. `unit` is seconds, characters, tokens_in, tokens_out or calls."""
+
+    call_id: CallId
+    provider: str
+    kind: Literal["leg", "stt", "llm", "tts", "realtime"]
+    unit: Literal["seconds", "characters", "tokens_in", "tokens_out", "calls"]
+    quantity: float
+
+
+UsageSink = Callable[[Usage], None]
+
+
+# --- the conversation -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    id: str
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One entry of the conversation. `agent` text is what was *heard*, never what was merely generated."""
+
+    role: Literal["caller", "agent", "tool"]
+    text: str
+    keyed: bool = False
+    """The caller keyed `text` on the keypad."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+    """For role `tool`: which ToolCall this answers."""
+    cut: bool = False
+    """The caller interrupted here; `text` is what was heard of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallFacts:
+    """What an agent may know of the call it answers."""
+
+    call_id: CallId
+    tenant: TenantId
+    direction: Direction
+    from_number: str | None
+    to_number: str | None
+    started: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What the agent expects to hear next. The recogniser picks its grammar by it, the turn machine its patience."""
+
+    grammar: str = "main"
+    """Name of a grammar of the script: `main`, `digits`, `yes_no`, ..."""
+    digits_min: int = 0
+    digits_max: int = 0
+    """digits_max > 0: the keypad is expected; fewer than digits_min keys are not yet an answer; `#` ends the entry."""
+
+
+# --- speech to text -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SttPartial:
+    text: str
+    complete: bool = False
+    """The words so far are a whole phrase of the grammar: the end of turn may be taken early."""
+
+
+@dataclass(frozen=True, slots=True)
+class SttFinal:
+    """The utterance as understood. `understood=False`: speech, but none of the grammar (text may hold the best guess)."""
+
+    text: str
+    understood: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SttFailed:
+    error: Exception
+
+
+SttEvent = SttPartial | SttFinal | SttFailed
+
+
+class SttStream(Protocol):
+    """One call's ears. All methods return at once; results come to `on_event` on the event loop.
+
+    feed... -> SttPartial*; finalize -> exactly one SttFinal or SttFailed for that utterance, then feed may start the next.
+    """
+
+    def feed(self, audio: bytes) -> None:
+        """Speech (with pre-roll) in the stream's format; any length. Never blocks; drops are counted by the provider."""
+        ...
+
+    def expect(self, expectation: Expectation) -> None:
+        """Takes effect with the next utterance."""
+        ...
+
+    def finalize(self) -> None:
+        """The utterance has ended."""
+        ...
+
+    def cancel(self) -> None:
+        """Forget the utterance (it was a cough, an echo): no SttFinal follows. Idempotent."""
+        ...
+
+    def close(self) -> None:
+        """Idempotent. No event follows."""
+        ...
+
+
+class Stt(Protocol):
+    name: str
+    feed_mode: Literal["all", "gated"]
+    """`gated`: fed only speech with pre-roll, so silence can never become words."""
+    third_party: bool
+    """Audio leaves this machine: the third_party door is asked first."""
+    formats: tuple[Format, ...]
+    """Accepted input, preferred first."""
+
+    async def start(self) -> None: ...
+
+    def open(self, call: CallFacts, format: Format, on_event: Callable[[SttEvent], None]) -> SttStream: ...
+
+    async def close(self) -> None: ...
+
+
+# --- language model -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """What the agent will expect once this reply is spoken."""
+
+    expectation: Expectation
+
+
+@dataclass(frozen=True, slots=True)
+class LlmUsage:
+    tokens_in: int
+    tokens_out: int
+
+
+LlmEvent = TextDelta | ToolCall | Expect | LlmUsage
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """A tool as the model sees it. `effects` tools (hang_up, transfer, send_dtmf, http) never run speculatively."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    """JSON schema of the arguments."""
+    effects: bool = True
+
+
+class LlmSession(Protocol):
+    """One call's mind."""
+
+    def reply(self, conversation: Sequence[Message], *, understood: bool = True) -> AsyncGenerator[LlmEvent, None]:
+        """Answer the conversation's last message (caller or tool). `understood=False`: the caller spoke, but not in
+        words the recogniser knows. Closing the generator closes the request. Raises ProviderError."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Llm(Protocol):
+    name: str
+    third_party: bool
+
+    async def start(self) -> None: ...
+
+    def open(self, call: CallFacts) -> LlmSession: ...
+
+    async def close(self) -> None: ...
+
+
+# --- text to speech -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A spoken word and where it lies in the utterance's audio."""
+
+    text: str
+    start_ms: int
+    end_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class TtsAudio:
+    """Some audio of the utterance in the asked Format (any length), and the words whose end lies in or before it."""
+
+    data: bytes
+    words: tuple[Word, ...] = ()
+
+
+class Tts(Protocol):
+    name: str
+    third_party: bool
+    word_times: bool
+    """Whether TtsAudio carries words; without them what was heard is a conservative estimate, marked so."""
+
+    async def start(self) -> None: ...
+
+    def speak(self, text: str, format: Format) -> AsyncGenerator[TtsAudio, None]:
+        """Speak one phrase. Closing the generator cancels the synthesis. Raises ProviderError."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+# --- call control: what an agent may do to its call -----------------------------------------------------------------
+
+
+class CallControl(Protocol):
+    """Performed by the leg. Each returns at once; the result reaches the record."""
+
+    def hang_up(self, reason: str) -> None:
+        """End the call after what is queued has been heard."""
+        ...
+
+    def transfer(self, target: str) -> Decision:
+        """To a *named* target of the configuration, never to a number a model wrote."""
+        ...
+
+    def send_dtmf(self, digits: str) -> None: ...
+
+
+# --- the call record ------------------------------------------------------------------------------------------------
+
+EndReason = Literal[
+    "caller_hung_up",  # the far end ended it (stop, status completed)
+    "agent_hung_up",  # the agent's script or model said goodbye
+    "transferred",
+    "no_input",  # two prompts, then goodbye
+    "max_duration",
+    "media_lost",  # socket loss, or 3 s without media
+    "never_started",  # webhook answered, but no media stream came
+    "refused",  # a decision said no
+    "overloaded",  # admission
+    "drained",  # the gateway was stopped and its patience ended
+    "gateway_lost",  # the process died; closed by the sweep after restart
+    "busy",
+    "no_answer",
+    "failed",
+    "error",  # our own bug or a provider with no way out
+]
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRecord:
+    """One exchange. Latencies in ms, None where that part did not happen. T0 is the last frame of caller speech received,
+    T1 the first agent frame sent."""
+
+    index: int
+    caller_text: str
+    agent_text: str
+    """What was heard of it."""
+    understood: bool = True
+    keyed: bool = False
+    interrupted: bool = False
+    heard_exact: bool = True
+    """False where the voice gives no word times: agent_text is then a conservative estimate."""
+    endpointing_ms: float | None = None
+    stt_ms: float | None = None
+    llm_ms: float | None = None
+    tts_ms: float | None = None
+    total_ms: float | None = None
+    """T1 - T0."""
+    barge_in_ms: float | None = None
+    """First frame of the caller's interrupting speech received -> clear sent."""
+    tools: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CallStarted:
+    call_id: CallId
+    tenant: TenantId
+    direction: Direction
+    leg: Literal["twilio", "sip", "webrtc", "websocket"]
+    agent: str
+    at: datetime
+    from_number: str | None = None
+    to_number: str | None = None
+    provider_call_id: str | None = None
+    """Twilio's CallSid, SIP's Call-ID."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallEvent:
+    """Anything worth finding later: a state, a decision, a transfer, a drop count. `data` is JSON-able, without audio."""
+
+    call_id: CallId
+    at: datetime
+    kind: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnded:
+    call_id: CallId
+    at: datetime
+    turn: TurnRecord
+
+
+@dataclass(frozen=True, slots=True)
+class UsageMetered:
+    at: datetime
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnded:
+    """Ends the record, once: a second CallEnded of the same call changes nothing."""
+
+    call_id: CallId
+    at: datetime
+    reason: EndReason
+    detail: str = ""
+
+
+RecordEvent = CallStarted | CallEvent | TurnEnded | UsageMetered | CallEnded
+
+
+class RecordSink(Protocol):
+    def append(self, event: RecordEvent) -> None:
+        """Durable against kill -9 when this returns. Never raises for a full or absent disk: counts and retries."""
+        ...
