@@ -39,7 +39,7 @@ class PeerError(TrunklineError):
 
 
 class ProviderError(TrunklineError):
-    """A provider failed. `code` is one of: timeout, unavailable, rate_limited, auth, bad_request, protocol, overloaded."""
+    """A provider failed. `code`: timeout, unavailable, rate_limited, auth, bad_request, protocol or overloaded."""
 
     def __init__(self, provider: str, code: str, detail: str = "", *, retryable: bool) -> None:
         super().__init__(provider, code, detail)

@@ -124,7 +124,7 @@ class SttPartial:
 
 @dataclass(frozen=True, slots=True)
 class SttFinal:
-    """The utterance as understood. `understood=False`: speech, but none of the grammar (text may hold the best guess)."""
+    """The utterance as understood. `understood=False`: speech, but none of the grammar (text may be a best guess)."""
 
     text: str
     understood: bool = True
@@ -141,11 +141,11 @@ SttEvent = SttPartial | SttFinal | SttFailed
 class SttStream(Protocol):
     """One call's ears. All methods return at once; results come to `on_event` on the event loop.
 
-    feed... -> SttPartial*; finalize -> exactly one SttFinal or SttFailed for that utterance, then feed may start the next.
+    feed... -> SttPartial*; finalize -> exactly one SttFinal or SttFailed for that utterance; feed starts the next.
     """
 
     def feed(self, audio: bytes) -> None:
-        """Speech (with pre-roll) in the stream's format; any length. Never blocks; drops are counted by the provider."""
+        """Speech (with pre-roll) in the stream's format; any length. Never blocks; drops are counted there."""
         ...
 
     def expect(self, expectation: Expectation) -> None:
@@ -313,8 +313,8 @@ EndReason = Literal[
 
 @dataclass(frozen=True, slots=True)
 class TurnRecord:
-    """One exchange. Latencies in ms, None where that part did not happen. T0 is the last frame of caller speech received,
-    T1 the first agent frame sent."""
+    """One exchange. Latencies in ms, None where that part did not happen. T0: last frame of caller speech received;
+    T1: first agent frame sent."""
 
     index: int
     caller_text: str
@@ -352,7 +352,7 @@ class CallStarted:
 
 @dataclass(frozen=True, slots=True)
 class CallEvent:
-    """Anything worth finding later: a state, a decision, a transfer, a drop count. `data` is JSON-able, without audio."""
+    """Anything worth finding later: a state, a decision, a transfer, a drop count. `data`: JSON, no audio."""
 
     call_id: CallId
     at: datetime
