@@ -1,0 +1,134 @@
+"""What Prometheus may know. One object with a method per fact; labels come from closed sets, never from a peer.
+
+Cheap on the hot path: a method is one `inc` or `observe` on a child made beforehand.
+"""
+
+from typing import Literal, get_args
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from trunkline.ports import EndReason, TurnRecord
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+Stage = Literal["endpointing", "stt", "llm", "tts", "total", "barge_in"]
+Drop = Literal[
+    "lane_in_full",  # frames the call could not take in time
+    "lane_out_full",
+    "late",  # came after its place was played
+    "sequence_gap",  # the carrier's numbering skipped
+    "bad_message",  # JSON, base64, encoding, unknown event
+    "slow_reader",  # the peer does not read what we send
+    "stt_queue_full",
+    "tts_queue_full",
+    "spool_full",
+    "telemetry",
+]
+Webhook = Literal["voice", "continue", "status", "stream_status", "dial_status"]
+Outcome = Literal["ok", "bad_request", "bad_signature", "fallback", "refused", "error"]
+PoolEvent = Literal["done", "failed", "overloaded", "restarted"]
+
+_LATENCY_S = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
+_BEAT_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+_CLOSE_CODES = (1000, 1001, 1002, 1003, 1006, 1007, 1008, 1009, 1011, 1012, 1013)
+
+
+class Metrics:
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        """Its own registry, so that tests and a second gateway in one process do not meet."""
+        self._registry = registry = registry or CollectorRegistry()
+        ProcessCollector(namespace="trunkline", registry=registry)
+        GCCollector(registry=registry)
+
+        self._live = Gauge("trunkline_calls_live", "Calls now on the line.", registry=registry)
+        ended = Counter("trunkline_calls", "Calls ended, by reason.", ["reason"], registry=registry)
+        self._ended = {reason: ended.labels(reason) for reason in get_args(EndReason)}
+        self._lateness = Histogram(
+            "trunkline_tick_lateness_seconds",
+            "How late a heartbeat began.",
+            buckets=_BEAT_S,
+            registry=registry,
+        )
+        self._beat = Histogram(
+            "trunkline_beat_duration_seconds",
+            "How long a heartbeat took, all calls together.",
+            buckets=_BEAT_S,
+            registry=registry,
+        )
+        stages = Histogram(
+            "trunkline_stage_latency_seconds",
+            "Latency of a turn by stage; total is T0 to T1.",
+            ["stage"],
+            buckets=_LATENCY_S,
+            registry=registry,
+        )
+        self._stages = {stage: stages.labels(stage) for stage in get_args(Stage)}
+        drops = Counter("trunkline_drops", "Things dropped, by cause.", ["cause"], registry=registry)
+        self._drops = {cause: drops.labels(cause) for cause in get_args(Drop)}
+        closes = Counter("trunkline_ws_closes", "Media sockets closed, by RFC 6455 code.", ["code"], registry=registry)
+        self._closes = {code: closes.labels(str(code)) for code in _CLOSE_CODES}
+        self._other_close = closes.labels("other")
+        self._sockets = Gauge("trunkline_ws_open", "Media sockets now open.", registry=registry)
+        webhooks = Counter(
+            "trunkline_webhooks", "Twilio webhooks, by kind and outcome.", ["kind", "outcome"], registry=registry
+        )
+        self._webhooks = {
+            (kind, outcome): webhooks.labels(kind, outcome)
+            for kind in get_args(Webhook)
+            for outcome in get_args(Outcome)
+        }
+        self._spool = Gauge("trunkline_spool_backlog", "Record events not yet in the database.", registry=registry)
+        self._store_errors = Counter("trunkline_store_errors", "Failed writes to spool or database.", registry=registry)
+        jobs = Counter("trunkline_speech_jobs", "Jobs of the local speech pool.", ["result"], registry=registry)
+        self._jobs = {event: jobs.labels(event) for event in get_args(PoolEvent)}
+        self._job_queue = Gauge("trunkline_speech_queue", "Jobs waiting for a speech worker.", registry=registry)
+
+    def live_calls(self, count: int) -> None:
+        self._live.set(count)
+
+    def call_ended(self, reason: EndReason) -> None:
+        self._ended[reason].inc()
+
+    def beat(self, lateness_s: float, duration_s: float) -> None:
+        self._lateness.observe(lateness_s)
+        self._beat.observe(duration_s)
+
+    def stage(self, stage: Stage, latency_ms: float) -> None:
+        self._stages[stage].observe(latency_ms / 1000)
+
+    def turn(self, turn: TurnRecord) -> None:
+        """Every stage that the turn had."""
+        for stage, histogram in self._stages.items():
+            latency_ms = getattr(turn, f"{stage}_ms")
+            if latency_ms is not None:
+                histogram.observe(latency_ms / 1000)
+
+    def drop(self, cause: Drop, count: int = 1) -> None:
+        self._drops[cause].inc(count)
+
+    def sockets(self, count: int) -> None:
+        self._sockets.set(count)
+
+    def ws_closed(self, code: int) -> None:
+        self._closes.get(code, self._other_close).inc()
+
+    def webhook(self, kind: Webhook, outcome: Outcome) -> None:
+        self._webhooks[kind, outcome].inc()
+
+    def spool_backlog(self, events: int) -> None:
+        self._spool.set(events)
+
+    def store_error(self) -> None:
+        self._store_errors.inc()
+
+    def speech_job(self, event: PoolEvent, count: int = 1) -> None:
+        self._jobs[event].inc(count)
+
+    def speech_queue(self, jobs: int) -> None:
+        self._job_queue.set(jobs)
+
+    def text(self) -> bytes:
+        """The exposition for /metrics, of CONTENT_TYPE."""
+        return generate_latest(self._registry)
