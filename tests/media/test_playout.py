@@ -23,7 +23,7 @@ class FarEnd:
         self.silent_ticks = 0
 
     def send_due(self) -> None:
-        for audio, mark in self.playout.due(self.now):
+        for audio, mark, _ in self.playout.due(self.now):
             assert len(audio) % MULAW_8K.frame_bytes == 0
             self.buffer += [audio[i : i + 160] for i in range(0, len(audio), 160)]
             self.buffer.append(mark)
@@ -236,6 +236,3 @@ def test_a_long_call_forgets_audio_far_behind() -> None:
         far.run(20 * WORD_MS // FRAME_MS + 5)
     assert playout.all_heard
     assert len(playout._audio) < 8 * 8000
-    first_ms, audio = playout.recent(playout.sent_ms, 500)
-    assert first_ms == playout.sent_ms - 500
-    assert len(audio) == 4000

@@ -28,7 +28,7 @@ from trunkline.media.ledger import Ledger
 from trunkline.types import FRAME_MS, Format
 
 FIRST_MESSAGE_MS = 40  # small, so that its mark tells early where the caller is
-RETAIN_MS = 2500  # sent audio kept behind the heard position: echo reference, and words to resume from
+RETAIN_MS = 1000  # sent audio kept behind the heard position: a cut word is resumed from its start
 RESUME_WHOLE_WORD_MS = 80  # a cut word with less than this left is not begun again
 LEAD_DECAY = 0.98  # per punctual mark
 
@@ -46,6 +46,8 @@ class Message(NamedTuple):
 
     audio: bytes
     mark: str
+    play_at: float
+    """When, by our reckoning, the far end starts to play it."""
 
 
 @dataclass(slots=True)
@@ -145,11 +147,12 @@ class Playout:
             self.stats.underrun_ms += (now - self._empty_at) * 1000
         self.sent_ms += size_ms
         self.stats.sent_ms += size_ms
-        self._empty_at = max(self._empty_at, now) + size_ms / 1000
+        play_at = max(self._empty_at, now)
+        self._empty_at = play_at + size_ms / 1000
         mark = f"{self._segment}:{self.sent_ms}"
         self._expected[mark] = self._empty_at
         self._trim()
-        return Message(audio, mark)
+        return Message(audio, mark, play_at)
 
     def _trim(self) -> None:
         """Forget audio far behind the heard position, in steps so that it is rarely done."""
@@ -190,7 +193,7 @@ class Playout:
         return self._ended and self.sent_ms == self.end_ms and self._mark_ms >= self.sent_ms
 
     def overdue(self, now: float, grace_s: float) -> bool:
-        """An ended answer must have been played by now, and the marks have not come: a peer that does not return them."""
+        """An ended answer must have been played by now, and its marks have not come back."""
         return self._ended and self.sent_ms == self.end_ms and now > self._empty_at + grace_s
 
     def assume_heard(self) -> None:
@@ -203,9 +206,10 @@ class Playout:
         """The current answer is not over: something is queued, unheard or still to come."""
         return not self._ended or not self.all_heard
 
-    def playing(self, now: float) -> bool:
-        """By our reckoning the far end is playing our audio at this moment, or was within the last half second."""
-        return now < self._empty_at + 0.5
+    @property
+    def playing_until(self) -> float:
+        """By our reckoning, when the far end will have played all it was sent; in the past when it has."""
+        return self._empty_at
 
     # --- interrupting ---
 
@@ -246,13 +250,3 @@ class Playout:
         self._marked = False
         self._empty_at = 0.0
         self._expected.clear()
-
-    def recent(self, before_ms: int, length_ms: int) -> tuple[int, bytes]:
-        """Sent audio ending at `before_ms`, at most `length_ms` of it: (its first position in ms, bytes). Echo reference."""
-        first_ms = max(self._base_ms, before_ms - length_ms)
-        per_ms = self.format.bytes_per_ms
-        return first_ms, bytes(self._audio[(first_ms - self._base_ms) * per_ms : (before_ms - self._base_ms) * per_ms])
-
-    def playing_ms(self, now: float) -> int:
-        """By our reckoning, the position being played at this moment."""
-        return max(self._segment_start_ms, self.sent_ms - max(0, int((self._empty_at - now) * 1000)))

@@ -1,0 +1,326 @@
+"""A call's bus: its two lanes, what listens on them, and the agent's hands on them.
+
+In:  leg -> receive() -> ears (VAD, with every other call, in the beat) and, while it is fed, the recogniser at arrival.
+Out: agent -> append() -> playout -> pump() in the beat -> leg.
+
+The agent hears of speech through BusListener and acts through begin/append/end/pause/resume/cut. Positions and heard
+text come from the playout ledger.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from trunkline.clock import Clock
+from trunkline.media.ears import Ears
+from trunkline.media.heartbeat import Heartbeat
+from trunkline.media.playout import LeadPolicy, Message, Playout
+from trunkline.media.vad import Floats
+from trunkline.ports import Word
+from trunkline.types import FRAME_MS
+
+MARK_GRACE_S = 2.0  # a far end that has not returned a mark this long after it was due does not return marks
+ECHO_TAIL_S = 0.7  # a speakerphone's echo path, and our uncertainty of when it plays
+QUEUE_LIMIT_MS = 120_000  # of speech waiting to be sent: a model that writes a book
+
+
+class LegOut(Protocol):
+    """The sending half of a leg. Neither method blocks or raises for a slow peer."""
+
+    @property
+    def writable(self) -> bool:
+        """False while the peer does not read: nothing is sent, the playout waits."""
+        ...
+
+    def send(self, messages: Sequence[Message]) -> None: ...
+
+    def clear(self) -> None:
+        """Drop what was sent and not yet played."""
+        ...
+
+
+class Tap(Protocol):
+    """Hears both lanes: a recorder, a supervisor. Called at arrival and at sending; must only take note."""
+
+    def caller(self, audio: bytes, carrier_ms: int) -> None: ...
+
+    def agent(self, audio: bytes, carrier_ms: int) -> None: ...
+
+    def cleared(self, carrier_ms: int) -> None: ...
+
+
+class Echo(Protocol):
+    """Whether what is heard is our own voice coming back. Times are monotonic seconds."""
+
+    def played(self, at: float, audio: bytes) -> None:
+        """The far end plays this from `at` on. Must only take note."""
+        ...
+
+    def cleared(self, at: float) -> None:
+        """What was to be played after `at` is not."""
+        ...
+
+    def is_echo(self, recent: Floats, at: float) -> bool:
+        """`recent` samples, the last of them received at `at`."""
+        ...
+
+
+class BusListener(Protocol):
+    """The agent. Times are monotonic seconds."""
+
+    def speech_started(self, at: float) -> None: ...
+
+    def speech_sustained(self) -> None: ...
+
+    def speech_ended(self, at: float) -> None: ...
+
+    def first_audio_sent(self, at: float) -> None:
+        """T1: the first frame of an answer was given to the leg."""
+        ...
+
+    def answer_heard(self) -> None:
+        """The far end has played the whole answer."""
+        ...
+
+    def crashed(self, error: Exception) -> None: ...
+
+
+@dataclass(slots=True)
+class LaneStats:
+    received_frames: int = 0
+    lost_ms: int = 0
+    """Media the carrier's timestamps say there was, and we never got."""
+    odd_frames: int = 0
+    """Frames that were not 20 ms."""
+
+
+class Bus:
+    """One call's. `listener` is set before the first frame; close() is idempotent and final."""
+
+    def __init__(
+        self,
+        leg: LegOut,
+        ears: Ears,
+        heartbeat: Heartbeat,
+        clock: Clock,
+        lead: LeadPolicy | None = None,
+        echo: Echo | None = None,
+    ) -> None:
+        self.leg, self.listener = leg, _NOBODY
+        self.playout = Playout(ears.format, lead)
+        self.stats = LaneStats()
+        self.carrier_ms = 0
+        """The inbound media timestamp: the carrier's clock."""
+        self.taps: list[Tap] = []
+        self.closed = False
+        self._ears, self._heartbeat, self._clock, self._echo = ears, heartbeat, clock, echo
+        self._feed: Callable[[bytes], None] | None = None
+        self._first_pending = self._end_pending = False
+        self._guarded = False
+        self._silent_at = 0.0  # when our voice cannot come back any more
+        slot = ears.open(self)
+        if slot is None:
+            raise RuntimeError("every slot of the ears is taken")  # admission keeps below the capacity
+        self._slot = slot
+
+    # --- from the leg ---
+
+    def receive(self, audio: bytes, carrier_ms: int) -> None:
+        """Caller audio in the lane's format, and the carrier's media timestamp at its start."""
+        if self.closed:
+            return
+        stats = self.stats
+        stats.received_frames += 1
+        if carrier_ms > self.carrier_ms + FRAME_MS:
+            stats.lost_ms += carrier_ms - self.carrier_ms - FRAME_MS
+        if carrier_ms > self.carrier_ms:
+            self.carrier_ms = carrier_ms
+        self._ears.write(self._slot, audio, self._clock.now())
+        if self._feed is not None:
+            self._feed(audio)
+        for tap in self.taps:
+            tap.caller(audio, carrier_ms)
+
+    def mark_returned(self, name: str) -> None:
+        if self.closed:
+            return
+        self.playout.mark_returned(name, self.carrier_ms, self._clock.now())
+        self._check_heard()
+
+    def leg_writable(self) -> None:
+        """The peer reads again."""
+        self._heartbeat.speaks(self)
+
+    # --- from the agent ---
+
+    def feed(self, sink: Callable[[bytes], None], pre_roll_ms: int) -> None:
+        """Give the recogniser what was just heard, then every frame as it arrives."""
+        self._feed = sink
+        if pre_roll_ms:
+            sink(self._ears.latest(self._slot, pre_roll_ms))
+
+    def stop_feed(self) -> None:
+        self._feed = None
+
+    def set_endpoint(self, silence_ms: int) -> None:
+        self._ears.set_endpoint(self._slot, silence_ms)
+
+    def forget_speech(self) -> None:
+        self._ears.forget_speech(self._slot)
+
+    @property
+    def hearing_speech(self) -> bool:
+        return self._ears.hearing_speech(self._slot)
+
+    def begin(self) -> None:
+        """An answer begins."""
+        self.playout.begin()
+        self._first_pending = self._end_pending = True
+
+    def append(self, audio: bytes, words: Sequence[Word], offset_ms: int) -> None:
+        """More of the answer. `offset_ms`: where the words' utterance began on the timeline (`position_ms` then)."""
+        self.playout.append(audio)
+        if words:
+            self.playout.ledger.add(words, offset_ms)
+        if not self.playout.paused:
+            if self._first_pending:
+                self.pump(self._clock.now())  # at once, not at the next beat: this is the latency people feel
+            self._heartbeat.speaks(self)
+
+    @property
+    def position_ms(self) -> int:
+        """Where the next audio will lie on the timeline."""
+        return self.playout.end_ms
+
+    @property
+    def has_room(self) -> bool:
+        return self.playout.queued_ms < QUEUE_LIMIT_MS
+
+    def end(self) -> None:
+        """The answer is complete; `answer_heard` follows when it has been played."""
+        self.playout.end()
+        if self.playout.end_ms == self.playout.answer_ms:
+            self._first_pending = False  # it had nothing to say
+        self._heartbeat.speaks(self)
+        self._check_heard()
+
+    def pause(self) -> None:
+        """Silence the far end at once; the unheard rest stays with us."""
+        if not self.playout.paused:
+            self.playout.pause(self.carrier_ms)
+            self._clear()
+
+    def resume(self) -> None:
+        self.playout.resume()
+        self._heartbeat.speaks(self)
+        self.pump(self._clock.now())
+
+    def cut(self) -> int:
+        """The answer ends where the caller stopped hearing it: that position."""
+        was_paused = self.playout.paused
+        heard_ms = self.playout.cut(self.carrier_ms)
+        if not was_paused:
+            self._clear()
+        self._end_pending = self._first_pending = False
+        return heard_ms
+
+    def heard_text(self, start_ms: int) -> str:
+        """The words the caller has wholly heard since `start_ms` of the timeline."""
+        return self.playout.ledger.text(start_ms, self.playout.heard_ms(self.carrier_ms))
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self._feed = None
+            self._heartbeat.forget(self)
+            self._ears.close(self._slot)
+            self.listener = _NOBODY
+
+    # --- from the heartbeat ---
+
+    def pump(self, now: float) -> bool:
+        """Send what is due. False when there is nothing left to send or to wait for."""
+        playout = self.playout
+        if self.closed or playout.paused:
+            return False
+        if not self.leg.writable:
+            return False  # leg_writable() brings it back
+        messages = playout.due(now)
+        if messages:
+            self.leg.send(messages)
+            for tap in self.taps:
+                for message in messages:
+                    tap.agent(message.audio, self.carrier_ms)
+            if self._echo is not None:
+                self._guard(self._echo, messages)
+            if self._first_pending:
+                self._first_pending = False
+                self.listener.first_audio_sent(now)
+        elif playout.overdue(now, MARK_GRACE_S):
+            playout.assume_heard()
+        self._check_heard()
+        return playout.speaking
+
+    def _guard(self, echo: Echo, messages: Sequence[Message]) -> None:
+        for message in messages:
+            echo.played(message.play_at, message.audio)
+        self._silent_at = self.playout.playing_until + ECHO_TAIL_S
+        if not self._guarded:
+            self._guarded = True
+            self._ears.guard(self._slot, True)
+
+    def _check_heard(self) -> None:
+        if self._end_pending and not self._first_pending and self.playout.all_heard:
+            self._end_pending = False
+            self.listener.answer_heard()
+
+    def _clear(self) -> None:
+        self.leg.clear()
+        if self._echo is not None:
+            now = self._clock.now()
+            self._silent_at = min(self._silent_at, now + ECHO_TAIL_S)
+            self._echo.cleared(now)
+        for tap in self.taps:
+            tap.cleared(self.carrier_ms)
+
+    # --- from the ears ---
+
+    def speech_started(self, at: float) -> None:
+        self.listener.speech_started(at)
+
+    def speech_sustained(self) -> None:
+        self.listener.speech_sustained()
+
+    def speech_ended(self, at: float) -> None:
+        self.listener.speech_ended(at)
+
+    def is_echo(self, recent: Floats, at: float) -> bool:
+        if self._echo is None:
+            return False
+        if at > self._silent_at:
+            self._guarded = False
+            self._ears.guard(self._slot, False)
+            return False
+        return self._echo.is_echo(recent, at)
+
+    def crashed(self, error: Exception) -> None:
+        self.listener.crashed(error)
+
+
+class _Nobody:
+    """Listens before the agent does, and after."""
+
+    def speech_started(self, at: float) -> None: ...
+
+    def speech_sustained(self) -> None: ...
+
+    def speech_ended(self, at: float) -> None: ...
+
+    def first_audio_sent(self, at: float) -> None: ...
+
+    def answer_heard(self) -> None: ...
+
+    def crashed(self, error: Exception) -> None: ...
+
+
+_NOBODY: BusListener = _Nobody()
