@@ -27,7 +27,7 @@ Drop = Literal[
     "telemetry",
 ]
 Webhook = Literal["voice", "continue", "status", "stream_status", "dial_status"]
-Outcome = Literal["ok", "bad_request", "bad_signature", "fallback", "refused", "error"]
+Outcome = Literal["ok", "bad_request", "bad_signature", "error"]
 PoolEvent = Literal["done", "failed", "overloaded", "restarted"]
 
 _LATENCY_S = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
@@ -39,7 +39,7 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         """Its own registry, so that tests and a second gateway in one process do not meet."""
         self._registry = registry = registry or CollectorRegistry()
-        ProcessCollector(namespace="trunkline", registry=registry)
+        ProcessCollector(registry=registry)
         GCCollector(registry=registry)
 
         self._live = Gauge("trunkline_calls_live", "Calls now on the line.", registry=registry)

@@ -1,0 +1,101 @@
+"""The HTTP side of the gateway, wired: webhooks, API, health, metrics. The media WebSocket is not here (front.py)."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from trunkline import __version__
+from trunkline import metrics as exposition
+from trunkline.clock import Clock
+from trunkline.gateway.api.calls import CallRecords, LiveCalls, call_routes
+from trunkline.gateway.api.guard import Guard
+from trunkline.gateway.api.openapi import document
+from trunkline.gateway.api.problems import on_bug, on_http_exception
+from trunkline.gateway.twilio.signature import Signatures
+from trunkline.gateway.twilio.tokens import Tokens
+from trunkline.gateway.twilio.webhooks import Switchboard as TwilioSwitchboard
+from trunkline.gateway.twilio.webhooks import Webhooks, webhook_routes
+from trunkline.metrics import Metrics
+from trunkline.settings import Settings
+
+NotReady = Callable[[], Sequence[str]]
+"""Why new calls are not welcome: draining, starting, database... Empty: ready."""
+
+
+class Switchboard(TwilioSwitchboard, LiveCalls, Protocol):
+    pass
+
+
+def create_http(
+    settings: Settings,
+    switchboard: Switchboard,
+    records: CallRecords,
+    metrics: Metrics,
+    clock: Clock,
+    not_ready: NotReady,
+    tokens: Tokens,
+    more_routes: Sequence[BaseRoute] = (),
+) -> Starlette:
+    """`tokens` is the one whose `redeem` the media leg asks."""
+    origin = settings.http.origin
+    webhooks = Webhooks(
+        switchboard,
+        tokens,
+        origin,
+        fallback_number=settings.twilio.fallback_number,
+        fallback_text=settings.twilio.fallback_text,
+        max_call_seconds=settings.limits.max_call_seconds,
+    )
+    return Starlette(
+        routes=[
+            *webhook_routes(webhooks, Signatures(settings.twilio_tokens, origin), metrics, clock),
+            *call_routes(switchboard, records),
+            *_own_routes(origin, metrics, not_ready),
+            *more_routes,
+        ],
+        middleware=[Middleware(Guard, settings.api_keys, https=origin.startswith("https:"))],
+        exception_handlers={HTTPException: on_http_exception, Exception: on_bug},
+    )
+
+
+def _own_routes(origin: str, metrics: Metrics, not_ready: NotReady) -> list[Route]:
+    async def index(request: Request) -> Response:
+        return PlainTextResponse(_INDEX.format(version=__version__, origin=origin))
+
+    async def healthz(request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(request: Request) -> Response:
+        reasons = list(not_ready())
+        return JSONResponse({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+
+    async def exposed(request: Request) -> Response:
+        return Response(metrics.text(), media_type=exposition.CONTENT_TYPE)
+
+    async def openapi(request: Request) -> Response:
+        return JSONResponse(document())
+
+    return [
+        Route("/", index),
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+        Route("/metrics", exposed),
+        Route("/openapi.json", openapi),
+    ]
+
+
+_INDEX = """\
+Trunkline {version}: the phone line for AI agents.
+
+Call it:        trunkline call {origin}/twilio/voice      (or: make call)
+From a phone:   point a Twilio number's voice webhook at {origin}/twilio/voice
+Calls:          {origin}/v1/calls
+The API:        {origin}/openapi.json
+Health:         {origin}/healthz  {origin}/readyz  {origin}/metrics
+"""

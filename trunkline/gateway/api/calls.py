@@ -1,0 +1,122 @@
+"""/v1/calls: the record of what happened and what is happening."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from trunkline.ports import CallStarted
+from trunkline.types import DEFAULT_TENANT, CallId, TenantId
+
+MAX_PAGE = 100
+DEFAULT_PAGE = 50
+MAX_ID_CHARS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class LiveCall:
+    started: CallStarted
+    state: str
+    """As the call state machine names it."""
+
+
+class LiveCalls(Protocol):
+    """The switchboard, as the API sees it. Every method returns at once."""
+
+    def live(self, call_id: CallId) -> LiveCall | None: ...
+
+    def hang_up(self, call_id: CallId) -> bool:
+        """End the call now, as the operator's wish. False: no such live call."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    calls: Sequence[Mapping[str, Any]]
+    next_cursor: str | None
+    """None: that was the last page."""
+
+
+class CallRecords(Protocol):
+    """The store's read side. A call is a JSON object with at least `id`; what is in the spool counts."""
+
+    async def get(self, tenant: TenantId, call_id: CallId) -> Mapping[str, Any] | None: ...
+
+    async def list(self, tenant: TenantId, *, limit: int, cursor: str | None) -> Page:
+        """Newest first. Raises ValueError for a cursor it did not make."""
+        ...
+
+
+def call_routes(live_calls: LiveCalls, records: CallRecords) -> list[Route]:
+    tenant = DEFAULT_TENANT
+
+    async def list_calls(request: Request) -> Response:
+        limit = _limit(request.query_params.get("limit", str(DEFAULT_PAGE)))
+        try:
+            page = await records.list(tenant, limit=limit, cursor=request.query_params.get("cursor"))
+        except ValueError:
+            raise HTTPException(400, "cursor: the next_cursor of an earlier answer expected") from None
+        calls = [_shown(call, live_calls.live(CallId(call["id"]))) for call in page.calls]
+        return JSONResponse({"calls": calls, "next_cursor": page.next_cursor})
+
+    async def get_call(request: Request) -> Response:
+        call_id = _call_id(request)
+        live = _of_tenant(live_calls.live(call_id), tenant)
+        record = await records.get(tenant, call_id)
+        if record is None and live is None:
+            raise HTTPException(404, "no such call")
+        return JSONResponse(_shown(record or {}, live))
+
+    async def end_call(request: Request) -> Response:
+        """Idempotent: 202 while the call is being ended, 204 once it has."""
+        call_id = _call_id(request)
+        if _of_tenant(live_calls.live(call_id), tenant) and live_calls.hang_up(call_id):
+            return JSONResponse({"id": call_id, "state": "ending"}, 202)
+        if await records.get(tenant, call_id) is None:
+            raise HTTPException(404, "no such call")
+        return Response(status_code=204)
+
+    return [
+        Route("/v1/calls", list_calls, methods=["GET"]),
+        Route("/v1/calls/{call_id}", get_call, methods=["GET"]),
+        Route("/v1/calls/{call_id}", end_call, methods=["DELETE"]),
+    ]
+
+
+def _shown(record: Mapping[str, Any], live: LiveCall | None) -> dict[str, Any]:
+    """The stored record; what only memory knows is added."""
+    if live is None:
+        return {**record, "live": False}
+    started = live.started
+    fresh = {
+        "id": started.call_id,
+        "direction": started.direction,
+        "leg": started.leg,
+        "agent": started.agent,
+        "started_at": started.at.isoformat(),
+        "from": started.from_number,
+        "to": started.to_number,
+        "provider_call_id": started.provider_call_id,
+    }
+    return {**fresh, **record, "live": True, "state": live.state}
+
+
+def _of_tenant(live: LiveCall | None, tenant: TenantId) -> LiveCall | None:
+    return live if live is not None and live.started.tenant == tenant else None
+
+
+def _call_id(request: Request) -> CallId:
+    call_id: str = request.path_params["call_id"]
+    if len(call_id) > MAX_ID_CHARS:
+        raise HTTPException(404, "no such call")
+    return CallId(call_id)
+
+
+def _limit(value: str) -> int:
+    if value.isascii() and value.isdigit() and len(value) < 5 and 1 <= int(value) <= MAX_PAGE:
+        return int(value)
+    raise HTTPException(400, f"limit: 1 to {MAX_PAGE} expected")

@@ -1,0 +1,139 @@
+"""The API in its own words: /openapi.json. A test holds it against the routes."""
+
+from typing import Any
+
+from trunkline import __version__
+from trunkline.gateway.api.calls import DEFAULT_PAGE, MAX_PAGE
+
+_CALL_ID = {"name": "call_id", "in": "path", "required": True, "schema": {"type": "string"}}
+_PROBLEM = {
+    "description": "An error (RFC 9457).",
+    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+}
+_NULLABLE_TEXT = {"type": ["string", "null"]}
+
+
+def _json(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _text(description: str) -> dict[str, Any]:
+    return {"description": description, "content": {"text/plain": {"schema": {"type": "string"}}}}
+
+
+def document() -> dict[str, Any]:
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Trunkline", "version": __version__, "license": {"name": "Apache-2.0"}},
+        "security": [{"bearer": []}, {"header": []}],
+        "paths": _PATHS,
+        "components": {
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "header": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
+            },
+            "schemas": _SCHEMAS,
+        },
+    }
+
+
+_SCHEMAS: dict[str, Any] = {
+    "Problem": {
+        "type": "object",
+        "required": ["title", "status"],
+        "properties": {
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "detail": {"type": "string"},
+        },
+    },
+    "Call": {
+        "type": "object",
+        "required": ["id", "live"],
+        "properties": {
+            "id": {"type": "string"},
+            "live": {"type": "boolean", "description": "On the line now."},
+            "state": {"type": "string", "description": "The call's state, while it is live."},
+            "direction": {"enum": ["inbound", "outbound"]},
+            "leg": {"enum": ["twilio", "sip", "webrtc", "websocket"]},
+            "agent": {"type": "string"},
+            "from": _NULLABLE_TEXT,
+            "to": _NULLABLE_TEXT,
+            "provider_call_id": _NULLABLE_TEXT,
+            "started_at": {"type": "string", "format": "date-time"},
+        },
+    },
+}
+
+_PATHS: dict[str, Any] = {
+    "/v1/calls": {
+        "get": {
+            "summary": "Calls, newest first",
+            "parameters": [
+                {
+                    "name": "limit",
+                    "in": "query",
+                    "schema": {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": DEFAULT_PAGE},
+                },
+                {
+                    "name": "cursor",
+                    "in": "query",
+                    "schema": {"type": "string"},
+                    "description": "An earlier next_cursor.",
+                },
+            ],
+            "responses": {
+                "200": _json(
+                    "A page of calls.",
+                    {
+                        "type": "object",
+                        "required": ["calls", "next_cursor"],
+                        "properties": {
+                            "calls": {"type": "array", "items": {"$ref": "#/components/schemas/Call"}},
+                            "next_cursor": _NULLABLE_TEXT,
+                        },
+                    },
+                ),
+                "default": _PROBLEM,
+            },
+        }
+    },
+    "/v1/calls/{call_id}": {
+        "parameters": [_CALL_ID],
+        "get": {
+            "summary": "One call, live or ended",
+            "responses": {"200": _json("The call.", {"$ref": "#/components/schemas/Call"}), "default": _PROBLEM},
+        },
+        "delete": {
+            "summary": "Hang up",
+            "responses": {
+                "202": _json("The call is being ended.", {"type": "object"}),
+                "204": {"description": "The call had ended already."},
+                "default": _PROBLEM,
+            },
+        },
+    },
+    "/metrics": {
+        "get": {"summary": "Prometheus metrics", "responses": {"200": _text("The exposition."), "default": _PROBLEM}}
+    },
+    "/healthz": {
+        "get": {
+            "summary": "The process lives",
+            "security": [],
+            "responses": {"200": _json("It does.", {"type": "object"})},
+        }
+    },
+    "/readyz": {
+        "get": {
+            "summary": "New calls are welcome",
+            "security": [],
+            "responses": {
+                "200": _json("They are.", {"type": "object"}),
+                "503": _json("They are not; `reasons` says why.", {"type": "object"}),
+            },
+        }
+    },
+    "/openapi.json": {
+        "get": {"summary": "This document", "security": [], "responses": {"200": _json("It.", {"type": "object"})}}
+    },
+}

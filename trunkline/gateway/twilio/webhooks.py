@@ -1,0 +1,351 @@
+"""Twilio's webhooks: what to do with a caller, at every point of the call where Twilio asks.
+
+    voice ──► <Connect><Stream> ──► (the conversation) ──► continue ──► <Hangup>            we ended it
+                     ▲                                        ├──────► <Dial> ─► dial-status   a transfer
+                     └──────────── n + 1 ─────────────────────┴──────► again                the leg was lost
+
+How often a call was reconnected travels in the action URL (`?n=1`), not in memory: the worker that knew may be dead.
+A signed, well-formed webhook is never answered with an HTTP error: the caller hears the fallback instead.
+
+`Webhooks` takes forms and `now` and returns TwiML; `webhook_routes` is the edge.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+from urllib.parse import parse_qsl
+
+from starlette.datastructures import ImmutableMultiDict
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from trunkline.clock import Clock
+from trunkline.errors import PeerError
+from trunkline.gateway.twilio import twiml
+from trunkline.gateway.twilio.signature import ALGORITHM_HEADER, SIGNATURE_HEADER, Signatures, socket_origin
+from trunkline.gateway.twilio.tokens import Tokens
+from trunkline.metrics import Metrics, Outcome, Webhook
+from trunkline.ports import Refuse
+from trunkline.types import E164, CallId, CallSid, Direction, StreamSid
+
+log = logging.getLogger("trunkline.twilio")
+
+MEDIA_PATH = "/twilio/media"
+MAX_BODY_BYTES = 64 * 1024  # a voice webhook is under 2 KiB
+MAX_FIELDS = 200
+BODY_TIMEOUT_S = 10.0
+MAX_RECONNECTS = 2
+LOST_TEXT = "I'm sorry, we have a technical problem. Please call again in a few minutes. Goodbye."
+
+Form = ImmutableMultiDict[str, str]
+CallStatus = Literal[
+    "queued", "initiated", "ringing", "in-progress", "completed", "busy", "failed", "no-answer", "canceled"
+]
+FINAL = {"completed", "busy", "failed", "no-answer", "canceled"}
+STATUSES = FINAL | {"queued", "initiated", "ringing", "in-progress"}
+STREAM_EVENTS = {"stream-started", "stream-stopped", "stream-error"}
+
+# https://help.twilio.com/articles/223179988: ANONYMOUS, RESTRICTED, BLOCKED, UNKNOWN and UNAVAILABLE on a keypad
+WITHHELD = {"+266696687", "+7378742833", "+2562533", "+8656696", "+86282452253"}
+_E164 = re.compile(r"\+[1-9][0-9]{6,14}")
+_CALL_SID = re.compile(r"CA[0-9a-f]{32}")
+_STREAM_SID = re.compile(r"MZ[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A caller at the door: a new call, or one that lost its leg and comes back."""
+
+    call_sid: CallSid
+    direction: Direction
+    from_number: E164 | None
+    to_number: E164 | None
+    """None: withheld, or not a phone number (client:, sip:)."""
+    reconnects: int = 0
+    why: Literal["new", "leg_lost", "transfer_failed"] = "new"
+
+
+@dataclass(frozen=True, slots=True)
+class CallView:
+    """What a webhook must know of a call that was admitted."""
+
+    call_id: CallId
+    state: Literal["live", "transferring", "ended"]
+    """ended: by us or by the caller, so nothing is to be reconnected. live: as far as we know, the leg still is."""
+    transfer_number: E164 | None = None
+    """The number of the named target, while transferring."""
+
+
+class Switchboard(Protocol):
+    """The live calls. Every method returns at once."""
+
+    def admit(self, arrival: Arrival) -> CallId | Refuse:
+        """Idempotent by CallSid: a call that is known and not ended keeps its id (and on a reconnect, its session).
+        Refuse codes with a meaning here: `draining` and `overloaded` (the fallback speaks), `ended` (hang up);
+        any other rejects the call."""
+        ...
+
+    def by_call_sid(self, call_sid: CallSid) -> CallView | None:
+        """None: never seen, or by another process; ended calls may be forgotten after a minute."""
+        ...
+
+    def status(self, call_sid: CallSid, status: CallStatus, duration_s: int | None) -> None:
+        """The call's status callback. A final status ends the record. Unknown CallSids are ignored."""
+        ...
+
+    def stream_event(self, call_sid: CallSid, stream_sid: StreamSid, event: str, error: str) -> None:
+        """The stream's own callback: stream-started, stream-stopped or stream-error. An event of the record."""
+        ...
+
+    def dialled(self, call_sid: CallSid, status: CallStatus, duration_s: int | None) -> None:
+        """How a transfer went. `completed` ends the call as transferred; anything else comes back to the agent."""
+        ...
+
+
+class Webhooks:
+    def __init__(
+        self,
+        switchboard: Switchboard,
+        tokens: Tokens,
+        origin: str,
+        *,
+        fallback_number: str | None,
+        fallback_text: str,
+        max_call_seconds: int,
+    ) -> None:
+        self._switchboard, self._tokens, self._origin = switchboard, tokens, origin
+        self._fallback_number, self._fallback_text = fallback_number, fallback_text
+        self._max_call_seconds = max_call_seconds
+
+    def voice(self, form: Form, query: Mapping[str, str], now: float) -> str:
+        """A new call. A duplicate gets the same call and a fresh token."""
+        arrival = _arrival(form)
+        seen = self._switchboard.by_call_sid(arrival.call_sid)
+        if seen and seen.state == "ended":
+            return twiml.hangup()
+        return self._connect(arrival, now)
+
+    def continue_(self, form: Form, query: Mapping[str, str], now: float) -> str:
+        """The stream is over: <Connect action>."""
+        call_sid = _call_sid(form)
+        if _one_of(form, "CallStatus", STATUSES, "in-progress") in FINAL:
+            return twiml.hangup()  # the caller has gone; the status callback closes the record
+        seen = self._switchboard.by_call_sid(call_sid)
+        if seen and seen.state == "ended":
+            return twiml.hangup()
+        reconnects = _reconnects(query)
+        if seen and seen.state == "transferring" and seen.transfer_number:
+            action_url = self._url(f"/twilio/dial-status?n={reconnects}")
+            return twiml.dial(seen.transfer_number, action_url=action_url, time_limit_s=self._max_call_seconds)
+        return self._reconnect(form, reconnects, "leg_lost", now)
+
+    def dial_status(self, form: Form, query: Mapping[str, str], now: float) -> str:
+        """The <Dial> is over: a transfer, or with `?fallback=1` the fallback number."""
+        call_sid = _call_sid(form)
+        status: CallStatus = _one_of(form, "DialCallStatus", STATUSES | {"answered"}, "failed")  # type: ignore[assignment]
+        if query.get("fallback"):
+            return twiml.hangup() if status in ("completed", "answered") else twiml.say_and_hangup(self._fallback_text)
+        status = "completed" if status not in STATUSES else status  # <Dial> also says `answered`, in conferences
+        self._switchboard.dialled(call_sid, status, _seconds(form, "DialCallDuration"))
+        if status == "completed" or _one_of(form, "CallStatus", STATUSES, "in-progress") in FINAL:
+            return twiml.hangup()
+        return self._reconnect(form, _reconnects(query), "transfer_failed", now)
+
+    def status(self, form: Form, query: Mapping[str, str], now: float) -> str:
+        status: CallStatus = _one_of(form, "CallStatus", STATUSES)  # type: ignore[assignment]
+        self._switchboard.status(_call_sid(form), status, _seconds(form, "CallDuration"))
+        return ""
+
+    def stream_status(self, form: Form, query: Mapping[str, str], now: float) -> str:
+        stream_sid = _field(form, "StreamSid")
+        if not _STREAM_SID.fullmatch(stream_sid):
+            raise PeerError("StreamSid: MZ and 32 hex digits expected")
+        event = _one_of(form, "StreamEvent", STREAM_EVENTS)
+        error = _field(form, "StreamError", "")[:200]
+        self._switchboard.stream_event(_call_sid(form), StreamSid(stream_sid), event, error)
+        return ""
+
+    def fallback(self, *, answered: bool = False) -> str:
+        """We cannot take this caller now."""
+        if self._fallback_number and not answered:
+            return twiml.dial(self._fallback_number, action_url=self._url("/twilio/dial-status?fallback=1"))
+        return twiml.say_and_hangup(LOST_TEXT if answered else self._fallback_text)
+
+    def _reconnect(self, form: Form, reconnects: int, why: Literal["leg_lost", "transfer_failed"], now: float) -> str:
+        if reconnects >= MAX_RECONNECTS:
+            return twiml.say_and_hangup(LOST_TEXT)
+        return self._connect(_arrival(form, reconnects + 1, why), now)
+
+    def _connect(self, arrival: Arrival, now: float) -> str:
+        admitted = self._switchboard.admit(arrival)
+        if isinstance(admitted, Refuse):
+            return self._refused(arrival, admitted)
+        log.info(
+            "call %s: %s from %s to %s is %s",
+            admitted,
+            arrival.call_sid,
+            arrival.from_number or "withheld",
+            arrival.to_number or "unknown",
+            arrival.why,
+        )
+        return twiml.connect_stream(
+            socket_origin(self._origin) + MEDIA_PATH,
+            self._tokens.issue(arrival.call_sid, admitted, now),
+            {},
+            action_url=self._url(f"/twilio/continue?n={arrival.reconnects}"),
+            status_callback=self._url("/twilio/stream-status"),
+        )
+
+    def _refused(self, arrival: Arrival, refused: Refuse) -> str:
+        log.warning("%s refused: %s", arrival.call_sid, refused.code)
+        if refused.code == "ended":
+            return twiml.hangup()
+        if refused.code in ("draining", "overloaded"):
+            return self.fallback()
+        return twiml.reject() if arrival.why == "new" else twiml.say_and_hangup(LOST_TEXT)
+
+    def _url(self, target: str) -> str:
+        return self._origin + target
+
+
+# --- fields: each raises PeerError saying what was expected ---------------------------------------------------------
+
+
+def phone_number(value: str) -> E164 | None:
+    """None for what is no dialable number: withheld, client:, sip:, short codes."""
+    return E164(value) if _E164.fullmatch(value) and value not in WITHHELD else None
+
+
+def _arrival(form: Form, reconnects: int = 0, why: Literal["new", "leg_lost", "transfer_failed"] = "new") -> Arrival:
+    return Arrival(
+        call_sid=_call_sid(form),
+        direction="outbound" if _field(form, "Direction", "inbound").startswith("outbound") else "inbound",
+        from_number=phone_number(_field(form, "From", "")),
+        to_number=phone_number(_field(form, "To", "")),
+        reconnects=reconnects,
+        why=why,
+    )
+
+
+def _call_sid(form: Form) -> CallSid:
+    call_sid = _field(form, "CallSid")
+    if not _CALL_SID.fullmatch(call_sid):
+        raise PeerError("CallSid: CA and 32 hex digits expected")
+    return CallSid(call_sid)
+
+
+def _field(form: Form, name: str, default: str | None = None) -> str:
+    values = form.getlist(name)
+    if len(values) > 1:
+        raise PeerError(f"{name}: given {len(values)} times")
+    if not values and default is None:
+        raise PeerError(f"{name}: missing")
+    return values[0] if values else default or ""
+
+
+def _one_of(form: Form, name: str, allowed: set[str], default: str | None = None) -> str:
+    value = _field(form, name, default)
+    if value not in allowed:
+        raise PeerError(f"{name}: one of {', '.join(sorted(allowed))} expected")
+    return value
+
+
+def _seconds(form: Form, name: str) -> int | None:
+    value = _field(form, name, "")
+    return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else None
+
+
+def _reconnects(query: Mapping[str, str]) -> int:
+    n = query.get("n", "0")
+    return int(n) if n in ("0", "1", "2") else MAX_RECONNECTS
+
+
+# --- the edge -------------------------------------------------------------------------------------------------------
+
+Answer = Callable[[Form, Mapping[str, str], float], str]
+
+
+def webhook_routes(webhooks: Webhooks, signatures: Signatures, metrics: Metrics, clock: Clock) -> list[Route]:
+    def route(path: str, kind: Webhook, answer: Answer) -> Route:
+        async def endpoint(request: Request) -> Response:
+            return await _respond(request, kind, answer)
+
+        return Route(path, endpoint, methods=["POST"], name=f"twilio_{kind}")
+
+    async def _respond(request: Request, kind: Webhook, answer: Answer) -> Response:
+        try:
+            form = await _read(request)
+        except _Unreadable as unreadable:
+            return _error(kind, "bad_request", unreadable.status, str(unreadable))
+        raw_path: bytes = request.scope.get("raw_path") or request.url.path.encode()
+        target = raw_path.partition(b"?")[0].decode("latin-1")
+        if request.url.query:
+            target += f"?{request.url.query}"
+        headers = request.headers
+        if not signatures.valid(target, form, headers.get(SIGNATURE_HEADER, ""), headers.get(ALGORITHM_HEADER, "")):
+            return _error(kind, "bad_signature", 403, "the signature does not match")
+        try:
+            text = answer(form, request.query_params, clock.now())
+        except PeerError as error:
+            return _error(kind, "bad_request", 400, str(error))
+        except Exception:  # our own bug must not become dead air for this caller
+            log.exception("webhook %s failed", kind)
+            metrics.webhook(kind, "error")
+            return _twiml("" if kind in ("status", "stream_status") else webhooks.fallback(answered=kind != "voice"))
+        metrics.webhook(kind, "ok")
+        return _twiml(text)
+
+    def _error(kind: Webhook, outcome: Outcome, status: int, detail: str) -> Response:
+        metrics.webhook(kind, outcome)
+        log.warning("webhook %s: %d %s", kind, status, detail)
+        return Response(detail + "\n", status, media_type="text/plain")
+
+    return [
+        route("/twilio/voice", "voice", webhooks.voice),
+        route("/twilio/continue", "continue", webhooks.continue_),
+        route("/twilio/status", "status", webhooks.status),
+        route("/twilio/stream-status", "stream_status", webhooks.stream_status),
+        route("/twilio/dial-status", "dial_status", webhooks.dial_status),
+    ]
+
+
+def _twiml(text: str) -> Response:
+    return Response(text, media_type="text/xml") if text else Response(status_code=204)
+
+
+class _Unreadable(Exception):
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
+async def _read(request: Request) -> Form:
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != "application/x-www-form-urlencoded":
+        raise _Unreadable(415, "application/x-www-form-urlencoded expected")
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            body = await _body(request)
+    except TimeoutError:
+        raise _Unreadable(408, "the body did not come in time") from None
+    except ClientDisconnect:
+        raise _Unreadable(400, "the client went away") from None
+    try:
+        text = body.decode("ascii")
+        fields = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS) if text else []
+    except ValueError:
+        raise _Unreadable(400, "not a form") from None
+    return ImmutableMultiDict(fields)
+
+
+async def _body(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise _Unreadable(413, f"at most {MAX_BODY_BYTES} bytes")
+    return bytes(body)
