@@ -82,9 +82,19 @@ def _long_enough(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
 
 
 def _existing(path: Path) -> Path:
-    if not path.is_file():
+    try:
+        exists = path.is_file()
+    except OSError:  # a name too long
+        exists = False
+    if not exists:
         raise ValueError("an existing file")
     return path
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):  # which pydantic takes for 0 or 1
+        raise PydanticCustomError("bool", "a number")
+    return value
 
 
 def _public_origin(url: str) -> str:
@@ -164,7 +174,9 @@ def _countries(codes: tuple[str, ...]) -> tuple[str, ...]:
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_not_blank)]
 ApiKeys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_long_enough)]
 File = Annotated[Path, AfterValidator(_existing)]
-Port = Annotated[int, Field(ge=1, le=65535)]
+Int = Annotated[int, BeforeValidator(_number)]
+Float = Annotated[float, BeforeValidator(_number)]
+Port = Annotated[Int, Field(ge=1, le=65535)]
 
 
 # --- the sections ---------------------------------------------------------------------------------------------------
@@ -175,7 +187,7 @@ class Section(BaseModel):
 
 
 class Http(Section):
-    host: str = Field(default="127.0.0.1", min_length=1)
+    host: str = Field(default="127.0.0.1", min_length=1, max_length=253)
     port: Port = 8080
     public_url: Annotated[str, AfterValidator(_public_origin)] | None = None
     """The origin carriers reach us at; every URL we hand out and every signature we check is built from it."""
@@ -207,11 +219,11 @@ class Sip(Section):
 class Twilio(Section):
     auth_token: Secrets = ()
     """Signs the webhooks. Several during a rotation."""
-    start_timeout_s: float = Field(default=5.0, ge=1, le=60)
+    start_timeout_s: Float = Field(default=5.0, ge=1, le=60)
     """A media socket without a valid `start` by then is closed."""
-    media_timeout_s: float = Field(default=3.0, ge=1, le=60)
+    media_timeout_s: Float = Field(default=3.0, ge=1, le=60)
     """Without media for so long the leg is lost: no FIN may come."""
-    max_unauthenticated: int = Field(default=64, ge=1, le=10_000)
+    max_unauthenticated: Int = Field(default=64, ge=1, le=10_000)
     """Sockets that have not yet shown a valid token."""
     fallback_number: Annotated[str, AfterValidator(_e164)] | None = None
     """Where callers go while we are full or stopping; without it they hear fallback_text."""
@@ -221,17 +233,17 @@ class Twilio(Section):
 
 
 class Limits(Section):
-    max_calls: int = Field(default=300, ge=1, le=10_000)
-    max_call_seconds: int = Field(default=3600, ge=10, le=86_400)
-    drain_seconds: int = Field(default=60, ge=0, le=3600)
+    max_calls: Int = Field(default=300, ge=1, le=10_000)
+    max_call_seconds: Int = Field(default=3600, ge=10, le=86_400)
+    drain_seconds: Int = Field(default=60, ge=0, le=3600)
     """How long live calls may go on after SIGTERM."""
 
 
 class Media(Section):
-    lead_ms_min: int = Field(default=400, ge=40, le=5000)
-    lead_ms_max: int = Field(default=1000, ge=40, le=5000)
+    lead_ms_min: Int = Field(default=400, ge=40, le=5000)
+    lead_ms_max: Int = Field(default=1000, ge=40, le=5000)
     """Audio kept ahead at the carrier, adaptive between the two."""
-    message_ms: Annotated[int, Field(ge=20, le=200), AfterValidator(_frames)] = 100
+    message_ms: Annotated[Int, Field(ge=20, le=200), AfterValidator(_frames)] = 100
 
     @after(mode="after")
     def _lead_range(self) -> "Media":
@@ -241,7 +253,7 @@ class Media(Section):
 
 
 class Speech(Section):
-    workers: int = Field(default=2, ge=1, le=64)
+    workers: Int = Field(default=2, ge=1, le=64)
     """Processes that recognise and synthesise locally."""
 
 
@@ -346,6 +358,11 @@ class Settings(BaseSettings):
     def api_keys(self) -> tuple[str, ...]:
         return tuple(key.get_secret_value() for key in self.http.api_key)
 
+    def secrets(self) -> tuple[str, ...]:
+        """Everything that no log line may show. Reads the key files."""
+        passwords = [urlsplit(url.get_secret_value()).password for url in (self.database_url, self.redis_url) if url]
+        return (*self.twilio_tokens, *self.api_keys, *self.provider_keys().values(), *(p for p in passwords if p))
+
     def provider_keys(self) -> dict[str, str]:
         """API keys by provider name, as `Services.keys` wants them. Reads the key files."""
         found = {"openai": self.openai.read()}
@@ -363,7 +380,7 @@ def load(config_path: Path | None = None) -> Settings:
     try:
         settings = Settings(**written)
     except ValidationError as invalid:
-        errors += [_explain(p) for p in invalid.errors() if not _names_section_variable(p)]
+        errors += [_explain(p) for p in invalid.errors() if not _named_already(p)]
     except Exception as error:  # pydantic-settings reads a section's own name as JSON; `_unknown` has named it
         if not errors:
             raise ConfigError("settings", HIDDEN, str(error)) from error
@@ -406,13 +423,20 @@ def _walk(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, Any]]:
 
 @cache
 def _variables() -> Mapping[str, str]:
-    return {ENV_PREFIX + key.upper().replace(".", "__"): key for key in keys()}
+    return {_variable(key): key for key in keys()}
+
+
+def _variable(key: str) -> str:
+    return ENV_PREFIX + key.upper().replace(".", "__")
 
 
 def _unknown(name: str, known: Collection[str]) -> ConfigError:
     """The value is hidden: it may be a secret under a misspelt name."""
-    near = get_close_matches(name.upper() if name.upper().startswith(ENV_PREFIX) else name, known, n=1, cutoff=0.6)
-    return ConfigError(name, HIDDEN, "no such setting" + (f"; did you mean {near[0]}?" if near else ""))
+    prefix = ENV_PREFIX if name.upper().startswith(ENV_PREFIX) else ""
+    wanted = name[len(prefix) :].upper() if prefix else name
+    names = [key.removeprefix(prefix) for key in known]
+    near = [key for key in names if key.startswith(f"{wanted}__")] or get_close_matches(wanted, names, n=1)
+    return ConfigError(name, HIDDEN, "no such setting" + (f"; did you mean {prefix}{near[0]}?" if near else ""))
 
 
 def _contradiction(key: str, value: Any, allowed: str) -> PydanticCustomError:
@@ -437,15 +461,14 @@ def _explain(problem: ErrorDetails) -> ConfigError:
     return ConfigError(_as_written(key), shown, _allowed(field, problem))
 
 
-def _names_section_variable(problem: ErrorDetails) -> bool:
-    """TRUNKLINE_HTTP=1: pydantic-settings takes it for the section; `_unknown` has named the variable already."""
-    return len(problem["loc"]) == 1 and f"{ENV_PREFIX}{problem['loc'][0]}".upper() in set(_set_variables()) - set(
-        _variables()
-    )
+def _named_already(problem: ErrorDetails) -> bool:
+    """An unknown variable that pydantic-settings took for a section (TRUNKLINE_HTTP) or put into one."""
+    variable = _variable(".".join(str(part) for part in problem["loc"]))
+    return variable in _set_variables() and variable not in _variables()
 
 
 def _as_written(key: str) -> str:
-    variable = ENV_PREFIX + key.upper().replace(".", "__")
+    variable = _variable(key)
     return variable if variable in _set_variables() else key
 
 
@@ -457,7 +480,8 @@ def _allowed(field: Any, problem: ErrorDetails) -> str:
     if problem["type"] == "value_error":
         return problem["msg"].removeprefix("Value error, ")
     metadata = {type(m).__name__.lower(): m for m in (*field.metadata, *_inner_metadata(field.annotation))}
-    kinds = {part for part in (field.annotation, *get_args(field.annotation)) if part is not type(None)}
+    parts = (field.annotation, *get_args(field.annotation))
+    kinds = {get_args(part)[0] if get_origin(part) is Annotated else part for part in parts}
     if choices := [c for kind in kinds if get_origin(kind) is Literal for c in get_args(kind)]:
         return "one of " + ", ".join(choices)
     if bool in kinds:
@@ -469,7 +493,7 @@ def _allowed(field: Any, problem: ErrorDetails) -> str:
         return "a text or a list of texts"
     if str in kinds and "maxlen" in metadata:
         return f"a text of 1 to {metadata['maxlen'].max_length} characters"
-    return "a text" if str in kinds else problem["msg"].removeprefix("Input should be ")
+    return "a path" if Path in kinds else "a text"
 
 
 def _inner_metadata(annotation: Any) -> Iterator[Any]:

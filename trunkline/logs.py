@@ -1,0 +1,126 @@
+"""One line per event, as JSON or text, in which no phone number is whole and no secret appears.
+
+Masking works on the finished line, so it also covers tracebacks, other libraries and fields nobody thought of.
+"""
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal, TextIO
+
+MIN_SECRET_CHARS = 6  # a shorter one would blank ordinary words; settings ask for longer ones where it matters
+
+_DOTS = "•••••"
+_E164 = re.compile(r"(?:\+|%2[Bb])[1-9](?:[ ().-]{0,2}[0-9]){6,14}(?![0-9])")
+_NAMED = re.compile(
+    r"(?i)\b((?:from|to|caller|called|forwarded_?from|from_number|to_number|number)[\"']?\s*[=:]\s*[\"']?|(?:sip|sips|tel):)"
+    r"([0-9](?:[ ().-]{0,2}[0-9]){6,14})(?![0-9])"
+)
+_BEARER = re.compile(r"(?i)\b(bearer\s+|x-api-key[\"']?\s*[=:]\s*[\"']?)[^\s\"',]+")
+_STREAM_TOKEN = re.compile(r"\b[A-Za-z0-9_-]{24,}\.[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])")
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {10: "\\n", 13: "\\r", 9: "\\t"}
+_STANDARD = frozenset((*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName", "color_message"))
+
+
+def mask_number(number: str) -> str:
+    """+14155551234 -> +1•••••1234; of a short number only the last two digits stay."""
+    digits = "".join(c for c in number if "0" <= c <= "9")
+    digits = digits[1:] if number[:3].upper() == "%2B" else digits
+    kept = 4 if len(digits) >= 10 else 2
+    head = f"+{digits[:1]}" if number.startswith(("+", "%2")) else ""
+    return f"{head}{_DOTS}{digits[-kept:]}"
+
+
+def mask(text: str) -> str:
+    """Every phone number and bearer token in it."""
+    text = _E164.sub(lambda m: mask_number(m[0]), text)
+    text = _NAMED.sub(lambda m: m[1] + mask_number(m[2]), text)
+    text = _BEARER.sub(lambda m: f"{m[1]}(hidden)", text)
+    return _STREAM_TOKEN.sub("(hidden)", text)
+
+
+class Line(logging.Formatter):
+    """Text: time, level, logger, message, then the `extra` fields as key=value."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        super().__init__()
+        known = {secret for secret in secrets if len(secret) >= MIN_SECRET_CHARS}
+        escaped = {json.dumps(secret, ensure_ascii=False)[1:-1] for secret in known}
+        self._secrets = sorted(known | escaped, key=len, reverse=True)
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = self.line(record)
+        for secret in self._secrets:
+            line = line.replace(secret, "(hidden)")
+        return mask(line).translate(_CONTROLS)
+
+    def line(self, record: logging.LogRecord) -> str:
+        fields = "".join(f" {name}={value}" for name, value in _extra(record).items())
+        trouble = f" | {_trouble(self, record)}" if _trouble(self, record) else ""
+        return f"{_time(record)} {record.levelname:<7} {record.name}: {record.getMessage()}{fields}{trouble}"
+
+
+class JsonLine(Line):
+    """JSON: time, level, logger, message, error, then the `extra` fields."""
+
+    def line(self, record: logging.LogRecord) -> str:
+        event: dict[str, Any] = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if trouble := _trouble(self, record):
+            event["error"] = trouble
+        return json.dumps(
+            event | {k: v for k, v in _extra(record).items() if k not in event}, default=str, ensure_ascii=False
+        )
+
+
+def configure(
+    level: Literal["debug", "info", "warning", "error"] = "info",
+    format: Literal["json", "text"] = "text",
+    secrets: Iterable[str] = (),
+    stream: TextIO | None = None,
+) -> None:
+    """Everything of this process goes to `stream` (stderr). Start uvicorn with `log_config=None` after this.
+
+    Other libraries speak from `warning` on; requests are logged at `debug` only.
+    """
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter((JsonLine if format == "json" else Line)(secrets))
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    logging.captureWarnings(True)
+    chosen = level.upper()
+    levels: Mapping[str, str] = {
+        "trunkline": chosen,
+        "uvicorn": chosen if level != "debug" else "INFO",
+        "uvicorn.error": chosen if level != "debug" else "INFO",
+        "uvicorn.access": "INFO" if level == "debug" else "WARNING",
+    }
+    for name, its_level in levels.items():
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+        logger.setLevel(its_level)
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _extra(record: logging.LogRecord) -> dict[str, Any]:
+    return {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
+
+
+def _trouble(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    if record.exc_info and record.exc_info[0]:
+        return formatter.formatException(record.exc_info)
+    return record.exc_text or ""
