@@ -1,0 +1,208 @@
+"""The database behind a URL: SQLite in the data folder, or PostgreSQL. Opens, upgrades, closes.
+
+SQLite runs in WAL mode with `synchronous=FULL`, because the spool deletes what a commit has taken over, so a commit
+must survive a loss of power; and writers say BEGIN IMMEDIATE, because a transaction that reads first and then finds
+another writer ahead of it fails at once, whatever the busy timeout.
+"""
+
+import asyncio
+import importlib.util
+import io
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import Connection, event, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from trunkline.errors import ConfigError, MissingExtra, StoreError
+
+_KEY = "database_url"
+_ALLOWED = "a URL like sqlite:////var/lib/trunkline/trunkline.db or postgresql://user:password@host/database"
+_DRIVERS = {
+    "sqlite": "sqlite+aiosqlite",
+    "sqlite+aiosqlite": "sqlite+aiosqlite",
+    "postgres": "postgresql+asyncpg",
+    "postgresql": "postgresql+asyncpg",
+    "postgresql+asyncpg": "postgresql+asyncpg",
+}
+_UPGRADE_LOCK = 0x7472756E6B  # "trunk": workers that start together upgrade one after the other
+_CONNECT_TIMEOUT_S = 5
+_COMMAND_TIMEOUT_S = 15
+
+
+def database_url(text_url: str | None, data_dir: Path) -> URL:
+    """What the admin wrote, with the driver we use. Raises ConfigError (without the password) or MissingExtra."""
+    if not text_url:
+        return URL.create("sqlite+aiosqlite", database=str(data_dir / "trunkline.db"))
+    try:
+        url = make_url(text_url)
+    except ArgumentError:
+        raise ConfigError(_KEY, "(not a URL)", _ALLOWED) from None
+    driver = _DRIVERS.get(url.drivername)
+    if driver is None:
+        raise ConfigError(_KEY, url.render_as_string(), _ALLOWED)
+    url = url.set(drivername=driver)
+    if driver == "sqlite+aiosqlite":
+        if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+            raise ConfigError(_KEY, url.render_as_string(), "a file: records must outlive the process")
+        return url
+    if importlib.util.find_spec("asyncpg") is None:
+        raise MissingExtra("asyncpg", "postgres")
+    return _libpq_names(url)
+
+
+def _libpq_names(url: URL) -> URL:
+    """`sslmode`, as in every hosted database's URL, is `ssl` to asyncpg."""
+    sslmode = url.query.get("sslmode")
+    return url if sslmode is None else url.difference_update_query(["sslmode"]).update_query_dict({"ssl": sslmode})
+
+
+class Database:
+    """Connections for reading and writing. Use `write` and `read`; `upgrade` once before."""
+
+    def __init__(self, url: URL, *, busy_timeout_ms: int = 5000) -> None:
+        """Opens nothing yet. `url` from `database_url`."""
+        self.url = url
+        self.dialect = url.get_backend_name()
+        self._busy_timeout_ms = busy_timeout_ms
+        self._file = Path(url.database or "") if self.dialect == "sqlite" else None
+        self._file_id: tuple[int, int] | None = None
+        self._in_use = 0
+        self._idle = asyncio.Condition()
+        self._reopening = False
+        self._engine = create_async_engine(
+            url,
+            hide_parameters=True,  # phone numbers and transcripts stay out of error texts
+            pool_timeout=_CONNECT_TIMEOUT_S,
+            **self._options(),
+        )
+        if self._file is not None:
+            event.listen(self._engine.sync_engine, "connect", self._on_sqlite_connect)
+            event.listen(self._engine.sync_engine, "begin", _on_sqlite_begin)
+
+    def _options(self) -> dict[str, Any]:
+        if self._file is not None:
+            return {}
+        timeouts = {"timeout": _CONNECT_TIMEOUT_S, "command_timeout": _COMMAND_TIMEOUT_S}
+        return {
+            "pool_pre_ping": True,
+            "connect_args": {**timeouts, "server_settings": {"application_name": "trunkline"}},
+        }
+
+    def _on_sqlite_connect(self, connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves
+        cursor = connection.cursor()
+        for pragma in (
+            f"busy_timeout = {self._busy_timeout_ms}",
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "foreign_keys = ON",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+        self._file_id = self._stat()
+
+    def _stat(self) -> tuple[int, int] | None:
+        assert self._file is not None
+        try:
+            found = self._file.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    @asynccontextmanager
+    async def write(self) -> AsyncGenerator[AsyncConnection]:
+        """A transaction: committed at the end, rolled back by an exception. Raises what the driver raises."""
+        async with self._connection() as connection:
+            await connection.execution_options(trunkline_write=True)
+            async with connection.begin():
+                yield connection
+
+    @asynccontextmanager
+    async def read(self) -> AsyncGenerator[AsyncConnection]:
+        """A transaction for reading. Raises StoreError when the database is away."""
+        try:
+            async with self._connection() as connection:
+                yield connection
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            raise StoreError(f"the database is away ({what_failed(error)})") from error
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncGenerator[AsyncConnection]:
+        async with self._idle:
+            await asyncio.wait_for(self._idle.wait_for(lambda: not self._reopening), _COMMAND_TIMEOUT_S)
+            self._in_use += 1
+        try:
+            async with self._engine.connect() as connection:
+                yield connection
+        finally:
+            self._in_use -= 1
+            if self._reopening:
+                async with self._idle:
+                    self._idle.notify_all()
+
+    async def upgrade(self) -> None:
+        """Bring the tables to this version; workers starting together do it one after the other. Raises StoreError
+        when a newer Trunkline has written the database, and what the driver raises when it is away."""
+        self._create_file()
+        async with self.write() as connection:
+            if self.dialect == "postgresql":
+                await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
+            await connection.run_sync(_upgrade)
+
+    def _create_file(self) -> None:
+        if self._file is None or self._file.exists():
+            return
+        self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(self._file, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))  # -wal and -shm follow its mode
+
+    async def reopen_if_moved(self) -> bool:
+        """The SQLite file was deleted or replaced: SQLite would go on writing into the deleted one. Lets go of it
+        (all connections first: the last one to close removes the WAL *by name*) and makes a new one."""
+        if self._file is None or self._file_id is None or self._stat() == self._file_id:
+            return False
+        self._reopening = True
+        try:
+            async with self._idle:
+                await asyncio.wait_for(self._idle.wait_for(lambda: self._in_use == 0), _COMMAND_TIMEOUT_S)
+            await self._engine.dispose()
+        finally:
+            self._reopening = False
+            async with self._idle:
+                self._idle.notify_all()
+        await self.upgrade()
+        return True
+
+    async def close(self) -> None:
+        """Idempotent."""
+        await self._engine.dispose()
+
+
+def _on_sqlite_begin(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("trunkline_write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _upgrade(connection: Connection) -> None:
+    config = Config(stdout=io.StringIO())
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise StoreError(f"the database is of another version of Trunkline: {error}") from None
+
+
+def what_failed(error: BaseException) -> str:
+    """An error as it may be logged: class and code. Its text may quote rows."""
+    origin = getattr(error, "orig", None)
+    code = getattr(origin, "sqlstate", None) or getattr(origin.__cause__, "sqlite_errorname", None) if origin else None
+    return f"{type(error).__name__} {code}" if code else type(error).__name__

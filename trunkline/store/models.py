@@ -1,0 +1,188 @@
+"""The tables of the call record. Portable types only; times are UTC and timezone-aware on every database.
+
+A tenant is on every row, and the composite keys let no row name another tenant than its call's. The exceptions are
+not a tenant's: `spool_positions` (how far each spool was read) and `unplaced_events` (their call is not known yet,
+so neither is their tenant; nobody reads them until it is). Rows of a call are keyed by the run and number of the
+spool entry they came from: the same entry cannot become two rows.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    MetaData,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An instant. SQLite has no time zones: UTC is stored, as text that sorts, and put back on reading."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a zone")
+        utc = value.astimezone(UTC)
+        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012  (SQLAlchemy reads it from the class)
+        str: Text(),
+        float: Double(),
+        datetime: UtcDateTime(),
+        dict[str, Any]: JSON(),
+        list[str]: JSON(),
+    }
+
+
+class Tenant(Base):
+    __tablename__ = "tenants"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    created_at: Mapped[datetime]
+
+
+class Call(Base):
+    __tablename__ = "calls"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    direction: Mapped[str]
+    leg: Mapped[str]
+    agent: Mapped[str]
+    provider_call_id: Mapped[str | None]
+    from_number: Mapped[str | None]
+    """In full; never logged."""
+    to_number: Mapped[str | None]
+    started_at: Mapped[datetime]
+    answered_at: Mapped[datetime | None]
+    """Of its first CallEvent `answered`."""
+    ended_at: Mapped[datetime | None]
+    """None: live, or its process died and nobody has swept yet."""
+    end_reason: Mapped[str | None]
+    end_detail: Mapped[str | None]
+    worker: Mapped[str]
+    run: Mapped[str]
+    """The spool run, so the process life, that carries the call."""
+
+    __table_args__ = (
+        UniqueConstraint("tenant_id", "provider_call_id"),
+        UniqueConstraint("tenant_id", "id"),  # what the rows of a call refer to
+        Index(None, "tenant_id", "started_at", "id"),
+        Index(None, "run", "ended_at"),
+        Index(None, "worker", "ended_at"),
+    )
+
+
+def _call_key() -> ForeignKeyConstraint:
+    return ForeignKeyConstraint(["tenant_id", "call_id"], ["calls.tenant_id", "calls.id"], ondelete="CASCADE")
+
+
+class CallEventRow(Base):
+    __tablename__ = "call_events"
+
+    run: Mapped[str] = mapped_column(primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    tenant_id: Mapped[str]
+    call_id: Mapped[str]
+    at: Mapped[datetime]
+    kind: Mapped[str]
+    data: Mapped[dict[str, Any]]
+
+    __table_args__ = (_call_key(), Index(None, "tenant_id", "call_id", "at"))
+
+
+class TurnRow(Base):
+    __tablename__ = "turns"
+
+    run: Mapped[str] = mapped_column(primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    tenant_id: Mapped[str]
+    call_id: Mapped[str]
+    at: Mapped[datetime]
+    index: Mapped[int]
+    caller_text: Mapped[str]
+    agent_text: Mapped[str]
+    understood: Mapped[bool]
+    keyed: Mapped[bool]
+    interrupted: Mapped[bool]
+    heard_exact: Mapped[bool]
+    endpointing_ms: Mapped[float | None]
+    stt_ms: Mapped[float | None]
+    llm_ms: Mapped[float | None]
+    tts_ms: Mapped[float | None]
+    total_ms: Mapped[float | None]
+    barge_in_ms: Mapped[float | None]
+    tools: Mapped[list[str]]
+
+    __table_args__ = (_call_key(), Index(None, "tenant_id", "call_id", "at"))
+
+
+class UsageRow(Base):
+    __tablename__ = "usage"
+
+    run: Mapped[str] = mapped_column(primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    tenant_id: Mapped[str]
+    call_id: Mapped[str]
+    at: Mapped[datetime]
+    provider: Mapped[str]
+    kind: Mapped[str]
+    unit: Mapped[str]
+    quantity: Mapped[float]
+
+    __table_args__ = (_call_key(), Index(None, "tenant_id", "call_id", "at"), Index(None, "tenant_id", "at"))
+
+
+class SpoolPosition(Base):
+    """Up to `seq`, the entries of `run` are in this database."""
+
+    __tablename__ = "spool_positions"
+
+    run: Mapped[str] = mapped_column(primary_key=True)
+    worker: Mapped[str]
+    seq: Mapped[int] = mapped_column(BigInteger)
+    updated_at: Mapped[datetime]
+
+
+class UnplacedEvent(Base):
+    """An event whose call has not been started yet (`unknown_call`), or that the database would not take."""
+
+    __tablename__ = "unplaced_events"
+
+    run: Mapped[str] = mapped_column(primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    call_id: Mapped[str] = mapped_column(index=True)
+    reason: Mapped[str]
+    body: Mapped[str]
+    """The spool's JSON."""

@@ -1,0 +1,137 @@
+"""The call record, to read. Written by `RecordWriter` from the spool; `await writer.flush()` first to see the latest.
+
+Every question names a tenant and sees no other. Phone numbers are in the answers in full: do not log them.
+"""
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from sqlalchemy import RowMapping, Table, and_, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from trunkline.ports import EndReason
+from trunkline.store import models
+from trunkline.store.engine import Database
+from trunkline.store.writer import OpenCall, RecordWriter, WriterStats, open_calls
+from trunkline.types import CallId, TenantId
+
+__all__ = ["CallRecords", "OpenCall", "Page", "RecordWriter", "WriterStats"]
+
+LIMIT, LIMIT_MAX = 50, 500
+
+_CALLS = cast(Table, models.Call.__table__)
+_PARTS = {
+    "turns": cast(Table, models.TurnRow.__table__),
+    "events": cast(Table, models.CallEventRow.__table__),
+    "usage": cast(Table, models.UsageRow.__table__),
+}
+_NOT_SHOWN = {"run", "seq", "tenant_id", "call_id", "worker"}
+
+Record = dict[str, Any]
+"""For JSON: times as ISO 8601 in UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    calls: Sequence[Record]
+    """Without turns, events and usage."""
+    next_cursor: str | None
+    """For the next, older page; None at the end."""
+
+
+class CallRecords:
+    """All methods raise StoreError when the database is away."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get(self, tenant: TenantId, call_id: CallId) -> Record | None:
+        """The whole record: the call with its `turns`, `events` and `usage` in the order they happened."""
+        async with self._database.read() as connection:
+            return await _whole(connection, tenant, _CALLS.c.id == call_id)
+
+    async def find_by_provider_id(self, tenant: TenantId, provider_call_id: str) -> Record | None:
+        async with self._database.read() as connection:
+            return await _whole(connection, tenant, _CALLS.c.provider_call_id == provider_call_id)
+
+    async def open_calls(self, worker: str) -> Sequence[OpenCall]:
+        """Calls without an end that this worker carries or carried, of all tenants."""
+        async with self._database.read() as connection:
+            return await open_calls(connection, _CALLS.c.worker == worker)
+
+    async def list(
+        self,
+        tenant: TenantId,
+        *,
+        limit: int = LIMIT,
+        cursor: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        end_reason: EndReason | None = None,
+    ) -> Page:
+        """Newest first. `since` <= started_at < `until`. A page is unchanged by calls that start later. Raises
+        ValueError for a cursor that is not ours, a limit outside 1-500, or a time without a zone."""
+        if not 1 <= limit <= LIMIT_MAX:
+            raise ValueError(f"limit = {limit}: 1 to {LIMIT_MAX}")
+        wanted = [_CALLS.c.tenant_id == tenant]
+        if since is not None:
+            wanted.append(_CALLS.c.started_at >= _zoned(since))
+        if until is not None:
+            wanted.append(_CALLS.c.started_at < _zoned(until))
+        if end_reason is not None:
+            wanted.append(_CALLS.c.end_reason == end_reason)
+        if cursor is not None:
+            at, call_id = _from_cursor(cursor)
+            same = and_(_CALLS.c.started_at == at, _CALLS.c.id < call_id)
+            wanted.append(or_(_CALLS.c.started_at < at, same))
+        newest = select(_CALLS).where(*wanted).order_by(_CALLS.c.started_at.desc(), _CALLS.c.id.desc())
+        async with self._database.read() as connection:
+            found = (await connection.execute(newest.limit(limit + 1))).mappings().all()
+        more = len(found) > limit
+        return Page([_shown(row) for row in found[:limit]], _to_cursor(found[limit - 1]) if more else None)
+
+
+async def _whole(connection: AsyncConnection, tenant: TenantId, which: Any) -> Record | None:
+    found = await connection.execute(select(_CALLS).where(_CALLS.c.tenant_id == tenant, which))
+    call = found.mappings().one_or_none()
+    if call is None:
+        return None
+    record = _shown(call)
+    for name, table in _PARTS.items():
+        parts = await connection.execute(
+            select(table)
+            .where(table.c.tenant_id == tenant, table.c.call_id == call["id"])
+            .order_by(table.c.at, table.c.run, table.c.seq)
+        )
+        record[name] = [_shown(row) for row in parts.mappings()]
+    return record
+
+
+def _shown(row: RowMapping | Mapping[str, Any]) -> Record:
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in row.items()
+        if name not in _NOT_SHOWN
+    }
+
+
+def _zoned(at: datetime) -> datetime:
+    if at.tzinfo is None:
+        raise ValueError("a time without a zone")
+    return at
+
+
+def _to_cursor(row: RowMapping) -> str:
+    return base64.urlsafe_b64encode(f"{row['started_at'].isoformat()} {row['id']}".encode()).decode()
+
+
+def _from_cursor(cursor: str) -> tuple[datetime, str]:
+    try:
+        at, call_id = base64.urlsafe_b64decode(cursor.encode()).decode().split(" ", 1)
+        return datetime.fromisoformat(at).astimezone(UTC), call_id
+    except (ValueError, binascii.Error):
+        raise ValueError("not a cursor of this list") from None
