@@ -279,7 +279,7 @@ class Tts(Protocol):
 class CallControl(Protocol):
     """Performed by the leg. Each returns at once; the result reaches the record."""
 
-    def hang_up(self, reason: str) -> None:
+    def hang_up(self, reason: "EndReason") -> None:
         """End the call after what is queued has been heard."""
         ...
 

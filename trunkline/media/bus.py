@@ -207,8 +207,8 @@ class Bus:
     def pause(self) -> None:
         """Silence the far end at once; the unheard rest stays with us."""
         if not self.playout.paused:
-            self.playout.pause(self.carrier_ms)
             self._clear()
+            self.playout.pause(self.carrier_ms)
 
     def resume(self) -> None:
         self.playout.resume()
@@ -217,10 +217,9 @@ class Bus:
 
     def cut(self) -> int:
         """The answer ends where the caller stopped hearing it: that position."""
-        was_paused = self.playout.paused
-        heard_ms = self.playout.cut(self.carrier_ms)
-        if not was_paused:
+        if not self.playout.paused:
             self._clear()
+        heard_ms = self.playout.cut(self.carrier_ms)
         self._end_pending = self._first_pending = False
         return heard_ms
 
@@ -275,7 +274,10 @@ class Bus:
             self.listener.answer_heard()
 
     def _clear(self) -> None:
+        if not self.playout.unheard:
+            return
         self.leg.clear()
+        self.playout.stats.clears += 1
         if self._echo is not None:
             now = self._clock.now()
             self._silent_at = min(self._silent_at, now + ECHO_TAIL_S)

@@ -92,7 +92,7 @@ class Playout:
     def begin(self) -> None:
         """A new answer starts at the end of the timeline."""
         self._answer_ms = self.end_ms
-        self._ended = False
+        self._ended = self.paused = False
         self.first_sent_at = None
 
     def append(self, audio: bytes) -> int:
@@ -207,6 +207,11 @@ class Playout:
         return not self._ended or not self.all_heard
 
     @property
+    def unheard(self) -> bool:
+        """Something was sent that no mark has confirmed: a clear would drop it."""
+        return self.sent_ms > self._mark_ms
+
+    @property
     def playing_until(self) -> float:
         """By our reckoning, when the far end will have played all it was sent; in the past when it has."""
         return self._empty_at
@@ -217,8 +222,6 @@ class Playout:
         """The leg clears the far buffer: what was not heard is queued again. Returns the heard position. Idempotent."""
         if not self.paused:
             self.paused = True
-            if self.sent_ms > self._segment_start_ms:
-                self.stats.clears += 1
             self._paused_at_ms = self.heard_ms(carrier_ms)
             self._restart_at(self._paused_at_ms)
         return self._paused_at_ms
