@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 from typing import Any, Literal, Protocol, cast
 
 from trunkline.agents.definition import AgentDefinition, ProviderChoice
+from trunkline.agents.local.pool import SpeechPool
 from trunkline.clock import Clock
 from trunkline.errors import ConfigError
 from trunkline.ports import Llm, Stt, Tts
@@ -26,6 +27,8 @@ class Services:
     """API keys by provider name, from the settings; never logged."""
     speech_workers: int = 2
     """Size of the pool of local speech processes."""
+    speech_pool: SpeechPool | None = None
+    """The pool those providers share. None: a provider that needs one makes its own."""
     allow_private_addresses: bool = False
     """Whether an agent's `http` tool may call loopback and private networks."""
 
