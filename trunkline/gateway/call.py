@@ -1,0 +1,203 @@
+"""The call state machine: what a call may be, and what follows from what happens to it. Plain values, no effects of its
+own: `handle` returns them, the switchboard performs them in order.
+
+    RINGING ──media──► ACTIVE ──we hang up──► ENDING ──► ENDED
+       │  ▲               │ └──────transfer──► TRANSFERRING ──dialled──► ENDED
+       │  └───────────────┼──────────the target did not answer──┘
+       └──── no media ────┴──── stop, loss, status ────────────────────► ENDED
+
+Every pair of state and event has a row, or is in IGNORED: carriers repeat themselves, and their callbacks come in any
+order, after the end as well. The record ends once, with the first reason.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from trunkline.ports import EndReason
+
+START_WAIT_S = 15.0  # from the webhook's answer to the first media: Twilio connects within a second or two
+CLOSE_WAIT_S = 4.0
+
+
+class State(Enum):
+    RINGING = "ringing"
+    ACTIVE = "active"
+    TRANSFERRING = "transferring"
+    ENDING = "ending"
+    ENDED = "ended"
+
+
+# --- events ---
+
+
+@dataclass(frozen=True, slots=True)
+class MediaStarted:
+    """An authenticated stream of this call. A second one replaces the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaStopped:
+    """The carrier ended the stream in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaLost:
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    """We end it: the agent, an operator, a limit, a bug."""
+
+    reason: EndReason
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """What was said has been heard; the carrier is to dial the target."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialled:
+    connected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StatusFinal:
+    """The carrier says the whole call is over."""
+
+    reason: EndReason
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlinePassed:
+    """Of START_WAIT_S or CLOSE_WAIT_S, whichever was set last."""
+
+
+Event = MediaStarted | MediaStopped | MediaLost | HangUp | Transfer | Dialled | StatusFinal | DeadlinePassed
+
+# --- effects ---
+
+
+@dataclass(frozen=True, slots=True)
+class Attend:
+    """The agent takes the line; `resumed` when it had it before."""
+
+    resumed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The agent leaves the line; the bus is closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloseLeg:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class SetDeadline:
+    after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class EndRecord:
+    reason: EndReason
+    detail: str = ""
+
+
+Effect = Attend | Release | CloseLeg | SetDeadline | EndRecord
+
+_END_OF_CALL = (State.ENDED,)
+
+TRANSITIONS: dict[tuple[State, type], State] = {
+    (State.RINGING, MediaStarted): State.ACTIVE,
+    (State.RINGING, HangUp): State.ENDED,
+    (State.RINGING, StatusFinal): State.ENDED,
+    (State.RINGING, DeadlinePassed): State.ENDED,
+    (State.ACTIVE, MediaStarted): State.ACTIVE,
+    (State.ACTIVE, MediaStopped): State.ENDED,
+    (State.ACTIVE, MediaLost): State.ENDED,
+    (State.ACTIVE, HangUp): State.ENDING,
+    (State.ACTIVE, Transfer): State.TRANSFERRING,
+    (State.ACTIVE, StatusFinal): State.ENDED,
+    (State.TRANSFERRING, Dialled): State.ENDED,  # or RINGING, where the target did not answer
+    (State.TRANSFERRING, MediaStarted): State.ACTIVE,
+    (State.TRANSFERRING, HangUp): State.ENDED,
+    (State.TRANSFERRING, StatusFinal): State.ENDED,
+    (State.ENDING, MediaStopped): State.ENDED,
+    (State.ENDING, MediaLost): State.ENDED,
+    (State.ENDING, StatusFinal): State.ENDED,
+    (State.ENDING, DeadlinePassed): State.ENDED,
+}
+
+IGNORED: frozenset[tuple[State, type]] = frozenset(
+    {
+        (State.RINGING, MediaStopped),  # of a stream that was replaced, or that ended for a transfer
+        (State.RINGING, MediaLost),
+        (State.RINGING, Transfer),
+        (State.RINGING, Dialled),
+        (State.ACTIVE, Dialled),
+        (State.ACTIVE, DeadlinePassed),
+        (State.TRANSFERRING, MediaStopped),  # the carrier ends the stream in order to dial
+        (State.TRANSFERRING, MediaLost),
+        (State.TRANSFERRING, Transfer),
+        (State.TRANSFERRING, DeadlinePassed),
+        (State.ENDING, MediaStarted),
+        (State.ENDING, HangUp),
+        (State.ENDING, Transfer),
+        (State.ENDING, Dialled),
+        *((State.ENDED, event) for event in Event.__args__),
+    }
+)
+
+
+class Call:
+    def __init__(self) -> None:
+        self.state = State.RINGING
+        self._ending: EndReason = "error"  # why we hung up, while ENDING
+        self._attended = False
+
+    def begin(self) -> list[Effect]:
+        """The webhook was answered; media must come."""
+        return [SetDeadline(START_WAIT_S)]
+
+    def handle(self, event: Event) -> list[Effect]:
+        """The effects, in order. Raises KeyError naming state and event for a pair that has no row: our bug."""
+        key = (self.state, type(event))
+        if key in IGNORED:
+            return []
+        before, self.state = self.state, TRANSITIONS[key]
+        if isinstance(event, Dialled) and not event.connected:
+            self.state = State.RINGING
+            return [SetDeadline(START_WAIT_S)]
+        if isinstance(event, MediaStarted):
+            effects: list[Effect] = [Release()] if before is State.ACTIVE else []
+            effects.append(Attend(resumed=self._attended))
+            self._attended = True
+            return effects
+        if self.state is State.ENDING:
+            assert isinstance(event, HangUp)
+            self._ending = event.reason
+            return [Release(), CloseLeg(), SetDeadline(CLOSE_WAIT_S)]
+        if self.state is State.TRANSFERRING:
+            return [Release(), CloseLeg()]
+        return [Release(), CloseLeg(), self._end(before, event)]
+
+    def _end(self, before: State, event: Event) -> EndRecord:
+        if before is State.ENDING:
+            return EndRecord(self._ending)
+        match event:
+            case MediaStopped():
+                return EndRecord("caller_hung_up")
+            case MediaLost(why):
+                return EndRecord("media_lost", why)
+            case HangUp(reason):
+                return EndRecord(reason)
+            case StatusFinal(reason):
+                return EndRecord("transferred" if before is State.TRANSFERRING else reason)
+            case Dialled():
+                return EndRecord("transferred")
+            case _:
+                return EndRecord("never_started")
