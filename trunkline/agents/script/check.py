@@ -1,0 +1,258 @@
+"""From a file to an AgentDefinition, and from a mistake to the line it stands on.
+
+`check` finds all it can in one pass; `load` is check plus the definition, and raises for the first error.
+"""
+
+import importlib.util
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import entry_points
+from pathlib import Path as FilePath
+from typing import Any
+
+import phonenumbers
+
+from trunkline.agents.definition import AgentDefinition, ProviderChoice, TurnTaking
+from trunkline.agents.script import keys
+from trunkline.agents.script.keys import Severity, nearest
+from trunkline.agents.script.lines import Path, Place, Places, places
+from trunkline.agents.script.model import SECTIONS, read_script
+from trunkline.agents.script.review import review
+from trunkline.agents.script.template import NAME
+from trunkline.errors import ConfigError, MissingExtra
+
+MAX_FILE_BYTES = 512 * 1024  # a thousand intents; the largest real one we know has forty
+
+DEFAULT_PROVIDERS: Mapping[str, str] = {"stt": "pocketsphinx", "llm": "script", "tts": "espeak"}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    line: int
+    column: int
+    key: str
+    """`intents[2].reply`; empty where the file is no TOML."""
+    message: str
+    severity: Severity = "error"
+
+    def __str__(self) -> str:
+        key = f"{self.key}: " if self.key else ""
+        return f"line {self.line}: {self.severity}: {key}{self.message}"
+
+
+class Problems:
+    """Collects reports by path and gives them a line."""
+
+    def __init__(self, places: Places) -> None:
+        self.places, self.found = places, list[Problem]()
+
+    def report(self, path: Path, message: str, severity: Severity) -> None:
+        place = self.places.find(path)
+        problem = Problem(place.line, place.column, written(path), message, severity)
+        if problem not in self.found:
+            self.found.append(problem)
+
+
+def written(path: Path) -> str:
+    """`("intents", 2, "reply")` as an admin writes it: `intents[3].reply`, counted from one."""
+    text = ""
+    for part in path:
+        text += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def load(path: FilePath | str) -> AgentDefinition:
+    """Raises ConfigError naming the file, the line and the key of the first error."""
+    definition, problems = _read_file(FilePath(path))
+    for problem in problems:
+        if problem.severity == "error":
+            where = f"{FilePath(path).name}:{problem.line}"
+            raise ConfigError("agent", f"{where} {problem.key}".rstrip(), problem.message)
+    assert definition is not None, "a file without errors has a definition"
+    return definition
+
+
+def check(path: FilePath | str) -> list[Problem]:
+    """Everything wrong with the file, in its order."""
+    return _read_file(FilePath(path))[1]
+
+
+def check_text(text: str) -> list[Problem]:
+    return read_text(text)[1]
+
+
+def _read_file(path: FilePath) -> tuple[AgentDefinition | None, list[Problem]]:
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            return None, [Problem(1, 1, "", f"the file is larger than {MAX_FILE_BYTES} bytes")]
+        return read_text(path.read_bytes().decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        return None, [Problem(1, 1, "", f"the file is not UTF-8 text: byte {error.start}")]
+    except OSError as error:
+        return None, [Problem(1, 1, "", f"the file cannot be read: {error.strerror}")]
+
+
+def read_text(text: str) -> tuple[AgentDefinition | None, list[Problem]]:
+    """The definition, if there is no error, and all problems in the order of their lines."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        return None, [_syntax_problem(text, str(error))]
+    except RecursionError:
+        return None, [Problem(1, 1, "", "brackets in brackets without end")]
+    problems = Problems(places(text))
+    definition = _definition(raw, problems)
+    found = sorted(problems.found, key=lambda problem: (problem.line, problem.column))
+    failed = any(problem.severity == "error" for problem in found)
+    return (None if failed else definition), found
+
+
+def _syntax_problem(text: str, message: str) -> Problem:
+    at = re.search(r"\(at line (\d+), column (\d+)\)", message)
+    lines = text.splitlines() or [""]
+    place = Place(int(at[1]), int(at[2])) if at else Place(len(lines), len(lines[-1]) + 1)
+    reason = re.sub(r"\s*\(at .*\)$", "", message)
+    hint = ""
+    if "Invalid value" in reason:
+        hint = ": a text stands in quotes, true and false without"
+    elif "Illegal character" in reason or "Unterminated" in reason:
+        hint = ": is a closing quote missing?"
+    elif "Expected '='" in reason:
+        hint = ": write name = value"
+    elif "Cannot overwrite" in reason or "twice" in reason:
+        hint = ": the same key stands there twice"
+    return Problem(place.line, place.column, "", f"not valid TOML: {reason}{hint}")
+
+
+def _definition(raw: Mapping[str, Any], problems: Problems) -> AgentDefinition | None:
+    report = problems.report
+    top = keys.read(raw, keys.FILE, (), report)
+    choices = {kind: _provider(kind, top[kind], problems) for kind in DEFAULT_PROVIDERS}
+    turns = keys.read(top["turns"] or {}, keys.TURNS, ("turns",), report)
+    if not turns["endpointing_min_ms"] <= turns["endpointing_ms"] <= turns["endpointing_max_ms"]:
+        report(("turns",), "endpointing_min_ms, endpointing_ms and endpointing_max_ms must rise in this order", "error")
+    targets = _targets(top["targets"] or {}, problems)
+    raw_script = {name: top[name] for name in SECTIONS if top[name] is not None}
+    script = read_script(raw_script, report)
+    if not str(top["language"]).lower().startswith("en") and "words" not in raw:
+        report(("language",), "yes, no, repeat and goodbye are in English: write [words] in your language", "warning")
+    definition = AgentDefinition(
+        name=top["name"] or "",
+        stt=choices["stt"],
+        llm=choices["llm"],
+        tts=choices["tts"],
+        greeting=top["greeting"] or "",
+        goodbye=top["goodbye"],
+        no_input=top["no_input"],
+        apology=top["apology"],
+        failure=top["failure"],
+        language=top["language"],
+        greeting_interruptible=top["greeting_interruptible"],
+        turns=TurnTaking(**turns),
+        targets=targets,
+        script=raw_script,
+    )
+    review(definition, script, report)
+    if choices["stt"].provider == "pocketsphinx":
+        _unknown_words(definition, problems)
+    _check_options(definition, problems)
+    return definition
+
+
+def _provider(kind: str, table: Mapping[str, Any] | None, problems: Problems) -> ProviderChoice:
+    if table is None:
+        return ProviderChoice(DEFAULT_PROVIDERS[kind])
+    held = keys.read(table, keys.PROVIDER, (kind,), problems.report, extra=True)
+    name = held.pop("provider") or DEFAULT_PROVIDERS[kind]
+    known = tuple(sorted(provider_names(kind)))
+    if known and name not in known:
+        problems.report((kind, "provider"), f"there is no {kind} provider {name!r}{nearest(name, known)}", "error")
+    return ProviderChoice(name, held)
+
+
+def provider_names(kind: str) -> frozenset[str]:
+    found = entry_points(group="trunkline.providers")
+    return frozenset(entry.name.partition(".")[2] for entry in found if entry.name.startswith(f"{kind}."))
+
+
+def _check_options(definition: AgentDefinition, problems: Problems) -> None:
+    """A provider may offer `check_options(options)`, which raises ConfigError: then its mistakes have a line too."""
+    choices = (("stt", definition.stt), ("llm", definition.llm), ("tts", definition.tts))
+    found = {entry.name: entry for entry in entry_points(group="trunkline.providers")}
+    for kind, choice in choices:
+        entry = found.get(f"{kind}.{choice.provider}")
+        if entry is None:
+            continue
+        try:
+            check_options = getattr(entry.load(), "check_options", None)
+            if check_options is not None:
+                check_options(choice.options)
+        except ConfigError as error:
+            problems.report((kind, error.key), f"is {error.value!r}: {error.allowed}", "error")
+        except (MissingExtra, ImportError, AttributeError) as error:
+            problems.report((kind, "provider"), str(error), "warning")
+
+
+def _targets(table: Mapping[str, Any], problems: Problems) -> dict[str, str]:
+    found = {}
+    for name, number in table.items():
+        path = ("targets", name)
+        if not NAME.fullmatch(name):
+            problems.report(path, f"{name!r} is not a name: lowercase letters, digits and _", "error")
+            continue
+        if not isinstance(number, str):
+            problems.report(path, 'must be a number in quotes, such as "+12025550123"', "error")
+            continue
+        compact = re.sub(r"[ ().-]", "", number)
+        try:
+            parsed = phonenumbers.parse(compact, None)
+        except phonenumbers.NumberParseException:
+            problems.report(path, f"{number!r} is not an international number: write +, country and number", "error")
+            continue
+        if not phonenumbers.is_possible_number(parsed):
+            problems.report(path, f"{number!r} has too few or too many digits for its country", "error")
+            continue
+        if not phonenumbers.is_valid_number(parsed):
+            problems.report(path, f"{number!r} is in no known range of its country", "warning")
+        found[name] = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
+    return found
+
+
+# --- words that the local recogniser has never heard ----------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def pocketsphinx_words() -> frozenset[str]:
+    """The words of PocketSphinx's English dictionary; empty where it is not installed."""
+    spec = importlib.util.find_spec("pocketsphinx")
+    if spec is None or spec.origin is None:
+        return frozenset()
+    file = FilePath(spec.origin).parent / "model" / "en-us" / "cmudict-en-us.dict"
+    if not file.exists():
+        return frozenset()
+    with file.open(encoding="utf-8") as lines:
+        return frozenset(line.partition(" ")[0] for line in lines)
+
+
+def _unknown_words(definition: AgentDefinition, problems: Problems) -> None:
+    from trunkline.agents.script.phrases import node_words
+
+    known = pocketsphinx_words()
+    if not known:
+        return
+    script = read_script(definition.script, lambda *_: None)
+    phrases = [phrase for intent in script.intents for phrase in intent.phrases] + [*script.yes, *script.no]
+    for phrase in phrases:
+        for word in sorted(node_words(phrase.node) - known):
+            problems.report(phrase.path, _not_heard(word), "error")
+    for slot in script.slots.values():
+        for value, nodes in slot.vocabulary.values.items():
+            for word in sorted(frozenset().union(*map(node_words, nodes)) - known):
+                problems.report(("slots", slot.name, "values", value), _not_heard(word), "error")
+
+
+def _not_heard(word: str) -> str:
+    return f"the recogniser does not know the word {word!r}: write it in other words, as it sounds"
