@@ -21,7 +21,11 @@ _NAMED = re.compile(
 )
 _BEARER = re.compile(r"(?i)\b(bearer\s+|x-api-key[\"']?\s*[=:]\s*[\"']?)[^\s\"',]+")
 _STREAM_TOKEN = re.compile(r"\b[A-Za-z0-9_-]{24,}\.[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])")
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {10: "\\n", 13: "\\r", 9: "\\t"}
+_CONTROLS = {code: f"\\u{code:04x}" for code in (*range(32), *range(127, 160), 0x2028, 0x2029)} | {
+    10: "\\n",
+    13: "\\r",
+    9: "\\t",
+}
 _STANDARD = frozenset((*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName", "color_message"))
 
 

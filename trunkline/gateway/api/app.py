@@ -13,10 +13,11 @@ from starlette.routing import BaseRoute, Route
 from trunkline import __version__
 from trunkline import metrics as exposition
 from trunkline.clock import Clock
+from trunkline.errors import StoreError
 from trunkline.gateway.api.calls import CallRecords, LiveCalls, call_routes
 from trunkline.gateway.api.guard import Guard
 from trunkline.gateway.api.openapi import document
-from trunkline.gateway.api.problems import on_bug, on_http_exception
+from trunkline.gateway.api.problems import on_bug, on_http_exception, on_store_error
 from trunkline.gateway.twilio.signature import Signatures
 from trunkline.gateway.twilio.tokens import Tokens
 from trunkline.gateway.twilio.webhooks import Switchboard as TwilioSwitchboard
@@ -44,6 +45,7 @@ def create_http(
 ) -> Starlette:
     """`tokens` is the one whose `redeem` the media leg asks."""
     origin = settings.http.origin
+    https = origin.startswith("https:")
     webhooks = Webhooks(
         switchboard,
         tokens,
@@ -59,8 +61,12 @@ def create_http(
             *_own_routes(origin, metrics, not_ready),
             *more_routes,
         ],
-        middleware=[Middleware(Guard, settings.api_keys, https=origin.startswith("https:"))],
-        exception_handlers={HTTPException: on_http_exception, Exception: on_bug},
+        middleware=[Middleware(Guard, settings.api_keys, https=https)],
+        exception_handlers={
+            HTTPException: on_http_exception,
+            StoreError: on_store_error,
+            Exception: on_bug(https=https),
+        },
     )
 
 

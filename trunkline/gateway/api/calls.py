@@ -34,20 +34,23 @@ class LiveCalls(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    calls: Sequence[Mapping[str, Any]]
-    next_cursor: str | None
-    """None: that was the last page."""
+class Page(Protocol):
+    @property
+    def calls(self) -> Sequence[Mapping[str, Any]]: ...
+
+    @property
+    def next_cursor(self) -> str | None:
+        """None: that was the last page."""
+        ...
 
 
 class CallRecords(Protocol):
-    """The store's read side. A call is a JSON object with at least `id`; what is in the spool counts."""
+    """The store's read side (`store.records`). A call is a JSON object with at least `id`. Raises StoreError."""
 
     async def get(self, tenant: TenantId, call_id: CallId) -> Mapping[str, Any] | None: ...
 
     async def list(self, tenant: TenantId, *, limit: int, cursor: str | None) -> Page:
-        """Newest first. Raises ValueError for a cursor it did not make."""
+        """Newest first, without turns and events. Raises ValueError for a cursor it did not make."""
         ...
 
 
@@ -98,8 +101,8 @@ def _shown(record: Mapping[str, Any], live: LiveCall | None) -> dict[str, Any]:
         "leg": started.leg,
         "agent": started.agent,
         "started_at": started.at.isoformat(),
-        "from": started.from_number,
-        "to": started.to_number,
+        "from_number": started.from_number,
+        "to_number": started.to_number,
         "provider_call_id": started.provider_call_id,
     }
     return {**fresh, **record, "live": True, "state": live.state}

@@ -11,25 +11,18 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from trunkline.gateway.api.problems import problem
+from trunkline.gateway.api.problems import problem, security_headers
 from trunkline.settings import is_loopback
 
 LOCKED = ("/v1/", "/metrics")
 MAX_BODY_BYTES = 64 * 1024  # nothing we accept is larger; an SDP offer is under 10 KiB
-
-HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
 
 
 class Guard:
     def __init__(self, app: ASGIApp, api_keys: Sequence[str], *, https: bool) -> None:
         self._app = app
         self._keys = [key.encode() for key in api_keys]
-        self._headers = HEADERS | ({"Strict-Transport-Security": "max-age=31536000"} if https else {})
+        self._headers = security_headers(https=https)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

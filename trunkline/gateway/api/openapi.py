@@ -1,16 +1,18 @@
 """The API in its own words: /openapi.json. A test holds it against the routes."""
 
-from typing import Any
+from typing import Any, get_args
 
 from trunkline import __version__
 from trunkline.gateway.api.calls import DEFAULT_PAGE, MAX_PAGE
+from trunkline.ports import EndReason
 
 _CALL_ID = {"name": "call_id", "in": "path", "required": True, "schema": {"type": "string"}}
 _PROBLEM = {
     "description": "An error (RFC 9457).",
     "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
 }
-_NULLABLE_TEXT = {"type": ["string", "null"]}
+_NULLABLE_TEXT: dict[str, Any] = {"type": ["string", "null"]}
+_NULLABLE_TIME = _NULLABLE_TEXT | {"format": "date-time"}
 
 
 def _json(description: str, schema: dict[str, Any]) -> dict[str, Any]:
@@ -57,10 +59,14 @@ _SCHEMAS: dict[str, Any] = {
             "direction": {"enum": ["inbound", "outbound"]},
             "leg": {"enum": ["twilio", "sip", "webrtc", "websocket"]},
             "agent": {"type": "string"},
-            "from": _NULLABLE_TEXT,
-            "to": _NULLABLE_TEXT,
+            "from_number": _NULLABLE_TEXT,
+            "to_number": _NULLABLE_TEXT,
             "provider_call_id": _NULLABLE_TEXT,
             "started_at": {"type": "string", "format": "date-time"},
+            "answered_at": _NULLABLE_TIME,
+            "ended_at": _NULLABLE_TIME,
+            "end_reason": _NULLABLE_TEXT | {"enum": [*get_args(EndReason), None]},
+            "turns": {"type": "array", "items": {"type": "object"}, "description": "Of a single call only."},
         },
     },
 }

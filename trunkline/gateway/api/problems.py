@@ -1,13 +1,28 @@
 """Errors as RFC 9457 problem documents."""
 
 import json
+import logging
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+log = logging.getLogger("trunkline.api")
+
 MEDIA_TYPE = "application/problem+json"
+
+
+def security_headers(*, https: bool) -> dict[str, str]:
+    """What every answer carries. A route with its own policy (the console) sets its own first."""
+    always = {
+        "Cache-Control": "no-store",
+        "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+    }
+    return always | ({"Strict-Transport-Security": "max-age=31536000"} if https else {})
 
 
 def problem(status: int, detail: str = "", headers: dict[str, str] | None = None) -> Response:
@@ -22,6 +37,16 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     return problem(error.status_code, detail, dict(error.headers or {}))
 
 
-async def on_bug(request: Request, error: Exception) -> Response:
-    """Starlette logs and re-raises it to the server; the client learns nothing of our insides."""
-    return problem(500)
+async def on_store_error(request: Request, error: Exception) -> Response:
+    log.error("%s %s: %s", request.method, request.url.path, error)
+    return problem(503, "the database is away", {"Retry-After": "5"})
+
+
+def on_bug(*, https: bool) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """Starlette answers outside all middleware, then re-raises to the server, which logs. The client learns nothing of
+    our insides."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        return problem(500, headers=security_headers(https=https))
+
+    return answer

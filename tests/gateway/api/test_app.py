@@ -1,0 +1,282 @@
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from trunkline.errors import StoreError
+from trunkline.gateway.api.app import create_http
+from trunkline.gateway.api.calls import LiveCall
+from trunkline.gateway.api.guard import MAX_BODY_BYTES
+from trunkline.gateway.twilio.tokens import Tokens
+from trunkline.gateway.twilio.webhooks import Arrival, CallStatus, CallView
+from trunkline.metrics import Metrics
+from trunkline.ports import CallStarted, Refuse
+from trunkline.settings import Http, Settings, Twilio
+from trunkline.testing.clock import ManualClock
+from trunkline.types import DEFAULT_TENANT, CallId, CallSid, StreamSid, TenantId
+
+KEY = "0123456789abcdef"
+AT = datetime(2026, 11, 22, 15, 0, tzinfo=UTC)
+LIVE = CallStarted(CallId("live-1"), DEFAULT_TENANT, "inbound", "twilio", "clinic", AT, "+14155550123", None, "CA1")
+
+
+@dataclass
+class FakeSwitchboard:
+    calls: dict[CallId, LiveCall] = field(default_factory=lambda: {LIVE.call_id: LiveCall(LIVE, "active")})
+    hung_up: list[CallId] = field(default_factory=list)
+
+    def live(self, call_id: CallId) -> LiveCall | None:
+        return self.calls.get(call_id)
+
+    def hang_up(self, call_id: CallId) -> bool:
+        self.hung_up.append(call_id)
+        return call_id in self.calls
+
+    def admit(self, arrival: Arrival) -> CallId | Refuse:
+        return CallId("call-1")
+
+    def by_call_sid(self, call_sid: CallSid) -> CallView | None:
+        return None
+
+    def status(self, call_sid: CallSid, status: CallStatus, duration_s: int | None) -> None: ...
+
+    def stream_event(self, call_sid: CallSid, stream_sid: StreamSid, event: str, error: str) -> None: ...
+
+    def dialled(self, call_sid: CallSid, status: CallStatus, duration_s: int | None) -> None: ...
+
+
+@dataclass(frozen=True)
+class FakePage:
+    calls: list[Mapping[str, Any]]
+    next_cursor: str | None
+
+
+@dataclass
+class FakeRecords:
+    """Calls old-1 to old-3; the cursor is how many were shown."""
+
+    away: bool = False
+
+    async def get(self, tenant: TenantId, call_id: CallId) -> Mapping[str, Any] | None:
+        if self.away:
+            raise StoreError("no database at secret-host")
+        return {"id": call_id, "end_reason": "caller_hung_up"} if call_id.startswith("old") else None
+
+    async def list(self, tenant: TenantId, *, limit: int, cursor: str | None) -> FakePage:
+        every = [{"id": "live-1"}, {"id": "old-1"}, {"id": "old-2"}]
+        at = int(cursor or "0")
+        return FakePage([*every[at : at + limit]], str(at + limit) if at + limit < len(every) else None)
+
+
+@dataclass
+class Gateway:
+    client: TestClient
+    switchboard: FakeSwitchboard
+    records: FakeRecords
+    reasons: list[str]
+
+
+async def _bug(request: Request) -> Response:
+    raise RuntimeError("secret insides")
+
+
+async def _echo(request: Request) -> Response:
+    return Response(str(len(await request.body())))
+
+
+MORE = [Route("/bug", _bug), Route("/echo", _echo, methods=["POST"])]
+Make = Callable[..., Gateway]
+
+
+def gateway(*api_keys: str, public_url: str | None = None) -> Gateway:
+    http = Http.model_validate({"api_key": api_keys, "public_url": public_url})
+    twilio = Twilio.model_validate({"auth_token": ["t"] if public_url else []})
+    switchboard, records, reasons = FakeSwitchboard(), FakeRecords(), list[str]()
+    app = create_http(
+        Settings(http=http, twilio=twilio),
+        switchboard,
+        records,
+        Metrics(),
+        ManualClock(),
+        lambda: reasons,
+        Tokens(),
+        MORE,
+    )
+    client = TestClient(app, base_url="http://127.0.0.1:8080", raise_server_exceptions=False)
+    return Gateway(client, switchboard, records, reasons)
+
+
+def problem(response: Any) -> tuple[int, str, str]:
+    assert response.headers["content-type"] == "application/problem+json"
+    body = response.json()
+    assert body["status"] == response.status_code
+    return body["status"], body["title"], body.get("detail", "")
+
+
+def test_the_front_page_says_what_to_try() -> None:
+    text = gateway().client.get("/").text
+    assert "trunkline call http://127.0.0.1:8080/twilio/voice" in text
+
+
+def test_the_front_page_names_the_public_origin() -> None:
+    text = gateway(KEY, public_url="https://voice.example.com").client.get("/").text
+    assert "https://voice.example.com/twilio/voice" in text
+
+
+def test_health_is_about_the_process_and_readiness_about_new_calls() -> None:
+    here = gateway(KEY)
+    assert here.client.get("/healthz").json() == {"status": "ok"}
+    assert here.client.get("/readyz").json() == {"ready": True, "reasons": []}
+    here.reasons.append("draining")
+    response = here.client.get("/readyz")
+    assert (response.status_code, response.json()) == (503, {"ready": False, "reasons": ["draining"]})
+    assert here.client.get("/healthz").status_code == 200
+
+
+def test_metrics_are_prometheus_text() -> None:
+    response = gateway().client.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert "trunkline_calls_live 0.0" in response.text
+
+
+def test_calls_come_in_pages_and_live_ones_are_marked() -> None:
+    client = gateway().client
+    first = client.get("/v1/calls?limit=2").json()
+    assert [(call["id"], call["live"]) for call in first["calls"]] == [("live-1", True), ("old-1", False)]
+    second = client.get(f"/v1/calls?limit=2&cursor={first['next_cursor']}").json()
+    assert ([call["id"] for call in second["calls"]], second["next_cursor"]) == (["old-2"], None)
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "limit=-1", "limit=²", "cursor=x"])
+def test_a_wrong_page_is_a_problem(query: str) -> None:
+    status, title, detail = problem(gateway().client.get(f"/v1/calls?{query}"))
+    assert (status, title, detail.partition(":")[0]) == (400, "Bad Request", query.partition("=")[0])
+
+
+def test_one_call_live_or_ended() -> None:
+    client = gateway().client
+    live = client.get("/v1/calls/live-1").json()
+    assert (live["live"], live["state"], live["from_number"], live["agent"]) == (
+        True,
+        "active",
+        "+14155550123",
+        "clinic",
+    )
+    assert client.get("/v1/calls/old-1").json() == {"id": "old-1", "end_reason": "caller_hung_up", "live": False}
+    assert problem(client.get("/v1/calls/none")) == (404, "Not Found", "no such call")
+    assert problem(client.get("/v1/calls/" + "x" * 65))[0] == 404
+
+
+def test_another_tenants_live_call_is_no_call() -> None:
+    here = gateway()
+    other = CallStarted(CallId("theirs"), TenantId("other"), "inbound", "twilio", "a", AT)
+    here.switchboard.calls[other.call_id] = LiveCall(other, "active")
+    assert here.client.get("/v1/calls/theirs").status_code == 404
+    assert here.client.delete("/v1/calls/theirs").status_code == 404
+    assert here.switchboard.hung_up == []
+
+
+def test_delete_hangs_up_and_may_be_repeated() -> None:
+    here = gateway()
+    response = here.client.delete("/v1/calls/live-1")
+    assert (response.status_code, response.json()) == (202, {"id": "live-1", "state": "ending"})
+    assert here.switchboard.hung_up == ["live-1"]
+    assert here.client.delete("/v1/calls/old-1").status_code == 204
+    assert problem(here.client.delete("/v1/calls/none"))[0] == 404
+
+
+def test_a_database_that_is_away_is_no_bug_of_the_clients() -> None:
+    here = gateway()
+    here.records.away = True
+    response = here.client.get("/v1/calls/old-1")
+    assert problem(response) == (503, "Service Unavailable", "the database is away")
+    assert response.headers["retry-after"] == "5"
+
+
+@pytest.mark.parametrize("path", ["/v1/calls", "/v1/calls/live-1", "/v1/none", "/metrics"])
+def test_with_a_key_the_api_is_locked(path: str) -> None:
+    client = gateway("another-api-key-1", KEY).client
+    response = client.get(path)
+    assert problem(response) == (401, "Unauthorized", "an API key is needed")
+    assert response.headers["www-authenticate"].startswith("Bearer")
+    for wrong in ({"Authorization": f"Bearer {KEY}x"}, {"Authorization": f"Basic {KEY}"}, {"X-Api-Key": ""}):
+        assert client.get(path, headers=wrong).status_code == 401
+    for right in (
+        {"Authorization": f"Bearer {KEY}"},
+        {"X-Api-Key": KEY},
+        {"Authorization": "bearer another-api-key-1"},
+    ):
+        assert client.get(path, headers=right).status_code in (200, 404)
+
+
+def test_delete_needs_the_key_too() -> None:
+    here = gateway(KEY)
+    assert here.client.delete("/v1/calls/live-1").status_code == 401
+    assert here.switchboard.hung_up == []
+
+
+def test_webhooks_need_no_key() -> None:
+    form = {"CallSid": "CA" + "0" * 32}
+    assert gateway(KEY).client.post("/twilio/voice", data=form).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["x.ngrok.io", "evil.example.com:8080", "", "[", "0.0.0.0"])
+def test_without_a_key_the_api_answers_to_loopback_names_only(host: str) -> None:
+    client = gateway().client
+    assert client.get("/v1/calls", headers={"Host": host}).status_code == 403
+    assert client.get("/healthz", headers={"Host": host}).status_code == 200
+    for name in ("localhost:8080", "127.0.0.1", "[::1]:8080"):
+        assert client.get("/v1/calls", headers={"Host": name}).status_code == 200
+
+
+def test_errors_are_problem_documents_without_our_insides() -> None:
+    client = gateway().client
+    assert problem(client.get("/none")) == (404, "Not Found", "")
+    assert problem(client.put("/v1/calls")) == (405, "Method Not Allowed", "")
+    assert problem(client.get("/bug")) == (500, "Internal Server Error", "")
+
+
+def test_bodies_are_limited_whether_they_say_their_length_or_not() -> None:
+    client = gateway().client
+    assert client.post("/echo", content=b"x" * MAX_BODY_BYTES).text == str(MAX_BODY_BYTES)
+    assert problem(client.post("/echo", content=b"x" * (MAX_BODY_BYTES + 1)))[0] == 413
+    assert problem(client.post("/echo", content=iter([b"x" * MAX_BODY_BYTES, b"x"])))[0] == 413
+    assert problem(client.post("/echo", content=b"x", headers={"Content-Length": "9" * 30}))[0] == 413
+    assert problem(client.post("/echo", content=b"x", headers={"Content-Length": "-1"}))[0] == 400
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/calls", "/none", "/bug"])
+def test_every_answer_carries_the_security_headers(path: str) -> None:
+    for response in (gateway().client.get(path), gateway(KEY).client.get(path)):
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["content-security-policy"].startswith("default-src 'none'")
+        assert response.headers["cache-control"] == "no-store"
+        assert "strict-transport-security" not in response.headers
+    public = gateway(KEY, public_url="https://voice.example.com").client.get(path)
+    assert "strict-transport-security" in public.headers
+
+
+def test_openapi_names_every_route_and_no_other() -> None:
+    here = gateway()
+    documented = here.client.get("/openapi.json").json()
+    routes = {
+        (route.path, method.lower())
+        for route in here.client.app.routes  # type: ignore[attr-defined]
+        for method in route.methods
+        if method != "HEAD" and not route.path.startswith("/twilio/") and route.path not in ("/", "/bug", "/echo")
+    }
+    assert routes == {
+        (path, method)
+        for path, item in documented["paths"].items()
+        for method in item
+        if method in ("get", "post", "put", "delete")
+    }
+    references = {part.split('"')[0] for part in json.dumps(documented).split('"#/components/schemas/')[1:]}
+    assert references == set(documented["components"]["schemas"])

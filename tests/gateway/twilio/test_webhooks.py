@@ -1,0 +1,318 @@
+import logging
+import re
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
+
+import pytest
+from starlette.applications import Starlette
+from starlette.datastructures import ImmutableMultiDict
+from starlette.testclient import TestClient
+from twilio.request_validator import RequestValidator  # type: ignore[import-untyped]
+
+from trunkline.gateway.twilio.signature import Signatures
+from trunkline.gateway.twilio.tokens import Tokens
+from trunkline.gateway.twilio.webhooks import (
+    LOST_TEXT,
+    MAX_BODY_BYTES,
+    Arrival,
+    CallStatus,
+    CallView,
+    Webhooks,
+    phone_number,
+    webhook_routes,
+)
+from trunkline.metrics import Metrics
+from trunkline.ports import Refuse
+from trunkline.testing.clock import ManualClock
+from trunkline.types import E164, CallId, CallSid, StreamSid
+
+SID = CallSid("CA" + "0a" * 16)
+STREAM = StreamSid("MZ" + "0b" * 16)
+ORIGIN = "https://voice.example.com"
+CALLER = {"CallSid": SID, "From": "+14155550123", "To": "+18005550199", "CallStatus": "ringing", "Direction": "inbound"}
+
+
+@dataclass
+class FakeSwitchboard:
+    refuse: Refuse | None = None
+    breaks: bool = False
+    arrivals: list[Arrival] = field(default_factory=list)
+    calls: dict[CallSid, CallView] = field(default_factory=dict)
+    heard: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def admit(self, arrival: Arrival) -> CallId | Refuse:
+        if self.breaks:
+            raise RuntimeError("a bug")
+        self.arrivals.append(arrival)
+        if self.refuse:
+            return self.refuse
+        return self.calls.setdefault(arrival.call_sid, CallView(CallId(f"call-{len(self.calls) + 1}"), "live")).call_id
+
+    def by_call_sid(self, call_sid: CallSid) -> CallView | None:
+        return self.calls.get(call_sid)
+
+    def status(self, call_sid: CallSid, status: CallStatus, duration_s: int | None) -> None:
+        self.heard.append(("status", call_sid, status, duration_s))
+
+    def stream_event(self, call_sid: CallSid, stream_sid: StreamSid, event: str, error: str) -> None:
+        self.heard.append(("stream", call_sid, stream_sid, event, error))
+
+    def dialled(self, call_sid: CallSid, status: CallStatus, duration_s: int | None) -> None:
+        self.heard.append(("dialled", call_sid, status, duration_s))
+
+
+class Line:
+    """The webhooks behind a test client, and what they answered."""
+
+    def __init__(self, auth_tokens: tuple[str, ...] = (), fallback_number: str | None = None) -> None:
+        self.switchboard, self.clock, self.metrics = FakeSwitchboard(), ManualClock(), Metrics()
+        self.tokens = Tokens()
+        webhooks = Webhooks(
+            self.switchboard,
+            self.tokens,
+            ORIGIN,
+            fallback_number=fallback_number,
+            fallback_text="All lines are busy.",
+            max_call_seconds=3600,
+        )
+        routes = webhook_routes(webhooks, Signatures(auth_tokens, ORIGIN), self.metrics, self.clock)
+        self.client = TestClient(Starlette(routes=routes))
+
+    def post(self, path: str, form: dict[str, str], status: int = 200, **headers: str) -> Element:
+        response = self.client.post(path, data=form, headers=headers)
+        assert (response.status_code, response.headers["content-type"]) == (status, "text/xml; charset=utf-8")
+        return ElementTree.fromstring(response.text)
+
+    def token(self, document: Element) -> str:
+        return next(p.attrib["value"] for p in document.iter("Parameter") if p.attrib["name"] == "token")
+
+
+@pytest.fixture
+def line() -> Line:
+    return Line()
+
+
+def tags(document: Element) -> list[str]:
+    return [element.tag for element in document]
+
+
+def test_a_call_is_connected_to_the_media_socket(line: Line) -> None:
+    document = line.post("/twilio/voice", CALLER)
+    (connect,) = document
+    (stream,) = connect
+    assert connect.attrib == {"action": f"{ORIGIN}/twilio/continue?n=0", "method": "POST"}
+    assert stream.attrib["url"] == "wss://voice.example.com/twilio/media"
+    assert stream.attrib["statusCallback"] == f"{ORIGIN}/twilio/stream-status"
+    assert line.tokens.redeem(line.token(document), SID, line.clock.now()) == "call-1"
+    assert line.switchboard.arrivals == [Arrival(SID, "inbound", E164("+14155550123"), E164("+18005550199"))]
+
+
+def test_a_duplicate_is_the_same_call_with_a_fresh_token(line: Line) -> None:
+    first, second = line.post("/twilio/voice", CALLER), line.post("/twilio/voice", CALLER)
+    now = line.clock.now()
+    assert line.tokens.redeem(line.token(first), SID, now) == line.tokens.redeem(line.token(second), SID, now)
+
+
+def test_a_late_duplicate_of_an_ended_call_hangs_up(line: Line) -> None:
+    line.switchboard.calls[SID] = CallView(CallId("call-1"), "ended")
+    assert tags(line.post("/twilio/voice", CALLER)) == ["Hangup"]
+    assert line.switchboard.arrivals == []
+
+
+@pytest.mark.parametrize(
+    "value", ["", "anonymous", "client:alice", "sip:bob@example.com", "+266696687", "12345", "+1415", "+1 415 555 0123"]
+)
+def test_what_is_no_phone_number_is_unknown(value: str) -> None:
+    assert phone_number(value) is None
+
+
+@pytest.mark.parametrize(
+    ("form", "detail"),
+    [
+        ({}, "CallSid: missing"),
+        ({"CallSid": "CA123"}, "CallSid: CA and 32 hex digits expected"),
+        ({"CallSid": "CA" + "0A" * 16}, "CallSid: CA and 32 hex digits expected"),
+        ({"CallSid": SID + "\n"}, "CallSid: CA and 32 hex digits expected"),
+        ([("CallSid", SID), ("CallSid", SID)], "CallSid: given 2 times"),
+        ({"CallSid": SID, "From": ["a", "b"]}, "From: given 2 times"),
+    ],
+)
+def test_a_malformed_webhook_is_told_what_is_wrong(line: Line, form: Any, detail: str) -> None:
+    body = urlencode(form, doseq=True)
+    response = line.client.post(
+        "/twilio/voice", content=body, headers={"Content-Type": "application/x-www-form-urlencoded"}
+    )
+    assert (response.status_code, response.text) == (400, detail + "\n")
+    assert line.switchboard.arrivals == []
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type", "status"),
+    [
+        (b"{}", "application/json", 415),
+        (b"a=b", "", 415),
+        (b"a=" + b"b" * MAX_BODY_BYTES, "application/x-www-form-urlencoded", 413),
+        (b"&".join(b"a=%d" % i for i in range(300)), "application/x-www-form-urlencoded", 400),
+        (b"a=%ff", "application/x-www-form-urlencoded", 400),
+        ("a=é".encode(), "application/x-www-form-urlencoded", 400),
+        (b"", "application/x-www-form-urlencoded", 400),
+    ],
+)
+def test_what_is_no_form_is_refused(line: Line, content: bytes, content_type: str, status: int) -> None:
+    response = line.client.post("/twilio/voice", content=content, headers={"Content-Type": content_type})
+    assert response.status_code == status
+
+
+def test_only_post(line: Line) -> None:
+    assert line.client.get("/twilio/voice").status_code == 405
+
+
+def test_the_signature_is_over_the_public_origin_whatever_host_says() -> None:
+    line = Line(auth_tokens=("old", "secret"))
+    signature = RequestValidator("secret").compute_signature(f"{ORIGIN}/twilio/voice?x=%7E1", CALLER)
+    headers = {"X-Twilio-Signature": signature, "Host": "evil.example.com", "X-Forwarded-Host": "evil.example.com"}
+    assert tags(line.post("/twilio/voice?x=%7E1", CALLER, **headers)) == ["Connect"]
+    for path, form, given in [
+        ("/twilio/voice?x=~1", CALLER, signature),
+        ("/twilio/voice", CALLER, signature),
+        ("/twilio/voice?x=%7E1", CALLER | {"From": "+14155550124"}, signature),
+        ("/twilio/voice?x=%7E1", CALLER, ""),
+    ]:
+        response = line.client.post(path, data=form, headers={"X-Twilio-Signature": given})
+        assert response.status_code == 403
+    evil = RequestValidator("secret").compute_signature("https://evil.example.com/twilio/voice", CALLER)
+    response = line.client.post(
+        "/twilio/voice", data=CALLER, headers={"X-Twilio-Signature": evil, "Host": "evil.example.com"}
+    )
+    assert response.status_code == 403
+    assert len(line.switchboard.arrivals) == 1
+    assert b'trunkline_webhooks_total{kind="voice",outcome="bad_signature"} 5.0' in line.metrics.text()
+
+
+@pytest.mark.parametrize("path", ["voice", "status", "stream-status", "continue", "dial-status"])
+def test_every_webhook_is_signed(path: str) -> None:
+    line = Line(auth_tokens=("secret",))
+    assert line.client.post(f"/twilio/{path}", data=CALLER).status_code == 403
+    assert (line.switchboard.arrivals, line.switchboard.heard) == ([], [])
+
+
+@pytest.mark.parametrize("code", ["draining", "overloaded"])
+def test_a_full_house_says_so(line: Line, code: str) -> None:
+    line.switchboard.refuse = Refuse(code, "")
+    document = line.post("/twilio/voice", CALLER)
+    assert (tags(document), document.findtext("Say")) == (["Say", "Hangup"], "All lines are busy.")
+
+
+def test_a_full_house_dials_the_fallback_number() -> None:
+    line = Line(fallback_number="+14155550100")
+    line.switchboard.refuse = Refuse("draining", "")
+    (dial,) = line.post("/twilio/voice", CALLER)
+    assert dial.findtext("Number") == "+14155550100"
+    after = dial.attrib["action"].removeprefix(ORIGIN)
+    assert tags(line.post(after, CALLER | {"DialCallStatus": "completed"})) == ["Hangup"]
+    assert line.post(after, CALLER | {"DialCallStatus": "busy"}).findtext("Say") == "All lines are busy."
+    assert line.switchboard.heard == []
+
+
+def test_a_refused_call_is_rejected_before_it_is_answered(line: Line) -> None:
+    line.switchboard.refuse = Refuse("blocked", "")
+    assert tags(line.post("/twilio/voice", CALLER)) == ["Reject"]
+
+
+def test_a_bug_of_ours_is_heard_as_the_fallback(line: Line, caplog: pytest.LogCaptureFixture) -> None:
+    line.switchboard.breaks = True
+    with caplog.at_level(logging.CRITICAL, "trunkline"):
+        document = line.post("/twilio/voice", CALLER)
+        assert document.findtext("Say") == "All lines are busy."
+        assert line.post("/twilio/continue", CALLER).findtext("Say") == LOST_TEXT
+    assert b'outcome="error"} 1.0' in line.metrics.text()
+
+
+def test_after_our_own_goodbye_twilio_hangs_up(line: Line) -> None:
+    line.switchboard.calls[SID] = CallView(CallId("call-1"), "ended")
+    assert tags(line.post("/twilio/continue?n=0", CALLER)) == ["Hangup"]
+
+
+def test_a_transfer_dials_and_its_success_ends_the_call(line: Line) -> None:
+    line.switchboard.calls[SID] = CallView(CallId("call-1"), "transferring", E164("+14155550100"))
+    (dial,) = line.post("/twilio/continue?n=0", CALLER)
+    assert (dial.attrib["timeLimit"], dial.findtext("Number")) == ("3600", "+14155550100")
+    after = dial.attrib["action"].removeprefix(ORIGIN)
+    form = CALLER | {"DialCallStatus": "completed", "DialCallDuration": "42"}
+    assert tags(line.post(after, form)) == ["Hangup"]
+    assert line.switchboard.heard == [("dialled", SID, "completed", 42)]
+
+
+def test_a_transfer_that_fails_comes_back_to_the_agent(line: Line) -> None:
+    line.switchboard.calls[SID] = CallView(CallId("call-1"), "transferring", E164("+14155550100"))
+    document = line.post("/twilio/dial-status?n=0", CALLER | {"DialCallStatus": "no-answer"})
+    assert tags(document) == ["Connect"]
+    assert document[0].attrib["action"].endswith("?n=1")
+    assert line.switchboard.heard == [("dialled", SID, "no-answer", None)]
+    (arrival,) = line.switchboard.arrivals
+    assert (arrival.why, arrival.reconnects) == ("transfer_failed", 1)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_lost_leg_is_reconnected_twice_then_comes_a_goodbye(line: Line, known: bool) -> None:
+    """Not known: another process answers, the one that knew is dead."""
+    if known:
+        line.switchboard.calls[SID] = CallView(CallId("call-1"), "live")
+    action = "/twilio/continue?n=0"
+    for reconnects in (1, 2):
+        document = line.post(action, CALLER | {"CallStatus": "in-progress"})
+        assert tags(document) == ["Connect"]
+        assert line.tokens.redeem(line.token(document), SID, line.clock.now()) == "call-1"
+        assert (line.switchboard.arrivals[-1].why, line.switchboard.arrivals[-1].reconnects) == ("leg_lost", reconnects)
+        action = document[0].attrib["action"].removeprefix(ORIGIN)
+    document = line.post(action, CALLER)
+    assert (tags(document), document.findtext("Say")) == (["Say", "Hangup"], LOST_TEXT)
+    assert len(line.switchboard.arrivals) == 2
+
+
+@pytest.mark.parametrize("n", ["", "-1", "99999999999999999999", "x"])
+def test_a_strange_count_counts_as_the_last(line: Line, n: str) -> None:
+    assert tags(line.post(f"/twilio/continue?n={n}", CALLER)) == ["Say", "Hangup"]
+
+
+def test_a_caller_who_has_gone_is_not_reconnected(line: Line) -> None:
+    assert tags(line.post("/twilio/continue?n=0", CALLER | {"CallStatus": "completed"})) == ["Hangup"]
+    gone = CALLER | {"CallStatus": "completed", "DialCallStatus": "canceled"}
+    assert tags(line.post("/twilio/dial-status?n=0", gone)) == ["Hangup"]
+    assert line.switchboard.arrivals == []
+
+
+@pytest.mark.parametrize("status", ["completed", "busy", "failed", "no-answer", "canceled", "in-progress"])
+def test_the_calls_status_reaches_the_switchboard(line: Line, status: str) -> None:
+    response = line.client.post("/twilio/status", data=CALLER | {"CallStatus": status, "CallDuration": "7"})
+    assert (response.status_code, response.content) == (204, b"")
+    assert line.switchboard.heard == [("status", SID, status, 7)]
+
+
+def test_an_unknown_status_is_refused(line: Line) -> None:
+    assert line.client.post("/twilio/status", data=CALLER | {"CallStatus": "asleep"}).status_code == 400
+    assert line.client.post("/twilio/status", data={"CallSid": SID}).status_code == 400
+    assert line.switchboard.heard == []
+
+
+def test_the_streams_own_events_are_another_thing(line: Line) -> None:
+    form = {"CallSid": SID, "StreamSid": STREAM, "StreamEvent": "stream-error", "StreamError": "x" * 999}
+    assert line.client.post("/twilio/stream-status", data=form).status_code == 204
+    assert line.switchboard.heard == [("stream", SID, STREAM, "stream-error", "x" * 200)]
+    assert line.client.post("/twilio/stream-status", data=form | {"StreamEvent": "?"}).status_code == 400
+    assert line.client.post("/twilio/stream-status", data=form | {"StreamSid": "MZ"}).status_code == 400
+
+
+def test_a_multi_dict_is_what_the_validator_expects() -> None:
+    form = ImmutableMultiDict([("a", "2"), ("a", "1")])
+    assert RequestValidator("t").compute_signature("u", form) == RequestValidator("t").compute_signature("ua1a2", {})
+
+
+def test_the_token_leaves_no_trace_in_the_log(line: Line, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, "trunkline"):
+        document = line.post("/twilio/voice", CALLER)
+    assert line.token(document) not in caplog.text
+    assert re.search(r"call call-1: CA0a", caplog.text)
