@@ -88,6 +88,17 @@ def test_unknown_calls_and_turns_that_end_before_they_begin_harm_nothing() -> No
     assert (at_ms(turn.start_time), at_ms(turn.end_time)) == (50, 50)
 
 
+def test_a_turn_whose_start_is_unknown_is_marked() -> None:
+    exporter = InMemorySpanExporter()
+    telemetry = traced(SimpleSpanProcessor(exporter))
+    telemetry.call_started(STARTED)
+    telemetry.turn(TurnEnded(CALL, after(3000), TURN))
+    turn = exporter.get_finished_spans()[-1]
+    assert (at_ms(turn.start_time), at_ms(turn.end_time)) == (2299.5, 3000)
+    assert turn.attributes is not None
+    assert turn.attributes["trunkline.turn.placed_late"] is True
+
+
 def test_calls_that_never_end_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_OPEN_CALLS", 1)
     telemetry = traced(SimpleSpanProcessor(InMemorySpanExporter()))

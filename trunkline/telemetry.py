@@ -50,9 +50,10 @@ class Telemetry:
         span = self._tracer.start_span("call", attributes=attributes, start_time=_ns(started.at))
         self._calls[started.call_id] = span
 
-    def turn(self, ended: TurnEnded, t0: datetime) -> None:
+    def turn(self, ended: TurnEnded, t0: datetime | None = None) -> None:
         """`t0`: last frame of caller speech received. The stages follow one another from there; `ended.at` is when the
-        agent had finished or was cut."""
+        agent had finished or was cut. Without `t0` the span ends with the first audio, is laid before `ended.at` and
+        is marked `trunkline.turn.placed_late`: durations are right, its place is not."""
         call = self._calls.get(ended.call_id)
         if self._tracer is None or call is None:
             return
@@ -66,6 +67,9 @@ class Telemetry:
         for name in ("total_ms", "barge_in_ms"):
             if (value := getattr(turn, name)) is not None:
                 attributes[f"trunkline.turn.{name}"] = value
+        if t0 is None:
+            attributes["trunkline.turn.placed_late"] = True
+            t0 = ended.at - timedelta(milliseconds=turn.total_ms or 0)
         within = trace.set_span_in_context(call)
         span = self._tracer.start_span("turn", within, attributes=attributes, start_time=_ns(t0))
         self._stages(ended, t0, span)
