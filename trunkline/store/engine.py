@@ -11,6 +11,7 @@ import io
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from errno import errorcode
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ _DRIVERS = {
     "postgresql": "postgresql+asyncpg",
     "postgresql+asyncpg": "postgresql+asyncpg",
 }
+_ADMINS_CODES = {"SQLITE_CANTOPEN", "SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_READONLY", "EACCES", "EROFS", "ENOTDIR"}
 _UPGRADE_LOCK = 0x7472756E6B  # "trunk": workers that start together upgrade one after the other
 _CONNECT_TIMEOUT_S = 5
 _COMMAND_TIMEOUT_S = 15
@@ -72,6 +74,7 @@ class Database:
         """Opens nothing yet. `url` from `database_url`."""
         self.url = url
         self.dialect = url.get_backend_name()
+        self.name = f"database {url.render_as_string(hide_password=True)}"
         self._busy_timeout_ms = busy_timeout_ms
         self._file = Path(url.database or "") if self.dialect == "sqlite" else None
         self._file_id: tuple[int, int] | None = None
@@ -132,7 +135,9 @@ class Database:
         try:
             async with self._connection() as connection:
                 yield connection
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
+        except Exception as error:
+            if not is_database(error):
+                raise
             raise StoreError(f"the database is away ({what_failed(error)})") from error
 
     @asynccontextmanager
@@ -164,22 +169,24 @@ class Database:
         self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.close(os.open(self._file, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))  # -wal and -shm follow its mode
 
-    async def reopen_if_moved(self) -> bool:
-        """The SQLite file was deleted or replaced: SQLite would go on writing into the deleted one. Lets go of it
-        (all connections first: the last one to close removes the WAL *by name*) and makes a new one."""
-        if self._file is None or self._file_id is None or self._stat() == self._file_id:
-            return False
+    @property
+    def moved(self) -> bool:
+        """The SQLite file was deleted or replaced: SQLite would go on writing into the deleted one."""
+        return self._file is not None and self._file_id is not None and self._stat() != self._file_id
+
+    async def let_go(self) -> None:
+        """Close all connections to a file that was moved, before any is opened to the new one: the last one to close
+        removes the WAL *by name*. `upgrade` comes next."""
         self._reopening = True
         try:
             async with self._idle:
                 await asyncio.wait_for(self._idle.wait_for(lambda: self._in_use == 0), _COMMAND_TIMEOUT_S)
             await self._engine.dispose()
+            self._file_id = None
         finally:
             self._reopening = False
             async with self._idle:
                 self._idle.notify_all()
-        await self.upgrade()
-        return True
 
     async def close(self) -> None:
         """Idempotent."""
@@ -201,8 +208,26 @@ def _upgrade(connection: Connection) -> None:
         raise StoreError(f"the database is of another version of Trunkline: {error}") from None
 
 
+def is_database(error: BaseException) -> bool:
+    """Whether the database or the way to it failed. (asyncpg's own errors are not wrapped while connecting.)"""
+    return isinstance(error, SQLAlchemyError | OSError | TimeoutError) or hasattr(error, "sqlstate")
+
+
+def code_of(error: BaseException | None) -> str:
+    """PostgreSQL's SQLSTATE, SQLite's error name, errno's name, or nothing."""
+    origin = getattr(error, "orig", None) or error
+    code = getattr(origin, "sqlstate", None) or getattr(origin, "sqlite_errorname", None)
+    if code is None and isinstance(origin, OSError) and origin.errno:
+        return errorcode.get(origin.errno, "")
+    return str(code or "")
+
+
 def what_failed(error: BaseException) -> str:
     """An error as it may be logged: class and code. Its text may quote rows."""
-    origin = getattr(error, "orig", None)
-    code = getattr(origin, "sqlstate", None) or getattr(origin.__cause__, "sqlite_errorname", None) if origin else None
-    return f"{type(error).__name__} {code}" if code else type(error).__name__
+    return f"{type(error).__name__} {code_of(error)}".rstrip()
+
+
+def for_the_admin(error: BaseException) -> bool:
+    """Waiting will not help: no such database, a wrong password, a file that is none or may not be written."""
+    code = code_of(error)
+    return code[:2] in ("28", "3D") or code in _ADMINS_CODES

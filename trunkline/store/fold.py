@@ -66,7 +66,7 @@ def unplaced(entry: Entry, reason: Literal["unknown_call", "refused"]) -> Row:
     return {
         "run": entry.run,
         "seq": entry.seq,
-        "call_id": call_of(entry.event),
+        "call_id": str(call_of(entry.event)),
         "reason": reason,
         "body": codec.body(entry.event, entry.seq).decode(),
     }

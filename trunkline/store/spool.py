@@ -42,7 +42,8 @@ log = logging.getLogger(__name__)
 
 SEGMENT_BYTES = 8 * 1024 * 1024  # about 20,000 events: few files, and disk is given back soon
 HELD_BYTES = 16 * 1024 * 1024  # about five minutes of 300 talking calls
-_CHUNK_BYTES = 2 * codec.MAX_LINE_BYTES  # so that a chunk always holds a whole line
+_CHUNK_BYTES = 64 * 1024  # read at a time
+_LONGEST_BYTES = 2 * codec.MAX_LINE_BYTES  # holds a whole line, whatever it is
 _FLUSH_BYTES = 64 * 1024  # of held lines per write: the lock is held meanwhile
 _ROTATE_TICKS = 60  # transcripts do not linger on disk long after the database has them
 _NAME = re.compile(r"(?P<run>(?P<number>\d{6,})-[0-9a-f]{16})\.(?P<segment>\d{6,})\.spool")
@@ -160,10 +161,12 @@ class Spool:
     # --- appending --------------------------------------------------------------------------------------------------
 
     def append(self, event: RecordEvent) -> None:
-        """Durable against kill -9 when this returns. Never raises for a full or absent disk."""
+        """Durable against kill -9 when this returns. Never raises: what cannot be written is held, or counted."""
         with self._lock:
             if self._closed:
-                raise MisuseError("append to a closed spool")
+                self.stats.dropped += 1
+                log.error("spool %s: %s after close is lost", self.folder, type(event).__name__)
+                return
             self._note_open(event)
             self._seq += 1
             self.stats.appended += 1
@@ -344,6 +347,8 @@ class Spool:
         left = segment.bytes - self._offset
         try:
             chunk = _pread(segment, self._offset, min(_CHUNK_BYTES, left))
+            if b"\n" not in chunk and len(chunk) < left:
+                chunk = _pread(segment, self._offset, min(_LONGEST_BYTES, left))
         except OSError as error:
             self.stats.unreadable_segments += 1
             log.error("spool segment %s: %s", segment.path.name, _why(error))

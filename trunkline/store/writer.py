@@ -30,7 +30,7 @@ from trunkline.errors import StoreError
 from trunkline.ports import CallEnded, CallStarted, EndReason
 from trunkline.store import codec, models
 from trunkline.store.codec import Entry, call_of
-from trunkline.store.engine import Database, what_failed
+from trunkline.store.engine import Database, for_the_admin, is_database, what_failed
 from trunkline.store.fold import KnownCall, Row, Rows, fold, unplaced
 from trunkline.store.spool import Spool
 from trunkline.types import CallId, TenantId
@@ -114,7 +114,7 @@ class RecordWriter:
         self._insert = postgresql.insert if database.dialect == "postgresql" else sqlite.insert
         self._batch: list[Entry] = []
         self._upgraded = False
-        self._swept = not spool.dead_runs
+        self._swept, self._sweep_seq = False, 0
         self._pause_s = FIRST_PAUSE_S
         self._wake = asyncio.Event()
         self._progress = asyncio.Condition()
@@ -125,27 +125,33 @@ class RecordWriter:
 
     async def start(self) -> None:
         """Upgrades the database and starts draining; when it is away, that is tried again later. Raises StoreError
-        when it is of a newer Trunkline."""
+        for what an admin must put right: a wrong password, a damaged file, the database of a newer Trunkline."""
         try:
             await self._ready()
-        except StoreError:
-            raise
         except Exception as error:
+            if not is_database(error):
+                raise
+            if for_the_admin(error):
+                raise StoreError(f"{self._database.name}: {what_failed(error)}") from error
             self._failed(error)
         self._task = asyncio.create_task(self._run(), name="record-writer")
 
     async def flush(self, timeout_s: float = FLUSH_S) -> bool:
-        """Waits until all that was appended so far is in the database; False if that took too long. Cancel-safe."""
+        """Waits until all that was appended so far, and what dead processes left, is in the database; False if that
+        took too long. Cancel-safe."""
         if self._task is None or self._task.done():
             return False
         target = self._spool.last_seq
         try:
             async with asyncio.timeout(timeout_s), self._progress:
                 self._wake.set()
-                await self._progress.wait_for(lambda: self._swept and self._spool.stats.committed >= target)
+                await self._progress.wait_for(lambda: self._has_reached(target))
         except TimeoutError:
             return False
         return True
+
+    def _has_reached(self, seq: int) -> bool:
+        return self._swept and self._spool.stats.committed >= max(seq, self._sweep_seq)
 
     async def drain(self, timeout_s: float) -> bool:
         """`flush` at the end of a process: after the last call has ended."""
@@ -214,13 +220,14 @@ class RecordWriter:
         return True
 
     async def _ready(self) -> None:
+        if self._database.moved:
+            log.error("the database file was removed; records still in the spool are written to a new one")
+            await self._database.let_go()
+            self._upgraded, self._batch = False, []
+            self._spool.rewind()
         if not self._upgraded:
             await self._database.upgrade()
             self._upgraded = True
-        if await self._database.reopen_if_moved():
-            log.error("the database file was removed; records still in the spool are written to a new one")
-            self._batch = []
-            self._spool.rewind()
 
     async def _write_batch(self, batch: Sequence[Entry]) -> None:
         try:
@@ -327,7 +334,7 @@ class RecordWriter:
 
     async def _sweep(self) -> None:
         """Close the calls that died with the dead runs of our folder. Their files go only when the ends are in the
-        spool, so a crash in between is swept again."""
+        spool, so a crash in between is swept again. Then nobody asks for those runs' positions any more."""
         async with self._database.read() as connection:
             lost = await open_calls(connection, _CALLS.c.run.in_(self._spool.dead_runs))
         carried_on = self._spool.open_calls
@@ -340,8 +347,12 @@ class RecordWriter:
             self.stats.lost_calls += 1
         if lost:
             log.warning("%d calls were open when their process died", self.stats.lost_calls)
-        self._spool.forget_dead_runs()
-        self._swept = True
+        if not self._spool.stats.held:
+            self._spool.forget_dead_runs()
+            others = (_POSITIONS.c.worker == self._worker, _POSITIONS.c.run != self._spool.run)
+            async with self._database.write() as connection:
+                await connection.execute(delete(_POSITIONS).where(*others))
+        self._swept, self._sweep_seq = True, self._spool.last_seq
 
 
 async def open_calls(connection: AsyncConnection, which: Any) -> list[OpenCall]:

@@ -1,0 +1,82 @@
+"""Every database test runs on SQLite, and on PostgreSQL when TRUNKLINE_TEST_DATABASE_URL names a server to use."""
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from trunkline.store.engine import Database, database_url
+from trunkline.store.records import CallRecords, RecordWriter
+from trunkline.store.spool import Spool
+from trunkline.testing.clock import ManualClock
+
+SERVER = os.environ.get("TRUNKLINE_TEST_DATABASE_URL")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[URL]:
+    """Of a new, empty database."""
+    if request.param == "sqlite":
+        yield database_url(None, tmp_path)
+        return
+    if not SERVER:
+        pytest.skip("TRUNKLINE_TEST_DATABASE_URL is not set")
+    server, name = database_url(SERVER, tmp_path), f"trunkline_test_{secrets.token_hex(6)}"
+    asyncio.run(_command(server, f"CREATE DATABASE {name}"))
+    yield server.set(database=name)
+    asyncio.run(_command(server, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+async def _command(server: URL, statement: str) -> None:
+    engine = create_async_engine(server, isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        await connection.execute(text(statement))
+    await engine.dispose()
+
+
+@dataclass
+class Store:
+    """Spool, writer and reader of one worker, wired as `app` wires them."""
+
+    spool: Spool
+    database: Database
+    writer: RecordWriter
+    records: CallRecords
+
+    async def rows(self, table: str) -> list[dict[str, Any]]:
+        async with self.database.read() as connection:
+            return [dict(row) for row in (await connection.execute(text(f"SELECT * FROM {table}"))).mappings()]
+
+    async def count(self, table: str) -> int:
+        return len(await self.rows(table))
+
+
+OpenStore = Callable[..., AbstractAsyncContextManager[Store]]
+
+
+@pytest.fixture
+def open_store(url: URL, tmp_path: Path) -> OpenStore:
+    @asynccontextmanager
+    async def opened(worker: str = "w0", *, start: bool = True, **options: Any) -> AsyncGenerator[Store]:
+        spool = Spool(tmp_path / "spool" / worker, sync_period_s=None)
+        database = Database(url, busy_timeout_ms=50)
+        writer = RecordWriter(spool, database, ManualClock(), worker=worker, **options)
+        try:
+            if start:
+                await writer.start()
+            yield Store(spool, database, writer, CallRecords(database))
+        finally:
+            await writer.close()
+            spool.close()
+            await database.close()
+
+    return opened
