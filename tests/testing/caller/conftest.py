@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from trunkline.media.g711 import encode
+from trunkline.media.g711 import MULAW_I16, encode
 
 TONE = encode((np.sin(np.arange(8000) * 0.5) * 8000).astype("<i2").tobytes(), "mulaw")  # a second of it
 
@@ -55,7 +55,7 @@ class FakeGateway:
                     await speak(self.greeting_ms)
                 elif message["event"] == "media":
                     frame = b64decode(message["media"]["payload"])
-                    if len(set(frame)) > 8:
+                    if sum(abs(s) for s in MULAW_I16[list(frame)].tolist()) > 160 * 200:
                         if not loud:
                             await socket.send(json.dumps({"event": "clear", "streamSid": sid}))
                         loud, quiet = True, 0

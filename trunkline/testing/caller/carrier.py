@@ -1,7 +1,7 @@
 """Twilio's half of one bidirectional media stream (twilio.com/docs/voice/media-streams/websocket-messages).
 
 `opening()` first; then, every 20 ms, `tick()` (one frame leaves the play buffer for the caller's ear) and `media()`
-(one frame of the caller goes out); `receive()` whenever the server sends. All of them return messages to write, in order.
+(one frame of the caller goes out); `receive()` whenever the server sends. All return messages to write, in order.
 
 Audio from the server is appended to a buffer and played in real time. A mark comes back when all audio before it has
 been played, at once when there is none; `clear` empties the buffer and brings back every pending mark.
@@ -120,8 +120,17 @@ class CarrierCounts:
 
 
 class Carrier:
-    def __init__(self, ids: StreamIds, parameters: Mapping[str, str], *, keep_audio: bool = False) -> None:
-        self.ids, self.parameters, self.keep_audio = ids, dict(parameters), keep_audio
+    def __init__(
+        self,
+        ids: StreamIds,
+        parameters: Mapping[str, str],
+        *,
+        keep_audio: bool = False,
+        keep_answers: bool = False,
+    ) -> None:
+        """`keep_audio`: every frame heard; `keep_answers`: each answer's audio."""
+        self.ids, self.parameters = ids, dict(parameters)
+        self.keep_audio, self._keep_answers = keep_audio, keep_answers
         self.counts = CarrierCounts()
         self.answers: list[Answer] = []
         self.heard: list[bytes] = []
@@ -216,7 +225,7 @@ class Carrier:
     def _join_answer(self, now: float) -> None:
         answer, dry_ms = self._answer, self._dry_ticks * FRAME_MS
         if answer is None or (dry_ms and (self._moved_on or dry_ms > GAP_LIMIT_MS)):
-            audio = bytearray() if self.keep_audio else None
+            audio = bytearray() if self._keep_answers else None
             answer = self._answer = Answer(len(self.answers), now, audio=audio)
             self.answers.append(answer)
             self._moved_on = False

@@ -10,8 +10,9 @@ import httpx
 from trunkline.clock import SYSTEM_CLOCK, Clock
 from trunkline.errors import ConfigError
 from trunkline.testing.caller import records
+from trunkline.testing.caller.bench import BenchOptions, BenchReport, bench_twilio, cuts_jsonl, render_bench
 from trunkline.testing.caller.carrier import Carrier
-from trunkline.testing.caller.client import Misbehave
+from trunkline.testing.caller.client import Misbehave, run_line
 from trunkline.testing.caller.line import Event, Line, Stall
 from trunkline.testing.caller.phone import Phone, new_call_sid
 from trunkline.testing.caller.report import CallReport, render_call, render_event, to_json
@@ -35,6 +36,8 @@ from trunkline.testing.caller.webhook import CallFields, Webhook
 
 __all__ = [
     "Action",
+    "BenchOptions",
+    "BenchReport",
     "CallOptions",
     "CallReport",
     "Event",
@@ -50,9 +53,12 @@ __all__ = [
     "Stall",
     "Vanish",
     "Wav",
+    "bench_twilio",
     "conversation",
+    "cuts_jsonl",
     "parse_script",
     "place_call",
+    "render_bench",
     "render_call",
     "render_event",
     "to_json",
@@ -88,7 +94,7 @@ class CallOptions:
     out: Path | None = None
     """Stereo WAV: left the caller as sent, right what was heard."""
     api_url: str = ""
-    """Origin whose `GET /v1/calls/...` tells, after the call, what the agent understood and said. `auto`: the target's."""
+    """Origin whose `GET /v1/calls/...` tells, after the call, what was understood and said. `auto`: the target's."""
     api_key: str = ""
     seed: int = 0
     call_sid: str = ""
@@ -134,12 +140,12 @@ async def place_call(
             webhook,
             fields,
             make_line,
+            lambda url, line: run_line(url, line, clock, options.misbehave),
             clock,
             voice_url=target,
             status_url=origin + "/twilio/status" if options.status_url is None else options.status_url,
             via_origin=via,
             keep_audio=options.out is not None or options.echo_db is not None,
-            misbehave=options.misbehave,
             on_say=on_say,
         )
         report = await phone.call()

@@ -4,7 +4,7 @@ An edge writes `open()`, then calls `tick(now)` every 20 ms and `receive(text, n
 they return. When `ended` is set the edge sends what was returned and closes (`vanish` means: without a close).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,21 +57,21 @@ class Line:
     def __init__(
         self,
         carrier: Carrier,
-        actions: Sequence[Action],
+        actions: Iterable[Action],
         mouth: Mouth,
         *,
         stalls: Sequence[Stall] = (),
         max_duration_s: float = 600.0,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
-        """`actions` hold Speak, not Say or Wav."""
+        """`actions` hold Speak, not Say or Wav; they are taken one by one, each when the one before is done."""
         self.carrier, self.turns = carrier, Turns()
         self.ended: End | None = None
         self.sent: list[bytes] = []
         """The caller's frames as base64, one a tick, where the carrier keeps audio."""
-        self._actions, self._mouth, self._stalls = list(actions), mouth, list(stalls)
+        self._actions: Iterator[Action] = iter(actions)
+        self._mouth, self._stalls = mouth, list(stalls)
         self._max_duration_s, self._emit, self._live = max_duration_s, on_event or _ignore, on_event is not None
-        self._step = -1
         self._action: Action | None = None
         self._since = 0.0  # now when the current action began
         self._acted_answers = 0  # answers there were when the caller last acted
@@ -91,9 +91,9 @@ class Line:
     def action(self) -> Action | None:
         return self._action
 
-    def insert(self, actions: Sequence[Action]) -> None:
-        """Do these next, after the current action."""
-        self._actions[self._step + 1 : self._step + 1] = actions
+    def hang_up(self) -> None:
+        """At the next tick, whatever the caller is doing."""
+        self._actions, self._action, self._speech = iter(()), HangUp(), None
 
     def open(self, now: float) -> list[bytes]:
         self.turns.started_at = now
@@ -175,8 +175,7 @@ class Line:
         self._next(now)
 
     def _next(self, now: float) -> None:
-        self._step += 1
-        self._action = self._actions[self._step] if self._step < len(self._actions) else None
+        self._action = next(self._actions, None)
         self._since, self._at = now, 0
 
     def _act(self, now: float, out: list[bytes]) -> None:

@@ -6,13 +6,13 @@ the next verb is followed. A caller who has hung up still causes the action and 
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 
 from trunkline.clock import Clock
 from trunkline.errors import PeerError
 from trunkline.testing.caller.carrier import Carrier, StreamIds
-from trunkline.testing.caller.client import Misbehave, run_line
+from trunkline.testing.caller.client import StreamEnd
 from trunkline.testing.caller.line import Line
 from trunkline.testing.caller.report import CallReport
 from trunkline.testing.caller.webhook import (
@@ -36,6 +36,8 @@ MAX_DOCUMENTS = 20  # redirects and actions of one call
 MAX_PAUSE_S = 10.0  # a test call has no use for longer silence
 
 MakeLine = Callable[[Carrier], Line]
+RunLine = Callable[[str, Line], Awaitable[StreamEnd]]
+"""Holds one stream at a URL until the line or the server ends it; raises PeerError when it cannot be opened."""
 
 
 def new_call_sid() -> CallSid:
@@ -54,18 +56,20 @@ class Phone:
         webhook: Webhook,
         fields: CallFields,
         make_line: MakeLine,
+        run_line: RunLine,
         clock: Clock,
         *,
         voice_url: str,
         status_url: str = "",
         via_origin: str = "",
         keep_audio: bool = False,
-        misbehave: Misbehave | None = None,
+        keep_answers: bool = False,
         on_say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self._webhook, self._fields, self._make_line, self._clock = webhook, fields, make_line, clock
+        self._webhook, self._fields, self._clock = webhook, fields, clock
+        self._make_line, self._run_line = make_line, run_line
         self._url, self._status_url, self._via_origin = voice_url, status_url, via_origin
-        self._keep_audio, self._misbehave, self._on_say = keep_audio, misbehave, on_say
+        self._keep_audio, self._keep_answers, self._on_say = keep_audio, keep_answers, on_say
         self._verbs: list[Verb] = []
         self._documents = 0
         self._callbacks: set[asyncio.Task[None]] = set()
@@ -125,12 +129,12 @@ class Phone:
 
     async def _stream(self, verb: Stream) -> bool:
         ids = StreamIds(self._fields.account_sid, CallSid(self._fields.call_sid), new_stream_sid())
-        carrier = Carrier(ids, verb.parameters, keep_audio=self._keep_audio)
+        carrier = Carrier(ids, verb.parameters, keep_audio=self._keep_audio, keep_answers=self._keep_answers)
         line = self.line = self._make_line(carrier)
         url = reorigin(verb.url, self._via_origin) if self._via_origin else verb.url
         try:
             self._stream_event(verb, ids, "stream-started")
-            end = await run_line(url, line, self._clock, self._misbehave)
+            end = await self._run_line(url, line)
         except PeerError as error:
             self._stream_event(verb, ids, "stream-error", str(error))
             self.report.end, self.report.detail = "failed", str(error)

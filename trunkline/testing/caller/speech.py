@@ -61,9 +61,9 @@ def at_level(samples: Samples, dbfs: float) -> Samples:
     loud = [f for f in _split(samples) if level_dbfs(f) > SPEECH_DBFS]
     if not loud:
         return samples
-    gain = 10.0 ** ((dbfs - level_dbfs(np.concatenate(loud))) / 20.0)
-    scaled: Samples = samples * np.float32(min(gain, 0.98 / max(float(np.abs(samples).max()), 1e-6)))
-    return scaled
+    gain: float = 10.0 ** ((dbfs - level_dbfs(np.concatenate(loud))) / 20.0)
+    gain = min(gain, 0.98 / max(float(np.abs(samples).max()), 1e-6))
+    return (samples * gain).astype(np.float32)
 
 
 def noise(dbfs: float, samples: int, seed: int = 0) -> Samples:
