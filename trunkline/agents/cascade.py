@@ -57,7 +57,7 @@ After = Callable[[float, Callable[[], None]], Any]
 class Tools(Protocol):
     """Performs a model's tool calls (agents/tools.py)."""
 
-    async def __call__(self, call: ToolCall, control: CallControl) -> str:
+    async def __call__(self, tool: ToolCall, control: CallControl, call: CallFacts) -> str:
         """The result as text for the model. Never raises for a tool's failure: that is a result too."""
         ...
 
@@ -65,7 +65,9 @@ class Tools(Protocol):
 class Report(Protocol):
     """Where an attendant tells of its call."""
 
-    def turn(self, turn: TurnRecord) -> None: ...
+    def turn(self, turn: TurnRecord, ago_s: float) -> None:
+        """A turn is over; it began (T0) so many seconds ago."""
+        ...
 
     def usage(self, usage: Usage) -> None: ...
 
@@ -348,7 +350,7 @@ class Attendant:
             turn.messages.append(Message("agent", text.strip(), tool_calls=tuple(calls)))
             for call in calls:
                 turn.tools.append(call.name)
-                result = await self._agent.tools(call, self._Hands(self))
+                result = await self._agent.tools(call, self._Hands(self), self._call)
                 if epoch != self.epoch:
                     return
                 turn.messages.append(Message("tool", result, tool_call_id=call.id))
@@ -398,7 +400,9 @@ class Attendant:
             text = " ".join(m.text for m in turn.messages if m.role == "agent" and m.text)
         playout.ledger.forget(playout.end_ms)
         self.conversation += [m for m in turn.messages if m.text or m.tool_calls]
-        self._report.turn(_record(turn, self._turn_index, text, interrupted=cut, exact=exact))
+        now = self._clock.now()
+        ago_s = now - (turn.caller_ended_at or turn.asked_at or turn.spoke_at or now)
+        self._report.turn(_record(turn, self._turn_index, text, interrupted=cut, exact=exact), ago_s)
         self._turn_index += 1
 
     def _meter_tokens(self, usage: LlmUsage) -> None:

@@ -14,7 +14,7 @@ the listener's `is_echo` first.
 """
 
 from array import array
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ SUSTAINED_MS = 500  # of speech windows: no cough, no "mm-hm"
 RING_MS = 2048  # a power of two, so that windows never wrap
 
 
-Raw = NDArray[np.uint8] | NDArray[np.int16]
+Raw = NDArray[Any]  # uint8 or int16, by the lane
 
 
 class Listener(Protocol):

@@ -1,0 +1,285 @@
+"""Wires the rooms: one process, one event loop, one heartbeat. `serve` is the whole life of a gateway.
+
+Order of leaving: new calls go to the fallback, live ones finish (Switchboard.drain), the media sockets are closed, only
+then does the HTTP server stop (it would send 1012 to every WebSocket of its own), and last the record is drained.
+"""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import signal
+import socket
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+
+from trunkline import logs, telemetry
+from trunkline.agents import script
+from trunkline.agents.cascade import Cascade
+from trunkline.agents.definition import AgentDefinition
+from trunkline.agents.examples import example
+from trunkline.agents.local.pool import SpeechPool
+from trunkline.agents.providers import Services, build
+from trunkline.agents.tools import perform
+from trunkline.agents.tools.http import HttpTools
+from trunkline.clock import SYSTEM_CLOCK, Clock
+from trunkline.compliance.decision import Policy
+from trunkline.errors import ConfigError
+from trunkline.gateway.api.app import create_http
+from trunkline.gateway.front import front_door
+from trunkline.gateway.switchboard import Limits, Line, Switchboard
+from trunkline.gateway.twilio.tokens import Tokens
+from trunkline.media.ears import Ears
+from trunkline.media.echo import EchoGuard
+from trunkline.media.heartbeat import Heartbeat
+from trunkline.media.playout import LeadPolicy
+from trunkline.media.recorder import Recorder
+from trunkline.media.vad import EnergyGate, SileroBatch
+from trunkline.metrics import Metrics
+from trunkline.ports import Allow, CallControl, CallFacts, ToolCall
+from trunkline.settings import Settings
+from trunkline.store.engine import Database, database_url
+from trunkline.store.records import CallRecords
+from trunkline.store.spool import Spool
+from trunkline.store.writer import RecordWriter
+from trunkline.types import MULAW_8K, CallId
+
+log = logging.getLogger(__name__)
+
+WORKER = "0"  # of one; several need Redis and come with it
+SPARE_SLOTS = 16  # of the ears: calls that are ending while others begin
+GAUGES_S = 1.0
+SHUTDOWN_S = 5  # for HTTP requests under way
+
+
+@dataclass(slots=True)
+class Gateway:
+    """A gateway that runs; `http` is its ASGI application."""
+
+    settings: Settings
+    agent: AgentDefinition
+    http: Starlette
+    switchboard: Switchboard
+    heartbeat: Heartbeat
+    front_door: type[asyncio.Protocol]
+    records: Callable[[float], Awaitable[bool]]
+    """Wait until the record is in the database, at most so many seconds."""
+
+
+def load_agent(settings: Settings) -> AgentDefinition:
+    """Raises ConfigError naming file, line and mistake."""
+    return script.load(settings.agent or example("clinic"))
+
+
+@contextlib.asynccontextmanager
+async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK) -> AsyncGenerator[Gateway]:
+    """Everything started, in order, and stopped in the reverse."""
+    agent = load_agent(settings)
+    metrics = Metrics()
+    spans = telemetry.create_telemetry(settings.otel.endpoint)
+    pool = SpeechPool(settings.speech.workers)
+    services = Services(
+        clock=clock,
+        keys=settings.provider_keys(),
+        speech_workers=settings.speech.workers,
+        speech_pool=pool,
+        allow_private_addresses=settings.tools.allow_private_addresses,
+    )
+    minds = build(agent, services)
+    http_tools = HttpTools(services.keys, allow_private=services.allow_private_addresses)
+
+    async def tools(tool: ToolCall, control: CallControl, call: CallFacts) -> str:
+        return await perform(tool, agent, control, http_tools, caller_number=call.from_number)
+
+    _writable(settings.data_dir)
+
+    async with contextlib.AsyncExitStack() as stack:
+        database = Database(database_url(settings.database, settings.data_dir))
+        stack.push_async_callback(database.close)
+        spool = Spool(settings.data_dir / "spool" / WORKER)
+        stack.callback(spool.close)
+        writer = RecordWriter(spool, database, clock, worker=WORKER)
+        stack.push_async_callback(writer.close)
+        stack.push_async_callback(http_tools.close)
+        stack.push_async_callback(minds.close)
+        await asyncio.gather(writer.start(), minds.start())
+
+        capacity = settings.limits.max_calls + SPARE_SLOTS
+        ears = Ears(MULAW_8K, capacity, SileroBatch(capacity), EnergyGate(capacity))
+        heartbeat = Heartbeat(clock, ears.beat, metrics.beat)
+        policy = Policy(record=settings.record)
+        tokens = Tokens(worker=WORKER)
+        switchboard = Switchboard(
+            Cascade(agent, minds, tools),
+            Line(
+                ears,
+                heartbeat,
+                LeadPolicy(
+                    start_ms=min(max(600, settings.media.lead_ms_min), settings.media.lead_ms_max),
+                    min_ms=settings.media.lead_ms_min,
+                    max_ms=settings.media.lead_ms_max,
+                    message_ms=settings.media.message_ms,
+                ),
+                echo=lambda: EchoGuard(MULAW_8K),
+                recorder=_recordings(settings.data_dir / "recordings"),
+            ),
+            Limits(
+                max_calls=settings.limits.max_calls,
+                max_unauthenticated=settings.twilio.max_unauthenticated,
+                start_timeout_s=settings.twilio.start_timeout_s,
+                media_timeout_s=settings.twilio.media_timeout_s,
+            ),
+            tokens,
+            spool,
+            policy.decide,
+            metrics,
+            spans,
+            clock,
+        )
+        records = CallRecords(database)
+
+        def not_ready() -> list[str]:
+            return ["draining"] * switchboard.draining + ["no speech worker"] * (
+                pool.live_jobs > 0 and pool.ready_workers == 0
+            )
+
+        http = create_http(settings, switchboard, records, metrics, clock, not_ready, tokens)
+        gauges = asyncio.create_task(_gauges(metrics, spool, pool), name="gauges")
+        stack.push_async_callback(_cancelled, gauges)
+        heartbeat.start()
+        stack.callback(heartbeat.stop)
+        stack.callback(spans.close)
+        yield Gateway(settings, agent, http, switchboard, heartbeat, front_door(switchboard.new_leg), writer.drain)
+
+
+def _writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError("data_dir", str(folder), f"a folder we may write to ({error.strerror})") from error
+
+
+def _recordings(folder: Path) -> Callable[[CallId, Allow], Recorder | None]:
+    def open_recording(call_id: CallId, permit: Allow) -> Recorder | None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return Recorder(folder / f"{call_id}.wav", permit)
+        except OSError as error:
+            log.error("call %s is not recorded: %s", call_id, error.strerror)
+            return None
+
+    return open_recording
+
+
+async def _gauges(metrics: Metrics, spool: Spool, pool: SpeechPool) -> None:
+    """What others count, for /metrics, once a second."""
+    seen = {"done": 0, "overloaded": 0, "restarted": 0}
+    while True:
+        await asyncio.sleep(GAUGES_S)
+        metrics.spool_backlog(spool.stats.appended - spool.stats.committed)
+        metrics.speech_queue(pool.live_jobs)
+        now = {"done": pool.stats.jobs, "overloaded": pool.stats.overloads, "restarted": pool.stats.restarts}
+        for event, count in now.items():
+            if count > seen[event]:
+                metrics.speech_job(event, count - seen[event])  # type: ignore[arg-type]
+        seen = now
+
+
+async def _cancelled(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+# --- serving --------------------------------------------------------------------------------------------------------
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, but the signals are ours: calls are drained before it hears of them."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+def listen(settings: Settings) -> socket.socket:
+    """The bound socket. Raises ConfigError naming host or port."""
+    host, port = settings.http.host, settings.http.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except (OSError, OverflowError) as error:
+        sock.close()
+        if isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EACCES):
+            why = "another port: this one is taken" if error.errno == errno.EADDRINUSE else "a port we may use"
+            raise ConfigError("http.port", port, why) from error
+        raise ConfigError("http.host", host, "an address of this machine") from error
+    sock.setblocking(False)
+    return sock
+
+
+async def serve(settings: Settings, ready: Callable[[Gateway], None] | None = None) -> None:
+    """Until SIGTERM or SIGINT; a second one stops waiting for calls."""
+    sock = listen(settings)
+    try:
+        async with gateway(settings) as running:
+            server = _Server(
+                uvicorn.Config(
+                    running.http,
+                    http=running.front_door,
+                    ws="none",
+                    lifespan="off",
+                    log_config=None,
+                    access_log=False,
+                    proxy_headers=False,  # signatures are checked against the configured origin, never a header's
+                    server_header=False,
+                    ssl_certfile=settings.http.tls_cert,
+                    ssl_keyfile=settings.http.tls_key,
+                    timeout_graceful_shutdown=SHUTDOWN_S,
+                )
+            )
+            leaving = asyncio.create_task(_leave(running, server), name="leave")
+            if ready is not None:
+                ready(running)
+            try:
+                await server.serve(sockets=[sock])
+            finally:
+                await _cancelled(leaving)
+                running.switchboard.close()
+            await running.records(SHUTDOWN_S)
+    finally:
+        sock.close()
+
+
+async def _leave(running: Gateway, server: uvicorn.Server) -> None:
+    """Wait for a signal, drain, then stop the HTTP server."""
+    loop, asked, again = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        (again if asked.is_set() else asked).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    await asked.wait()
+    calls, patience_s = running.switchboard.live_calls, running.settings.limits.drain_seconds
+    if calls:
+        log.warning("stopping: %d calls may finish within %d s (once more to stop now)", calls, patience_s)
+    drain = asyncio.create_task(running.switchboard.drain(patience_s))
+    hurry = asyncio.create_task(again.wait())
+    await asyncio.wait((drain, hurry), return_when=asyncio.FIRST_COMPLETED)
+    drain.cancel()
+    hurry.cancel()
+    if again.is_set():
+        await running.switchboard.drain(0, 0)
+    running.switchboard.close()
+    server.should_exit = True
+
+
+def configure_logs(settings: Settings) -> None:
+    logs.configure(settings.log.level, settings.log.format, settings.secrets())

@@ -1,0 +1,210 @@
+"""The `trunkline` command. Every error an admin can mend is one line on stderr and exit status 2."""
+
+import asyncio
+import sys
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from trunkline import __version__
+from trunkline.errors import ConfigError, MissingExtra, ProviderError, StoreError
+from trunkline.settings import load
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+agent_app = typer.Typer(no_args_is_help=True, help="Agent scripts.")
+bench_app = typer.Typer(no_args_is_help=True, help="The caller in bulk.")
+app.add_typer(agent_app, name="agent")
+app.add_typer(bench_app, name="bench")
+
+Config = Annotated[Path | None, typer.Option("--config", help="Settings file (default: trunkline.toml).")]
+AsJson = Annotated[bool, typer.Option("--json", help="The report as JSON on stdout.")]
+Token = Annotated[str, typer.Option("--auth-token", help="Twilio auth token: signs the webhooks.")]
+ApiKey = Annotated[str, typer.Option("--api-key", help="For GET /v1/calls: what the agent understood and said.")]
+
+_argv: list[str] = []  # as given: --say, --wav and --dtmf act in their order, which typer does not keep
+
+
+def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(coroutine)
+
+
+@app.command()
+def serve(config: Config = None) -> None:
+    """Answer calls until SIGTERM: new ones then go to the fallback, live ones may finish."""
+    settings = load(config)
+    from trunkline.app import Gateway, configure_logs
+    from trunkline.app import serve as run
+
+    configure_logs(settings)
+
+    def ready(gateway: Gateway) -> None:
+        origin = settings.http.origin
+        console = Console(stderr=True, highlight=False)
+        console.print(f"[bold]Trunkline {__version__}[/] answers at {origin} as [bold]{gateway.agent.name}[/].")
+        console.print(f"  Call it from another shell:  trunkline call {origin}/twilio/voice   (or: make call)")
+        console.print(f"  What happened:               {origin}/v1/calls")
+        console.print("  Stop with Ctrl-C: calls in progress may finish.")
+        if settings.http.public_url:
+            console.print(f"  Twilio number, voice webhook: POST {origin}/twilio/voice")
+
+    _run(run(settings, ready))
+
+
+@app.command()
+def call(
+    target: Annotated[str, typer.Argument(help="The voice webhook: http(s)://HOST/twilio/voice, or just the origin.")],
+    say: Annotated[list[str] | None, typer.Option(help="Say this, when the agent has finished. Repeatable.")] = None,
+    wav: Annotated[list[Path] | None, typer.Option(help="Say what is in this file. Repeatable.")] = None,
+    dtmf: Annotated[list[str] | None, typer.Option(help="Key these digits. Repeatable.")] = None,
+    barge_in_after: Annotated[
+        list[int] | None, typer.Option(help="Say the next thing so many ms into the answer before it.")
+    ] = None,
+    script: Annotated[Path | None, typer.Option(help="A caller script instead: one step a line.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Stereo WAV: left the caller, right what was heard.")] = None,
+    voice: Annotated[str, typer.Option(help="The caller's espeak-ng voice.")] = "en-us",
+    noise_dbfs: Annotated[float | None, typer.Option(help="Line noise, such as -50.")] = None,
+    echo_db: Annotated[
+        float | None, typer.Option(help="The agent's voice comes back at this level, such as -15.")
+    ] = None,
+    echo_delay_ms: Annotated[int, typer.Option(help="... this late.")] = 200,
+    from_number: Annotated[str, typer.Option("--from")] = "+15005550006",
+    to_number: Annotated[str, typer.Option("--to")] = "+15005550001",
+    auth_token: Token = "",
+    public_url: Annotated[str, typer.Option(help="Origin that signatures are made for, if not the target's.")] = "",
+    api_key: ApiKey = "",
+    as_json: AsJson = False,
+) -> None:
+    """Place a test call exactly as Twilio would: signed webhook, TwiML, Media Streams in real time."""
+    from trunkline.testing.caller import commands as caller
+
+    actions = caller.parse_script(_read(script) if script else _steps(_argv))
+    options = caller.CallOptions(
+        target=target,
+        actions=actions,
+        from_number=from_number,
+        to_number=to_number,
+        auth_token=auth_token,
+        public_url=public_url,
+        voice=voice,
+        noise_dbfs=noise_dbfs,
+        echo_db=echo_db,
+        echo_delay_ms=echo_delay_ms,
+        out=out,
+        api_url="auto",
+        api_key=api_key,
+    )
+    console = Console(highlight=False)
+    live = None if as_json else (lambda event, at: caller.render_event(event, at, console))
+    report = _run(caller.place_call(options, on_event=live))
+    if as_json:
+        typer.echo(caller.to_json(report))
+    else:
+        caller.render_call(report, console)
+    raise typer.Exit(0 if report.ok else 1)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("--script", str(path), f"a readable text file ({error})") from error
+
+
+def _steps(argv: Sequence[str]) -> str:
+    """`--say X`, `--wav X`, `--dtmf X` and `--barge-in-after X` in their order, as a caller script."""
+    steps: list[str] = []
+    barge = ""
+    arguments = iter(argv)
+    for argument in arguments:
+        name, separator, value = argument.partition("=")
+        verb = {"--say": "say", "--wav": "wav", "--dtmf": "keys", "--barge-in-after": "barge"}.get(name)
+        if verb is None:
+            continue
+        value = " ".join((value if separator else next(arguments, "")).split())
+        if verb == "barge":
+            barge = f"barge {value} "
+        else:
+            steps.append(f"{barge}{verb} {value}")
+            barge = ""
+    if barge and steps:  # given last: it is the last thing said that interrupts
+        steps[-1] = barge + steps[-1]
+    return "\n".join(steps) or "listen\nhangup"
+
+
+@bench_app.command("twilio")
+def bench_twilio(
+    target: Annotated[str, typer.Argument(help="The voice webhook of a gateway with bench/standin.toml.")],
+    calls: Annotated[int, typer.Option(help="At once.")] = 50,
+    seconds: Annotated[float, typer.Option(help="Measured, after the warm-up.")] = 30.0,
+    pid: Annotated[int, typer.Option(help="Of the gateway, for its CPU and memory (default: found by its port).")] = 0,
+    barge_in: Annotated[float, typer.Option(help="Share of answers that are interrupted.")] = 0.3,
+    heard: Annotated[
+        bool, typer.Option(help="Compare what the agent believes was heard with what was played.")
+    ] = False,
+    auth_token: Token = "",
+    api_key: ApiKey = "",
+    seed: int = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Many calls at once, with the rig's own lateness, and the gateway's CPU and memory per call."""
+    from trunkline.testing.caller import commands as caller
+
+    options = caller.BenchOptions(
+        target=target,
+        calls=calls,
+        duration_s=seconds,
+        pid=pid or None,
+        interrupt_share=barge_in,
+        heard=heard,
+        auth_token=auth_token,
+        api_key=api_key,
+        seed=seed,
+    )
+    report = _run(caller.bench_twilio(options))
+    if as_json:
+        typer.echo(caller.to_json(report))
+    else:
+        caller.render_bench(report, Console(highlight=False))
+
+
+@agent_app.command("check")
+def agent_check(file: Path, as_json: AsJson = False) -> None:
+    """Explain the mistakes of an agent script, by line. Exit status 1 when there is an error."""
+    import json
+    from dataclasses import asdict
+
+    from trunkline.agents.script import check
+
+    problems = check(file)
+    if as_json:
+        typer.echo(json.dumps({"problems": [asdict(p) for p in problems]}))
+    else:
+        for problem in problems:
+            typer.echo(f"{file}: {problem}")
+        if not problems:
+            typer.echo(f"{file}: no mistakes found")
+    raise typer.Exit(any(p.severity == "error" for p in problems))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    _argv[:] = sys.argv[1:] if argv is None else argv
+    try:
+        app(args=_argv)
+    except (ConfigError, MissingExtra, StoreError, ProviderError) as error:
+        for line in str(error).splitlines():
+            print(f"trunkline: {line}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
