@@ -94,6 +94,15 @@ class Grammar:
         """`parse`, and failing that the intent whose phrases are clearly nearest; None if none is near enough."""
         return self.parse(text) or self._overlap.nearest(words(text))
 
+    def opening(self, text: str, intents: tuple[str, ...]) -> Meaning | None:
+        """Which of `intents` the words begin with."""
+        tokens = words(text)
+        for intent, nodes in self.meanings:
+            for node in nodes if intent in intents else ():
+                if any(length for length, _ in Match(tokens, self.vocabularies).starts(node)):
+                    return Meaning(intent)
+        return None
+
     def _read(self, text: str) -> tuple[Meaning | None, bool]:
         tokens = words(text)
         if not tokens:

@@ -28,6 +28,7 @@ SECTIONS = ("variables", "hours", "intents", "slots", "digits", "tools", "fallba
 
 T = TypeVar("T")
 
+_OUR_HEADERS = frozenset(("host", "content-length", "transfer-encoding", "connection", "accept-encoding", "upgrade"))
 _PATTERN_LENGTH = 80
 _PATTERN_LOOPS = 3  # each loop multiplies the work by the entry's 32 digits
 
@@ -105,6 +106,7 @@ class Fallback:
     not_understood: tuple[str, ...]
     reply: tuple[str, ...]
     transfer: str | None
+    no_transfer: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,7 @@ def read_script(raw: Mapping[str, Any], report: Report) -> Script:
         slots=slots,
         digits=_named(top["digits"], ("digits",), report, _digits),
         tools=_named(top["tools"], ("tools",), report, _tool),
-        fallback=Fallback(fallback["not_understood"], fallback["reply"], fallback["transfer"]),
+        fallback=Fallback(**fallback),
         yes=_phrases(said["yes"], ("words", "yes"), report),
         no=_phrases(said["no"], ("words", "no"), report),
         variables=_variables(top["variables"] or {}, report),
@@ -296,6 +298,10 @@ def _tool(name: str, table: Mapping[str, Any], path: Path, report: Report) -> To
             if not isinstance(value, str):
                 report((*path, section, key), "must be a text in quotes", "error")
                 return None
+    for header, value in held["headers"].items():
+        if wrong := _header_fault(header, value):
+            report((*path, "headers", header), wrong, "error")
+            return None
     held["url"] = held["url"] or ""
     return Tool(name, **held)
 
@@ -314,6 +320,16 @@ def _url_fault(url: str) -> str | None:
         return "cannot hold a user or password: use headers"
     if parts.fragment or re.search(r"\s", url):
         return "cannot hold a # part or spaces"
+    return None
+
+
+def _header_fault(name: str, value: str) -> str | None:
+    if not re.fullmatch(r"[A-Za-z0-9-]+", name) or name.lower() in _OUR_HEADERS:
+        return f"{name} cannot be set here"
+    if not re.fullmatch(r"[\x20-\x7e]*", value):
+        return "may hold printable ASCII only"
+    if re.search(r"[{}]", re.sub(r"\{key:[A-Za-z0-9_]+\}", "", value)):
+        return "may hold {key:NAME}, a key of the gateway's settings, and no other braces"
     return None
 
 

@@ -48,6 +48,7 @@ class _Review:
         self._action(("fallback",), fallback.transfer, None)
         self._texts(("fallback", "not_understood"), fallback.not_understood, self.known)
         self._texts(("fallback", "reply"), fallback.reply, self.known)
+        self._texts(("fallback", "no_transfer"), (fallback.no_transfer,), self.known)
         for key in ("greeting", "goodbye", "apology", "failure"):
             if template.variables(getattr(self.definition, key)):
                 self.report((key,), "is spoken as it is written: it cannot hold a {variable}", "error")

@@ -1,0 +1,81 @@
+"""`llm.script`: the agent's own script as the mind of a call. Everything it decides is in `agents/script/dialog.py`.
+
+A session keeps the state after each message it has answered, by how long the conversation was then. An answer that
+was thrown away needs no undoing: the next one starts from the state after the last message that is still there.
+"""
+
+from collections import deque
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
+
+from trunkline.agents.definition import AgentDefinition
+from trunkline.agents.providers import Services
+from trunkline.agents.script.dialog import Dialog, State
+from trunkline.agents.script.grammar import script_grammars
+from trunkline.agents.script.model import Script
+from trunkline.clock import Clock
+from trunkline.errors import ConfigError
+from trunkline.ports import CallFacts, Expectation, LlmEvent, Message
+
+_STATES_KEPT = 8  # a speculation, a retry and a tool result reach back two or three
+
+
+class ScriptLlm:
+    name = "script"
+    third_party = False
+
+    def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:
+        """Raises ConfigError."""
+        self.check_options(options)
+        self._definition, self._clock = definition, services.clock
+        self._script = Script.of(definition)
+        self._grammars = script_grammars(self._script)
+
+    @staticmethod
+    def check_options(options: Mapping[str, Any]) -> None:
+        for key, value in options.items():
+            raise ConfigError(key, value, "the script has no options")
+
+    async def start(self) -> None:
+        pass
+
+    def open(self, call: CallFacts) -> "ScriptSession":
+        return ScriptSession(Dialog(self._definition, self._script, self._grammars, call), self._clock)
+
+    async def close(self) -> None:
+        pass
+
+
+class ScriptSession:
+    def __init__(self, dialog: Dialog, clock: Clock) -> None:
+        self._dialog, self._clock = dialog, clock
+        self._states: deque[tuple[int, Message, State]] = deque(maxlen=_STATES_KEPT)
+
+    @property
+    def first_expectation(self) -> Expectation:
+        """What may follow the greeting."""
+        return self._dialog.expectation(None)
+
+    async def reply(
+        self, conversation: Sequence[Message], *, understood: bool = True
+    ) -> AsyncGenerator[LlmEvent, None]:
+        """All events are there at once. Asking again about the same conversation gives the same answer."""
+        if not conversation or conversation[-1].role == "agent":
+            return
+        state, events = self._dialog.answer(
+            self._state_before(conversation), conversation[-1], self._clock.wall(), understood=understood
+        )
+        self._states.append((len(conversation), conversation[-1], state))
+        for event in events:
+            yield event
+
+    def close(self) -> None:
+        self._states.clear()
+
+    def _state_before(self, conversation: Sequence[Message]) -> State:
+        while self._states:
+            length, answered, state = self._states[-1]
+            if length < len(conversation) and conversation[length - 1] == answered:
+                return state
+            self._states.pop()
+        return self._dialog.first_state()

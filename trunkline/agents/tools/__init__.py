@@ -1,0 +1,156 @@
+"""What an agent may do beyond talking: the tools as a model sees them, and their performance on a call.
+
+A tool never raises into the conversation: its outcome is JSON text, `{"ok": true, ...}` or
+`{"ok": false, "code": ..., "why": ...}`, that the script or the model goes on from.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from trunkline.agents.definition import AgentDefinition
+from trunkline.agents.script import template
+from trunkline.agents.script.model import HANG_UP, TRANSFER, Script, Tool
+from trunkline.agents.script.review import texts_of
+from trunkline.agents.tools.http import HttpToolError, HttpTools
+from trunkline.ports import CallControl, Refuse, ToolCall, ToolSpec
+
+__all__ = ["HttpRunner", "HttpToolError", "HttpTools", "perform", "tool_specs"]
+
+_MAX_ARGUMENT_CHARACTERS = 500
+
+
+class HttpRunner(Protocol):
+    async def run(self, tool: Tool, values: Mapping[str, str]) -> dict[str, str] | str: ...
+
+
+def tool_specs(definition: AgentDefinition) -> tuple[ToolSpec, ...]:
+    """The tools of the file, and `hang_up` and `transfer` where the file has none for that. All have effects."""
+    script = Script.of(definition)
+    specs = [
+        ToolSpec(tool.name, tool.description or _purpose(tool), _schema(script, tool)) for tool in script.tools.values()
+    ]
+    kinds = {tool.type for tool in script.tools.values()}
+    if HANG_UP not in kinds:
+        specs.append(ToolSpec(HANG_UP, "End the call, after saying goodbye.", _object({})))
+    reached = {tool.target for tool in script.tools.values() if tool.type == TRANSFER}
+    targets = [name for name in definition.targets if name not in reached]
+    if targets:
+        target = {"type": "string", "enum": targets, "description": "Whom to put the caller through to."}
+        specs.append(ToolSpec(TRANSFER, "Put the caller through to a person.", _object({"target": target})))
+    return tuple(specs)
+
+
+def needed_values(script: Script, tool: Tool) -> tuple[str, ...]:
+    """The names a tool's url and body need from the conversation, in order; `[variables]` are known anyway."""
+    texts = [tool.url, *(text for _, text in texts_of(tool.body))]
+    names = [name for text in texts for name in template.variables(text)]
+    return tuple(dict.fromkeys(name for name in names if name not in script.variables and name != "caller_number"))
+
+
+async def perform(
+    call: ToolCall,
+    definition: AgentDefinition,
+    control: CallControl,
+    http: HttpRunner,
+    *,
+    caller_number: str | None = None,
+) -> str:
+    """Do what `call` asks for and say how it went, as JSON text. Raises nothing of the tool's own."""
+    script = Script.of(definition)
+    tool = script.tools.get(call.name)
+    if tool is None:
+        tool = _built_in(call)
+    if tool is None:
+        return _failed("unknown_tool", f"there is no tool {call.name}")
+    match tool.type:
+        case "hang_up":
+            control.hang_up("agent_hung_up")
+            return _done()
+        case "transfer":
+            target = tool.target or ""
+            if target not in definition.targets:
+                return _failed("bad_arguments", f"there is no target {target}")
+            decision = control.transfer(target)
+            return _failed("refused", decision.why) if isinstance(decision, Refuse) else _done()
+        case "send_dtmf":
+            control.send_dtmf(tool.digits or "")
+            return _done()
+        case _:
+            return await _perform_http(call, script, tool, http, caller_number)
+
+
+async def _perform_http(call: ToolCall, script: Script, tool: Tool, http: HttpRunner, caller_number: str | None) -> str:
+    values = {**script.variables, "caller_number": caller_number or ""}
+    for name in needed_values(script, tool):
+        value = call.arguments.get(name)
+        wrong = _argument_fault(script, name, value)
+        if wrong:
+            return _failed("bad_arguments", f"{name} {wrong}")
+        values[name] = str(value)
+    try:
+        return _done(await http.run(tool, values))
+    except HttpToolError as error:
+        return _failed(error.code, error.why)
+
+
+def _built_in(call: ToolCall) -> Tool | None:
+    if call.name == HANG_UP:
+        return Tool(HANG_UP, HANG_UP)
+    if call.name == TRANSFER:
+        return Tool(TRANSFER, TRANSFER, target=str(call.arguments.get("target", "")))
+    return None
+
+
+def _argument_fault(script: Script, name: str, value: Any) -> str | None:
+    """A model's argument is checked like a caller's words: what the file lists is all there is."""
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        return "is missing"
+    text = str(value)
+    if len(text) > _MAX_ARGUMENT_CHARACTERS:
+        return f"is longer than {_MAX_ARGUMENT_CHARACTERS} characters"
+    if name in script.slots and text not in script.slots[name].vocabulary.values:
+        return "is none of its values"
+    if name in script.digits and not (re.fullmatch(r"[0-9]+", text) and script.digits[name].valid(text)):
+        return "is not a valid number"
+    return None
+
+
+def _schema(script: Script, tool: Tool) -> dict[str, Any]:
+    return _object({name: _argument(script, name) for name in needed_values(script, tool)})
+
+
+def _argument(script: Script, name: str) -> dict[str, Any]:
+    if name in script.slots:
+        return {"type": "string", "enum": list(script.slots[name].vocabulary.values)}
+    if name in script.digits:
+        entry = script.digits[name]
+        length = str(entry.min) if entry.min == entry.max else f"{entry.min} to {entry.max}"
+        return {"type": "string", "description": f"{length} digits, as the caller gave them"}
+    return {"type": "string"}
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _purpose(tool: Tool) -> str:
+    return {
+        "hang_up": "End the call, after saying goodbye.",
+        "transfer": f"Put the caller through to {tool.target}.",
+        "send_dtmf": "Send keypad tones on the line.",
+    }.get(tool.type, tool.name.replace("_", " ").capitalize() + ".")
+
+
+def _done(result: dict[str, str] | str | None = None) -> str:
+    return json.dumps({"ok": True} if result is None else {"ok": True, "result": result}, ensure_ascii=False)
+
+
+def _failed(code: str, why: str) -> str:
+    return json.dumps({"ok": False, "code": code, "why": why}, ensure_ascii=False)
