@@ -62,9 +62,10 @@ def test_the_line_is_crc_length_and_json_of_a_version() -> None:
 def test_no_flipped_byte_goes_unnoticed(event: RecordEvent, at: int, flip: int) -> None:
     line = bytearray(encode(event, 1)[:-1])
     line[at % len(line)] ^= flip
-    with pytest.raises(Damaged):
-        if decode(bytes(line), "run").event == event:  # a letter's case in the CRC, a zero before the length
-            raise Damaged
+    try:
+        assert decode(bytes(line), "run").event == event  # another spelling of the CRC or the length
+    except Damaged:
+        pass
 
 
 @given(st.sampled_from(EVENTS), st.data())

@@ -6,11 +6,13 @@ another writer ahead of it fails at once, whatever the busy timeout.
 """
 
 import asyncio
+import fcntl
 import importlib.util
 import io
 import os
+import sqlite3
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from errno import errorcode
 from pathlib import Path
 from typing import Any
@@ -105,7 +107,6 @@ class Database:
         cursor = connection.cursor()
         for pragma in (
             f"busy_timeout = {self._busy_timeout_ms}",
-            "journal_mode = WAL",
             "synchronous = FULL",
             "foreign_keys = ON",
         ):
@@ -157,17 +158,12 @@ class Database:
     async def upgrade(self) -> None:
         """Bring the tables to this version; workers starting together do it one after the other. Raises StoreError
         when a newer Trunkline has written the database, and what the driver raises when it is away."""
-        self._create_file()
+        if self._file is not None:
+            await _prepare(self._file)
         async with self.write() as connection:
             if self.dialect == "postgresql":
                 await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
             await connection.run_sync(_upgrade)
-
-    def _create_file(self) -> None:
-        if self._file is None or self._file.exists():
-            return
-        self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.close(os.open(self._file, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))  # -wal and -shm follow its mode
 
     @property
     def moved(self) -> bool:
@@ -193,6 +189,35 @@ class Database:
         await self._engine.dispose()
 
 
+async def _prepare(file: Path) -> None:
+    """Make the file, private, and set WAL mode, which stays with it. Two processes that change the mode at once fail
+    at once, whatever the busy timeout: they take turns by a lock on the folder."""
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        async with asyncio.timeout(_COMMAND_TIMEOUT_S):
+            while not _locked(folder):  # noqa: ASYNC110  (a lock of another process)
+                await asyncio.sleep(0.02)
+        await asyncio.to_thread(_make_wal, file)
+    finally:
+        os.close(folder)
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _make_wal(file: Path) -> None:
+    if not file.exists():
+        os.close(os.open(file, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))  # -wal and -shm follow its mode
+    with closing(sqlite3.connect(file, timeout=_CONNECT_TIMEOUT_S)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+
+
 def _on_sqlite_begin(connection: Connection) -> None:
     writes = connection.get_execution_options().get("trunkline_write")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
@@ -210,7 +235,7 @@ def _upgrade(connection: Connection) -> None:
 
 def is_database(error: BaseException) -> bool:
     """Whether the database or the way to it failed. (asyncpg's own errors are not wrapped while connecting.)"""
-    return isinstance(error, SQLAlchemyError | OSError | TimeoutError) or hasattr(error, "sqlstate")
+    return isinstance(error, SQLAlchemyError | sqlite3.Error | OSError | TimeoutError) or hasattr(error, "sqlstate")
 
 
 def code_of(error: BaseException | None) -> str:
