@@ -63,12 +63,13 @@ def at_level(samples: Samples, dbfs: float) -> Samples:
         return samples
     gain: float = 10.0 ** ((dbfs - level_dbfs(np.concatenate(loud))) / 20.0)
     gain = min(gain, 0.98 / max(float(np.abs(samples).max()), 1e-6))
-    return (samples * gain).astype(np.float32)
+    scaled: Samples = (samples * gain).astype(np.float32)
+    return scaled
 
 
 def noise(dbfs: float, samples: int, seed: int = 0) -> Samples:
     """White line noise."""
-    return (np.random.default_rng(seed).standard_normal(samples) * 10.0 ** (dbfs / 20.0)).astype(np.float32)
+    return np.random.default_rng(seed).standard_normal(samples, dtype=np.float32) * np.float32(10.0 ** (dbfs / 20.0))
 
 
 def to_frames(samples: Samples) -> tuple[bytes, ...]:
