@@ -1,3 +1,4 @@
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from trunkline.agents.local import voice
 from trunkline.agents.local.voice import MAX_PIECE_CHARS, Sound, VoiceOptions
-from trunkline.errors import ProviderError
+from trunkline.errors import MissingExtra, ProviderError
 from trunkline.types import ALAW_8K, MULAW_8K, PCM_8K, PCM_16K, Format
 
 CLINIC = (
@@ -128,6 +129,12 @@ def test_a_word_of_several_events_is_one_and_those_run_together_share_the_time()
 def test_a_token_without_sound_lies_behind_the_one_before() -> None:
     sound = Sound(np.full(100, 500, dtype=np.int16), ((0, 0), (6, 60)))
     assert voice.fold(["Yes", "-", "no"], sound) == [("Yes", 0, 60), ("-", 60, 60), ("no", 60, 100)]
+
+
+def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    with pytest.raises(MissingExtra, match=r"trunkline\[local\]"):
+        voice.data_path()
 
 
 def test_voices_are_found_by_language_and_variant() -> None:

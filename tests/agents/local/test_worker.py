@@ -29,6 +29,17 @@ def test_jobs_take_turns_reply_by_reply() -> None:
     assert sent(worker) == [(1, "number"), (2, "number"), (1, "number"), (2, "number")]
 
 
+def test_a_job_without_a_reply_yet_comes_first_but_not_for_ever() -> None:
+    worker = open_jobs(1, 2, 3, 4, 5)
+    worker.receive(1, Message("count", {"to": 3}), 10)
+    worker.step()
+    for job_id in (2, 3, 4, 5):
+        worker.receive(job_id, Message("say"), 10)
+    for _ in range(5):
+        worker.step()
+    assert [job for job, _ in sent(worker)] == [1, 2, 3, 1, 4, 5]
+
+
 def test_a_jobs_messages_are_answered_in_order_and_consumed_when_begun() -> None:
     worker = open_jobs(1)
     worker.receive(1, Message("count", {"to": 1}), 10)

@@ -5,8 +5,8 @@ A *job* is borrowed for one utterance from the least loaded worker, speaks with 
 here blocks and nothing is a task per message: replies reach the job's callback from the worker's one reader.
 
 A worker that ends, or takes nothing of what it was sent for `deadline_s`, is killed; its jobs are told `unavailable`
-at once, and another is started, after a wait that doubles while workers keep ending. A new worker takes jobs when all
-that was preloaded is loaded in it too.
+at once, and another is started, after a wait that doubles while workers keep ending. All that was preloaded is loaded
+in it again, before its first job.
 """
 
 import asyncio
@@ -147,6 +147,7 @@ class SpeechPool:
         """Replies come to `on_reply` on the event loop; a ProviderError is the last. Raises ProviderError: overloaded
         (every worker is full) or unavailable (none runs)."""
         ready = [worker for worker in self._workers if worker.ready]
+        ready = ready or [worker for worker in self._workers if worker.greeted]  # still loading: the job waits for it
         if not ready:
             raise ProviderError("speech", "unavailable", "no speech worker runs", retryable=True)
         worker = min(ready, key=_Worker.weight)
@@ -235,6 +236,10 @@ class _Worker:
     def ready(self) -> bool:
         process = self._process
         return process is not None and process.greeted and not process.loading
+
+    @property
+    def greeted(self) -> bool:
+        return self._process is not None and self._process.greeted
 
     @property
     def load(self) -> int:

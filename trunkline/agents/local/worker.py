@@ -7,6 +7,7 @@ A *kind* of job is a class, one object per process, imported when first named; `
 
 Replies are taken one by one. Between two replies of one job the socket is read and other jobs have their turn, so a
 handler with much to do is a generator that yields often (an empty-named Message is a turn given up, and is not sent).
+A job that has given no reply yet is somebody waiting in silence, so such jobs come first, three turns in four.
 A job's next message waits until its running reply has ended; its close does not. An exception ends that job only.
 
 The gateway counts what is not yet consumed, by bytes: that is both its bound and its watch for a hung worker.
@@ -30,6 +31,7 @@ from typing import Protocol, cast
 from trunkline.agents.local.wire import WORKER, Message, Unpacker, pack
 from trunkline.errors import ProviderError
 
+FRESH_TURNS = 3  # in a row, before one of a job that already had a reply
 RECEIVE_BYTES = 64 * 1024
 CONSUMED_EVERY_BYTES = 8 * 1024  # half a second of one caller: well inside the gateway's bound
 CONSUMED_EVERY_MS = 100  # also when little comes, so that the gateway sees progress
@@ -66,6 +68,8 @@ class Job:
         self._waiting: deque[tuple[Message, int]] = deque()
         self._running: Iterator[Message] | None = None
         self.waiting_bytes = 0
+        self.fresh = True
+        """No reply yet."""
 
     def put(self, message: Message, size: int) -> None:
         self._waiting.append((message, size))
@@ -83,7 +87,10 @@ class Job:
         if reply is None:
             self._running = None
             return bool(self._waiting), None
-        return True, reply if reply.name else None
+        if not reply.name:
+            return True, None
+        self.fresh = False
+        return True, reply
 
 
 class Worker:
@@ -96,11 +103,13 @@ class Worker:
         self._paths = kinds
         self._kinds: dict[str, Kind] = {}
         self._jobs: dict[int, Job] = {}
-        self._turns: deque[int] = deque()
+        self._fresh: deque[int] = deque()
+        self._going: deque[int] = deque()
+        self._fresh_turns = 0
 
     @property
     def busy(self) -> bool:
-        return bool(self._turns)
+        return bool(self._fresh or self._going)
 
     @property
     def consumed_bytes(self) -> int:
@@ -121,11 +130,11 @@ class Worker:
         elif (job := self._jobs.get(job_id)) is not None:
             job.put(message, size)
             self._waiting_bytes += size
-            self._turn(job_id)
+            self._turn(job_id, job)
 
     def step(self) -> None:
         """One turn of the job whose turn it is."""
-        job_id = self._turns.popleft()
+        job_id = self._next()
         job = self._jobs.get(job_id)
         if job is None:
             return
@@ -140,11 +149,18 @@ class Worker:
         if reply is not None:
             self.out.append(pack(job_id, reply))
         if more:
-            self._turns.append(job_id)
+            self._turn(job_id, job)
 
-    def _turn(self, job_id: int) -> None:
-        if job_id not in self._turns:
-            self._turns.append(job_id)
+    def _next(self) -> int:
+        if self._fresh and (self._fresh_turns < FRESH_TURNS or not self._going):
+            self._fresh_turns += 1
+            return self._fresh.popleft()
+        self._fresh_turns = 0
+        return self._going.popleft()
+
+    def _turn(self, job_id: int, job: Job) -> None:
+        if job_id not in self._fresh and job_id not in self._going:
+            (self._fresh if job.fresh else self._going).append(job_id)
 
     def _kind(self, name: str) -> Kind:
         kind = self._kinds.get(name)

@@ -159,8 +159,8 @@ def read_options(options: Mapping[str, Any]) -> VoiceOptions:
     name = options.get("voice", defaults.name)
     if not isinstance(name, str) or voice.voice_file(name) is None:
         known = ", ".join(tag for tag in voice.languages() if tag.startswith("en"))
-        few = "f1, +f2, +f3, +f4, +m1, +m3, +m7"
-        raise ConfigError("tts.voice", name, f"a language of espeak-ng ({known}, de, fr-fr, es ...), maybe +{few} ...")
+        allowed = f"a language of espeak-ng ({known}, de, fr, es, ...), maybe with +f1 to +f5 or +m1 to +m8 behind"
+        raise ConfigError("tts.voice", name, allowed)
     rate = _whole("words_per_minute", options.get("words_per_minute", defaults.words_per_minute), RATES_WPM)
     return VoiceOptions(name, rate, _whole("pitch", options.get("pitch", defaults.pitch), PITCHES))
 
