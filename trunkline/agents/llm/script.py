@@ -1,7 +1,8 @@
 """`llm.script`: the agent's own script as the mind of a call. Everything it decides is in `agents/script/dialog.py`.
 
 A session keeps the state after each message it has answered, by how long the conversation was then. An answer that
-was thrown away needs no undoing: the next one starts from the state after the last message that is still there.
+was thrown away, or cut before a word of it was heard, needs no undoing: the next one starts from the state in which the
+agent was last heard.
 """
 
 from collections import deque
@@ -62,8 +63,9 @@ class ScriptSession:
         """All events are there at once. Asking again about the same conversation gives the same answer."""
         if not conversation or conversation[-1].role == "agent":
             return
+        answered = _answered(conversation)
         state, events = self._dialog.answer(
-            self._state_before(conversation), conversation[-1], self._clock.wall(), understood=understood
+            self._state_at(conversation[:answered]), conversation[answered:], self._clock.wall(), understood=understood
         )
         self._states.append((len(conversation), conversation[-1], state))
         for event in events:
@@ -72,10 +74,22 @@ class ScriptSession:
     def close(self) -> None:
         self._states.clear()
 
-    def _state_before(self, conversation: Sequence[Message]) -> State:
+    def _state_at(self, conversation: Sequence[Message]) -> State:
+        """After the newest message of `conversation` that this session has answered."""
         while self._states:
             length, answered, state = self._states[-1]
-            if length < len(conversation) and conversation[length - 1] == answered:
+            if length <= len(conversation) and conversation[length - 1] == answered:
                 return state
             self._states.pop()
         return self._dialog.first_state()
+
+
+def _answered(conversation: Sequence[Message]) -> int:
+    """How many messages are settled: all before a tool's result, or before what the caller said since the agent was
+    last heard."""
+    if conversation[-1].role == "tool":
+        return len(conversation) - 1
+    at = len(conversation)
+    while at and conversation[at - 1].role == "caller":
+        at -= 1
+    return at

@@ -13,7 +13,7 @@ forgotten. Only repeat forgets nothing.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
@@ -101,17 +101,20 @@ class Dialog:
         return State(last=self.definition.greeting)
 
     def answer(
-        self, state: State, message: Message, now: datetime, *, understood: bool = True
+        self, state: State, unanswered: Sequence[Message], now: datetime, *, understood: bool = True
     ) -> tuple[State, tuple[LlmEvent, ...]]:
-        """`now` is timezone-aware: the opening hours are asked of it."""
+        """Answer a tool's result, or what the caller said since the agent was last heard. `understood` is of the last.
+        `now` is timezone-aware: the opening hours are asked of it."""
         turn = _Turn(self, state, now)
-        if message.role == "tool":
-            turn.tool_answered(message)
-        elif message.keyed:
-            turn.keyed(message.text)
+        last = unanswered[-1]
+        if last.role == "tool":
+            turn.tool_answered(last)
+        elif last.keyed:
+            turn.keyed(last.text)
         else:
-            turn.heard(message.text if understood else None)
-        return turn.state, tuple(turn.events())
+            turn.heard([message.text for message in unanswered if not message.keyed], understood)
+        events = tuple(turn.events())
+        return turn.state, events
 
     def expectation(self, question: Question | None) -> Expectation:
         """What may come next: a question's answer, else an intent by its phrase or its key."""
@@ -127,16 +130,32 @@ class Dialog:
             case _:
                 return Expectation(YES_NO, 1, 1)
 
-    def understand(self, question: Question | None, text: str) -> Meaning | None:
-        """Exact phrases first, those of the open question before all; then the nearest."""
+    def understand(self, question: Question | None, texts: Sequence[str], last_understood: bool) -> Meaning | None:
+        """What the caller means who said `texts` one after the other, without an answer between.
+
+        A sentence may have been taken for two, so all together is tried first; else the last counts, else an earlier.
+        """
+        *earlier, last = texts
+        found = None
+        if last_understood:
+            found = self.exactly(question, " ".join(texts)) or self.nearly(question, last)
+        if found is None and earlier:
+            found = self.nearly(question, " ".join(texts)) if last_understood else None
+            for text in reversed(earlier):
+                found = found or self.exactly(question, text)
+        return found
+
+    def exactly(self, question: Question | None, text: str) -> Meaning | None:
+        """Phrases of the open question first, then of any intent."""
+        return self.grammars[self.expectation(question).grammar].parse(text) or self.grammars[MAIN].parse(text)
+
+    def nearly(self, question: Question | None, text: str) -> Meaning | None:
         asked = self.grammars[self.expectation(question).grammar]
-        main = self.grammars[MAIN]
         return (
-            asked.parse(text)
-            or main.parse(text)
-            or _opening_yes_no(asked, text)
+            self.exactly(question, text)
+            or (asked.opening(text, (YES, NO)) if asked.name == YES_NO else None)
             or asked.understand(text)
-            or main.understand(text)
+            or self.grammars[MAIN].understand(text)
         )
 
 
@@ -168,16 +187,15 @@ class _Turn:
 
     # --- what came in ---
 
-    def heard(self, text: str | None) -> None:
+    def heard(self, texts: Sequence[str], understood: bool) -> None:
         question = self.state.question
-        meaning = self.dialog.understand(question, text) if text is not None else None
-        if meaning is None and text is not None and question is not None and question.kind == "digits":
-            entry = self.script.digits[question.name]
-            if entry.spoken and spoken_digits(text) is not None:
-                self._invalid(entry)
-                return
+        meaning = self.dialog.understand(question, texts, understood)
         if meaning is None:
-            self._not_understood()
+            asked = self.script.digits.get(question.name) if question and question.kind == "digits" else None
+            if asked is not None and asked.spoken and understood and spoken_digits(texts[-1]) is not None:
+                self._invalid(asked)  # a number, but of the wrong length
+            else:
+                self._not_understood()
             return
         self._understood()
         match meaning.intent:
@@ -424,13 +442,6 @@ def sentences(text: str) -> list[str]:
     """`text` phrase by phrase, so that the first can be spoken at once. Joined they are `text`."""
     parts = _SENTENCE_END.split(text) if text else []
     return [part if at == len(parts) - 1 else part + " " for at, part in enumerate(parts)]
-
-
-def _opening_yes_no(asked: Grammar, text: str) -> Meaning | None:
-    """`Yes, I think so` is a yes: the words begin with one."""
-    if asked.name != YES_NO:
-        return None
-    return asked.opening(text, (YES, NO))
 
 
 def _result(text: str) -> dict[str, str] | None:
