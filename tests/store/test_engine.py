@@ -187,6 +187,26 @@ def test_sqlite_is_private_durable_and_lets_readers_pass(tmp_path: Path) -> None
     asyncio.run(scenario())
 
 
+def test_a_reader_never_makes_an_empty_database_where_ours_was(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        database = Database(database_url(None, tmp_path))
+        for _ in range(2):
+            with pytest.raises(StoreError, match="FileNotFoundError ENOENT"):
+                async with database.read():
+                    pass
+            assert not (tmp_path / "trunkline.db").exists()
+            await database.upgrade()
+            (tmp_path / "trunkline.db").unlink()
+            assert database.moved
+        await database.let_go()
+        await database.upgrade()
+        async with database.read() as connection:
+            assert (await connection.execute(select(Tenant))).all() == []
+        await database.close()
+
+    asyncio.run(scenario())
+
+
 def test_errors_say_what_failed_and_never_whose_number_it_was(tmp_path: Path) -> None:
     async def scenario() -> None:
         database = Database(database_url(None, tmp_path), busy_timeout_ms=0)

@@ -13,7 +13,7 @@ import os
 import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, closing
-from errno import errorcode
+from errno import ENOENT, errorcode
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def _libpq_names(url: URL) -> URL:
 
 
 class Database:
-    """Connections for reading and writing. Use `write` and `read`; `upgrade` once before."""
+    """Connections for reading and writing. `upgrade` comes first: until then the database counts as away."""
 
     def __init__(self, url: URL, *, busy_timeout_ms: int = 5000) -> None:
         """Opens nothing yet. `url` from `database_url`."""
@@ -112,7 +112,6 @@ class Database:
         ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
-        self._file_id = self._stat()
 
     def _stat(self) -> tuple[int, int] | None:
         assert self._file is not None
@@ -147,6 +146,9 @@ class Database:
             await asyncio.wait_for(self._idle.wait_for(lambda: not self._reopening), _COMMAND_TIMEOUT_S)
             self._in_use += 1
         try:
+            if self._file is not None and (self._file_id is None or self.moved):
+                # SQLite would make an empty one. (And aiosqlite leaves a thread behind when it cannot connect.)
+                raise FileNotFoundError(ENOENT, "not the file that was upgraded")
             async with self._engine.connect() as connection:
                 yield connection
         finally:
@@ -160,6 +162,7 @@ class Database:
         when a newer Trunkline has written the database, and what the driver raises when it is away."""
         if self._file is not None:
             await _prepare(self._file)
+            self._file_id = self._stat()
         async with self.write() as connection:
             if self.dialect == "postgresql":
                 await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
