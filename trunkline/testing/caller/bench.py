@@ -373,7 +373,7 @@ def _cuts(line: Line, opens: float, closes: float) -> list[Heard]:
     """Interruptions inside the window, with all that was heard since the turn before."""
     found: list[Heard] = []
     for before, turn in zip([None, *line.turns.all], line.turns.all, strict=False):
-        if not turn.interrupting or turn.cut is None or not opens <= (turn.first_at or 0.0) < closes:
+        if not turn.interrupting or turn.cut is None or not opens <= (turn.last_at or 0.0) < closes:
             continue
         since = (before.answered_at or before.last_at or 0.0) if before is not None else 0.0
         answers = line.carrier.answers[: turn.cut.index + 1]

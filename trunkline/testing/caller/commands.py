@@ -15,7 +15,7 @@ from trunkline.testing.caller.carrier import Carrier
 from trunkline.testing.caller.client import Misbehave, run_line
 from trunkline.testing.caller.line import Event, Line, Stall
 from trunkline.testing.caller.phone import Phone, new_call_sid
-from trunkline.testing.caller.report import CallReport, render_call, render_event, to_json
+from trunkline.testing.caller.report import CallReport, render_call, render_event, to_json, to_values
 from trunkline.testing.caller.script import (
     Action,
     FallSilent,
@@ -62,6 +62,7 @@ __all__ = [
     "render_call",
     "render_event",
     "to_json",
+    "to_values",
 ]
 
 TEST_ACCOUNT_SID = "AC" + "0" * 32

@@ -158,7 +158,9 @@ class Phone:
         if not verb.status_callback:
             return
         wall: datetime = self._clock.wall()
-        form = self._fields.form("in-progress", StreamSid=ids.stream_sid, StreamName=verb.name, StreamEvent=event)
+        form = self._fields.form(
+            "in-progress", StreamSid=ids.stream_sid, StreamName=verb.name or ids.stream_sid, StreamEvent=event
+        )
         form |= {"Timestamp": wall.isoformat()} | ({"StreamError": error} if error else {})
         self._later(join(self._url, verb.status_callback), form)
 

@@ -1,10 +1,12 @@
 """What a test call has shown: values, JSON, and lines for a terminal."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from trunkline.testing.caller.line import Event, Line
@@ -124,8 +126,13 @@ def turn_report(turn: Turn, started_at: float) -> TurnReport:
     )
 
 
-def to_json(report: Any) -> dict[str, Any]:
-    """A CallReport or BenchReport as JSON-ready values, milliseconds rounded to a tenth."""
+def to_json(report: Any) -> str:
+    """A CallReport or BenchReport as JSON text."""
+    return json.dumps(to_values(report), indent=2, default=str)
+
+
+def to_values(report: Any) -> dict[str, Any]:
+    """... as plain values, milliseconds rounded to a tenth."""
     values: dict[str, Any] = _rounded(asdict(report))
     for name in ("gaps", "gap_ms", "ok"):
         if hasattr(report, name):
@@ -165,7 +172,7 @@ def render_event(event: Event, started_at: float, console: Console) -> None:
         "clear": f"agent stops ({event.text})",
     }
     took = f" [bold]{event.ms:.0f} ms[/]" if event.ms is not None else ""
-    line = text.get(event.kind, event.text)
+    line = escape(text.get(event.kind, event.text))
     console.print(
         f"[dim]{max(0.0, event.at - started_at):7.2f} s[/]  {_WHO.get(event.kind, event.kind)}[/]  {line}{took}"
     )
@@ -178,17 +185,24 @@ def render_call(report: CallReport, console: Console) -> None:
     for name in ("latency ms", "barge-in ms"):
         table.add_column(name, justify="right")
     if report.greeting is not None or report.greeting_ms is not None:
-        table.add_row("", "", report.greeting or "(greeting)", _ms(report.greeting_ms), "")
+        table.add_row("", "", escape(report.greeting or "(greeting)"), _ms(report.greeting_ms), "")
     for turn in report.turns:
         flags = " [red](clear missed)[/]" if turn.missed_clear else " [red](talked over)[/]" if turn.talked_over else ""
-        said = f"keys {turn.said}" if turn.keyed else turn.said
+        said = escape(f"keys {turn.said}" if turn.keyed else turn.said)
         table.add_row(
-            said + flags, turn.understood or "", turn.answered or "", _ms(turn.latency_ms), _ms(turn.barge_in_ms)
+            said + flags,
+            escape(turn.understood or ""),
+            escape(turn.answered or ""),
+            _ms(turn.latency_ms),
+            _ms(turn.barge_in_ms),
         )
+    if not report.stream_sid:  # no stream was ever open
+        console.print(f"[red]{report.end}[/]: {escape(report.detail)}")
+        return
     console.print(table)
     heard_s = sum(a.heard_ms for a in report.answers) / 1000
     console.print(
-        f"{report.end}{': ' + report.detail if report.detail else ''}; {report.duration_s:.1f} s, "
+        f"{report.end}{': ' + escape(report.detail) if report.detail else ''}; {report.duration_s:.1f} s, "
         f"agent heard {heard_s:.1f} s, "
         f"{report.gaps} gaps ({report.gap_ms} ms), {report.counts.get('marks_in', 0)} marks, "
         f"{report.counts.get('clears_in', 0)} clears, {report.counts.get('bytes_in', 0)} bytes of audio, "

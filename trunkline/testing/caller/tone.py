@@ -1,32 +1,34 @@
-"""A tiny gateway of canned tones, so that the caller can be tried without the real one."""
+"""A tiny gateway of canned tones, so that the caller can be tried without the real one. For tests; no model of ours."""
 
 import asyncio
 import contextlib
 import json
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
 
 import numpy as np
-import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 from trunkline.media.g711 import MULAW_I16, encode
 
 TONE = encode((np.sin(np.arange(8000) * 0.5) * 8000).astype("<i2").tobytes(), "mulaw")  # a second of it
 
+CONNECT = '<Response><Connect action="/twilio/after"><Stream url="{ws}" statusCallback="/twilio/stream-status">'
+CONNECT += '<Parameter name="token" value="t-1"/></Stream></Connect></Response>'
+GOODBYE = "<Response><Say>Goodbye</Say><Hangup/></Response>"
+
 
 @dataclass
-class FakeGateway:
+class ToneGateway:
     """Greets with `greeting_ms` of tone; answers 100 ms after a caller's loud frames stop; clears when interrupted."""
 
     greeting_ms: int = 200
     answer_ms: int = 300
     closes_after_answers: int = 0
-    twiml: list[str] = field(default_factory=list)
+    twiml: list[str] = field(default_factory=lambda: [CONNECT, GOODBYE])
     """Documents to answer webhooks with, in order; then the last again. {ws}: the media URL."""
     posts: list[tuple[str, dict[str, str], str]] = field(default_factory=list)
     """(path, form, signature)."""
@@ -83,7 +85,11 @@ class FakeGateway:
                 while (header := (await reader.readline()).decode().strip()) != "":
                     name, _, value = header.partition(":")
                     headers[name.lower()] = value.strip()
-                form = dict(parse_qsl((await reader.readexactly(int(headers["content-length"]))).decode()))
+                form = dict(
+                    parse_qsl(
+                        (await reader.readexactly(int(headers["content-length"]))).decode(), keep_blank_values=True
+                    )
+                )
                 self.posts.append((path, form, headers.get("x-twilio-signature", "")))
                 voice = path not in ("/twilio/status", "/twilio/stream-status")
                 body = (self.twiml.pop(0) if len(self.twiml) > 1 else self.twiml[0]) if voice else ""
@@ -95,7 +101,7 @@ class FakeGateway:
             writer.close()
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator["FakeGateway"]:
+    async def running(self) -> AsyncIterator["ToneGateway"]:
         server = await asyncio.start_server(self.http, "127.0.0.1", 0)
         self.origin = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with serve(self.media, "127.0.0.1", 0) as media:
@@ -103,18 +109,3 @@ class FakeGateway:
             yield self
         server.close()
         await server.wait_closed()
-
-
-CONNECT = '<Response><Connect action="/twilio/after"><Stream url="{ws}" statusCallback="/twilio/stream-status">'
-CONNECT += '<Parameter name="token" value="t-1"/></Stream></Connect></Response>'
-GOODBYE = "<Response><Say>Goodbye</Say><Hangup/></Response>"
-
-Running = Callable[..., AbstractAsyncContextManager[FakeGateway]]
-
-
-@pytest.fixture
-def gateway() -> Running:
-    def make(**settings: Any) -> AbstractAsyncContextManager[FakeGateway]:
-        return FakeGateway(**({"twiml": [CONNECT, GOODBYE]} | settings)).running()
-
-    return make
