@@ -128,6 +128,12 @@ def test_what_no_database_takes_is_taken_out() -> None:
     }
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_latency_that_is_no_number_is_none(number: float) -> None:
+    event = decode(encode(TurnEnded(CALL, AT, TurnRecord(0, "hi", "yes", total_ms=number)), 1)[:-1], "run").event
+    assert event == TurnEnded(CALL, AT, TurnRecord(0, "hi", "yes"))
+
+
 def test_endless_data_is_cut() -> None:
     loop: dict[str, Any] = {}
     loop["self"] = loop

@@ -1,7 +1,10 @@
 import asyncio
 import logging
 import os
+import random
 import sqlite3
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from trunkline.ports import CallEnded, CallEvent, CallStarted, RecordEvent, Turn
 from trunkline.store.engine import Database, database_url
 from trunkline.store.records import OpenCall, RecordWriter
 from trunkline.store.spool import Spool
+from trunkline.store.writer import open_calls
 from trunkline.testing.clock import ManualClock
 from trunkline.types import CallId, TenantId
 
@@ -232,6 +236,79 @@ def test_the_sweep_leaves_calls_of_others_and_calls_carried_on(open_store: OpenS
                 assert open_now == ["resumed"]
                 assert (await store.records.open_calls("w0"))[0].run == store.spool.run
                 assert [call.call_id for call in await store.records.open_calls("w1")] == ["elsewhere"]
+
+    asyncio.run(scenario())
+
+
+def test_a_call_that_comes_back_during_the_sweep_is_not_swept(
+    open_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed(tmp_path / "spool" / "w0", started("resumed"))
+
+    async def scenario() -> None:
+        async with open_store(start=False) as store:
+
+            async def comes_back(*args: Any) -> Any:
+                found = await open_calls(*args)
+                store.spool.append(started("resumed"))
+                return found
+
+            monkeypatch.setattr("trunkline.store.writer.open_calls", comes_back)
+            await store.writer.start()
+            assert await store.writer.flush()
+            monkeypatch.undo()
+            (call,) = await store.records.open_calls("w0")
+            assert (call.call_id, call.run) == ("resumed", store.spool.run)
+
+    asyncio.run(scenario())
+
+
+CHILD = """
+import asyncio, sys
+from pathlib import Path
+from trunkline.clock import SYSTEM_CLOCK
+from trunkline.ports import CallEvent, CallStarted
+from trunkline.store.engine import Database, database_url
+from trunkline.store.records import RecordWriter
+from trunkline.store.spool import Spool
+from trunkline.store.writer import open_calls
+
+async def main():
+    folder = Path(sys.argv[1])
+    spool = Spool(folder / "spool" / "w0", segment_bytes=20_000)
+    writer = RecordWriter(spool, Database(database_url(sys.argv[2], folder)), SYSTEM_CLOCK, worker="w0")
+    await writer.start()
+    at = SYSTEM_CLOCK.wall()
+    spool.append(CallStarted("c1", "default", "inbound", "twilio", "clinic", at))
+    for number in range(1_000_000):
+        spool.append(CallEvent("c1", at, str(number)))
+        sys.stdout.write(f"{number}\\n")
+        sys.stdout.flush()
+        if number % 50 == 0:
+            await writer.flush()
+
+asyncio.run(main())
+"""
+
+
+def test_after_kill_9_every_event_is_in_the_database_once(open_store: OpenStore, url: URL, tmp_path: Path) -> None:
+    """At any moment: in a transaction, before the position is known, while a segment is deleted."""
+    target = url.render_as_string(hide_password=False)
+    child = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path), target], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    reported = [child.stdout.readline().strip() for _ in range(random.randint(1, 1000))]
+    child.kill()
+    rest, _ = child.communicate()
+    reported += rest.split("\n")[:-1]
+
+    async def scenario() -> None:
+        async with open_store() as store:
+            assert await store.writer.flush(20)
+            record = await store.records.get(T, CallId("c1"))
+            found = sorted(int(event["kind"]) for event in record["events"])
+            assert found[: len(reported)] == list(range(len(reported)))
+            assert found == list(range(len(found)))
+            assert record["end_reason"] == "gateway_lost"
 
     asyncio.run(scenario())
 
