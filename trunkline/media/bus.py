@@ -50,18 +50,18 @@ class Tap(Protocol):
 
 
 class Echo(Protocol):
-    """Whether what is heard is our own voice coming back. Times are monotonic seconds."""
+    """Whether what is heard is our own voice coming back. Positions are samples of a clock that runs with time."""
 
-    def played(self, at: float, audio: bytes) -> None:
-        """The far end plays this from `at` on. Must only take note."""
+    def played(self, position: int, audio: bytes) -> None:
+        """The far end plays this from `position` on. Must only take note."""
         ...
 
-    def cleared(self, at: float) -> None:
-        """What was to be played after `at` is not."""
+    def cut(self, position: int) -> None:
+        """What was to be played from here on is not."""
         ...
 
-    def is_echo(self, recent: Floats, at: float) -> bool:
-        """`recent` samples, the last of them received at `at`."""
+    def explains(self, recent: Floats, position: int) -> bool:
+        """Whether the end of `recent` is our voice; its last sample was received at `position`."""
         ...
 
 
@@ -117,6 +117,7 @@ class Bus:
         self._feed: Callable[[bytes], None] | None = None
         self._first_pending = self._end_pending = False
         self._guarded = False
+        self._opened_at = clock.now() - 1.0
         self._silent_at = 0.0  # when our voice cannot come back any more
         slot = ears.open(self)
         if slot is None:
@@ -262,11 +263,14 @@ class Bus:
 
     def _guard(self, echo: Echo, messages: Sequence[Message]) -> None:
         for message in messages:
-            echo.played(message.play_at, message.audio)
+            echo.played(self._sample_at(message.play_at), message.audio)
         self._silent_at = self.playout.playing_until + ECHO_TAIL_S
         if not self._guarded:
             self._guarded = True
             self._ears.guard(self._slot, True)
+
+    def _sample_at(self, at: float) -> int:
+        return int((at - self._opened_at) * self.playout.format.rate_hz)
 
     def _check_heard(self) -> None:
         if self._end_pending and not self._first_pending and self.playout.all_heard:
@@ -281,7 +285,7 @@ class Bus:
         if self._echo is not None:
             now = self._clock.now()
             self._silent_at = min(self._silent_at, now + ECHO_TAIL_S)
-            self._echo.cleared(now)
+            self._echo.cut(self._sample_at(now))
         for tap in self.taps:
             tap.cleared(self.carrier_ms)
 
@@ -303,7 +307,7 @@ class Bus:
             self._guarded = False
             self._ears.guard(self._slot, False)
             return False
-        return self._echo.is_echo(recent, at)
+        return self._echo.explains(recent, self._sample_at(at))
 
     def crashed(self, error: Exception) -> None:
         self.listener.crashed(error)

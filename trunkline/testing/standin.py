@@ -121,10 +121,11 @@ class StandinLlmSession:
     async def reply(
         self, conversation: Sequence[Message], *, understood: bool = True
     ) -> AsyncGenerator[LlmEvent, None]:
-        await asyncio.sleep(self._llm.first_s)
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self._llm.first_s
         for i in range(self._llm.words):
-            if i:
-                await asyncio.sleep(self._llm.token_s)
+            await asyncio.sleep(max(0.0, due - loop.time()))  # absolute: a loop's timer steps do not add up
+            due += self._llm.token_s
             yield TextDelta(f"word{i}" + (". " if i % WORDS_A_SENTENCE == WORDS_A_SENTENCE - 1 else " "))
         yield LlmUsage(sum(len(m.text.split()) for m in conversation), self._llm.words)
 
