@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -116,6 +117,7 @@ async def place_call(
     origin = _origin(target)
     via = origin if options.public_url else ""
     line_started: list[float] = []
+    script = iter(actions)  # a call that is resumed on a second stream goes on where it was
 
     def tell(event: Event) -> None:
         if on_event is not None:
@@ -130,8 +132,14 @@ async def place_call(
             seed=options.seed,
         )
         live = tell if on_event is not None else None
+        resumed = [Listen()] if len(line_started) > 1 else []
         return Line(
-            carrier, actions, mouth, stalls=options.stalls, max_duration_s=options.max_duration_s, on_event=live
+            carrier,
+            chain(resumed, script),
+            mouth,
+            stalls=options.stalls,
+            max_duration_s=options.max_duration_s,
+            on_event=live,
         )
 
     fields = CallFields(options.account_sid, options.call_sid or new_call_sid(), options.from_number, options.to_number)
@@ -150,8 +158,9 @@ async def place_call(
             on_say=on_say,
         )
         report = await phone.call()
-        if options.out is not None and phone.line is not None:
-            write_stereo_wav(options.out, phone.line.sent, phone.line.carrier.heard)
+        if options.out is not None and phone.lines:
+            sent = [frame for line in phone.lines for frame in line.sent]
+            write_stereo_wav(options.out, sent, [frame for line in phone.lines for frame in line.carrier.heard])
             report.recording = str(options.out)
         if options.api_url:
             api = origin if options.api_url == "auto" else options.api_url

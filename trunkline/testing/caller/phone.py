@@ -74,8 +74,8 @@ class Phone:
         self._documents = 0
         self._callbacks: set[asyncio.Task[None]] = set()
         self.report = CallReport(fields.call_sid)
-        self.line: Line | None = None
-        """The last stream's."""
+        self.lines: list[Line] = []
+        """One for each stream; a call has more than one when it was resumed."""
 
     async def call(self) -> CallReport:
         started = self._clock.now()
@@ -130,7 +130,8 @@ class Phone:
     async def _stream(self, verb: Stream) -> bool:
         ids = StreamIds(self._fields.account_sid, CallSid(self._fields.call_sid), new_stream_sid())
         carrier = Carrier(ids, verb.parameters, keep_audio=self._keep_audio, keep_answers=self._keep_answers)
-        line = self.line = self._make_line(carrier)
+        line = self._make_line(carrier)
+        self.lines.append(line)
         url = reorigin(verb.url, self._via_origin) if self._via_origin else verb.url
         try:
             self._stream_event(verb, ids, "stream-started")

@@ -1,6 +1,7 @@
 """What a test call has shown: values, JSON, and lines for a terminal."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -91,12 +92,13 @@ class CallReport:
     def add_line(self, line: Line) -> None:
         started = line.turns.started_at or 0.0
         self.stream_sid = line.carrier.ids.stream_sid
-        if line.turns.greeted_at is not None:
+        if line.turns.greeted_at is not None and self.greeting_ms is None:
             self.greeting_ms = (line.turns.greeted_at - started) * 1000
-        self.turns += [turn_report(t, started) for t in line.turns.all]
+        first_turn, first_answer = len(self.turns), len(self.answers)
+        self.turns += [turn_report(t, started, first_turn) for t in line.turns.all]
         self.answers += [
             AnswerReport(
-                a.index,
+                first_answer + a.index,
                 (a.started_at - started) * 1000,
                 a.heard_ms,
                 a.gaps,
@@ -108,12 +110,15 @@ class CallReport:
             )
             for a in line.carrier.answers
         ]
-        self.counts = asdict(line.carrier.counts) | {"invalid": dict(line.carrier.counts.invalid)}
+        counts = asdict(line.carrier.counts)
+        del counts["invalid"]  # asdict cannot copy a Counter
+        invalid = Counter(self.counts.get("invalid")) + line.carrier.counts.invalid
+        self.counts = {k: v + self.counts.get(k, 0) for k, v in counts.items()} | {"invalid": dict(invalid)}
 
 
-def turn_report(turn: Turn, started_at: float) -> TurnReport:
+def turn_report(turn: Turn, started_at: float, first: int = 0) -> TurnReport:
     return TurnReport(
-        turn.index,
+        first + turn.index,
         turn.said,
         turn.keyed,
         None if turn.first_at is None else (turn.first_at - started_at) * 1000,
