@@ -12,7 +12,7 @@ from trunkline.agents.definition import AgentDefinition, TurnTaking
 from trunkline.agents.script.lines import Path
 
 Severity = Literal["error", "warning"]
-Kind = Literal["text", "texts", "list", "flag", "whole", "table", "tables", "any"]
+Kind = Literal["text", "texts", "list", "flag", "whole", "number", "table", "tables", "any"]
 """`texts`: one text or a list of them, read as a tuple. `list`: a list of texts. `tables`: [[name]]."""
 
 Report = Callable[[Path, str, Severity], None]
@@ -246,6 +246,10 @@ def fault(key: Key, value: Any) -> tuple[Path, str] | None:
             whole = isinstance(value, int) and not isinstance(value, bool)
             allowed = f"must be a whole number from {key.low} to {key.high}"
             return None if whole and key.low <= value <= key.high else ((), f"is {value!r}; it {allowed}")
+        case "number":
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            allowed = f"must be a number from {key.low} to {key.high}"
+            return None if number and key.low <= value <= key.high else ((), f"is {value!r}; it {allowed}")
         case "table":
             return None if isinstance(value, Mapping) else ((), "must be a table: write it as [name] and keys below")
         case "tables":

@@ -1,0 +1,253 @@
+"""A local server that speaks OpenAI's Chat Completions on the wire: events, split tool calls, usage, errors.
+
+Bodies are built from the SDK's own types, so the wire is what the SDK's authors say it is. A test queues answers:
+
+    async with OpenAiServer() as server:
+        server.answers.append(Answer("Hello", " there."))
+        ... server.base_url ... server.requests[0].body["messages"]
+"""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+from openai.types import CompletionUsage
+from openai.types.chat import ChatCompletionChunk
+from openai.types.chat.chat_completion_chunk import (
+    Choice,
+    ChoiceDelta,
+    ChoiceDeltaToolCall,
+    ChoiceDeltaToolCallFunction,
+)
+from openai.types.shared import ErrorObject
+
+REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 429: "Too Many Requests", 500: "Internal Server Error"}
+
+
+@dataclass(frozen=True)
+class Call:
+    """A tool call, streamed with its arguments in pieces."""
+
+    name: str
+    arguments: str
+    id: str = "call_abc"
+    index: int = 0
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Nothing for this long; forever means until the client goes away."""
+
+    seconds: float = float("inf")
+
+
+@dataclass(frozen=True)
+class Raw:
+    """These bytes, as they are."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Drop:
+    """The connection breaks here."""
+
+
+Part = str | Call | Wait | Raw | Drop
+
+
+class Answer:
+    def __init__(
+        self,
+        *parts: Part,
+        finish: Literal["stop", "tool_calls", "length"] | None = "stop",
+        usage: tuple[int, int] | None = (12, 5),
+        delay_s: float = 0.0,
+        between_s: float = 0.0,
+    ) -> None:
+        self.parts, self.finish, self.usage = parts, finish, usage
+        self.delay_s, self.between_s = delay_s, between_s
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An error instead of an answer."""
+
+    status: int
+    message: str = "no"
+    type: str = "invalid_request_error"
+    code: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Request:
+    path: str
+    headers: Mapping[str, str]
+    body: Any
+
+
+class Gone(Exception):
+    """The client went away."""
+
+
+class OpenAiServer:
+    def __init__(self) -> None:
+        self.answers: deque[Answer | Refusal] = deque()
+        self.requests: list[Request] = []
+        self.disconnected = asyncio.Event()
+        """Set when a client leaves before its answer is complete."""
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def base_url(self) -> str:
+        assert self._server is not None
+        port: int = self._server.sockets[0].getsockname()[1]
+        return f"http://127.0.0.1:{port}/v1"
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while (request := await _read_request(reader)) is not None:
+                self.requests.append(request)
+                answer = self.answers.popleft()
+                if isinstance(answer, Refusal):
+                    await _refuse(writer, answer)
+                else:
+                    await _Stream(reader, writer, request.body).send(answer)
+        except (Gone, ConnectionError):
+            self.disconnected.set()
+        finally:
+            writer.close()
+
+
+async def _read_request(reader: asyncio.StreamReader) -> Request | None:
+    try:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    except asyncio.IncompleteReadError:
+        return None
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
+    body = await reader.readexactly(int(headers.get("content-length", "0")))
+    return Request(head[0].split()[1], headers, json.loads(body))
+
+
+async def _refuse(writer: asyncio.StreamWriter, refusal: Refusal) -> None:
+    error = ErrorObject(code=refusal.code, message=refusal.message, param=None, type=refusal.type)
+    body = json.dumps({"error": error.model_dump()}).encode()
+    lines = [
+        f"HTTP/1.1 {refusal.status} {REASONS.get(refusal.status, 'Error')}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        *(f"{name}: {value}" for name, value in refusal.headers.items()),
+    ]
+    writer.write("\r\n".join([*lines, "", ""]).encode() + body)
+    await writer.drain()
+
+
+class _Stream:
+    """One streamed answer. While it waits it listens for the client's leaving."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: Any) -> None:
+        self.reader, self.writer, self.body = reader, writer, body
+
+    async def send(self, answer: Answer) -> None:
+        self.writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        await self.wait(answer.delay_s)
+        await self.event(_chunk([_choice(ChoiceDelta(role="assistant", content=""))]))
+        for part in answer.parts:
+            await self.part(part)
+            await self.wait(answer.between_s)
+        if answer.finish is not None:
+            await self.event(_chunk([_choice(ChoiceDelta(), answer.finish)]))
+        if answer.usage is not None and (self.body.get("stream_options") or {}).get("include_usage"):
+            tokens_in, tokens_out = answer.usage
+            usage = CompletionUsage(
+                prompt_tokens=tokens_in, completion_tokens=tokens_out, total_tokens=tokens_in + tokens_out
+            )
+            await self.event(_chunk([], usage))
+        await self.raw(b"data: [DONE]\n\n")
+        self.writer.write(b"0\r\n\r\n")
+        await self.writer.drain()
+
+    async def part(self, part: Part) -> None:
+        match part:
+            case str():
+                await self.event(_chunk([_choice(ChoiceDelta(content=part))]))
+            case Call():
+                for delta in call_deltas(part):
+                    await self.event(_chunk([_choice(ChoiceDelta(tool_calls=[delta]))]))
+            case Wait(seconds):
+                await self.wait(seconds)
+            case Raw(data):
+                await self.raw(data)
+            case Drop():
+                self.writer.transport.abort()
+                raise Gone
+
+    async def wait(self, seconds: float) -> None:
+        if seconds <= 0:
+            return
+        try:
+            async with asyncio.timeout(None if seconds == float("inf") else seconds):
+                await self.reader.read(1)  # only its end can come: the request has been read
+        except TimeoutError:
+            return
+        raise Gone
+
+    async def event(self, chunk: ChatCompletionChunk) -> None:
+        await self.raw(b"data: " + chunk.model_dump_json(exclude_unset=True).encode() + b"\n\n")
+
+    async def raw(self, data: bytes) -> None:
+        self.writer.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+        await self.writer.drain()
+
+
+def call_deltas(call: Call) -> list[ChoiceDeltaToolCall]:
+    """As OpenAI streams it: id and name first, then the arguments in small pieces."""
+    pieces = [call.arguments[at : at + 4] for at in range(0, len(call.arguments), 4)]
+    head = ChoiceDeltaToolCall(
+        index=call.index,
+        id=call.id,
+        type="function",
+        function=ChoiceDeltaToolCallFunction(name=call.name, arguments=""),
+    )
+    tail = [
+        ChoiceDeltaToolCall(index=call.index, function=ChoiceDeltaToolCallFunction(arguments=piece)) for piece in pieces
+    ]
+    return [head, *tail]
+
+
+def _choice(delta: ChoiceDelta, finish: Literal["stop", "tool_calls", "length"] | None = None) -> Choice:
+    return Choice(index=0, delta=delta, finish_reason=finish)
+
+
+def _chunk(choices: Sequence[Choice], usage: CompletionUsage | None = None) -> ChatCompletionChunk:
+    return ChatCompletionChunk(
+        id="chatcmpl-1",
+        object="chat.completion.chunk",
+        created=1763800000,
+        model="fake",
+        choices=list(choices),
+        usage=usage,
+    )
