@@ -10,11 +10,12 @@ One beat, as ears.py does it:
     silero.skip(slots[~gate.open], windows[~gate.open])
     probabilities[gate.open] = silero.run(slots[gate.open], windows[gate.open])
 
-**Deafness.** Silero is recurrent, and its state goes deaf: after a minute of noise at -44 dBFS, speech was found 20-35
-ms later than at first; after 30 s of music 450 ms later, or not at all. So while the gate is closed the state is not
-fed but kept (when it was reset there, onsets came 25-45 ms later at p95), and where the gate stays open, DEAF_WINDOWS in a
-row below CLEAR_NON_SPEECH put it back to *rested*: not zeros but the state after a third of a second of digital
-silence, from which onsets are found 10-15 ms sooner than from zeros. State is never touched within speech.
+**Deafness.** Silero is recurrent, and its state goes deaf: after a minute of noise at -44 dBFS, speech was found
+20-35 ms later than at first; after 30 s of music 450 ms later, or not at all. So while the gate is closed the state
+is not fed but kept (when it was reset there, onsets came 25-45 ms later at p95), and where the gate stays open,
+DEAF_WINDOWS in a row below CLEAR_NON_SPEECH put it back to *rested*: not zeros but the state after a third of a
+second of digital silence, from which onsets are found 10-15 ms sooner than from zeros. State is never touched within
+speech.
 """
 
 from dataclasses import dataclass
