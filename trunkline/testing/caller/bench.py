@@ -12,8 +12,8 @@ import os
 import random
 import resource
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -341,32 +341,34 @@ class Bench:
 
     async def _compare(self, http: httpx.AsyncClient, report: BenchReport) -> None:
         api = self._options.api_url or self._origin
-        texts: dict[str, list[str]] = {}
+        said = {line.carrier.ids.call_sid: len(line.turns.all) for line in self._lines}
+        found: dict[str, Mapping[str, Any]] = {}
         for sid in dict.fromkeys(cut.call_sid for cut in report.cuts):
-            record = await records.fetch(http, api, self._options.api_key, sid)
-            turns = records.turns_of(record) if record is not None else []
-            texts[sid] = [str(t.get("agent_text") or "") for t in turns if t.get("interrupted")]
-        report.cuts = [_judge(cut, report.cuts, texts[cut.call_sid]) for cut in report.cuts]
+            found[sid] = await records.fetch(http, api, self._options.api_key, sid) or {}
+        report.cuts = [judge(cut, found[cut.call_sid], said[cut.call_sid]) for cut in report.cuts]
         differences = Counter(str(c.words_more) for c in report.cuts)
         judged = [c.words_more for c in report.cuts if c.words_more is not None]
         report.heard = {
             "cuts": len(report.cuts),
             "judged": len(judged),
             "more": sum(d > 0 for d in judged),
-            "less_than_one_less": sum(d < -1 for d in judged),
+            "over_one_less": sum(d < -1 for d in judged),
             "differences": dict(differences),
         }
 
 
-def _judge(cut: Heard, cuts: Sequence[Heard], texts: Sequence[str]) -> Heard:
-    """The n-th cut of a call, counted from its end, belongs to the n-th interrupted turn of its record."""
-    mine = [c for c in cuts if c.call_sid == cut.call_sid]
-    back = len(mine) - mine.index(cut)
-    if back > len(texts):
+def judge(cut: Heard, record: Mapping[str, Any], turns: int) -> Heard:
+    """What the record says was heard of it. `turns`: the caller's in this call; a record that counts otherwise (by more
+    than the turn the hang-up cut off) cannot be laid beside them, and the cut stays unjudged."""
+    exchanges = records.turns_of(record)
+    spoken = [i for i, t in enumerate(exchanges) if t.get("caller_text") or t.get("understood") is False]
+    if not spoken or not 0 <= turns - len(spoken) <= 1 or cut.turn >= len(spoken):
         return cut
-    text = texts[-back]
-    values = {name: getattr(cut, name) for name in cut.__slots__}
-    return Heard(**values | {"recorded": text, "words_more": len(text.split()) - cut.played_ms // WORD_MS})
+    interrupted = spoken[cut.turn] - 1
+    if interrupted < 0:
+        return cut
+    text = str(exchanges[interrupted].get("agent_text") or "")
+    return replace(cut, recorded=text, words_more=len(text.split()) - cut.played_ms // WORD_MS)
 
 
 def _cuts(line: Line, opens: float, closes: float) -> list[Heard]:
