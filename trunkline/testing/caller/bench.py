@@ -341,7 +341,7 @@ class Bench:
 
     async def _compare(self, http: httpx.AsyncClient, report: BenchReport) -> None:
         api = self._options.api_url or self._origin
-        said = {line.carrier.ids.call_sid: len(line.turns.all) for line in self._lines}
+        said = {str(line.carrier.ids.call_sid): len(line.turns.all) for line in self._lines}
         found: dict[str, Mapping[str, Any]] = {}
         for sid in dict.fromkeys(cut.call_sid for cut in report.cuts):
             found[sid] = await records.fetch(http, api, self._options.api_key, sid) or {}
