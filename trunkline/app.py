@@ -10,6 +10,8 @@ import errno
 import logging
 import signal
 import socket
+import ssl
+import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +55,7 @@ log = logging.getLogger(__name__)
 WORKER = "0"  # of one; several need Redis and come with it
 SPARE_SLOTS = 16  # of the ears: calls that are ending while others begin
 GAUGES_S = 1.0
+BACKLOG = 2048
 SHUTDOWN_S = 5  # for HTTP requests under way
 
 
@@ -106,7 +109,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK) -> AsyncGener
         stack.push_async_callback(writer.close)
         stack.push_async_callback(http_tools.close)
         stack.push_async_callback(minds.close)
-        await asyncio.gather(writer.start(), minds.start())
+        await writer.start()
+        await minds.start()
 
         capacity = settings.limits.max_calls + SPARE_SLOTS
         ears = Ears(MULAW_8K, capacity, SileroBatch(capacity), EnergyGate(capacity))
@@ -129,6 +133,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK) -> AsyncGener
             ),
             Limits(
                 max_calls=settings.limits.max_calls,
+                max_call_s=settings.limits.max_call_seconds,
                 max_unauthenticated=settings.twilio.max_unauthenticated,
                 start_timeout_s=settings.twilio.start_timeout_s,
                 media_timeout_s=settings.twilio.media_timeout_s,
@@ -159,8 +164,11 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK) -> AsyncGener
 def _writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
-        raise ConfigError("data_dir", str(folder), f"a folder we may write to ({error.strerror})") from error
+        why = (error.strerror or "not writable").lower()
+        raise ConfigError("data_dir", str(folder), f"a folder we may write to ({why})") from error
 
 
 def _recordings(folder: Path) -> Callable[[CallId, Allow], Recorder | None]:
@@ -177,11 +185,14 @@ def _recordings(folder: Path) -> Callable[[CallId, Allow], Recorder | None]:
 
 async def _gauges(metrics: Metrics, spool: Spool, pool: SpeechPool) -> None:
     """What others count, for /metrics, once a second."""
+    dropped = 0
     seen = {"done": 0, "overloaded": 0, "restarted": 0}
     while True:
         await asyncio.sleep(GAUGES_S)
         metrics.spool_backlog(spool.stats.appended - spool.stats.committed)
         metrics.speech_queue(pool.live_jobs)
+        metrics.drop("spool_full", spool.stats.dropped - dropped)
+        dropped = spool.stats.dropped
         now = {"done": pool.stats.jobs, "overloaded": pool.stats.overloads, "restarted": pool.stats.restarts}
         for event, count in now.items():
             if count > seen[event]:
@@ -214,6 +225,7 @@ def listen(settings: Settings) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))
+        sock.listen(BACKLOG)  # now: with SO_REUSEADDR two may bind to a port, but only one may listen
     except (OSError, OverflowError) as error:
         sock.close()
         if isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EACCES):
@@ -224,8 +236,21 @@ def listen(settings: Settings) -> socket.socket:
     return sock
 
 
+def _check_tls(settings: Settings) -> None:
+    cert, key = settings.http.tls_cert, settings.http.tls_key
+    if cert is None:
+        return
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(cert, key)
+    except OSError as error:  # SSLError too: not PEM, or the key of another certificate
+        raise ConfigError(
+            "http.tls_cert", str(cert), f"a PEM certificate that goes with http.tls_key ({error})"
+        ) from error
+
+
 async def serve(settings: Settings, ready: Callable[[Gateway], None] | None = None) -> None:
     """Until SIGTERM or SIGINT; a second one stops waiting for calls."""
+    _check_tls(settings)
     sock = listen(settings)
     try:
         async with gateway(settings) as running:
@@ -251,10 +276,16 @@ async def serve(settings: Settings, ready: Callable[[Gateway], None] | None = No
                 await server.serve(sockets=[sock])
             finally:
                 await _cancelled(leaving)
-                running.switchboard.close()
-            await running.records(SHUTDOWN_S)
+                await running.switchboard.close()
+                for number in _SIGNALS:
+                    asyncio.get_running_loop().remove_signal_handler(number)
+            if not await running.records(SHUTDOWN_S):
+                log.warning("some records are not yet in the database; they stay in the spool for the next start")
     finally:
         sock.close()
+
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 async def _leave(running: Gateway, server: uvicorn.Server) -> None:
@@ -264,9 +295,16 @@ async def _leave(running: Gateway, server: uvicorn.Server) -> None:
     def on_signal() -> None:
         (again if asked.is_set() else asked).set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _SIGNALS:
         loop.add_signal_handler(number, on_signal)
     await asked.wait()
+    try:
+        await _finish_calls(running, again)
+    finally:
+        server.should_exit = True
+
+
+async def _finish_calls(running: Gateway, again: asyncio.Event) -> None:
     calls, patience_s = running.switchboard.live_calls, running.settings.limits.drain_seconds
     if calls:
         log.warning("stopping: %d calls may finish within %d s (once more to stop now)", calls, patience_s)
@@ -277,8 +315,7 @@ async def _leave(running: Gateway, server: uvicorn.Server) -> None:
     hurry.cancel()
     if again.is_set():
         await running.switchboard.drain(0, 0)
-    running.switchboard.close()
-    server.should_exit = True
+    await running.switchboard.close()
 
 
 def configure_logs(settings: Settings) -> None:

@@ -189,7 +189,7 @@ def agent_check(file: Path, as_json: AsJson = False) -> None:
             typer.echo(f"{file}: {problem}")
         if not problems:
             typer.echo(f"{file}: no mistakes found")
-    raise typer.Exit(any(p.severity == "error" for p in problems))
+    raise typer.Exit(1 if any(p.severity == "error" for p in problems) else 0)
 
 
 @app.command()
@@ -208,3 +208,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

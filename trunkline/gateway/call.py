@@ -12,11 +12,13 @@ order, after the end as well. The record ends once, with the first reason.
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Literal
 
 from trunkline.ports import EndReason
 
 START_WAIT_S = 15.0  # from the webhook's answer to the first media: Twilio connects within a second or two
 CLOSE_WAIT_S = 4.0
+DIAL_SLACK_S = 120.0  # ringing and webhooks, beyond what a transferred call may last
 
 
 class State(Enum):
@@ -59,7 +61,12 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class Dialled:
-    connected: bool
+    """The target has answered the transfer, and that conversation is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class DialFailed:
+    """The target did not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +78,21 @@ class StatusFinal:
 
 @dataclass(frozen=True, slots=True)
 class DeadlinePassed:
-    """Of START_WAIT_S or CLOSE_WAIT_S, whichever was set last."""
+    """The deadline that was set last."""
 
 
-Event = MediaStarted | MediaStopped | MediaLost | HangUp | Transfer | Dialled | StatusFinal | DeadlinePassed
+Event = (
+    MediaStarted | MediaStopped | MediaLost | HangUp | Transfer | Dialled | DialFailed | StatusFinal | DeadlinePassed
+)
 
 # --- effects ---
 
 
 @dataclass(frozen=True, slots=True)
 class Attend:
-    """The agent takes the line; `resumed` when it had it before."""
+    """The agent takes the line: first, again after its leg was replaced, or again as the target did not answer."""
 
-    resumed: bool
+    why: Literal["new", "replaced", "transfer_failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +118,6 @@ class EndRecord:
 
 Effect = Attend | Release | CloseLeg | SetDeadline | EndRecord
 
-_END_OF_CALL = (State.ENDED,)
-
 TRANSITIONS: dict[tuple[State, type], State] = {
     (State.RINGING, MediaStarted): State.ACTIVE,
     (State.RINGING, HangUp): State.ENDED,
@@ -122,10 +129,12 @@ TRANSITIONS: dict[tuple[State, type], State] = {
     (State.ACTIVE, HangUp): State.ENDING,
     (State.ACTIVE, Transfer): State.TRANSFERRING,
     (State.ACTIVE, StatusFinal): State.ENDED,
-    (State.TRANSFERRING, Dialled): State.ENDED,  # or RINGING, where the target did not answer
+    (State.TRANSFERRING, Dialled): State.ENDED,
+    (State.TRANSFERRING, DialFailed): State.RINGING,
     (State.TRANSFERRING, MediaStarted): State.ACTIVE,
     (State.TRANSFERRING, HangUp): State.ENDED,
     (State.TRANSFERRING, StatusFinal): State.ENDED,
+    (State.TRANSFERRING, DeadlinePassed): State.ENDED,  # nobody told us how it went
     (State.ENDING, MediaStopped): State.ENDED,
     (State.ENDING, MediaLost): State.ENDED,
     (State.ENDING, StatusFinal): State.ENDED,
@@ -138,26 +147,30 @@ IGNORED: frozenset[tuple[State, type]] = frozenset(
         (State.RINGING, MediaLost),
         (State.RINGING, Transfer),
         (State.RINGING, Dialled),
+        (State.RINGING, DialFailed),
         (State.ACTIVE, Dialled),
+        (State.ACTIVE, DialFailed),
         (State.ACTIVE, DeadlinePassed),
         (State.TRANSFERRING, MediaStopped),  # the carrier ends the stream in order to dial
         (State.TRANSFERRING, MediaLost),
         (State.TRANSFERRING, Transfer),
-        (State.TRANSFERRING, DeadlinePassed),
         (State.ENDING, MediaStarted),
         (State.ENDING, HangUp),
         (State.ENDING, Transfer),
         (State.ENDING, Dialled),
+        (State.ENDING, DialFailed),
         *((State.ENDED, event) for event in Event.__args__),
     }
 )
 
 
 class Call:
-    def __init__(self) -> None:
+    def __init__(self, max_call_s: float = 3600.0) -> None:
+        """`max_call_s`: how long the carrier lets a transferred call last."""
         self.state = State.RINGING
+        self._max_call_s = max_call_s
         self._ending: EndReason = "error"  # why we hung up, while ENDING
-        self._attended = False
+        self._attended = self._transfer_failed = False
 
     def begin(self) -> list[Effect]:
         """The webhook was answered; media must come."""
@@ -169,21 +182,26 @@ class Call:
         if key in IGNORED:
             return []
         before, self.state = self.state, TRANSITIONS[key]
-        if isinstance(event, Dialled) and not event.connected:
-            self.state = State.RINGING
+        if isinstance(event, DialFailed):
+            self._transfer_failed = True
             return [SetDeadline(START_WAIT_S)]
         if isinstance(event, MediaStarted):
             effects: list[Effect] = [Release()] if before is State.ACTIVE else []
-            effects.append(Attend(resumed=self._attended))
-            self._attended = True
+            effects.append(Attend(self._why_attended()))
+            self._attended, self._transfer_failed = True, False
             return effects
         if self.state is State.ENDING:
             assert isinstance(event, HangUp)
             self._ending = event.reason
             return [Release(), CloseLeg(), SetDeadline(CLOSE_WAIT_S)]
         if self.state is State.TRANSFERRING:
-            return [Release(), CloseLeg()]
+            return [Release(), CloseLeg(), SetDeadline(self._max_call_s + DIAL_SLACK_S)]
         return [Release(), CloseLeg(), self._end(before, event)]
+
+    def _why_attended(self) -> Literal["new", "replaced", "transfer_failed"]:
+        if self._transfer_failed:
+            return "transfer_failed"
+        return "replaced" if self._attended else "new"
 
     def _end(self, before: State, event: Event) -> EndRecord:
         if before is State.ENDING:
@@ -199,5 +217,9 @@ class Call:
                 return EndRecord("transferred" if before is State.TRANSFERRING else reason)
             case Dialled():
                 return EndRecord("transferred")
+            case _ if before is State.TRANSFERRING:
+                return EndRecord("transferred", "how it went was never told")
+            case _ if self._attended:
+                return EndRecord("media_lost", "no media after a transfer that failed")
             case _:
                 return EndRecord("never_started")

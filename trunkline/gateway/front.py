@@ -5,8 +5,9 @@ uvicorn takes the protocol class of its connections as a parameter (`http=`). Ou
 call, measured); anything else is handed to uvicorn's own HTTP protocol with what was read so far, as if it had been
 there from the first byte. Only the first request counts: a WebSocket client opens a connection of its own.
 
-This leans on: the constructor's keywords (config, server_state, app_state, _loop) and on set_protocol. uvicorn is
-pinned to one minor version and tests/gateway/test_front.py and tests/e2e hold it to that.
+This leans on: the constructor's keywords (config, server_state, app_state, _loop), on server_state.connections, whose
+members have shutdown(), and on set_protocol. uvicorn is pinned to one minor version and tests/gateway/test_front.py
+and tests/e2e hold it to that.
 """
 
 import asyncio
@@ -33,6 +34,7 @@ def front_door(media_leg: Callable[[], asyncio.Protocol]) -> type[asyncio.Protoc
 
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             self._transport = cast(asyncio.Transport, transport)
+            self._uvicorn["server_state"].connections.add(self)
             self._deadline = asyncio.get_running_loop().call_later(FIRST_BYTES_S, self._transport.abort)
 
         def data_received(self, data: bytes) -> None:
@@ -40,7 +42,7 @@ def front_door(media_leg: Callable[[], asyncio.Protocol]) -> type[asyncio.Protoc
             is_media = _is_media(self._start)
             if is_media is None:
                 return
-            self._forget_deadline()
+            self._leave()
             assert self._transport is not None
             protocol = media_leg() if is_media else HttpToolsProtocol(**self._uvicorn)
             self._transport.set_protocol(protocol)
@@ -48,9 +50,15 @@ def front_door(media_leg: Callable[[], asyncio.Protocol]) -> type[asyncio.Protoc
             protocol.data_received(self._start)
 
         def connection_lost(self, error: Exception | None) -> None:
-            self._forget_deadline()
+            self._leave()
 
-        def _forget_deadline(self) -> None:
+        def shutdown(self) -> None:
+            """The server stops, and this peer has asked for nothing yet."""
+            if self._transport is not None:
+                self._transport.close()
+
+        def _leave(self) -> None:
+            self._uvicorn["server_state"].connections.discard(self)
             if self._deadline is not None:
                 self._deadline.cancel()
                 self._deadline = None

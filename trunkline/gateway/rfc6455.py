@@ -15,6 +15,7 @@ PROTOCOL_ERROR, UNSUPPORTED, INVALID_DATA, POLICY, TOO_BIG, INTERNAL = 1002, 100
 NORMAL, GOING_AWAY = 1000, 1001
 
 MAX_MESSAGE_BYTES = 64 * 1024  # a Twilio media message is well under 1 KiB
+MAX_REASON_BYTES = 123
 MAX_FRAGMENTS = 64  # of one message: a peer that sends bytes one by one is not a carrier
 
 
@@ -25,19 +26,36 @@ class Message(NamedTuple):
 
 
 class FrameParser:
-    """Feed bytes, get whole messages. After a PeerError it must not be fed again."""
+    """Feed bytes, get whole messages, however the bytes are cut. A broken frame makes it FAILED: `error` says why, and
+    like after a close frame (5.5.1) nothing more is read."""
 
     def __init__(self, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
+        self.error: PeerError | None = None
         self._max = max_message_bytes
+        self._over = False
         self._buffer = b""
         self._fragments: list[bytes] = []
         self._fragmented = 0  # opcode of the message being assembled, 0 when none is
         self._fragmented_bytes = 0
 
     def feed(self, data: bytes) -> list[Message]:
-        """Raises PeerError; messages completed before the bad frame are lost with the connection."""
-        buffer = self._buffer + data if self._buffer else data
+        """What is whole now, up to a bad frame: look at `error` after handling it."""
         messages: list[Message] = []
+        if not self._over:
+            try:
+                self._buffer = self._parse(self._buffer + data if self._buffer else data, messages)
+            except PeerError as error:
+                self.error = error
+                self._finish()
+        return messages
+
+    def _finish(self) -> None:
+        self._over = True
+        self._buffer = b""
+        self._fragments.clear()
+
+    def _parse(self, buffer: bytes, messages: list[Message]) -> bytes:
+        """Appends to `messages`; the rest that is not a whole frame. Raises PeerError."""
         at, available = 0, len(buffer)
         while available - at >= 2:
             first, second = buffer[at], buffer[at + 1]
@@ -56,23 +74,29 @@ class FrameParser:
                     break
                 (size,) = struct.unpack_from("!Q", buffer, at + 2)
             self._check_head(first, second)
-            if size + self._fragmented_bytes > self._max:
-                raise PeerError(f"message over {self._max} bytes", TOO_BIG)
+            opcode = first & 0x0F
+            if opcode < 8:
+                # Told from the head alone: a peer must not make us wait for what is wrong already.
+                if (opcode == CONTINUATION) != bool(self._fragmented):
+                    raise PeerError("fragments out of order", PROTOCOL_ERROR)
+                if size + self._fragmented_bytes > self._max:
+                    raise PeerError(f"message over {self._max} bytes", TOO_BIG)
             end = body + size
             if available < end:
                 break
             payload = _unmask(buffer[body:end], buffer[body - 4 : body])
             at = end
-            opcode = first & 0x0F
-            whole = opcode >= 8 or (first & 0x80 and opcode and not self._fragmented)
-            if whole:  # nearly always
+            if opcode == CLOSE:
+                messages.append(Message(opcode, payload))
+                self._finish()
+                return b""
+            if opcode >= 8 or (first & 0x80 and opcode):  # nearly always
                 messages.append(Message(opcode, payload))
             else:
                 joined = self._fragment(opcode, bool(first & 0x80), payload)
                 if joined is not None:
                     messages.append(joined)
-        self._buffer = buffer[at:] if at else buffer
-        return messages
+        return buffer[at:] if at else buffer
 
     def _check_head(self, first: int, second: int) -> None:
         """What can be told from two bytes, before waiting for more."""
@@ -89,8 +113,6 @@ class FrameParser:
             raise PeerError("unknown opcode", PROTOCOL_ERROR)
 
     def _fragment(self, opcode: int, final: bool, payload: bytes) -> Message | None:
-        if (opcode == CONTINUATION) != bool(self._fragmented):
-            raise PeerError("fragments out of order", PROTOCOL_ERROR)
         if opcode:
             self._fragmented = opcode
         self._fragments.append(payload)
@@ -124,7 +146,9 @@ def frame(opcode: int, payload: bytes) -> bytes:
 
 
 def close_frame(code: int, reason: str = "") -> bytes:
-    return frame(CLOSE, struct.pack("!H", code) + reason.encode()[:123])
+    """`reason` is cut to what a control frame holds (5.5), at a whole character."""
+    text = reason.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore")
+    return frame(CLOSE, struct.pack("!H", code) + text.encode())
 
 
 def close_code(payload: bytes) -> int:

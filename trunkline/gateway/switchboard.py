@@ -1,8 +1,8 @@
 """The switchboard: every live call of this process, and the only place where a call's parts meet.
 
 A call is admitted by its webhook (`admit`), gets its leg when the media stream shows the token (`attach`), and from
-then on is a bus, an attendant and a state machine whose effects are performed here. What ends, ends once: the bus and the
-attendant are released, the record is closed, and a short memory of the CallSid stays for callbacks that come late.
+then on is a bus, an attendant and a state machine whose effects are performed here. What ends, ends once: the bus and
+the attendant are released, the record is closed, and a short memory of the CallSid stays for late callbacks.
 
 Errors of one call are caught here and end that call (`reason="error"`); no other notices.
 """
@@ -21,7 +21,8 @@ from trunkline.clock import Clock
 from trunkline.errors import PeerError
 from trunkline.gateway import call as c
 from trunkline.gateway.api.calls import LiveCall
-from trunkline.gateway.twilio.leg import LegCall, TwilioLeg
+from trunkline.gateway.rfc6455 import GOING_AWAY
+from trunkline.gateway.twilio.leg import CLOSE_WAIT_S, LegCall, TwilioLeg
 from trunkline.gateway.twilio.tokens import POLICY_VIOLATION, Tokens
 from trunkline.gateway.twilio.webhooks import Arrival, CallStatus, CallView
 from trunkline.gateway.twilio.wire import Started
@@ -55,6 +56,7 @@ from trunkline.types import DEFAULT_TENANT, E164, CallId, CallSid, StreamSid
 log = logging.getLogger(__name__)
 
 CHECK_S = 0.25  # how often deadlines of sockets are looked at
+GOODBYE_S = 8.0  # for the last words to be said
 REMEMBER_ENDED = 4096  # calls whose late callbacks we still recognise
 OVERLOADED_LATE_S = 0.1  # beats this late on average: callers would notice
 TOKEN_PARAMETER = "token"
@@ -85,9 +87,28 @@ class Line:
 @dataclass(frozen=True, slots=True)
 class Limits:
     max_calls: int
+    max_call_s: float
     max_unauthenticated: int
     start_timeout_s: float
     media_timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class FormerCall:
+    """What is remembered of a call that has ended."""
+
+    id: CallId
+    reason: EndReason
+    conversation: tuple[Message, ...] = ()
+    """Of a call that may return."""
+
+    @property
+    def may_return(self) -> bool:
+        """The leg was lost and Twilio asks us again; or no line was free and the caller's carrier tries once more."""
+        return self.reason in ("media_lost", "overloaded")
+
+
+_OVER = Refuse("ended", "this call is over")
 
 
 class Switchboard:
@@ -112,25 +133,29 @@ class Switchboard:
         self._tokens = tokens
         self._calls: dict[CallId, LineCall] = {}
         self._by_sid: dict[CallSid, LineCall] = {}
-        self._ended: OrderedDict[CallSid, LineCall] = OrderedDict()
+        self._ended: OrderedDict[CallSid, FormerCall] = OrderedDict()
         self._legs: set[TwilioLeg] = set()
         self._checking: asyncio.TimerHandle | None = None
-        self._idle = asyncio.Event()
+        self._closed = False
+        self._idle, self._no_legs = asyncio.Event(), asyncio.Event()
         self._idle.set()
+        self._no_legs.set()
 
     # --- webhooks ---
 
     def admit(self, arrival: Arrival) -> CallId | Refuse:
         known = self._by_sid.get(arrival.call_sid)
         if known is not None:
-            return known.id
-        if self.draining:
-            return Refuse("draining", "the gateway is being stopped")
-        if len(self._calls) >= self.limits.max_calls or self.line.heartbeat.late_s > OVERLOADED_LATE_S:
-            return Refuse("overloaded", "no line is free")
-        call = LineCall(self, arrival, before=self._ended.get(arrival.call_sid))
-        decision = call.ask("answer")
+            return known.id if known.machine.state is not c.State.ENDING else _OVER
+        before = self._ended.get(arrival.call_sid)
+        if before is not None and not before.may_return:
+            return _OVER
+        call = LineCall(self, arrival, before)
         call.record_start()
+        if (no_line := self._no_line()) is not None:
+            call.end("overloaded", no_line.code)
+            return no_line
+        decision = call.ask("answer")
         if isinstance(decision, Refuse):
             call.end("refused", decision.code)
             return decision
@@ -140,11 +165,20 @@ class Switchboard:
         call.begin()
         return call.id
 
+    def _no_line(self) -> Refuse | None:
+        if self.draining:
+            return Refuse("draining", "the gateway is being stopped")
+        if len(self._calls) >= self.limits.max_calls or self.line.heartbeat.late_s > OVERLOADED_LATE_S:
+            return Refuse("overloaded", "no line is free")
+        return None
+
     def by_call_sid(self, call_sid: CallSid) -> CallView | None:
-        call = self._by_sid.get(call_sid) or self._ended.get(call_sid)
-        if call is None or call.end_reason == "media_lost":
-            return None  # as good as never seen: it may come back
-        if call.end_reason is not None or call.machine.state is c.State.ENDING:
+        call = self._by_sid.get(call_sid)
+        if call is None:
+            former = self._ended.get(call_sid)
+            # One that may return is as good as never seen.
+            return None if former is None or former.may_return else CallView(former.id, "ended")
+        if call.machine.state is c.State.ENDING:
             return CallView(call.id, "ended")
         if call.machine.state is c.State.TRANSFERRING:
             return CallView(call.id, "transferring", call.transfer_number)
@@ -160,13 +194,14 @@ class Switchboard:
     def stream_event(self, call_sid: CallSid, stream_sid: StreamSid, event: str, error: str) -> None:
         call = self._by_sid.get(call_sid) or self._ended.get(call_sid)
         if call is not None:
-            call.event("stream_status", event=event, error=error)
+            data = {"event": event, "error": error}
+            self.records.append(CallEvent(call.id, self.clock.wall(), "stream_status", data))
 
     def dialled(self, call_sid: CallSid, status: CallStatus, duration_s: int | None) -> None:
         call = self._by_sid.get(call_sid)
         if call is not None:
             call.event("dialled", status=status, duration_s=duration_s)
-            call.happened(c.Dialled(connected=status == "completed"))
+            call.happened(c.Dialled() if status == "completed" else c.DialFailed())
 
     # --- sockets ---
 
@@ -178,13 +213,14 @@ class Switchboard:
             media_timeout_s=self.limits.media_timeout_s,
         )
         self._legs.add(leg)
+        self._no_legs.clear()
         self._check_soon()
         return leg
 
     def welcome(self, leg: TwilioLeg) -> bool:
         strangers = sum(not other.authenticated for other in self._legs)
         self.metrics.sockets(len(self._legs))
-        return strangers <= self.limits.max_unauthenticated
+        return strangers <= self.limits.max_unauthenticated and not self._closed
 
     def attach(self, leg: TwilioLeg, started: Started) -> tuple[LegCall, Bus]:
         call_id = self._tokens.redeem(started.parameters.get(TOKEN_PARAMETER, ""), started.call_sid, self.clock.now())
@@ -195,6 +231,8 @@ class Switchboard:
 
     def gone(self, leg: TwilioLeg, code: int) -> None:
         self._legs.discard(leg)
+        if not self._legs:
+            self._no_legs.set()
         self.metrics.ws_closed(code)
         self.metrics.sockets(len(self._legs))
         stats = leg.stream.stats
@@ -220,7 +258,7 @@ class Switchboard:
                 leg.check(now)
             except Exception:
                 log.exception("a media socket's deadline")
-                self._legs.discard(leg)
+                leg.abort()
         if self._legs:
             self._check_soon()
 
@@ -247,7 +285,7 @@ class Switchboard:
         self._calls.pop(call.id, None)
         if self._by_sid.get(call.arrival.call_sid) is call:
             del self._by_sid[call.arrival.call_sid]
-        self._ended[call.arrival.call_sid] = call
+        self._ended[call.arrival.call_sid] = call.former()
         self._ended.move_to_end(call.arrival.call_sid)
         while len(self._ended) > REMEMBER_ENDED:
             self._ended.popitem(last=False)
@@ -255,7 +293,7 @@ class Switchboard:
         if not self._calls:
             self._idle.set()
 
-    async def drain(self, patience_s: float, goodbye_s: float = 8.0) -> None:
+    async def drain(self, patience_s: float, goodbye_s: float = GOODBYE_S) -> None:
         """New calls go to the fallback; live ones may finish for `patience_s`, then hear goodbye, then end."""
         self.draining = True
         if await self._all_ended(patience_s):
@@ -276,32 +314,44 @@ class Switchboard:
             return False
         return True
 
-    def close(self) -> None:
-        """Cut off what is left. The sockets see 1001."""
+    async def close(self) -> None:
+        """Cut off what is left: no call and no socket is there when this returns, whatever the peers do. The sockets
+        see 1001. Idempotent."""
+        self.draining = self._closed = True
+        for leg in tuple(self._legs):
+            leg.close(GOING_AWAY, "going away")
+        for call in tuple(self._calls.values()):
+            call.hang_up("drained")
+            call.end("drained")
+        try:
+            async with asyncio.timeout(CLOSE_WAIT_S + 2 * CHECK_S):
+                await self._no_legs.wait()
+        except TimeoutError:
+            for leg in tuple(self._legs):
+                leg.abort()
+            self._legs.clear()
         if self._checking is not None:
             self._checking.cancel()
             self._checking = None
-        for leg in tuple(self._legs):
-            leg.close(1001, "going away")
 
 
 class LineCall:
     """One call: the leg's LegCall, the agent's CallControl and Report."""
 
-    def __init__(self, board: Switchboard, arrival: Arrival, before: "LineCall | None") -> None:
+    def __init__(self, board: Switchboard, arrival: Arrival, before: FormerCall | None) -> None:
         self.arrival = arrival
         self.id = CallId("call_" + secrets.token_hex(12))
-        self.machine = c.Call()
+        self.machine = c.Call(board.limits.max_call_s)
         self.end_reason: EndReason | None = None
         self.transfer_number: E164 | None = None
-        lost = before is not None and before.end_reason == "media_lost"
         self._board = board
-        self._greeting: str | None = RESUMED if arrival.why == "leg_lost" else None
-        self.conversation: Sequence[Message] = before.conversation if before is not None and lost else ()
+        self._greeting = {"new": None, "leg_lost": RESUMED, "transfer_failed": TRANSFER_FAILED}[arrival.why]
+        self.conversation: Sequence[Message] = before.conversation if before is not None else ()
         self._leg: TwilioLeg | None = None
         self._bus: Bus | None = None
         self._attendant: Attendant | None = None
         self._deadline: asyncio.TimerHandle | None = None
+        self._limit: asyncio.TimerHandle | None = None
         self._attached_at: float | None = None
         self._ending_as: EndReason | None = None
         # Twilio keeps the CallSid when a call comes back; a record of ours ends once, so each has a name of its own.
@@ -358,32 +408,55 @@ class LineCall:
     # --- the machine ---
 
     def begin(self) -> None:
-        self._perform(self.machine.begin())
+        loop = asyncio.get_running_loop()
+        self._limit = loop.call_later(self._board.limits.max_call_s, self._out_of_time)
+        self._perform_all(self.machine.begin())
 
     def happened(self, event: c.Event) -> None:
+        """Never raises: what fails ends this call."""
         try:
-            self._perform(self.machine.handle(event))
+            effects = self.machine.handle(event)
         except Exception as error:
             self.crashed(error)
+        else:
+            self._perform_all(effects)
 
-    def _perform(self, effects: Sequence[c.Effect]) -> None:
+    def _perform_all(self, effects: Sequence[c.Effect]) -> None:
+        """Each, whatever became of those before: a bus that cannot be released must not keep the record open."""
         for effect in effects:
-            match effect:
-                case c.Attend(resumed):
-                    self._attend(resumed)
-                case c.Release():
-                    self._release()
-                case c.CloseLeg():
-                    if self._leg is not None:
-                        self._leg.close()
-                case c.SetDeadline(after_s):
-                    self._set_deadline(after_s)
-                case c.EndRecord(reason, detail):
-                    self.end(reason, detail)
+            try:
+                self._perform(effect)
+            except Exception as error:
+                self.crashed(error)
+
+    def _perform(self, effect: c.Effect) -> None:
+        match effect:
+            case c.Attend(why):
+                self._attend(why)
+            case c.Release():
+                self._release()
+            case c.CloseLeg():
+                if self._leg is not None:
+                    self._leg.close()
+            case c.SetDeadline(after_s):
+                self._set_deadline(after_s)
+            case c.EndRecord(reason, detail):
+                self.end(reason, detail)
+
+    def _out_of_time(self) -> None:
+        """The agent has limits of its own; this one also holds across lost legs, and when the agent is stuck."""
+        loop = asyncio.get_running_loop()
+        if self.machine.state is c.State.TRANSFERRING:  # there <Dial timeLimit> holds
+            self._limit = loop.call_later(GOODBYE_S, self._out_of_time)
+            return
+        self._limit = loop.call_later(GOODBYE_S, self.hang_up, "max_duration")
+        self.say_goodbye("max_duration")
 
     def _set_deadline(self, after_s: float) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
+        if self.end_reason is not None:
+            return
         self._deadline = asyncio.get_running_loop().call_later(after_s, self.happened, c.DeadlinePassed())
 
     # --- the leg (LegCall) ---
@@ -446,22 +519,18 @@ class LineCall:
 
     def crashed(self, error: BaseException) -> None:
         log.error("call %s: %s", self.id, error, exc_info=error)
-        self.event("crashed", error=type(error).__name__)
-        try:
-            self._perform(self.machine.handle(c.HangUp("error")))
-        except Exception:
-            log.exception("call %s: ending it", self.id)
-            self._release_quietly()
-            self.end("error")
+        if self.end_reason is None:
+            self.event("crashed", error=type(error).__name__)
+            self.happened(c.HangUp("error"))
 
     # --- effects ---
 
-    def _attend(self, resumed: bool) -> None:
+    def _attend(self, why: str) -> None:
         board, leg = self._board, self._leg
         assert leg is not None
         for provider in (board.agent.minds.stt, board.agent.minds.llm, board.agent.minds.tts):
             if provider.third_party and isinstance(self.ask("third_party", provider.name), Refuse):
-                self._perform(self.machine.handle(c.HangUp("refused")))
+                self.happened(c.HangUp("refused"))
                 return
         line = board.line
         self._bus = bus = Bus(leg, line.ears, line.heartbeat, board.clock, line.lead, line.echo())
@@ -481,22 +550,23 @@ class LineCall:
         loop = asyncio.get_running_loop()
         self._attendant = board.agent.attend(facts, bus, self, self, board.clock, loop.call_later)
         self._attached_at = board.clock.now()
-        greeting = self._greeting
-        if resumed:
-            greeting = TRANSFER_FAILED if self.transfer_number is not None else RESUMED
-            self.transfer_number = None
-        self.event("resumed" if resumed else "answered")
+        self.transfer_number = None
+        self.event("answered" if why == "new" else "resumed")
+        greeting = {"new": self._greeting, "replaced": RESUMED, "transfer_failed": TRANSFER_FAILED}[why]
         self._attendant.begin(greeting, self.conversation)
 
     def _release(self) -> None:
         attendant, self._attendant = self._attendant, None
         bus, self._bus = self._bus, None
-        if attendant is not None:
-            attendant.close()
-            self.conversation = tuple(attendant.conversation)
+        try:
+            if attendant is not None:
+                attendant.close()
+                self.conversation = tuple(attendant.conversation)
+        finally:
+            if bus is not None:
+                bus.close()
         if bus is None:
             return
-        bus.close()
         stats, lane = bus.playout.stats, bus.stats
         seconds = self._board.clock.now() - (self._attached_at or self._board.clock.now())
         self.usage(Usage(self.id, "twilio", "leg", "seconds", round(seconds, 3)))
@@ -513,26 +583,25 @@ class LineCall:
             dropped_ms=stats.dropped_ms,
         )
 
-    def _release_quietly(self) -> None:
-        try:
-            self._release()
-        except Exception:
-            log.exception("call %s: releasing it", self.id)
-        if self._leg is not None:
-            self._leg.close()
-
     def end(self, reason: EndReason, detail: str = "") -> None:
         """Close the record, once."""
         if self.end_reason is not None:
             return
         self.end_reason = reason
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        for timer in (self._deadline, self._limit):
+            if timer is not None:
+                timer.cancel()
+        self._deadline = self._limit = self._leg = None
         ended = CallEnded(self.id, self._board.clock.wall(), reason, detail)
-        self._board.records.append(ended)
-        self._board.metrics.call_ended(reason)
-        self._board.telemetry.call_ended(ended)
-        self._board.ended(self)
-        self._leg = None
+        try:
+            self._board.records.append(ended)
+            self._board.metrics.call_ended(reason)
+            self._board.telemetry.call_ended(ended)
+        finally:
+            self._board.ended(self)
         log.info("call %s ended: %s%s", self.id, reason, f" ({detail})" if detail else "")
+
+    def former(self) -> FormerCall:
+        assert self.end_reason is not None
+        former = FormerCall(self.id, self.end_reason)
+        return replace(former, conversation=tuple(self.conversation)) if former.may_return else former

@@ -2,7 +2,7 @@
 
 The handshake is the websockets library's, the frames rfc6455.py's, the messages wire.py's; here they meet a transport.
 A socket is nobody's until its `start` has shown a valid token; then it is a leg of that call (`attach`). What
-middleware would have checked for an HTTP route is checked here: size, deadlines, the token, how many strangers may wait.
+middleware would have checked for an HTTP route is checked here: size, deadlines, token, how many strangers may wait.
 
 A slow reader costs only itself: above HIGH_WATER nothing more is sent (the playout waits), and after STALL_S the leg is
 lost. Nothing here awaits; `check`, called a few times a second, is where all deadlines are kept.
@@ -30,6 +30,7 @@ MAX_HEAD_BYTES = 16 * 1024  # of the opening handshake
 HIGH_WATER_BYTES = 64 * 1024  # 5 s of audio: the peer has stopped reading
 STALL_S = 5.0
 CLOSE_WAIT_S = 2.0  # for the peer's half of the closing handshake
+BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class LegCall(Protocol):
@@ -43,6 +44,10 @@ class LegCall(Protocol):
 
     def lost(self, leg: "TwilioLeg", why: str) -> None:
         """The socket or its media went away without a stop. Also follows a close of ours. Once."""
+        ...
+
+    def crashed(self, error: BaseException) -> None:
+        """Our own bug while a message of this call was handled: it ends, no other does."""
         ...
 
 
@@ -102,6 +107,8 @@ class TwilioLeg(asyncio.Protocol):
             self._door.misbehaved(error.reason)
             log.debug("media socket: %s", error.reason)
             self._give_up(error.close_code, error.reason)
+        except Exception as error:
+            self._crash(error)
 
     def eof_received(self) -> bool:
         return False  # closes the transport
@@ -129,20 +136,23 @@ class TwilioLeg(asyncio.Protocol):
         end = self._head.find(b"\r\n\r\n")
         if end < 0:
             if len(self._head) > MAX_HEAD_BYTES:
-                self._abort()
+                self.abort()
             return
         head, rest = self._head[: end + 4], self._head[end + 4 :]
         self._head = b""
         server = ServerProtocol()
         server.receive_data(head)
         request = next((e for e in server.events_received() if isinstance(e, Request)), None)
+        answer = b"".join(server.data_to_send())  # the library has answered some bad heads itself
         if request is not None:
             welcome = self._door.welcome(self)
             response = server.accept(request) if welcome else server.reject(503, "too many media sockets\n")
             self._open = response.status_code == 101
             server.send_response(response)
-        self._write(b"".join(server.data_to_send()))
+            answer += b"".join(server.data_to_send())
+        self._write(answer or BAD_REQUEST)
         if not self._open:
+            self._door.misbehaved("bad handshake")
             self._close_transport()
         elif rest:
             self._read(rest)
@@ -151,22 +161,26 @@ class TwilioLeg(asyncio.Protocol):
 
     def _read(self, data: bytes) -> None:
         for opcode, payload in self._frames.feed(data):
-            if opcode == rfc6455.TEXT:
-                if self._closing_at is None:
-                    self._message(payload)
-            elif opcode == rfc6455.PING:
-                self._write(rfc6455.frame(rfc6455.PONG, payload))
-            elif opcode == rfc6455.CLOSE:
+            if opcode == rfc6455.CLOSE:
                 self._peer_closes(payload)
-                return
+            elif self._closing_at is not None:
+                pass  # we have said goodbye: only its answer matters
+            elif opcode == rfc6455.TEXT:
+                self._message(payload)
+            elif opcode == rfc6455.PING:
+                if self.writable:  # else pings of a peer that does not read would fill our memory
+                    self._write(rfc6455.frame(rfc6455.PONG, payload))
             elif opcode == rfc6455.BINARY:
                 raise PeerError("binary message", rfc6455.UNSUPPORTED)
+        if self._frames.error is not None and self._closing_at is None:
+            raise self._frames.error
 
     def _peer_closes(self, payload: bytes) -> None:
-        rfc6455.close_code(payload)
         if self._closing_at is None:
+            code = rfc6455.close_code(payload)
             self._code = rfc6455.NORMAL
             self._write(rfc6455.frame(rfc6455.CLOSE, payload[:2]))
+            self._lose(f"the carrier closed the socket ({code})")
         self._close_transport()
 
     def _message(self, text: bytes) -> None:
@@ -194,6 +208,8 @@ class TwilioLeg(asyncio.Protocol):
     # --- the call's LegOut ---
 
     def send(self, messages: Sequence[Message]) -> None:
+        if self._closing_at is not None:
+            return  # RFC 6455 5.5.1: no data frame after a close frame
         stream, frame, text = self.stream, rfc6455.frame, rfc6455.TEXT
         out: list[bytes] = []
         for audio, mark, _ in messages:
@@ -202,7 +218,8 @@ class TwilioLeg(asyncio.Protocol):
         self._write(b"".join(out))
 
     def clear(self) -> None:
-        self._write(rfc6455.frame(rfc6455.TEXT, self.stream.clear()))
+        if self._closing_at is None:
+            self._write(rfc6455.frame(rfc6455.TEXT, self.stream.clear()))
 
     # --- the end ---
 
@@ -210,7 +227,7 @@ class TwilioLeg(asyncio.Protocol):
         """The deadlines. Called a few times a second."""
         if self._closing_at is not None:
             if now - self._closing_at > CLOSE_WAIT_S:
-                self._abort()
+                self.abort()
         elif not self.authenticated:
             if now - self._opened_at > self._start_timeout_s:
                 self._door.misbehaved("no start in time")
@@ -218,7 +235,7 @@ class TwilioLeg(asyncio.Protocol):
         elif self._stalled_at is not None and now - self._stalled_at > STALL_S:
             self._door.misbehaved("slow reader")
             self._lose("peer does not read")
-            self._abort()
+            self.abort()
         elif self.stream.phase is Phase.STREAMING and now - self._media_at > self._media_timeout_s:
             self._lose("no media")
             self._give_up(rfc6455.GOING_AWAY, "no media")
@@ -242,6 +259,13 @@ class TwilioLeg(asyncio.Protocol):
         self._lose(reason)
         self.close(code, reason)
 
+    def _crash(self, error: Exception) -> None:
+        self.close(rfc6455.INTERNAL)
+        if self._call is not None:
+            self._call.crashed(error)
+        else:
+            log.error("media socket: %s", error, exc_info=error)
+
     def _lose(self, why: str) -> None:
         call, self._call, self._bus = self._call, None, None
         if call is not None:
@@ -257,7 +281,8 @@ class TwilioLeg(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    def _abort(self) -> None:
+    def abort(self) -> None:
+        """Without a goodbye. `gone` follows."""
         self._open = False
         if self._closing_at is None:
             self._closing_at = self._clock.now()

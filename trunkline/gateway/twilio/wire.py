@@ -25,6 +25,8 @@ from trunkline.types import CallSid, StreamSid
 
 KEYS = frozenset("0123456789*#ABCD")
 MAX_MARK_CHARS = 100
+MAX_CLOCK_MS = 7 * 24 * 3600 * 1000  # a call lasts a day at most: a later timestamp would only make others fill a gap
+MAX_REASON_CHARS = 100  # may quote the peer
 MAX_AUDIO_BYTES = 8000  # a second; Twilio sends 20 ms
 
 
@@ -89,6 +91,8 @@ class _Stop(_Event, tag="stop"):
     sequenceNumber: str = ""
 
 
+# msgspec says DecodeError for what is no JSON, and leaves bad UTF-8 and deep nesting to Python's own errors.
+_NOT_OURS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _decoder = msgspec.json.Decoder(_Connected | _Start | _Media | _Dtmf | _Mark | _Stop)
 
 
@@ -163,7 +167,7 @@ class MediaStream:
         self.stats.messages += 1
         try:
             event = _decoder.decode(text)
-        except (msgspec.ValidationError, msgspec.DecodeError, RecursionError) as error:
+        except _NOT_OURS as error:
             self._unknown(text, error)
             return None
         if isinstance(event, _Media):
@@ -215,7 +219,10 @@ class MediaStream:
             raise PeerError("media: bad base64", INVALID_DATA) from None
         if len(data) > MAX_AUDIO_BYTES:
             raise PeerError("media: over a second of audio", INVALID_DATA)
-        return Audio(data, _number(media.timestamp))
+        timestamp_ms = _number(media.timestamp)
+        if timestamp_ms > MAX_CLOCK_MS:
+            raise PeerError("media: timestamp of another week", INVALID_DATA)
+        return Audio(data, timestamp_ms)
 
     def _in_order(self, sequence: str, event: str) -> None:
         if self.phase is not Phase.STREAMING:
@@ -230,10 +237,10 @@ class MediaStream:
         """Not one of our structs: another event (ignored), or a broken one of ours (an error)."""
         try:
             event = _any_decoder.decode(text).event
-        except (msgspec.ValidationError, msgspec.DecodeError, RecursionError):
+        except _NOT_OURS:
             raise PeerError("not a JSON event", INVALID_DATA) from None
         if event in ("connected", "start", "media", "dtmf", "mark", "stop"):
-            raise PeerError(f"{event}: {error}", INVALID_DATA)
+            raise PeerError(f"{event}: {error}"[:MAX_REASON_CHARS], INVALID_DATA)
         self.stats.ignored += 1
 
     # --- outbound ---
