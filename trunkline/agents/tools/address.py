@@ -4,6 +4,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
 _NAT64_LOCAL = IPv6Network("64:ff9b:1::/48")  # RFC 8215
+_SITE_LOCAL = IPv6Network("fec0::/10")  # RFC 3879: deprecated, which makes it no more public
 _IPV4_COMPATIBLE = IPv6Network("::/96")  # RFC 4291 2.5.5.1, deprecated, still routed by some stacks
 
 
@@ -25,7 +26,7 @@ def forbidden(address: str, *, allow_private: bool = False) -> str | None:
         return "a link-local address"
     if found.is_loopback:
         return None if allow_private else "a loopback address"
-    if found in _NAT64_LOCAL:
+    if found in _NAT64_LOCAL or found in _SITE_LOCAL:
         return None if allow_private else "a private address"
     if found.is_reserved or found == IPv4Address("255.255.255.255"):
         return "a reserved address"
