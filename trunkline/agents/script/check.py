@@ -147,6 +147,7 @@ def _definition(raw: Mapping[str, Any], problems: Problems) -> AgentDefinition |
         greeting=top["greeting"] or "",
         goodbye=top["goodbye"],
         no_input=top["no_input"],
+        filler=top["filler"],
         apology=top["apology"],
         failure=top["failure"],
         language=top["language"],

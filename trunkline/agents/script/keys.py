@@ -49,6 +49,7 @@ FILE: Keys = {
     "greeting_interruptible": Key("flag", "Whether the caller may talk over the greeting.", True),
     "goodbye": Key("text", "Spoken before the agent hangs up.", _DEFAULTS["goodbye"]),
     "no_input": Key("list", "Spoken when the caller stays silent: first, second; then goodbye.", _DEFAULTS["no_input"]),
+    "filler": Key("list", "Spoken while an answer takes long: first, second, ...", _DEFAULTS["filler"]),
     "apology": Key("text", "Spoken when something broke and the caller may try again.", _DEFAULTS["apology"]),
     "failure": Key("text", "Spoken when nothing works any more; then the call ends.", _DEFAULTS["failure"]),
     "stt": Key("table", "Who hears: `provider`, and its own options."),
@@ -76,6 +77,9 @@ TURNS: Keys = {
     "digit_gap_ms": _turn("digit_gap_ms", 500, 20000, "This long after the last key, the number is complete."),
     "max_duration_s": _turn("max_duration_s", 10, 14400, "The longest call."),
     "reply_deadline_ms": _turn("reply_deadline_ms", 1000, 60000, "The longest wait for an answer before `apology`."),
+    "filler_after_ms": _turn(
+        "filler_after_ms", 500, 10000, "Silence after the caller's turn until `filler` is spoken."
+    ),
 }
 
 HOURS: Keys = {

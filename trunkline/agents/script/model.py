@@ -219,14 +219,15 @@ def _phrases(texts: tuple[str, ...], path: Path, report: Report) -> tuple[Phrase
 def _slot(name: str, table: Mapping[str, Any], path: Path, report: Report) -> SlotList | None:
     held = keys.read(table, keys.SLOT, path, report)
     values = held["values"]
-    if isinstance(values, list | tuple):
+    listed = isinstance(values, list | tuple)
+    if listed:
         values = {value: [] for value in values} if all(isinstance(value, str) for value in values) else None
     if not isinstance(values, Mapping) or not values or len(values) > keys.MAX_ENTRIES:
         report((*path, "values"), f"must list 1 to {keys.MAX_ENTRIES} values, or be a table of them", "error")
         return None
     ways: dict[str, tuple[Node, ...]] = {}
-    for value, others in values.items():
-        where = (*path, "values", value)
+    for at, (value, others) in enumerate(values.items()):
+        where = (*path, "values", at if listed else value)
         others = [others] if isinstance(others, str) else others
         if not isinstance(others, list | tuple) or not all(isinstance(other, str) for other in others):
             report(where, "must be a list of other words for it", "error")

@@ -36,7 +36,9 @@ DIGIT_FILLERS = frozenset("it's its it is the my number ok okay um uh and yes ye
 """Words around a spoken number that are not part of it."""
 
 _MERIDIEM = re.compile(r"(?<=\d)\s*([ap])\.?\s?m\b\.?|\b([ap])\.\s?m\b\.?")
-_TOKEN = re.compile(r"\d+(?::\d\d)?(?:st|nd|rd|th)?\b|\d+|[ap]\.m\.|[^\W\d_]+(?:'[^\W\d_]+)*'?|'[^\W\d_]+|[&%+]")
+_TOKEN = re.compile(
+    r"'(?:til|em|cause|bout|round)\b|\d+(?::\d\d)?(?:st|nd|rd|th)?\b|\d+|[ap]\.m\.|[^\W\d_]+(?:'[^\W\d_]+)*'?|[&%+]"
+)
 
 
 def words(text: str) -> tuple[str, ...]:
