@@ -1,0 +1,63 @@
+"""The tables of docs/agent-script.md, out of the keys themselves: `python -m trunkline.agents.script.reference FILE`."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from trunkline.agents.llm import openai
+from trunkline.agents.script import keys
+from trunkline.agents.script.keys import Key, Keys
+
+TABLES: dict[str, Keys] = {
+    "file": keys.FILE,
+    "turns": keys.TURNS,
+    "hours": keys.HOURS,
+    "intents": keys.INTENT,
+    "slots": keys.SLOT,
+    "digits": keys.DIGITS,
+    "tools": keys.TOOL,
+    "fallback": keys.FALLBACK,
+    "words": keys.WORDS,
+    "openai": openai.OPTIONS,
+}
+
+_PLACE = re.compile(r"(<!-- keys: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_SHOWN_CHARACTERS = 70
+
+
+def table(keys: Keys) -> str:
+    rows = ["| key | value | without it |", "|---|---|---|"]
+    rows += [f"| `{name}` | {_meaning(key)} | {_default(key)} |" for name, key in keys.items()]
+    return "\n".join(rows) + "\n"
+
+
+def with_tables(text: str) -> str:
+    """`text` with every table between `<!-- keys: NAME -->` and `<!-- end -->` written anew."""
+    return _PLACE.sub(lambda match: match[1] + table(TABLES[match[2]]) + match[3], text)
+
+
+def _meaning(key: Key) -> str:
+    limits = f" {key.low} to {key.high}." if key.kind == "whole" else ""
+    choices = f" One of {', '.join(f'`{choice}`' for choice in key.choices)}." if key.choices else ""
+    return (key.meaning + limits + choices).replace("|", "\\|")
+
+
+def _default(key: Key) -> str:
+    if key.required:
+        return "**must be given**"
+    value: Any = key.default
+    if isinstance(value, tuple):
+        shown = " / ".join(str(each) for each in value)
+    elif isinstance(value, bool):
+        shown = str(value).lower()
+    else:
+        shown = "" if value is None or value == {} else str(value)
+    if len(shown) > _SHOWN_CHARACTERS:
+        shown = shown[:_SHOWN_CHARACTERS].rsplit(" ", 1)[0] + " ..."
+    return shown.replace("|", "\\|") or "-"
+
+
+if __name__ == "__main__":
+    file = Path(sys.argv[1])
+    file.write_text(with_tables(file.read_text(encoding="utf-8")), encoding="utf-8")
