@@ -55,6 +55,7 @@ PHRASES = (
 RIG_LATE_P99_MS = 10.0  # above this, or RIG_CPU_PERCENT, figures say more of the rig than of the gateway
 RIG_CPU_PERCENT = 85.0
 FINISH_S = 15.0
+SETTLE_S = 1.0  # the last records are written shortly after their calls
 WORD_MS = 200  # the stand-in voice's "word0 word1 ..."
 
 
@@ -342,10 +343,9 @@ class Bench:
     async def _compare(self, http: httpx.AsyncClient, report: BenchReport) -> None:
         api = self._options.api_url or self._origin
         said = {str(line.carrier.ids.call_sid): len(line.turns.all) for line in self._lines}
-        found: dict[str, Mapping[str, Any]] = {}
-        for sid in dict.fromkeys(cut.call_sid for cut in report.cuts):
-            found[sid] = await records.fetch(http, api, self._options.api_key, sid) or {}
-        report.cuts = [judge(cut, found[cut.call_sid], said[cut.call_sid]) for cut in report.cuts]
+        await asyncio.sleep(SETTLE_S)
+        found = await records.fetch_all(http, api, self._options.api_key, {cut.call_sid for cut in report.cuts})
+        report.cuts = [judge(cut, found.get(cut.call_sid, {}), said[cut.call_sid]) for cut in report.cuts]
         differences = Counter(str(c.words_more) for c in report.cuts)
         judged = [c.words_more for c in report.cuts if c.words_more is not None]
         report.heard = {

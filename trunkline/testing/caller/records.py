@@ -1,7 +1,7 @@
 """What the gateway's own record says of a call: GET /v1/calls, read leniently."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import httpx
 from trunkline.testing.caller.report import CallReport
 
 TRIES, WAIT_S, TIMEOUT_S = 10, 0.2, 5.0  # the record closes shortly after the stream
+PAGE, MORE_PAGES = 50, 20  # other calls may lie between ours
 
 
 async def fetch(http: httpx.AsyncClient, api: str, key: str, call_sid: str) -> Mapping[str, Any] | None:
@@ -32,6 +33,27 @@ async def _once(http: httpx.AsyncClient, api: str, key: str, call_sid: str) -> M
         if isinstance(call, dict) and call.get("provider_call_id") == call_sid:
             return await _get(http, f"{base}/{call.get('id')}", headers)
     return None
+
+
+async def fetch_all(
+    http: httpx.AsyncClient, api: str, key: str, call_sids: Collection[str]
+) -> dict[str, Mapping[str, Any]]:
+    """The records of many ended calls, by call sid; those that cannot be had are absent."""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    base = api.rstrip("/") + "/v1/calls"
+    ids: dict[str, str] = {}
+    cursor = ""
+    for _ in range(len(call_sids) // PAGE + MORE_PAGES):
+        query = httpx.QueryParams({"limit": str(PAGE)} | ({"cursor": cursor} if cursor else {}))
+        page = await _get(http, f"{base}?{query}", headers) or {}
+        for call in page.get("calls") or []:
+            if call.get("provider_call_id") in call_sids:
+                ids[str(call["provider_call_id"])] = str(call.get("id"))
+        cursor = page.get("next_cursor") or ""
+        if not cursor or len(ids) == len(call_sids):
+            break
+    found = {sid: await _get(http, f"{base}/{call_id}", headers) for sid, call_id in ids.items()}
+    return {sid: record for sid, record in found.items() if record is not None}
 
 
 async def _get(http: httpx.AsyncClient, url: str, headers: Mapping[str, str]) -> Mapping[str, Any] | None:

@@ -1,0 +1,35 @@
+import asyncio
+
+import httpx
+
+from trunkline.testing.caller import records
+
+
+def pages(request: httpx.Request) -> httpx.Response:
+    if request.url.path == "/v1/calls":
+        if request.url.params.get("cursor") == "2":
+            return httpx.Response(200, json={"calls": [{"id": "b", "provider_call_id": "CA2"}], "next_cursor": None})
+        first = [{"id": "x", "provider_call_id": "other"}, {"id": "a", "provider_call_id": "CA1"}]
+        return httpx.Response(200, json={"calls": first, "next_cursor": "2"})
+    assert request.headers["Authorization"] == "Bearer k"
+    return httpx.Response(200, json={"id": request.url.path[-1], "live": False, "turns": [{"agent_text": "hi"}]})
+
+
+def test_many_records_are_found_over_several_pages() -> None:
+    async def run() -> dict[str, object]:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(pages)) as http:
+            return dict(await records.fetch_all(http, "http://h", "k", {"CA1", "CA2", "CA3"}))
+
+    found = asyncio.run(run())
+    assert set(found) == {"CA1", "CA2"}
+    assert records.turns_of(found["CA1"]) == [{"agent_text": "hi"}]  # type: ignore[arg-type]
+
+
+def test_one_record_is_found_by_its_call_sid() -> None:
+    async def run() -> object:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(pages)) as http:
+            return await records.fetch(http, "http://h/", "k", "CA1")
+
+    record = asyncio.run(run())
+    assert isinstance(record, dict)
+    assert record["id"] == "a"
