@@ -29,6 +29,8 @@ class TurnTaking:
     max_duration_s: int = 1800
     reply_deadline_ms: int = 10000
     """Without a first audio by then the agent apologises and asks again."""
+    filler_after_ms: int = 1500
+    """Silence after the caller's turn until a `filler` is spoken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class AgentDefinition:
     greeting: str
     goodbye: str = "Thank you for calling. Goodbye."
     no_input: tuple[str, ...] = ("Are you still there?", "I can't hear you.")
+    filler: tuple[str, ...] = ("One moment.", "Just a moment longer, please.")
+    """Spoken while an answer takes long: the first, then the others; the last again and again. None: silence."""
     apology: str = "I'm sorry, something went wrong. Please say that again."
     failure: str = "I'm sorry, I can't help you right now. Please call again later. Goodbye."
     """Spoken when every way out is closed; then the call ends."""

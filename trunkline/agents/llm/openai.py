@@ -99,7 +99,7 @@ class OpenAiLlm:
         self.third_party = not _on_this_machine(self.options.base_url)
         self._key = services.keys.get("openai")
         if self._key is None and self.options.base_url == OPENAI_URL:
-            raise ConfigError("keys.openai", None, "an API key is needed for OpenAI's own server")
+            raise ConfigError("openai.api_key", None, "an API key is needed for OpenAI's own server")
         self._sdk = _sdk()
         self.sdk_error: type[Exception] = self._sdk.OpenAIError
         self._script = Script.of(definition)

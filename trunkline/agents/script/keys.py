@@ -77,9 +77,7 @@ TURNS: Keys = {
     "digit_gap_ms": _turn("digit_gap_ms", 500, 20000, "This long after the last key, the number is complete."),
     "max_duration_s": _turn("max_duration_s", 10, 14400, "The longest call."),
     "reply_deadline_ms": _turn("reply_deadline_ms", 1000, 60000, "The longest wait for an answer before `apology`."),
-    "filler_after_ms": _turn(
-        "filler_after_ms", 500, 10000, "Silence after the caller's turn until `filler` is spoken."
-    ),
+    "filler_after_ms": _turn("filler_after_ms", 500, 10000, "Silence after the caller's turn before `filler`."),
 }
 
 HOURS: Keys = {

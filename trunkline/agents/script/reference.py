@@ -1,4 +1,4 @@
-"""The tables of docs/agent-script.md, out of the keys themselves: `python -m trunkline.agents.script.reference FILE`."""
+"""The tables of docs/agent-script.md: `python -m trunkline.agents.script.reference FILE` writes them from the keys."""
 
 import re
 import sys
