@@ -204,27 +204,30 @@ def test_media_that_never_came_is_counted_by_the_carriers_clock(call: Call) -> N
 
 class Tap:
     def __init__(self) -> None:
-        self.lanes: list[str] = []
+        self.notes: list[tuple[str, str, int]] = []
 
-    def caller(self, audio: bytes, carrier_ms: int) -> None:
-        self.lanes.append("caller")
+    def write(self, channel: str, position: int, data: bytes) -> None:
+        self.notes.append(("write", channel, position // 8))
 
-    def agent(self, audio: bytes, carrier_ms: int) -> None:
-        self.lanes.append("agent")
+    def cut(self, channel: str, position: int) -> None:
+        self.notes.append(("cut", channel, position // 8))
 
-    def cleared(self, carrier_ms: int) -> None:
-        self.lanes.append("cleared")
+    def close(self) -> None:
+        self.notes.append(("close", "", 0))
 
 
-def test_a_tap_hears_both_lanes_and_the_clears(call: Call) -> None:
+def test_a_tap_hears_both_lanes_on_the_carriers_clock(call: Call) -> None:
     tap = Tap()
     call.bus.taps.append(tap)
-    call.beats(1)
+    call.beats(2)
     call.answer(400)
+    call.beats(5)
     call.bus.cut()
-    assert tap.lanes[0] == "caller"
-    assert tap.lanes[1] == "agent"
-    assert tap.lanes[-1] == "cleared"
+    call.bus.close()
+    assert tap.notes[:2] == [("write", "caller", 20), ("write", "caller", 40)]
+    agent = [at for note, channel, at in tap.notes if (note, channel) == ("write", "agent")]
+    assert agent == [40, 80, 180, 280, 380]
+    assert tap.notes[-2:] == [("cut", "agent", 140), ("close", "", 0)]
 
 
 def test_a_closed_bus_takes_and_sends_nothing_and_gives_its_slot_back(call: Call) -> None:

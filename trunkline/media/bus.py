@@ -9,7 +9,7 @@ text come from the playout ledger.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from trunkline.clock import Clock
 from trunkline.media.ears import Ears
@@ -40,13 +40,17 @@ class LegOut(Protocol):
 
 
 class Tap(Protocol):
-    """Hears both lanes: a recorder, a supervisor. Called at arrival and at sending; must only take note."""
+    """Hears both lanes: a recorder, a supervisor. Must only take note. Positions are samples of the carrier's clock."""
 
-    def caller(self, audio: bytes, carrier_ms: int) -> None: ...
+    def write(self, channel: Literal["caller", "agent"], position: int, data: bytes) -> None: ...
 
-    def agent(self, audio: bytes, carrier_ms: int) -> None: ...
+    def cut(self, channel: Literal["caller", "agent"], position: int) -> None:
+        """What was to be heard from here on is not."""
+        ...
 
-    def cleared(self, carrier_ms: int) -> None: ...
+    def close(self) -> None:
+        """The call is over."""
+        ...
 
 
 class Echo(Protocol):
@@ -117,6 +121,8 @@ class Bus:
         self._feed: Callable[[bytes], None] | None = None
         self._first_pending = self._end_pending = False
         self._guarded = False
+        self._per_ms = ears.format.rate_hz // 1000
+        self._received_at = clock.now()
         self._opened_at = clock.now() - 1.0
         self._silent_at = 0.0  # when our voice cannot come back any more
         slot = ears.open(self)
@@ -136,11 +142,12 @@ class Bus:
             stats.lost_ms += carrier_ms - self.carrier_ms - FRAME_MS
         if carrier_ms > self.carrier_ms:
             self.carrier_ms = carrier_ms
-        self._ears.write(self._slot, audio, self._clock.now())
+        self._received_at = now = self._clock.now()
+        self._ears.write(self._slot, audio, now)
         if self._feed is not None:
             self._feed(audio)
         for tap in self.taps:
-            tap.caller(audio, carrier_ms)
+            tap.write("caller", carrier_ms * self._per_ms, audio)
 
     def mark_returned(self, name: str) -> None:
         if self.closed:
@@ -235,6 +242,8 @@ class Bus:
             self._heartbeat.forget(self)
             self._ears.close(self._slot)
             self.listener = _NOBODY
+            for tap in self.taps:
+                tap.close()
 
     # --- from the heartbeat ---
 
@@ -250,7 +259,7 @@ class Bus:
             self.leg.send(messages)
             for tap in self.taps:
                 for message in messages:
-                    tap.agent(message.audio, self.carrier_ms)
+                    tap.write("agent", self._carrier_position(message.play_at), message.audio)
             if self._echo is not None:
                 self._guard(self._echo, messages)
             if self._first_pending:
@@ -270,7 +279,11 @@ class Bus:
             self._ears.guard(self._slot, True)
 
     def _sample_at(self, at: float) -> int:
-        return int((at - self._opened_at) * self.playout.format.rate_hz)
+        return int((at - self._opened_at) * 1000 * self._per_ms)
+
+    def _carrier_position(self, at: float) -> int:
+        """Where on the carrier's media clock a moment lies, by its latest frame."""
+        return round((self.carrier_ms + (at - self._received_at) * 1000) * self._per_ms)
 
     def _check_heard(self) -> None:
         if self._end_pending and not self._first_pending and self.playout.all_heard:
@@ -287,7 +300,7 @@ class Bus:
             self._silent_at = min(self._silent_at, now + ECHO_TAIL_S)
             self._echo.cut(self._sample_at(now))
         for tap in self.taps:
-            tap.cleared(self.carrier_ms)
+            tap.cut("agent", self._carrier_position(self._clock.now()))
 
     # --- from the ears ---
 
