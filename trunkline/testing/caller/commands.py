@@ -92,6 +92,7 @@ class CallOptions:
     """The agent's own audio comes back at this level; None: no echo."""
     stalls: Sequence[Stall] = ()
     misbehave: Misbehave | None = None
+    """On the first stream only."""
     max_duration_s: float = 600.0
     out: Path | None = None
     """Stereo WAV: left the caller as sent, right what was heard."""
@@ -149,7 +150,7 @@ async def place_call(
             webhook,
             fields,
             make_line,
-            lambda url, line: run_line(url, line, clock, options.misbehave),
+            lambda url, line: run_line(url, line, clock, options.misbehave if len(line_started) == 1 else None),
             clock,
             voice_url=target,
             status_url=origin + "/twilio/status" if options.status_url is None else options.status_url,

@@ -142,6 +142,7 @@ class Phone:
             return await self._after_stream(verb, hung_up=False)
         self._stream_event(verb, ids, "stream-stopped")
         self.report.add_line(line)
+        self.report.close_codes.append(end.close_code)
         self.report.close_code, self.report.close_reason = end.close_code, end.close_reason
         self.report.rig_late_max_ms = end.late_max_ms
         self.report.end = line.ended or ""

@@ -66,6 +66,9 @@ class CallReport:
     answers: list[AnswerReport] = field(default_factory=list)
     counts: dict[str, Any] = field(default_factory=dict)
     close_code: int | None = None
+    """Of the last stream."""
+    close_codes: list[int | None] = field(default_factory=list)
+    """Of every stream: a call that was resumed has more than one."""
     close_reason: str = ""
     rig_late_max_ms: float = 0.0
     verbs: list[str] = field(default_factory=list)
