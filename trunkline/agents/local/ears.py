@@ -7,10 +7,10 @@ What makes the wheel's wideband model hear the telephone:
    4 kHz is what the model's upper bands get to see; a clean resampler leaves them empty, and rejection suffers.
 2. The cepstral mean is carried from utterance to utterance of a call (`Line`). For the first one it is guessed, and
    once some speech is there estimated anew, and the speech decoded again from its beginning.
-3. With `compallsen` a frame's score is relative to the best of *all* the model's sounds, so a path's score says how much
-   worse than anything at all the grammar explains the speech. An utterance is understood if the path reaches a final
-   state and its worst word, its mean, and what loud audio the words leave unclaimed are together good enough (`Heard`).
-   A decoded phone loop as the background added nothing to that.
+3. With `compallsen` a frame's score is relative to the best of *all* the model's sounds, so a path's score says how
+   much worse than anything at all the grammar explains the speech. An utterance is understood if the path reaches a
+   final state and its mean, its worst word, and what loud audio the words leave unclaimed are together good enough
+   for this caller (`Heard.score`, `Line.usual`). A decoded phone loop as the background added nothing to that.
 
 The dictionary is cut to the words of the grammars: 6 MB and 10 ms a decoder instead of 27 MB and half a second.
 """
@@ -19,8 +19,7 @@ import math
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,9 +44,13 @@ MEAN_FRAMES = 30  # what that guess is worth
 MAX_MEAN_FRAMES = 500  # older speech than 5 s fades
 FIRST_LOOK_MS = 1000  # of audio, with its pre-roll, before the guess is corrected
 
-ACCEPT = -14.0
-"""`Heard.score` from which an utterance is understood. bench/recognition.py measures it."""
-ACCEPT_PARTIAL = -15.0
+USUAL = -11.8
+"""`Heard.score` of a caller's own phrases, until this one's are known; bench/recognition.py measures all of these."""
+USUAL_LIMITS = (-13.3, -10.5)
+USUAL_PACE = 0.3
+TOLERANCE = 4.5
+"""An utterance this much below the usual is not understood."""
+PARTIAL_TOLERANCE = 5.5
 MIN_WORD_FRAMES = 15  # words so far shorter than this are no sign of an interruption
 
 _CMN_WINDOW = 500.0  # frames that PocketSphinx takes a mean to be worth that was set (CMN_WIN of cmn.h)
@@ -120,20 +123,22 @@ class Heard:
 
     @property
     def score(self) -> float:
-        return self.mean + self.worst - 5.0 * self.unclaimed
+        return self.mean + self.worst - 10.0 * self.unclaimed
 
-    @property
-    def understood(self) -> bool:
-        return self.final and bool(self.text) and self.score >= ACCEPT
+    def understood(self, usual: float = USUAL) -> bool:
+        return self.final and self.score >= usual - TOLERANCE
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What a call has taught of its caller's voice and line: the cepstral mean, and how many frames it is worth."""
+    """What a call has taught of its caller's voice and line: how it sounds, and how well it matches the model."""
 
     mean: tuple[float, ...] = MEAN
+    """Cepstral."""
     frames: float = 0.0
-    """0: guessed."""
+    """That the mean is worth; 0: guessed."""
+    usual: float = USUAL
+    """Score of what was understood."""
 
 
 WORST_WORD_PULL_FRAMES = 15
@@ -270,7 +275,8 @@ class Utterance:
         self._looked_bytes = len(self._pcm)
         return self._partial()
 
-    def finish(self) -> tuple[Heard, Line]:
+    def finish(self) -> tuple[Heard, bool, Line]:
+        """What was heard, whether it is understood, and the line as it is known now."""
         if self._guessing:
             self._look_at_line()
         decoder = self._decoder
@@ -281,8 +287,12 @@ class Utterance:
         heard = weigh(decoder.segments(), loud, final=bool(text) and not self.overlong)
         # A voice is learnt from whatever it said; next to nothing teaches nothing.
         line = self._learnt(decoder.mean(), decoder.frames) if loud.sum() >= MIN_WORD_FRAMES else self._line
+        understood = heard.understood(line.usual)
+        if understood:
+            usual = line.usual + USUAL_PACE * (heard.score - line.usual)
+            line = replace(line, usual=min(max(usual, USUAL_LIMITS[0]), USUAL_LIMITS[1]))
         self._release()
-        return heard, line
+        return heard, understood, line
 
     def cancel(self) -> None:
         """Idempotent; also after finish."""
@@ -316,12 +326,12 @@ class Utterance:
         known = self._line.frames or MEAN_FRAMES
         total = known + frames
         mean = tuple((k * known + o * frames) / total for k, o in zip(self._line.mean, own, strict=True))
-        return Line(mean, min(total, MAX_MEAN_FRAMES))
+        return replace(self._line, mean=mean, frames=min(total, MAX_MEAN_FRAMES))
 
     def _partial(self) -> Partial | None:
         loud = np.zeros(self._decoder.frames + 1, dtype=bool)
         heard = weigh(self._decoder.segments(), loud, final=False)
-        likely = heard.frames >= MIN_WORD_FRAMES and heard.score >= ACCEPT_PARTIAL
+        likely = heard.frames >= MIN_WORD_FRAMES and heard.score >= self._line.usual - PARTIAL_TOLERANCE
         text = heard.text if likely else ""
         said = Partial(text, stable=text == self._said.text)
         if said == self._said:
@@ -347,8 +357,8 @@ class Ears:
     """All grammars and decoders of this process.
 
     A worker's messages: preload `grammars` (agent, grammars: name -> JSGF); then in a job `begin` (agent, grammar,
-    encoding, mean, frames), `audio`*, `finish`. Replies: `partial` (text, stable)*, `final` (text, understood, score,
-    mean, frames).
+    encoding, and of the call's last `final` its line), `audio`*, `finish`. Replies: `partial` (text, stable)*, `final`
+    (text, understood, score, line).
     """
 
     grammars: dict[str, str] = field(default_factory=dict)
@@ -422,7 +432,8 @@ class Listening:
     def handle(self, message: Message) -> Iterator[Message]:
         fields = message.fields
         if message.name == "begin":
-            line = Line(tuple(fields["mean"]), fields["frames"]) if fields.get("mean") else None
+            known = fields.get("line")
+            line = Line(tuple(known["mean"]), known["frames"], known["usual"]) if known else None
             self._encoding = fields["encoding"]
             self._utterance = self._ears.begin(f"{fields['agent']}/{fields['grammar']}", line)
         elif self._utterance is None:
@@ -430,18 +441,12 @@ class Listening:
         elif message.name == "audio":
             yield from self._hear(self._utterance, message.data)
         elif message.name == "finish":
-            heard, line = self._utterance.finish()
+            heard, understood, line = self._utterance.finish()
             self._utterance = None
-            yield Message(
-                "final",
-                {
-                    "text": heard.text,
-                    "understood": heard.understood,
-                    "score": round(heard.score, 2) if heard.frames else None,
-                    "mean": [round(value, 3) for value in line.mean],
-                    "frames": line.frames,
-                },
-            )
+            mean = [round(value, 3) for value in line.mean]
+            learnt = {"mean": mean, "frames": line.frames, "usual": round(line.usual, 3)}
+            score = round(heard.score, 2) if heard.frames else None
+            yield Message("final", {"text": heard.text, "understood": understood, "score": score, "line": learnt})
 
     def _hear(self, utterance: Utterance, data: bytes) -> Iterator[Message]:
         pcm = data if self._encoding == "pcm16" else g711.decode(data, cast(g711.Law, self._encoding))
