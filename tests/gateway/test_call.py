@@ -1,0 +1,179 @@
+from itertools import product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trunkline.gateway.call import (
+    CLOSE_WAIT_S,
+    DIAL_SLACK_S,
+    IGNORED,
+    START_WAIT_S,
+    TRANSITIONS,
+    Attend,
+    Call,
+    CloseLeg,
+    DeadlinePassed,
+    DialFailed,
+    Dialled,
+    Effect,
+    EndRecord,
+    Event,
+    HangUp,
+    MediaLost,
+    MediaStarted,
+    MediaStopped,
+    Release,
+    SetDeadline,
+    State,
+    StatusFinal,
+    Transfer,
+)
+
+SAMPLES: dict[type, Event] = {
+    MediaStarted: MediaStarted(),
+    MediaStopped: MediaStopped(),
+    MediaLost: MediaLost("socket lost"),
+    HangUp: HangUp("agent_hung_up"),
+    Transfer: Transfer(),
+    Dialled: Dialled(),
+    DialFailed: DialFailed(),
+    StatusFinal: StatusFinal("caller_hung_up"),
+    DeadlinePassed: DeadlinePassed(),
+}
+EVENTS: tuple[type, ...] = Event.__args__
+
+
+def after(*events: Event) -> tuple[Call, list[Effect]]:
+    """A call to which this happened, and the effects of the last."""
+    call, effects = Call(max_call_s=600), list[Effect]()
+    for event in events:
+        effects = call.handle(event)
+    return call, effects
+
+
+def test_every_pair_of_state_and_event_has_a_row_or_is_ignored_and_none_is_both() -> None:
+    pairs = set(product(State, EVENTS))
+    assert set(TRANSITIONS) | IGNORED == pairs
+    assert not set(TRANSITIONS) & IGNORED
+
+
+def test_every_state_can_be_reached_and_every_state_can_end() -> None:
+    reached = {State.RINGING}
+    for _ in State:
+        reached |= {to for (state, _), to in TRANSITIONS.items() if state in reached}
+    assert reached == set(State)
+    for state in set(State) - {State.ENDED}:
+        assert State.ENDED in {to for (start, _), to in TRANSITIONS.items() if start is state}
+
+
+@pytest.mark.parametrize("state", [State.RINGING, State.TRANSFERRING, State.ENDING])
+def test_every_state_that_waits_for_the_carrier_has_a_deadline(state: State) -> None:
+    assert (state, DeadlinePassed) in TRANSITIONS
+
+
+def test_an_ordinary_call() -> None:
+    call = Call()
+    assert call.begin() == [SetDeadline(START_WAIT_S)]
+    assert call.handle(MediaStarted()) == [Attend("new")]
+    assert call.handle(HangUp("agent_hung_up")) == [Release(), CloseLeg(), SetDeadline(CLOSE_WAIT_S)]
+    assert call.handle(MediaStopped()) == [Release(), CloseLeg(), EndRecord("agent_hung_up")]
+    assert call.state is State.ENDED
+
+
+@pytest.mark.parametrize(
+    ("events", "end"),
+    [
+        ((DeadlinePassed(),), EndRecord("never_started")),
+        ((HangUp("drained"),), EndRecord("drained")),
+        ((StatusFinal("busy"),), EndRecord("busy")),
+        ((MediaStarted(), MediaStopped()), EndRecord("caller_hung_up")),
+        ((MediaStarted(), MediaLost("no media")), EndRecord("media_lost", "no media")),
+        ((MediaStarted(), StatusFinal("caller_hung_up")), EndRecord("caller_hung_up")),
+        ((MediaStarted(), HangUp("no_input"), MediaLost("gone")), EndRecord("no_input")),
+        ((MediaStarted(), HangUp("no_input"), DeadlinePassed()), EndRecord("no_input")),
+        ((MediaStarted(), HangUp("no_input"), StatusFinal("caller_hung_up")), EndRecord("no_input")),
+        ((MediaStarted(), Transfer(), Dialled()), EndRecord("transferred")),
+        ((MediaStarted(), Transfer(), StatusFinal("caller_hung_up")), EndRecord("transferred")),
+        ((MediaStarted(), Transfer(), HangUp("agent_hung_up")), EndRecord("agent_hung_up")),
+        ((MediaStarted(), Transfer(), DeadlinePassed()), EndRecord("transferred", "how it went was never told")),
+        (
+            (MediaStarted(), Transfer(), DialFailed(), DeadlinePassed()),
+            EndRecord("media_lost", "no media after a transfer that failed"),
+        ),
+    ],
+)
+def test_how_it_ends_is_told_by_what_happened_first(events: tuple[Event, ...], end: EndRecord) -> None:
+    call, effects = after(*events)
+    assert effects == [Release(), CloseLeg(), end]
+    assert call.state is State.ENDED
+
+
+def test_a_second_stream_replaces_the_first() -> None:
+    assert after(MediaStarted(), MediaStarted())[1] == [Release(), Attend("replaced")]
+
+
+def test_a_transfer_waits_for_the_target_as_long_as_the_carrier_would() -> None:
+    call, effects = after(MediaStarted(), Transfer())
+    assert effects == [Release(), CloseLeg(), SetDeadline(600 + DIAL_SLACK_S)]
+    assert call.handle(MediaStopped()) == []  # the carrier ends the stream in order to dial
+
+
+def test_a_failed_transfer_comes_back_to_the_agent_who_knows_of_it() -> None:
+    call, effects = after(MediaStarted(), Transfer(), DialFailed())
+    assert effects == [SetDeadline(START_WAIT_S)]
+    assert call.handle(MediaStarted()) == [Attend("transfer_failed")]
+    assert call.handle(MediaStarted()) == [Release(), Attend("replaced")]
+
+
+def test_a_stream_that_comes_back_by_itself_during_a_transfer_is_attended() -> None:
+    assert after(MediaStarted(), Transfer(), MediaStarted())[1] == [Attend("replaced")]
+
+
+@pytest.mark.parametrize("event", SAMPLES.values(), ids=lambda e: type(e).__name__)
+def test_nothing_happens_after_the_end(event: Event) -> None:
+    call, _ = after(StatusFinal("caller_hung_up"))
+    assert call.handle(event) == []
+    assert call.state is State.ENDED
+
+
+def test_an_event_nobody_thought_of_is_our_bug_and_names_itself() -> None:
+    class Alien:
+        pass
+
+    with pytest.raises(KeyError, match=r"RINGING.*Alien"):
+        Call().handle(Alien())  # type: ignore[arg-type]
+
+
+events = st.lists(st.sampled_from(sorted(SAMPLES, key=lambda e: e.__name__)).map(SAMPLES.__getitem__), max_size=25)
+
+
+@given(events)
+@settings(max_examples=400, deadline=None)
+def test_whatever_happens_the_record_ends_once_and_nobody_is_left_on_the_line(happened: list[Event]) -> None:
+    call, attended, seen, ended = Call(), 0, 0, 0
+    for event in [*happened, StatusFinal("failed")]:
+        for effect in call.handle(event):
+            match effect:
+                case Attend(why):
+                    assert not attended, "two agents on one line"
+                    assert (why == "new") == (not seen), "only the first is new"
+                    attended = seen = 1
+                case Release():
+                    attended = 0
+                case EndRecord():
+                    ended += 1
+        assert ended <= 1
+        assert attended == (call.state is State.ACTIVE)
+        assert (call.state is State.ENDED) == bool(ended)
+    assert ended == 1
+
+
+@given(events)
+@settings(max_examples=200, deadline=None)
+def test_a_call_that_only_waits_ends_by_its_deadline(happened: list[Event]) -> None:
+    call = Call()
+    for event in happened:
+        call.handle(event)
+    if call.state not in (State.ACTIVE, State.ENDED):
+        assert isinstance(call.handle(DeadlinePassed())[-1], EndRecord)
