@@ -47,14 +47,9 @@ def words(text: str) -> tuple[str, ...]:
     text = _MERIDIEM.sub(lambda m: f" {m[1] or m[2]}.m. ", text)
     found: list[str] = []
     for token in _TOKEN.findall(text):
-        if token[0].isdigit():
-            found += _number(token)
-        elif token in _ABBREVIATIONS:
-            found.append(_ABBREVIATIONS[token])
-        elif token.endswith("'") and not token.endswith("s'"):
-            found.append(token[:-1])
-        else:
-            found.append(token)
+        if token.endswith("'") and not token.endswith("s'"):
+            token = token[:-1]
+        found += _number(token) if token[0].isdigit() else [_ABBREVIATIONS.get(token, token)]
     return tuple(found)
 
 
