@@ -74,7 +74,7 @@ class Line:
             pcm = (self.noise.standard_normal(FRAME) * amplitude).clip(-32000, 32000).astype(np.int16)
             self.ears.write(self.slot, g711.encode(pcm.tobytes(), "mulaw"), self.now)
             if beats:
-                self.ears.beat()
+                self.ears.beat(self.now)
 
     def speak(self, ms: int, beats: bool = True) -> None:
         self.send(ms, 6000, beats)
@@ -121,13 +121,25 @@ def test_the_end_is_told_when_the_silence_is_full_and_not_a_beat_later(
     assert silent_ms <= endpoint_ms + 20
 
 
+def test_the_end_does_not_wait_for_the_frame_that_is_under_way(line: tuple[Line, Caller, Ears]) -> None:
+    call, caller, ears = line
+    ears.set_endpoint(call.slot, 210)
+    call.quiet(800)
+    call.speak(640)
+    call.quiet(200)
+    ears.beat(call.now + 0.004)
+    assert "ended" not in caller.names
+    ears.beat(call.now + 0.012)
+    assert "ended" in caller.names
+
+
 def test_silence_is_counted_in_received_audio(line: tuple[Line, Caller, Ears]) -> None:
     call, caller, ears = line
     call.quiet(800)
     call.speak(700)
     call.quiet(300)
-    for _ in range(200):  # four seconds of beats without a frame
-        ears.beat()
+    for i in range(200):  # four seconds of beats without a frame
+        ears.beat(call.now + i * 0.02)
     assert "ended" not in caller.names
     call.quiet(320)
     assert "ended" in caller.names
@@ -170,7 +182,7 @@ def test_a_burst_after_a_stall_is_heard_whole(line: tuple[Line, Caller, Ears]) -
     call.quiet(800)
     call.speak(1000, beats=False)
     call.quiet(800, beats=False)
-    ears.beat()
+    ears.beat(call.now)
     assert caller.names == ["started", "sustained", "ended"]
     assert ears.dropped_samples == 0
 
@@ -179,7 +191,7 @@ def test_more_than_the_ring_holds_is_dropped_and_counted(line: tuple[Line, Calle
     call, caller, ears = line
     call.quiet(200)
     call.quiet(2 * RING_MS // 20 * 20, beats=False)
-    ears.beat()
+    ears.beat(call.now)
     assert ears.dropped_samples > 0
     call.quiet(1000)
     call.speak(300)
@@ -212,7 +224,7 @@ def test_calls_are_scored_together_and_do_not_mix() -> None:
     for i in range(200):
         for n, call in enumerate(lines):
             (call.speak if n == 2 and 60 <= i < 90 else call.quiet)(20, beats=False)
-        ears.beat()
+        ears.beat(lines[0].now)
     assert [c.names for c in callers] == [[], [], ["started", "sustained", "ended"], []]
     assert ears.scored < ears.windows / 2
 
@@ -242,7 +254,7 @@ def test_pre_roll_is_what_was_just_received_also_across_the_rings_end(line: tupl
         audio = bytes([i % 256]) * FRAME
         sent += audio
         ears.write(call.slot, audio, 1.0)
-        ears.beat()
+        ears.beat(1.0)
         assert ears.latest(call.slot, 300) == sent[-2400:]
 
 
@@ -254,7 +266,7 @@ def test_a_bug_of_one_listener_is_told_to_it_and_to_no_other() -> None:
     for i in range(100):
         for call in lines:
             (call.speak if 40 <= i < 60 else call.quiet)(20, beats=False)
-        ears.beat()
+        ears.beat(lines[0].now)
     assert [str(e) for e in broken.crashes] == ["bug"]
     assert sound.names == ["started", "ended"]
 
@@ -282,5 +294,5 @@ def test_sixteen_kilohertz_lanes_have_ears_of_their_own() -> None:
         amplitude = 6000 if 40 <= i < 75 else 10
         pcm = (noise.standard_normal(320) * amplitude).clip(-32000, 32000).astype(np.int16)
         ears.write(slot, pcm.tobytes(), i * 0.02)
-        ears.beat()
+        ears.beat(i * 0.02)
     assert caller.names == ["started", "sustained", "ended"]

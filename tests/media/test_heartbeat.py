@@ -37,7 +37,7 @@ class Bus:
 
 
 def heartbeat(order: list[str]) -> Heartbeat:
-    return Heartbeat(ManualClock(), lambda: order.append("ears"), lambda late, took: None)
+    return Heartbeat(ManualClock(), lambda now: order.append("ears"), lambda late, took: None)
 
 
 def test_a_bus_is_pumped_until_it_has_nothing_more_and_then_left_alone() -> None:

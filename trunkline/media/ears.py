@@ -72,6 +72,7 @@ class Ears:
         self._written = array("q", bytes(8 * capacity))
         self._received_at = array("d", bytes(8 * capacity))
         self._written_view: Ints = np.frombuffer(self._written, np.int64)
+        self._received_at_view: NDArray[np.float64] = np.frombuffer(self._received_at, np.float64)
 
         self._read: Ints = np.zeros(capacity, np.int64)
         self._voiced: NDArray[np.bool_] = np.zeros(capacity, np.bool_)
@@ -162,7 +163,7 @@ class Ears:
 
     # --- per beat ---
 
-    def beat(self) -> None:
+    def beat(self, now: float) -> None:
         """Everything received so far. Each complete window of each call once, the oldest first."""
         while True:
             pending = self._written_view - self._read
@@ -173,7 +174,7 @@ class Ears:
             if len(overrun):
                 self._skip_overwritten(overrun)
             self._hear(slots)
-        self._end_turns()
+        self._end_turns(now)
 
     def _skip_overwritten(self, slots: Ints) -> None:
         """Two seconds late: go on with the newest half second, and count what nobody looked at."""
@@ -245,8 +246,11 @@ class Ears:
         self._speech_windows[slot] = -(1 << 40)  # said once; begins again with the next onset
         self._tell(slot, lambda listener: listener.speech_sustained())
 
-    def _end_turns(self) -> None:
-        silent = self._voiced & (self._written_view - self._last_loud >= self._endpoint)
+    def _end_turns(self, now: float) -> None:
+        # Audio comes in frames: the one that is under way counts, as far as it must have got by now.
+        under_way = (now - self._received_at_view) * self.format.rate_hz
+        np.clip(under_way, 0, self.format.frame_samples, out=under_way)
+        silent = self._voiced & (self._written_view + under_way - self._last_loud >= self._endpoint)
         for slot in np.flatnonzero(silent).tolist():
             if self._tail_is_loud(slot):
                 continue

@@ -44,7 +44,7 @@ class Schedule:
 
 
 class Heartbeat:
-    def __init__(self, clock: Clock, hear: Callable[[], None], observe: Callable[[float, float], None]) -> None:
+    def __init__(self, clock: Clock, hear: Callable[[float], None], observe: Callable[[float, float], None]) -> None:
         """`hear` runs the ears; `observe(late_s, took_s)` is told of every beat."""
         self._clock, self._hear, self._observe = clock, hear, observe
         self._speaking: set[Beating] = set()
@@ -69,7 +69,7 @@ class Heartbeat:
             except Exception as error:
                 self._speaking.discard(bus)
                 bus.crashed(error)
-        self._hear()
+        self._hear(now)
 
     @property
     def resyncs(self) -> int:
