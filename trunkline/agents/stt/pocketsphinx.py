@@ -5,6 +5,7 @@ finalised, its final not yet here, when the next begins; finals come in order al
 its line goes from each utterance to those begun after its final (`agents/local/ears.py`, Line).
 """
 
+import asyncio
 import hashlib
 import json
 from collections import deque
@@ -128,7 +129,8 @@ class Stream:
                 utterance.job.send("finish")
             except ProviderError as error:
                 self._fail(utterance, error)
-        self._report()
+        if utterance.outcome is not None:
+            self._report_soon()
 
     def cancel(self) -> None:
         """Of the utterance being fed, not of those finalised."""
@@ -148,7 +150,8 @@ class Stream:
             error = ProviderError("pocketsphinx", "overloaded", "earlier speech is still being heard", retryable=True)
             self._fail(utterance, error)
             return utterance
-        setup: dict[str, Any] = {"agent": self._agent, "grammar": utterance.grammar.name, "encoding": self._format.encoding}
+        setup: dict[str, Any] = {"agent": self._agent, "grammar": utterance.grammar.name}
+        setup["encoding"] = self._format.encoding
         if self._line is not None:
             setup["line"] = self._line
         try:
@@ -177,7 +180,11 @@ class Stream:
         self._release(utterance)
         retryable = error.retryable
         utterance.outcome = SttFailed(ProviderError("pocketsphinx", error.code, error.detail, retryable=retryable))
-        self._report()
+        self._report_soon()
+
+    def _report_soon(self) -> None:
+        """Not from within a method that the turn machine has called."""
+        asyncio.get_running_loop().call_soon(self._report)
 
     def _report(self) -> None:
         while self._on_event is not None and self._finishing and self._finishing[0].outcome is not None:
