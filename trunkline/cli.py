@@ -45,7 +45,7 @@ def serve(config: Config = None) -> None:
 
     def ready(gateway: Gateway) -> None:
         origin = settings.http.origin
-        console = Console(stderr=True, highlight=False)
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
         console.print(f"[bold]Trunkline {__version__}[/] answers at {origin} as [bold]{gateway.agent.name}[/].")
         console.print(f"  Call it from another shell:  trunkline call {origin}/twilio/voice   (or: make call)")
         console.print(f"  What happened:               {origin}/v1/calls")
