@@ -153,7 +153,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK) -> AsyncGener
             )
 
         http = create_http(settings, switchboard, records, metrics, clock, not_ready, tokens)
-        gauges = asyncio.create_task(_gauges(metrics, spool, pool), name="gauges")
+        gauges = asyncio.create_task(_gauges(metrics, spool, pool, ears), name="gauges")
         stack.push_async_callback(_cancelled, gauges)
         heartbeat.start()
         stack.callback(heartbeat.stop)
@@ -183,7 +183,7 @@ def _recordings(folder: Path) -> Callable[[CallId, Allow], Recorder | None]:
     return open_recording
 
 
-async def _gauges(metrics: Metrics, spool: Spool, pool: SpeechPool) -> None:
+async def _gauges(metrics: Metrics, spool: Spool, pool: SpeechPool, ears: Ears) -> None:
     """What others count, for /metrics, once a second."""
     dropped = 0
     seen = {"done": 0, "overloaded": 0, "restarted": 0}
@@ -191,6 +191,8 @@ async def _gauges(metrics: Metrics, spool: Spool, pool: SpeechPool) -> None:
         await asyncio.sleep(GAUGES_S)
         metrics.spool_backlog(spool.stats.appended - spool.stats.committed)
         metrics.speech_queue(pool.live_jobs)
+        metrics.tasks(len(asyncio.all_tasks()))
+        metrics.slots_free(ears.free)
         metrics.drop("spool_full", spool.stats.dropped - dropped)
         dropped = spool.stats.dropped
         now = {"done": pool.stats.jobs, "overloaded": pool.stats.overloads, "restarted": pool.stats.restarts}

@@ -84,6 +84,8 @@ class Metrics:
         jobs = Counter("trunkline_speech_jobs", "Jobs of the local speech pool.", ["result"], registry=registry)
         self._jobs = {event: jobs.labels(event) for event in get_args(PoolEvent)}
         self._job_queue = Gauge("trunkline_speech_queue", "Jobs waiting for a speech worker.", registry=registry)
+        self._tasks = Gauge("trunkline_tasks", "Tasks of the event loop.", registry=registry)
+        self._slots = Gauge("trunkline_ears_slots_free", "Calls whose audio could yet be heard.", registry=registry)
 
     def live_calls(self, count: int) -> None:
         self._live.set(count)
@@ -128,6 +130,12 @@ class Metrics:
 
     def speech_queue(self, jobs: int) -> None:
         self._job_queue.set(jobs)
+
+    def tasks(self, count: int) -> None:
+        self._tasks.set(count)
+
+    def slots_free(self, count: int) -> None:
+        self._slots.set(count)
 
     def text(self) -> bytes:
         """The exposition for /metrics, of CONTENT_TYPE."""

@@ -113,6 +113,11 @@ class Ears:
         self._voiced[slot] = False
         self._free.append(slot)
 
+    @property
+    def free(self) -> int:
+        """Slots not taken."""
+        return len(self._free)
+
     def set_endpoint(self, slot: int, silence_ms: int) -> None:
         """Speech has ended after this much silence. Takes effect at once, also within speech."""
         self._endpoint[slot] = silence_ms * self._per_ms
