@@ -1,22 +1,24 @@
 """The cascade: streaming STT -> LLM -> TTS on a call's bus.
 
 `Cascade` is an agent of this process (its definition and started providers); `Attendant` answers one call with it. The
-attendant performs what the turn machine decides: it feeds the recogniser, runs one reply task at a time (the model
-writes phrases while the voice speaks them), and keeps the conversation as the caller *heard* it.
+attendant performs what the turn machine decides: it feeds the recogniser, runs one reply at a time, and keeps the
+conversation as the caller *heard* it.
 
-One reply is two coroutines joined by a bounded queue of phrases. Interrupting cancels both, which closes the model's
-and the voice's requests; the epoch rises, so a tool that ends later finds that nobody waits for it.
+A reply is two tasks joined by a bounded queue: the model writes phrases while the voice speaks them. Interrupting
+cancels both, which closes the model's and the voice's requests, and the epoch rises: whatever still comes of an older
+epoch (a late chunk, a tool's hang-up) is void. A reply that fails is heard as far as it came, then reported.
 """
 
 import asyncio
-import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from trunkline.agents import turns as t
 from trunkline.agents.definition import AgentDefinition
+from trunkline.agents.exchange import Exchange, Phrase, Written
 from trunkline.agents.providers import Minds
 from trunkline.agents.splitter import PhraseSplitter
 from trunkline.agents.turns import Turns
@@ -33,29 +35,28 @@ from trunkline.ports import (
     Expect,
     LlmUsage,
     Message,
+    Refuse,
     SttEvent,
-    SttFailed,
     SttFinal,
     SttPartial,
     TextDelta,
     ToolCall,
     TurnRecord,
     Usage,
+    Word,
 )
-
-log = logging.getLogger(__name__)
+from trunkline.types import FRAME_MS
 
 PHRASES_WAITING = 16
-TOOL_ROUNDS = 5  # a model that keeps calling tools without a word is stopped
+TOOL_ROUNDS = 5  # a model that does nothing but call tools is stopped
 ROOM_POLL_S = 0.25
 
-Handle = asyncio.TimerHandle
 After = Callable[[float, Callable[[], None]], Any]
 """Call back after so many seconds; the result has cancel()."""
 
 
 class Tools(Protocol):
-    """Performs a model's tool calls (agents/tools.py)."""
+    """Performs a model's tool calls (agents/tools)."""
 
     async def __call__(self, tool: ToolCall, control: CallControl, call: CallFacts) -> str:
         """The result as text for the model. Never raises for a tool's failure: that is a result too."""
@@ -92,26 +93,6 @@ class Cascade:
         return Attendant(self, call, bus, control, report, clock, after)
 
 
-@dataclass(slots=True)
-class _Turn:
-    """A turn as it happens. Times are monotonic seconds."""
-
-    caller_text: str = ""
-    understood: bool = True
-    keyed: bool = False
-    caller_ended_at: float | None = None
-    decided_at: float | None = None
-    final_at: float | None = None
-    asked_at: float | None = None
-    first_phrase_at: float | None = None
-    first_audio_at: float | None = None
-    spoke_at: float | None = None
-    barge_in_ms: float | None = None
-    tools: list[str] = field(default_factory=list)
-    messages: list[Message] = field(default_factory=list)
-    """What the agent did in it, as generated; cut to what was heard when it is over."""
-
-
 class Attendant:
     """One call's agent. Methods return at once; close() is idempotent."""
 
@@ -130,14 +111,19 @@ class Attendant:
         self.turns = Turns(agent.definition)
         self._agent, self._call, self._bus, self._control, self._report = agent, call, bus, control, report
         self._clock, self._after = clock, after
-        self._stt = agent.minds.stt.open(call, bus.playout.format, self._heard)
+        self._stt = agent.minds.stt.open(call, bus.playout.format, self._recognised)
         self._gated = agent.minds.stt.feed_mode == "gated"
         self._llm = agent.minds.llm.open(call)
         self._timers: dict[str, Any] = {}
-        self._task: asyncio.Task[None] | None = None
-        self._turn: _Turn | None = None
+        self._events: deque[t.Event] = deque()
+        self._handling = False
+        self._tasks: set[asyncio.Task[None]] = set()  # also those that were cancelled and are not over yet
+        self._task: asyncio.Task[None] | None = None  # the reply's
+        self._filler: asyncio.Task[None] | None = None
+        self._turn: Exchange | None = None
         self._turn_index = 0
-        self._next = _Turn()  # what is known of the turn the caller is taking
+        self._next = Exchange()  # what is known of the turn the caller is taking
+        self._fed_since: float | None = None
         self._closed = False
         bus.listener = self
 
@@ -147,7 +133,7 @@ class Attendant:
         """Greet; with another greeting and the conversation so far when a call is taken up again."""
         self.conversation += conversation
         if not self._gated:
-            self._bus.feed(self._stt.feed, 0)
+            self._feed(0)
         self._handle(t.Begin(self._agent.definition.greeting if greeting is None else greeting))
 
     def key(self, digit: str) -> None:
@@ -156,21 +142,29 @@ class Attendant:
 
     def say_goodbye(self) -> None:
         """The call's time is up: a spoken goodbye, then the end."""
-        self._handle(t.TimerFired("max_duration"))
+        self._handle(t.Leave())
 
     def close(self) -> None:
         """The call is over. Before the bus is closed: the last turn is cut to what was heard."""
-        if not self._closed:
-            self._handle(t.Close())
-            self._closed = True
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            for effect in self.turns.handle(t.Close()):
+                self._perform(effect)
+        except Exception as error:
+            self._report.crashed(error)
+        finally:
+            self._stop_feed()
             self._stt.close()
             self._llm.close()
 
     # --- from the bus (BusListener) ---
 
     def speech_started(self, at: float) -> None:
+        self._next.caller_ended_at = self._next.decided_at = self._next.final_at = None
         self._handle(t.SpeechStarted(at))
-        if self._turn is not None and self.turns.state is t.State.INTERRUPTED and self._turn.barge_in_ms is None:
+        if self._turn is not None and self._turn.spoke_at is not None and self.turns.state is t.State.INTERRUPTED:
             self._turn.barge_in_ms = (self._clock.now() - at) * 1000
 
     def speech_sustained(self) -> None:
@@ -178,54 +172,78 @@ class Attendant:
 
     def speech_ended(self, at: float) -> None:
         self._next.caller_ended_at, self._next.decided_at = at, self._clock.now()
+        self._next.final_at = None
         self._handle(t.SpeechEnded(at))
 
     def first_audio_sent(self, at: float) -> None:
         if self._turn is not None:
             self._turn.spoke_at = at
+            self._expect(self._turn)
+            self._watch(self._turn)
         self._handle(t.ReplyBegan())
 
     def answer_heard(self) -> None:
+        turn = self._turn
+        if turn is None:
+            return
+        if not turn.failed:
+            self._expect(turn)
         self._end_turn(cut=False)
-        self._handle(t.ReplyHeard())
+        if self._next.caller_ended_at is not None:  # said or keyed while we spoke: nobody has waited for an answer yet
+            self._next.caller_ended_at = self._clock.now()
+            self._next.decided_at = self._next.final_at = None
+        self._handle(t.ReplyFailed() if turn.failed else t.ReplyHeard())
 
     def crashed(self, error: BaseException) -> None:
         self._report.crashed(error)
 
     # --- from the recogniser ---
 
-    def _heard(self, event: SttEvent) -> None:
+    def _recognised(self, event: SttEvent) -> None:
+        if self._closed:
+            return
         if isinstance(event, SttPartial):
             self._handle(t.Partial(event.text, event.complete))
             return
         self._next.final_at = self._clock.now()
         if isinstance(event, SttFinal):
             self._handle(t.Final(event.text, event.understood))
-        elif isinstance(event, SttFailed):
+        else:
             self._report.event("stt_failed", error=str(event.error))
-            self._handle(t.Final("", understood=False))
+            self._handle(t.Final("", understood=False, failed=True))
 
     # --- effects ---
 
     def _handle(self, event: t.Event) -> None:
-        if self._closed:
+        """One event at a time: what an effect causes at once (a resumed playout that is heard) comes after it."""
+        self._events.append(event)
+        if self._handling:
             return
+        self._handling = True
         try:
-            for effect in self.turns.handle(event):
-                self._perform(effect)
+            while self._events and not self._closed:
+                for effect in self.turns.handle(self._events.popleft()):
+                    if self._closed:  # by the effect before
+                        break
+                    self._perform(effect)
         except Exception as error:
             self._report.crashed(error)
+        finally:
+            self._events.clear()
+            self._handling = False
 
     def _perform(self, effect: t.Effect) -> None:
         match effect:
             case t.Feed(pre_roll_ms):
                 if self._gated:
-                    self._bus.feed(self._stt.feed, pre_roll_ms)
+                    self._feed(pre_roll_ms)
             case t.FinalizeStt():
-                self._stop_feed()
+                if self._gated:
+                    self._stop_feed()
                 self._stt.finalize()
             case t.CancelStt():
-                self._stop_feed()
+                if self._gated:
+                    self._stop_feed()
                 self._bus.forget_speech()
                 self._stt.cancel()
             case t.Endpoint(silence_ms):
@@ -233,7 +251,11 @@ class Attendant:
             case t.Answer(texts, understood, keyed):
                 self._answer(texts, understood, keyed)
             case t.Say(text):
-                self._start(_Turn(), self._line(text))
+                turn = Exchange()
+                self._start(turn, self._line(text, turn))
+            case t.Fill(text):
+                self._stop_filler()
+                self._filler = self._spawn(self._fill(text))
             case t.PauseOutput():
                 self._bus.pause()
             case t.ResumeOutput():
@@ -241,16 +263,26 @@ class Attendant:
             case t.CancelReply():
                 self._cancel_reply()
             case t.SetTimer(name, after_ms):
-                self._cancel_timer(name)
-                self._timers[name] = self._after(after_ms / 1000, lambda: self._handle(t.TimerFired(name)))
+                self._set_timer(name, after_ms / 1000, lambda: self._handle(t.TimerFired(name)))
             case t.CancelTimer(name):
                 self._cancel_timer(name)
             case t.HangUp(reason):
                 self._control.hang_up(reason)
 
+    def _feed(self, pre_roll_ms: int) -> None:
+        self._stop_feed()
+        self._fed_since = self._clock.now() - pre_roll_ms / 1000
+        self._bus.feed(self._stt.feed, pre_roll_ms)
+
     def _stop_feed(self) -> None:
-        if self._gated:
+        if self._fed_since is not None:
+            seconds, self._fed_since = self._clock.now() - self._fed_since, None
             self._bus.stop_feed()
+            self._meter("stt", self._agent.minds.stt.name, "seconds", round(seconds, 3))
+
+    def _set_timer(self, name: str, after_s: float, then: Callable[[], None]) -> None:
+        self._cancel_timer(name)
+        self._timers[name] = self._after(after_s, then)
 
     def _cancel_timer(self, name: str) -> None:
         timer = self._timers.pop(name, None)
@@ -260,125 +292,220 @@ class Attendant:
     # --- replies ---
 
     def _answer(self, texts: Sequence[str], understood: bool, keyed: bool) -> None:
-        turn, self._next = self._next, _Turn()
-        turn.caller_text, turn.understood, turn.keyed = " ".join(texts), understood, keyed
+        """Texts that were asked about before, and whose answer was not heard, are in the conversation already."""
+        unanswered = self.conversation[_after_agent(self.conversation) :]
+        known = [message.text for message in unanswered if message.role == "caller"]
+        new = [text for text in texts if text not in known]
+        self.conversation += [Message("caller", text, keyed=keyed) for text in new]
+        turn, self._next = self._next, Exchange()
+        turn.caller_text, turn.understood, turn.keyed = " ".join(new), understood, keyed
         turn.asked_at = self._clock.now()
         if keyed:
-            turn.decided_at = turn.final_at = None
-        while self.conversation and self.conversation[-1].role == "caller" and self.conversation[-1].text in texts:
-            self.conversation.pop()  # carried over: it is answered now, together with what followed
-        self.conversation += [Message("caller", text, keyed=keyed) for text in texts]
-        self._start(turn, self._reply(turn, understood))
+            turn.decided_at, turn.final_at = turn.asked_at, None
+        self._start(turn, self._reply(turn))
 
-    def _start(self, turn: _Turn, coroutine: Coroutine[Any, Any, None]) -> None:
-        self._cancel_reply()
+    def _start(self, turn: Exchange, coroutine: Coroutine[Any, Any, None]) -> None:
+        if self._turn is not None:
+            self._cancel_reply()
+        self.epoch += 1
+        turn.epoch = self.epoch
         self._turn = turn
         self._bus.begin()
-        self._task = asyncio.get_running_loop().create_task(self._guarded(coroutine))
+        self._task = self._spawn(self._guarded(turn, coroutine))
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def _cancel_reply(self) -> None:
+        """Everything of the reply that comes from now on is void."""
         self.epoch += 1
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
+        self._stop_filler()
+        self._stop_task()
         if self._turn is not None:
             self._end_turn(cut=True)
+        else:
+            self._bus.cut()  # a filler
 
-    async def _guarded(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """A reply to its end: heard later, or failed."""
+    def _stop_task(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+        self._cancel_timer("stall")
+
+    def _stop_filler(self) -> None:
+        filler, self._filler = self._filler, None
+        if filler is not None:
+            filler.cancel()
+
+    async def _guarded(self, turn: Exchange, coroutine: Coroutine[Any, Any, None]) -> None:
+        """A reply to its end: heard later, or failed. An older epoch's end interests nobody."""
         try:
-            await coroutine
+            try:
+                await coroutine
+            except ProviderError as error:
+                if turn.epoch == self.epoch:
+                    self._task = None
+                    self._fail(turn, error)
+            else:
+                if turn.epoch == self.epoch:
+                    self._task = None
+                    self._bus.end()
+        except Exception as error:
+            self._report.crashed(error)
+
+    def _fail(self, turn: Exchange, error: ProviderError) -> None:
+        self._report.event("reply_failed", error=str(error), provider=error.provider, code=error.code)
+        turn.failed = True
+        self._stop_task()
+        self._bus.end()
+
+    def _watch(self, turn: Exchange) -> None:
+        """A reply that stalls in the middle fails; until its first audio the turn machine waits for it."""
+        if turn.epoch != self.epoch or self._task is None:
+            return
+        playout, deadline_s = self._bus.playout, self._agent.definition.turns.reply_deadline_ms / 1000
+        silent_since = max(turn.last_audio_at, playout.playing_until)
+        left_s = silent_since + deadline_s - self._clock.now()
+        if playout.paused or playout.queued_ms >= FRAME_MS:
+            left_s = deadline_s
+        if left_s > 0:
+            self._set_timer("stall", left_s, lambda: self._watch(turn))
+        else:
+            self._fail(turn, ProviderError("reply", "timeout", "stalled in the middle", retryable=True))
+
+    async def _line(self, text: str, turn: Exchange) -> None:
+        line = Written(text)
+        turn.written.append(line)
+        if text:
+            await self._speak(text, line, turn)
+
+    async def _fill(self, text: str) -> None:
+        """Spoken whole or not at all: the answer may come at any moment."""
+        audio = bytearray()
+        try:
+            async with aclosing(self._agent.minds.tts.speak(text, self._bus.playout.format)) as chunks:
+                async for chunk in chunks:
+                    audio += chunk.data
         except ProviderError as error:
-            self._report.event("reply_failed", error=str(error), provider=error.provider, code=error.code)
-            self._bus.end()
-            self._task = None
-            self._end_turn(cut=True)
-            self._handle(t.ReplyFailed())
+            self._report.event("filler_failed", error=str(error), provider=error.provider, code=error.code)
         except Exception as error:
             self._report.crashed(error)
         else:
-            self._task = None
-            self._bus.end()
+            if self.turns.state is t.State.THINKING and (self._turn is None or self._turn.first_audio_at is None):
+                self._meter("tts", self._agent.minds.tts.name, "characters", len(text))
+                self._bus.fill(bytes(audio))
 
-    async def _line(self, text: str) -> None:
-        assert self._turn is not None
-        self._turn.messages.append(Message("agent", text))
-        await self._speak(text, self._turn)
-
-    async def _reply(self, turn: _Turn, understood: bool) -> None:
-        phrases: asyncio.Queue[str | None] = asyncio.Queue(PHRASES_WAITING)
-        writer = asyncio.get_running_loop().create_task(self._write_all(turn, understood, phrases))
+    async def _reply(self, turn: Exchange) -> None:
+        """The voice's side: speaks what the model's side hands it."""
+        parts: _Parts = asyncio.Queue(PHRASES_WAITING)
+        writer = self._spawn(self._write(turn, parts))
         try:
-            while (phrase := await phrases.get()) is not None:
-                if turn.first_phrase_at is None:
-                    turn.first_phrase_at = self._clock.now()
-                await self._speak(phrase, turn)
+            while (part := await parts.get()) is not None:
+                if isinstance(part, str):
+                    self._append(turn, tones(part, self._bus.playout.format), (), self._bus.position_ms)
+                else:
+                    await self._speak(part[0], part[1], turn)
             await writer
         finally:
             writer.cancel()
             writer.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    async def _write_all(self, turn: _Turn, understood: bool, phrases: "asyncio.Queue[str | None]") -> None:
-        """The writer's failure is raised only after what it had written is spoken."""
+    async def _write(self, turn: Exchange, parts: "_Parts") -> None:
+        """The model's side. Its failure is raised only after what it had written is spoken."""
         try:
-            await self._write(turn, understood, phrases)
+            for _ in range(TOOL_ROUNDS):
+                calls = await self._write_message(turn, parts)
+                for call in calls:
+                    await self._use(call, turn, parts)
+                if not calls or self.turns.ending is not None:
+                    break
+            else:
+                raise ProviderError(self._agent.minds.llm.name, "protocol", "it only calls tools", retryable=False)
+            if not turn.messages():
+                raise ProviderError(self._agent.minds.llm.name, "protocol", "an empty answer", retryable=True)
         except Exception:
-            await phrases.put(None)
+            await parts.put(None)
             raise
-        await phrases.put(None)
+        await parts.put(None)
 
-    async def _write(self, turn: _Turn, understood: bool, phrases: "asyncio.Queue[str | None]") -> None:
-        """The model's side: text into phrases, tools performed, until it has nothing more to say."""
-        epoch = self.epoch
-        for _ in range(TOOL_ROUNDS):
-            splitter, text, calls = PhraseSplitter(), "", list[ToolCall]()
-            asked = [*self.conversation, *turn.messages]
-            async with aclosing(self._llm.reply(asked, understood=understood)) as events:
-                async for event in events:
-                    if isinstance(event, TextDelta):
-                        text += event.text
-                        for phrase in splitter.feed(event.text):
-                            await phrases.put(phrase)
-                    elif isinstance(event, ToolCall):
-                        calls.append(event)
-                    elif isinstance(event, Expect):
-                        self._expect(event)
-                    else:
-                        self._meter_tokens(event)
-            for phrase in splitter.flush():
-                await phrases.put(phrase)
-            turn.messages.append(Message("agent", text.strip(), tool_calls=tuple(calls)))
-            for call in calls:
-                turn.tools.append(call.name)
-                result = await self._agent.tools(call, self._Hands(self), self._call)
-                if epoch != self.epoch:
-                    return
-                turn.messages.append(Message("tool", result, tool_call_id=call.id))
-            if not calls or self.turns.ending is not None:
-                return
+    async def _write_message(self, turn: Exchange, parts: "_Parts") -> list[ToolCall]:
+        """One request: text into phrases. Returns the tools it asks for."""
+        splitter, calls = PhraseSplitter(), list[ToolCall]()
+        asked = [*self.conversation, *turn.messages()]
+        written = Written()
+        turn.written.append(written)
+        async with aclosing(self._llm.reply(asked, understood=turn.understood)) as events:
+            async for event in events:
+                if isinstance(event, TextDelta):
+                    written.text += event.text
+                    for phrase in splitter.feed(event.text):
+                        await parts.put((phrase, written))
+                elif isinstance(event, ToolCall):
+                    calls.append(event)
+                elif isinstance(event, Expect):
+                    turn.expectation = event.expectation
+                    if turn.spoke_at is not None:
+                        self._expect(turn)
+                else:
+                    self._meter_tokens(event)
+        for phrase in splitter.flush():
+            await parts.put((phrase, written))
+        return calls
 
-    def _expect(self, event: Expect) -> None:
-        self.turns.expect(event.expectation)
-        self._stt.expect(event.expectation)
+    async def _use(self, call: ToolCall, turn: Exchange, parts: "_Parts") -> None:
+        written, hands = turn.written[-1], _Hands(self, turn)
+        written.calls.append(call)
+        written.results[call.id] = await self._agent.tools(call, hands, self._call)
+        if hands.digits:
+            await parts.put(hands.digits)
 
-    async def _speak(self, phrase: str, turn: _Turn) -> None:
+    def _expect(self, turn: Exchange) -> None:
+        expectation, turn.expectation = turn.expectation, None
+        if expectation is not None:
+            self.turns.expect(expectation)
+            self._stt.expect(expectation)
+
+    async def _speak(self, text: str, written: Written, turn: Exchange) -> None:
         tts, bus = self._agent.minds.tts, self._bus
-        offset_ms = bus.position_ms
-        self._meter("tts", tts.name, "characters", len(phrase))
-        async with aclosing(self._voice(phrase)) as chunks:
-            async for audio, words in chunks:
-                if turn.first_audio_at is None:
-                    turn.first_audio_at = self._clock.now()
-                bus.append(audio, words, offset_ms)
-                while not bus.has_room:  # noqa: ASYNC110 - a model that writes a book is rare
-                    await asyncio.sleep(ROOM_POLL_S)
-        if not tts.word_times:
-            bus.playout.ledger.add_estimate(phrase, offset_ms, bus.position_ms)
-
-    async def _voice(self, phrase: str) -> AsyncGenerator[tuple[bytes, Sequence[Any]], None]:
-        async with aclosing(self._agent.minds.tts.speak(phrase, self._bus.playout.format)) as chunks:
+        if turn.first_phrase_at is None:
+            turn.first_phrase_at = self._clock.now()
+        self._meter("tts", tts.name, "characters", len(text))
+        phrase: Phrase | None = None
+        async with aclosing(tts.speak(text, bus.playout.format)) as chunks:
             async for chunk in chunks:
-                yield chunk.data, chunk.words
+                if phrase is None:  # a filler may have gone before it
+                    phrase = Phrase(text, bus.position_ms)
+                    written.phrases.append(phrase)
+                if not self._append(turn, chunk.data, chunk.words, phrase.start_ms):
+                    return
+                while not bus.has_room:  # a model that writes a book
+                    await self._sleep(ROOM_POLL_S)
+        if phrase is not None and turn.epoch == self.epoch:
+            phrase.end_ms = bus.position_ms
+            if not tts.word_times:
+                bus.playout.ledger.add_estimate(text, phrase.start_ms, phrase.end_ms)
+
+    def _append(self, turn: Exchange, audio: bytes, words: Sequence[Word], offset_ms: int) -> bool:
+        """False when it is void: the reply was cancelled."""
+        if turn.epoch != self.epoch:
+            return False
+        turn.last_audio_at = self._clock.now()
+        if turn.first_audio_at is None and audio:
+            turn.first_audio_at = turn.last_audio_at
+            self._stop_filler()
+        self._bus.append(audio, words, offset_ms)
+        return True
+
+    async def _sleep(self, seconds: float) -> None:
+        over = asyncio.Event()
+        timer = self._after(seconds, over.set)
+        try:
+            await over.wait()
+        finally:
+            timer.cancel()
 
     # --- the record of a turn ---
 
@@ -388,21 +515,15 @@ class Attendant:
         if turn is None:
             return
         playout = self._bus.playout
-        start_ms = playout.answer_ms
-        exact = playout.ledger.exact(start_ms)
-        if cut:
-            unfinished = self._bus.playout.speaking
-            heard_ms = self._bus.cut()
-            text = playout.ledger.text(start_ms, heard_ms)
-            turn.messages = _cut_to(turn.messages, text) if unfinished else turn.messages
-            cut = unfinished
-        else:
-            text = " ".join(m.text for m in turn.messages if m.role == "agent" and m.text)
+        exact = playout.ledger.exact(playout.answer_ms)
+        interrupted = cut and playout.speaking
+        heard_ms = self._bus.cut() if cut else playout.end_ms
+        messages = turn.heard(playout.ledger, heard_ms) if interrupted or turn.failed else turn.messages()
         playout.ledger.forget(playout.end_ms)
-        self.conversation += [m for m in turn.messages if m.text or m.tool_calls]
+        self.conversation += messages
         now = self._clock.now()
         ago_s = now - (turn.caller_ended_at or turn.asked_at or turn.spoke_at or now)
-        self._report.turn(_record(turn, self._turn_index, text, interrupted=cut, exact=exact), ago_s)
+        self._report.turn(turn.record(self._turn_index, messages, interrupted=interrupted, exact=exact), ago_s)
         self._turn_index += 1
 
     def _meter_tokens(self, usage: LlmUsage) -> None:
@@ -413,60 +534,47 @@ class Attendant:
     def _meter(self, kind: Any, provider: str, unit: Any, quantity: float) -> None:
         self._report.usage(Usage(self._call.call_id, provider, kind, unit, quantity))
 
-    class _Hands:
-        """What tools may do to the call: they wait for the answer to be heard."""
+    # --- from the tools ---
 
-        def __init__(self, attendant: "Attendant") -> None:
-            self._attendant = attendant
+    def _end_after(self, turn: Exchange, reason: EndReason) -> None:
+        if turn.epoch == self.epoch:
+            self.turns.end_after_answer(reason)
 
-        def hang_up(self, reason: EndReason) -> None:
-            self._attendant.turns.end_after_answer(reason)
-
-        def transfer(self, target: str) -> Decision:
-            return self._attendant._transfer(target)
-
-        def send_dtmf(self, digits: str) -> None:
-            bus = self._attendant._bus
-            bus.append(tones(digits, bus.playout.format), (), bus.position_ms)
-
-    def _transfer(self, target: str) -> Decision:
+    def _transfer(self, turn: Exchange, target: str) -> Decision:
+        if turn.epoch != self.epoch:
+            return Refuse("interrupted", "the caller spoke")
         decision = self._control.transfer(target)
         if isinstance(decision, Allow):
             self.turns.end_after_answer("transferred")
         return decision
 
 
-def _cut_to(messages: Sequence[Message], heard: str) -> list[Message]:
-    """The agent's messages, their texts shortened to the words that were heard."""
-    words = heard.split()
-    cut: list[Message] = []
-    for message in messages:
-        if message.role != "agent":
-            cut.append(message)
-            continue
-        count = len(message.text.split())
-        cut.append(replace(message, text=" ".join(words[:count]), cut=count > len(words)))
-        words = words[count:]
-    return cut
+_Parts = asyncio.Queue[tuple[str, Written] | str | None]
+"""What the model's side hands the voice's: a phrase and its message, keys to sound; None: that was all."""
 
 
-def _record(turn: _Turn, index: int, text: str, *, interrupted: bool, exact: bool) -> TurnRecord:
-    def between(start: float | None, end: float | None) -> float | None:
-        return None if start is None or end is None else round((end - start) * 1000, 1)
+class _Hands:
+    """What a tool may do to the call: it waits for the answer to be heard, and is void when that is cut."""
 
-    return TurnRecord(
-        index=index,
-        caller_text=turn.caller_text,
-        agent_text=text,
-        understood=turn.understood,
-        keyed=turn.keyed,
-        interrupted=interrupted,
-        heard_exact=exact,
-        endpointing_ms=between(turn.caller_ended_at, turn.decided_at),
-        stt_ms=between(turn.decided_at, turn.final_at),
-        llm_ms=between(turn.asked_at, turn.first_phrase_at),
-        tts_ms=between(turn.first_phrase_at, turn.first_audio_at),
-        total_ms=between(turn.caller_ended_at, turn.spoke_at),
-        barge_in_ms=None if turn.barge_in_ms is None or not interrupted else round(turn.barge_in_ms, 1),
-        tools=tuple(turn.tools),
-    )
+    def __init__(self, attendant: Attendant, turn: Exchange) -> None:
+        self._attendant, self._turn = attendant, turn
+        self.digits = ""
+        """To be sounded after what was said before."""
+
+    def hang_up(self, reason: EndReason) -> None:
+        self._attendant._end_after(self._turn, reason)
+
+    def transfer(self, target: str) -> Decision:
+        return self._attendant._transfer(self._turn, target)
+
+    def send_dtmf(self, digits: str) -> None:
+        self._attendant._control.send_dtmf(digits)
+        self.digits += digits
+
+
+def _after_agent(conversation: Sequence[Message]) -> int:
+    """Where what the agent was last heard to say ends."""
+    at = len(conversation)
+    while at and not (conversation[at - 1].role == "agent" and conversation[at - 1].text):
+        at -= 1
+    return at

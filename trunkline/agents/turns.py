@@ -1,7 +1,7 @@
 """Turn-taking: who has the floor. A table over five states; plain Python over events and values.
 
-    IDLE ── Begin ──► SPEAKING (the greeting) ──► LISTENING ──► THINKING ──► SPEAKING ──► LISTENING ...
-                          └── SpeechStarted ──► INTERRUPTED ── nothing meant ──► back to what was being said
+    IDLE ── Begin ──► THINKING ──► SPEAKING (the greeting) ──► LISTENING ──► THINKING ──► SPEAKING ──► LISTENING ...
+                          └── SpeechStarted ──► INTERRUPTED ── nothing meant ──► back to where it was
 
 House rules:
 1. The machine never acts: `handle(event) -> effects`. The cascade performs them, in order.
@@ -12,7 +12,11 @@ House rules:
    agent thinks: its first words wait until the caller's have turned out to be nothing.
 4. A turn once understood is never lost. If the caller goes on before the answer is heard, what was said waits in
    `_carry` and is answered together with what follows, or alone when that is nothing.
-5. No wait without an end: every state that waits on somebody has a timer, and every timer leads to a spoken line.
+5. No wait without an end. Timers are a function of the state (WAITS): they are set and cancelled after every event,
+   nowhere else, and each leads to a spoken line or to the end of the call. While the agent speaks, what is awaited is
+   that it is heard; a reply that stalls in the middle is the cascade's ReplyFailed.
+6. The recogniser gives one final for each utterance, in their order (`_due`): that of a noise, or of what was said
+   before it, may come late and is known for what it is. CancelStt forgets them all.
 
 The caller's patience is learnt: going on after we thought the turn had ended lengthens endpointing for this call.
 """
@@ -33,16 +37,20 @@ VERDICT_AFTER_MS = 320
 VERDICT_WAIT_MS = 700
 """And how long the recogniser may take to say that it was words."""
 FINAL_WAIT_MS = 4000
-OLD_FINAL_WAIT_MS = 1500
 UTTERANCE_MAX_MS = 45_000
 """Hold music and a television never end by themselves."""
 SPOKEN_DIGITS_MS = 1200
 """Pause between groups of spoken digits."""
 PATIENCE_STEP_MS, PATIENCE_MAX_MS = 200, 1000
+FILLER_AGAIN_MS = 3000
+"""From one filler to the next: it takes about a second itself."""
+GOODBYE_MAX_MS = 15_000
+"""For a goodbye when the call's time is up."""
+KEYS_MAX = 64  # keyed ahead; no question asks for more than 32
 
 BACKCHANNELS = frozenset(
-    ["mm", "mm-hm", "mhm", "hm", "hmm", "uh", "uh-huh", "um", "ah", "oh", "yeah", "yep", "ok", "okay", "right", "sure"]
-)
+    ("mm", "mm-hm", "mm-hmm", "mhm", "mmhm", "hm", "hmm", "uh", "uh-huh", "huh", "um", "ah", "oh")
+) | frozenset(("yeah", "yep", "ok", "okay", "right", "sure"))
 
 
 class State(Enum):
@@ -88,10 +96,12 @@ class Partial:
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """`understood=False` with or without text: not in the recogniser's words, or it failed."""
+    """`understood=False` with or without text: not in the recogniser's words."""
 
     text: str
     understood: bool
+    failed: bool = False
+    """The recogniser failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +125,11 @@ class ReplyFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Leave:
+    """The gateway wants the call to end: goodbye first."""
+
+
+@dataclass(frozen=True, slots=True)
 class TimerFired:
     name: "Timer"
 
@@ -135,13 +150,14 @@ Event = (
     | ReplyBegan
     | ReplyHeard
     | ReplyFailed
+    | Leave
     | TimerFired
     | Close
 )
 
 # --- effects: what to do --------------------------------------------------------------------------------------------
 
-Timer = Literal["no_input", "utterance", "final", "verdict", "reply", "digits", "max_duration"]
+Timer = Literal["no_input", "utterance", "final", "verdict", "reply", "filler", "digits", "max_duration"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +174,7 @@ class FinalizeStt:
 
 @dataclass(frozen=True, slots=True)
 class CancelStt:
-    """Close its ear; whatever it heard was nothing."""
+    """Close its ear and forget what was said, finalized or not: no final follows. Speech that goes on begins anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +186,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Generate and speak the answer to what the caller said: one or two utterances, or keys."""
+    """Generate and speak the answer to what the caller said: utterances, some perhaps asked about before, or keys."""
 
     texts: tuple[str, ...]
     understood: bool = True
@@ -180,6 +196,13 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class Say:
     """Speak a fixed line."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """Speak this while the answer is awaited: it is no part of it."""
 
     text: str
 
@@ -222,6 +245,7 @@ Effect = (
     | Endpoint
     | Answer
     | Say
+    | Fill
     | PauseOutput
     | ResumeOutput
     | CancelReply
@@ -229,6 +253,19 @@ Effect = (
     | CancelTimer
     | HangUp
 )
+
+
+Reply = Literal["none", "coming", "speaking", "heard", "failed"]
+"""`heard` and `failed` only while INTERRUPTED: what follows waits for the verdict."""
+
+
+@dataclass(slots=True)
+class Utterance:
+    """Given to the recogniser whole; its final has not come yet."""
+
+    speech_ms: float
+    has_floor: bool
+    """The caller's turn. False: said over the agent, so it may be a cough."""
 
 
 class Row(NamedTuple):
@@ -250,42 +287,117 @@ class Turns:
         self.ending: EndReason | None = None
         """Hang up when what is being said has been heard."""
         self._effects: list[Effect] = []
-        self._return_to = State.SPEAKING  # from INTERRUPTED
-        self._carry = ""
-        self._answering: tuple[str, ...] = ()  # understood, being answered, nothing of the answer heard yet
-        self._awaiting_final = False
-        self._old_final = False  # the final we wait for is of the utterance before the interruption
-        self._digits = ""
-        self._no_inputs = 0
-        self._failures = 0
-        self._patience_ms = 0
-        self._speech_at = 0.0
-        self._speech_ms = 0.0
+        self._armed: set[Timer] = set()
+        self._restarted: set[Timer] = set()
+        self._over = False
+        self._leaving = False  # the call's time is up
+        # what the caller does
         self._hearing = False
-        self._line_is_answer = False
+        self._speech_at = 0.0
+        self._has_floor = False  # of the utterance being heard
+        self._due: list[Utterance] = []  # finals come in the order of their utterances
+        self._keys = ""
+        self._keys_before = ""  # a half entry, keyed before the utterance whose final we await
+        self._no_inputs = 0
+        self._patience_ms = 0
+        # what we owe the caller
+        self._carry: tuple[str, ...] = ()  # understood, not being answered yet
+        self._unclear: str | None = None  # not understood, too long for a noise
+        self._answering: tuple[str, ...] = ()  # being answered, nothing of the answer heard yet
+        self._reply: Reply = "none"
+        self._is_answer = False  # and not a fixed line
+        self._failures = 0
+        self._fillers = 0
 
     def handle(self, event: Event) -> list[Effect]:
-        """The effects of an event, to be performed in order."""
+        """The effects of an event, to be performed in order. Events of a call that is over have none."""
+        if self._stale(event):
+            return []
         row = TABLE[self.state].get(type(event)) or ALWAYS.get(type(event))
         if row is None:
             return []
-        if isinstance(event, SpeechStarted):
-            self._hearing = True
-        elif isinstance(event, SpeechEnded):
-            self._hearing = False
-        state = row.decide(self, event)
-        assert state in row.leads_to, f"{self.state} {event} led to {state}"
-        self.state = state
+        before = self.state
+        self.state = row.decide(self, event)
+        assert self.state in row.leads_to, f"{before} {event} led to {self.state}"
+        if self.state in (State.LISTENING, State.SPEAKING):
+            self._fillers = 0
+        self._set_timers()
         effects, self._effects = self._effects, []
         return effects
 
     def expect(self, expectation: Expectation) -> None:
-        """The answer being spoken has said what it expects to hear next."""
+        """What the caller is expected to say or key next."""
         self.expectation = expectation
 
     def end_after_answer(self, reason: EndReason) -> None:
         """The agent hangs up when this answer has been heard."""
         self.ending = reason
+
+    def _stale(self, event: Event) -> bool:
+        """Takes note of what the ears and the timers say; True where that is no news."""
+        if isinstance(event, Close):
+            return False
+        if isinstance(event, SpeechStarted):
+            self._hearing, self._speech_at = True, event.at
+        elif isinstance(event, SpeechEnded):
+            self._hearing, was_hearing = False, self._hearing
+            return self._over or not was_hearing
+        elif isinstance(event, SpeechSustained):
+            return self._over or not self._hearing
+        elif isinstance(event, TimerFired):
+            if event.name not in self._armed:
+                return True
+            self._armed.remove(event.name)
+        return self._over
+
+    # --- timers: a function of the state, so that none is forgotten ---
+
+    def _set_timers(self) -> None:
+        for name, wait_ms in WAITS.items():
+            after_ms = None if self._over or self.state is State.IDLE else wait_ms(self)
+            if after_ms is None:
+                if name in self._armed:
+                    self._armed.remove(name)
+                    self._do(CancelTimer(name))
+            elif name not in self._armed or name in self._restarted:
+                self._armed.add(name)
+                self._do(SetTimer(name, after_ms))
+        self._restarted.clear()
+
+    def _restart(self, *names: Timer) -> None:
+        self._restarted.update(names)
+
+    def no_input_ms(self) -> int | None:
+        silent = self.state is State.LISTENING and not self._hearing and not self._keys
+        return self._agent.turns.no_input_ms if silent else None
+
+    def digits_ms(self) -> int | None:
+        if self.state is not State.LISTENING or not self._keys:
+            return None
+        turns = self._agent.turns
+        return turns.digit_gap_ms if len(self._keys) >= self.expectation.digits_min else turns.no_input_ms
+
+    def utterance_ms(self) -> int | None:
+        return UTTERANCE_MAX_MS if self._hearing else None
+
+    def final_ms(self) -> int | None:
+        return FINAL_WAIT_MS if self._due else None
+
+    def verdict_ms(self) -> int | None:
+        return VERDICT_WAIT_MS if self.state is State.INTERRUPTED and not self._hearing else None
+
+    def reply_ms(self) -> int | None:
+        thinking = self.state is State.THINKING and self._reply == "coming"
+        return self._agent.turns.reply_deadline_ms if thinking else None
+
+    def filler_ms(self) -> int | None:
+        a_turn = self._reply == "none" or (self._reply == "coming" and self._is_answer)
+        if self.state is not State.THINKING or not a_turn or not self._agent.filler:
+            return None
+        return FILLER_AGAIN_MS if self._fillers else self._agent.turns.filler_after_ms
+
+    def max_duration_ms(self) -> int | None:
+        return GOODBYE_MAX_MS if self._leaving else self._agent.turns.max_duration_s * 1000
 
     # --- pieces ---
 
@@ -293,277 +405,246 @@ class Turns:
         self._effects += effects
 
     def _endpoint_ms(self, complete: bool) -> int:
-        turns = self._agent.turns
-        if self.expectation.grammar == "digits":
+        turns, expected = self._agent.turns, self.expectation
+        if expected.grammar.startswith("digits") and not (complete and expected.digits_min == expected.digits_max):
             return max(SPOKEN_DIGITS_MS, turns.endpointing_ms)
         wanted = turns.endpointing_min_ms if complete else turns.endpointing_ms
         return min(wanted + self._patience_ms, turns.endpointing_max_ms)
 
-    def _listen(self) -> State:
-        """The floor is the caller's."""
-        if self._digits and self.expectation.digits_max and len(self._digits) >= self.expectation.digits_max:
-            return self._submit_digits()
-        if self._digits:
-            self._do(SetTimer("digits", self._agent.turns.digit_gap_ms))
-        elif not self._hearing:
-            self._do(SetTimer("no_input", self._agent.turns.no_input_ms))
-        return State.LISTENING
-
-    def _hear(self) -> None:
+    def _listen_to(self, *, has_floor: bool) -> None:
         """Speech has begun: open the recogniser's ear."""
-        self._speech_ms = 0.0
-        self._do(CancelTimer("no_input"), Feed(), SetTimer("utterance", UTTERANCE_MAX_MS))
+        self._has_floor = has_floor
+        interrupts = self.state is not State.LISTENING and self.interruptible
+        self._do(Feed(), Endpoint(VERDICT_AFTER_MS if interrupts else self._endpoint_ms(complete=False)))
+
+    def _finalize(self, speech_ms: float) -> None:
+        self._due.append(Utterance(speech_ms, self._has_floor))
+        self._restart("final")
+        self._do(FinalizeStt())
+
+    def _forget_speech(self) -> None:
+        """What was and is being said counts no longer; speech that goes on begins anew."""
+        self._hearing = False
+        self._due.clear()
+        self._unclear = None
+        self._do(CancelStt())
 
     def _answer(self, *texts: str, understood: bool = True, keyed: bool = False) -> State:
-        self._carry = ""
+        self._carry, self._unclear = (), None
         self._answering = texts if understood else ()
+        self._is_answer = True
         self._no_inputs = 0
-        self.interruptible = True
-        self.ending = None
-        self._line_is_answer = True
         self._patience_ms = max(0, self._patience_ms - PATIENCE_STEP_MS // 10)
-        self._do(Answer(texts, understood, keyed), SetTimer("reply", self._agent.turns.reply_deadline_ms))
-        return State.THINKING
+        return self._begin_reply(Answer(texts, understood, keyed))
 
     def _say(self, text: str, ending: EndReason | None = None, interruptible: bool = True) -> State:
-        self.interruptible = interruptible
-        self.ending = ending
         self._answering = ()
-        self._line_is_answer = False
-        self._do(Say(text), SetTimer("reply", self._agent.turns.reply_deadline_ms))
+        self._is_answer = False
+        return self._begin_reply(Say(text), ending, interruptible)
+
+    def _begin_reply(self, effect: Answer | Say, ending: EndReason | None = None, interruptible: bool = True) -> State:
+        self._reply = "coming"
+        self.interruptible, self.ending = interruptible, ending
+        self._restart("reply")
+        self._do(effect)
         return State.THINKING
 
     def _fail(self) -> State:
-        """Once: sorry, say it again. Twice in a row: sorry, goodbye. If even that fails: the end."""
+        """Once: sorry, say it again. Twice in a row: sorry, goodbye. A last line that fails is left unsaid."""
+        if self.ending is not None:
+            return self._hang_up(self.ending)
         self._failures += 1
-        self._carry = ""
-        self._do(CancelTimer("reply"))
+        self._carry, self._unclear = (), None
         if self._failures == 1:
             return self._say(self._agent.apology)
-        if self._failures == 2:
-            return self._say(self._agent.failure, ending="error", interruptible=False)
-        self._do(HangUp("error"))
+        return self._say(self._agent.failure, ending="error", interruptible=False)
+
+    def _hang_up(self, reason: EndReason) -> State:
+        self._over = True
+        self._forget_speech()
+        self._set_timers()
+        self._do(HangUp(reason))
         return State.IDLE
 
-    def _understood(self, event: Final) -> State:
-        """The caller's turn is over and this is what it was."""
-        if event.understood and event.text:
-            texts = (self._carry, event.text) if self._carry else (event.text,)
-            return self._answer(*texts)
+    def _yield_floor(self) -> State:
+        """It is the caller's turn: hear it to its end, then answer it; where there was none, wait for it."""
+        self._reply = "none"
+        self.interruptible = True
+        if self._hearing:
+            self._has_floor = True
+            return State.LISTENING
+        if self._due:
+            return State.THINKING
         if self._carry:
-            return self._answer(self._carry)
-        if self._speech_ms < MEANT_MS:
-            return self._listen()
-        return self._answer(event.text, understood=False)
+            self._keys_before = ""
+            return self._answer(*self._carry)
+        self._keys, self._keys_before = self._keys_before + self._keys, ""
+        if self._unclear is not None and not self._keys:
+            return self._answer(self._unclear, understood=False)
+        self._unclear = None
+        return self._take_keys()
+
+    def _take_keys(self) -> State:
+        """An entry that is complete is answered; what was keyed ahead stays for the next question."""
+        entry = ""
+        for at, key in enumerate(self._keys, 1):
+            entry = "" if key == "*" else entry if key == "#" else entry + key
+            if entry and (key == "#" or len(entry) >= max(self.expectation.digits_max, 1)):
+                self._keys = self._keys[at:]
+                return self._answer(entry, keyed=True)
+        self._keys = entry
+        self._restart("digits")
+        return State.LISTENING
 
     def _meant(self, text: str) -> bool:
         """Words that take the floor, not ones that leave it to the agent."""
         if self.expectation.grammar != "main":
             return bool(text)  # it asked: "yeah" is an answer
-        return any(word not in BACKCHANNELS for word in text.lower().split())
+        return any(word.strip(".,!?") not in BACKCHANNELS for word in text.lower().split())
 
-    def _submit_digits(self) -> State:
-        digits, self._digits = self._digits, ""
-        self._do(CancelTimer("digits"), CancelTimer("no_input"), CancelStt())
-        return self._answer(digits, keyed=True)
-
-    def _interrupt(self, event: SpeechStarted, return_to: State) -> State:
-        self._speech_at = event.at
-        self._return_to = return_to
-        self._old_final = self._awaiting_final
-        self._do(CancelTimer("reply"), PauseOutput())
-        self._hear()
-        self._do(Endpoint(VERDICT_AFTER_MS))
-        return State.INTERRUPTED
+    def _over_agent(self) -> bool:
+        return self.state is State.INTERRUPTED or self._reply in ("coming", "speaking")
 
     def _take_floor(self) -> None:
         """The interruption is confirmed."""
-        if self._return_to is State.THINKING:
-            # The caller had not finished: what was understood is kept, and next time we wait longer.
+        if self._reply == "none" or (self._reply == "coming" and self._is_answer):  # the caller had not finished
             self._patience_ms = min(self._patience_ms + PATIENCE_STEP_MS, PATIENCE_MAX_MS)
-            self._carry = " ".join(self._answering) or self._carry
+        self._carry = (*self._answering, *self._carry)
         self._answering = ()
         self.ending = None
-        self._do(CancelTimer("verdict"), CancelReply())
+        self._reply = "none"
+        self._has_floor = True
+        for utterance in self._due:
+            utterance.has_floor = True
+        self.state = State.LISTENING
+        self._do(CancelReply())
 
     def _resume(self) -> State:
         """It was nothing: go on where the ear was."""
-        self._do(CancelTimer("verdict"), ResumeOutput())
-        if self._return_to is State.SPEAKING:
+        self._do(ResumeOutput())
+        if self._reply == "coming":
+            return State.THINKING
+        if self._reply == "speaking":
             return State.SPEAKING
-        if self._old_final:  # the turn before the noise is still with the recogniser
-            self._old_final = False
-            self._do(SetTimer("final", OLD_FINAL_WAIT_MS))
-        elif self._carry and not self._answering:
-            return self._answer(self._carry)
-        else:
-            self._do(SetTimer("reply", self._agent.turns.reply_deadline_ms))
-        return State.THINKING
+        return self._fail() if self._reply == "failed" else self._reply_over()
+
+    def _reply_over(self) -> State:
+        if self._reply == "heard" and self._is_answer:
+            self._failures = 0
+        if self._reply == "heard" and self.ending is not None:
+            return self._hang_up(self.ending)
+        return self._yield_floor()
 
     # --- IDLE ---
 
     def begin(self, event: Event) -> State:
         assert isinstance(event, Begin)
-        self._do(SetTimer("max_duration", self._agent.turns.max_duration_s * 1000))
         return self._say(event.greeting, interruptible=self._agent.greeting_interruptible)
 
     # --- LISTENING ---
 
     def listening_speech_started(self, event: Event) -> State:
-        assert isinstance(event, SpeechStarted)
-        self._speech_at = event.at
-        self._hear()
-        self._do(Endpoint(self._endpoint_ms(complete=False)))
+        self._listen_to(has_floor=True)
         return State.LISTENING
 
     def listening_partial(self, event: Event) -> State:
         assert isinstance(event, Partial)
-        self._do(Endpoint(self._endpoint_ms(event.complete)))
+        if self._hearing and not self._due:
+            self._do(Endpoint(self._endpoint_ms(event.complete)))
         return State.LISTENING
 
     def listening_speech_ended(self, event: Event) -> State:
         assert isinstance(event, SpeechEnded)
-        self._speech_ms = (event.at - self._speech_at) * 1000
-        return self._finalize()
+        return self._end_turn((event.at - self._speech_at) * 1000)
 
-    def _finalize(self) -> State:
-        self._awaiting_final = True
-        self._old_final = False
-        self._do(FinalizeStt(), CancelTimer("no_input"), CancelTimer("utterance"), SetTimer("final", FINAL_WAIT_MS))
+    def _end_turn(self, speech_ms: float) -> State:
+        """The end-of-turn decision."""
+        self._keys, self._keys_before = "", self._keys
+        self._finalize(speech_ms)
         return State.THINKING
-
-    def listening_final(self, event: Event) -> State:
-        """The recogniser ended the turn by itself, as some services do."""
-        assert isinstance(event, Final)
-        if self._old_final:
-            self._old_final = self._awaiting_final = False
-            if event.understood:
-                self._carry = event.text
-            return State.LISTENING
-        if not event.understood or not event.text:
-            return State.LISTENING
-        self._do(CancelTimer("no_input"))
-        return self._understood(event)
 
     def listening_key(self, event: Event) -> State:
+        """A key is never an accident: speech beside it is."""
         assert isinstance(event, Key)
-        self._do(CancelStt(), CancelTimer("no_input"))
-        if event.digit == "*":
-            self._digits = ""
-            return self._listen()
-        if event.digit == "#":
-            return self._submit_digits() if self._digits else self._listen()
-        self._digits += event.digit
-        if len(self._digits) < max(self.expectation.digits_max, 1):
-            self._do(SetTimer("digits", self._agent.turns.digit_gap_ms))
-            return State.LISTENING
-        return self._submit_digits()
+        self._forget_speech()
+        self._keys += event.digit
+        return self._take_keys()
 
-    def listening_timer(self, event: Event) -> State:
-        assert isinstance(event, TimerFired)
-        if event.name == "digits":
-            return self._submit_digits() if self._digits else self._listen()
-        if event.name == "utterance":
-            self._speech_ms = UTTERANCE_MAX_MS
-            return self._finalize()
-        if event.name != "no_input" or self._hearing:
-            return State.LISTENING
-        prompts = self._agent.no_input
+    def digits_timer(self, event: Event) -> State:
+        entry, self._keys = self._keys, ""
+        self._forget_speech()
+        return self._answer(entry, keyed=True)
+
+    def no_input_timer(self, event: Event) -> State:
         self._no_inputs += 1
-        if self._no_inputs <= len(prompts):
-            return self._say(prompts[self._no_inputs - 1])
+        if self._no_inputs <= len(self._agent.no_input):
+            return self._say(self._agent.no_input[self._no_inputs - 1])
         return self._say(self._agent.goodbye, ending="no_input")
 
-    # --- THINKING ---
+    # --- the agent has the floor: THINKING and SPEAKING ---
 
-    def thinking_final(self, event: Event) -> State:
-        assert isinstance(event, Final)
-        if not self._awaiting_final:
-            return State.THINKING
-        if not self.interruptible:
-            return self.speaking_final(event)
-        self._awaiting_final = False
-        self._do(CancelTimer("final"))
-        return self._understood(event)
+    def speech_over_agent(self, event: Event) -> State:
+        if not self.interruptible:  # such a line stops neither ears nor keypad
+            self._listen_to(has_floor=False)
+            return self.state
+        self._do(PauseOutput())
+        self._listen_to(has_floor=False)
+        return State.INTERRUPTED
 
-    def thinking_speech_started(self, event: Event) -> State:
-        assert isinstance(event, SpeechStarted)
-        if not self.interruptible:
-            self._hear()
-            return State.THINKING
-        return self._interrupt(event, State.THINKING)
+    def speech_over_agent_ended(self, event: Event) -> State:
+        assert isinstance(event, SpeechEnded)
+        self._finalize((event.at - self._speech_at) * 1000)
+        return self.state
 
-    def thinking_reply_began(self, event: Event) -> State:
-        self._do(CancelTimer("reply"))
+    def reply_began(self, event: Event) -> State:
+        if self._reply != "coming":
+            return self.state
+        self._reply = "speaking"
         self._answering = ()
-        return State.SPEAKING
-
-    def thinking_timer(self, event: Event) -> State:
-        assert isinstance(event, TimerFired)
-        if event.name == "final" and self._awaiting_final:
-            self._awaiting_final = False
-            self._do(CancelStt())
-            return self._fail() if not self._carry else self._answer(self._carry)
-        if event.name == "reply":
-            self._do(CancelReply())
-            return self._fail()
-        return State.THINKING
-
-    # --- SPEAKING ---
-
-    def speaking_speech_started(self, event: Event) -> State:
-        assert isinstance(event, SpeechStarted)
-        if not self.interruptible:
-            self._speech_at = event.at
-            self._hear()  # an uninterruptible line stops neither ears nor keypad
-            self._do(Endpoint(self._endpoint_ms(complete=False)))
-            return State.SPEAKING
-        return self._interrupt(event, State.SPEAKING)
-
-    def over_speech_ended(self, event: Event) -> State:
-        """The caller spoke under an uninterruptible line."""
-        self._awaiting_final = True
-        self._do(FinalizeStt())
-        return self.state
-
-    def speaking_final(self, event: Event) -> State:
-        """What was said under an uninterruptible line is answered when the line is over."""
-        assert isinstance(event, Final)
-        self._awaiting_final = False
-        if event.understood and event.text:
-            self._carry = event.text
-        return self.state
+        return self.state if self.state is State.INTERRUPTED else State.SPEAKING
 
     def reply_heard(self, event: Event) -> State:
-        self._do(CancelTimer("reply"))
-        if self._line_is_answer:
-            self._failures = 0
-        if self.ending is not None:
-            self._do(HangUp(self.ending))
-            return State.IDLE
-        self.interruptible = True
-        if self._carry:
-            return self._answer(self._carry)
-        return self._listen()
+        if self._reply not in ("coming", "speaking"):
+            return self.state
+        self._reply = "heard"
+        self._answering = ()
+        return self.state if self.state is State.INTERRUPTED else self._reply_over()
 
     def reply_failed(self, event: Event) -> State:
+        if self._reply not in ("coming", "speaking"):
+            return self.state
+        if self.state is State.INTERRUPTED:
+            self._reply = "failed"
+            return self.state
         return self._fail()
 
-    def speaking_key(self, event: Event) -> State:
-        """A key is never an accident: it takes the floor at once (a late `#` of an entry already taken is dropped)."""
+    def reply_timer(self, event: Event) -> State:
+        self._do(CancelReply())
+        return self._fail()
+
+    def filler_timer(self, event: Event) -> State:
+        lines = self._agent.filler
+        self._do(Fill(lines[min(self._fillers, len(lines) - 1)]))
+        self._fillers += 1
+        return State.THINKING
+
+    def key_over_agent(self, event: Event) -> State:
+        """Takes the floor from a line that can be heard; else it is type-ahead, for when the floor is the caller's."""
         assert isinstance(event, Key)
-        if event.digit in "#*" and not self._digits:
+        if event.digit in "#*" and not self._keys:
+            return self.state  # of an entry that was taken without it
+        self._keys = (self._keys + event.digit)[:KEYS_MAX]
+        if self._reply != "speaking" or not self.interruptible:
             return self.state
-        if not self.interruptible or self.state is State.THINKING:
-            self._digits += event.digit  # type-ahead: taken when the floor is the caller's
-            return self.state
-        self._return_to = State.SPEAKING
         self._take_floor()
-        self._do(CancelTimer("reply"), CancelTimer("final"))
-        self._awaiting_final = False
-        return self.listening_key(event)
+        self._forget_speech()
+        return self._take_keys()
 
     # --- INTERRUPTED ---
+
+    def interrupted_speech_started(self, event: Event) -> State:
+        self._listen_to(has_floor=False)
+        return State.INTERRUPTED
 
     def interrupted_sustained(self, event: Event) -> State:
         self._take_floor()
@@ -572,72 +653,87 @@ class Turns:
 
     def interrupted_partial(self, event: Event) -> State:
         assert isinstance(event, Partial)
-        if not self._meant(event.text):
+        if self._due or not self._hearing or not self._meant(event.text):
             return State.INTERRUPTED
         self._take_floor()
         self._do(Endpoint(self._endpoint_ms(event.complete)))
         return State.LISTENING
 
-    def interrupted_speech_ended(self, event: Event) -> State:
-        assert isinstance(event, SpeechEnded)
-        self._speech_ms = (event.at - self._speech_at) * 1000
-        self._do(FinalizeStt(), SetTimer("verdict", VERDICT_WAIT_MS))
-        return State.INTERRUPTED
-
-    def interrupted_speech_started(self, event: Event) -> State:
-        assert isinstance(event, SpeechStarted)
-        self._do(CancelTimer("verdict"), Feed())
-        return State.INTERRUPTED
-
-    def interrupted_final(self, event: Event) -> State:
-        assert isinstance(event, Final)
-        if self._old_final:
-            self._old_final = self._awaiting_final = False
-            self._do(CancelTimer("final"))
-            if event.understood and event.text:
-                self._carry = event.text
-            return State.INTERRUPTED
-        if event.understood and self._meant(event.text):
-            self._take_floor()
-            return self._understood(event)
+    def verdict_timer(self, event: Event) -> State:
+        """The recogniser takes too long; should it find words after all, they still interrupt."""
         return self._resume()
-
-    def interrupted_timer(self, event: Event) -> State:
-        assert isinstance(event, TimerFired)
-        if event.name != "verdict":
-            return State.INTERRUPTED
-        self._do(CancelStt())
-        return self._resume()
-
-    def interrupted_reply_failed(self, event: Event) -> State:
-        """The rest of the answer will not come; the caller has the floor."""
-        self._take_floor()
-        return State.LISTENING
 
     # --- any state ---
 
-    def max_duration(self, event: Event) -> State:
-        self._do(CancelStt(), CancelReply(), CancelTimer("no_input"), CancelTimer("verdict"), CancelTimer("final"))
-        self._awaiting_final = self._old_final = False
+    def final(self, event: Event) -> State:
+        assert isinstance(event, Final)
+        words = event.text if event.understood else ""
+        if self._due:
+            utterance = self._due.pop(0)
+        elif words and self._hearing:  # the recogniser ended the turn by itself, as some services do
+            utterance = Utterance(MEANT_MS, self._has_floor)
+            if self.interruptible:
+                self._forget_speech()
+        else:
+            return self.state
+        if not utterance.has_floor and not self._meant(words):
+            return self._after_final()
+        if not utterance.has_floor and self.interruptible and self._over_agent():
+            self._take_floor()
+        if words:
+            self._carry = (*self._carry, words)
+        elif utterance.speech_ms >= MEANT_MS:
+            waited_for = self.state is State.THINKING and self._reply == "none" and not self._due
+            if event.failed and waited_for and not self._carry:
+                return self._fail()
+            self._unclear = event.text
+        return self._after_final()
+
+    def _after_final(self) -> State:
+        if self.state is State.INTERRUPTED:
+            return self.state if self._hearing or self._due else self._resume()
+        return self._yield_floor() if self._reply == "none" else self.state
+
+    def final_timer(self, event: Event) -> State:
+        """The recogniser never answered."""
+        self._forget_speech()
+        if self.state is not State.THINKING or self._reply != "none":
+            return self.state
+        return self._yield_floor() if self._carry else self._fail()
+
+    def utterance_timer(self, event: Event) -> State:
+        """Hold music: taken for a turn that is over, and not listened to until it pauses."""
+        self._hearing = False
+        if self.state is State.INTERRUPTED:
+            self._take_floor()
+        if self.state is State.LISTENING:
+            return self._end_turn(UTTERANCE_MAX_MS)
+        self._finalize(UTTERANCE_MAX_MS)
+        return self.state
+
+    def time_is_up(self, event: Event) -> State:
+        """Goodbye, then the end; a goodbye that is being said already has GOODBYE_MAX_MS."""
+        if self.state is State.IDLE:
+            return self.state
+        if self.ending is not None and self._leaving and isinstance(event, TimerFired):
+            return self._hang_up(self.ending)
+        self._leaving = True
+        self._restart("max_duration")
+        if self.ending is not None:
+            return self.state
+        self._forget_speech()
+        self._do(CancelReply())
         return self._say(self._agent.goodbye, ending="max_duration", interruptible=False)
 
     def close(self, event: Event) -> State:
-        self._do(CancelStt(), CancelReply())
-        self._do(
-            *(
-                CancelTimer(name)
-                for name in ("no_input", "utterance", "final", "verdict", "reply", "digits", "max_duration")
-            )
-        )
+        self._over = True
+        self._forget_speech()
+        self._do(CancelReply())
         return State.IDLE
 
     def timer(self, event: Event) -> State:
-        """Timers of another state's are late; the call's own limit is not."""
         assert isinstance(event, TimerFired)
-        if event.name == "max_duration":
-            return self.max_duration(event)
-        decide = TIMERS.get(self.state)
-        return decide(self, event) if decide is not None else self.state
+        return ON_TIMER[event.name](self, event)
 
 
 _IDLE, _LISTENING, _THINKING = State.IDLE, State.LISTENING, State.THINKING
@@ -651,44 +747,64 @@ TABLE: dict[State, dict[type, Row]] = {
         SpeechStarted: Row(Turns.listening_speech_started, (_LISTENING,)),
         Partial: Row(Turns.listening_partial, (_LISTENING,)),
         SpeechEnded: Row(Turns.listening_speech_ended, (_THINKING,)),
-        Final: Row(Turns.listening_final, (_LISTENING, _THINKING)),
+        Final: Row(Turns.final, (_LISTENING, _THINKING)),
         Key: Row(Turns.listening_key, (_LISTENING, _THINKING)),
     },
     State.THINKING: {
-        Final: Row(Turns.thinking_final, (_THINKING, _LISTENING)),
-        SpeechStarted: Row(Turns.thinking_speech_started, (_INTERRUPTED, _THINKING)),
-        SpeechEnded: Row(Turns.over_speech_ended, (_THINKING,)),
-        ReplyBegan: Row(Turns.thinking_reply_began, (_SPEAKING,)),
+        SpeechStarted: Row(Turns.speech_over_agent, (_INTERRUPTED, _THINKING)),
+        SpeechEnded: Row(Turns.speech_over_agent_ended, (_THINKING,)),
+        Final: Row(Turns.final, (_THINKING, _LISTENING)),
+        ReplyBegan: Row(Turns.reply_began, (_SPEAKING, _THINKING)),
         ReplyHeard: Row(Turns.reply_heard, (_LISTENING, _THINKING, _IDLE)),
         ReplyFailed: Row(Turns.reply_failed, (_THINKING, _IDLE)),
-        Key: Row(Turns.speaking_key, (_THINKING,)),
+        Key: Row(Turns.key_over_agent, (_THINKING,)),
     },
     State.SPEAKING: {
-        SpeechStarted: Row(Turns.speaking_speech_started, (_INTERRUPTED, _SPEAKING)),
-        SpeechEnded: Row(Turns.over_speech_ended, (_SPEAKING,)),
-        Final: Row(Turns.speaking_final, (_SPEAKING,)),
+        SpeechStarted: Row(Turns.speech_over_agent, (_INTERRUPTED, _SPEAKING)),
+        SpeechEnded: Row(Turns.speech_over_agent_ended, (_SPEAKING,)),
+        Final: Row(Turns.final, (_SPEAKING, _LISTENING, _THINKING)),
         ReplyHeard: Row(Turns.reply_heard, (_LISTENING, _THINKING, _IDLE)),
         ReplyFailed: Row(Turns.reply_failed, (_THINKING, _IDLE)),
-        Key: Row(Turns.speaking_key, (_SPEAKING, _LISTENING, _THINKING)),
+        Key: Row(Turns.key_over_agent, (_SPEAKING, _LISTENING, _THINKING)),
     },
     State.INTERRUPTED: {
+        SpeechStarted: Row(Turns.interrupted_speech_started, (_INTERRUPTED,)),
         SpeechSustained: Row(Turns.interrupted_sustained, (_LISTENING,)),
         Partial: Row(Turns.interrupted_partial, (_INTERRUPTED, _LISTENING)),
-        SpeechEnded: Row(Turns.interrupted_speech_ended, (_INTERRUPTED,)),
-        SpeechStarted: Row(Turns.interrupted_speech_started, (_INTERRUPTED,)),
-        Final: Row(Turns.interrupted_final, (_INTERRUPTED, _THINKING, _SPEAKING, _LISTENING)),
-        ReplyFailed: Row(Turns.interrupted_reply_failed, (_LISTENING,)),
-        Key: Row(Turns.speaking_key, (_LISTENING, _THINKING)),
+        SpeechEnded: Row(Turns.speech_over_agent_ended, (_INTERRUPTED,)),
+        Final: Row(Turns.final, tuple(State)),
+        ReplyBegan: Row(Turns.reply_began, (_INTERRUPTED,)),
+        ReplyHeard: Row(Turns.reply_heard, (_INTERRUPTED,)),
+        ReplyFailed: Row(Turns.reply_failed, (_INTERRUPTED,)),
+        Key: Row(Turns.key_over_agent, (_INTERRUPTED, _LISTENING, _THINKING)),
     },
-}
-
-TIMERS: dict[State, Callable[[Turns, Event], State]] = {
-    State.LISTENING: Turns.listening_timer,
-    State.THINKING: Turns.thinking_timer,
-    State.INTERRUPTED: Turns.interrupted_timer,
 }
 
 ALWAYS: dict[type, Row] = {
     TimerFired: Row(Turns.timer, tuple(State)),
+    Leave: Row(Turns.time_is_up, (_THINKING, _SPEAKING, _INTERRUPTED, _LISTENING, _IDLE)),
     Close: Row(Turns.close, (_IDLE,)),
+}
+
+WAITS: dict[Timer, Callable[[Turns], int | None]] = {
+    "no_input": Turns.no_input_ms,
+    "digits": Turns.digits_ms,
+    "utterance": Turns.utterance_ms,
+    "final": Turns.final_ms,
+    "verdict": Turns.verdict_ms,
+    "reply": Turns.reply_ms,
+    "filler": Turns.filler_ms,
+    "max_duration": Turns.max_duration_ms,
+}
+"""How long a timer runs now; None: it does not."""
+
+ON_TIMER: dict[Timer, Callable[[Turns, Event], State]] = {
+    "no_input": Turns.no_input_timer,
+    "digits": Turns.digits_timer,
+    "utterance": Turns.utterance_timer,
+    "final": Turns.final_timer,
+    "verdict": Turns.verdict_timer,
+    "reply": Turns.reply_timer,
+    "filler": Turns.filler_timer,
+    "max_duration": Turns.time_is_up,
 }

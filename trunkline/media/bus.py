@@ -195,6 +195,12 @@ class Bus:
                 self.pump(self._clock.now())  # at once, not at the next beat: this is the latency people feel
             self._heartbeat.speaks(self)
 
+    def fill(self, audio: bytes) -> None:
+        """Speak this before the answer, of which it is no part. Only while the answer has no audio."""
+        self.playout.fill(audio)
+        if not self.playout.paused:
+            self._heartbeat.speaks(self)
+
     @property
     def position_ms(self) -> int:
         """Where the next audio will lie on the timeline."""
@@ -262,7 +268,7 @@ class Bus:
                     tap.write("agent", self._carrier_position(message.play_at), message.audio)
             if self._echo is not None:
                 self._guard(self._echo, messages)
-            if self._first_pending:
+            if self._first_pending and playout.sent_ms > playout.answer_ms:
                 self._first_pending = False
                 self.listener.first_audio_sent(now)
         elif playout.overdue(now, MARK_GRACE_S):

@@ -100,12 +100,21 @@ class Playout:
         self._audio += audio
         return self.end_ms
 
+    def fill(self, audio: bytes) -> None:
+        """Audio that goes before the answer: it begins after it. Only while the answer has no audio."""
+        self._audio += audio
+        self._pad()
+        self._answer_ms = self.end_ms
+
     def end(self) -> None:
         """Nothing more belongs to this answer: the last frame is filled with silence."""
         if not self._ended:
-            short = -len(self._audio) % self.format.frame_bytes
-            self._audio += self.format.silence * (short // len(self.format.silence))
+            self._pad()
             self._ended = True
+
+    def _pad(self) -> None:
+        short = -len(self._audio) % self.format.frame_bytes
+        self._audio += self.format.silence * (short // len(self.format.silence))
 
     @property
     def end_ms(self) -> int:
@@ -199,6 +208,7 @@ class Playout:
     def assume_heard(self) -> None:
         """For a peer that returns no marks: what was sent counts as played."""
         self._mark_ms = self.sent_ms
+        self._marked = True
         self._expected.clear()
 
     @property

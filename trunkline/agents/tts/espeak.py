@@ -71,8 +71,8 @@ class Espeak:
     def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:
         self.voice = read_options(options)
         self._pool = services.speech_pool or SpeechPool(services.speech_workers)
-        lines = (definition.greeting, definition.goodbye, definition.apology, definition.failure, *definition.no_input)
-        self._lines = {_normal(line) for line in lines}
+        lines = (definition.greeting, definition.goodbye, definition.apology, definition.failure)
+        self._lines = {_normal(line) for line in (*lines, *definition.no_input, *definition.filler)}
         self._cache = PhraseCache()
         self._started = False
 

@@ -1,0 +1,894 @@
+"""The turn machine, told as conversations: what happens at the left, what it leads to at the right."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trunkline.agents import turns as t
+from trunkline.agents.definition import AgentDefinition, ProviderChoice, TurnTaking
+from trunkline.agents.turns import State, Turns
+from trunkline.ports import Expectation
+
+NOBODY = ProviderChoice("standin")
+AGENT = AgentDefinition(
+    "clinic",
+    NOBODY,
+    NOBODY,
+    NOBODY,
+    greeting="Hello.",
+    goodbye="Bye.",
+    apology="Sorry.",
+    failure="Broken.",
+    no_input=("Are you there?", "I can't hear you."),
+    filler=("One moment.", "Still looking."),
+)
+SHUT = replace(AGENT, greeting_interruptible=False)
+BOUNDARY = t.VERDICT_AFTER_MS
+
+
+class Conversation:
+    """A machine, the timers it has set, and what it has done since it was last asked."""
+
+    def __init__(self, agent: AgentDefinition = AGENT) -> None:
+        self.turns = Turns(agent)
+        self.timers: dict[str, int] = {}
+        self.done: list[t.Effect] = []
+        self.at = 100.0
+
+    def tell(self, *events: t.Event) -> "Conversation":
+        for event in events:
+            if isinstance(event, t.TimerFired):
+                assert event.name in self.timers, f"no {event.name} timer runs"
+                del self.timers[event.name]
+            for effect in self.turns.handle(event):
+                if isinstance(effect, t.SetTimer):
+                    self.timers[effect.name] = effect.after_ms
+                elif isinstance(effect, t.CancelTimer):
+                    del self.timers[effect.name]
+                else:
+                    self.done.append(effect)
+        return self
+
+    def did(self) -> list[t.Effect]:
+        done, self.done = self.done, []
+        return done
+
+    @property
+    def state(self) -> State:
+        return self.turns.state
+
+    # --- what people do ---
+
+    def speech_starts(self) -> "Conversation":
+        return self.tell(t.SpeechStarted(self.at))
+
+    def speech_ends(self, after_ms: int = 1000) -> "Conversation":
+        self.at += after_ms / 1000
+        return self.tell(t.SpeechEnded(self.at))
+
+    def utters(self, length_ms: int = 1000) -> "Conversation":
+        return self.speech_starts().speech_ends(length_ms)
+
+    def final(self, text: str) -> "Conversation":
+        return self.tell(t.Final(text, understood=True))
+
+    def unclear(self, guess: str = "") -> "Conversation":
+        return self.tell(t.Final(guess, understood=False))
+
+    def says(self, text: str) -> "Conversation":
+        return self.utters().final(text)
+
+    def keys(self, digits: str) -> "Conversation":
+        return self.tell(*map(t.Key, digits))
+
+    def time_passes(self, name: t.Timer) -> "Conversation":
+        return self.tell(t.TimerFired(name))
+
+    def agent_speaks(self) -> "Conversation":
+        return self.tell(t.ReplyBegan())
+
+    def is_heard(self) -> "Conversation":
+        return self.tell(t.ReplyHeard())
+
+    def fails(self) -> "Conversation":
+        return self.tell(t.ReplyFailed())
+
+
+def begun(agent: AgentDefinition = AGENT) -> Conversation:
+    return Conversation(agent).tell(t.Begin(agent.greeting))
+
+
+def greeted(agent: AgentDefinition = AGENT) -> Conversation:
+    talk = begun(agent).agent_speaks().is_heard()
+    talk.did()
+    return talk
+
+
+def thinking(text: str = "what are your hours") -> Conversation:
+    talk = greeted().says(text)
+    talk.did()
+    return talk
+
+
+def speaking(text: str = "what are your hours") -> Conversation:
+    talk = thinking(text).agent_speaks()
+    talk.did()
+    return talk
+
+
+def expecting(low: int, high: int, grammar: str = "main", agent: AgentDefinition = AGENT) -> Conversation:
+    talk = greeted(agent)
+    talk.turns.expect(Expectation(grammar, low, high))
+    return talk
+
+
+def only(kind: type, effects: Sequence[t.Effect]) -> list[t.Effect]:
+    return [effect for effect in effects if isinstance(effect, kind)]
+
+
+# --- the greeting ---------------------------------------------------------------------------------------------------
+
+
+def test_the_agent_greets_and_then_listens() -> None:
+    talk = begun()
+    assert talk.did() == [t.Say("Hello.")]
+    assert talk.state is State.THINKING
+    assert talk.timers == {"reply": 10_000, "max_duration": 1_800_000}
+    talk.agent_speaks()
+    assert talk.state is State.SPEAKING
+    assert talk.timers == {"max_duration": 1_800_000}
+    talk.is_heard()
+    assert (talk.state, talk.did()) == (State.LISTENING, [])
+    assert talk.timers["no_input"] == 7000
+
+
+def test_a_fixed_line_needs_no_filler() -> None:
+    assert "filler" not in begun().timers
+
+
+def test_nothing_happens_before_the_line_is_open() -> None:
+    talk = Conversation()
+    talk.tell(t.Final("hello", True), t.Key("1"), t.ReplyBegan(), t.ReplyHeard(), t.ReplyFailed(), t.Leave())
+    assert (talk.state, talk.did(), talk.timers) == (State.IDLE, [], {})
+
+
+# --- the end of a turn ----------------------------------------------------------------------------------------------
+
+
+def test_a_turn_is_heard_understood_and_answered() -> None:
+    talk = greeted().speech_starts()
+    assert talk.did() == [t.Feed(), t.Endpoint(600)]
+    assert "no_input" not in talk.timers
+    assert talk.timers["utterance"] == t.UTTERANCE_MAX_MS
+    talk.speech_ends()
+    assert (talk.state, talk.did()) == (State.THINKING, [t.FinalizeStt()])
+    assert {"final", "filler"} <= talk.timers.keys()
+    assert "utterance" not in talk.timers
+    talk.final("what are your hours")
+    assert talk.did() == [t.Answer(("what are your hours",))]
+    assert talk.timers.keys() == {"reply", "filler", "max_duration"}
+    talk.agent_speaks().is_heard()
+    assert talk.state is State.LISTENING
+
+
+def test_a_phrase_that_is_complete_ends_the_turn_early_and_one_that_goes_on_does_not() -> None:
+    talk = greeted().speech_starts()
+    talk.did()
+    assert talk.tell(t.Partial("what are your hours", complete=True)).did() == [t.Endpoint(200)]
+    assert talk.tell(t.Partial("what are your hours on", complete=False)).did() == [t.Endpoint(600)]
+
+
+def test_going_on_after_the_turn_was_taken_teaches_patience() -> None:
+    talk = thinking("i would like").speech_starts().tell(t.SpeechSustained())
+    assert talk.did()[-1] == t.Endpoint(800)
+    talk.speech_ends().final("an appointment").agent_speaks().is_heard().speech_starts()
+    assert only(t.Endpoint, talk.did())[-1] == t.Endpoint(780)
+
+
+def test_patience_never_exceeds_the_admins_maximum() -> None:
+    talk = greeted(replace(AGENT, turns=TurnTaking(endpointing_max_ms=1000)))
+    for _ in range(10):
+        talk.says("well").speech_starts().tell(t.SpeechSustained()).speech_ends().final("so")
+        talk.agent_speaks().is_heard()
+    talk.speech_starts()
+    assert talk.did()[-1] == t.Endpoint(1000)
+
+
+def test_interrupting_an_answer_teaches_no_patience() -> None:
+    talk = speaking().speech_starts().tell(t.SpeechSustained())
+    assert talk.did()[-1] == t.Endpoint(600)
+
+
+def test_spoken_digits_are_waited_for() -> None:
+    talk = expecting(3, 8, "digits_appointment").speech_starts()
+    assert talk.did()[-1] == t.Endpoint(t.SPOKEN_DIGITS_MS)
+    assert talk.tell(t.Partial("one two three", complete=True)).did() == [t.Endpoint(t.SPOKEN_DIGITS_MS)]
+
+
+def test_spoken_digits_of_known_length_are_complete_when_all_are_there() -> None:
+    talk = expecting(4, 4, "digits_appointment").speech_starts()
+    assert talk.tell(t.Partial("one two", complete=False)).did()[-1] == t.Endpoint(t.SPOKEN_DIGITS_MS)
+    assert talk.tell(t.Partial("one two three four", complete=True)).did() == [t.Endpoint(200)]
+
+
+def test_a_noise_while_listening_gets_no_answer() -> None:
+    talk = greeted().utters(100).unclear()
+    assert talk.did()[2:] == [t.FinalizeStt()]
+    assert talk.state is State.LISTENING
+    assert talk.timers["no_input"] == 7000
+
+
+def test_speech_that_was_not_understood_is_answered_as_such() -> None:
+    talk = greeted().utters(800).unclear("flour")
+    assert talk.did()[-1] == t.Answer(("flour",), understood=False)
+
+
+def test_a_recogniser_that_ends_the_turn_itself_is_believed() -> None:
+    talk = greeted().speech_starts().final("what are your hours")
+    assert talk.did()[2:] == [t.CancelStt(), t.Answer(("what are your hours",))]
+    assert talk.state is State.THINKING
+    talk.speech_ends()
+    assert (talk.did(), talk.state) == ([], State.THINKING)
+
+
+def test_a_final_nobody_waits_for_is_nothing() -> None:
+    talk = greeted().final("boo")
+    assert (talk.did(), talk.state) == ([], State.LISTENING)
+
+
+# --- waits that end -------------------------------------------------------------------------------------------------
+
+
+def test_silence_is_asked_about_twice_then_it_is_goodbye() -> None:
+    talk = greeted()
+    said: list[t.Effect] = []
+    for _ in range(3):
+        said += talk.time_passes("no_input").did()
+        talk.agent_speaks().is_heard()
+    assert said == [t.Say("Are you there?"), t.Say("I can't hear you."), t.Say("Bye.")]
+    assert talk.did() == [t.CancelStt(), t.HangUp("no_input")]
+    assert (talk.state, talk.timers) == (State.IDLE, {})
+
+
+def test_a_word_from_the_caller_begins_the_count_of_silences_anew() -> None:
+    talk = greeted().time_passes("no_input").agent_speaks().is_heard()
+    talk.says("yes").agent_speaks().is_heard()
+    talk.did()
+    assert talk.time_passes("no_input").did() == [t.Say("Are you there?")]
+
+
+def test_a_recogniser_that_never_answers_is_an_apology() -> None:
+    talk = greeted().utters()
+    talk.did()
+    talk.time_passes("final")
+    assert talk.did() == [t.CancelStt(), t.Say("Sorry.")]
+
+
+def test_what_was_understood_before_the_recogniser_fell_silent_is_answered() -> None:
+    talk = thinking("first").speech_starts().tell(t.SpeechSustained()).speech_ends()
+    talk.did()
+    assert talk.time_passes("final").did() == [t.CancelStt(), t.Answer(("first",))]
+
+
+def test_an_answer_that_does_not_come_is_an_apology() -> None:
+    talk = thinking().time_passes("reply")
+    assert talk.did() == [t.CancelReply(), t.Say("Sorry.")]
+    assert talk.timers["reply"] == 10_000
+
+
+def test_failing_twice_in_a_row_ends_the_call_politely() -> None:
+    talk = thinking().fails()
+    assert talk.did() == [t.Say("Sorry.")]
+    talk.agent_speaks().is_heard().says("hours").fails()
+    assert talk.did()[-1] == t.Say("Broken.")
+    talk.agent_speaks().speech_starts()
+    assert talk.state is State.SPEAKING  # the last line is not interrupted
+    talk.is_heard()
+    assert talk.did()[-1] == t.HangUp("error")
+
+
+def test_a_third_failure_ends_the_call_without_a_word() -> None:
+    talk = thinking().fails().fails()
+    assert talk.did() == [t.Say("Sorry."), t.Say("Broken.")]
+    assert talk.fails().did() == [t.CancelStt(), t.HangUp("error")]
+    assert talk.timers == {}
+
+
+def test_an_answer_in_between_forgives_a_failure() -> None:
+    talk = thinking().fails().agent_speaks().is_heard().says("hours").agent_speaks().is_heard().says("hours").fails()
+    assert talk.did()[-1] == t.Say("Sorry.")
+
+
+def test_a_goodbye_that_cannot_be_spoken_ends_the_call_for_its_own_reason() -> None:
+    talk = thinking("goodbye")
+    talk.turns.end_after_answer("agent_hung_up")
+    assert talk.fails().did()[-1] == t.HangUp("agent_hung_up")
+
+
+def test_hold_music_is_a_turn_after_its_limit_and_then_silence() -> None:
+    talk = greeted().speech_starts()
+    talk.did()
+    talk.time_passes("utterance")
+    assert (talk.state, talk.did()) == (State.THINKING, [t.FinalizeStt()])
+    talk.unclear().agent_speaks().is_heard()
+    assert "no_input" in talk.timers
+    talk.did()
+    assert talk.speech_ends().did() == []  # it was given to the recogniser already
+
+
+def test_a_caller_who_never_stops_takes_the_floor_from_the_agent() -> None:
+    talk = speaking().speech_starts().time_passes("utterance")
+    assert talk.did()[-2:] == [t.CancelReply(), t.FinalizeStt()]
+    assert talk.state is State.THINKING
+
+
+def test_a_long_think_is_filled_after_the_end_of_the_turn_not_of_the_final() -> None:
+    talk = greeted().utters()
+    assert talk.timers["filler"] == 1500
+    talk.did()
+    assert talk.time_passes("filler").did() == [t.Fill("One moment.")]
+    assert talk.timers["filler"] == t.FILLER_AGAIN_MS
+    talk.final("hours")
+    assert talk.timers["filler"] == t.FILLER_AGAIN_MS
+    talk.did()
+    assert talk.time_passes("filler").time_passes("filler").did() == [t.Fill("Still looking.")] * 2
+    talk.agent_speaks()
+    assert "filler" not in talk.timers
+    talk.is_heard().says("more")
+    assert talk.timers["filler"] == 1500
+
+
+def test_an_agent_without_filler_is_silent() -> None:
+    assert "filler" not in greeted(replace(AGENT, filler=())).utters().timers
+
+
+# --- the caller speaks over the agent -------------------------------------------------------------------------------
+
+
+def test_speech_over_an_answer_pauses_it_at_once() -> None:
+    talk = speaking().speech_starts()
+    assert talk.did() == [t.PauseOutput(), t.Feed(), t.Endpoint(BOUNDARY)]
+    assert talk.state is State.INTERRUPTED
+
+
+def test_half_a_second_of_it_takes_the_floor() -> None:
+    talk = speaking().speech_starts()
+    talk.did()
+    talk.tell(t.SpeechSustained())
+    assert (talk.state, talk.did()) == (State.LISTENING, [t.CancelReply(), t.Endpoint(600)])
+    talk.speech_ends().final("stop it")
+    assert talk.did() == [t.FinalizeStt(), t.Answer(("stop it",))]
+
+
+def test_real_words_take_the_floor_while_they_are_spoken() -> None:
+    talk = speaking().speech_starts()
+    talk.did()
+    assert talk.tell(t.Partial("stop", complete=True)).did() == [t.CancelReply(), t.Endpoint(200)]
+    assert talk.state is State.LISTENING
+
+
+def test_a_short_word_takes_the_floor_when_the_final_says_so() -> None:
+    talk = speaking().utters(300)
+    talk.did()
+    talk.final("stop")
+    assert talk.did() == [t.CancelReply(), t.Answer(("stop",))]
+
+
+@pytest.mark.parametrize("sound", ["mm-hm", "Yeah,", "uh huh", "Okay. Right."])
+def test_a_backchannel_leaves_the_agent_speaking(sound: str) -> None:
+    talk = speaking().speech_starts().tell(t.Partial(sound, complete=True)).speech_ends(300).final(sound)
+    assert talk.did()[-1] == t.ResumeOutput()
+    assert talk.state is State.SPEAKING
+    assert talk.timers.keys() == {"max_duration"}
+
+
+def test_yeah_is_an_answer_where_the_agent_asked() -> None:
+    talk = speaking()
+    talk.turns.expect(Expectation("yes_no"))
+    talk.utters(300).final("yeah")
+    assert talk.did()[-1] == t.Answer(("yeah",))
+
+
+def test_a_cough_leaves_the_agent_speaking() -> None:
+    talk = speaking().utters(200)
+    assert talk.timers["verdict"] == t.VERDICT_WAIT_MS
+    talk.unclear()
+    assert talk.did()[-2:] == [t.FinalizeStt(), t.ResumeOutput()]
+    assert talk.state is State.SPEAKING
+
+
+def test_a_verdict_that_takes_too_long_resumes_the_answer_and_still_counts() -> None:
+    talk = speaking().utters(300).time_passes("verdict")
+    assert (talk.state, talk.did()[-1]) == (State.SPEAKING, t.ResumeOutput())
+    talk.final("stop")
+    assert talk.did() == [t.CancelReply(), t.Answer(("stop",))]
+
+
+def test_a_late_verdict_of_nothing_changes_nothing() -> None:
+    talk = speaking().utters(300).time_passes("verdict")
+    talk.did()
+    assert talk.unclear().did() == []
+    assert talk.state is State.SPEAKING
+
+
+def test_a_second_sound_keeps_the_answer_paused_until_it_too_is_judged() -> None:
+    talk = speaking().utters(200).speech_starts()
+    talk.did()
+    talk.unclear()  # of the first
+    assert (talk.state, talk.did()) == (State.INTERRUPTED, [])
+    talk.tell(t.SpeechSustained())
+    assert talk.state is State.LISTENING
+    talk.speech_ends().final("please stop")
+    assert talk.did()[-1] == t.Answer(("please stop",))
+
+
+def test_words_cut_short_by_more_words_are_answered_together() -> None:
+    talk = speaking().utters(300).speech_starts().final("stop")
+    assert talk.state is State.LISTENING
+    talk.speech_ends().final("i meant tuesday")
+    assert talk.did()[-1] == t.Answer(("stop", "i meant tuesday"))
+
+
+def test_the_timers_of_a_cough_do_not_outlive_it() -> None:
+    talk = speaking().utters(200).unclear().is_heard()
+    assert talk.timers.keys() == {"no_input", "max_duration"}
+
+
+def test_an_answer_that_ends_while_paused_is_over_after_the_verdict() -> None:
+    talk = speaking().speech_starts().is_heard()
+    assert talk.state is State.INTERRUPTED
+    talk.speech_ends(200).unclear()
+    assert talk.state is State.LISTENING
+    assert "no_input" in talk.timers
+
+
+def test_a_goodbye_that_ends_while_paused_hangs_up_after_the_verdict() -> None:
+    talk = speaking("goodbye")
+    talk.turns.end_after_answer("agent_hung_up")
+    talk.speech_starts().is_heard().speech_ends(200).unclear()
+    assert talk.did()[-1] == t.HangUp("agent_hung_up")
+
+
+def test_a_goodbye_that_is_interrupted_is_no_longer_one() -> None:
+    talk = speaking("goodbye")
+    talk.turns.end_after_answer("agent_hung_up")
+    talk.speech_starts().tell(t.SpeechSustained()).speech_ends().final("one more thing").agent_speaks().is_heard()
+    assert not only(t.HangUp, talk.did())
+
+
+def test_an_answer_that_fails_while_paused_is_apologised_for_after_the_verdict() -> None:
+    talk = speaking().speech_starts().fails()
+    assert talk.state is State.INTERRUPTED
+    talk.speech_ends(200).unclear()
+    assert talk.did()[-1] == t.Say("Sorry.")
+
+
+def test_an_answer_that_fails_while_paused_is_no_matter_where_the_caller_meant_it() -> None:
+    talk = speaking().speech_starts().fails().tell(t.SpeechSustained()).speech_ends().final("next question")
+    assert talk.did()[-1] == t.Answer(("next question",))
+
+
+# --- while the agent thinks -----------------------------------------------------------------------------------------
+
+
+def test_a_noise_while_thinking_loses_nothing() -> None:
+    talk = thinking().utters(200).unclear()
+    assert talk.did()[-1] == t.ResumeOutput()
+    assert talk.state is State.THINKING
+    assert "reply" in talk.timers
+
+
+def test_going_on_while_the_agent_thinks_is_answered_together_with_what_was_said() -> None:
+    talk = thinking("i would like").speech_starts().tell(t.SpeechSustained()).speech_ends().final("an appointment")
+    done = talk.did()
+    assert t.CancelReply() in done
+    assert done[-1] == t.Answer(("i would like", "an appointment"))
+
+
+def test_what_was_understood_is_answered_alone_if_going_on_was_nothing() -> None:
+    talk = thinking("hours").speech_starts().tell(t.SpeechSustained()).speech_ends().unclear()
+    assert talk.did()[-1] == t.Answer(("hours",))
+
+
+def test_three_pieces_are_still_one_turn() -> None:
+    talk = thinking("a")
+    for piece in ("b", "c"):
+        talk.speech_starts().tell(t.SpeechSustained()).speech_ends().final(piece)
+    assert talk.did()[-1] == t.Answer(("a", "b", "c"))
+
+
+def test_once_the_answer_is_heard_what_it_answers_is_settled() -> None:
+    talk = speaking("hours").speech_starts().tell(t.SpeechSustained()).speech_ends().final("and on sunday")
+    assert talk.did()[-1] == t.Answer(("and on sunday",))
+
+
+def test_a_final_that_comes_during_a_later_noise_is_answered_after_it() -> None:
+    talk = greeted().utters().speech_starts()
+    assert talk.state is State.INTERRUPTED
+    talk.final("hours")  # of the turn
+    assert talk.state is State.INTERRUPTED
+    talk.speech_ends(150).unclear()  # of the noise
+    assert talk.did()[-2:] == [t.ResumeOutput(), t.Answer(("hours",))]
+
+
+def test_the_final_of_a_turn_may_come_after_the_noise_was_given_up() -> None:
+    talk = greeted().utters().utters(150).time_passes("verdict")
+    assert talk.state is State.THINKING
+    talk.final("hours").unclear()
+    assert talk.did()[-1] == t.Answer(("hours",))
+
+
+def test_two_finals_outstanding_are_told_apart_by_their_order() -> None:
+    talk = greeted().utters().speech_starts().tell(t.SpeechSustained()).speech_ends()
+    talk.did()
+    assert talk.final("first").did() == []
+    assert talk.final("second").did() == [t.Answer(("first", "second"))]
+
+
+def test_a_turn_not_understood_is_answered_as_such_after_a_noise() -> None:
+    talk = greeted().utters(900).speech_starts().unclear("flour").speech_ends(100).unclear()
+    assert talk.did()[-1] == t.Answer(("flour",), understood=False)
+
+
+def test_an_answer_with_nothing_to_say_may_end_while_paused() -> None:
+    talk = thinking().speech_starts().is_heard().speech_ends(150).unclear()
+    assert talk.state is State.LISTENING
+
+
+def test_the_reply_deadline_waits_while_the_caller_speaks() -> None:
+    talk = thinking().speech_starts()
+    assert "reply" not in talk.timers
+    talk.speech_ends(150).unclear()
+    assert talk.timers["reply"] == 10_000
+
+
+# --- lines that may not be interrupted ------------------------------------------------------------------------------
+
+
+def test_speech_under_an_uninterruptible_line_is_answered_when_it_is_over() -> None:
+    talk = begun(SHUT).agent_speaks()
+    talk.did()
+    talk.utters().final("hours")
+    assert talk.did() == [t.Feed(), t.Endpoint(600), t.FinalizeStt()]
+    assert talk.state is State.SPEAKING
+    assert talk.is_heard().did() == [t.Answer(("hours",))]
+
+
+def test_its_final_may_come_after_the_line() -> None:
+    talk = begun(SHUT).agent_speaks().utters().is_heard()
+    assert talk.state is State.THINKING
+    talk.final("hours")
+    assert talk.did()[-1] == t.Answer(("hours",))
+
+
+def test_a_caller_still_speaking_when_the_line_ends_is_not_talked_over() -> None:
+    talk = begun(SHUT).agent_speaks().utters().final("hours").speech_starts().is_heard()
+    assert talk.state is State.LISTENING
+    talk.did()
+    talk.speech_ends().final("on sunday")
+    assert talk.did() == [t.FinalizeStt(), t.Answer(("hours", "on sunday"))]
+
+
+def test_a_backchannel_under_the_line_is_no_turn() -> None:
+    talk = begun(SHUT).agent_speaks().utters(300).final("okay").is_heard()
+    assert talk.state is State.LISTENING
+
+
+def test_a_recogniser_that_loses_what_was_said_under_the_line_ends_nothing() -> None:
+    talk = begun(SHUT).agent_speaks().utters().time_passes("final").is_heard()
+    assert talk.state is State.LISTENING
+    assert not only(t.Say, talk.did())[1:]
+
+
+def test_keys_under_the_line_are_taken_when_it_is_over() -> None:
+    talk = begun(SHUT).agent_speaks().keys("2")
+    talk.did()
+    assert talk.is_heard().did() == [t.Answer(("2",), keyed=True)]
+
+
+# --- the keypad -----------------------------------------------------------------------------------------------------
+
+
+def test_one_key_is_an_answer_where_no_number_is_expected() -> None:
+    assert greeted().keys("1").did() == [t.CancelStt(), t.Answer(("1",), keyed=True)]
+
+
+def test_an_entry_is_taken_when_it_is_full() -> None:
+    talk = expecting(4, 4).keys("123")
+    assert not only(t.Answer, talk.did())
+    assert talk.keys("4").did()[-1] == t.Answer(("1234",), keyed=True)
+    assert "digits" not in talk.timers
+
+
+def test_hash_ends_an_entry_and_star_begins_it_anew() -> None:
+    talk = expecting(1, 8).keys("99*12")
+    talk.did()
+    assert talk.keys("#").did()[-1] == t.Answer(("12",), keyed=True)
+
+
+def test_a_gap_ends_an_entry_that_is_long_enough() -> None:
+    talk = expecting(2, 8).keys("12")
+    assert talk.timers["digits"] == 3000
+    talk.did()
+    assert talk.time_passes("digits").did()[-1] == t.Answer(("12",), keyed=True)
+
+
+def test_an_entry_that_is_too_short_is_waited_for_longer() -> None:
+    talk = expecting(4, 4).keys("12")
+    assert talk.timers["digits"] == 7000
+    talk.did()
+    assert talk.time_passes("digits").did()[-1] == t.Answer(("12",), keyed=True)
+
+
+def test_a_late_hash_is_dropped() -> None:
+    talk = expecting(4, 4).keys("1234")
+    talk.did()
+    assert talk.keys("#").agent_speaks().keys("#").did() == []
+    assert talk.is_heard().state is State.LISTENING
+    assert talk.keys("#").did() == [t.CancelStt()]
+    assert "no_input" in talk.timers
+
+
+def test_keys_pressed_ahead_answer_the_next_questions_in_order() -> None:
+    talk = thinking().keys("2")
+    assert talk.keys("1234").did() == []
+    talk.turns.expect(Expectation("yes_no", 1, 1))
+    assert talk.is_heard().did() == [t.Answer(("2",), keyed=True)]
+    talk.turns.expect(Expectation("main", 4, 4))
+    assert talk.agent_speaks().is_heard().did() == [t.Answer(("1234",), keyed=True)]
+
+
+def test_keys_pressed_ahead_may_hold_a_hash_and_a_star() -> None:
+    talk = thinking().keys("9*12#3")
+    talk.turns.expect(Expectation("main", 1, 8))
+    assert talk.is_heard().did()[-1] == t.Answer(("12",), keyed=True)
+    assert talk.is_heard().state is State.LISTENING
+    assert "digits" in talk.timers
+
+
+def test_keys_pressed_ahead_are_bounded() -> None:
+    talk = thinking().keys("1" * 1000)
+    talk.turns.expect(Expectation("main", 1, 999))
+    talk.is_heard()
+    talk.did()
+    assert talk.time_passes("digits").did()[-1] == t.Answer(("1" * t.KEYS_MAX,), keyed=True)
+
+
+def test_a_key_takes_the_floor_from_an_answer_at_once() -> None:
+    talk = speaking().keys("1")
+    assert talk.did() == [t.CancelReply(), t.CancelStt(), t.Answer(("1",), keyed=True)]
+
+
+def test_a_key_after_speech_over_the_agent_takes_the_floor_too() -> None:
+    talk = speaking().speech_starts().keys("1")
+    assert talk.did()[-3:] == [t.CancelReply(), t.CancelStt(), t.Answer(("1",), keyed=True)]
+
+
+def test_a_key_and_a_noise_while_thinking_lose_neither_the_turn_nor_the_key() -> None:
+    talk = thinking("hours").speech_starts().keys("1").speech_ends(100).unclear()
+    assert talk.state is State.THINKING
+    talk.agent_speaks().is_heard()
+    assert talk.did()[-1] == t.Answer(("1",), keyed=True)
+
+
+def test_a_key_while_the_caller_speaks_silences_the_recogniser_not_the_call() -> None:
+    talk = expecting(4, 4).speech_starts().keys("*")
+    assert talk.state is State.LISTENING
+    assert "no_input" in talk.timers
+    assert "utterance" not in talk.timers
+
+
+def test_a_noise_between_keys_keeps_the_entry() -> None:
+    talk = expecting(4, 4).keys("12").utters(100).unclear()
+    assert talk.state is State.LISTENING
+    assert talk.keys("34").did()[-1] == t.Answer(("1234",), keyed=True)
+
+
+def test_speech_nobody_understood_between_keys_keeps_the_entry() -> None:
+    talk = expecting(4, 4).keys("12").utters(900).keys("3").unclear("flour")
+    assert talk.state is State.LISTENING
+    assert talk.keys("4").did()[-1] == t.Answer(("1234",), keyed=True)
+
+
+def test_words_in_place_of_the_rest_of_an_entry_are_answered_and_the_entry_is_forgotten() -> None:
+    talk = expecting(4, 4).keys("12").says("goodbye").agent_speaks().is_heard()
+    assert talk.did()[-1] == t.Answer(("goodbye",))
+    assert "digits" not in talk.timers
+
+
+# --- the end --------------------------------------------------------------------------------------------------------
+
+
+def test_the_agent_hangs_up_when_its_goodbye_was_heard() -> None:
+    talk = thinking("goodbye")
+    talk.turns.end_after_answer("agent_hung_up")
+    talk.agent_speaks()
+    assert talk.did() == []
+    assert talk.is_heard().did()[-1] == t.HangUp("agent_hung_up")
+
+
+def test_an_answer_without_words_may_end_the_call() -> None:
+    talk = thinking("goodbye")
+    talk.turns.end_after_answer("transferred")
+    assert talk.is_heard().did()[-1] == t.HangUp("transferred")
+
+
+def test_after_hanging_up_nothing_more_happens() -> None:
+    talk = thinking()
+    talk.turns.end_after_answer("agent_hung_up")
+    talk.is_heard()
+    talk.did()
+    talk.speech_starts().speech_ends().final("wait").keys("1").agent_speaks().is_heard().fails()
+    talk.tell(t.Begin("again"), t.Leave())
+    assert (talk.did(), talk.state, talk.timers) == ([], State.IDLE, {})
+
+
+@pytest.mark.parametrize("moment", ["listening", "hearing", "thinking", "speaking", "interrupted"])
+def test_when_the_time_is_up_the_agent_says_goodbye_and_is_not_interrupted(moment: str) -> None:
+    talk = {
+        "listening": greeted,
+        "hearing": lambda: greeted().speech_starts(),
+        "thinking": thinking,
+        "speaking": speaking,
+        "interrupted": lambda: speaking().speech_starts(),
+    }[moment]()
+    talk.did()
+    talk.time_passes("max_duration")
+    assert talk.did() == [t.CancelStt(), t.CancelReply(), t.Say("Bye.")]
+    talk.agent_speaks().speech_starts().tell(t.SpeechSustained())
+    assert talk.state is State.SPEAKING
+    assert talk.is_heard().did()[-1] == t.HangUp("max_duration")
+
+
+def test_a_goodbye_that_is_never_heard_ends_the_call_all_the_same() -> None:
+    talk = speaking().time_passes("max_duration").agent_speaks()
+    assert talk.timers["max_duration"] == t.GOODBYE_MAX_MS
+    assert talk.time_passes("max_duration").did()[-1] == t.HangUp("max_duration")
+
+
+def test_time_that_is_up_during_a_goodbye_lets_it_be_said() -> None:
+    talk = speaking("goodbye")
+    talk.turns.end_after_answer("agent_hung_up")
+    assert talk.time_passes("max_duration").did() == []
+    assert talk.is_heard().did()[-1] == t.HangUp("agent_hung_up")
+
+
+def test_the_gateway_asks_to_leave_once() -> None:
+    talk = speaking().tell(t.Leave())
+    assert talk.did()[-1] == t.Say("Bye.")
+    assert talk.timers["max_duration"] == t.GOODBYE_MAX_MS
+    assert talk.tell(t.Leave()).did() == []
+
+
+@pytest.mark.parametrize("moment", ["idle", "listening", "hearing", "thinking", "waiting", "speaking", "interrupted"])
+def test_closing_stops_everything_in_every_state(moment: str) -> None:
+    talk = {
+        "idle": Conversation,
+        "listening": greeted,
+        "hearing": lambda: greeted().speech_starts(),
+        "thinking": thinking,
+        "waiting": lambda: greeted().utters(),
+        "speaking": speaking,
+        "interrupted": lambda: speaking().speech_starts(),
+    }[moment]()
+    talk.did()
+    assert talk.tell(t.Close()).did() == [t.CancelStt(), t.CancelReply()]
+    assert (talk.state, talk.timers) == (State.IDLE, {})
+    assert talk.tell(t.Close(), t.Begin("again")).state is State.IDLE
+
+
+# --- any events, in any order ---------------------------------------------------------------------------------------
+
+WORDS = ["", "mm-hm", "stop", "what are your hours"]
+EVENTS: list[st.SearchStrategy[object]] = [
+    st.just("start"),
+    st.just("sustain"),
+    st.just("end"),
+    st.sampled_from(WORDS).flatmap(lambda w: st.booleans().map(lambda c: t.Partial(w, c))),
+    st.sampled_from(WORDS).flatmap(lambda w: st.booleans().map(lambda u: t.Final(w, u))),
+    st.sampled_from("019#*").map(t.Key),
+    st.just(t.ReplyBegan()),
+    st.just(t.ReplyHeard()),
+    st.just(t.ReplyFailed()),
+    st.sampled_from([Expectation(), Expectation("main", 4, 4), Expectation("digits_n", 1, 8), Expectation("yes_no")]),
+    st.just("ending"),
+    st.just("timer"),
+    st.sampled_from([t.Leave(), t.Close()]),
+]
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 40).map(lambda i: i if i < len(EVENTS) else i % 12), st.data()), max_size=60),
+    st.booleans(),
+)
+def test_whatever_happens_there_is_a_way_on(steps: list[tuple[int, st.DataObject]], shut: bool) -> None:
+    talk = Conversation(SHUT if shut else AGENT)
+    watch = Watch(talk)
+    watch.tell(t.Begin("Hello."))
+    for kind, data in steps:
+        event = data.draw(EVENTS[kind])
+        if isinstance(event, Expectation):
+            talk.turns.expect(event)
+        elif event == "ending":
+            talk.turns.end_after_answer("agent_hung_up")
+        elif event == "timer":
+            if talk.timers:
+                watch.tell(t.TimerFired(data.draw(st.sampled_from(sorted(talk.timers)))))  # type: ignore[arg-type]
+        elif isinstance(event, str):
+            talk.at += 0.1
+            watch.tell(
+                {"start": t.SpeechStarted(talk.at), "end": t.SpeechEnded(talk.at)}.get(event, t.SpeechSustained())
+            )
+        else:
+            watch.tell(event)  # type: ignore[arg-type]
+
+
+class Watch:
+    """What must be true of the machine whatever happens."""
+
+    def __init__(self, talk: Conversation) -> None:
+        self.talk = talk
+        self.replying = self.paused = False
+        self.hang_ups = 0
+
+    def tell(self, event: t.Event) -> None:
+        talk = self.talk
+        if isinstance(event, t.ReplyHeard | t.ReplyFailed) and not self.replying:
+            return  # the cascade reports of replies there are
+        if isinstance(event, t.ReplyBegan) and self.paused:
+            return  # a paused playout sends nothing
+        talk.tell(event)
+        if isinstance(event, t.ReplyHeard | t.ReplyFailed):
+            self.replying = False
+        for effect in talk.did():
+            self.look(effect)
+        self.look_for_a_way_on()
+
+    def look(self, effect: t.Effect) -> None:
+        if isinstance(effect, t.Answer | t.Say):
+            assert not self.replying, "two answers at once"
+            assert not isinstance(effect, t.Answer) or effect.texts
+            self.replying, self.paused = True, False
+        elif isinstance(effect, t.CancelReply):
+            self.replying = self.paused = False
+        elif isinstance(effect, t.PauseOutput):
+            assert not self.paused
+            self.paused = True
+        elif isinstance(effect, t.ResumeOutput):
+            assert self.paused
+            self.paused = False
+        elif isinstance(effect, t.HangUp):
+            self.hang_ups += 1
+            assert self.hang_ups == 1
+
+    def look_for_a_way_on(self) -> None:
+        state, timers = self.talk.state, self.talk.timers.keys()
+        assert self.paused == (state is State.INTERRUPTED), "paused, and nobody to resume"
+        match state:
+            case State.IDLE:
+                assert not timers
+                return
+            case State.LISTENING:
+                assert timers & {"no_input", "digits", "utterance"}
+                assert not self.replying
+            case State.THINKING:
+                assert timers & {"reply", "final"}
+                assert self.replying == ("reply" in timers)
+            case State.SPEAKING:
+                assert self.replying
+            case State.INTERRUPTED:
+                assert timers & {"verdict", "utterance"}
+        assert "max_duration" in timers
+
+
+def test_every_pair_of_state_and_event_leads_only_where_its_row_says() -> None:
+    events = {"Begin", "SpeechStarted", "SpeechSustained", "SpeechEnded", "Partial", "Final", "Key", "ReplyBegan"}
+    events |= {"ReplyHeard", "ReplyFailed", "Leave", "TimerFired", "Close"}
+    in_table = {event.__name__ for row in t.TABLE.values() for event in row} | {event.__name__ for event in t.ALWAYS}
+    assert in_table == events
+    assert t.TABLE.keys() == set(State)
+    assert t.WAITS.keys() == t.ON_TIMER.keys()

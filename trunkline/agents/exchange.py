@@ -1,0 +1,113 @@
+"""One exchange as it happens: what the caller said, what the agent wrote, did and spoke, and when. Plain values.
+
+When it is over it becomes the messages that the conversation keeps, cut to what was heard, and a TurnRecord. A phrase
+that was played to its end was heard as it was written; of the one that was cut, the words that the playout ledger
+knows to be heard.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from trunkline.media.ledger import Ledger
+from trunkline.ports import Expectation, Message, ToolCall, TurnRecord
+
+UNKNOWN_OUTCOME = json.dumps({"ok": False, "code": "interrupted", "why": "it may have been done or not"})
+
+
+@dataclass(slots=True)
+class Phrase:
+    """Spoken from `start_ms` of the timeline on; `end_ms` is None until all of its audio is there."""
+
+    text: str
+    start_ms: int
+    end_ms: int | None = None
+
+
+@dataclass(slots=True)
+class Written:
+    """A message of the agent, while it is written, spoken and acted upon."""
+
+    text: str = ""
+    phrases: list[Phrase] = field(default_factory=list)
+    calls: list[ToolCall] = field(default_factory=list)
+    """The tools that were begun."""
+    results: dict[str, str] = field(default_factory=dict)
+    """By the id of their call."""
+
+    def messages(self, spoken: str | None = None) -> list[Message]:
+        """The message and the results of its tools, each call with one: providers insist. `spoken`: all that was heard
+        of it, None where that is everything."""
+        text = self.text.strip()
+        said = text if spoken is None else spoken
+        cut = spoken is not None and spoken.split() != text.split()
+        agent = Message("agent", said, tool_calls=tuple(self.calls), cut=cut)
+        results = [
+            Message("tool", self.results.get(call.id, UNKNOWN_OUTCOME), tool_call_id=call.id) for call in self.calls
+        ]
+        return [agent, *results] if said or self.calls else []
+
+    def heard(self, ledger: Ledger, heard_ms: float) -> str:
+        pieces = []
+        for phrase in self.phrases:
+            whole = phrase.end_ms is not None and phrase.end_ms <= heard_ms
+            pieces.append(phrase.text if whole else ledger.text(phrase.start_ms, heard_ms))
+        return " ".join(piece for piece in pieces if piece)
+
+
+@dataclass(slots=True)
+class Exchange:
+    """Times are monotonic seconds."""
+
+    epoch: int = 0
+    caller_text: str = ""
+    understood: bool = True
+    keyed: bool = False
+    caller_ended_at: float | None = None
+    """T0."""
+    decided_at: float | None = None
+    """The end-of-turn decision."""
+    final_at: float | None = None
+    asked_at: float | None = None
+    first_phrase_at: float | None = None
+    first_audio_at: float | None = None
+    last_audio_at: float = 0.0
+    spoke_at: float | None = None
+    """T1."""
+    barge_in_ms: float | None = None
+    written: list[Written] = field(default_factory=list)
+    expectation: Expectation | None = None
+    """Takes effect when the caller begins to hear the question."""
+    failed: bool = False
+    """What is queued is still heard, then it has failed."""
+
+    def messages(self) -> list[Message]:
+        """As written so far: what the model is asked to go on from."""
+        return [message for written in self.written for message in written.messages()]
+
+    def heard(self, ledger: Ledger, heard_ms: float) -> list[Message]:
+        """As heard up to there."""
+        return [message for each in self.written for message in each.messages(each.heard(ledger, heard_ms))]
+
+    def record(self, index: int, messages: Sequence[Message], *, interrupted: bool, exact: bool) -> TurnRecord:
+        """`messages`: what the conversation keeps of it."""
+        return TurnRecord(
+            index=index,
+            caller_text=self.caller_text,
+            agent_text=" ".join(message.text for message in messages if message.role == "agent" and message.text),
+            understood=self.understood,
+            keyed=self.keyed,
+            interrupted=interrupted,
+            heard_exact=exact,
+            endpointing_ms=_ms(self.caller_ended_at, self.decided_at),
+            stt_ms=_ms(self.decided_at, self.final_at),
+            llm_ms=_ms(self.asked_at, self.first_phrase_at),
+            tts_ms=_ms(self.first_phrase_at, self.first_audio_at),
+            total_ms=_ms(self.caller_ended_at, self.spoke_at),
+            barge_in_ms=None if self.barge_in_ms is None or not interrupted else round(self.barge_in_ms, 1),
+            tools=tuple(call.name for written in self.written for call in written.calls),
+        )
+
+
+def _ms(start: float | None, end: float | None) -> float | None:
+    return None if start is None or end is None else round((end - start) * 1000, 1)
