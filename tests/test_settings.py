@@ -248,3 +248,12 @@ def test_the_origin_is_the_public_one_else_where_we_listen(http: str, origin: st
 def test_settings_cannot_be_changed_afterwards() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings().http.port = 1
+
+
+def test_keys_for_tools_have_the_names_an_admin_gives_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRUNKLINE_KEYS__APPOINTMENTS", "s3cret")
+    settings = load()
+    assert settings.provider_keys()["appointments"] == "s3cret"
+    assert "s3cret" in settings.secrets()
+    assert "s3cret" not in repr(settings)

@@ -315,6 +315,8 @@ class Settings(BaseSettings):
     otel: Otel = Otel()
     openai: ProviderKey = ProviderKey()
     tools: Tools = Tools()
+    keys: dict[Annotated[str, Field(pattern="^[a-z0-9_-]{1,40}$")], SecretStr] = {}
+    """More secrets by name, for an agent's `http` tools: `{key:NAME}` in a header."""
     outbound: Outbound = Outbound()
 
     @after(mode="after")
@@ -365,7 +367,7 @@ class Settings(BaseSettings):
 
     def provider_keys(self) -> dict[str, str]:
         """API keys by provider name, as `Services.keys` wants them. Reads the key files."""
-        found = {"openai": self.openai.read()}
+        found = {"openai": self.openai.read(), **{name: key.get_secret_value() for name, key in self.keys.items()}}
         return {name: key for name, key in found.items() if key}
 
 
@@ -376,7 +378,7 @@ def load(config_path: Path | None = None) -> Settings:
     """Raises WrongSettings (a ConfigError): one line per wrong setting. A missing trunkline.toml is no error, a missing
     `config_path` is."""
     written = _read_file(config_path)
-    errors = [_unknown(name, _variables()) for name in _set_variables() if name not in _variables()]
+    errors = [_unknown(name, _variables()) for name in _set_variables() if not _known(name)]
     try:
         settings = Settings(**written)
     except ValidationError as invalid:
@@ -424,6 +426,11 @@ def _walk(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, Any]]:
 @cache
 def _variables() -> Mapping[str, str]:
     return {_variable(key): key for key in keys()}
+
+
+def _known(variable: str) -> bool:
+    """[keys] is open: its names are the admin's."""
+    return variable in _variables() or variable.upper().startswith(f"{_variable('keys')}__")
 
 
 def _variable(key: str) -> str:

@@ -284,7 +284,7 @@ class Carrier:
         return self._answer
 
     def caller_spoke(self) -> None:
-        """The caller has finished saying or keying something: audio after the next silence is another answer."""
+        """The caller's last word or key was just sent: audio after the next silence is another answer."""
         self._moved_on = True
 
     def tick(self) -> list[bytes]:

@@ -165,14 +165,11 @@ class Line:
             self.turns.speech_sent(max(now, self._hold_until), self.carrier)
             if at == speech.last:
                 self.turns.end()
+                self.carrier.caller_spoke()  # now: a quick answer comes before the silence after the words is sent
         self._at += 1
         if self._at == len(speech.frames):
             self._speech = None
-            self._acted(now)
-
-    def _acted(self, now: float) -> None:
-        self.carrier.caller_spoke()
-        self._next(now)
+            self._next(now)
 
     def _next(self, now: float) -> None:
         self._action = next(self._actions, None)
@@ -242,7 +239,8 @@ class Line:
         self._at += 1
         if self._at == len(digits):
             self.turns.end()
-            self._acted(now)
+            self.carrier.caller_spoke()
+            self._next(now)
 
     # --- ends and trouble -----------------------------------------------------------------------------------------
 
