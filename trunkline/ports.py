@@ -157,7 +157,7 @@ class SttStream(Protocol):
         ...
 
     def cancel(self) -> None:
-        """Forget the utterance (it was a cough, an echo): no SttFinal follows. Idempotent."""
+        """Forget the utterance being fed: no SttFinal follows of it; those finalized keep theirs. Idempotent."""
         ...
 
     def close(self) -> None:

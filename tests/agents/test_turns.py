@@ -699,6 +699,31 @@ def test_words_in_place_of_the_rest_of_an_entry_are_answered_and_the_entry_is_fo
     assert "digits" not in talk.timers
 
 
+def test_the_final_of_speech_that_a_key_made_void_is_not_taken_for_the_next() -> None:
+    talk = speaking().utters(300).keys("1").agent_speaks().is_heard().utters()
+    talk.did()
+    assert talk.unclear().did() == []  # of the noise before the key
+    assert talk.final("hours").did() == [t.Answer(("hours",))]
+
+
+def test_a_void_final_that_never_comes_is_given_up() -> None:
+    talk = speaking().utters(300).keys("1").agent_speaks().is_heard().speech_starts()
+    talk.did()
+    assert talk.time_passes("final").did() == []
+    assert talk.speech_ends().final("hours").did()[-1] == t.Answer(("hours",))
+
+
+def test_a_recogniser_that_fails_is_an_apology() -> None:
+    talk = greeted().utters()
+    talk.did()
+    assert talk.tell(t.Final("", understood=False, failed=True)).did() == [t.Say("Sorry.")]
+
+
+def test_a_recogniser_that_fails_on_a_noise_is_no_matter() -> None:
+    talk = speaking().utters(300).tell(t.Final("", understood=False, failed=True))
+    assert talk.state is State.SPEAKING
+
+
 # --- the end --------------------------------------------------------------------------------------------------------
 
 
@@ -788,7 +813,7 @@ EVENTS: list[st.SearchStrategy[object]] = [
     st.just("sustain"),
     st.just("end"),
     st.sampled_from(WORDS).flatmap(lambda w: st.booleans().map(lambda c: t.Partial(w, c))),
-    st.sampled_from(WORDS).flatmap(lambda w: st.booleans().map(lambda u: t.Final(w, u))),
+    st.sampled_from(WORDS).flatmap(lambda w: st.booleans().map(lambda u: t.Final(w, u, failed=not w and u))),
     st.sampled_from("019#*").map(t.Key),
     st.just(t.ReplyBegan()),
     st.just(t.ReplyHeard()),

@@ -1,14 +1,22 @@
-"""Text from a model, delta by delta, into phrases for a voice: at sentence ends, and at commas where the first phrase
-is long enough to be spoken while the rest is still being written."""
+"""Text from a model, delta by delta, into phrases for a voice: at sentence ends, and at a comma where the first phrase
+is long enough to be spoken while the rest is still being written.
+
+A sentence end counts when what follows it is there (a space), so "3." may still become "3.5". Scripts that write no
+spaces have full stops of their own.
+"""
 
 import re
 
 FIRST_PHRASE_CHARS = 24
 MAX_PHRASE_CHARS = 240  # a voice's latency grows with its phrase
 
-_SENTENCE_END = re.compile(r"[.!?:;\u2026]+[\"')\]]*(?=\s)|\n+")
-_CLAUSE_END = re.compile(r"[,\u2014](?=\s)")
-_ABBREVIATION = re.compile(r"(?:^|\s)(?:Dr|Mr|Mrs|Ms|St|No|Prof|e\.g|i\.e|[A-Za-z])\.$", re.IGNORECASE)
+_SENTENCE_END = re.compile(r"""[.!?:;\u2026\u0964\u061f]+["')\]\u2019\u201d\u00bb]*(?=\s)|[\u3002\uff01\uff1f]+|\n+""")
+_CLAUSE_END = re.compile(r"[,\u2014\u060c](?=\s)|[\u3001\uff0c]")
+_NO_SENTENCE_END = re.compile(
+    r"(?:^|[\s(])(?:Dr|Mr|Mrs|Ms|St|Prof|Jr|Sr|vs|ext|approx|(?:[a-z]\.)*[a-z])\.$"  # Dr. and 10:30 a.m.
+    r"|(?:^|\n)\s*\d{1,2}\.$",  # 1. of a list
+    re.IGNORECASE,
+)
 
 
 class PhraseSplitter:
@@ -33,14 +41,23 @@ class PhraseSplitter:
         return [rest] if rest else []
 
     def _end_of_phrase(self) -> int | None:
-        for match in _SENTENCE_END.finditer(self._text):
-            if not _ABBREVIATION.search(self._text[: match.end()]):
-                return match.end()
+        text = self._text
+        sentence = next((m.end() for m in _SENTENCE_END.finditer(text) if self._ends(m.end())), None)
         if not self._any:
-            for match in _CLAUSE_END.finditer(self._text):
-                if match.end() >= FIRST_PHRASE_CHARS:
-                    return match.end()
-        if len(self._text) > MAX_PHRASE_CHARS:
-            space = self._text.rfind(" ", 0, MAX_PHRASE_CHARS)
-            return space if space > 0 else MAX_PHRASE_CHARS
-        return None
+            clause = next((m.end() for m in _CLAUSE_END.finditer(text) if m.end() >= FIRST_PHRASE_CHARS), None)
+            if clause is not None and (sentence is None or clause < sentence):
+                return clause
+        if sentence is not None and sentence <= MAX_PHRASE_CHARS:
+            return sentence
+        return self._within_limit() if len(text) > MAX_PHRASE_CHARS else None
+
+    def _ends(self, end: int) -> bool:
+        return not _NO_SENTENCE_END.search(self._text, 0, end)
+
+    def _within_limit(self) -> int:
+        """The last clause that fits, else the last word."""
+        clauses = [m.end() for m in _CLAUSE_END.finditer(self._text, 0, MAX_PHRASE_CHARS)]
+        if clauses:
+            return clauses[-1]
+        space = self._text.rfind(" ", 0, MAX_PHRASE_CHARS)
+        return space if space > 0 else MAX_PHRASE_CHARS

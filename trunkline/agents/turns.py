@@ -16,7 +16,7 @@ House rules:
    nowhere else, and each leads to a spoken line or to the end of the call. While the agent speaks, what is awaited is
    that it is heard; a reply that stalls in the middle is the cascade's ReplyFailed.
 6. The recogniser gives one final for each utterance, in their order (`_due`): that of a noise, or of what was said
-   before it, may come late and is known for what it is. CancelStt forgets them all.
+   before it, may come late and is known for what it is.
 
 The caller's patience is learnt: going on after we thought the turn had ended lengthens endpointing for this call.
 """
@@ -174,7 +174,7 @@ class FinalizeStt:
 
 @dataclass(frozen=True, slots=True)
 class CancelStt:
-    """Close its ear and forget what was said, finalized or not: no final follows. Speech that goes on begins anew."""
+    """Close its ear; what it was hearing was nothing. Speech that goes on begins anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +266,8 @@ class Utterance:
     speech_ms: float
     has_floor: bool
     """The caller's turn. False: said over the agent, so it may be a cough."""
+    forgotten: bool = False
+    """Its final will come, and means nothing."""
 
 
 class Row(NamedTuple):
@@ -404,6 +406,10 @@ class Turns:
     def _do(self, *effects: Effect) -> None:
         self._effects += effects
 
+    @property
+    def _awaits_final(self) -> bool:
+        return any(not utterance.forgotten for utterance in self._due)
+
     def _endpoint_ms(self, complete: bool) -> int:
         turns, expected = self._agent.turns, self.expectation
         if expected.grammar.startswith("digits") and not (complete and expected.digits_min == expected.digits_max):
@@ -425,7 +431,8 @@ class Turns:
     def _forget_speech(self) -> None:
         """What was and is being said counts no longer; speech that goes on begins anew."""
         self._hearing = False
-        self._due.clear()
+        for utterance in self._due:
+            utterance.forgotten = True
         self._unclear = None
         self._do(CancelStt())
 
@@ -473,7 +480,7 @@ class Turns:
         if self._hearing:
             self._has_floor = True
             return State.LISTENING
-        if self._due:
+        if self._awaits_final:
             return State.THINKING
         if self._carry:
             self._keys_before = ""
@@ -670,6 +677,8 @@ class Turns:
         words = event.text if event.understood else ""
         if self._due:
             utterance = self._due.pop(0)
+            if utterance.forgotten:
+                return self.state
         elif words and self._hearing:  # the recogniser ended the turn by itself, as some services do
             utterance = Utterance(MEANT_MS, self._has_floor)
             if self.interruptible:
@@ -683,7 +692,7 @@ class Turns:
         if words:
             self._carry = (*self._carry, words)
         elif utterance.speech_ms >= MEANT_MS:
-            waited_for = self.state is State.THINKING and self._reply == "none" and not self._due
+            waited_for = self.state is State.THINKING and self._reply == "none" and not self._awaits_final
             if event.failed and waited_for and not self._carry:
                 return self._fail()
             self._unclear = event.text
@@ -691,11 +700,15 @@ class Turns:
 
     def _after_final(self) -> State:
         if self.state is State.INTERRUPTED:
-            return self.state if self._hearing or self._due else self._resume()
+            return self.state if self._hearing or self._awaits_final else self._resume()
         return self._yield_floor() if self._reply == "none" else self.state
 
     def final_timer(self, event: Event) -> State:
         """The recogniser never answered."""
+        awaited = self._awaits_final
+        self._due.clear()
+        if not awaited:
+            return self.state
         self._forget_speech()
         if self.state is not State.THINKING or self._reply != "none":
             return self.state
