@@ -15,6 +15,8 @@ asked while the agent speaks (or spoke half a second ago) and the window scored 
    So double talk is speech, also where the caller is the quieter of the two.
 5. **Shift.** What the far end plays *now* is known to some +-60 ms and may jump (a clear, a stall). Where the check
    fails, the known filter's output is looked for nearby; a caller does not match it, a moved echo does, sharply.
+   Windows are asked about a whole number of windows apart, so arrival jitter below 16 ms is taken out beforehand.
+6. **Another path** (the caller moved): after half a second unexplained, the search begins again.
 
 A caller is never explained by silence: with nothing played, everything is speech.
 """
@@ -37,21 +39,27 @@ PATH_MS = 12
 PATH_LEAD_MS = 2  # of the filter before the delay found: a room's loudest reflection need not be its first
 SHIFT_MS = 80
 
-PRE_EMPHASIS = 0.9
+PRE_EMPHASIS = 0.7
 MATCH = {1: 0.66, 2: 0.56, 3: 0.5, 4: 0.46}
 """Correlation needed by the number of loud windows at hand: what 1 % of callers' windows reach (bench/echo.py)."""
 SHIFT_MATCH = 0.8
+LOST_AFTER = 16
+"""Windows in a row that a known path could not explain: it is no more, or the caller talks on and on."""
+SNAP_MS = 1
 LOUDEST_ECHO = 0.25  # energy, -6 dB
 BELIEVED_AFTER = 2
 CANDIDATE_REST = 0.4  # a candidate must explain this much of its next window
 CALLER_RATIO = 4.0
 """What is left is a caller when it is 6 dB above what this call's echo leaves."""
+EARLY_RATIO, EARLY_WINDOWS = 6.0, 12
+"""A path known for less than half a second leaves more."""
+LATE = 0.5
 REST_INITIAL, REST_LEAST, REST_MOST = 0.1, 0.01, 0.35
 NOISE_INITIAL = 4e-6  # -54 dBFS
 LEARN = 0.1
 REGULARISE = 1e-3
-FORGET = 0.97
-REFINE_EVERY = 4
+FORGET = 0.95
+REFINE_EVERY = 8
 ROWS = 16
 """Of a matrix product at once: OpenBLAS spreads larger ones over all cores, and then waits for them, spinning."""
 
@@ -80,6 +88,8 @@ class EchoGuard:
     def played(self, position: int, audio: bytes) -> None:
         """`audio` is (or will be) played from sample `position` on. May skip ahead (silence) or rewrite."""
         samples = np.frombuffer(audio, self._dtype)
+        if abs(position - self._end) <= SNAP_MS * self._per_ms:
+            position = self._end  # rounded, not a gap: a missing sample would be a click
         if position > self._end:
             self._write(
                 max(self._end, position - self._size), np.full(min(position - self._end, self._size), self._silence)
@@ -125,6 +135,9 @@ class EchoGuard:
         self._normal: Floats = np.zeros((self._taps, self._taps), np.float32)
         self._cross: Floats = np.zeros(self._taps, np.float32)
         self._refined = 0
+        self._unexplained = 0
+        self._doubted = 0.0
+        self._asked_at: int | None = None
 
     @property
     def known(self) -> bool:
@@ -133,19 +146,31 @@ class EchoGuard:
     def explains(self, recent: Floats, playback_position: int) -> bool:
         """Whether the last 32 ms of `recent` are our echo. `recent` (32-128 ms) ends at the instant at which the far
         end plays sample `playback_position`, give or take 60 ms."""
+        position = self._steady(playback_position)
         window = recent[-self._window :]
         energy = float(window.dot(window)) / len(window)
-        if self._too_loud(energy, playback_position):
+        if self._too_loud(energy, position):
             return False
         if self.delay is None:
-            return self._search(recent, playback_position)
-        if self._check(recent, playback_position, self.delay):
+            return self._search(recent, position)
+        if self._check(recent, position, self.delay) or (self.known and self._shift(recent, position)):
             self.trusted = min(self.trusted + 1, BELIEVED_AFTER)
+            if self._unexplained == 1:  # a caller speaks longer than one window: that was our echo after all
+                self.rest += LEARN * (self._doubted - self.rest)
+            self._unexplained = 0
             return True
-        if not self.known:
-            self.reset()  # a chance match
-            return self._search(recent, playback_position)
-        return self._shift(recent, playback_position)
+        self._unexplained += 1
+        if self.known and self._unexplained < LOST_AFTER:
+            return False
+        self.reset()
+        return self._search(recent, position)
+
+    def _steady(self, position: int) -> int:
+        """Without the jitter of arrival."""
+        if self._asked_at is not None:
+            position = self._asked_at + round((position - self._asked_at) / self._window) * self._window
+        self._asked_at = position
+        return position
 
     def _too_loud(self, energy: float, position: int) -> bool:
         played = self._reference(
@@ -201,17 +226,21 @@ class EchoGuard:
 
     def _check(self, recent: Floats, position: int, delay: int) -> bool:
         window = recent[-self._window :]
-        expected = self._expected(len(window), position, delay)
+        before, expected = np.split(self._expected(2 * self._window, position, delay), 2)
         left = window - expected
         left_energy = float(left.dot(left)) / len(left)
-        echo_energy = float(expected.dot(expected)) / len(left)
+        # Reflections later than the path come from what was loud before this window.
+        echo_energy = max(float(expected.dot(expected)), LATE * float(before.dot(before))) / len(left)
         if not self.known:
             explained = left_energy < CANDIDATE_REST * float(window.dot(window)) / len(left)
         else:
-            explained = left_energy < CALLER_RATIO * (self.rest * echo_energy + self.noise)
+            ratio = CALLER_RATIO if self._refined >= EARLY_WINDOWS else EARLY_RATIO
+            explained = left_energy < ratio * (self.rest * echo_energy + self.noise)
         if explained:
             self._account(left_energy, echo_energy)
             self._refine(window, position)
+        else:
+            self._doubted = min(left_energy / (echo_energy + self.noise), REST_MOST)
         return explained
 
     def _account(self, left: float, echo: float) -> None:
