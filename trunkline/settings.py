@@ -183,15 +183,18 @@ Port = Annotated[Int, Field(ge=1, le=65535)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Http(Section):
     host: str = Field(default="127.0.0.1", min_length=1, max_length=253)
+    """Where we listen. Anything but loopback needs twilio.auth_token and api_key as well."""
     port: Port = 8080
+    """HTTP and media share it."""
     public_url: Annotated[str, AfterValidator(_public_origin)] | None = None
     """The origin carriers reach us at; every URL we hand out and every signature we check is built from it."""
     tls_cert: File | None = None
+    """PEM files, where no proxy does TLS."""
     tls_key: File | None = None
     api_key: ApiKeys = ()
     """For /v1/... Several during a rotation."""
@@ -214,6 +217,7 @@ class Http(Section):
 
 class Sip(Section):
     port: Port = 5060
+    """Not used yet."""
 
 
 class Twilio(Section):
@@ -230,20 +234,25 @@ class Twilio(Section):
     fallback_text: str = Field(
         default="All our lines are busy. Please call again in a few minutes.", min_length=1, max_length=500
     )
+    """Spoken where there is no fallback_number."""
 
 
 class Limits(Section):
     max_calls: Int = Field(default=300, ge=1, le=10_000)
+    """At once; more hear the fallback."""
     max_call_seconds: Int = Field(default=3600, ge=10, le=86_400)
+    """A call that lasts longer hears goodbye and is ended."""
     drain_seconds: Int = Field(default=60, ge=0, le=3600)
     """How long live calls may go on after SIGTERM."""
 
 
 class Media(Section):
     lead_ms_min: Int = Field(default=400, ge=40, le=5000)
+    """Audio kept ahead at the carrier, adaptive up to lead_ms_max."""
     lead_ms_max: Int = Field(default=1000, ge=40, le=5000)
-    """Audio kept ahead at the carrier, adaptive between the two."""
+    """Where a path that stalls may take it."""
     message_ms: Annotated[Int, Field(ge=20, le=200), AfterValidator(_frames)] = 100
+    """Audio in one message to the carrier."""
 
     @after(mode="after")
     def _lead_range(self) -> "Media":
@@ -259,7 +268,9 @@ class Speech(Section):
 
 class Log(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """`debug` has a line a request."""
     format: Literal["json", "text"] = "text"
+    """`json` for machines: one object a line."""
 
 
 class Otel(Section):
@@ -269,6 +280,7 @@ class Otel(Section):
 
 class ProviderKey(Section):
     api_key: SecretStr | None = None
+    """This, or a file that holds it; servers of your own need none."""
     api_key_file: File | None = None
 
     @after(mode="after")
@@ -295,14 +307,22 @@ class Outbound(Section):
 
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, env_nested_delimiter="__", env_ignore_empty=True, extra="forbid", frozen=True
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
     )
 
     agent: File | None = None
     """An agent script; without it the built-in clinic example answers."""
     data_dir: Path = Path("data")
+    """The spool, the SQLite database, recordings."""
     database_url: Annotated[SecretStr, AfterValidator(_database_url)] | None = None
+    """sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME; without it, trunkline.db in data_dir."""
     redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
+    """Not used yet: one process needs none."""
     record: bool = False
     """Whether calls may be recorded at all."""
     http: Http = Http()
