@@ -12,9 +12,9 @@ PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
 HEAD = """\
 # Settings
 
-From `trunkline.toml` in the working folder (or `--config FILE`) and from variables, which win. A section and its key are
-joined with two underscores in a variable: `[http] port = 8080` is `TRUNKLINE_HTTP__PORT=8080`. A list is a TOML list, in
-a variable its items with commas between. Empty variables count as unset; an unknown name is an error.
+From `trunkline.toml` in the working folder (or `--config FILE`) and from variables, which win. A section and its key
+are joined with two underscores in a variable: `[http] port = 8080` is `TRUNKLINE_HTTP__PORT=8080`. A list is a TOML
+list, in a variable its items with commas between. Empty variables count as unset; an unknown name is an error.
 
 Written by `python scripts/reference.py` from `trunkline/settings.py`.
 
