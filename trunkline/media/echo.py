@@ -41,7 +41,7 @@ SHIFT_MS = 80
 
 PRE_EMPHASIS = 0.7
 MATCH = {1: 0.66, 2: 0.56, 3: 0.5, 4: 0.46}
-"""Correlation needed by the number of loud windows at hand: what 1 % of callers' windows reach (bench/echo.py)."""
+"""Correlation needed, by the number of loud windows at hand. 1-2 % of a caller's windows reach it (bench/echo.py)."""
 SHIFT_MATCH = 0.8
 LOST_AFTER = 16
 """Windows in a row that a known path could not explain: it is no more, or the caller talks on and on."""
