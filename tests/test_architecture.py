@@ -1,0 +1,157 @@
+"""DESIGN.md's rules of who may import whom, and who may touch time, the environment and heavy packages."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "trunkline"
+FLOOR = {"types", "errors", "clock", "ports", "metrics", "telemetry", "logs", "settings"}
+ENTRY_POINTS = {"app", "cli"}
+MAY_IMPORT = {
+    "agents": {"media"},
+    "compliance": set[str](),
+    "numbers": set[str](),
+    "media": set[str](),
+    "store": set[str](),
+    "gateway": {"agents", "compliance", "numbers", "media"},
+}
+HEAVY = {
+    "aiortc",
+    "asyncpg",
+    "deepgram",
+    "espeakng_loader",
+    "onnxruntime",
+    "openai",
+    "opentelemetry.exporter",
+    "opentelemetry.sdk",
+    "pjsua2",
+    "pocketsphinx",
+    "redis",
+    "twilio",
+}
+CLOCKS = {"time.time", "time.monotonic", "time.perf_counter", "time.time_ns", "time.monotonic_ns"}
+CLOCKS |= {f"datetime.{name}" for name in ("now", "utcnow", "today")}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def sources() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module it imports, wherever in the file; `from a import b` gives a and a.b."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def rooms_imported(path: Path) -> set[str]:
+    own = {name.split(".")[1] for name in imports(path) if name.startswith("trunkline.")}
+    return own - {"__version__"}
+
+
+def is_a(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def test_the_rooms_are_those_of_the_design() -> None:
+    rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and not path.name.startswith("__")}
+    assert rooms == {*MAY_IMPORT, "testing"}
+    files = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+    assert files == FLOOR | ENTRY_POINTS
+
+
+@pytest.mark.parametrize("room", sorted(MAY_IMPORT))
+def test_a_room_imports_the_floor_and_what_the_design_lets_it(room: str) -> None:
+    allowed = FLOOR | {room} | MAY_IMPORT[room]
+    wrong = {
+        str(path.relative_to(ROOT)): extra
+        for path in (PACKAGE / room).rglob("*.py")
+        if (extra := rooms_imported(path) - allowed)
+    }
+    assert wrong == {}
+
+
+def test_the_floor_imports_only_the_floor() -> None:
+    wrong = {path.name: extra for name in FLOOR if (extra := rooms_imported(path := PACKAGE / f"{name}.py") - FLOOR)}
+    assert wrong == {}
+
+
+def test_nothing_but_the_command_line_imports_the_testing_kit() -> None:
+    """Entry points name its stand-in providers; that is metadata, not an import."""
+    users = {room_of(path) for path in sources() if "testing" in rooms_imported(path)}
+    assert users <= {"testing", "cli"}
+
+
+def test_only_the_settings_read_the_environment() -> None:
+    """Handing a child process a changed copy of it is reading it, too."""
+    readers = {
+        str(path.relative_to(PACKAGE))
+        for path in sources()
+        for node in ast.walk(tree(path))
+        if (isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "environb"))
+        or (isinstance(node, ast.alias) and node.name in ("environ", "getenv"))
+    }
+    assert readers == {"settings.py"}
+
+
+def test_only_the_clock_reads_time() -> None:
+    def is_clock(node: ast.AST) -> bool:
+        if not isinstance(node, ast.Attribute):
+            return False
+        owner = node.value
+        name = owner.attr if isinstance(owner, ast.Attribute) else owner.id if isinstance(owner, ast.Name) else ""
+        return f"{name}.{node.attr}" in CLOCKS
+
+    readers = {
+        str(path.relative_to(PACKAGE))
+        for path in sources()
+        if any(map(is_clock, ast.walk(tree(path)))) or any(name in CLOCKS for name in imports(path))
+    }
+    assert readers == {"clock.py"}
+
+
+@pytest.mark.parametrize("package", sorted(HEAVY))
+def test_a_heavy_package_is_imported_by_at_most_one_file(package: str) -> None:
+    users = [str(path.relative_to(PACKAGE)) for path in sources() if any(is_a(name, package) for name in imports(path))]
+    assert len(users) <= 1
+
+
+def test_importing_trunkline_loads_nothing_heavy_and_starts_nothing() -> None:
+    program = (
+        "import sys, threading, trunkline, trunkline.ports, trunkline.cli\n"
+        f"heavy = {sorted(HEAVY)!r} + ['numpy', 'sqlalchemy', 'uvicorn']\n"
+        "print([name for name in heavy if name in sys.modules], threading.active_count())"
+    )
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (result.stdout.strip(), result.stderr) == ("[] 1", "")
+
+
+def test_import_numbers_from_the_root_is_the_standard_library() -> None:
+    """Why the rooms live in one package: a top-level `numbers` would break numpy, decimal and fractions."""
+    program = "import numbers, sysconfig; print(numbers.__file__.startswith(sysconfig.get_path('stdlib')))"
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.stdout.strip() == "True", result.stderr
+
+
+def test_every_folder_of_the_package_is_a_package() -> None:
+    folders = {path.parent for path in sources()}
+    assert [str(f) for f in folders if not (f / "__init__.py").exists()] == []
