@@ -126,7 +126,7 @@ def call(ears: Ears, key: str, clips: Sequence[tuple[Clip, bool]], seed: int) ->
         partials = 0
         for start in range(0, len(audio), FRAME_BYTES):
             partial = utterance.feed(g711.decode(audio[start : start + FRAME_BYTES], "mulaw"))
-            partials += partial is not None and bool(partial.text)
+            partials += partial is not None and partial.likely
         ended = time.process_time()
         heard, understood, line = utterance.finish()
         now = time.process_time()
@@ -180,7 +180,7 @@ def summary(trials: Sequence[Trial]) -> dict[str, Any]:
         "wrong_phrase": sum(t.understood and not t.right for t in inside),
         "outside": len(outside),
         "rejected": round(sum(t.right for t in outside) / len(outside), 4),
-        "outside_without_partial": round(sum(not t.partials for t in outside) / len(outside), 4),
+        "outside_without_likely_partial": round(sum(not t.partials for t in outside) / len(outside), 4),
         "real_time_factor": round(sum(t.busy_s for t in trials) / sum(t.audio_s for t in trials), 4),
         "finish_ms_p50": round(finishes[len(finishes) // 2], 1),
         "finish_ms_p95": round(finishes[int(len(finishes) * 0.95)], 1),

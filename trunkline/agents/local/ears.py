@@ -19,7 +19,7 @@ import math
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,22 +36,24 @@ FRAME_SAMPLES = RATE_HZ // FRAMES_PER_S
 MAX_UTTERANCE_S = 30  # no phrase of a script is longer: what is beyond is dropped, and the utterance not understood
 DECODERS = 20  # of one worker, one per caller speaking at this moment, some 4.5 % of a core each
 PREBUILT = 2
+WORD_PENALTY = 0.2  # PocketSphinx's own 0.65 squeezes in short words
 STEP_MS = 100  # of audio between two looks at the partial text
 
 MEAN = (52.0, 8.5, 1.0, 8.5, -1.5, -3.5, -4.0, 0.5, -1.0, 2.0, -8.5, 0.0, -2.0)
 """Of telephone speech as this module hears it, until a call has shown its own."""
+LEARN_FRAMES = 15  # of loud audio: less teaches nothing
 MEAN_FRAMES = 30  # what that guess is worth
 MAX_MEAN_FRAMES = 500  # older speech than 5 s fades
 FIRST_LOOK_MS = 1000  # of audio, with its pre-roll, before the guess is corrected
 
-USUAL = -11.8
+USUAL = -11.7
 """`Heard.score` of a caller's own phrases, until this one's are known; bench/recognition.py measures all of these."""
-USUAL_LIMITS = (-13.3, -10.5)
-USUAL_PACE = 0.3
-TOLERANCE = 4.5
+USUAL_LIMITS = (-13.3, -10.3)
+USUAL_PACE = 0.4
+TOLERANCE = 4.2
 """An utterance this much below the usual is not understood."""
-PARTIAL_TOLERANCE = 5.5
-MIN_WORD_FRAMES = 15  # words so far shorter than this are no sign of an interruption
+LIKELY_TOLERANCE = 2.2  # of words so far: a murmur that fits some words a little must not interrupt the agent
+LIKELY_FRAMES = 25
 
 _CMN_WINDOW = 500.0  # frames that PocketSphinx takes a mean to be worth that was set (CMN_WIN of cmn.h)
 _ASCORE_FLOOR = 1e-300
@@ -187,7 +189,9 @@ class Decoder:
         pocketsphinx = _pocketsphinx()
         with tempfile.NamedTemporaryFile("w", suffix=".dict") as empty:
             # FATAL: a final state that was not reached is no error of ours.
-            self._decoder = pocketsphinx.Decoder(lm=None, dict=empty.name, compallsen=True, loglevel="FATAL")
+            self._decoder = pocketsphinx.Decoder(
+                lm=None, dict=empty.name, compallsen=True, wip=WORD_PENALTY, loglevel="FATAL"
+            )
         self._words: set[str] = set()
         self._grammars: set[str] = set()
 
@@ -230,9 +234,11 @@ class Decoder:
         hypothesis = self._decoder.hyp()
         return re.sub(r"\(\d+\)", "", hypothesis.hypstr) if hypothesis is not None else ""
 
-    def segments(self) -> list[tuple[str, int, int, float]]:
+    def segments(self, *, running: bool = False) -> list[tuple[str, int, int, float]]:
+        """(word, first frame, last frame, nats). While `running` PocketSphinx keeps scores 2**10 times smaller."""
+        scale = 1024.0 if running else 1.0
         return [
-            (s.word, s.start_frame, s.end_frame, math.log(max(s.ascore, _ASCORE_FLOOR)))
+            (s.word, s.start_frame, s.end_frame, scale * math.log(max(s.ascore, _ASCORE_FLOOR)))
             for s in self._decoder.seg() or ()
         ]
 
@@ -242,6 +248,8 @@ class Partial:
     text: str
     stable: bool
     """Unchanged for the last STEP_MS of audio."""
+    likely: bool
+    """Said, by all appearances. Otherwise it is only the best guess so far, or empty."""
 
 
 class Utterance:
@@ -253,7 +261,7 @@ class Utterance:
         self._pcm = bytearray()
         self._last_sample = 0
         self._looked_bytes = 0
-        self._said = Partial("", stable=True)
+        self._said = Partial("", stable=True, likely=False)
         self._guessing = line.frames == 0
         self._mean = line.mean
         self.overlong = False
@@ -285,8 +293,7 @@ class Utterance:
         loud = loud_frames(pcm)
         text = decoder.text()
         heard = weigh(decoder.segments(), loud, final=bool(text) and not self.overlong)
-        # A voice is learnt from whatever it said; next to nothing teaches nothing.
-        line = self._learnt(decoder.mean(), decoder.frames) if loud.sum() >= MIN_WORD_FRAMES else self._line
+        line = self._learnt(decoder.mean(), decoder.frames) if loud.sum() >= LEARN_FRAMES else self._line
         understood = heard.understood(line.usual)
         if understood:
             usual = line.usual + USUAL_PACE * (heard.score - line.usual)
@@ -329,11 +336,11 @@ class Utterance:
         return replace(self._line, mean=mean, frames=min(total, MAX_MEAN_FRAMES))
 
     def _partial(self) -> Partial | None:
-        loud = np.zeros(self._decoder.frames + 1, dtype=bool)
-        heard = weigh(self._decoder.segments(), loud, final=False)
-        likely = heard.frames >= MIN_WORD_FRAMES and heard.score >= self._line.usual - PARTIAL_TOLERANCE
-        text = heard.text if likely else ""
-        said = Partial(text, stable=text == self._said.text)
+        loud = loud_frames(np.frombuffer(bytes(self._pcm), dtype=np.int16))
+        heard = weigh(self._decoder.segments(running=True), loud, final=False)
+        text = heard.text if heard.score >= self._line.usual - TOLERANCE else ""
+        likely = heard.frames >= LIKELY_FRAMES and heard.score >= self._line.usual - LIKELY_TOLERANCE
+        said = Partial(text, text == self._said.text, likely)
         if said == self._said:
             return None
         self._said = said
@@ -357,8 +364,8 @@ class Ears:
     """All grammars and decoders of this process.
 
     A worker's messages: preload `grammars` (agent, grammars: name -> JSGF); then in a job `begin` (agent, grammar,
-    encoding, and of the call's last `final` its line), `audio`*, `finish`. Replies: `partial` (text, stable)*, `final`
-    (text, understood, score, line).
+    encoding, and of the call's last `final` its line), `audio`*, `finish`. Replies: `partial` (text, stable, likely)*,
+    `final` (text, understood, score, line).
     """
 
     grammars: dict[str, str] = field(default_factory=dict)
@@ -454,7 +461,7 @@ class Listening:
         for start in range(0, len(pcm), step):
             partial = utterance.feed(pcm[start : start + step])
             if partial is not None:
-                yield Message("partial", {"text": partial.text, "stable": partial.stable})
+                yield Message("partial", asdict(partial))
             elif start + step < len(pcm):
                 yield Message("")  # a turn given up: others in this worker are speaking too
 

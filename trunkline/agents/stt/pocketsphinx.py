@@ -70,11 +70,14 @@ class Pocketsphinx:
             await self._pool.close()
 
 
+_NOTHING = SttPartial("")
+
+
 @dataclass(slots=True, eq=False)
 class _Utterance:
     grammar: Grammar
     job: Job | None = None
-    finalized: bool = False
+    partial: SttPartial | None = None
     outcome: SttFinal | SttFailed | None = None
     """Waits for those of earlier utterances, or for finalize."""
 
@@ -122,7 +125,6 @@ class Stream:
         if self._on_event is None:
             return
         utterance, self._current = self._current or _Utterance(self._grammar, outcome=SttFinal("", False)), None
-        utterance.finalized = True
         self._finishing.append(utterance)
         if utterance.outcome is None and utterance.job is not None:
             try:
@@ -170,10 +172,17 @@ class Stream:
             utterance.outcome = SttFinal(reply.fields["text"], reply.fields["understood"])
             self._release(utterance)
             self._report()
-        elif reply.name == "partial" and utterance is self._current and self._on_event is not None:
-            text, stable = reply.fields["text"], reply.fields["stable"]
-            complete = stable and bool(text) and utterance.grammar.complete(text)
-            self._on_event(SttPartial(text, complete))
+        elif reply.name == "partial" and utterance is self._current:
+            self._partial(utterance, reply.fields)
+
+    def _partial(self, utterance: _Utterance, fields: Mapping[str, Any]) -> None:
+        """What is likely, and whole phrases that have settled. Words that were wrong are taken back."""
+        text = fields["text"]
+        complete = fields["stable"] and bool(text) and utterance.grammar.complete(text)
+        partial = SttPartial(text if fields["likely"] or complete else "", complete)
+        if partial != (utterance.partial or _NOTHING) and self._on_event is not None:
+            utterance.partial = partial
+            self._on_event(partial)
 
     def _fail(self, utterance: _Utterance, error: ProviderError) -> None:
         """Reported when the utterance is finalised, in its turn; never silence."""
