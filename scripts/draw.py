@@ -139,15 +139,16 @@ def turn_states() -> str:
         for event, row in rows.items():
             for to in row.leads_to:
                 edges[state.name, to.name].append(event.__name__)
-    always = [
-        f"{event.__name__} → {'any' if len(row.leads_to) == len(turns.State) else ', '.join(to.name for to in row.leads_to)}"
-        for event, row in turns.ALWAYS.items()
-    ]
+    always = [f"{event.__name__} → {_targets(row.leads_to)}" for event, row in turns.ALWAYS.items()]
     notes = (
         "From trunkline/agents/turns.py by scripts/draw.py. Inside a state: events after which it may stay.",
         f"In every state: {'; '.join(always)}. What has no row there is ignored.",
     )
     return draw("Taking turns", [state.name for state in turns.State], edges, notes)
+
+
+def _targets(states: tuple[turns.State, ...]) -> str:
+    return "any" if len(states) == len(turns.State) else ", ".join(state.name for state in states)
 
 
 def main(arguments: list[str]) -> int:
