@@ -45,10 +45,10 @@ from trunkline.metrics import Metrics
 from trunkline.ports import Allow, CallControl, CallFacts, ToolCall
 from trunkline.settings import Settings
 from trunkline.store.engine import Database, database_url
-from trunkline.store.records import CallRecords
+from trunkline.store.records import CallRecords, Record
 from trunkline.store.spool import Spool
 from trunkline.store.writer import RecordWriter
-from trunkline.types import MULAW_8K, CallId
+from trunkline.types import MULAW_8K, CallId, TenantId
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,7 @@ WORKER = "0"  # of one; several need Redis and come with it
 SPARE_SLOTS = 16  # of the ears: calls that are ending while others begin
 GAUGES_S = 1.0
 BACKLOG = 2048
+FRESH_S = 0.5  # a database that is slower answers with what it has
 SHUTDOWN_S = 5  # for HTTP requests under way
 
 
@@ -145,7 +146,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK) -> AsyncGener
             spans,
             clock,
         )
-        records = CallRecords(database)
+        records = _Fresh(database, writer)
 
         def not_ready() -> list[str]:
             return ["draining"] * switchboard.draining + ["no speech worker"] * (
@@ -159,6 +160,18 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK) -> AsyncGener
         stack.callback(heartbeat.stop)
         stack.callback(spans.close)
         yield Gateway(settings, agent, http, switchboard, heartbeat, front_door(switchboard.new_leg), writer.drain)
+
+
+class _Fresh(CallRecords):
+    """Reads what was appended before the question, not what happens to be in the database already."""
+
+    def __init__(self, database: Database, writer: RecordWriter) -> None:
+        super().__init__(database)
+        self._writer = writer
+
+    async def get(self, tenant: TenantId, call_id: CallId) -> Record | None:
+        await self._writer.flush(FRESH_S)
+        return await super().get(tenant, call_id)
 
 
 def _writable(folder: Path) -> None:
@@ -175,7 +188,8 @@ def _recordings(folder: Path) -> Callable[[CallId, Allow], Recorder | None]:
     def open_recording(call_id: CallId, permit: Allow) -> Recorder | None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            return Recorder(folder / f"{call_id}.wav", permit)
+            taken = sum(1 for _ in folder.glob(f"{call_id}*.wav"))  # a call that came back has a recording a stream
+            return Recorder(folder / (f"{call_id}-{taken + 1}.wav" if taken else f"{call_id}.wav"), permit)
         except OSError as error:
             log.error("call %s is not recorded: %s", call_id, error.strerror)
             return None

@@ -224,10 +224,10 @@ def test_a_tap_hears_both_lanes_on_the_carriers_clock(call: Call) -> None:
     call.beats(5)
     call.bus.cut()
     call.bus.close()
-    assert tap.notes[:2] == [("write", "caller", 20), ("write", "caller", 40)]
+    assert tap.notes[:2] == [("write", "caller", 0), ("write", "caller", 20)]
     agent = [at for note, channel, at in tap.notes if (note, channel) == ("write", "agent")]
-    assert agent == [40, 80, 180, 280, 380]
-    assert tap.notes[-2:] == [("cut", "agent", 140), ("close", "", 0)]
+    assert agent == [20, 60, 160, 260, 360]
+    assert tap.notes[-2:] == [("cut", "agent", 120), ("close", "", 0)]
 
 
 def test_a_closed_bus_takes_and_sends_nothing_and_gives_its_slot_back(call: Call) -> None:

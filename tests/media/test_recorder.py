@@ -66,22 +66,6 @@ def test_what_was_cut_is_silence(tmp_path: Path) -> None:
     assert right == b"\x02" * 600 + b"\xff" * 1000
 
 
-def test_as_a_tap_it_places_the_agent_where_it_is_played_not_where_it_is_sent(tmp_path: Path) -> None:
-    recording = Recorder(tmp_path / "call.wav", Allow())
-    for number in range(100):  # the carrier's clock did not begin at zero
-        recording.caller(b"\x01" * 160, 5000 + number * 20)
-    recording.agent(b"\x02" * 800, 5100)
-    recording.agent(b"\x03" * 800, 5100)  # sent ahead: follows
-    recording.agent(b"\x04" * 800, 5120)
-    recording.cleared(5320)  # 20 ms of it were played
-    recording.agent(b"\x05" * 160, 6000)
-    finish(recording)
-    left, right = samples(tmp_path / "call.wav")
-    assert left == b"\x01" * 16000
-    played = b"\xff" * 800 + b"\x02" * 800 + b"\x03" * 800 + b"\x04" * 160
-    assert right == played + b"\xff" * (8000 - len(played)) + b"\x05" * 160 + b"\xff" * 7840
-
-
 def test_pcm_recordings_are_plain_wav(tmp_path: Path) -> None:
     recording = Recorder(tmp_path / "call.wav", Allow(), PCM_16K)
     recording.write("caller", 0, struct.pack("<320h", *range(320)))

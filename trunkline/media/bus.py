@@ -40,7 +40,7 @@ class LegOut(Protocol):
 
 
 class Tap(Protocol):
-    """Hears both lanes: a recorder, a supervisor. Must only take note. Positions are samples of the carrier's clock."""
+    """Hears both lanes: a recorder, a supervisor. Must only take note. Positions are samples since the stream's first frame."""
 
     def write(self, channel: Literal["caller", "agent"], position: int, data: bytes) -> None: ...
 
@@ -122,6 +122,7 @@ class Bus:
         self._first_pending = self._end_pending = False
         self._guarded = False
         self._per_ms = ears.format.rate_hz // 1000
+        self._origin_ms = 0
         self._received_at = clock.now()
         self._opened_at = clock.now() - 1.0
         self._silent_at = 0.0  # when our voice cannot come back any more
@@ -138,6 +139,8 @@ class Bus:
             return
         stats = self.stats
         stats.received_frames += 1
+        if stats.received_frames == 1:
+            self.carrier_ms = self._origin_ms = carrier_ms
         if carrier_ms > self.carrier_ms + FRAME_MS:
             stats.lost_ms += carrier_ms - self.carrier_ms - FRAME_MS
         if carrier_ms > self.carrier_ms:
@@ -147,7 +150,7 @@ class Bus:
         if self._feed is not None:
             self._feed(audio)
         for tap in self.taps:
-            tap.write("caller", carrier_ms * self._per_ms, audio)
+            tap.write("caller", (carrier_ms - self._origin_ms) * self._per_ms, audio)
 
     def mark_returned(self, name: str) -> None:
         if self.closed:
@@ -289,7 +292,7 @@ class Bus:
 
     def _carrier_position(self, at: float) -> int:
         """Where on the carrier's media clock a moment lies, by its latest frame."""
-        return round((self.carrier_ms + (at - self._received_at) * 1000) * self._per_ms)
+        return round((self.carrier_ms - self._origin_ms + (at - self._received_at) * 1000) * self._per_ms)
 
     def _check_heard(self) -> None:
         if self._end_pending and not self._first_pending and self.playout.all_heard:

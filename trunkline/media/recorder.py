@@ -104,8 +104,6 @@ class Recorder:
         self._audio = Interleaved(format)
         self._wake = Event()
         self._closing = False
-        self._origin_ms: int | None = None
-        self._agent_end = 0
         self._thread = Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
 
@@ -118,25 +116,6 @@ class Recorder:
         self._put(_SIDE[channel], position, None)
 
     # A tap of the bus: times are the carrier's media clock, the agent's audio comes ahead of its playing.
-
-    def caller(self, audio: bytes, carrier_ms: int) -> None:
-        self.write("caller", self._position(carrier_ms), audio)
-
-    def agent(self, audio: bytes, carrier_ms: int) -> None:
-        """Sent at `carrier_ms`: played then, or when what was sent before has been played."""
-        position = max(self._agent_end, self._position(carrier_ms))
-        self._agent_end = position + len(audio) // len(self.format.silence)
-        self.write("agent", position, audio)
-
-    def cleared(self, carrier_ms: int) -> None:
-        position = self._position(carrier_ms)
-        self._agent_end = min(self._agent_end, position)
-        self.cut("agent", position)
-
-    def _position(self, carrier_ms: int) -> int:
-        if self._origin_ms is None:
-            self._origin_ms = carrier_ms
-        return max(0, carrier_ms - self._origin_ms) * self.format.rate_hz // 1000
 
     def close(self) -> None:
         """Ends the recording; the thread finishes the file. Idempotent, returns at once."""
