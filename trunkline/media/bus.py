@@ -40,7 +40,7 @@ class LegOut(Protocol):
 
 
 class Tap(Protocol):
-    """Hears both lanes: a recorder, a supervisor. Must only take note. Positions are samples since the stream's first frame."""
+    """Hears both lanes: a recorder, a supervisor. Must only take note. Positions are samples of the stream's clock."""
 
     def write(self, channel: Literal["caller", "agent"], position: int, data: bytes) -> None: ...
 

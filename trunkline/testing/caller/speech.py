@@ -5,7 +5,7 @@ Every Speech is whole 20 ms frames of mu-law at 8 kHz, and knows its first and l
 
 import asyncio
 import io
-import shutil
+import threading
 import wave
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from trunkline.errors import ConfigError
+from trunkline.errors import ConfigError, ProviderError
 from trunkline.media.g711 import MULAW_F32, decode, encode
 from trunkline.types import FRAME_MS, MULAW_8K
 
@@ -30,6 +30,7 @@ MAX_WAV_S = 120.0
 _RATE = MULAW_8K.rate_hz
 _FRAME = MULAW_8K.frame_samples
 _SILENCE = MULAW_8K.silence * _FRAME
+_speaking = threading.Lock()  # espeak-ng is one global state a process
 
 Samples = NDArray[np.float32]
 """Mono at 8 kHz in [-1, 1)."""
@@ -118,28 +119,23 @@ def read_wav(path: Path, data: bytes | None = None) -> Samples:
 
 
 async def synthesize(text: str, voice: str = "en-us", words_per_minute: int = 165) -> Samples:
-    """`text` spoken by the espeak-ng program. Raises ConfigError when it is missing or fails."""
-    program = shutil.which("espeak-ng")
-    if program is None:
-        raise ConfigError("say", text, "needs the espeak-ng program (apt install espeak-ng), or use --wav")
-    arguments = ("-v", voice, "-s", str(words_per_minute), "--stdin", "--stdout")
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(program, *arguments, stdin=pipe, stdout=pipe, stderr=pipe)
+    """`text` spoken by espeak-ng, in this process. Raises ConfigError for an unknown voice or nothing to say."""
+    from trunkline.agents.local import voice as espeak
+
+    def speak() -> bytes:
+        with _speaking:
+            return espeak.synthesize(text, voice, _RATE, words_per_minute=words_per_minute)
+
     try:
-        out, err = await asyncio.wait_for(process.communicate(text.encode()), SYNTHESIS_TIMEOUT_S)
+        async with asyncio.timeout(SYNTHESIS_TIMEOUT_S):
+            pcm = await asyncio.to_thread(speak)
     except TimeoutError:
-        process.kill()
-        await process.wait()
-        raise ConfigError("say", text, f"espeak-ng took more than {SYNTHESIS_TIMEOUT_S:g} s") from None
-    if process.returncode != 0 or len(out) <= 44:
-        raise ConfigError("say", text, f"espeak-ng failed: {err.decode(errors='replace').strip()}")
-    return at_level(read_wav(Path("espeak-ng"), _with_sizes(out)), SPOKEN_DBFS)
-
-
-def _with_sizes(wav: bytes) -> bytes:
-    """espeak-ng writes a stream's header, whose sizes are wrong; put in the real ones."""
-    size = len(wav) - 44
-    return wav[:4] + (size + 36).to_bytes(4, "little") + wav[8:40] + size.to_bytes(4, "little") + wav[44:]
+        raise ConfigError("say", text, f"something shorter: it took more than {SYNTHESIS_TIMEOUT_S:g} s") from None
+    except ProviderError as error:
+        raise ConfigError("voice", voice, error.detail or "a voice of espeak-ng") from None
+    if not pcm:
+        raise ConfigError("say", text, "something that can be spoken")
+    return at_level(np.frombuffer(pcm, np.int16).astype(np.float32) / 32768, SPOKEN_DBFS)
 
 
 # --- the mouth: what leaves the telephone each tick -----------------------------------------------------------------
