@@ -139,6 +139,14 @@ def test_no_answer_in_time_ends_the_call() -> None:
     assert rig.line.ended == "no_answer"
 
 
+def test_an_answer_longer_than_the_callers_patience_is_heard_to_its_end() -> None:
+    rig = Rig([Listen(), Speak(speech()), Listen(quiet_ms=500, timeout_s=2), HangUp()])
+    rig.agent(400).run(1400).agent(5000).run(5200)
+    assert rig.line.ended is None
+    rig.run(600)
+    assert rig.line.ended == "hung_up"
+
+
 def test_after_a_clear_without_an_answer_the_call_does_not_wait_for_ever() -> None:
     rig = Rig([ListenInto(200), Speak(speech()), Listen(timeout_s=3), HangUp()])
     rig.agent(2000).run(400).clear().run(6000)

@@ -74,6 +74,7 @@ class Line:
         self._max_duration_s, self._emit, self._live = max_duration_s, on_event or _ignore, on_event is not None
         self._action: Action | None = None
         self._since = 0.0  # now when the current action began
+        self._heard_at = 0.0  # now when the agent was last heard
         self._acted_answers = 0  # answers there were when the caller last acted
         self._speech: Speech | None = None
         self._at = 0  # frame of _speech, or digit of the keys
@@ -139,7 +140,9 @@ class Line:
     def tick(self, now: float) -> list[bytes]:
         """20 ms: hear a frame, act, send a frame."""
         out = self.carrier.tick()
-        if not self.carrier.playing:
+        if self.carrier.playing:
+            self._heard_at = now
+        else:
             self.turns.dry(now)
             if self._live and self.carrier.dry_ms == FRAME_MS and self.carrier.current is not None:
                 self._emit(Event(now, "agent_done", f"{self.carrier.current.heard_ms} ms"))
@@ -204,10 +207,9 @@ class Line:
 
     def _listen(self, action: Listen, now: float, out: list[bytes]) -> None:
         carrier = self.carrier
-        answered = self._answered()
-        if answered and not carrier.playing and carrier.dry_ms >= action.quiet_ms:
+        if self._answered() and not carrier.playing and carrier.dry_ms >= action.quiet_ms:
             self._next(now)
-        elif not carrier.playing and now - self._since > action.timeout_s:
+        elif now - max(self._since, self._heard_at) > action.timeout_s:
             self._end("no_answer", now, out)
 
     def _listen_into(self, action: ListenInto, now: float, out: list[bytes]) -> None:

@@ -18,7 +18,7 @@ async def fetch(http: httpx.AsyncClient, api: str, key: str, call_sid: str) -> M
     found: Mapping[str, Any] | None = None
     for _ in range(TRIES):
         found = await _once(http, api, key, call_sid) or found
-        if found is not None and not found.get("live"):
+        if found is not None and not found.get("live") and found.get("ended_at", "some time"):
             break
         await asyncio.sleep(WAIT_S)
     return found

@@ -21,6 +21,7 @@ class Listen:
 
     quiet_ms: int = QUIET_MS
     timeout_s: float = ANSWER_TIMEOUT_S
+    """Of hearing nothing; an answer may be as long as it likes."""
 
 
 @dataclass(frozen=True, slots=True)
