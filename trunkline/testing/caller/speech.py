@@ -135,7 +135,7 @@ async def synthesize(text: str, voice: str = "en-us", words_per_minute: int = 16
         raise ConfigError("voice", voice, error.detail or "a voice of espeak-ng") from None
     if not pcm:
         raise ConfigError("say", text, "something that can be spoken")
-    return at_level(np.frombuffer(pcm, np.int16).astype(np.float32) / 32768, SPOKEN_DBFS)
+    return at_level(np.frombuffer(pcm, np.int16).astype(np.float32) / np.float32(32768), SPOKEN_DBFS)
 
 
 # --- the mouth: what leaves the telephone each tick -----------------------------------------------------------------
