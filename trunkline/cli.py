@@ -11,7 +11,7 @@ from rich.console import Console
 
 from trunkline import __version__
 from trunkline.errors import ConfigError, MissingExtra, ProviderError, StoreError
-from trunkline.settings import load
+from trunkline.settings import keep_mathematics_single_threaded, load
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 agent_app = typer.Typer(no_args_is_help=True, help="Agent scripts.")
@@ -37,6 +37,7 @@ def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
 @app.command()
 def serve(config: Config = None) -> None:
     """Answer calls until SIGTERM: new ones then go to the fallback, live ones may finish."""
+    keep_mathematics_single_threaded()
     settings = load(config)
     from trunkline.app import Gateway, configure_logs
     from trunkline.app import serve as run

@@ -391,6 +391,11 @@ class Settings(BaseSettings):
         return {name: key for name, key in found.items() if key}
 
 
+def keep_mathematics_single_threaded() -> None:
+    """Before numpy is imported: OpenBLAS would start a thread a core for a matrix of twelve rows, and let them spin."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
 # --- loading --------------------------------------------------------------------------------------------------------
 
 
