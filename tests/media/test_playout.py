@@ -236,3 +236,42 @@ def test_a_long_call_forgets_audio_far_behind() -> None:
         far.run(20 * WORD_MS // FRAME_MS + 5)
     assert playout.all_heard
     assert len(playout._audio) < 8 * 8000
+
+
+def test_silence_between_answers_is_not_taken_for_hearing_the_next_one() -> None:
+    playout = Playout(MULAW_8K)
+    far = FarEnd(playout)
+    answer(playout, words=2)
+    far.run(200)  # heard long ago
+    answer(playout, words=4)
+    start_ms = playout.answer_ms
+    far.tick(return_marks=False)
+    assert playout.heard_ms(far.carrier_ms) <= start_ms
+    far.run(20)
+    assert start_ms < playout.heard_ms(far.carrier_ms) <= start_ms + 420
+
+
+def test_a_filler_is_heard_before_the_answer_and_is_no_part_of_it() -> None:
+    playout = Playout(MULAW_8K)
+    far = FarEnd(playout)
+    playout.begin()
+    playout.fill(b"f" * 2005)
+    assert playout.answer_ms == playout.end_ms == 260
+    playout.append(b"a" * 1600)
+    playout.end()
+    far.run(40)
+    assert bytes(far.played).rstrip(b"a") == b"f" * 2005 + MULAW_8K.silence * 75
+    assert playout.all_heard
+
+
+def test_what_a_far_end_without_marks_was_assumed_to_have_heard_is_not_said_again() -> None:
+    playout = Playout(MULAW_8K)
+    far = FarEnd(playout)
+    answer(playout, words=2)
+    for _ in range(200):
+        far.tick(return_marks=False)
+    playout.assume_heard()
+    end_ms = playout.end_ms
+    assert playout.pause(far.carrier_ms) == end_ms
+    playout.resume()
+    assert playout.due(far.now) == []

@@ -81,6 +81,7 @@ class Playout:
         self._empty_at = 0.0
         self._segment = 0
         self._segment_start_ms = 0
+        self._run_start_ms = 0  # where the far end began to play after it had run dry
         self._mark_ms = 0  # last mark of this segment
         self._mark_carrier_ms = 0
         self._marked = False
@@ -137,8 +138,7 @@ class Playout:
             return []
         messages: list[Message] = []
         while (self._empty_at - now) * 1000 < self.lead_ms:
-            at_start = self.sent_ms == self._segment_start_ms
-            size_ms = FIRST_MESSAGE_MS if at_start else self._policy.message_ms
+            size_ms = FIRST_MESSAGE_MS if self._empty_at <= now else self._policy.message_ms
             whole_ms = self.queued_ms // FRAME_MS * FRAME_MS
             size_ms = min(size_ms, whole_ms)
             if size_ms == 0:
@@ -154,6 +154,8 @@ class Playout:
         elif self._empty_at < now and self.sent_ms > self._answer_ms and self.sent_ms > self._segment_start_ms:
             self.stats.underruns += 1
             self.stats.underrun_ms += (now - self._empty_at) * 1000
+        if self._empty_at <= now:
+            self._run_start_ms = self.sent_ms
         self.sent_ms += size_ms
         self.stats.sent_ms += size_ms
         play_at = max(self._empty_at, now)
@@ -194,7 +196,9 @@ class Playout:
         if not self._marked:
             return self._segment_start_ms
         since = max(0, carrier_ms - self._mark_carrier_ms - FRAME_MS)
-        return min(self._mark_ms + since, self.sent_ms)
+        # No mark of this run yet: some of the time since the last one was silence.
+        limit_ms = self.sent_ms if self._mark_ms > self._run_start_ms else self._run_start_ms
+        return min(self._mark_ms + since, limit_ms)
 
     @property
     def all_heard(self) -> bool:
