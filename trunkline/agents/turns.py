@@ -729,6 +729,7 @@ class Turns:
         if self.state is State.IDLE:
             return self.state
         if self.ending is not None and self._leaving and isinstance(event, TimerFired):
+            self._do(CancelReply())
             return self._hang_up(self.ending)
         self._leaving = True
         self._restart("max_duration")

@@ -1,0 +1,1277 @@
+"""An attendant on a real bus with a far end that plays what it is sent; its providers say what a test has them say."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Literal, cast
+
+import pytest
+
+from trunkline.agents import turns as t
+from trunkline.agents.cascade import Attendant, Cascade
+from trunkline.agents.definition import AgentDefinition, ProviderChoice
+from trunkline.agents.exchange import UNKNOWN_OUTCOME
+from trunkline.agents.providers import Minds
+from trunkline.errors import ProviderError
+from trunkline.media.bus import Bus
+from trunkline.media.ears import Ears
+from trunkline.media.heartbeat import Heartbeat
+from trunkline.media.playout import Message as Audio
+from trunkline.media.vad import EnergyGate, VoiceDetector
+from trunkline.ports import (
+    Allow,
+    CallControl,
+    CallFacts,
+    Decision,
+    EndReason,
+    Expect,
+    Expectation,
+    LlmEvent,
+    LlmUsage,
+    Message,
+    Refuse,
+    SttEvent,
+    SttFailed,
+    SttFinal,
+    SttPartial,
+    TextDelta,
+    ToolCall,
+    TtsAudio,
+    TurnRecord,
+    Usage,
+    Word,
+)
+from trunkline.testing.clock import ManualClock
+from trunkline.types import DEFAULT_TENANT, FRAME_MS, MULAW_8K, CallId, Format
+
+WORD_MS = 200
+CHOICE = ProviderChoice("test")
+AGENT = AgentDefinition(
+    "clinic", CHOICE, CHOICE, CHOICE, greeting="Hello there.", goodbye="Bye.", apology="Sorry.", failure="Broken."
+)
+FACTS = CallFacts(CallId("call_1"), DEFAULT_TENANT, "inbound", None, None, datetime(2026, 11, 22, tzinfo=UTC))
+DOWN = ProviderError("llm", "unavailable", retryable=True)
+
+
+class Deaf:
+    rate_hz, window_samples = 8000, 256
+
+    def reset(self, slot: int) -> None: ...
+
+
+# --- providers ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Stream:
+    on_event: Callable[[SttEvent], None]
+    fed_bytes: int = 0
+    finalized: int = 0
+    cancelled: int = 0
+    closed: bool = False
+    expected: list[Expectation] = field(default_factory=list)
+
+    def feed(self, audio: bytes) -> None:
+        self.fed_bytes += len(audio)
+
+    def expect(self, expectation: Expectation) -> None:
+        self.expected.append(expectation)
+
+    def finalize(self) -> None:
+        self.finalized += 1
+
+    def cancel(self) -> None:
+        self.cancelled += 1
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Stt:
+    name = "ears"
+    third_party = False
+    formats: tuple[Format, ...] = (MULAW_8K,)
+
+    def __init__(self, feed_mode: Literal["all", "gated"] = "gated") -> None:
+        self.feed_mode: Literal["all", "gated"] = feed_mode
+        self.streams: list[Stream] = []
+
+    async def start(self) -> None: ...
+
+    def open(self, call: CallFacts, format: Format, on_event: Callable[[SttEvent], None]) -> Stream:
+        self.streams.append(Stream(on_event))
+        return self.streams[-1]
+
+    async def close(self) -> None: ...
+
+
+class Pen:
+    """One request to the model, as the test has it written."""
+
+    def __init__(self, asked: Sequence[Message], understood: bool) -> None:
+        self.asked, self.understood = list(asked), understood
+        self.closed = self.done = False
+        self._events: asyncio.Queue[LlmEvent | Exception | None] = asyncio.Queue()
+
+    def write(self, *events: LlmEvent | str) -> "Pen":
+        for event in events:
+            self._events.put_nowait(TextDelta(event) if isinstance(event, str) else event)
+        return self
+
+    def end(self) -> None:
+        self._events.put_nowait(None)
+
+    def fail(self, error: Exception = DOWN) -> None:
+        self._events.put_nowait(error)
+
+    async def events(self) -> AsyncGenerator[LlmEvent, None]:
+        try:
+            while (event := await self._events.get()) is not None:
+                if isinstance(event, Exception):
+                    raise event
+                yield event
+            self.done = True
+        finally:
+            self.closed = True
+
+
+class Llm:
+    name = "llm"
+    third_party = False
+
+    def __init__(self) -> None:
+        self.pens: list[Pen] = []
+        self.closed = 0
+
+    async def start(self) -> None: ...
+
+    def open(self, call: CallFacts) -> "Llm":
+        return self
+
+    def reply(self, conversation: Sequence[Message], *, understood: bool = True) -> AsyncGenerator[LlmEvent, None]:
+        self.pens.append(Pen(conversation, understood))
+        return self.pens[-1].events()
+
+    def close(self) -> Any:
+        self.closed += 1
+        return None
+
+
+class Tts:
+    name = "voice"
+    third_party = False
+
+    def __init__(self, *, word_times: bool = True) -> None:
+        self.word_times = word_times
+        self.spoken: list[str] = []
+        self.cancelled: list[str] = []
+        self.hold: set[str] = set()
+        self.errors: dict[str, Exception] = {}
+
+    async def start(self) -> None: ...
+
+    async def speak(self, text: str, format: Format) -> AsyncGenerator[TtsAudio, None]:
+        self.spoken.append(text)
+        try:
+            for at, word in enumerate(text.split()):
+                if word in self.errors:
+                    raise self.errors[word]
+                while word in self.hold:
+                    await asyncio.sleep(0)
+                times = (Word(word, at * WORD_MS, (at + 1) * WORD_MS),) if self.word_times else ()
+                yield TtsAudio(bytes([at]) * (WORD_MS * format.bytes_per_ms), times)
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancelled.append(text)
+            raise
+
+    async def close(self) -> None: ...
+
+
+# --- the call -------------------------------------------------------------------------------------------------------
+
+
+class FarEnd:
+    """Plays 20 ms a tick, returns marks as they are reached, and all of them on a clear."""
+
+    writable = True
+
+    def __init__(self) -> None:
+        self.queue: list[bytes | str] = []
+        self.returned: list[str] = []
+        self.played_ms = self.clears = 0
+
+    def send(self, messages: Sequence[Audio]) -> None:
+        for audio, mark, _ in messages:
+            self.queue += [audio[at : at + 160] for at in range(0, len(audio), 160)]
+            self.queue.append(mark)
+
+    def clear(self) -> None:
+        self.clears += 1
+        self.returned += [mark for mark in self.queue if isinstance(mark, str)]
+        self.queue.clear()
+
+    def tick(self) -> None:
+        if self.queue and isinstance(self.queue[0], bytes):
+            self.queue.pop(0)
+            self.played_ms += FRAME_MS
+        while self.queue and isinstance(self.queue[0], str):
+            self.returned.append(self.queue.pop(0))  # type: ignore[arg-type]
+
+
+@dataclass
+class Timer:
+    due: float
+    then: Callable[[], None]
+    cancelled: bool = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Call:
+    """The leg, the control and the report of one attendant, and its time."""
+
+    def __init__(
+        self,
+        agent: AgentDefinition = AGENT,
+        stt: Stt | None = None,
+        tts: Tts | None = None,
+        cascade: Cascade | None = None,
+    ) -> None:
+        self.clock = ManualClock()
+        self.timers: list[Timer] = []
+        self.turns: list[TurnRecord] = []
+        self.metered: list[Usage] = []
+        self.events: list[str] = []
+        self.crashes: list[BaseException] = []
+        self.hang_ups: list[EndReason] = []
+        self.transfers: list[str] = []
+        self.sounded: list[str] = []
+        self.decision: Decision = Allow()
+        self.tool: Callable[[ToolCall, CallControl], Coroutine[Any, Any, str]] = self._no_tool
+        self.stt, self.llm, self.tts = stt or Stt(), Llm(), tts or Tts()
+        ears = Ears(MULAW_8K, 1, cast(VoiceDetector, Deaf()), EnergyGate(1))
+        self.heartbeat = Heartbeat(self.clock, lambda *_: None, lambda late_s, took_s: None)
+        self.far = FarEnd()
+        self.bus = Bus(self.far, ears, self.heartbeat, self.clock)
+        self.cascade = cascade or Cascade(agent, Minds(self.stt, self.llm, self.tts), self._tool)
+        if cascade is not None:
+            self.stt, self.llm, self.tts = (
+                cast(Any, p) for p in (cascade.minds.stt, cascade.minds.llm, cascade.minds.tts)
+            )
+        self.attendant: Attendant = self.cascade.attend(FACTS, self.bus, self, self, self.clock, self.after)
+        self.ears = self.stt.streams[-1]
+
+    def after(self, seconds: float, then: Callable[[], None]) -> Timer:
+        timer = Timer(self.clock.now() + seconds, then)
+        self.timers.append(timer)
+        return timer
+
+    async def _tool(self, tool: ToolCall, control: CallControl, call: CallFacts) -> str:
+        return await self.tool(tool, control)
+
+    async def _no_tool(self, tool: ToolCall, control: CallControl) -> str:
+        return "done"
+
+    # CallControl
+
+    def hang_up(self, reason: EndReason) -> None:
+        self.hang_ups.append(reason)
+        self.attendant.close()
+        self.bus.close()
+
+    def transfer(self, target: str) -> Decision:
+        self.transfers.append(target)
+        return self.decision
+
+    def send_dtmf(self, digits: str) -> None:
+        self.sounded.append(digits)
+
+    # Report
+
+    def turn(self, turn: TurnRecord, ago_s: float) -> None:
+        assert ago_s >= 0
+        self.turns.append(turn)
+
+    def usage(self, usage: Usage) -> None:
+        self.metered.append(usage)
+
+    def event(self, kind: str, **data: Any) -> None:
+        self.events.append(kind)
+
+    def crashed(self, error: BaseException) -> None:
+        self.crashes.append(error)
+
+    # time
+
+    async def settle(self) -> None:
+        for _ in range(30):
+            await asyncio.sleep(0)
+
+    async def run(self, milliseconds: int) -> None:
+        """As a worker does: every 20 ms the beat, marks and audio from the far end, timers, tasks."""
+        for _ in range(milliseconds // FRAME_MS):
+            self.clock.advance(FRAME_MS / 1000)
+            self.far.tick()
+            self.bus.receive(b"\xff" * 160, self.bus.carrier_ms + FRAME_MS)
+            marks, self.far.returned = self.far.returned, []
+            for mark in marks:
+                self.bus.mark_returned(mark)
+            self.heartbeat.beat(self.clock.now())
+            for timer in [timer for timer in self.timers if timer.due <= self.clock.now()]:
+                self.timers.remove(timer)
+                if not timer.cancelled:
+                    timer.then()
+            await self.settle()
+
+    # people
+
+    async def begun(self) -> "Call":
+        self.attendant.begin()
+        await self.run(1000)
+        assert self.attendant.turns.state is t.State.LISTENING
+        return self
+
+    def starts(self) -> None:
+        self.bus.speech_started(self.clock.now())
+
+    async def says(self, text: str, length_ms: int = 500) -> None:
+        self.starts()
+        await self.run(length_ms)
+        self.bus.speech_ended(self.clock.now() - 0.2)
+        self.ears.on_event(SttFinal(text))
+        await self.settle()
+
+    async def is_silent(self) -> None:
+        self.bus.speech_ended(self.clock.now() - 0.32)
+        self.ears.on_event(SttFinal("", understood=False))
+        await self.settle()
+
+    async def interrupts(self) -> None:
+        self.starts()
+        await self.run(500)
+        self.bus.speech_sustained()
+        await self.settle()
+
+    @property
+    def pen(self) -> Pen:
+        return self.llm.pens[-1]
+
+    @property
+    def talk(self) -> list[tuple[str, str]]:
+        return [(message.role, message.text) for message in self.attendant.conversation]
+
+    @property
+    def state(self) -> t.State:
+        return self.attendant.turns.state
+
+
+def on_a_call(test: Callable[[Call], Coroutine[Any, Any, None]], **kind: Any) -> None:
+    async def main() -> None:
+        call = await Call(**kind).begun()
+        await test(call)
+        call.attendant.close()
+        call.bus.close()
+        await call.settle()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left, "a task outlives its call"
+        assert not call.crashes
+        assert all(pen.closed for pen in call.llm.pens)
+        assert all(timer.cancelled for timer in call.timers), "a timer outlives its call"
+
+    asyncio.run(main())
+
+
+# --- speaking while the model writes --------------------------------------------------------------------------------
+
+
+def test_a_phrase_is_spoken_while_the_next_is_written() -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("what are your hours")
+        assert call.pen.asked == [Message("agent", "Hello there."), Message("caller", "what are your hours")]
+        call.pen.write("We open at eight. And")
+        await call.settle()
+        assert call.tts.spoken[-1] == "We open at eight."
+        assert call.state.name == "SPEAKING"
+        call.pen.write(" we close at five.").end()
+        await call.run(3000)
+        assert call.tts.spoken[-2:] == ["We open at eight.", "And we close at five."]
+        assert call.talk[-1] == ("agent", "We open at eight. And we close at five.")
+        assert call.state is t.State.LISTENING
+
+    on_a_call(conversation)
+
+
+def test_the_record_of_a_turn_tells_its_latencies() -> None:
+    async def conversation(call: Call) -> None:
+        call.starts()
+        await call.run(600)
+        call.bus.speech_ended(call.clock.now() - 0.2)
+        await call.run(60)
+        call.ears.on_event(SttFinal("hours"))
+        await call.run(340)
+        call.tts.hold.add("Eight.")
+        call.pen.write("Eight.").end()
+        await call.settle()
+        await call.run(100)
+        call.tts.hold.clear()
+        await call.settle()
+        await call.run(1000)
+        assert call.turns[-1] == TurnRecord(
+            1, "hours", "Eight.", endpointing_ms=200, stt_ms=60, llm_ms=340, tts_ms=100, total_ms=700
+        )
+
+    on_a_call(conversation)
+
+
+def test_the_greeting_is_a_turn_nobody_asked_for() -> None:
+    async def conversation(call: Call) -> None:
+        assert [(turn.index, turn.caller_text, turn.agent_text) for turn in call.turns] == [(0, "", "Hello there.")]
+        assert call.turns[0].total_ms is None
+        assert call.talk == [("agent", "Hello there.")]
+
+    on_a_call(conversation)
+
+
+def test_what_is_used_is_metered() -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("hours", length_ms=700)
+        call.pen.write("Eight to five.", LlmUsage(12, 4)).end()
+        await call.run(1000)
+        used = [(usage.kind, usage.provider, usage.unit, usage.quantity) for usage in call.metered]
+        assert used == [
+            ("tts", "voice", "characters", 12),
+            ("stt", "ears", "seconds", 1.0),
+            ("llm", "llm", "tokens_in", 12),
+            ("llm", "llm", "tokens_out", 4),
+            ("tts", "voice", "characters", 14),
+        ]
+
+    on_a_call(conversation)
+
+
+def test_a_gated_recogniser_hears_speech_with_its_pre_roll_and_nothing_else() -> None:
+    async def conversation(call: Call) -> None:
+        assert call.ears.fed_bytes == 0
+        call.starts()
+        assert call.ears.fed_bytes == 300 * 8
+        await call.run(500)
+        call.bus.speech_ended(call.clock.now())
+        await call.run(500)
+        assert call.ears.fed_bytes == 800 * 8
+        assert call.ears.finalized == 1
+
+    on_a_call(conversation)
+
+
+def test_a_recogniser_of_everything_hears_everything() -> None:
+    async def conversation(call: Call) -> None:
+        assert call.ears.fed_bytes == 1000 * 8
+        await call.says("hours")
+        await call.run(200)
+        assert call.ears.fed_bytes == 1700 * 8
+
+    on_a_call(conversation, stt=Stt("all"))
+
+
+def test_a_book_is_spoken_as_fast_as_it_is_heard() -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("read")
+        for _ in range(7):
+            call.pen.write("word " * 99 + "end. ")
+        call.pen.end()
+        await call.settle()
+        assert call.bus.playout.queued_ms <= 121_000
+        await call.run(141_000)
+        assert call.state is t.State.LISTENING
+        assert len(call.talk[-1][1].split()) == 700
+
+    on_a_call(conversation)
+
+
+# --- interrupting ---------------------------------------------------------------------------------------------------
+
+
+def test_an_interruption_closes_the_models_and_the_voices_requests() -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("hours")
+        call.tts.hold.add("five")
+        call.pen.write("We open at eight. We close at five on")
+        call.pen.write(" Sundays. And")
+        await call.run(400)
+        epoch = call.attendant.epoch
+        await call.interrupts()
+        await call.settle()
+        assert call.attendant.epoch > epoch
+        assert call.pen.closed
+        assert not call.pen.done
+        assert call.tts.cancelled == ["We close at five on Sundays."]
+        assert call.far.clears == 1
+        assert call.state is t.State.LISTENING
+
+    on_a_call(conversation)
+
+
+def test_the_conversation_holds_what_was_heard_though_the_model_was_still_writing() -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("hours")
+        call.pen.write("We open at eight in the morning. And")
+        await call.run(700)
+        await call.interrupts()
+        agent = call.attendant.conversation[-1]
+        assert agent == Message("agent", "We open at", cut=True)
+        turn = call.turns[-1]
+        assert (turn.agent_text, turn.interrupted, turn.heard_exact) == ("We open at", True, True)
+        assert turn.barge_in_ms == 0
+
+    on_a_call(conversation)
+
+
+def test_a_phrase_heard_to_its_end_stands_as_it_was_written() -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("hours")
+        call.pen.write("We open  at 8:00. And").end()
+        await call.run(820)
+        await call.interrupts()
+        assert call.attendant.conversation[-1] == Message("agent", "We open  at 8:00.", cut=True)
+
+    on_a_call(conversation)
+
+
+def test_a_voice_without_word_times_is_estimated_and_marked_so() -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("hours")
+        call.pen.write("We open at eight in the morning.").end()
+        await call.run(900)
+        await call.interrupts()
+        turn = call.turns[-1]
+        assert not turn.heard_exact
+        assert "We open at eight in the morning.".startswith(turn.agent_text)
+        assert len(turn.agent_text.split()) <= 4
+
+    on_a_call(conversation, tts=Tts(word_times=False))
+
+
+def test_an_interruption_before_the_first_word_was_heard_leaves_no_trace_of_the_answer() -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("hours")
+        call.pen.write("We open at eight.").end()
+        await call.run(20)
+        await call.interrupts()
+        assert call.talk[-1] == ("caller", "hours")
+        await call.says("on sunday")
+        assert call.pen.asked[-2:] == [Message("caller", "hours"), Message("caller", "on sunday")]
+
+    on_a_call(conversation)
+
+
+def test_a_cough_pauses_the_answer_and_loses_nothing_of_it() -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("hours")
+        call.pen.write("We open at eight in the morning.").end()
+        await call.run(500)
+        call.starts()
+        await call.run(200)
+        queued = call.far.queue
+        assert queued == []
+        await call.is_silent()
+        await call.run(2000)
+        assert call.talk[-1] == ("agent", "We open at eight in the morning.")
+        assert not call.turns[-1].interrupted
+        assert call.turns[-1].barge_in_ms is None
+        assert len(call.llm.pens) == 1
+
+    on_a_call(conversation)
+
+
+def test_going_on_while_the_agent_thinks_asks_once_more_and_says_nothing_twice() -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("i would like")
+        await call.run(100)
+        first = call.pen
+        await call.interrupts()
+        await call.says("an appointment")
+        assert first.closed
+        assert call.pen.asked[1:] == [Message("caller", "i would like"), Message("caller", "an appointment")]
+        call.pen.write("Gladly.").end()
+        await call.run(1000)
+        assert [turn.caller_text for turn in call.turns] == ["", "i would like", "an appointment"]
+        assert call.talk == [
+            ("agent", "Hello there."),
+            ("caller", "i would like"),
+            ("caller", "an appointment"),
+            ("agent", "Gladly."),
+        ]
+
+    on_a_call(conversation)
+
+
+def test_an_answer_made_while_the_caller_coughed_is_spoken_after_it() -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("hours")
+        call.starts()
+        call.pen.write("Eight to five.").end()
+        await call.run(200)
+        assert call.far.queue == []
+        assert call.state.name == "INTERRUPTED"
+        await call.is_silent()
+        await call.run(1000)
+        assert call.talk[-1] == ("agent", "Eight to five.")
+        assert call.state is t.State.LISTENING
+
+    on_a_call(conversation)
+
+
+def test_the_timers_of_an_answer_resumed_do_not_outlive_it() -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("hours")
+        call.starts()
+        call.pen.write("Eight to five.").end()
+        await call.run(200)
+        await call.is_silent()
+        await call.run(6000)
+        assert [turn.agent_text for turn in call.turns] == ["Hello there.", "Eight to five."]
+
+    on_a_call(conversation)
+
+
+def test_a_chunk_that_comes_after_the_cancel_is_void() -> None:
+    class Stubborn(Tts):
+        async def speak(self, text: str, format: Format) -> AsyncGenerator[TtsAudio, None]:
+            if text != "Never mind.":
+                async for chunk in super().speak(text, format):
+                    yield chunk
+                return
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                yield TtsAudio(b"\x00" * 8000)
+
+    async def conversation(call: Call) -> None:
+        await call.says("hours")
+        call.pen.write("Never mind.").end()
+        await call.run(100)
+        await call.interrupts()
+        await call.settle()
+        assert call.bus.playout.queued_ms == 0
+        assert call.state is t.State.LISTENING
+        await call.says("again")
+        call.pen.write("Eight.").end()
+        await call.run(500)
+        assert call.talk[-1] == ("agent", "Eight.")
+
+    on_a_call(conversation, tts=Stubborn())
+
+
+def test_a_request_that_fails_as_it_is_closed_does_not_disturb_the_next_answer() -> None:
+    async def conversation(call: Call) -> None:
+        async def spiteful(*_: Any, **__: Any) -> AsyncGenerator[LlmEvent, None]:
+            try:
+                await asyncio.sleep(3600)
+                yield TextDelta("")
+            finally:
+                raise DOWN
+
+        reply, call.llm.reply = call.llm.reply, spiteful  # type: ignore[method-assign]
+        await call.says("hours")
+        await call.run(100)
+        call.starts()
+        await call.run(200)
+        call.llm.reply = reply  # type: ignore[method-assign]
+        call.bus.speech_ended(call.clock.now())
+        call.ears.on_event(SttFinal("on sunday"))
+        await call.settle()
+        call.pen.write("Closed.").end()
+        await call.run(500)
+        assert call.events == []
+        assert call.talk[-1] == ("agent", "Closed.")
+
+    on_a_call(conversation)
+
+
+def test_a_key_interrupts_and_is_answered_as_a_key() -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("hours")
+        call.pen.write("We open at eight in the morning.").end()
+        await call.run(500)
+        call.attendant.key("2")
+        await call.settle()
+        assert call.pen.asked[-2:] == [Message("agent", "We open", cut=True), Message("caller", "2", keyed=True)]
+        call.pen.write("Two.").end()
+        await call.run(500)
+        turn = call.turns[-1]
+        assert (turn.caller_text, turn.keyed) == ("2", True)
+        assert (turn.endpointing_ms, turn.stt_ms, turn.total_ms) == (0, None, 20)
+
+    on_a_call(conversation)
+
+
+def test_what_is_said_under_an_uninterruptible_line_is_timed_from_its_end() -> None:
+    async def main() -> None:
+        call = Call(replace(AGENT, greeting="This call is recorded for all of us.", greeting_interruptible=False))
+        call.attendant.begin()
+        await call.run(200)
+        await call.says("hours", length_ms=300)
+        await call.run(1200)
+        call.pen.write("Eight.").end()
+        await call.run(1000)
+        assert call.turns[-1].caller_text == "hours"
+        assert call.turns[-1].total_ms is not None
+        assert call.turns[-1].total_ms < 200
+        assert call.far.clears == 0
+        call.attendant.close()
+
+    asyncio.run(main())
+
+
+# --- what is expected next ------------------------------------------------------------------------------------------
+
+
+def test_an_expectation_holds_from_when_the_question_is_heard() -> None:
+    async def conversation(call: Call) -> None:
+        digits = Expectation("digits_n", 4, 4)
+        await call.says("confirm")
+        call.pen.write(Expect(digits))
+        await call.run(100)
+        assert call.ears.expected == []
+        call.pen.write("Key your number.").end()
+        await call.run(100)
+        assert call.ears.expected == [digits]
+        assert call.attendant.turns.expectation == digits
+
+    on_a_call(conversation)
+
+
+def test_a_question_nobody_heard_expects_nothing() -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("confirm")
+        call.pen.write(Expect(Expectation("digits_n", 4, 4)))
+        await call.run(100)
+        await call.interrupts()
+        assert call.ears.expected == []
+        assert call.attendant.turns.expectation == Expectation()
+
+    on_a_call(conversation)
+
+
+# --- tools ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_tools_result_is_answered_and_the_order_is_what_providers_need() -> None:
+    async def conversation(call: Call) -> None:
+        look, count = ToolCall("a", "look", {"day": "monday"}), ToolCall("b", "count", {})
+        await call.says("when")
+        call.pen.write("Let me see.", look, count).end()
+        await call.settle()
+        assert len(call.llm.pens) == 2
+        exchange = [
+            Message("agent", "Let me see.", tool_calls=(look, count)),
+            Message("tool", "done", tool_call_id="a"),
+            Message("tool", "done", tool_call_id="b"),
+        ]
+        assert call.pen.asked[2:] == exchange
+        call.pen.write("At ten.").end()
+        await call.run(2000)
+        assert call.attendant.conversation[2:] == [*exchange, Message("agent", "At ten.")]
+        assert (call.turns[-1].tools, call.turns[-1].agent_text) == (("look", "count"), "Let me see. At ten.")
+
+    on_a_call(conversation)
+
+
+def test_a_tool_that_was_interrupted_has_a_result_all_the_same() -> None:
+    async def conversation(call: Call) -> None:
+        async def slow(tool: ToolCall, control: CallControl) -> str:
+            if tool.id == "b":
+                await asyncio.sleep(3600)
+            return "done"
+
+        call.tool = slow
+        calls = ToolCall("a", "look", {}), ToolCall("b", "book", {}), ToolCall("c", "tell", {})
+        await call.says("book it")
+        call.pen.write("Let me see what I can do.", *calls).end()
+        await call.run(500)
+        await call.interrupts()
+        assert call.attendant.conversation[-3:] == [
+            Message("agent", "Let me", tool_calls=calls[:2], cut=True),
+            Message("tool", "done", tool_call_id="a"),
+            Message("tool", UNKNOWN_OUTCOME, tool_call_id="b"),
+        ]
+
+    on_a_call(conversation)
+
+
+def test_words_before_a_tool_was_done_are_not_asked_about_twice() -> None:
+    async def conversation(call: Call) -> None:
+        book = ToolCall("a", "book", {})
+        await call.says("book it")
+        call.pen.write(book).end()
+        await call.settle()
+        await call.interrupts()
+        await call.says("for tuesday")
+        assert call.pen.asked[1:] == [
+            Message("caller", "book it"),
+            Message("agent", "", tool_calls=(book,)),
+            Message("tool", "done", tool_call_id="a"),
+            Message("caller", "for tuesday"),
+        ]
+
+    on_a_call(conversation)
+
+
+def test_hanging_up_waits_until_goodbye_was_heard() -> None:
+    async def conversation(call: Call) -> None:
+        async def hang_up(tool: ToolCall, control: CallControl) -> str:
+            control.hang_up("agent_hung_up")
+            return "done"
+
+        call.tool = hang_up
+        await call.says("bye")
+        call.pen.write("Good bye then.", ToolCall("a", "hang_up", {})).end()
+        await call.run(500)
+        assert call.hang_ups == []
+        assert len(call.llm.pens) == 1  # nothing more to say
+        await call.run(200)
+        assert call.hang_ups == ["agent_hung_up"]
+        assert call.far.played_ms == 400 + 600
+        assert call.talk[-2] == ("agent", "Good bye then.")
+
+    on_a_call(conversation)
+
+
+def test_a_transfer_waits_until_it_was_announced() -> None:
+    async def conversation(call: Call) -> None:
+        async def transfer(tool: ToolCall, control: CallControl) -> str:
+            return str(isinstance(control.transfer("desk"), Allow))
+
+        call.tool = transfer
+        await call.says("a person")
+        call.pen.write("I will connect you.", ToolCall("a", "transfer", {})).end()
+        await call.run(600)
+        assert (call.transfers, call.hang_ups) == (["desk"], [])
+        await call.run(400)
+        assert call.hang_ups == ["transferred"]
+
+    on_a_call(conversation)
+
+
+def test_a_transfer_refused_is_told_to_the_model_and_the_call_goes_on() -> None:
+    async def conversation(call: Call) -> None:
+        async def transfer(tool: ToolCall, control: CallControl) -> str:
+            return "yes" if isinstance(control.transfer("desk"), Allow) else "no"
+
+        call.tool, call.decision = transfer, Refuse("closed", "it is night")
+        await call.says("a person")
+        call.pen.write(ToolCall("a", "transfer", {})).end()
+        await call.settle()
+        assert call.pen.asked[-1] == Message("tool", "no", tool_call_id="a")
+        call.pen.write("Nobody is in.").end()
+        await call.run(1000)
+        assert (call.hang_ups, call.state) == ([], t.State.LISTENING)
+
+    on_a_call(conversation)
+
+
+def test_a_tool_that_ends_after_its_answer_was_cut_can_do_nothing_to_the_call() -> None:
+    async def conversation(call: Call) -> None:
+        hands: list[CallControl] = []
+
+        async def keep(tool: ToolCall, control: CallControl) -> str:
+            hands.append(control)
+            await asyncio.Event().wait()
+            return ""
+
+        call.tool = keep
+        await call.says("bye")
+        call.pen.write(ToolCall("a", "hang_up", {})).end()
+        await call.settle()
+        await call.interrupts()
+        await call.says("no wait")
+        hands[0].hang_up("agent_hung_up")
+        assert isinstance(hands[0].transfer("desk"), Refuse)
+        call.pen.write("Yes?").end()
+        await call.run(1000)
+        assert (call.hang_ups, call.transfers) == ([], [])
+
+    on_a_call(conversation)
+
+
+def test_keys_are_sounded_after_the_words_before_them() -> None:
+    async def conversation(call: Call) -> None:
+        async def send(tool: ToolCall, control: CallControl) -> str:
+            control.send_dtmf("12")
+            return "done"
+
+        call.tool = send
+        await call.says("press it")
+        call.tts.hold.add("two.")
+        call.pen.write("One two.", ToolCall("a", "send_dtmf", {})).end()
+        await call.run(60)
+        before = call.bus.position_ms
+        call.tts.hold.clear()
+        call.pen.write("Done.").end()
+        await call.settle()
+        assert call.sounded == ["12"]
+        assert call.bus.position_ms - before > WORD_MS * 2
+        words = call.bus.playout.ledger._words
+        assert words[-1].text == "Done."
+        assert words[-1].start_ms - words[-2].end_ms >= 200  # the tones
+        await call.run(3000)
+        assert call.talk[-1] == ("agent", "Done.")
+
+    on_a_call(conversation)
+
+
+def test_an_answer_of_only_a_tool_is_over_at_once() -> None:
+    async def conversation(call: Call) -> None:
+        async def hang_up(tool: ToolCall, control: CallControl) -> str:
+            control.hang_up("agent_hung_up")
+            return "done"
+
+        call.tool = hang_up
+        await call.says("bye")
+        call.pen.write(ToolCall("a", "hang_up", {})).end()
+        await call.settle()
+        assert call.hang_ups == ["agent_hung_up"]
+
+    on_a_call(conversation)
+
+
+def test_a_model_that_only_calls_tools_is_stopped() -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("hours")
+        for at in range(5):
+            call.pen.write(ToolCall(str(at), "look", {})).end()
+            await call.settle()
+        assert call.tts.spoken[-1] == "Sorry."
+        assert call.events == ["reply_failed"]
+
+    on_a_call(conversation)
+
+
+# --- failures -------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_fails_before_its_first_word_is_apologised_for() -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("hours")
+        call.pen.fail()
+        await call.run(500)
+        assert call.events == ["reply_failed"]
+        assert [turn.agent_text for turn in call.turns[1:]] == ["", "Sorry."]
+        assert call.talk[-2:] == [("caller", "hours"), ("agent", "Sorry.")]
+        assert call.state is t.State.LISTENING
+
+    on_a_call(conversation)
+
+
+def test_a_model_that_fails_in_the_middle_is_heard_as_far_as_it_came() -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("hours")
+        call.pen.write("We open at eight. And then").fail()
+        await call.run(700)
+        assert call.tts.spoken[-1] == "We open at eight."
+        await call.run(1000)
+        assert call.talk[-2:] == [("agent", "We open at eight."), ("agent", "Sorry.")]
+        assert not call.turns[1].interrupted
+
+    on_a_call(conversation)
+
+
+def test_a_voice_that_fails_in_the_middle_is_heard_as_far_as_it_came() -> None:
+    async def conversation(call: Call) -> None:
+        call.tts.errors["eight."] = ProviderError("voice", "timeout", retryable=True)
+        await call.says("hours")
+        call.pen.write("We open at eight. And close at five.").end()
+        await call.run(2000)
+        assert call.talk[-2:] == [("agent", "We open at"), ("agent", "Sorry.")]
+        assert call.pen.closed
+
+    on_a_call(conversation)
+
+
+def test_a_voice_that_is_dead_ends_the_call() -> None:
+    async def conversation(call: Call) -> None:
+        dead = ProviderError("voice", "unavailable", retryable=False)
+        call.tts.errors = {"Eight.": dead, "Sorry.": dead, "Broken.": dead}
+        await call.says("hours")
+        call.pen.write("Eight.").end()
+        await call.settle()
+        assert call.hang_ups == ["error"]
+        assert call.events == ["reply_failed"] * 3
+
+    on_a_call(conversation)
+
+
+def test_an_empty_answer_is_a_failure_not_a_silence() -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("hours")
+        call.pen.write(" ").end()
+        await call.run(500)
+        assert call.talk[-1] == ("agent", "Sorry.")
+
+    on_a_call(conversation)
+
+
+def test_a_model_that_never_answers_is_filled_then_apologised_for() -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("hours")
+        await call.run(10_200)
+        fillers = ["One moment.", *["Just a moment longer, please."] * 2]
+        assert call.tts.spoken[1:] == [*fillers, "Sorry."]
+        assert call.llm.pens[0].closed
+        await call.run(1000)
+        assert [turn.agent_text for turn in call.turns] == ["Hello there.", "", "Sorry."]
+
+    on_a_call(conversation)
+
+
+def test_a_model_that_stalls_in_the_middle_is_given_up() -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("hours")
+        call.pen.write("We open at eight. And")
+        await call.run(10_000)
+        assert call.state is t.State.SPEAKING
+        await call.run(1_200)
+        assert call.talk[-2:] == [("agent", "We open at eight."), ("agent", "Sorry.")]
+        assert call.pen.closed
+
+    on_a_call(conversation)
+
+
+def test_a_recogniser_that_fails_is_apologised_for_and_recorded() -> None:
+    async def conversation(call: Call) -> None:
+        call.starts()
+        await call.run(500)
+        call.bus.speech_ended(call.clock.now())
+        call.ears.on_event(SttFailed(RuntimeError("gone")))
+        await call.run(500)
+        assert call.events == ["stt_failed"]
+        assert call.talk[-1] == ("agent", "Sorry.")
+
+    on_a_call(conversation)
+
+
+def test_speech_nobody_understood_is_put_to_the_model_as_such() -> None:
+    async def conversation(call: Call) -> None:
+        call.starts()
+        await call.run(500)
+        call.bus.speech_ended(call.clock.now())
+        call.ears.on_event(SttFinal("flour", understood=False))
+        await call.settle()
+        assert (call.pen.asked[-1], call.pen.understood) == (Message("caller", "flour"), False)
+        call.pen.write("Pardon?").end()
+        await call.run(500)
+        assert not call.turns[-1].understood
+
+    on_a_call(conversation)
+
+
+# --- fillers --------------------------------------------------------------------------------------------------------
+
+
+def test_a_filler_is_no_part_of_the_answer() -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("hours")
+        await call.run(1600)
+        assert call.tts.spoken[-1] == "One moment."
+        assert call.state is t.State.THINKING  # its first audio is no answer's
+        call.pen.write("Eight to five daily.").end()
+        await call.run(2000)
+        assert call.talk[-1] == ("agent", "Eight to five daily.")
+        assert call.far.played_ms == 400 + 400 + 800
+        assert call.turns[-1].total_ms is not None
+        assert call.turns[-1].total_ms >= 1600
+
+    on_a_call(conversation)
+
+
+def test_words_after_a_filler_are_counted_from_where_they_lie() -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("hours")
+        call.pen.write("Eight to five daily.").end()
+        call.tts.hold.add("Eight")
+        await call.run(1600)
+        call.tts.hold.clear()
+        await call.run(840)
+        await call.interrupts()
+        assert call.attendant.conversation[-1] == Message("agent", "Eight to", cut=True)
+
+    on_a_call(conversation)
+
+
+def test_a_filler_that_comes_too_late_is_not_spoken() -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("hours")
+        call.tts.hold.add("moment.")
+        await call.run(1600)
+        call.pen.write("Eight.").end()
+        await call.settle()
+        call.tts.hold.clear()
+        await call.run(1000)
+        assert call.tts.cancelled == ["One moment."]
+        assert call.far.played_ms == 400 + 200
+
+    on_a_call(conversation)
+
+
+def test_a_filler_is_silenced_when_the_caller_goes_on() -> None:
+    async def conversation(call: Call) -> None:
+        call.starts()
+        await call.run(500)
+        call.bus.speech_ended(call.clock.now())
+        await call.run(1600)  # the recogniser thinks
+        await call.interrupts()
+        assert call.bus.playout.queued_ms == 0
+        assert not call.bus.playout.paused
+        assert call.far.queue == []
+
+    on_a_call(conversation)
+
+
+def test_a_filler_that_cannot_be_spoken_is_left_out() -> None:
+    async def conversation(call: Call) -> None:
+        call.tts.errors["moment."] = ProviderError("voice", "timeout", retryable=True)
+        await call.says("hours")
+        await call.run(1600)
+        call.pen.write("Eight.").end()
+        await call.run(500)
+        assert call.events == ["filler_failed"]
+        assert call.talk[-1] == ("agent", "Eight.")
+
+    on_a_call(conversation)
+
+
+# --- the end --------------------------------------------------------------------------------------------------------
+
+
+def test_silence_ends_in_goodbye() -> None:
+    async def conversation(call: Call) -> None:
+        await call.run(26_000)
+        assert call.hang_ups == ["no_input"]
+        assert [text for _, text in call.talk[1:]] == ["Are you still there?", "I can't hear you.", "Bye."]
+
+    on_a_call(conversation)
+
+
+def test_the_gateway_can_ask_for_goodbye_at_any_moment() -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("hours")
+        call.pen.write("We open at eight in the morning. And")
+        await call.run(500)
+        call.attendant.say_goodbye()
+        await call.run(500)
+        assert call.hang_ups == ["max_duration"]
+        assert call.talk[-2:] == [("agent", "We open"), ("agent", "Bye.")]
+
+    on_a_call(conversation)
+
+
+@pytest.mark.parametrize("moment_ms", [0, 20, 100, 140, 200, 400, 700, 1500, 1700, 2500, 3500])
+def test_closing_at_any_moment_leaves_nothing_behind(moment_ms: int) -> None:
+    async def conversation(call: Call) -> None:
+        async def act() -> None:
+            await call.says("hours", length_ms=100)
+            call.pen.write("Let me see.", ToolCall("a", "look", {})).end()
+            await call.run(40)
+            call.pen.write("We open at eight. And")
+            await call.run(600)
+            call.starts()
+            await call.run(200)
+            await call.is_silent()
+            await call.run(4000)
+
+        acting = asyncio.create_task(act())
+        start = call.clock.now()
+        while (call.clock.now() - start) * 1000 < moment_ms - 1:
+            await asyncio.sleep(0)
+        acting.cancel()
+        call.attendant.close()
+        turns = len(call.turns)
+        call.attendant.close()
+        await call.settle()
+        assert len(call.turns) == turns
+        assert call.ears.closed
+        assert call.llm.closed == 1
+        call.ears.on_event(SttPartial("late"))
+        call.ears.on_event(SttFinal("late"))
+        call.ears.on_event(SttFailed(RuntimeError("late")))
+        call.attendant.key("1")
+        call.attendant.say_goodbye()
+        call.bus.speech_started(call.clock.now())
+        await call.run(500)
+        assert (len(call.turns), call.events, call.state) == (turns, [], t.State.IDLE)
+
+    on_a_call(conversation)
+
+
+def test_a_caller_who_hangs_up_has_heard_what_was_played() -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("hours")
+        call.pen.write("We open at eight in the morning.").end()
+        await call.run(700)
+        call.attendant.close()
+        assert call.talk[-1] == ("agent", "We open at")
+        assert call.turns[-1].agent_text == "We open at"
+
+    on_a_call(conversation)
+
+
+def test_calls_of_one_agent_share_nothing() -> None:
+    async def main() -> None:
+        first = await Call().begun()
+        second = Call(cascade=first.cascade)
+        second.attendant.begin("Another hello.", [Message("caller", "before")])
+        await second.run(1000)
+        await first.says("hours")
+        assert second.talk == [("caller", "before"), ("agent", "Another hello.")]
+        assert second.state.name == "LISTENING"
+        first.attendant.close()
+        await second.says("more")
+        assert second.state is t.State.THINKING
+        assert not second.ears.closed
+        second.attendant.close()
+        await second.settle()
+
+    asyncio.run(main())
+
+
+def test_a_bug_in_one_call_is_reported_not_raised() -> None:
+    async def main() -> None:
+        call = await Call().begun()
+        bug = ValueError("bug")
+
+        async def broken(tool: ToolCall, control: CallControl) -> str:
+            raise bug
+
+        call.tool = broken
+        await call.says("hours")
+        call.pen.write(ToolCall("a", "look", {})).end()
+        await call.settle()
+        assert call.crashes == [bug]
+        call.ears.finalize = broken  # type: ignore[method-assign, assignment]
+        call.bus.leg = cast(Any, None)
+        call.starts()
+        call.attendant.close()
+        await call.settle()
+
+    asyncio.run(main())
+
+
+def test_a_bug_in_an_effect_is_reported_not_raised() -> None:
+    async def main() -> None:
+        call = await Call().begun()
+
+        def broken() -> None:
+            raise ValueError("bug")
+
+        call.ears.finalize = broken  # type: ignore[method-assign]
+        call.starts()
+        call.bus.speech_ended(call.clock.now())
+        assert [str(crash) for crash in call.crashes] == ["bug"]
+        call.ears.cancel = broken  # type: ignore[method-assign]
+        call.attendant.close()
+        assert len(call.crashes) == 2
+        assert call.ears.closed
+
+    asyncio.run(main())
