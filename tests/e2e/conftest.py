@@ -1,96 +1,129 @@
-"""A real gateway process for the tests: `python -m trunkline.cli serve` on a free port, stopped by SIGTERM."""
+"""Real gateways for real-time tests: one process each, on a free port, with a data folder of its own."""
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import httpx
 import pytest
 
-START_S, STOP_S = 30.0, 15.0
+ROOT = Path(__file__).parents[2]
+STANDIN = ROOT / "bench" / "standin.toml"
+READY_S = 60.0
+STOP_S = 30.0
+POLL_S = 0.05
 
 
-@dataclass(frozen=True)
+@dataclass
 class Gateway:
-    origin: str
+    """A `trunkline serve` that is ready. `log` is all it has written so far."""
+
     process: "subprocess.Popen[bytes]"
-    folder: Path
-    """Its working folder: `log.txt` is what it wrote, `data` its data."""
+    port: int
+    data_dir: Path
+    log_path: Path
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def media(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/twilio/media"
 
     @property
     def log(self) -> str:
-        return (self.folder / "log.txt").read_text(errors="replace")
+        return self.log_path.read_text(encoding="utf-8", errors="replace")
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, timeout_s: float = STOP_S) -> int:
+        """The exit status."""
+        return self.process.wait(timeout_s)
+
+    def until(self, happened: Callable[[], bool], timeout_s: float = 10.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not happened():
+            assert time.monotonic() < deadline, self.log
+            time.sleep(POLL_S)
+
+    def complaints(self) -> list[str]:
+        """Lines that an admin would have to worry about."""
+        return [
+            line for line in self.log.splitlines() if " ERROR " in line or "Traceback" in line or "CRITICAL" in line
+        ]
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # its speech workers, too
+        self.process.wait(STOP_S)
 
 
-class StartGateway(Protocol):
-    def __call__(self, agent: Path | None = None, **settings: str) -> Gateway:
-        """Settings without their prefix: `SPEECH__WORKERS="1"`. Ready for calls when this returns."""
-        ...
+Start = Callable[..., Gateway]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """Ours without any TRUNKLINE_ of the shell; `http__port="1"` is TRUNKLINE_HTTP__PORT=1."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("TRUNKLINE_")}
+    return clean | {f"TRUNKLINE_{name.upper()}": value for name, value in settings.items()}
 
 
 @pytest.fixture
-def start_gateway(tmp_path: Path) -> Iterator[StartGateway]:
+def start_gateway(tmp_path: Path) -> Iterator[Start]:
+    """`start_gateway(agent=..., ready=True, http__api_key="...")`: each call is another process."""
     running: list[Gateway] = []
 
-    def start(agent: Path | None = None, **settings: str) -> Gateway:
-        folder = tmp_path / f"gateway{len(running)}"
-        folder.mkdir()
-        gateway = _start(folder, agent, settings)
+    def start(agent: Path | None = STANDIN, *, ready: bool = True, **settings: str) -> Gateway:
+        number = len(running)
+        port = int(settings.setdefault("http__port", str(free_port())))
+        data_dir = Path(settings.setdefault("data_dir", str(tmp_path / f"data{number}")))
+        settings.setdefault("speech__workers", "1")
+        if agent is not None:
+            settings["agent"] = str(agent)
+        log_path = tmp_path / f"gateway{number}.log"
+        with log_path.open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "trunkline.cli", "serve"],
+                env=environment(**settings),
+                cwd=tmp_path,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        gateway = Gateway(process, port, data_dir, log_path)
         running.append(gateway)
+        if ready:
+            gateway.until(lambda: _ready(gateway), READY_S)
         return gateway
 
     yield start
     for gateway in running:
-        gateway.process.send_signal(signal.SIGTERM)
-    for gateway in running:
-        try:
-            gateway.process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            gateway.process.kill()
-            gateway.process.wait()
-    for gateway in running:
-        assert "Traceback" not in gateway.log, gateway.log[-4000:]
+        gateway.kill()
 
 
-def _start(folder: Path, agent: Path | None, settings: dict[str, str]) -> Gateway:
-    port = _free_port()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TRUNKLINE_")}
-    environment |= {
-        "TRUNKLINE_HTTP__PORT": str(port),
-        "TRUNKLINE_DATA_DIR": str(folder / "data"),
-        "TRUNKLINE_LIMITS__DRAIN_SECONDS": "0",
-        **({"TRUNKLINE_AGENT": str(agent)} if agent else {}),
-        **{f"TRUNKLINE_{name}": value for name, value in settings.items()},
-    }
-    command = [sys.executable, "-m", "trunkline.cli", "serve"]
-    with (folder / "log.txt").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
-    gateway = Gateway(f"http://127.0.0.1:{port}", process, folder)
-    deadline = time.monotonic() + START_S
-    while not _ready(gateway.origin):
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
-            raise RuntimeError(f"the gateway did not start:\n{gateway.log[-4000:]}")
-        time.sleep(0.1)
-    return gateway
-
-
-def _ready(origin: str) -> bool:
+def _ready(gateway: Gateway) -> bool:
+    assert gateway.process.poll() is None, gateway.log
     try:
-        return httpx.get(f"{origin}/readyz", timeout=2.0, trust_env=False).status_code == 200
+        return httpx.get(gateway.origin + "/readyz", timeout=2.0).status_code == 200
     except httpx.HTTPError:
         return False
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+@pytest.fixture
+def gateway(start_gateway: Start, request: pytest.FixtureRequest) -> Gateway:
+    """One with the stand-in agent, or what `@pytest.mark.parametrize("gateway", [{...}], indirect=True)` says."""
+    return start_gateway(**getattr(request, "param", {}))

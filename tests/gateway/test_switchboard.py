@@ -21,6 +21,7 @@ from trunkline.gateway.switchboard import (
     GOODBYE_S,
     OVERLOADED_LATE_S,
     RESUMED,
+    STRANGER_S,
     TRANSFER_FAILED,
     Limits,
     Line,
@@ -778,9 +779,26 @@ def test_strangers_have_a_limit_and_known_streams_do_not_count() -> None:
         strangers = [connect(board) for _ in range(4)]
         assert all(b" 101 " in s.written for s in strangers)
         assert b" 503 " in connect(board).written
-        strangers[0].leg.abort()
-        await asyncio.sleep(0)
+        strangers[0].leg.close()  # one that is leaving does not count
         assert b" 101 " in connect(board).written
+        assert b" 503 " in connect(board).written
+
+    run(scenario)
+
+
+def test_strangers_cannot_keep_a_caller_out_for_long() -> None:
+    async def scenario(board: Board) -> None:
+        strangers = []
+        for _ in range(4):
+            strangers.append(connect(board))
+            await asyncio.sleep(0.1)
+        assert b" 503 " in connect(board).written
+        await asyncio.sleep(STRANGER_S - 0.35)
+        caller = connect(board)
+        assert b" 101 " in caller.written
+        assert [s.closed for s in strangers] == [True, False, False, False]
+        caller.leg.data_received(start(board, board.admit()))
+        assert board.agent_now.greeting is None
 
     run(scenario)
 

@@ -56,6 +56,7 @@ from trunkline.types import DEFAULT_TENANT, E164, CallId, CallSid, StreamSid
 log = logging.getLogger(__name__)
 
 CHECK_S = 0.25  # how often deadlines of sockets are looked at
+STRANGER_S = 1.0  # a socket without a token may keep others out for so long, when there are too many
 GOODBYE_S = 8.0  # for the last words to be said
 REMEMBER_ENDED = 4096  # calls whose late callbacks we still recognise
 OVERLOADED_LATE_S = 0.1  # beats this late on average: callers would notice
@@ -218,9 +219,19 @@ class Switchboard:
         return leg
 
     def welcome(self, leg: TwilioLeg) -> bool:
-        strangers = sum(not other.authenticated for other in self._legs)
         self.metrics.sockets(len(self._legs))
-        return strangers <= self.limits.max_unauthenticated and not self._closed
+        strangers = [other for other in self._legs if not other.authenticated and not other.closing]
+        if self._closed:
+            return False
+        if len(strangers) <= self.limits.max_unauthenticated:
+            return True
+        # A carrier shows its token at once; whoever has not by now must not keep the next caller out.
+        oldest = min(strangers, key=lambda other: other.opened_at)
+        if self.clock.now() - oldest.opened_at < STRANGER_S:
+            return False
+        self.misbehaved("a stranger that stayed")
+        oldest.abort()
+        return True
 
     def attach(self, leg: TwilioLeg, started: Started) -> tuple[LegCall, Bus]:
         call_id = self._tokens.redeem(started.parameters.get(TOKEN_PARAMETER, ""), started.call_sid, self.clock.now())

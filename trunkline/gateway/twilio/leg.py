@@ -86,10 +86,14 @@ class TwilioLeg(asyncio.Protocol):
         self._open = False
         self._call: LegCall | None = None
         self._bus: Bus | None = None
-        self._opened_at = self._media_at = clock.now()
+        self.opened_at = self._media_at = clock.now()
         self._stalled_at: float | None = None
         self._closing_at: float | None = None
         self._code = 1006
+
+    @property
+    def closing(self) -> bool:
+        return self._closing_at is not None
 
     # --- asyncio.Protocol ---
 
@@ -229,7 +233,7 @@ class TwilioLeg(asyncio.Protocol):
             if now - self._closing_at > CLOSE_WAIT_S:
                 self.abort()
         elif not self.authenticated:
-            if now - self._opened_at > self._start_timeout_s:
+            if now - self.opened_at > self._start_timeout_s:
                 self._door.misbehaved("no start in time")
                 self._give_up(rfc6455.POLICY, "no start in time")
         elif self._stalled_at is not None and now - self._stalled_at > STALL_S:
