@@ -57,6 +57,7 @@ LIKELY_FRAMES = 25
 
 _CMN_WINDOW = 500.0  # frames that PocketSphinx takes a mean to be worth that was set (CMN_WIN of cmn.h)
 _ASCORE_FLOOR = 1e-300
+_SCORE_SCALE = 1024.0  # grammar search keeps scores shifted (SENSCR_SHIFT of hmm.h), and hands them out so
 
 Pcm = NDArray[np.int16]
 
@@ -189,8 +190,9 @@ class Decoder:
         pocketsphinx = _pocketsphinx()
         with tempfile.NamedTemporaryFile("w", suffix=".dict") as empty:
             # FATAL: a final state that was not reached is no error of ours.
+            # bestpath: the lattice takes up to 100 ms, and may choose a path that does not end the grammar.
             self._decoder = pocketsphinx.Decoder(
-                lm=None, dict=empty.name, compallsen=True, wip=WORD_PENALTY, loglevel="FATAL"
+                lm=None, dict=empty.name, compallsen=True, bestpath=False, wip=WORD_PENALTY, loglevel="FATAL"
             )
         self._words: set[str] = set()
         self._grammars: set[str] = set()
@@ -234,11 +236,10 @@ class Decoder:
         hypothesis = self._decoder.hyp()
         return re.sub(r"\(\d+\)", "", hypothesis.hypstr) if hypothesis is not None else ""
 
-    def segments(self, *, running: bool = False) -> list[tuple[str, int, int, float]]:
-        """(word, first frame, last frame, nats). While `running` PocketSphinx keeps scores 2**10 times smaller."""
-        scale = 1024.0 if running else 1.0
+    def segments(self) -> list[tuple[str, int, int, float]]:
+        """(word, first frame, last frame, nats) of the best path, also while it goes on."""
         return [
-            (s.word, s.start_frame, s.end_frame, scale * math.log(max(s.ascore, _ASCORE_FLOOR)))
+            (s.word, s.start_frame, s.end_frame, _SCORE_SCALE * math.log(max(s.ascore, _ASCORE_FLOOR)))
             for s in self._decoder.seg() or ()
         ]
 
@@ -337,7 +338,7 @@ class Utterance:
 
     def _partial(self) -> Partial | None:
         loud = loud_frames(np.frombuffer(bytes(self._pcm), dtype=np.int16))
-        heard = weigh(self._decoder.segments(running=True), loud, final=False)
+        heard = weigh(self._decoder.segments(), loud, final=False)
         text = heard.text if heard.score >= self._line.usual - TOLERANCE else ""
         likely = heard.frames >= LIKELY_FRAMES and heard.score >= self._line.usual - LIKELY_TOLERANCE
         said = Partial(text, text == self._said.text, likely)
