@@ -4,7 +4,7 @@ An entry point is a callable `(definition, options, services) -> Stt | Llm | Tts
 less `provider`; a wrong one raises ConfigError. Nothing is imported until an agent names it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any, Literal, Protocol, cast
@@ -46,12 +46,31 @@ class Minds:
     tts: Tts
 
     async def start(self) -> None:
-        for provider in (self.stt, self.llm, self.tts):
-            await provider.start()
+        """All or none: when one fails, those before it are closed again and its error is raised."""
+        started: list[Stt | Llm | Tts] = []
+        try:
+            for provider in (self.stt, self.llm, self.tts):
+                started.append(provider)  # one that failed may have begun something
+                await provider.start()
+        except BaseException:
+            await _close(started)
+            raise
 
     async def close(self) -> None:
-        for provider in (self.stt, self.llm, self.tts):
+        """Each of them, also when another fails at it; the first error is raised."""
+        error = await _close((self.stt, self.llm, self.tts))
+        if error is not None:
+            raise error
+
+
+async def _close(providers: Iterable[Stt | Llm | Tts]) -> Exception | None:
+    first: Exception | None = None
+    for provider in providers:
+        try:
             await provider.close()
+        except Exception as error:
+            first = first or error
+    return first
 
 
 def load(kind: Kind, choice: ProviderChoice) -> ProviderFactory:
@@ -60,7 +79,7 @@ def load(kind: Kind, choice: ProviderChoice) -> ProviderFactory:
     entry = found.get(f"{kind}.{choice.provider}")
     if entry is None:
         known = ", ".join(sorted(name.partition(".")[2] for name in found))
-        raise ConfigError(f"{kind}.provider", choice.provider, f"one of {known}")
+        raise ConfigError(f"{kind}.provider", choice.provider, f"one of {known or 'none: no provider is installed'}")
     return cast(ProviderFactory, entry.load())
 
 

@@ -43,7 +43,7 @@ def _milliseconds(options: Mapping[str, Any], known: Mapping[str, int]) -> dict[
     for key, value in options.items():
         if key not in known:
             raise ConfigError(key, value, f"one of {', '.join(sorted(known))}")
-        if not isinstance(value, int) or not 0 <= value <= 60_000:
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 60_000:
             raise ConfigError(key, value, "a whole number from 0 to 60000")
     return {**known, **options}
 
