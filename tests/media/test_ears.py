@@ -27,6 +27,16 @@ class LoudIsSpeech:
     def reset(self, slot: int) -> None: ...
 
 
+class SlowToForget(LoudIsSpeech):
+    speech_windows = left = 0
+
+    def run(self, slots: Ints, windows: Floats) -> Floats:
+        loud = super().run(slots, windows)
+        self.left = 6 if loud[0] else max(0, self.left - 1)
+        self.speech_windows += self.left > 0
+        return np.full(1, float(self.left > 0), np.float32)
+
+
 class Caller:
     """A call's listener that notes what it is told."""
 
@@ -150,6 +160,18 @@ def test_half_a_second_of_speech_is_sustained_and_a_cough_is_not(line: tuple[Lin
     call.quiet(800)
     call.speak(400)
     call.quiet(1000)
+    assert caller.names == ["started", "ended"]
+
+
+def test_a_score_that_decays_after_the_sound_is_not_speech_that_lasts(line: tuple[Line, Caller, Ears]) -> None:
+    """Silero's does so for 150-200 ms after an mm-hm."""
+    call, caller, ears = line
+    slow = SlowToForget()
+    ears._detector = slow
+    call.quiet(800)
+    call.speak(440)
+    call.quiet(1000)
+    assert slow.speech_windows * 32 >= 500
     assert caller.names == ["started", "ended"]
 
 

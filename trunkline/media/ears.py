@@ -218,9 +218,9 @@ class Ears:
         for i in suspects:
             speech[i] = not self._is_echo(int(slots[i]), int(read[i]) + self._window)
 
-        self._speech_windows[slots[speech]] += 1
         block = SUB_BLOCK_MS * self._per_ms
         loud = speech & (gated.last_loud >= 0)
+        self._speech_windows[slots[loud]] += 1  # without the 150 ms and more for which the model's score decays
         self._last_loud[slots[loud]] = read[loud] + (gated.last_loud[loud] + 1) * block
         for i in np.flatnonzero(speech & ~voiced):
             first = max(0, int(gated.first_loud[i])) * block
