@@ -1,8 +1,8 @@
 """Stand-in providers: scripted latencies, real speech out, no thinking. For measuring the gateway alone (bench/).
 
-The recogniser hears any speech as "caller phrase", complete after PARTIAL_AFTER_MS of it; the model answers with numbered
-words ("word0 word1 ..."), token by token; the voice speaks each word in exactly WORD_MS of synthesized speech, so what
-was heard can be told from how long it was played.
+The recogniser hears any speech as "caller phrase", complete after PARTIAL_AFTER_MS of it; the model answers with
+numbered words ("word0 word1 ..."), token by token; the voice speaks each word in exactly WORD_MS of synthesized speech,
+so what was heard can be told from how long it was played.
 """
 
 import asyncio
