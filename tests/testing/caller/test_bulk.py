@@ -61,6 +61,7 @@ def test_a_long_message_is_read() -> None:
         server_frame(Opcode.TEXT, b"a", fin=False) + server_frame(Opcode.TEXT, b"b", fin=False),
         b"\x81\x7f" + (1 << 21).to_bytes(8, "big"),
     ],
+    ids=["masked", "reserved bits", "continuation of nothing", "text within text", "too long"],
 )
 def test_what_a_server_must_not_send_is_its_error(data: bytes) -> None:
     with pytest.raises(PeerError):
