@@ -211,3 +211,18 @@ def test_another_rate_is_refused() -> None:
 def test_silero_is_a_voice_detector() -> None:
     detector: VoiceDetector = SileroBatch(1)
     assert detector.window_samples == 256
+
+
+def test_the_first_half_second_of_a_faintly_noisy_line_is_never_speech() -> None:
+    calls = 64
+    gate, silero = EnergyGate(calls), SileroBatch(calls)
+    slots: Ints = np.arange(calls)
+    for level_db in (-62.0, -60.0, -58.0):
+        for slot in range(calls):
+            gate.reset(slot)
+            silero.reset(slot)
+        calls_noise = noise(calls * 16, level_db).reshape(16, calls, 256)
+        for windows in calls_noise:
+            gated = gate.run(slots, windows)
+            silero.skip(slots[~gated.open], windows[~gated.open])
+            assert not (silero.run(slots[gated.open], windows[gated.open]) >= 0.5).any()
