@@ -74,8 +74,8 @@ def call(
         float | None, typer.Option(help="The agent's voice comes back at this level, such as -15.")
     ] = None,
     echo_delay_ms: Annotated[int, typer.Option(help="... this late.")] = 200,
-    from_number: Annotated[str, typer.Option("--from")] = "+15005550006",
-    to_number: Annotated[str, typer.Option("--to")] = "+15005550001",
+    from_number: Annotated[str, typer.Option("--from", help="The caller's number.")] = "+15005550006",
+    to_number: Annotated[str, typer.Option("--to", help="The number that was dialled.")] = "+15005550001",
     auth_token: Token = "",
     public_url: Annotated[str, typer.Option(help="Origin that signatures are made for, if not the target's.")] = "",
     api_key: ApiKey = "",
@@ -150,14 +150,14 @@ def bench_twilio(
     ] = False,
     auth_token: Token = "",
     api_key: ApiKey = "",
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(help="Of who interrupts, and when.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Many calls at once, with the rig's own lateness, and the gateway's CPU and memory per call."""
     from trunkline.testing.caller import commands as caller
 
     options = caller.BenchOptions(
-        target=target,
+        target=caller.voice_url(target),
         calls=calls,
         duration_s=seconds,
         pid=pid or None,
@@ -172,10 +172,11 @@ def bench_twilio(
         typer.echo(caller.to_json(report))
     else:
         caller.render_bench(report, Console(highlight=False))
+    raise typer.Exit(0 if report.ok else 1)
 
 
 @agent_app.command("check")
-def agent_check(file: Path, as_json: AsJson = False) -> None:
+def agent_check(file: Annotated[Path, typer.Argument(help="The agent's TOML file.")], as_json: AsJson = False) -> None:
     """Explain the mistakes of an agent script, by line. Exit status 1 when there is an error."""
     import json
     from dataclasses import asdict
