@@ -145,6 +145,14 @@ def test_importing_trunkline_loads_nothing_heavy_and_starts_nothing() -> None:
     assert (result.stdout.strip(), result.stderr) == ("[] 1", "")
 
 
+def test_onnxruntime_reports_home_to_nobody(tmp_path: Path) -> None:
+    """Its import would leave a device id and a database of events for Microsoft in the home folder."""
+    program = "from trunkline.media.vad import SileroBatch; SileroBatch(1)"
+    environment = {"HOME": str(tmp_path), "PATH": "", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, check=True, timeout=60)
+    assert list(tmp_path.rglob("*")) == []
+
+
 def test_import_numbers_from_the_root_is_the_standard_library() -> None:
     """Why the rooms live in one package: a top-level `numbers` would break numpy, decimal and fractions."""
     program = "import numbers, sysconfig; print(numbers.__file__.startswith(sysconfig.get_path('stdlib')))"

@@ -18,6 +18,7 @@ second of digital silence, from which onsets are found 10-15 ms sooner than from
 speech.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -135,6 +136,8 @@ _NO_PROBABILITIES: Floats = np.zeros(0, np.float32)
 
 
 def _open_session(model: Path) -> Any:
+    # Its import sets up telemetry of Microsoft's: a device id on disk, uploads over HTTPS. Not from here.
+    os.putenv("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime  # a heavy library: loaded with the first detector, not with this module
 
     options = onnxruntime.SessionOptions()

@@ -1,0 +1,183 @@
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import threading
+from collections import Counter
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvloop
+
+from trunkline.app import Gateway, gateway, listen, serve
+from trunkline.errors import ConfigError, StoreError
+from trunkline.media.vad import SileroBatch
+from trunkline.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+AGENT = ROOT / "bench" / "standin.toml"
+
+
+def settings(folder: Path, **changes: Any) -> Settings:
+    port = free_port()
+    given: dict[str, Any] = {"agent": AGENT, "data_dir": folder, "http": {"port": port}}
+    return Settings(**(given | changes))
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+def run(scenario: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scenario)
+
+
+def open_files() -> Counter[str]:
+    """What this process holds open: files by path, sockets and pipes by how many."""
+    found: Counter[str] = Counter()
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found[os.readlink(f"/proc/self/fd/{fd}").partition("[")[0]] += 1
+    return found
+
+
+async def warm_up() -> None:
+    """What libraries open once, for good: onnxruntime with the first model, uvloop with the first signal handler."""
+    SileroBatch(1)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: None)
+    asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
+
+
+def test_a_gateway_starts_answers_and_leaves_nothing_behind(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(warm_up())
+    threads = set(threading.enumerate())
+    before = open_files()
+    files: set[str] = set()
+    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+
+    async def scenario() -> None:
+        chosen = settings(tmp_path)
+        up = asyncio.Event()
+        alive: list[Gateway] = []
+
+        def ready(running: Gateway) -> None:
+            alive.append(running)
+            up.set()
+
+        serving = asyncio.create_task(serve(chosen, ready))
+        await asyncio.wait_for(up.wait(), 20)
+        async with httpx.AsyncClient(base_url=chosen.http.origin) as http:
+            assert (await http.get("/readyz")).json() == {"ready": True, "reasons": []}
+            form = {"CallSid": "CA" + "1" * 32, "From": "+15005550006", "To": "+15005550001", "CallStatus": "ringing"}
+            assert "<Stream" in (await http.post("/twilio/voice", data=form)).text
+        assert alive[0].switchboard.live_calls == 1
+        files.update(open_files())
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGTERM)  # the call that never came is not waited for
+        await asyncio.wait_for(serving, 20)
+        assert alive[0].switchboard.live_calls == 0
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left, left
+        with pytest.raises(OSError):
+            await asyncio.open_connection("127.0.0.1", chosen.http.port)
+
+    run(scenario())
+    deadline = 50
+    while set(threading.enumerate()) - threads and deadline:
+        threading.Event().wait(0.05)  # executors' threads end with their loop
+        deadline -= 1
+    assert set(threading.enumerate()) - threads == set()
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
+    assert open_files() - before == Counter()
+    assert [name for name in files if str(tmp_path) in name], "the test saw no open file at all"
+    assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
+    assert (tmp_path / "trunkline.db").exists()
+
+
+def test_a_second_life_in_the_same_folder(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        for _ in range(2):
+            async with gateway(settings(tmp_path)) as running:
+                assert running.agent.name == "standin"
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(scenario())
+
+
+def test_a_folder_in_use_is_an_error_that_leaves_nothing_behind(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with gateway(settings(tmp_path)):
+            before = asyncio.all_tasks()
+            with pytest.raises(StoreError) as refusal:
+                async with gateway(settings(tmp_path)):
+                    pass
+            assert len(str(refusal.value).splitlines()) == 1
+            assert asyncio.all_tasks() == before
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("bad", ["a file", "missing parent", "read-only"])
+def test_a_data_folder_we_cannot_write_to(bad: str, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    if bad == "a file":
+        folder.write_text("")
+    elif bad == "missing parent":
+        (tmp_path / "file").write_text("")
+        folder = tmp_path / "file" / "data"
+    else:
+        folder = Path("/proc/sys/kernel")  # for root, too
+
+    async def scenario() -> None:
+        with pytest.raises(ConfigError) as refusal:
+            async with gateway(settings(folder)):
+                pass
+        assert refusal.value.key == "data_dir"
+        assert len(str(refusal.value).splitlines()) == 1
+
+    run(scenario())
+
+
+def test_a_taken_port_is_told_before_anything_is_started(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match="this one is taken"):
+            run(serve(settings(tmp_path / "data", http={"port": port})))
+    assert not (tmp_path / "data").exists()
+
+
+def test_two_gateways_cannot_share_a_port(tmp_path: Path) -> None:
+    chosen = settings(tmp_path)
+    with listen(chosen), pytest.raises(ConfigError, match="this one is taken"):
+        listen(chosen)
+
+
+def test_a_damaged_database_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "trunkline.db").write_bytes(b"not a database at all" * 100)
+
+    async def scenario() -> None:
+        with pytest.raises(StoreError) as refusal:
+            async with gateway(settings(tmp_path)):
+                pass
+        assert len(str(refusal.value).splitlines()) == 1
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(scenario())
+
+
+def test_ipv6_loopback_can_be_bound(tmp_path: Path) -> None:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6) as sock:
+            port = sock.getsockname()[1]
+    except OSError:
+        pytest.skip("no IPv6 here")
+    with listen(settings(tmp_path, http={"host": "::1", "port": port})) as sock:
+        assert sock.getsockname()[1] == port
