@@ -1,6 +1,7 @@
 """An attendant on a real bus with a far end that plays what it is sent; its providers say what a test has them say."""
 
 import asyncio
+import random
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -1275,3 +1276,62 @@ def test_a_bug_in_an_effect_is_reported_not_raised() -> None:
         assert call.ears.closed
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_happens_on_a_call_nothing_crashes_and_nothing_stays(seed: int) -> None:
+    async def conversation(call: Call) -> None:
+        dice = random.Random(seed)
+
+        async def tool(asked: ToolCall, control: CallControl) -> str:
+            for _ in range(dice.randrange(40)):
+                await asyncio.sleep(0)
+            if asked.name == "transfer":
+                control.transfer("desk")
+            elif asked.name == "send_dtmf":
+                control.send_dtmf("1")
+            return "done"
+
+        def final() -> SttEvent:
+            text = dice.choice(["", "mm-hm", "stop", "hours please"])
+            events: list[SttEvent] = [SttFinal(text), SttFinal(text, False), SttPartial(text), SttFailed(DOWN)]
+            return dice.choice(events)
+
+        def write() -> None:
+            if call.llm.pens:
+                events: list[LlmEvent | str] = ["One. ", "two three four. ", "five, "]
+                events += [ToolCall("t", name, {}) for name in ("look", "transfer", "send_dtmf")]
+                call.pen.write(dice.choice(events))
+                if dice.random() < 0.3:
+                    call.pen.end()
+                elif dice.random() < 0.1:
+                    call.pen.fail()
+
+        moves: list[Callable[[], object]] = [
+            lambda: call.bus.speech_started(call.clock.now()),
+            lambda: call.bus.speech_sustained(),
+            lambda: call.bus.speech_ended(call.clock.now()),
+            lambda: call.ears.on_event(final()),
+            lambda: call.attendant.key(dice.choice("019#*")),
+            write,
+            write,
+            lambda: call.tts.hold.add("two") if dice.random() < 0.3 else call.tts.hold.clear(),
+        ]
+        for _ in range(60):
+            dice.choice(moves)()
+            if dice.random() < 0.5:
+                await call.run(dice.choice([20, 60, 400, 1500]))
+            if call.hang_ups:
+                break
+            assert (call.state is t.State.INTERRUPTED) == call.bus.playout.paused
+            busy = call.attendant._task is not None or call.bus.playout.speaking
+            assert busy or call.state is not t.State.SPEAKING, "speaking, and nothing is said"
+        assert len(call.hang_ups) <= 1
+        assert [turn.index for turn in call.turns] == list(range(len(call.turns)))
+        assert all(value is None or value >= 0 for turn in call.turns for value in (turn.total_ms, turn.endpointing_ms))
+        awaited = {made.id for message in call.attendant.conversation for made in message.tool_calls}
+        answered = {message.tool_call_id for message in call.attendant.conversation if message.role == "tool"}
+        assert awaited == answered
+        call.tts.hold.clear()
+
+    on_a_call(conversation)

@@ -137,7 +137,9 @@ class Attendant:
         self._handle(t.Begin(self._agent.definition.greeting if greeting is None else greeting))
 
     def key(self, digit: str) -> None:
-        self._next.caller_ended_at = self._clock.now()
+        if self.turns.state is not t.State.THINKING:
+            self._next.caller_ended_at = self._clock.now()
+            self._next.decided_at = self._next.final_at = None
         self._handle(t.Key(digit))
 
     def say_goodbye(self) -> None:
@@ -252,7 +254,7 @@ class Attendant:
                 self._answer(texts, understood, keyed)
             case t.Say(text):
                 turn = Exchange()
-                self._start(turn, self._line(text, turn))
+                self._start(turn, lambda: self._line(text, turn))
             case t.Fill(text):
                 self._stop_filler()
                 self._filler = self._spawn(self._fill(text))
@@ -302,16 +304,16 @@ class Attendant:
         turn.asked_at = self._clock.now()
         if keyed:
             turn.decided_at, turn.final_at = turn.asked_at, None
-        self._start(turn, self._reply(turn))
+        self._start(turn, lambda: self._reply(turn))
 
-    def _start(self, turn: Exchange, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _start(self, turn: Exchange, reply: "_Reply") -> None:
         if self._turn is not None:
             self._cancel_reply()
         self.epoch += 1
         turn.epoch = self.epoch
         self._turn = turn
         self._bus.begin()
-        self._task = self._spawn(self._guarded(turn, coroutine))
+        self._task = self._spawn(self._guarded(turn, reply))
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -340,11 +342,11 @@ class Attendant:
         if filler is not None:
             filler.cancel()
 
-    async def _guarded(self, turn: Exchange, coroutine: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, turn: Exchange, reply: "_Reply") -> None:
         """A reply to its end: heard later, or failed. An older epoch's end interests nobody."""
         try:
             try:
-                await coroutine
+                await reply()
             except ProviderError as error:
                 if turn.epoch == self.epoch:
                     self._task = None
@@ -548,6 +550,9 @@ class Attendant:
             self.turns.end_after_answer("transferred")
         return decision
 
+
+_Reply = Callable[[], Coroutine[Any, Any, None]]
+"""Called when its task runs: one cancelled before that has begun nothing."""
 
 _Parts = asyncio.Queue[tuple[str, Written] | str | None]
 """What the model's side hands the voice's: a phrase and its message, keys to sound; None: that was all."""
