@@ -691,6 +691,30 @@ def test_a_request_that_fails_as_it_is_closed_does_not_disturb_the_next_answer()
     on_a_call(conversation)
 
 
+def test_a_voice_that_fails_as_it_is_closed_does_not_disturb_the_next_answer() -> None:
+    class Spiteful(Tts):
+        async def speak(self, text: str, format: Format) -> AsyncGenerator[TtsAudio, None]:
+            try:
+                async for chunk in super().speak(text, format):
+                    yield chunk
+            except asyncio.CancelledError:
+                raise DOWN from None
+
+    async def conversation(call: Call) -> None:
+        call.tts.hold.add("eight.")
+        await call.says("hours")
+        call.pen.write("We open at eight. And")
+        await call.run(500)
+        call.attendant.key("1")
+        await call.settle()
+        call.pen.write("One.").end()
+        await call.run(1000)
+        assert call.events == []
+        assert call.talk[-1] == ("agent", "One.")
+
+    on_a_call(conversation, tts=Spiteful())
+
+
 def test_a_key_interrupts_and_is_answered_as_a_key() -> None:
     async def conversation(call: Call) -> None:
         await call.says("hours")
@@ -740,6 +764,16 @@ def test_an_expectation_holds_from_when_the_question_is_heard() -> None:
         await call.run(100)
         assert call.ears.expected == [digits]
         assert call.attendant.turns.expectation == digits
+
+    on_a_call(conversation)
+
+
+def test_a_question_that_failed_expects_nothing() -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("confirm")
+        call.pen.write(Expect(Expectation("digits_n", 4, 4))).fail()
+        await call.run(500)
+        assert call.ears.expected == []
 
     on_a_call(conversation)
 

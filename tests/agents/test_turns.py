@@ -36,6 +36,7 @@ class Conversation:
     def __init__(self, agent: AgentDefinition = AGENT) -> None:
         self.turns = Turns(agent)
         self.timers: dict[str, int] = {}
+        self.armed: list[str] = []
         self.done: list[t.Effect] = []
         self.at = 100.0
 
@@ -47,6 +48,7 @@ class Conversation:
             for effect in self.turns.handle(event):
                 if isinstance(effect, t.SetTimer):
                     self.timers[effect.name] = effect.after_ms
+                    self.armed.append(effect.name)
                 elif isinstance(effect, t.CancelTimer):
                     del self.timers[effect.name]
                 else:
@@ -548,6 +550,19 @@ def test_an_answer_with_nothing_to_say_may_end_while_paused() -> None:
     assert talk.state is State.LISTENING
 
 
+def test_a_partial_of_the_turn_before_does_not_make_a_noise_an_interruption() -> None:
+    talk = greeted().utters().speech_starts().tell(t.Partial("hours please", complete=True))
+    assert talk.state is State.INTERRUPTED
+
+
+def test_each_wait_has_its_whole_time() -> None:
+    talk = greeted().utters().speech_starts().tell(t.SpeechSustained()).speech_ends()
+    assert talk.armed.count("final") == 2
+    talk = thinking()
+    talk.armed.clear()
+    assert talk.fails().armed == ["reply"]
+
+
 def test_the_reply_deadline_waits_while_the_caller_speaks() -> None:
     talk = thinking().speech_starts()
     assert "reply" not in talk.timers
@@ -712,7 +727,7 @@ def test_words_in_place_of_the_rest_of_an_entry_are_answered_and_the_entry_is_fo
 def test_the_final_of_speech_that_a_key_made_void_is_not_taken_for_the_next() -> None:
     talk = speaking().utters(300).keys("1").agent_speaks().is_heard().utters()
     talk.did()
-    assert talk.unclear().did() == []  # of the noise before the key
+    assert talk.final("stop").did() == []  # of what was said before the key
     assert talk.final("hours").did() == [t.Answer(("hours",))]
 
 

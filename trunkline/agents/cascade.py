@@ -225,8 +225,6 @@ class Attendant:
         try:
             while self._events and not self._closed:
                 for effect in self.turns.handle(self._events.popleft()):
-                    if self._closed:  # by the effect before
-                        break
                     self._perform(effect)
         except Exception as error:
             self._report.crashed(error)

@@ -488,7 +488,6 @@ class Turns:
         self._keys, self._keys_before = self._keys_before + self._keys, ""
         if self._unclear is not None and not self._keys:
             return self._answer(self._unclear, understood=False)
-        self._unclear = None
         return self._take_keys()
 
     def _take_keys(self) -> State:
@@ -521,8 +520,6 @@ class Turns:
         self.ending = None
         self._reply = "none"
         self._has_floor = True
-        for utterance in self._due:
-            utterance.has_floor = True
         self.state = State.LISTENING
         self._do(CancelReply())
 
