@@ -104,8 +104,9 @@ async def running(tls: ssl.SSLContext | None = None) -> AsyncIterator[Running]:
     )
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server._serve(sockets=[sock]))
-    while not server.started:
-        await asyncio.sleep(0.001)
+    async with asyncio.timeout(WAIT_S):
+        while not server.started:
+            await asyncio.sleep(0.001)
     try:
         yield Running(door, server, sock.getsockname()[1], tls)
     finally:
@@ -257,8 +258,9 @@ def test_the_server_stops_at_once_with_silent_peers_on_the_line(caplog: pytest.L
     async def scenario() -> None:
         async with running() as gateway:
             silent = [await gateway.raw() for _ in range(3)]
-            while len(gateway.server.server_state.connections) < 3:
-                await asyncio.sleep(0.001)
+            async with asyncio.timeout(WAIT_S):
+                while len(gateway.server.server_state.connections) < 3:
+                    await asyncio.sleep(0.001)
             gateway.server.should_exit = True
             for reader, writer in silent:
                 assert await asyncio.wait_for(reader.read(), 1.5) == b""

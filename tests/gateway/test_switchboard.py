@@ -833,6 +833,19 @@ def test_sockets_whose_peers_do_not_answer_are_gone_after_close() -> None:
     run(scenario)
 
 
+def test_close_does_not_wait_longer_than_the_peers_do() -> None:
+    async def scenario(board: Board) -> None:
+        sockets = [connect(board) for _ in range(3)]
+        closing = asyncio.create_task(board.switchboard.close())
+        await asyncio.sleep(0.1)
+        for socket in sockets:
+            socket.leg.data_received(b"\x88\x82\0\0\0\0\x03\xe9")  # their half of the closing handshake
+        await asyncio.wait_for(closing, 0.1)
+        assert board.switchboard._checking is None
+
+    run(scenario)
+
+
 def test_a_bug_in_one_sockets_deadline_leaves_the_others_theirs(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
