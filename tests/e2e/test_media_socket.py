@@ -121,7 +121,7 @@ def test_a_call_goes_on_unharmed_while_three_hundred_hostile_sockets_come_and_go
     options = caller.CallOptions(
         target=gateway.origin,
         actions=caller.parse_script(
-            "listen\nsay can you hear me over this noise\nlisten\nsay and now once more\nhangup"
+            "listen\nsay can you hear me over this noise\nlisten\nsay and now once more\nlisten\nhangup"
         ),
         api_url="auto",
     )
