@@ -232,6 +232,20 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Generator[None]:
         yield
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Peers that neither send nor read are cut off before uvicorn would cancel their requests as errors."""
+        cut = asyncio.get_running_loop().call_later(SHUTDOWN_S - 1, self._cut_off)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            cut.cancel()
+
+    def _cut_off(self) -> None:
+        for connection in tuple(self.server_state.connections):
+            transport = getattr(connection, "transport", None)
+            if transport is not None:
+                transport.abort()
+
 
 def listen(settings: Settings) -> socket.socket:
     """The bound socket. Raises ConfigError naming host or port."""

@@ -129,3 +129,20 @@ def test_a_data_folder_in_use_is_one_line_and_status_2(start_gateway: Any) -> No
     assert second.wait() == 2
     assert len(second.log.splitlines()) == 1, second.log
     assert second.log.startswith("trunkline: ")
+
+
+def test_peers_that_neither_send_nor_read_do_not_hold_it_up(start_gateway: Any) -> None:
+    gateway = start_gateway()
+    deaf = socket.socket()
+    deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    deaf.connect(("127.0.0.1", gateway.port))
+    deaf.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 2000)
+    slow = socket.create_connection(("127.0.0.1", gateway.port))
+    form = b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n\r\nabc"
+    slow.sendall(b"POST /twilio/voice HTTP/1.1\r\nHost: x\r\n" + form)
+    time.sleep(0.5)
+    gateway.signal()
+    assert gateway.wait(10) == 0
+    assert gateway.complaints() == []
+    deaf.close()
+    slow.close()
