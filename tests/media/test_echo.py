@@ -52,6 +52,16 @@ def returned(x: NDArray[np.float64], delay_ms: float, gain_db: float) -> NDArray
     return gained
 
 
+def steady_voice() -> NDArray[np.float64]:
+    """Long vowels at a steady pitch: a period away it is almost itself."""
+    t = np.arange(SECONDS * 8000) / 8000
+    pitch = 120 + 8 * np.sin(2 * np.pi * 0.7 * t)
+    phase = 2 * np.pi * np.cumsum(pitch) / 8000
+    tones = sum(np.sin(k * phase) / k**0.5 * np.cos(2 * np.pi * 0.3 * k * t + k) for k in range(1, 20))
+    voice: NDArray[np.float64] = 0.1 * tones / np.sqrt(np.mean(np.square(tones)))
+    return voice
+
+
 AGENT = speech(1, 110)
 CALLER = speech(2, 190)
 
@@ -198,3 +208,47 @@ def test_a_rewritten_position_holds_what_was_played_last() -> None:
     guard.played(1000, coded(CALLER[1000:2000]))
     assert np.abs(guard._reference(1000, 2000) - CALLER[1000:2000]).max() < 0.02
     assert not guard._reference(2000, 4000).any()
+
+
+RUN, PAUSE = 6400, 4800
+VOICED = steady_voice()
+
+
+def in_runs(late: tuple[int, ...]) -> tuple[list[tuple[int, bytes]], NDArray[np.float64]]:
+    """What the guard is told, and what is played: each run so many samples later than told."""
+    told: list[tuple[int, bytes]] = []
+    played = np.zeros(len(late) * (RUN + PAUSE) + 8000)
+    softly = np.minimum(1.0, np.arange(RUN) / 1200) ** 2  # as words with a soft consonant do
+    for i, samples in enumerate(late):
+        run, at = VOICED[i * RUN : (i + 1) * RUN] * softly, i * (RUN + PAUSE)
+        told.append((at, coded(run)))
+        played[at + samples : at + samples + RUN] = run
+    return told, played
+
+
+def ask_in_runs(told: list[tuple[int, bytes]], signal: Floats) -> dict[int, bool]:
+    guard, answers, told = EchoGuard(MULAW_8K), {}, list(told)
+    for position in range(WINDOW, len(signal) + 1, WINDOW):
+        while told and told[0][0] <= position:
+            guard.played(*told.pop(0))
+        if loud(signal, position, -48.0):
+            answers[position] = guard.explains(signal[max(0, position - 1024) : position], position)
+    return answers
+
+
+def test_each_run_of_our_voice_is_explained_from_its_first_word_however_late_it_plays() -> None:
+    told, played = in_runs((0, 150, 20, 95, 160))
+    answers = ask_in_runs(told, heard(returned(played, 120, -12)))
+    later = [explained for position, explained in answers.items() if position > RUN + PAUSE]
+    assert len(later) > 60
+    assert np.mean(later) > 0.98
+
+
+def test_a_caller_who_begins_with_a_run_of_ours_is_heard_within_a_third_of_a_second() -> None:
+    told, played = in_runs((0, 150, 20, 95, 160))
+    begins = 3 * (RUN + PAUSE) + 960
+    caller = np.zeros(len(played))
+    caller[begins : begins + 8000] = CALLER[:8000] * 0.5
+    answers = ask_in_runs(told, heard(returned(played, 120, -12) + caller))
+    unexplained = [position for position, explained in answers.items() if position > begins and not explained]
+    assert unexplained[0] - begins < 0.36 * 8000

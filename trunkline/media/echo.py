@@ -16,7 +16,11 @@ asked while the agent speaks (or spoke half a second ago) and the window scored 
 5. **Shift.** What the far end plays *now* is known to some +-60 ms and may jump (a clear, a stall). Where the check
    fails, the known filter's output is looked for nearby; a caller does not match it, a moved echo does, sharply.
    Windows are asked about a whole number of windows apart, so arrival jitter below 16 ms is taken out beforehand.
-6. **Another path** (the caller moved): after half a second unexplained, the search begins again.
+6. **A new run.** Where playing begins anew (an answer, a resumption) the far end is off by another few ms, and a shift
+   found from the first 32 ms of a word is often a pitch period wrong. So at a run's beginning the shift is looked for
+   with each window again, over all that was heard of it, until it explains what is heard as well as the path used to.
+   Until then, at most a third of a second, what is no louder than our echo may be is held to be it.
+7. **Another path** (the caller moved): after half a second unexplained, the search begins again.
 
 A caller is never explained by silence: with nothing played, everything is speech.
 """
@@ -43,6 +47,9 @@ PRE_EMPHASIS = 0.7
 MATCH = {1: 0.66, 2: 0.56, 3: 0.5, 4: 0.46}
 """Correlation needed, by the number of loud windows at hand. 1-2 % of a caller's windows reach it (bench/echo.py)."""
 SHIFT_MATCH = 0.8
+SETTLE_MS = 320
+SETTLED_MATCH, SETTLED_AFTER = 0.8, 2
+SETTLING_LEVEL = 2.0
 LOST_AFTER = 16
 """Windows in a row that a known path could not explain: it is no more, or the caller talks on and on."""
 SNAP_MS = 1
@@ -77,7 +84,7 @@ class EchoGuard:
         self._silence = np.frombuffer(format.silence, self._dtype)[0]
         self._size = RING_MS * self._per_ms
         self._ring = np.full(self._size, self._silence, self._dtype)
-        self._end = 0
+        self._end = self._run_at = 0
         self._window = WINDOW_MS * self._per_ms
         self._taps = PATH_MS * self._per_ms
         self._lead = PATH_LEAD_MS * self._per_ms
@@ -90,6 +97,8 @@ class EchoGuard:
         samples = np.frombuffer(audio, self._dtype)
         if abs(position - self._end) <= SNAP_MS * self._per_ms:
             position = self._end  # rounded, not a gap: a missing sample would be a click
+        if position != self._end:
+            self._run_at = position
         if position > self._end:
             self._write(
                 max(self._end, position - self._size), np.full(min(position - self._end, self._size), self._silence)
@@ -138,6 +147,8 @@ class EchoGuard:
         self._unexplained = 0
         self._doubted = 0.0
         self._asked_at: int | None = None
+        self._settled_run: int | None = None
+        self._settled = 0  # windows that the shift found for this run explained
 
     @property
     def known(self) -> bool:
@@ -149,11 +160,17 @@ class EchoGuard:
         position = self._steady(playback_position)
         window = recent[-self._window :]
         energy = float(window.dot(window)) / len(window)
+        if self.known and energy < SETTLING_LEVEL * self.noise:
+            return True  # the line's noise, after our own voice
         if self._too_loud(energy, position):
             return False
         if self.delay is None:
             return self._search(recent, position)
-        if self._check(recent, position, self.delay) or (self.known and self._shift(recent, position)):
+        if self.known and self._settling(position, self.delay):
+            explained = self._settle(recent, position, self.delay, energy)
+        else:
+            explained = self._check(recent, position, self.delay) or (self.known and self._shift(recent, position))
+        if explained:
             self.trusted = min(self.trusted + 1, BELIEVED_AFTER)
             if self._unexplained == 1:  # a caller speaks longer than one window: that was our echo after all
                 self.rest += LEARN * (self._doubted - self.rest)
@@ -164,6 +181,27 @@ class EchoGuard:
             return False
         self.reset()
         return self._search(recent, position)
+
+    def _settling(self, position: int, delay: int) -> bool:
+        return self._settled_run != self._run_at and position - delay - self._run_at > -SHIFT_MS * self._per_ms
+
+    def _settle(self, recent: Floats, position: int, delay: int, energy: float) -> bool:
+        """Nothing is learnt meanwhile: a path refined where it does not lie is spoilt for seconds."""
+        reach, heard = SHIFT_MS * self._per_ms, position - delay - self._run_at
+        loud = recent[-max(self._window, min(heard + reach, len(recent))) :]
+        match, found = self._best_match(loud, position, delay - reach, delay + reach, self._path)
+        if match >= SETTLED_MATCH and self._check(recent, position, found, learn=False):
+            self.delay = found
+            self._settled += 1
+            if self._settled >= SETTLED_AFTER:
+                self._settled_run, self._settled = self._run_at, 0
+            return True
+        if heard > SETTLE_MS * self._per_ms:
+            return self._check(recent, position, delay) or self._shift(recent, position)
+        expected = self._expected(self._window + 2 * reach, position + reach, delay)
+        total = np.concatenate(([0.0], np.cumsum(np.square(expected, dtype=np.float64))))
+        loudest = float((total[self._window :] - total[: -self._window]).max()) / self._window
+        return energy < SETTLING_LEVEL * loudest
 
     def _steady(self, position: int) -> int:
         """Without the jitter of arrival."""
@@ -224,7 +262,7 @@ class EchoGuard:
         expected: Floats = np.convolve(self._reference(end - n - self._taps + 1, end), self._path, "valid")
         return expected
 
-    def _check(self, recent: Floats, position: int, delay: int) -> bool:
+    def _check(self, recent: Floats, position: int, delay: int, *, learn: bool = True) -> bool:
         window = recent[-self._window :]
         before, expected = np.split(self._expected(2 * self._window, position, delay), 2)
         left = window - expected
@@ -236,10 +274,10 @@ class EchoGuard:
         else:
             ratio = CALLER_RATIO if self._refined >= EARLY_WINDOWS else EARLY_RATIO
             explained = left_energy < ratio * (self.rest * echo_energy + self.noise)
-        if explained:
+        if explained and learn:
             self._account(left_energy, echo_energy)
             self._refine(window, position)
-        else:
+        elif not explained:
             self._doubted = min(left_energy / (echo_energy + self.noise), REST_MOST)
         return explained
 
@@ -260,7 +298,7 @@ class EchoGuard:
         match, delay = self._best_match(
             recent[-2 * self._window :], position, self.delay - reach, self.delay + reach, self._path
         )
-        if match < SHIFT_MATCH or not self._check(recent, position, delay):
+        if match < SHIFT_MATCH or not self._check(recent, position, delay, learn=False):
             return False
         self.delay = delay
         return True
