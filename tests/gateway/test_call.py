@@ -86,6 +86,7 @@ def test_an_ordinary_call() -> None:
     [
         ((DeadlinePassed(),), EndRecord("never_started")),
         ((HangUp("drained"),), EndRecord("drained")),
+        ((MediaStarted(), Transfer(), HangUp("drained")), EndRecord("transferred", "we were stopped first")),
         ((StatusFinal("busy"),), EndRecord("busy")),
         ((MediaStarted(), MediaStopped()), EndRecord("caller_hung_up")),
         ((MediaStarted(), MediaLost("no media")), EndRecord("media_lost", "no media")),

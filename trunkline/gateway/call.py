@@ -211,6 +211,8 @@ class Call:
                 return EndRecord("caller_hung_up")
             case MediaLost(why):
                 return EndRecord("media_lost", why)
+            case HangUp("drained") if before is State.TRANSFERRING:
+                return EndRecord("transferred", "we were stopped first")  # the carrier keeps the two connected
             case HangUp(reason):
                 return EndRecord(reason)
             case StatusFinal(reason):
