@@ -176,10 +176,12 @@ class Stream:
             self._partial(utterance, reply.fields)
 
     def _partial(self, utterance: _Utterance, fields: Mapping[str, Any]) -> None:
-        """What is likely, and whole phrases that have settled. Words that were wrong are taken back."""
+        """What is likely, and whole phrases that have settled. Words that were wrong are taken back. One word of a
+        longer phrase is not likely yet: a throat that is cleared is a "what" or "when" for a moment."""
         text = fields["text"]
         complete = fields["stable"] and bool(text) and utterance.grammar.complete(text)
-        partial = SttPartial(text if fields["likely"] or complete else "", complete)
+        likely = fields["likely"] and " " in text
+        partial = SttPartial(text if likely or complete else "", complete)
         if partial != (utterance.partial or _NOTHING) and self._on_event is not None:
             utterance.partial = partial
             self._on_event(partial)
