@@ -1,7 +1,9 @@
 """An attendant on a real bus with a far end that plays what it is sent; its providers say what a test has them say."""
 
 import asyncio
+import gc
 import random
+import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -1369,3 +1371,21 @@ def test_whatever_happens_on_a_call_nothing_crashes_and_nothing_stays(seed: int)
         call.tts.hold.clear()
 
     on_a_call(conversation)
+
+
+def test_an_attendant_that_is_closed_is_freed_at_once() -> None:
+    async def main() -> None:
+        call = await Call().begun()
+        call.attendant.close()
+        call.bus.close()
+        await call.settle()
+        left = weakref.ref(call.attendant)
+        del call.attendant
+        call.timers.clear()
+        assert left() is None, "a cycle keeps it until the next collection"
+
+    gc.disable()
+    try:
+        asyncio.run(main())
+    finally:
+        gc.enable()

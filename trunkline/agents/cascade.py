@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
+from weakref import ref
 
 from trunkline.agents import turns as t
 from trunkline.agents.definition import AgentDefinition
@@ -93,6 +94,18 @@ class Cascade:
         return Attendant(self, call, bus, control, report, clock, after)
 
 
+def _weak(attendant: "Attendant") -> Callable[[SttEvent], None]:
+    """The recogniser must not keep us: a call that is over, with all its audio, is freed at once."""
+    me = ref(attendant)
+
+    def recognised(event: SttEvent) -> None:
+        listener = me()
+        if listener is not None:
+            listener.recognised(event)
+
+    return recognised
+
+
 class Attendant:
     """One call's agent. Methods return at once; close() is idempotent."""
 
@@ -111,7 +124,7 @@ class Attendant:
         self.turns = Turns(agent.definition)
         self._agent, self._call, self._bus, self._control, self._report = agent, call, bus, control, report
         self._clock, self._after = clock, after
-        self._stt = agent.minds.stt.open(call, bus.playout.format, self._recognised)
+        self._stt = agent.minds.stt.open(call, bus.playout.format, _weak(self))
         self._gated = agent.minds.stt.feed_mode == "gated"
         self._llm = agent.minds.llm.open(call)
         self._timers: dict[str, Any] = {}
@@ -201,7 +214,7 @@ class Attendant:
 
     # --- from the recogniser ---
 
-    def _recognised(self, event: SttEvent) -> None:
+    def recognised(self, event: SttEvent) -> None:
         if self._closed:
             return
         if isinstance(event, SttPartial):
