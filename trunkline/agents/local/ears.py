@@ -37,6 +37,7 @@ MAX_UTTERANCE_S = 30  # no phrase of a script is longer: what is beyond is dropp
 DECODERS = 20  # of one worker, one per caller speaking at this moment, some 4.5 % of a core each
 PREBUILT = 2
 WORD_PENALTY = 0.2  # PocketSphinx's own 0.65 squeezes in short words
+MURMUR_WEIGHT = 0.01
 STEP_MS = 100  # of audio between two looks at the partial text
 
 MEAN = (52.0, 8.5, 1.0, 8.5, -1.5, -3.5, -4.0, 0.5, -1.0, 2.0, -8.5, 0.0, -2.0)
@@ -44,16 +45,17 @@ MEAN = (52.0, 8.5, 1.0, 8.5, -1.5, -3.5, -4.0, 0.5, -1.0, 2.0, -8.5, 0.0, -2.0)
 LEARN_FRAMES = 15  # of loud audio: less teaches nothing
 MEAN_FRAMES = 30  # what that guess is worth
 MAX_MEAN_FRAMES = 500  # older speech than 5 s fades
-FIRST_LOOK_MS = 1000  # of audio, with its pre-roll, before the guess is corrected
+FIRST_LOOK_MS = 700  # of audio, with its pre-roll, before the guess is corrected
 
-USUAL = -11.7
+USUAL = -12.8
 """`Heard.score` of a caller's own phrases, until this one's are known; bench/recognition.py measures all of these."""
-USUAL_LIMITS = (-13.3, -10.3)
+USUAL_LIMITS = (-14.0, -10.4)
 USUAL_PACE = 0.4
 TOLERANCE = 4.2
 """An utterance this much below the usual is not understood."""
-LIKELY_TOLERANCE = 2.2  # of words so far: a murmur that fits some words a little must not interrupt the agent
-LIKELY_FRAMES = 25
+LEARN_TOLERANCE = 8.0  # what is worse may be no voice at all
+LIKELY_TOLERANCE = 1.5  # of words so far: a murmur that fits some words a little must not interrupt the agent
+LIKELY_FRAMES = 30  # loud ones
 
 _CMN_WINDOW = 500.0  # frames that PocketSphinx takes a mean to be worth that was set (CMN_WIN of cmn.h)
 _ASCORE_FLOOR = 1e-300
@@ -105,6 +107,36 @@ def unknown_words(jsgf: str) -> list[str]:
     return sorted(words - pronunciations(words).keys())
 
 
+# --- murmurs ---
+
+MURMURS = {
+    "_mhm": "M HH M",
+    "_hm": "HH M",
+    "_mm": "M M",
+    "_nn": "N",
+    "_um": "AH M",
+    "_uh": "AH",
+    "_er": "ER",
+    "_ah": "AA",
+    "_uhuh": "AH HH AH",
+    "_ha": "HH AA",
+    "_sh": "SH",
+    "_huff": "HH",
+    "_click": "T",
+    "_knock": "K",
+    "_noise": "+NSN+",
+    "_voice": "+SPN+",
+}
+"""What is no phrase of any grammar, and without these would be the nearest: "mm-hm" is close to "no"."""
+_PUBLIC = re.compile(r"(public\s+<[^>]+>\s*=)")
+
+
+def with_murmurs(jsgf: str) -> str:
+    """The grammar, or else some murmurs."""
+    rule = f"<murmurs_> = ( {' | '.join(MURMURS)} )+;"
+    return _PUBLIC.sub(rf"\1 /{MURMUR_WEIGHT}/ <murmurs_> |", jsgf, count=1) + rule + "\n"
+
+
 # --- what was heard -------------------------------------------------------------------------------------------------
 
 
@@ -121,8 +153,10 @@ class Heard:
     mean: float = -math.inf
     worst: float = -math.inf
     """The worst word's, a short one's pulled to the mean."""
+    loud: int = 0
+    """Frames of them that stand out of the line's noise."""
     unclaimed: float = 1.0
-    """Share of the loud audio that lies outside the words."""
+    """Share of such frames that lies outside the words."""
 
     @property
     def score(self) -> float:
@@ -159,13 +193,14 @@ def weigh(segments: Iterable[tuple[str, int, int, float]], loud: NDArray[np.bool
     mean = sum(nats for *_, nats in words) / frames
     pull = WORST_WORD_PULL_FRAMES
     worst = min((nats + pull * mean) / (last - first + 1 + pull) for _, first, last, nats in words)
-    unclaimed = float((loud & ~claimed).sum() / loud.sum()) if loud.any() else 0.0
+    loud_words, loud_all = int((loud & claimed).sum()), int(loud.sum())
+    unclaimed = 1 - loud_words / loud_all if loud_all else 0.0
     text = " ".join(word.partition("(")[0] for word, *_ in words)
-    return Heard(text, final, frames, mean, worst, unclaimed)
+    return Heard(text, final, frames, mean, worst, loud_words, unclaimed)
 
 
 def _is_word(word: str) -> bool:
-    return word[0] not in "<[("
+    return word[0] not in "<[(_"
 
 
 def loud_frames(pcm: Pcm) -> NDArray[np.bool_]:
@@ -194,6 +229,8 @@ class Decoder:
             self._decoder = pocketsphinx.Decoder(
                 lm=None, dict=empty.name, compallsen=True, bestpath=False, wip=WORD_PENALTY, loglevel="FATAL"
             )
+        for at, (murmur, phones) in enumerate(MURMURS.items(), 1):
+            self._decoder.add_word(murmur, phones, at == len(MURMURS))
         self._words: set[str] = set()
         self._grammars: set[str] = set()
 
@@ -210,7 +247,7 @@ class Decoder:
         for at, (entry, phones) in enumerate(entries):
             self._decoder.add_word(entry, phones, at == len(entries) - 1)
         self._words.update(new)
-        self._decoder.add_jsgf_string(key, jsgf)
+        self._decoder.add_jsgf_string(key, with_murmurs(jsgf))
         self._grammars.add(key)
 
     def begin(self, key: str, mean: tuple[float, ...]) -> None:
@@ -286,7 +323,7 @@ class Utterance:
 
     def finish(self) -> tuple[Heard, bool, Line]:
         """What was heard, whether it is understood, and the line as it is known now."""
-        if self._guessing:
+        if self._guessing and self._pcm:
             self._look_at_line()
         decoder = self._decoder
         decoder.end()
@@ -294,7 +331,8 @@ class Utterance:
         loud = loud_frames(pcm)
         text = decoder.text()
         heard = weigh(decoder.segments(), loud, final=bool(text) and not self.overlong)
-        line = self._learnt(decoder.mean(), decoder.frames) if loud.sum() >= LEARN_FRAMES else self._line
+        learns = loud.sum() >= LEARN_FRAMES and heard.score >= self._line.usual - LEARN_TOLERANCE
+        line = self._learnt(decoder.mean(), decoder.frames) if learns else self._line
         understood = heard.understood(line.usual)
         if understood:
             usual = line.usual + USUAL_PACE * (heard.score - line.usual)
@@ -340,7 +378,7 @@ class Utterance:
         loud = loud_frames(np.frombuffer(bytes(self._pcm), dtype=np.int16))
         heard = weigh(self._decoder.segments(), loud, final=False)
         text = heard.text if heard.score >= self._line.usual - TOLERANCE else ""
-        likely = heard.frames >= LIKELY_FRAMES and heard.score >= self._line.usual - LIKELY_TOLERANCE
+        likely = heard.loud >= LIKELY_FRAMES and heard.score >= self._line.usual - LIKELY_TOLERANCE
         said = Partial(text, text == self._said.text, likely)
         if said == self._said:
             return None
