@@ -15,7 +15,6 @@ steady stream of small messages far more than a burst.
 import asyncio
 import contextlib
 import random
-import socket
 from collections import deque
 from dataclasses import dataclass
 from typing import Self, cast
@@ -152,13 +151,10 @@ class Relay:
         down: Impairment = PERFECT,
         seed: int = 0,
         clock: Clock = SYSTEM_CLOCK,
-        receive_buffer_bytes: int | None = None,
     ) -> None:
-        """`up`: from who calls us to `port`; `down`: back. `receive_buffer_bytes`: the kernel's share of what a frozen
-        path takes before its sender feels it."""
+        """`up`: from who calls us to `port`; `down`: back."""
         self._target = port
         self._up, self._down, self._seed, self._clock = up, down, seed, clock
-        self._receive_buffer_bytes = receive_buffer_bytes
         self._server: asyncio.Server | None = None
         self._links: list[_Link] = []
         self._opening: set[asyncio.Task[None]] = set()
@@ -219,16 +215,10 @@ class Relay:
         task.add_done_callback(self._opening.discard)
 
     async def _connect(self, near: "_End") -> None:
-        loop, far = asyncio.get_running_loop(), _End(None)
-        sock = socket.socket()
-        sock.setblocking(False)
-        if self._receive_buffer_bytes is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer_bytes)
+        far = _End(None)
         try:
-            await loop.sock_connect(sock, ("127.0.0.1", self._target))
-            await loop.create_connection(lambda: far, sock=sock)
+            await asyncio.get_running_loop().create_connection(lambda: far, "127.0.0.1", self._target)
         except OSError:
-            sock.close()
             near.abort()
             return
         if near.gone:
