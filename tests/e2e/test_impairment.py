@@ -93,7 +93,7 @@ def test_two_percent_loss_and_stalls_of_300_ms_make_no_gap_in_the_agents_speech(
 
 
 def test_answers_are_complete_and_interruptions_work_whatever_pieces_the_path_makes(gateway: Any) -> None:
-    pieces = Impairment(piece_bytes=61, bytes_per_s=32_000, delay_ms=30)
+    pieces = Impairment(piece_bytes=61, bytes_per_s=64_000, delay_ms=30)
     actions: list[Action] = [Listen(), Say(PHRASE), Listen(), Say(PHRASE), ListenInto(900), Say(PHRASE), Listen()]
 
     async def run() -> CallReport:

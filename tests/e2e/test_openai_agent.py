@@ -1,0 +1,138 @@
+"""An agent whose mind is a server that speaks OpenAI's protocol: real processes, real time, the real SDK.
+
+Ears and voice are the stand-ins: any speech is "caller phrase", and every word of an answer takes 200 ms.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.openai_server import Answer, Call, OpenAiServer, Refusal, Request, Wait
+from trunkline.testing.caller.commands import Action, CallOptions, CallReport, HangUp, Listen, Say, place_call
+
+pytestmark = pytest.mark.e2e
+
+WORD_MS = 200
+APOLOGY = "I'm sorry, something went wrong. Please say that again."
+FAILURE = "Nothing works today. Please call again tomorrow."
+AGENT = """
+name = "Bakery"
+greeting = "Corner Bakery, hello."
+apology = "{apology}"
+failure = "{failure}"
+
+[stt]
+provider = "standin"
+
+[llm]
+provider = "openai"
+base_url = "{url}"
+model = "fake"
+instructions = "You sell bread."
+first_token_ms = 1000
+
+[tts]
+provider = "standin"
+"""
+PHRASE = "when do you open on Saturday"
+
+
+def conversation(
+    start_gateway: Any, folder: Path, answers: Sequence[Answer | Refusal], turns: int
+) -> tuple[CallReport, Mapping[str, Any], list[Request], Any]:
+    """A caller who says PHRASE so many times, hears each answer out and hangs up."""
+    actions: list[Action] = []
+    for _ in range(turns):
+        actions += [Listen(), Say(PHRASE)]
+
+    async def run() -> tuple[CallReport, list[Request], Any]:
+        async with OpenAiServer() as server:
+            server.answers.extend(answers)
+            agent = folder / "bakery.toml"
+            agent.write_text(AGENT.format(url=server.base_url, apology=APOLOGY, failure=FAILURE))
+            gateway = await asyncio.to_thread(start_gateway, agent, openai__api_key="sk-the-bakery-s-own-key")
+            options = CallOptions(gateway.origin, [*actions, Listen(), HangUp()], api_url="auto")
+            return await place_call(options), server.requests, gateway
+
+    report, requests, gateway = asyncio.run(run())
+    assert report.record is not None
+    assert gateway.complaints() == []
+    assert "sk-the-bakery-s-own-key" not in gateway.log
+    return report, report.record, requests, gateway
+
+
+def said(record: Mapping[str, Any]) -> list[str]:
+    return [turn["agent_text"] for turn in record["turns"]]
+
+
+def heard_words(report: CallReport) -> list[float]:
+    return [answer.heard_ms / WORD_MS for answer in report.answers]
+
+
+def test_a_caller_is_answered_in_the_models_words(start_gateway: Any, tmp_path: Path) -> None:
+    answers = [
+        Answer("We ", "open ", "at seven. ", "On Sundays ", "we sleep.", between_s=0.05),
+        Answer("At seven, as I said."),
+    ]
+    report, record, requests, _ = conversation(start_gateway, tmp_path, answers, 2)
+    assert report.ok
+    assert heard_words(report) == [3, 8, 5]
+    assert said(record) == [
+        "Corner Bakery, hello.",
+        "We open at seven. On Sundays we sleep.",
+        "At seven, as I said.",
+    ]
+    assert record["end_reason"] == "caller_hung_up"
+    assert requests[0].headers["authorization"] == "Bearer sk-the-bakery-s-own-key"
+    assert "You sell bread." in requests[0].body["messages"][0]["content"]
+    assert [(m["role"], m["content"]) for m in requests[1].body["messages"][1:]] == [
+        ("assistant", "Corner Bakery, hello."),
+        ("user", "caller phrase"),
+        ("assistant", "We open at seven. On Sundays we sleep."),
+        ("user", "caller phrase"),
+    ]
+    tokens = {(u["unit"], u["quantity"]) for u in record["usage"] if u["provider"] == "openai"}
+    assert tokens == {("tokens_in", 12.0), ("tokens_out", 5.0)}
+    assert all(turn["llm_ms"] is not None for turn in record["turns"][1:])
+
+
+def test_a_tool_call_that_hangs_up_ends_the_call_after_the_goodbye_was_heard(
+    start_gateway: Any, tmp_path: Path
+) -> None:
+    goodbye = "It was a pleasure to talk to you, goodbye."
+    answers = [Answer(goodbye, Call("hang_up", "{}"), finish="tool_calls")]
+    report, record, requests, _ = conversation(start_gateway, tmp_path, answers, 1)
+    assert (report.end, report.close_code) == ("server_closed", 1000)
+    assert heard_words(report) == [3, 9]
+    assert said(record)[-1] == goodbye
+    assert record["turns"][-1]["tools"] == ["hang_up"]
+    assert record["end_reason"] == "agent_hung_up"
+    assert len(requests) == 1
+    assert "hang_up" in [tool["function"]["name"] for tool in requests[0].body["tools"]]
+
+
+def test_a_model_that_stalls_is_apologised_for_and_the_call_goes_on(start_gateway: Any, tmp_path: Path) -> None:
+    answers = [Answer(Wait()), Answer("We open at seven.")]
+    report, record, requests, _ = conversation(start_gateway, tmp_path, answers, 2)
+    assert report.ok
+    assert report.turns[0].latency_ms is not None
+    assert report.turns[0].latency_ms < 3500  # 600 of silence, 1,000 for the first token, 100 for the voice
+    assert [text for text in said(record) if text] == ["Corner Bakery, hello.", APOLOGY, "We open at seven."]
+    assert heard_words(report) == [3, 9, 4]
+    assert record["end_reason"] == "caller_hung_up"
+    assert [event["data"]["code"] for event in record["events"] if event["kind"] == "reply_failed"] == ["timeout"]
+    assert len(requests) == 2
+
+
+def test_a_server_that_fails_twice_leads_to_the_failure_line_and_the_end(start_gateway: Any, tmp_path: Path) -> None:
+    answers = [Refusal(500, "the oven is cold") for _ in range(6)]
+    report, record, _, gateway = conversation(start_gateway, tmp_path, answers, 3)
+    assert report.end == "server_closed"
+    assert [text for text in said(record) if text] == ["Corner Bakery, hello.", APOLOGY, FAILURE]
+    assert heard_words(report) == [3, 9, 7]
+    assert record["end_reason"] == "error"
+    assert {event["data"]["code"] for event in record["events"] if event["kind"] == "reply_failed"} == {"unavailable"}
+    assert "the oven is cold" not in gateway.log
