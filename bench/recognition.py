@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from trunkline.agents.local import voice
 from trunkline.agents.local.ears import Ears, Heard, Line, pronunciations
 from trunkline.media import g711
+from trunkline.testing import noises
 
 SOUNDS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
 TEXTS = Path("/usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz")
@@ -47,6 +48,7 @@ my internet is not working again|i want to open a bank account|is this the fire 
 can you send somebody to fix the sink|the dog ate my homework|i have a question about my bill
 did you receive my letter|my flight was delayed by two hours|there is water all over the kitchen floor
 i bought these shoes last week|why is it so expensive|let me think about it""".replace("\n", "|").split("|")
+NOISES = (noises.cough, noises.throat, noises.hum, noises.burst, noises.door, noises.keyboard)
 MURMURS = ("hmm", "mm hmm", "uh huh", "uh", "um", "ah", "oh", "mhm", "shh", "ha")
 
 
@@ -102,6 +104,11 @@ def spoken(texts: Sequence[str], options: voice.VoiceOptions) -> list[Clip]:
     return clips
 
 
+def noisy(rng: random.Random) -> list[Clip]:
+    draws = [(noise, rng.randrange(10_000)) for noise in NOISES for _ in range(4)]
+    return [Clip(f"({noise.__name__})", (noise(seed) * 32767).astype(np.int16)) for noise, seed in draws]
+
+
 def grammar(texts: Sequence[str]) -> str:
     return f"#JSGF V1.0;\ngrammar main;\npublic <main> = {' | '.join(texts)};\n"
 
@@ -126,7 +133,7 @@ def call(ears: Ears, key: str, clips: Sequence[tuple[Clip, bool]], seed: int) ->
         partials = 0
         for start in range(0, len(audio), FRAME_BYTES):
             partial = utterance.feed(g711.decode(audio[start : start + FRAME_BYTES], "mulaw"))
-            partials += partial is not None and partial.likely
+            partials += partial is not None and partial.likely and " " in partial.text
         ended = time.process_time()
         heard, understood, line = utterance.finish()
         now = time.process_time()
@@ -166,6 +173,7 @@ def sets(seed: int) -> Iterator[tuple[str, list[Clip], list[Clip]]]:
         options = voice.VoiceOptions(name, rng.choice(SPEEDS_WPM))
         yield "espeak, clinic", spoken(CLINIC, options), spoken(ELSEWHERE, options)
         yield "espeak, murmurs", spoken(CLINIC[:5], options), spoken(MURMURS, options)
+        yield "espeak, clinic, and noises", spoken(CLINIC, options), noisy(rng)
 
 
 def summary(trials: Sequence[Trial]) -> dict[str, Any]:

@@ -54,7 +54,7 @@ USUAL_PACE = 0.4
 TOLERANCE = 4.2
 """An utterance this much below the usual is not understood."""
 LEARN_TOLERANCE = 8.0  # what is worse may be no voice at all
-LIKELY_TOLERANCE = 1.5  # of words so far: a murmur that fits some words a little must not interrupt the agent
+LIKELY_TOLERANCE = 2.7  # of words so far: a murmur that fits some words a little must not interrupt the agent
 LIKELY_FRAMES = 30  # loud ones
 
 _CMN_WINDOW = 500.0  # frames that PocketSphinx takes a mean to be worth that was set (CMN_WIN of cmn.h)
