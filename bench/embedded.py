@@ -1,7 +1,7 @@
 """The embedded agent's turn latency: the clinic's own phrases, in espeak-ng voices, over real calls.
 
-    trunkline serve                                    # in one shell, the built-in clinic agent
-    python bench/embedded.py http://127.0.0.1:8080 --calls 4 --seconds 60
+trunkline serve                                    # in one shell, the built-in clinic agent
+python bench/embedded.py http://127.0.0.1:8080 --calls 4 --seconds 60
 """
 
 import argparse
