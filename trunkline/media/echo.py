@@ -316,7 +316,7 @@ class EchoGuard:
         self._cross = keep * self._cross + np.matmul(target.reshape(-1, 1, ROWS), rows).sum(axis=(0, 1))
         loading = REGULARISE * float(np.trace(self._normal)) / self._taps + 1e-9
         solved = np.linalg.solve(self._normal + loading * np.eye(self._taps, dtype=np.float32), self._cross)
-        self._path = solved[::-1].copy()  # as np.convolve wants it
+        self._path = solved[::-1].astype(np.float32)  # as np.convolve wants it
 
 
 def _pre_emphasise(x: Floats) -> Floats:
