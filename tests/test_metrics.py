@@ -30,6 +30,8 @@ def test_calls_drops_sockets_and_jobs_are_counted() -> None:
     metrics.sockets(2)
     metrics.speech_job("overloaded")
     metrics.speech_queue(4)
+    metrics.tasks(6)
+    metrics.slots_free(316)
     metrics.spool_backlog(9)
     metrics.store_error()
     metrics.beat(0.0015, 0.003)
@@ -38,6 +40,7 @@ def test_calls_drops_sockets_and_jobs_are_counted() -> None:
     assert found["trunkline_calls_total media_lost"] == 1
     assert found["trunkline_drops_total late"] == 5
     assert (found["trunkline_ws_open"], found["trunkline_speech_queue"]) == (2, 4)
+    assert (found["trunkline_tasks"], found["trunkline_ears_slots_free"]) == (6, 316)
     assert found["trunkline_speech_jobs_total overloaded"] == 1
     assert (found["trunkline_spool_backlog"], found["trunkline_store_errors_total"]) == (9, 1)
     assert (found["trunkline_tick_lateness_seconds_sum"], found["trunkline_beat_duration_seconds_sum"]) == (

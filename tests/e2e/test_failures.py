@@ -272,10 +272,10 @@ def short_call(rng: random.Random, speech: Speech) -> list[Action]:
     end: Action = Vanish() if rng.random() < 0.15 else HangUp()
     kind = rng.random()
     if kind < 0.5:
-        return [Pause(rng.randint(0, 900)), end]
+        return [Pause(rng.randint(0, 600)), end]
     if kind < 0.7:
-        return [ListenInto(rng.randint(40, 400)), Keys("1"), Pause(rng.randint(0, 700)), end]
-    return [ListenInto(rng.randint(40, 400)), Speak(speech), Pause(rng.randint(0, 700)), end]
+        return [ListenInto(rng.randint(40, 400)), Keys("1"), Pause(rng.randint(0, 500)), end]
+    return [ListenInto(rng.randint(40, 400)), Speak(speech), Pause(rng.randint(0, 500)), end]
 
 
 class ShortCalls:
