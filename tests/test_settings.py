@@ -37,7 +37,7 @@ def test_nothing_set_is_loopback_and_open() -> None:
     settings = load()
     assert (settings.http.host, settings.http.port, settings.sip.port) == ("127.0.0.1", 8080, 5060)
     assert settings.http.origin == "http://127.0.0.1:8080"
-    assert settings.database == "sqlite+aiosqlite:///data/trunkline.db"
+    assert settings.database is None
     assert (settings.agent, settings.record, settings.api_keys, settings.twilio_tokens) == (None, False, (), ())
 
 
@@ -62,7 +62,7 @@ def test_secrets_come_as_one_or_many_and_never_show(monkeypatch: pytest.MonkeyPa
     assert settings.twilio_tokens == ("12345", "secret-old")
     assert settings.api_keys == (KEY,)
     assert settings.provider_keys() == {"openai": "sk-secret"}
-    assert settings.database == "postgresql+asyncpg://u:secret@db/t"
+    assert settings.database == "postgresql://u:secret@db/t"
     assert set(settings.secrets()) == {"12345", "secret-old", KEY, "sk-secret", "secret"}
     for shown in (repr(settings), str(settings), settings.model_dump_json()):
         assert "secret" not in shown.replace("Secret", "")

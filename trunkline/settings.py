@@ -126,19 +126,11 @@ def is_loopback(host: str) -> bool:
 
 
 def _database_url(value: SecretStr) -> SecretStr:
-    """Name the asynchronous driver where the URL names none."""
-    url = value.get_secret_value()
-    scheme, separator, rest = url.partition("://")
-    drivers = {
-        "sqlite": "sqlite+aiosqlite",
-        "sqlite+aiosqlite": "sqlite+aiosqlite",
-        "postgres": "postgresql+asyncpg",
-        "postgresql": "postgresql+asyncpg",
-        "postgresql+asyncpg": "postgresql+asyncpg",
-    }
-    if not separator or scheme not in drivers or not rest:
+    """Only its kind; `store.engine.database_url` reads it and names the driver."""
+    scheme, separator, rest = value.get_secret_value().partition("://")
+    if not separator or scheme.partition("+")[0] not in ("sqlite", "postgres", "postgresql") or not rest:
         raise ValueError("sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME")
-    return SecretStr(f"{drivers[scheme]}://{rest}")
+    return value
 
 
 def _redis_url(value: SecretStr) -> SecretStr:
@@ -366,11 +358,9 @@ class Settings(BaseSettings):
         return env_settings, init_settings
 
     @property
-    def database(self) -> str:
-        """SQLAlchemy URL with its asynchronous driver; holds a password, perhaps."""
-        if self.database_url:
-            return self.database_url.get_secret_value()
-        return f"sqlite+aiosqlite:///{self.data_dir / 'trunkline.db'}"
+    def database(self) -> str | None:
+        """As the admin wrote it, perhaps with a password; None for trunkline.db in data_dir."""
+        return self.database_url.get_secret_value() if self.database_url else None
 
     @property
     def twilio_tokens(self) -> tuple[str, ...]:
