@@ -238,6 +238,20 @@ def test_our_own_voice_is_asked_about_only_while_guarded(line: tuple[Line, Calle
     assert caller.asked == asked
 
 
+def test_a_recogniser_is_not_given_our_own_voice_from_before_the_caller_spoke(line: tuple[Line, Caller, Ears]) -> None:
+    call, caller, ears = line
+    caller.echo = True
+    ears.guard(call.slot, True)
+    call.quiet(800)
+    call.speak(640)
+    caller.echo = False
+    call.speak(64)
+    assert caller.names == ["started"]
+    assert len(ears.latest(call.slot, 300)) <= 8 * 96
+    call.speak(400)
+    assert len(ears.latest(call.slot, 300)) == 8 * 300
+
+
 def test_calls_are_scored_together_and_do_not_mix() -> None:
     detector = LoudIsSpeech()
     ears = Ears(MULAW_8K, 4, detector, EnergyGate(4))

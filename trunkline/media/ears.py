@@ -81,6 +81,7 @@ class Ears:
         self._last_loud: Ints = np.zeros(capacity, np.int64)
         self._speech_windows: Ints = np.zeros(capacity, np.int64)
         self._endpoint: Ints = np.zeros(capacity, np.int64)
+        self._echo_until: Ints = np.zeros(capacity, np.int64)
         self._threshold: Floats = np.zeros(capacity, np.float32)
         self._listeners: list[Listener | None] = [None] * capacity
         self._free = list(range(capacity - 1, -1, -1))
@@ -98,7 +99,7 @@ class Ears:
         self._written[slot] = 0
         self._read[slot] = 0
         self._voiced[slot] = self._guarded[slot] = False
-        self._last_loud[slot] = self._onset[slot] = self._speech_windows[slot] = 0
+        self._last_loud[slot] = self._onset[slot] = self._speech_windows[slot] = self._echo_until[slot] = 0
         self._threshold[slot] = np.inf
         self.set_endpoint(slot, 600)
         self._detector.reset(slot)
@@ -151,9 +152,9 @@ class Ears:
         self._received_at[slot] = now
 
     def latest(self, slot: int, length_ms: int) -> bytes:
-        """The last `length_ms` received, as they came: pre-roll for a recogniser."""
+        """The last `length_ms` received, as they came, without what was our own voice: pre-roll for a recogniser."""
         end = self._written[slot]
-        start = max(0, end - min(length_ms, RING_MS) * self._per_ms)
+        start = max(0, end - min(length_ms, RING_MS) * self._per_ms, int(self._echo_until[slot]))
         return self._between(slot, start, end).tobytes()
 
     def _between(self, slot: int, start: int, end: int) -> Raw:
@@ -216,7 +217,9 @@ class Ears:
             return
         suspects = np.flatnonzero(speech & self._guarded[slots])
         for i in suspects:
-            speech[i] = not self._is_echo(int(slots[i]), int(read[i]) + self._window)
+            if self._is_echo(int(slots[i]), int(read[i]) + self._window):
+                speech[i] = False
+                self._echo_until[slots[i]] = read[i] + self._window
 
         block = SUB_BLOCK_MS * self._per_ms
         loud = speech & (gated.last_loud >= 0)
