@@ -33,7 +33,7 @@ from trunkline.testing.caller.speech import synthesize, to_speech
 from trunkline.testing.noises import KINDS
 from trunkline.types import FRAME_MS
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]  # a starved recogniser is late, and late is another test
 
 Start = Callable[..., Any]  # conftest.start_gateway
 
