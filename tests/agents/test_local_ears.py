@@ -152,7 +152,7 @@ def test_the_words_of_a_grammar_are_those_that_are_said() -> None:
 
 def test_the_worst_word_and_unclaimed_speech_count_against_a_phrase() -> None:
     quiet, loud = np.zeros(100, dtype=bool), np.ones(100, dtype=bool)
-    good = weigh([("<sil>", 0, 9, -30.0), ("yes", 10, 59, -200.0), ("sir(2)", 60, 99, -160.0)], quiet, final=True)
+    good = weigh([("<sil>", 0, 9, -30.0), ("yes", 10, 59, -200.0), ("sir(2)", 60, 99, -160.0)], loud, final=True)
     assert (good.text, good.frames, good.mean) == ("yes sir", 90, -4.0)
     assert good.understood()
     one_bad = weigh([("yes", 10, 59, -200.0), ("sir", 60, 99, -500.0)], quiet, final=True)
@@ -239,3 +239,13 @@ def test_a_job_closed_in_the_middle_frees_its_decoder_and_audio_before_begin_is_
     assert len(ears._free) == free + 1
     with pytest.raises(ProviderError, match=re.escape("audio before begin")):
         list(ears.open().handle(Message("audio", data=b"\xff" * 160)))
+
+
+def test_a_short_word_must_be_as_good_as_usual_and_a_longer_phrase_need_not() -> None:
+    """Most of what a cough or a cleared throat was taken for is a "bye" of a quarter of a second."""
+    for frames, mean, understood in [(26, -7.0, False), (26, -6.2, False), (26, -5.0, True), (60, -8.4, True)]:
+        loud = np.zeros(100, dtype=bool)
+        loud[10 : 10 + frames] = True
+        heard = weigh([("bye", 10, 9 + frames, mean * frames)], loud, final=True)
+        assert heard.score == pytest.approx(2 * mean)
+        assert heard.understood(-12.8) is understood
