@@ -53,6 +53,9 @@ USUAL_LIMITS = (-14.0, -10.4)
 USUAL_PACE = 0.4
 TOLERANCE = 4.2
 """An utterance this much below the usual is not understood."""
+SHORT_FRAMES, SHORT_STEP = 33, 0.25
+"""A word of so few loud frames must reach the usual itself, a shorter one so much more for each frame (a real "bye"
+does; 4 of 600 coughs and throats were one, without this), and longer words earn the tolerance."""
 LEARN_TOLERANCE = 8.0  # what is worse may be no voice at all
 LIKELY_TOLERANCE = 2.7  # of words so far: a murmur that fits some words a little must not interrupt the agent
 LIKELY_FRAMES = 30  # loud ones
@@ -162,8 +165,11 @@ class Heard:
     def score(self) -> float:
         return self.mean + self.worst - 10.0 * self.unclaimed
 
+    def fits(self, usual: float = USUAL) -> bool:
+        return self.score >= usual - min(TOLERANCE, SHORT_STEP * (self.loud - SHORT_FRAMES))
+
     def understood(self, usual: float = USUAL) -> bool:
-        return self.final and self.score >= usual - TOLERANCE
+        return self.final and self.fits(usual)
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,7 +383,7 @@ class Utterance:
     def _partial(self) -> Partial | None:
         loud = loud_frames(np.frombuffer(bytes(self._pcm), dtype=np.int16))
         heard = weigh(self._decoder.segments(), loud, final=False)
-        text = heard.text if heard.score >= self._line.usual - TOLERANCE else ""
+        text = heard.text if heard.fits(self._line.usual) else ""
         likely = heard.loud >= LIKELY_FRAMES and heard.score >= self._line.usual - LIKELY_TOLERANCE
         said = Partial(text, text == self._said.text, likely)
         if said == self._said:
