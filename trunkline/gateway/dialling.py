@@ -1,0 +1,20 @@
+"""A call we are asked to place, as the API hands it to the switchboard."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from trunkline.types import E164
+
+RING_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class DialOrder:
+    """`from_number` None: the trunk's own caller id. `trunk` None: the first one that takes outbound calls."""
+
+    to_number: E164
+    from_number: E164 | None = None
+    trunk: str | None = None
+    ring_timeout_s: float = RING_TIMEOUT_S
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """What whoever placed the call wants kept with it."""
