@@ -27,6 +27,8 @@ class Facts:
     to_number: str | None = None
     target: str | None = None
     """The named transfer target, or the provider that would receive audio or text."""
+    target_number: str | None = None
+    """The number behind a named transfer target."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,92 @@
+"""What a dialled number is, by the world's numbering plans (libphonenumber's metadata). Plain rules, no settings.
+
+Numbers cross a trunk as E.164, so only the canonical form passes: what a lenient parser would mend (`+44 (0)20...`, an
+extension, letters, other scripts' digits) could mean something else to a carrier. Nothing here is for logs.
+"""
+
+from collections.abc import Iterable
+
+import phonenumbers
+from phonenumbers import PhoneNumber, PhoneNumberType
+from phonenumbers import shortnumberinfo as short
+
+from trunkline.ports import Refuse
+
+NO_COUNTRY = phonenumbers.REGION_CODE_FOR_NON_GEO_ENTITY
+"""The region of +800 and the like: nothing that `outbound.allow` could hold."""
+
+MAX_CHARS = 32  # of what we look at; E.164 has at most 16
+MAX_EMERGENCY_DIGITS = 6  # the longest of any country
+UNIVERSAL_FREEPHONE = 800
+
+EMERGENCY = Refuse("emergency", "emergency numbers are never called from here")
+PREMIUM = Refuse("premium", "premium-rate, shared-cost, personal, pager and satellite numbers are never called")
+
+# Whoever is called sets the price (+44 70 and +1 500 "personal" numbers as well), or nobody there can talk.
+_PREMIUM_TYPES = {
+    PhoneNumberType.PREMIUM_RATE,
+    PhoneNumberType.SHARED_COST,
+    PhoneNumberType.PERSONAL_NUMBER,
+    PhoneNumberType.PAGER,
+}
+
+
+def countries() -> frozenset[str]:
+    """ISO 3166 codes (and AC, TA, XK) that have numbers of their own."""
+    return frozenset(phonenumbers.SUPPORTED_REGIONS)
+
+
+def never_called(number: str) -> Refuse | None:
+    """What is refused whatever the settings say. `number` may be in any form, a short number included."""
+    parsed = _parsed(number)
+    if _is_emergency(number, parsed):
+        return EMERGENCY
+    return PREMIUM if parsed is not None and _is_premium(parsed) else None
+
+
+def country_of(number: str) -> str | None:
+    """The country of a valid E.164 number, NO_COUNTRY where it belongs to none; None when it is not valid.
+
+    Calling codes are split as their numbering plans are: +1 242 is BS, not US, and +44 1534 is JE, not GB. Toll-free
+    numbers of a shared code count as its main country's (+1 800: US).
+    """
+    parsed = _parsed(number)
+    if parsed is None or not phonenumbers.is_valid_number(parsed):
+        return None
+    if phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164) != number:
+        return None
+    return phonenumbers.region_code_for_number(parsed)
+
+
+def _parsed(number: str) -> PhoneNumber | None:
+    if len(number) > MAX_CHARS:
+        return None
+    try:
+        return phonenumbers.parse(number, None)
+    except phonenumbers.NumberParseException:
+        return None
+
+
+def _is_emergency(number: str, parsed: PhoneNumber | None) -> bool:
+    """As a whole, in any country (112, +112); or behind a calling code, in the countries of that code (+1911)."""
+    if _short_number(phonenumbers.normalize_digits_only(number[:MAX_CHARS]), short.SUPPORTED_SHORT_REGIONS):
+        return True
+    if parsed is None or parsed.country_code is None:
+        return False
+    regions = phonenumbers.region_codes_for_country_code(parsed.country_code)
+    national = phonenumbers.national_significant_number(parsed)
+    return _short_number(national, regions) or _short_number(national.lstrip("0"), regions)  # +44 0999
+
+
+def _short_number(digits: str, regions: Iterable[str]) -> bool:
+    return len(digits) <= MAX_EMERGENCY_DIGITS and any(short.is_emergency_number(digits, r) for r in regions)
+
+
+def _is_premium(parsed: PhoneNumber) -> bool:
+    code = parsed.country_code
+    if code in phonenumbers.COUNTRY_CODES_FOR_NON_GEO_REGIONS and code != UNIVERSAL_FREEPHONE:
+        return True  # +870 and +881 satellites, +878 personal, +882 and +883 networks, +808 shared cost, +979 premium
+    national = phonenumbers.national_significant_number(parsed)
+    if code == 1 and national[3:6] == "976":
+        return True  # pay-per-call in every area code; libphonenumber takes it for a fixed line
+    return phonenumbers.number_type(parsed) in _PREMIUM_TYPES
