@@ -19,7 +19,9 @@ def decided(
     to: str | None = None,
     allow: tuple[str, ...] = (),
 ) -> str:
-    decision = decision_on(Facts(door, DEFAULT_TENANT, "inbound", None, to, target, target_number), allow, record)
+    decision = decision_on(
+        Facts(door, DEFAULT_TENANT, "inbound", to_number=to, target=target, target_number=target_number), allow, record
+    )
     return decision.code if isinstance(decision, Refuse) else "allowed"
 
 

@@ -14,13 +14,15 @@ from trunkline.errors import StoreError
 from trunkline.gateway.api.app import create_http
 from trunkline.gateway.api.calls import LiveCall
 from trunkline.gateway.api.guard import MAX_BODY_BYTES
+from trunkline.gateway.arrival import Arrival
+from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.twilio.tokens import Tokens
-from trunkline.gateway.twilio.webhooks import Arrival, CallStatus, CallView
+from trunkline.gateway.twilio.webhooks import CallStatus, CallView
 from trunkline.metrics import Metrics
 from trunkline.ports import CallStarted, Refuse
 from trunkline.settings import Http, Settings, Twilio
 from trunkline.testing.clock import ManualClock
-from trunkline.types import DEFAULT_TENANT, CallId, CallSid, StreamSid, TenantId
+from trunkline.types import DEFAULT_TENANT, E164, CallId, CallSid, StreamSid, TenantId
 
 KEY = "0123456789abcdef"
 AT = datetime(2026, 11, 22, 15, 0, tzinfo=UTC)
@@ -31,6 +33,12 @@ LIVE = CallStarted(CallId("live-1"), DEFAULT_TENANT, "inbound", "twilio", "clini
 class FakeSwitchboard:
     calls: dict[CallId, LiveCall] = field(default_factory=lambda: {LIVE.call_id: LiveCall(LIVE, "active")})
     hung_up: list[CallId] = field(default_factory=list)
+    orders: list[DialOrder] = field(default_factory=list)
+    refuses: Refuse | None = None
+
+    def dial(self, order: DialOrder) -> CallId | Refuse:
+        self.orders.append(order)
+        return self.refuses or CallId("placed-1")
 
     def live(self, call_id: CallId) -> LiveCall | None:
         return self.calls.get(call_id)
@@ -190,6 +198,59 @@ def test_delete_hangs_up_and_may_be_repeated() -> None:
     assert here.switchboard.hung_up == ["live-1"]
     assert here.client.delete("/v1/calls/old-1").status_code == 204
     assert problem(here.client.delete("/v1/calls/none"))[0] == 404
+
+
+def test_an_order_becomes_a_call_with_a_place_of_its_own() -> None:
+    here = gateway()
+    response = here.client.post("/v1/calls", json={"to": "+12025550123", "from": "+14155550100", "ring_timeout_s": 20})
+    assert (response.status_code, response.headers["location"]) == (201, "/v1/calls/placed-1")
+    assert response.json() == {
+        "id": "placed-1",
+        "call_id": "placed-1",
+        "state": "dialling",
+        "direction": "outbound",
+        "to_number": "+12025550123",
+        "from_number": "+14155550100",
+        "trunk": None,
+    }
+    assert here.switchboard.orders == [DialOrder(E164("+12025550123"), E164("+14155550100"), None, 20.0)]
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "title"),
+    [
+        ("outbound_closed", 403, "Forbidden"),
+        ("emergency", 403, "Forbidden"),
+        ("draining", 503, "Service Unavailable"),
+    ],
+)
+def test_an_order_that_is_refused_is_a_problem(code: str, status: int, title: str) -> None:
+    here = gateway()
+    here.switchboard.refuses = Refuse(code, "because")
+    response = here.client.post("/v1/calls", json={"to": "+12025550123"})
+    assert problem(response) == (status, title, "because")
+    assert response.json()["code"] == code
+    assert ("retry-after" in response.headers) == (status == 503)
+
+
+def test_a_wrong_order_dials_nobody() -> None:
+    here = gateway()
+    response = here.client.post("/v1/calls", json={"to": "+12025550123", "ring_timeout_s": 0})
+    assert response.json()["errors"] == [{"field": "ring_timeout_s", "detail": "seconds from 5 to 120"}]
+    assert problem(response)[0] == 422
+    assert problem(here.client.post("/v1/calls", content=b"{", headers={"Content-Type": "application/json"}))[0] == 400
+    assert problem(here.client.post("/v1/calls", data={"to": "+12025550123"}))[0] == 415
+    assert problem(here.client.post("/v1/calls", content=b'{"to": "+12025550123"}'))[0] == 415
+    assert here.switchboard.orders == []
+
+
+def test_dialling_needs_the_key_and_without_one_a_loopback_name() -> None:
+    locked, opened = gateway(KEY), gateway()
+    order = {"to": "+12025550123"}
+    assert locked.client.post("/v1/calls", json=order).status_code == 401
+    assert opened.client.post("/v1/calls", json=order, headers={"Host": "evil.example.com"}).status_code == 403
+    assert locked.switchboard.orders == opened.switchboard.orders == []
+    assert locked.client.post("/v1/calls", json=order, headers={"X-Api-Key": KEY}).status_code == 201
 
 
 def test_a_database_that_is_away_is_no_bug_of_the_clients() -> None:

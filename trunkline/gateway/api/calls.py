@@ -1,4 +1,4 @@
-"""/v1/calls: the record of what happened and what is happening."""
+"""/v1/calls: the record of what happened and what is happening, and calls to be placed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from trunkline.ports import CallStarted
+from trunkline.gateway.api.orders import order, refusal
+from trunkline.gateway.dialling import DialOrder
+from trunkline.ports import CallStarted, Refuse
 from trunkline.types import DEFAULT_TENANT, CallId, TenantId
 
 MAX_PAGE = 100
@@ -31,6 +33,10 @@ class LiveCalls(Protocol):
 
     def hang_up(self, call_id: CallId) -> bool:
         """End the call now, as the operator's wish. False: no such live call."""
+        ...
+
+    def dial(self, order: DialOrder) -> CallId | Refuse:
+        """Place a call, if the dial door, our capacity and a trunk let us. How it goes is in its record."""
         ...
 
 
@@ -66,6 +72,16 @@ def call_routes(live_calls: LiveCalls, records: CallRecords) -> list[Route]:
         calls = [_shown(call, live_calls.live(CallId(call["id"]))) for call in page.calls]
         return JSONResponse({"calls": calls, "next_cursor": page.next_cursor})
 
+    async def dial(request: Request) -> Response:
+        """Not idempotent: two orders are two calls."""
+        asked = order(request.headers.get("content-type", ""), await request.body())
+        if isinstance(asked, Response):
+            return asked
+        placed = live_calls.dial(asked)
+        if isinstance(placed, Refuse):
+            return refusal(placed)
+        return JSONResponse(_placed(placed, asked), 201, {"Location": f"/v1/calls/{placed}"})
+
     async def get_call(request: Request) -> Response:
         call_id = _call_id(request)
         live = _of_tenant(live_calls.live(call_id), tenant)
@@ -85,9 +101,22 @@ def call_routes(live_calls: LiveCalls, records: CallRecords) -> list[Route]:
 
     return [
         Route("/v1/calls", list_calls, methods=["GET"]),
+        Route("/v1/calls", dial, methods=["POST"]),
         Route("/v1/calls/{call_id}", get_call, methods=["GET"]),
         Route("/v1/calls/{call_id}", end_call, methods=["DELETE"]),
     ]
+
+
+def _placed(call_id: CallId, order: DialOrder) -> dict[str, Any]:
+    return {
+        "id": call_id,
+        "call_id": call_id,
+        "state": "dialling",
+        "direction": "outbound",
+        "to_number": order.to_number,
+        "from_number": order.from_number,
+        "trunk": order.trunk,
+    }
 
 
 def _shown(record: Mapping[str, Any], live: LiveCall | None) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from typing import Any, get_args
 
 from trunkline import __version__
+from trunkline.gateway.api import orders
 from trunkline.gateway.api.calls import DEFAULT_PAGE, MAX_PAGE
+from trunkline.gateway.dialling import RING_TIMEOUT_S
 from trunkline.ports import EndReason
 
 _CALL_ID = {"name": "call_id", "in": "path", "required": True, "schema": {"type": "string"}}
@@ -21,6 +23,10 @@ def _json(description: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 def _text(description: str) -> dict[str, Any]:
     return {"description": description, "content": {"text/plain": {"schema": {"type": "string"}}}}
+
+
+def _saying(description: str) -> dict[str, Any]:
+    return _PROBLEM | {"description": description}
 
 
 def document() -> dict[str, Any]:
@@ -47,6 +53,55 @@ _SCHEMAS: dict[str, Any] = {
             "title": {"type": "string"},
             "status": {"type": "integer"},
             "detail": {"type": "string"},
+            "code": {"type": "string", "description": "For programs: why, where the status does not say it all."},
+            "errors": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {"field": {"type": "string"}, "detail": {"type": "string"}},
+                },
+                "description": "Which fields were wrong, and what is wanted there.",
+            },
+        },
+    },
+    "DialOrder": {
+        "type": "object",
+        "required": ["to"],
+        "additionalProperties": False,
+        "properties": {
+            "to": {
+                "type": "string",
+                "maxLength": orders.MAX_NUMBER_CHARS,
+                "description": "E.164, such as +14155550100.",
+            },
+            "from": _NULLABLE_TEXT | {"pattern": orders.E164_PATTERN, "description": "Default: the trunk's caller id."},
+            "trunk": _NULLABLE_TEXT | {"pattern": orders.NAME_PATTERN, "description": "Default: the first that can."},
+            "ring_timeout_s": {
+                "type": "number",
+                "minimum": orders.RING_S_MIN,
+                "maximum": orders.RING_S_MAX,
+                "default": RING_TIMEOUT_S,
+            },
+            "attributes": {
+                "type": "object",
+                "maxProperties": orders.MAX_ATTRIBUTES,
+                "propertyNames": {"pattern": orders.NAME_PATTERN},
+                "additionalProperties": {"type": "string", "maxLength": orders.MAX_ATTRIBUTE_CHARS},
+                "description": "Kept with the call; the trunk's map makes SIP headers of them.",
+            },
+        },
+    },
+    "Dialling": {
+        "type": "object",
+        "required": ["id", "call_id", "state"],
+        "properties": {
+            "id": {"type": "string"},
+            "call_id": {"type": "string", "description": "The same."},
+            "state": {"const": "dialling"},
+            "direction": {"const": "outbound"},
+            "to_number": {"type": "string"},
+            "from_number": _NULLABLE_TEXT,
+            "trunk": _NULLABLE_TEXT,
         },
     },
     "Call": {
@@ -102,7 +157,23 @@ _PATHS: dict[str, Any] = {
                 ),
                 "default": _PROBLEM,
             },
-        }
+        },
+        "post": {
+            "summary": "Place a call: closed until outbound.allow opens its country",
+            "requestBody": {
+                "required": True,
+                "content": {orders.JSON: {"schema": {"$ref": "#/components/schemas/DialOrder"}}},
+            },
+            "responses": {
+                "201": _json("It is being dialled.", {"$ref": "#/components/schemas/Dialling"})
+                | {"headers": {"Location": {"description": "The call.", "schema": {"type": "string"}}}},
+                "403": _saying("Not allowed; `code`: outbound_closed, country_closed, emergency or premium."),
+                "422": _saying("Wrong fields, by name in `errors`; `code`: invalid_fields, invalid_number, ..."),
+                "503": _saying("Not now; `code`: overloaded, draining, no_trunk or trunk_down.")
+                | {"headers": {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}},
+                "default": _PROBLEM,
+            },
+        },
     },
     "/v1/calls/{call_id}": {
         "parameters": [_CALL_ID],

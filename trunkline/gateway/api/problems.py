@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -25,9 +26,9 @@ def security_headers(*, https: bool) -> dict[str, str]:
     return always | ({"Strict-Transport-Security": "max-age=31536000"} if https else {})
 
 
-def problem(status: int, detail: str = "", headers: dict[str, str] | None = None) -> Response:
-    """`type` is left out, which means about:blank (RFC 9457 4.2.1): the status says it all."""
-    body = {"title": HTTPStatus(status).phrase, "status": status} | ({"detail": detail} if detail else {})
+def problem(status: int, detail: str = "", headers: dict[str, str] | None = None, **more: Any) -> Response:
+    """`type` is left out, which means about:blank (RFC 9457 4.2.1): the status says it all, or `code` among `more`."""
+    body = {"title": HTTPStatus(status).phrase, "status": status} | ({"detail": detail} if detail else {}) | more
     return Response(json.dumps(body), status, headers, MEDIA_TYPE)
 
 
