@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from trunkline import __version__
-from trunkline.errors import ConfigError, MissingExtra, ProviderError, StoreError
+from trunkline.errors import ConfigError, MissingExtra, PeerError, ProviderError, StoreError
 from trunkline.settings import keep_mathematics_single_threaded, load
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -173,6 +173,54 @@ def bench_twilio(
     else:
         caller.render_bench(report, Console(highlight=False))
     raise typer.Exit(0 if report.ok else 1)
+
+
+@app.command()
+def dial(
+    number: Annotated[str, typer.Argument(help="Whom: +COUNTRY NUMBER, such as +14155550100.")],
+    from_number: Annotated[str, typer.Option("--from", help="Caller id (default: the trunk's).")] = "",
+    trunk: Annotated[str, typer.Option(help="Over this trunk (default: the first that can).")] = "",
+    ring_timeout_s: Annotated[float, typer.Option(help="How long it may ring.")] = 30.0,
+    gateway: Annotated[str, typer.Option(help="Origin of the running gateway.")] = "http://127.0.0.1:8080",
+    api_key: Annotated[str, typer.Option(help="One of the gateway's http.api_key, where it has any.")] = "",
+    wait: Annotated[bool, typer.Option(help="Follow the call until it ends; Ctrl-C hangs up.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="The call's record as JSON on stdout.")] = False,
+) -> None:
+    """Have the running gateway call a number. Exit status 0 when it was answered, 1 when not, 2 when it was refused."""
+    import json
+
+    from trunkline.gateway.api import client
+    from trunkline.gateway.dialling import DialOrder
+    from trunkline.types import E164
+
+    order = DialOrder(
+        to_number=E164(_plain(number)),
+        from_number=E164(_plain(from_number)) if from_number else None,
+        trunk=trunk or None,
+        ring_timeout_s=ring_timeout_s,
+    )
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+
+    def show(step: client.Step) -> None:
+        if not as_json:
+            console.print(f"{step.at_s:7.1f} s  {step.what}")
+
+    try:
+        outcome = _run(client.dial(order, gateway, api_key, show, wait=wait))
+    except PeerError as error:
+        typer.echo(f"trunkline: {error}", err=True)
+        raise typer.Exit(1) from error
+    if isinstance(outcome, client.Refused):
+        typer.echo(f"trunkline: {outcome}", err=True)
+        raise typer.Exit(2)
+    if as_json or not wait:
+        typer.echo(json.dumps(outcome) if as_json else outcome["id"])
+    raise typer.Exit(0 if client.answered(outcome) or not wait else 1)
+
+
+def _plain(number: str) -> str:
+    """Without what people write between digits."""
+    return number.translate(str.maketrans("", "", " -.()"))
 
 
 @agent_app.command("check")

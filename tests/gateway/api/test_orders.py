@@ -142,6 +142,7 @@ def test_any_body_is_answered(body: bytes) -> None:
         ("draining", 503),
         ("no_trunk", 503),
         ("trunk_down", 503),
+        ("full", 503),
     ],
 )
 def test_a_refusal_is_a_problem_with_its_code(code: str, status: int) -> None:

@@ -169,7 +169,7 @@ _PATHS: dict[str, Any] = {
                 | {"headers": {"Location": {"description": "The call.", "schema": {"type": "string"}}}},
                 "403": _saying("Not allowed; `code`: outbound_closed, country_closed, emergency or premium."),
                 "422": _saying("Wrong fields, by name in `errors`; `code`: invalid_fields, invalid_number, ..."),
-                "503": _saying("Not now; `code`: overloaded, draining, no_trunk or trunk_down.")
+                "503": _saying("Not now; `code`: overloaded, draining, no_trunk, trunk_down or full.")
                 | {"headers": {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}},
                 "default": _PROBLEM,
             },
