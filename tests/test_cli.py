@@ -9,7 +9,11 @@ import pytest
 
 from trunkline import __version__, cli
 from trunkline.cli import _steps, main
+from trunkline.errors import PeerError
+from trunkline.gateway.api import client
+from trunkline.gateway.dialling import DialOrder
 from trunkline.testing.caller.script import parse_script
+from trunkline.types import E164
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,12 +47,16 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        ((), ("serve", "call", "agent", "bench", "version")),
-        (("--help",), ("serve", "call", "agent", "bench", "version")),
+        ((), ("serve", "call", "dial", "agent", "bench", "version")),
+        (("--help",), ("serve", "call", "dial", "agent", "bench", "version")),
         (("serve", "--help"), ("--config", "SIGTERM")),
         (
             ("call", "--help"),
             ("--say", "--wav", "--dtmf", "--barge-in-after", "--script", "--out", "--auth-token", "--json"),
+        ),
+        (
+            ("dial", "--help"),
+            ("number", "--from", "--trunk", "--gateway", "--api-key", "--no-wait", "--json", "Exit status 0"),
         ),
         (("agent", "--help"), ("check",)),
         (("agent", "check", "--help"), ("file", "--json", "Exit status 1")),
@@ -68,7 +76,7 @@ def test_help_names_what_there_is(
 
 def test_every_option_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
     options: set[str] = set()
-    for command in (("serve",), ("call",), ("agent", "check"), ("bench", "twilio")):
+    for command in (("serve",), ("call",), ("dial",), ("agent", "check"), ("bench", "twilio")):
         status(*command, "--help")
         plain = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
         for line in plain.splitlines():
@@ -235,7 +243,7 @@ def test_what_the_caller_cannot_do_is_one_line(argv: tuple[str, ...], capsys: py
 
 
 @pytest.mark.parametrize(
-    "argv", [("nonsense",), ("serve", "--nonsense"), ("call",), ("bench", "twilio", "x", "--calls", "many")]
+    "argv", [("nonsense",), ("serve", "--nonsense"), ("call",), ("dial",), ("bench", "twilio", "x", "--calls", "many")]
 )
 def test_wrong_usage_is_status_2(argv: tuple[str, ...]) -> None:
     assert status(*argv) == 2
@@ -248,6 +256,84 @@ def test_an_interrupt_is_status_130(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(cli, "_run", interrupted)
     assert status("call", "http://127.0.0.1:1") == 130
+
+
+# --- dialling ---
+
+
+def dialled(monkeypatch: pytest.MonkeyPatch, outcome: Any, *argv: str) -> tuple[int, list[Any]]:
+    asked: list[Any] = []
+
+    async def dial(order: DialOrder, origin: str, api_key: str, on_step: Any, *, wait: bool) -> Any:
+        asked.append((order, origin, api_key, wait))
+        if isinstance(outcome, Exception):
+            raise outcome
+        on_step(client.Step(1.25, "ringing [bold]"))
+        return outcome
+
+    monkeypatch.setattr(client, "dial", dial)
+    return status("dial", *argv), asked
+
+
+def test_dial_asks_the_gateway_and_tells_what_happens(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answered = {"id": "c", "answered_at": "2026-11-22T15:00:00+00:00"}
+    assert dialled(monkeypatch, answered, "+1 (202) 555-0123") == (
+        0,
+        [(DialOrder(E164("+12025550123")), "http://127.0.0.1:8080", "", True)],
+    )
+    assert capsys.readouterr().out == "    1.2 s  ringing [bold]\n"
+    everything = [
+        "--from",
+        "+1.415.555.0100",
+        "--trunk",
+        "t",
+        "--ring-timeout-s",
+        "9",
+        "--gateway",
+        "http://x",
+        "--api-key",
+        "k",
+    ]
+    order = DialOrder(E164("+12025550123"), E164("+14155550100"), "t", 9.0)
+    assert dialled(monkeypatch, answered, "+12025550123", *everything) == (0, [(order, "http://x", "k", True)])
+
+
+def test_dial_as_json_is_the_record_alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        dialled(monkeypatch, {"id": "c", "answered_at": None, "end_reason": "busy"}, "+12025550123", "--json")[0] == 1
+    )
+    assert json.loads(capsys.readouterr().out)["end_reason"] == "busy"
+
+
+def test_dial_without_waiting_is_the_calls_id(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done, asked = dialled(monkeypatch, {"id": "c"}, "+12025550123", "--no-wait")
+    assert (done, asked[0][3]) == (0, False)
+    assert capsys.readouterr().out.endswith("c\n")
+
+
+def test_a_refused_dial_is_one_line_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused = client.Refused("outbound_closed", "outbound.allow = (): add the country, such as US")
+    assert dialled(monkeypatch, refused, "+12025550123", "--json")[0] == 2
+    assert one_line(capsys) == "trunkline: outbound_closed: outbound.allow = (): add the country, such as US"
+
+
+def test_a_dial_whose_gateway_is_lost_was_not_answered(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert dialled(monkeypatch, PeerError("the gateway is gone"), "+12025550123")[0] == 1
+    assert one_line(capsys) == "trunkline: the gateway is gone"
+
+
+def test_a_dial_without_a_gateway_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    origin = f"http://127.0.0.1:{_free_port()}"
+    assert status("dial", "+12025550123", "--gateway", origin) == 2
+    assert one_line(capsys) == f"trunkline: --gateway = '{origin}': the origin of a running gateway (trunkline serve)"
 
 
 # --- JSON ---

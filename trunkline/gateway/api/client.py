@@ -87,7 +87,8 @@ def _event(event: Record) -> str:
     if kind == "dialling":
         return f"dialling over {data['trunk']}" if data.get("trunk") else "dialling"
     if kind == "progress":
-        return _PROVISIONAL.get(data.get("code", 0), "")
+        code = data.get("code")
+        return _PROVISIONAL.get(code, "") if isinstance(code, int) else ""
     return _WORDS.get(str(kind), "")
 
 
