@@ -34,6 +34,7 @@ from trunkline.errors import ConfigError
 from trunkline.gateway.api.app import create_http
 from trunkline.gateway.front import front_door
 from trunkline.gateway.switchboard import Limits, Line, Switchboard
+from trunkline.gateway.twilio.sockets import SocketLimits, Sockets
 from trunkline.gateway.twilio.tokens import Tokens
 from trunkline.media.ears import Ears
 from trunkline.media.echo import EchoGuard
@@ -68,10 +69,17 @@ class Gateway:
     agent: AgentDefinition
     http: Starlette
     switchboard: Switchboard
+    sockets: Sockets
     heartbeat: Heartbeat
     front_door: type[asyncio.Protocol]
     records: Callable[[float], Awaitable[bool]]
     """Wait until the record is in the database, at most so many seconds."""
+
+    async def hang_up(self) -> None:
+        """Cut off what is left of calls and sockets. Idempotent."""
+        self.sockets.say_goodbye()
+        self.switchboard.close()
+        await self.sockets.close()
 
 
 def load_agent(settings: Settings) -> AgentDefinition:
@@ -123,29 +131,20 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK) -> AsyncGener
             Line(
                 ears,
                 heartbeat,
-                LeadPolicy(
-                    start_ms=min(max(600, settings.media.lead_ms_min), settings.media.lead_ms_max),
-                    min_ms=settings.media.lead_ms_min,
-                    max_ms=settings.media.lead_ms_max,
-                    message_ms=settings.media.message_ms,
-                ),
                 echo=lambda: EchoGuard(MULAW_8K),
                 recorder=_recordings(settings.data_dir / "recordings"),
             ),
             Limits(
                 max_calls=settings.limits.max_calls,
                 max_call_s=settings.limits.max_call_seconds,
-                max_unauthenticated=settings.twilio.max_unauthenticated,
-                start_timeout_s=settings.twilio.start_timeout_s,
-                media_timeout_s=settings.twilio.media_timeout_s,
             ),
-            tokens,
             spool,
             policy.decide,
             metrics,
             spans,
             clock,
         )
+        sockets = Sockets(switchboard, tokens, _socket_limits(settings), metrics, clock)
         records = _Fresh(database, writer)
 
         def not_ready() -> list[str]:
@@ -159,7 +158,22 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK) -> AsyncGener
         heartbeat.start()
         stack.callback(heartbeat.stop)
         stack.callback(spans.close)
-        yield Gateway(settings, agent, http, switchboard, heartbeat, front_door(switchboard.new_leg), writer.drain)
+        yield Gateway(settings, agent, http, switchboard, sockets, heartbeat, front_door(sockets.new_leg), writer.drain)
+
+
+def _socket_limits(settings: Settings) -> SocketLimits:
+    media = settings.media
+    return SocketLimits(
+        max_unauthenticated=settings.twilio.max_unauthenticated,
+        start_timeout_s=settings.twilio.start_timeout_s,
+        media_timeout_s=settings.twilio.media_timeout_s,
+        lead=LeadPolicy(
+            start_ms=min(max(600, media.lead_ms_min), media.lead_ms_max),
+            min_ms=media.lead_ms_min,
+            max_ms=media.lead_ms_max,
+            message_ms=media.message_ms,
+        ),
+    )
 
 
 class _Fresh(CallRecords):
@@ -306,7 +320,7 @@ async def serve(settings: Settings, ready: Callable[[Gateway], None] | None = No
                 await server.serve(sockets=[sock])
             finally:
                 await _cancelled(leaving)
-                await running.switchboard.close()
+                await running.hang_up()
                 for number in _SIGNALS:
                     asyncio.get_running_loop().remove_signal_handler(number)
             if not await running.records(SHUTDOWN_S):
@@ -345,7 +359,7 @@ async def _finish_calls(running: Gateway, again: asyncio.Event) -> None:
     hurry.cancel()
     if again.is_set():
         await running.switchboard.drain(0, 0)
-    await running.switchboard.close()
+    await running.hang_up()
 
 
 def configure_logs(settings: Settings) -> None:

@@ -27,6 +27,10 @@ class Facts:
     to_number: str | None = None
     target: str | None = None
     """The named transfer target, or the provider that would receive audio or text."""
+    identity: tuple[str, ...] = field(default=(), repr=False)
+    """The call's Identity headers (RFC 8224), as they came. Never logged."""
+    forwarded_by: str | None = None
+    """The number that was dialled first, where the call was diverted to us."""
     target_number: str | None = None
     """The number behind a named transfer target."""
 
@@ -101,6 +105,8 @@ class CallFacts:
     from_number: str | None
     to_number: str | None
     started: datetime
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """What else came with the call or its order: a trunk's mapped headers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +314,7 @@ EndReason = Literal[
     "gateway_lost",  # the process died; closed by the sweep after restart
     "busy",
     "no_answer",
+    "rejected",  # the called party, its network or the trunk said no
     "failed",
     "error",  # our own bug or a provider with no way out
 ]

@@ -205,7 +205,7 @@ class FarEnd:
         self.played_ms = self.clears = 0
 
     def send(self, messages: Sequence[Audio]) -> None:
-        for audio, mark, _ in messages:
+        for audio, mark, _, _ in messages:
             self.queue += [audio[at : at + 160] for at in range(0, len(audio), 160)]
             self.queue.append(mark)
 

@@ -10,16 +10,19 @@ from trunkline.gateway.call import (
     IGNORED,
     START_WAIT_S,
     TRANSITIONS,
+    Answered,
     Attend,
     Call,
     CloseLeg,
     DeadlinePassed,
     DialFailed,
     Dialled,
+    EarlyMedia,
     Effect,
     EndRecord,
     Event,
     HangUp,
+    Listen,
     MediaLost,
     MediaStarted,
     MediaStopped,
@@ -31,6 +34,8 @@ from trunkline.gateway.call import (
 )
 
 SAMPLES: dict[type, Event] = {
+    EarlyMedia: EarlyMedia(),
+    Answered: Answered(),
     MediaStarted: MediaStarted(),
     MediaStopped: MediaStopped(),
     MediaLost: MediaLost("socket lost"),
@@ -76,8 +81,8 @@ def test_an_ordinary_call() -> None:
     call = Call()
     assert call.begin() == [SetDeadline(START_WAIT_S)]
     assert call.handle(MediaStarted()) == [Attend("new")]
-    assert call.handle(HangUp("agent_hung_up")) == [Release(), CloseLeg(), SetDeadline(CLOSE_WAIT_S)]
-    assert call.handle(MediaStopped()) == [Release(), CloseLeg(), EndRecord("agent_hung_up")]
+    assert call.handle(HangUp("agent_hung_up")) == [Release(), CloseLeg("agent_hung_up"), SetDeadline(CLOSE_WAIT_S)]
+    assert call.handle(MediaStopped()) == [Release(), CloseLeg("agent_hung_up"), EndRecord("agent_hung_up")]
     assert call.state is State.ENDED
 
 
@@ -87,7 +92,9 @@ def test_an_ordinary_call() -> None:
         ((DeadlinePassed(),), EndRecord("never_started")),
         ((HangUp("drained"),), EndRecord("drained")),
         ((MediaStarted(), Transfer(), HangUp("drained")), EndRecord("transferred", "we were stopped first")),
-        ((StatusFinal("busy"),), EndRecord("busy")),
+        ((StatusFinal("busy", "486 Busy Here"),), EndRecord("busy", "486 Busy Here")),
+        ((Answered(), DeadlinePassed()), EndRecord("never_started")),
+        ((EarlyMedia(), StatusFinal("caller_hung_up", "cancelled")), EndRecord("caller_hung_up", "cancelled")),
         ((MediaStarted(), MediaStopped()), EndRecord("caller_hung_up")),
         ((MediaStarted(), MediaLost("no media")), EndRecord("media_lost", "no media")),
         ((MediaStarted(), StatusFinal("caller_hung_up")), EndRecord("caller_hung_up")),
@@ -106,8 +113,30 @@ def test_an_ordinary_call() -> None:
 )
 def test_how_it_ends_is_told_by_what_happened_first(events: tuple[Event, ...], end: EndRecord) -> None:
     call, effects = after(*events)
-    assert effects == [Release(), CloseLeg(), end]
+    assert effects == [Release(), CloseLeg(end.reason), end]
     assert call.state is State.ENDED
+
+
+def test_a_call_of_ours_may_ring_for_so_long_and_is_heard_before_it_is_answered() -> None:
+    call = Call(ring_s=30)
+    assert call.begin() == [SetDeadline(30)]
+    assert call.handle(EarlyMedia()) == [Listen()]
+    end = EndRecord("no_answer", "it rang too long")
+    assert call.handle(DeadlinePassed()) == [Release(), CloseLeg("no_answer"), end]
+
+
+def test_a_call_of_ours_that_is_answered_is_attended_when_its_media_comes() -> None:
+    call = Call(ring_s=30)
+    assert call.handle(EarlyMedia()) == [Listen()]
+    assert call.handle(Answered()) == [SetDeadline(START_WAIT_S)]
+    assert call.handle(MediaStarted()) == [Attend("new")]
+    assert call.handle(EarlyMedia()) == call.handle(Answered()) == []
+
+
+def test_a_call_of_ours_that_is_answered_and_stays_without_media_never_started() -> None:
+    call = Call(ring_s=30)
+    call.handle(Answered())
+    assert call.handle(DeadlinePassed())[-1] == EndRecord("never_started")
 
 
 def test_a_second_stream_replaces_the_first() -> None:
@@ -116,7 +145,7 @@ def test_a_second_stream_replaces_the_first() -> None:
 
 def test_a_transfer_waits_for_the_target_as_long_as_the_carrier_would() -> None:
     call, effects = after(MediaStarted(), Transfer())
-    assert effects == [Release(), CloseLeg(), SetDeadline(600 + DIAL_SLACK_S)]
+    assert effects == [Release(), CloseLeg("transferred"), SetDeadline(600 + DIAL_SLACK_S)]
     assert call.handle(MediaStopped()) == []  # the carrier ends the stream in order to dial
 
 

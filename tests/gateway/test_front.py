@@ -28,7 +28,8 @@ from trunkline.clock import SYSTEM_CLOCK
 from trunkline.errors import PeerError
 from trunkline.gateway import front
 from trunkline.gateway.front import _is_media, front_door
-from trunkline.gateway.twilio.leg import LegCall, TwilioLeg
+from trunkline.gateway.leg import LegCall
+from trunkline.gateway.twilio.leg import TwilioLeg
 from trunkline.gateway.twilio.wire import Started
 from trunkline.media.bus import Bus
 
@@ -273,7 +274,7 @@ def test_the_server_stops_at_once_with_silent_peers_on_the_line(caplog: pytest.L
 def test_a_media_socket_is_told_before_the_server_stops() -> None:
     async def scenario() -> None:
         async with running() as gateway, connect(gateway.media, proxy=None) as ws:
-            gateway.door.legs[0].close(1001, "going away")
+            gateway.door.legs[0].close("going away")
             gateway.server.should_exit = True
             with pytest.raises(ConnectionClosed):
                 await asyncio.wait_for(ws.recv(), WAIT_S)

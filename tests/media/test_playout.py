@@ -23,7 +23,7 @@ class FarEnd:
         self.silent_ticks = 0
 
     def send_due(self) -> None:
-        for audio, mark, _ in self.playout.due(self.now):
+        for audio, mark, _, _ in self.playout.due(self.now):
             assert len(audio) % MULAW_8K.frame_bytes == 0
             self.buffer += [audio[i : i + 160] for i in range(0, len(audio), 160)]
             self.buffer.append(mark)

@@ -1,10 +1,13 @@
 """The call state machine: what a call may be, and what follows from what happens to it. Plain values, no effects of its
-own: `handle` returns them, the switchboard performs them in order.
+own: `handle` returns them, the call's line performs them in order.
 
     RINGING ──media──► ACTIVE ──we hang up──► ENDING ──► ENDED
        │  ▲               │ └──────transfer──► TRANSFERRING ──dialled──► ENDED
        │  └───────────────┼──────────the target did not answer──┘
        └──── no media ────┴──── stop, loss, status ────────────────────► ENDED
+
+RINGING is a call that has no conversation yet: a caller whose media is awaited, or a far end of ours that rings (its
+early media is heard by recorder and ears, not by the agent) until it answers, or its deadline passes.
 
 Every pair of state and event has a row, or is in IGNORED: carriers repeat themselves, and their callbacks come in any
 order, after the end as well. The record ends once, with the first reason.
@@ -16,7 +19,7 @@ from typing import Literal
 
 from trunkline.ports import EndReason
 
-START_WAIT_S = 15.0  # from the webhook's answer to the first media: Twilio connects within a second or two
+START_WAIT_S = 15.0  # from an answer to the first media: Twilio connects within a second or two, SIP at once
 CLOSE_WAIT_S = 4.0
 DIAL_SLACK_S = 120.0  # ringing and webhooks, beyond what a transferred call may last
 
@@ -30,6 +33,16 @@ class State(Enum):
 
 
 # --- events ---
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyMedia:
+    """The far end of a call of ours is heard before it answers: ringback, an announcement."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The far end has picked up; media follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +87,7 @@ class StatusFinal:
     """The carrier says the whole call is over."""
 
     reason: EndReason
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +96,25 @@ class DeadlinePassed:
 
 
 Event = (
-    MediaStarted | MediaStopped | MediaLost | HangUp | Transfer | Dialled | DialFailed | StatusFinal | DeadlinePassed
+    EarlyMedia
+    | Answered
+    | MediaStarted
+    | MediaStopped
+    | MediaLost
+    | HangUp
+    | Transfer
+    | Dialled
+    | DialFailed
+    | StatusFinal
+    | DeadlinePassed
 )
 
 # --- effects ---
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """The bus is opened; nobody attends yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +131,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class CloseLeg:
-    pass
+    why: EndReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +145,11 @@ class EndRecord:
     detail: str = ""
 
 
-Effect = Attend | Release | CloseLeg | SetDeadline | EndRecord
+Effect = Listen | Attend | Release | CloseLeg | SetDeadline | EndRecord
 
 TRANSITIONS: dict[tuple[State, type], State] = {
+    (State.RINGING, EarlyMedia): State.RINGING,
+    (State.RINGING, Answered): State.RINGING,
     (State.RINGING, MediaStarted): State.ACTIVE,
     (State.RINGING, HangUp): State.ENDED,
     (State.RINGING, StatusFinal): State.ENDED,
@@ -148,12 +179,18 @@ IGNORED: frozenset[tuple[State, type]] = frozenset(
         (State.RINGING, Transfer),
         (State.RINGING, Dialled),
         (State.RINGING, DialFailed),
+        (State.ACTIVE, EarlyMedia),
+        (State.ACTIVE, Answered),
         (State.ACTIVE, Dialled),
         (State.ACTIVE, DialFailed),
         (State.ACTIVE, DeadlinePassed),
+        (State.TRANSFERRING, EarlyMedia),
+        (State.TRANSFERRING, Answered),
         (State.TRANSFERRING, MediaStopped),  # the carrier ends the stream in order to dial
         (State.TRANSFERRING, MediaLost),
         (State.TRANSFERRING, Transfer),
+        (State.ENDING, EarlyMedia),
+        (State.ENDING, Answered),
         (State.ENDING, MediaStarted),
         (State.ENDING, HangUp),
         (State.ENDING, Transfer),
@@ -165,16 +202,18 @@ IGNORED: frozenset[tuple[State, type]] = frozenset(
 
 
 class Call:
-    def __init__(self, max_call_s: float = 3600.0) -> None:
-        """`max_call_s`: how long the carrier lets a transferred call last."""
+    def __init__(self, max_call_s: float = 3600.0, ring_s: float | None = None) -> None:
+        """`max_call_s`: how long the carrier lets a transferred call last. `ring_s`: how long the far end of a call of
+        ours may ring; None for a call that came to us."""
         self.state = State.RINGING
-        self._max_call_s = max_call_s
+        self._max_call_s, self._ring_s = max_call_s, ring_s
         self._ending: EndReason = "error"  # why we hung up, while ENDING
         self._attended = self._transfer_failed = False
+        self._dialling = ring_s is not None
 
     def begin(self) -> list[Effect]:
-        """The webhook was answered; media must come."""
-        return [SetDeadline(START_WAIT_S)]
+        """It was let in, and media must come; or it was dialled, and must be answered."""
+        return [SetDeadline(START_WAIT_S if self._ring_s is None else self._ring_s)]
 
     def handle(self, event: Event) -> list[Effect]:
         """The effects, in order. Raises KeyError naming state and event for a pair that has no row: our bug."""
@@ -182,21 +221,28 @@ class Call:
         if key in IGNORED:
             return []
         before, self.state = self.state, TRANSITIONS[key]
-        if isinstance(event, DialFailed):
-            self._transfer_failed = True
-            return [SetDeadline(START_WAIT_S)]
-        if isinstance(event, MediaStarted):
-            effects: list[Effect] = [Release()] if before is State.ACTIVE else []
-            effects.append(Attend(self._why_attended()))
-            self._attended, self._transfer_failed = True, False
-            return effects
+        match event:
+            case EarlyMedia():
+                return [Listen()]
+            case Answered():
+                self._dialling = False
+                return [SetDeadline(START_WAIT_S)]
+            case DialFailed():
+                self._transfer_failed = True
+                return [SetDeadline(START_WAIT_S)]
+            case MediaStarted():
+                effects: list[Effect] = [Release()] if before is State.ACTIVE else []
+                effects.append(Attend(self._why_attended()))
+                self._attended, self._transfer_failed, self._dialling = True, False, False
+                return effects
         if self.state is State.ENDING:
             assert isinstance(event, HangUp)
             self._ending = event.reason
-            return [Release(), CloseLeg(), SetDeadline(CLOSE_WAIT_S)]
+            return [Release(), CloseLeg(event.reason), SetDeadline(CLOSE_WAIT_S)]
         if self.state is State.TRANSFERRING:
-            return [Release(), CloseLeg(), SetDeadline(self._max_call_s + DIAL_SLACK_S)]
-        return [Release(), CloseLeg(), self._end(before, event)]
+            return [Release(), CloseLeg("transferred"), SetDeadline(self._max_call_s + DIAL_SLACK_S)]
+        end = self._end(before, event)
+        return [Release(), CloseLeg(end.reason), end]
 
     def _why_attended(self) -> Literal["new", "replaced", "transfer_failed"]:
         if self._transfer_failed:
@@ -215,13 +261,17 @@ class Call:
                 return EndRecord("transferred", "we were stopped first")  # the carrier keeps the two connected
             case HangUp(reason):
                 return EndRecord(reason)
-            case StatusFinal(reason):
-                return EndRecord("transferred" if before is State.TRANSFERRING else reason)
+            case StatusFinal() if before is State.TRANSFERRING:
+                return EndRecord("transferred")
+            case StatusFinal(reason, detail):
+                return EndRecord(reason, detail)
             case Dialled():
                 return EndRecord("transferred")
             case _ if before is State.TRANSFERRING:
                 return EndRecord("transferred", "how it went was never told")
             case _ if self._attended:
                 return EndRecord("media_lost", "no media after a transfer that failed")
+            case _ if self._dialling:
+                return EndRecord("no_answer", "it rang too long")
             case _:
                 return EndRecord("never_started")

@@ -34,8 +34,8 @@ class LegOut(Protocol):
 
     def send(self, messages: Sequence[Message]) -> None: ...
 
-    def clear(self) -> None:
-        """Drop what was sent and not yet played."""
+    def clear(self) -> int | None:
+        """Drop what was sent and not yet played: how many ms that was, None where only marks tell."""
         ...
 
 
@@ -224,8 +224,8 @@ class Bus:
     def pause(self) -> None:
         """Silence the far end at once; the unheard rest stays with us."""
         if not self.playout.paused:
-            self._clear()
-            self.playout.pause(self.carrier_ms)
+            dropped_ms = self._clear()
+            self.playout.pause(self.carrier_ms, dropped_ms)
 
     def resume(self) -> None:
         self.playout.resume()
@@ -234,9 +234,8 @@ class Bus:
 
     def cut(self) -> int:
         """The answer ends where the caller stopped hearing it: that position."""
-        if not self.playout.paused:
-            self._clear()
-        heard_ms = self.playout.cut(self.carrier_ms)
+        dropped_ms = None if self.playout.paused else self._clear()
+        heard_ms = self.playout.cut(self.carrier_ms, dropped_ms)
         self._end_pending = self._first_pending = False
         return heard_ms
 
@@ -299,10 +298,10 @@ class Bus:
             self._end_pending = False
             self.listener.answer_heard()
 
-    def _clear(self) -> None:
+    def _clear(self) -> int | None:
         if not self.playout.unheard:
-            return
-        self.leg.clear()
+            return None
+        dropped_ms = self.leg.clear()
         self.playout.stats.clears += 1
         if self._echo is not None:
             now = self._clock.now()
@@ -310,6 +309,7 @@ class Bus:
             self._echo.cut(self._sample_at(now))
         for tap in self.taps:
             tap.cut("agent", self._carrier_position(self._clock.now()))
+        return dropped_ms
 
     # --- from the ears ---
 

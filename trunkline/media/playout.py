@@ -14,6 +14,9 @@ mark of the segment plus the carrier's media time since (the inbound stream's ti
 capped by what was sent, less one frame for the granularity of both. So it is never more than was played: words are
 counted against it.
 
+A leg that empties its buffer itself (SIP) knows how much a clear has dropped: then the heard position is what was sent
+less that, exactly, and marks only tell of the end.
+
 A *pause* keeps everything; `resume` starts a new segment at the heard position, or at the start of the word that was
 cut. `cut` is a pause after which the rest is dropped. An *answer* is the stretch of timeline between begin() and end().
 
@@ -48,6 +51,8 @@ class Message(NamedTuple):
     mark: str
     play_at: float
     """When, by our reckoning, the far end starts to play it."""
+    continues: bool = False
+    """It was queued here when the message before it was sent: silence between the two is our fault."""
 
 
 @dataclass(slots=True)
@@ -81,6 +86,7 @@ class Playout:
         self._empty_at = 0.0
         self._segment = 0
         self._segment_start_ms = 0
+        self._known_ms = 0  # how far the queue reached when the last message was sent
         self._run_start_ms = 0  # where the far end began to play after it had run dry
         self._mark_ms = 0  # last mark of this segment
         self._mark_carrier_ms = 0
@@ -156,6 +162,8 @@ class Playout:
             self.stats.underrun_ms += (now - self._empty_at) * 1000
         if self._empty_at <= now:
             self._run_start_ms = self.sent_ms
+        continues = self.sent_ms + FRAME_MS <= self._known_ms
+        self._known_ms = self.end_ms
         self.sent_ms += size_ms
         self.stats.sent_ms += size_ms
         play_at = max(self._empty_at, now)
@@ -163,7 +171,7 @@ class Playout:
         mark = f"{self._segment}:{self.sent_ms}"
         self._expected[mark] = self._empty_at
         self._trim()
-        return Message(audio, mark, play_at)
+        return Message(audio, mark, play_at, continues)
 
     def _trim(self) -> None:
         """Forget audio far behind the heard position, in steps so that it is rarely done."""
@@ -232,11 +240,15 @@ class Playout:
 
     # --- interrupting ---
 
-    def pause(self, carrier_ms: int) -> int:
-        """The leg clears the far buffer: what was not heard is queued again. Returns the heard position. Idempotent."""
+    def pause(self, carrier_ms: int, dropped_ms: int | None = None) -> int:
+        """The leg clears the far buffer: what was not heard is queued again. `dropped_ms`: so much of what was sent has
+        never been played, where the leg knows it. Returns the heard position. Idempotent."""
         if not self.paused:
             self.paused = True
-            self._paused_at_ms = self.heard_ms(carrier_ms)
+            if dropped_ms is None:
+                self._paused_at_ms = self.heard_ms(carrier_ms)
+            else:
+                self._paused_at_ms = max(self.sent_ms - dropped_ms, self._mark_ms)
             self._restart_at(self._paused_at_ms)
         return self._paused_at_ms
 
@@ -247,9 +259,9 @@ class Playout:
         if word is not None and word.end_ms - self._paused_at_ms > RESUME_WHOLE_WORD_MS:
             self._restart_at(max(word.start_ms, self._base_ms))
 
-    def cut(self, carrier_ms: int) -> int:
+    def cut(self, carrier_ms: int, dropped_ms: int | None = None) -> int:
         """The answer ends where the caller stopped hearing it. Returns that position; the rest is dropped."""
-        heard_ms = self.pause(carrier_ms)
+        heard_ms = self.pause(carrier_ms, dropped_ms)
         self.paused = False
         end_ms = min(-(-heard_ms // FRAME_MS) * FRAME_MS, self.end_ms)
         keep = (end_ms - self._base_ms) * self.format.bytes_per_ms
@@ -266,4 +278,5 @@ class Playout:
         self.sent_ms = self._segment_start_ms = self._mark_ms = position_ms // FRAME_MS * FRAME_MS
         self._marked = False
         self._empty_at = 0.0
+        self._known_ms = 0
         self._expected.clear()

@@ -16,7 +16,8 @@ from websockets.uri import parse_uri
 
 from trunkline.errors import PeerError
 from trunkline.gateway import rfc6455
-from trunkline.gateway.twilio.leg import CLOSE_WAIT_S, MAX_HEAD_BYTES, STALL_S, LegCall, TwilioLeg
+from trunkline.gateway.leg import Leg, LegCall
+from trunkline.gateway.twilio.leg import CLOSE_WAIT_S, MAX_HEAD_BYTES, STALL_S, TwilioLeg
 from trunkline.gateway.twilio.wire import Started
 from trunkline.media.bus import Bus
 from trunkline.media.playout import Message
@@ -74,10 +75,10 @@ class FakeCall:
     def key(self, digit: str) -> None:
         self.told.append(digit)
 
-    def stopped(self, leg: TwilioLeg) -> None:
+    def stopped(self, leg: Leg) -> None:
         self.told.append("stopped")
 
-    def lost(self, leg: TwilioLeg, why: str) -> None:
+    def lost(self, leg: Leg, why: str) -> None:
         self.told.append(("lost", why))
 
     def crashed(self, error: BaseException) -> None:
@@ -97,7 +98,7 @@ class FakeDoor:
     def attach(self, leg: TwilioLeg, started: Started) -> tuple[LegCall, Bus]:
         if started.parameters.get("token") != "good":
             raise PeerError("token_forged", 1008)
-        return self.call, cast(Bus, self.bus)
+        return cast(LegCall, self.call), cast(Bus, self.bus)
 
     def gone(self, leg: TwilioLeg, code: int) -> None:
         self.codes.append(code)
@@ -352,8 +353,8 @@ def test_stop_ends_the_call_and_closes_in_order() -> None:
 
 def test_a_close_of_ours_that_nobody_answers_is_cut_off() -> None:
     socket = streaming()
-    socket.leg.close(1001, "going away")
-    socket.leg.close(1011)  # idempotent
+    socket.leg.close("going away")
+    socket.leg.close("drained")  # idempotent
     socket.pass_s(CLOSE_WAIT_S)
     assert not socket.transport.closed
     socket.pass_s(0.25)
@@ -442,7 +443,7 @@ def test_a_peer_that_reads_again_in_time_goes_on() -> None:
 def test_a_replaced_leg_tells_its_call_nothing_more() -> None:
     socket = streaming()
     socket.leg.detach()
-    socket.leg.close(1001, "replaced")
+    socket.leg.close("replaced")
     socket.send()
     socket.hang_up()
     assert socket.told == []

@@ -12,12 +12,12 @@ from starlette.datastructures import ImmutableMultiDict
 from starlette.testclient import TestClient
 from twilio.request_validator import RequestValidator  # type: ignore[import-untyped]
 
+from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.twilio.signature import Signatures
 from trunkline.gateway.twilio.tokens import Tokens
 from trunkline.gateway.twilio.webhooks import (
     LOST_TEXT,
     MAX_BODY_BYTES,
-    Arrival,
     CallStatus,
     CallView,
     Webhooks,
@@ -49,7 +49,8 @@ class FakeSwitchboard:
         self.arrivals.append(arrival)
         if self.refuse:
             return self.refuse
-        return self.calls.setdefault(arrival.call_sid, CallView(CallId(f"call-{len(self.calls) + 1}"), "live")).call_id
+        fresh = CallView(CallId(f"call-{len(self.calls) + 1}"), "live")
+        return self.calls.setdefault(CallSid(arrival.provider_call_id), fresh).call_id
 
     def by_call_sid(self, call_sid: CallSid) -> CallView | None:
         return self.calls.get(call_sid)
@@ -107,7 +108,7 @@ def test_a_call_is_connected_to_the_media_socket(line: Line) -> None:
     assert stream.attrib["url"] == "wss://voice.example.com/twilio/media"
     assert stream.attrib["statusCallback"] == f"{ORIGIN}/twilio/stream-status"
     assert line.tokens.redeem(line.token(document), SID, line.clock.now()) == "call-1"
-    assert line.switchboard.arrivals == [Arrival(SID, "inbound", E164("+14155550123"), E164("+18005550199"))]
+    assert line.switchboard.arrivals == [Arrival(SID, "twilio", "inbound", E164("+14155550123"), E164("+18005550199"))]
 
 
 def test_a_duplicate_is_the_same_call_with_a_fresh_token(line: Line) -> None:

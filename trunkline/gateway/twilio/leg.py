@@ -17,12 +17,13 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 from trunkline.clock import Clock
-from trunkline.errors import PeerError
+from trunkline.errors import MisuseError, PeerError
 from trunkline.gateway import rfc6455
+from trunkline.gateway.leg import LegCall, LegKind
 from trunkline.gateway.rfc6455 import FrameParser
 from trunkline.gateway.twilio.wire import Audio, Keyed, Marked, MediaStream, Phase, Started, Stopped
 from trunkline.media.bus import Bus
-from trunkline.media.playout import Message
+from trunkline.media.playout import LeadPolicy, Message
 
 log = logging.getLogger(__name__)
 
@@ -30,29 +31,12 @@ MAX_HEAD_BYTES = 16 * 1024  # of the opening handshake
 HIGH_WATER_BYTES = 64 * 1024  # 5 s of audio: the peer has stopped reading
 STALL_S = 5.0
 CLOSE_WAIT_S = 2.0  # for the peer's half of the closing handshake
+_CLOSE_CODES = {"replaced": rfc6455.GOING_AWAY, "going away": rfc6455.GOING_AWAY}
 BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
-class LegCall(Protocol):
-    """The call a leg belongs to. Methods return at once and do not raise."""
-
-    def key(self, digit: str) -> None: ...
-
-    def stopped(self, leg: "TwilioLeg") -> None:
-        """`stop`: the carrier has ended the stream."""
-        ...
-
-    def lost(self, leg: "TwilioLeg", why: str) -> None:
-        """The socket or its media went away without a stop. Also follows a close of ours. Once."""
-        ...
-
-    def crashed(self, error: BaseException) -> None:
-        """Our own bug while a message of this call was handled: it ends, no other does."""
-        ...
-
-
 class MediaDoor(Protocol):
-    """Who lets sockets in (the switchboard)."""
+    """Who lets sockets in (`Sockets`)."""
 
     def welcome(self, leg: "TwilioLeg") -> bool:
         """A new socket. False: too many strangers already."""
@@ -72,10 +56,23 @@ class MediaDoor(Protocol):
 
 
 class TwilioLeg(asyncio.Protocol):
-    """One socket; `send` and `clear` are the call's LegOut."""
+    """One socket, and once it has shown its token the call's Leg."""
 
-    def __init__(self, door: MediaDoor, clock: Clock, *, start_timeout_s: float, media_timeout_s: float) -> None:
+    kind: LegKind = "twilio"
+    transfers = True
+    sends_dtmf = False  # Media Streams has no outbound DTMF
+
+    def __init__(
+        self,
+        door: MediaDoor,
+        clock: Clock,
+        *,
+        start_timeout_s: float,
+        media_timeout_s: float,
+        lead: LeadPolicy | None = None,
+    ) -> None:
         self.stream = MediaStream()
+        self.lead = lead or LeadPolicy()
         self.writable = True
         self.authenticated = False
         self._door, self._clock = door, clock
@@ -207,23 +204,34 @@ class TwilioLeg(asyncio.Protocol):
             call, self._call = self._call, None
             if call is not None:
                 call.stopped(self)
-            self.close(rfc6455.NORMAL)
+            self.shut()
 
-    # --- the call's LegOut ---
+    # --- the call's Leg ---
 
     def send(self, messages: Sequence[Message]) -> None:
         if self._closing_at is not None:
             return  # RFC 6455 5.5.1: no data frame after a close frame
         stream, frame, text = self.stream, rfc6455.frame, rfc6455.TEXT
         out: list[bytes] = []
-        for audio, mark, _ in messages:
-            out.append(frame(text, stream.media(audio)))
-            out.append(frame(text, stream.mark(mark)))
+        for message in messages:
+            out.append(frame(text, stream.media(message.audio)))
+            out.append(frame(text, stream.mark(message.mark)))
         self._write(b"".join(out))
 
     def clear(self) -> None:
         if self._closing_at is None:
             self._write(rfc6455.frame(rfc6455.TEXT, self.stream.clear()))
+
+    def send_dtmf(self, digits: str) -> None:
+        raise MisuseError("Media Streams sends no digits")
+
+    def close(self, why: str = "") -> None:
+        """The peer is told goodbye. Idempotent; `lost` or `stopped` follows."""
+        self.shut(_CLOSE_CODES.get(why, rfc6455.NORMAL), why if why in _CLOSE_CODES else "")
+
+    def detach(self) -> None:
+        """The call wants nothing more of this socket."""
+        self._call = self._bus = None
 
     # --- the end ---
 
@@ -244,7 +252,7 @@ class TwilioLeg(asyncio.Protocol):
             self._lose("no media")
             self._give_up(rfc6455.GOING_AWAY, "no media")
 
-    def close(self, code: int = rfc6455.NORMAL, reason: str = "") -> None:
+    def shut(self, code: int = rfc6455.NORMAL, reason: str = "") -> None:
         """Say goodbye; the peer answers or is cut off after CLOSE_WAIT_S. Idempotent."""
         if self._closing_at is not None or self._transport is None:
             return
@@ -255,16 +263,12 @@ class TwilioLeg(asyncio.Protocol):
         else:
             self._close_transport()
 
-    def detach(self) -> None:
-        """The call wants nothing more of this socket."""
-        self._call = self._bus = None
-
     def _give_up(self, code: int, reason: str) -> None:
         self._lose(reason)
-        self.close(code, reason)
+        self.shut(code, reason)
 
     def _crash(self, error: Exception) -> None:
-        self.close(rfc6455.INTERNAL)
+        self.shut(rfc6455.INTERNAL)
         if self._call is not None:
             self._call.crashed(error)
         else:

@@ -25,12 +25,13 @@ from starlette.routing import Route
 
 from trunkline.clock import Clock
 from trunkline.errors import PeerError
+from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.twilio import twiml
 from trunkline.gateway.twilio.signature import ALGORITHM_HEADER, SIGNATURE_HEADER, Signatures, socket_origin
 from trunkline.gateway.twilio.tokens import Tokens
 from trunkline.metrics import Metrics, Outcome, Webhook
 from trunkline.ports import Refuse
-from trunkline.types import E164, CallId, CallSid, Direction, StreamSid
+from trunkline.types import E164, CallId, CallSid, StreamSid
 
 log = logging.getLogger("trunkline.twilio")
 
@@ -54,19 +55,6 @@ WITHHELD = {"+266696687", "+7378742833", "+2562533", "+8656696", "+86282452253"}
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 _CALL_SID = re.compile(r"CA[0-9a-f]{32}")
 _STREAM_SID = re.compile(r"MZ[0-9a-f]{32}")
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """A caller at the door: a new call, or one that lost its leg and comes back."""
-
-    call_sid: CallSid
-    direction: Direction
-    from_number: E164 | None
-    to_number: E164 | None
-    """None: withheld, or not a phone number (client:, sip:)."""
-    reconnects: int = 0
-    why: Literal["new", "leg_lost", "transfer_failed"] = "new"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +112,7 @@ class Webhooks:
     def voice(self, form: Form, query: Mapping[str, str], now: float) -> str:
         """A new call. A duplicate gets the same call and a fresh token."""
         arrival = _arrival(form)
-        seen = self._switchboard.by_call_sid(arrival.call_sid)
+        seen = self._switchboard.by_call_sid(CallSid(arrival.provider_call_id))
         if seen and seen.state == "ended":
             return twiml.hangup()
         return self._connect(arrival, now)
@@ -187,21 +175,21 @@ class Webhooks:
         log.info(
             "call %s: %s from %s to %s is %s",
             admitted,
-            arrival.call_sid,
+            arrival.provider_call_id,
             arrival.from_number or "withheld",
             arrival.to_number or "unknown",
             arrival.why,
         )
         return twiml.connect_stream(
             socket_origin(self._origin) + MEDIA_PATH,
-            self._tokens.issue(arrival.call_sid, admitted, now),
+            self._tokens.issue(CallSid(arrival.provider_call_id), admitted, now),
             {},
             action_url=self._url(f"/twilio/continue?n={arrival.reconnects}"),
             status_callback=self._url("/twilio/stream-status"),
         )
 
     def _refused(self, arrival: Arrival, refused: Refuse) -> str:
-        log.warning("%s refused: %s", arrival.call_sid, refused.code)
+        log.warning("%s refused: %s", arrival.provider_call_id, refused.code)
         if refused.code == "ended":
             return twiml.hangup()
         if refused.code in ("draining", "overloaded"):
@@ -222,7 +210,8 @@ def phone_number(value: str) -> E164 | None:
 
 def _arrival(form: Form, reconnects: int = 0, why: Literal["new", "leg_lost", "transfer_failed"] = "new") -> Arrival:
     return Arrival(
-        call_sid=_call_sid(form),
+        provider_call_id=_call_sid(form),
+        leg="twilio",
         direction="outbound" if _field(form, "Direction", "inbound").startswith("outbound") else "inbound",
         from_number=phone_number(_field(form, "From", "")),
         to_number=phone_number(_field(form, "To", "")),

@@ -1,0 +1,31 @@
+"""A caller at the door, whichever leg brings him."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from trunkline.gateway.leg import LegKind
+from trunkline.types import E164, Direction
+
+Why = Literal["new", "leg_lost", "transfer_failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A new call, or one that lost its leg and comes back."""
+
+    provider_call_id: str
+    """Twilio's CallSid, SIP's Call-ID. The same one while its call lives is that call."""
+    leg: LegKind
+    direction: Direction
+    from_number: E164 | None
+    to_number: E164 | None
+    """None: withheld, or not a phone number (client:, sip:)."""
+    reconnects: int = 0
+    why: Why = "new"
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """What else came with the call, by the names the trunk's header map gives it."""
+    identity: tuple[str, ...] = field(default=(), repr=False)
+    """Identity headers (RFC 8224), for compliance; never logged."""
+    forwarded_by: str | None = None
+    """The number that was dialled first, where the call was diverted to us."""

@@ -1,0 +1,121 @@
+"""What the switchboard and a call know of a leg, and what a leg knows of its call. Twilio's and SIP's are in their own
+folders; nothing outside them knows which of the two a call has."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from trunkline.gateway.dialling import DialOrder
+from trunkline.media.bus import Bus, LegOut
+from trunkline.media.playout import LeadPolicy
+from trunkline.ports import EndReason, Refuse
+from trunkline.types import E164, CallId
+
+LegKind = Literal["twilio", "sip", "webrtc", "websocket"]
+
+
+class Leg(LegOut, Protocol):
+    """One media termination of a call."""
+
+    @property
+    def kind(self) -> LegKind: ...
+
+    @property
+    def lead(self) -> LeadPolicy:
+        """How far ahead of the ear it wants to be kept."""
+        ...
+
+    @property
+    def transfers(self) -> bool:
+        """Whether its carrier can put the caller through to somebody else."""
+        ...
+
+    @property
+    def sends_dtmf(self) -> bool:
+        """It sends digits of its own; where not, the agent sounds them in its audio."""
+        ...
+
+    def send_dtmf(self, digits: str) -> None:
+        """Only where it sends_dtmf. Returns at once."""
+        ...
+
+    def close(self, why: str = "") -> None:
+        """End it, with an EndReason, `replaced` or `going away`. Idempotent; the call hears `lost`, `stopped` or
+        `finished` when it is over."""
+        ...
+
+    def detach(self) -> None:
+        """The call wants nothing more of it."""
+        ...
+
+
+class LegCall(Protocol):
+    """The call a leg belongs to. Methods return at once and do not raise."""
+
+    @property
+    def id(self) -> CallId: ...
+
+    def expect(self, leg: Leg) -> None:
+        """It is on its way (it rings): hanging up closes it."""
+        ...
+
+    def listen(self, leg: Leg) -> Bus | Refuse:
+        """Early media of a call of ours: recorder and ears hear it, the agent waits."""
+        ...
+
+    def answered(self) -> None:
+        """The far end has picked up; `attach` follows with the media. Legs that answer by their media need not say."""
+        ...
+
+    def attach(self, leg: Leg) -> Bus | Refuse:
+        """The conversation begins; a second leg replaces the first."""
+        ...
+
+    def key(self, digit: str) -> None: ...
+
+    def stopped(self, leg: Leg) -> None:
+        """The carrier has ended the stream in order."""
+        ...
+
+    def lost(self, leg: Leg, why: str) -> None:
+        """The stream or its media went away without that. Also follows a close of ours. Once."""
+        ...
+
+    def finished(self, reason: EndReason, detail: str = "") -> None:
+        """The carrier says the whole call is over, and why."""
+        ...
+
+    def hang_up(self, reason: EndReason) -> None: ...
+
+    def event(self, kind: str, **data: Any) -> None:
+        """Of the call's record, also after its end."""
+        ...
+
+    def crashed(self, error: BaseException) -> None:
+        """Our own bug while something of this call was handled: it ends, no other does."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How an order would be dialled."""
+
+    order: DialOrder
+    kind: LegKind
+    provider_call_id: str
+    trunk: str
+    from_number: E164 | None
+    """As ordered, or the trunk's own."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+class Dialler(Protocol):
+    """Places calls (the SIP desk)."""
+
+    def plan(self, order: DialOrder) -> Plan | Refuse:
+        """Which way the call would go; nothing happens yet. Codes: `no_trunk`, `trunk_down`, `full`, `no_caller_id`."""
+        ...
+
+    def dial(self, plan: Plan, call: LegCall) -> Leg | Refuse:
+        """Now. What becomes of it is told to the call."""
+        ...

@@ -1,0 +1,394 @@
+"""One call on its line: a leg, a bus, an attendant and the state machine (`call.py`) whose effects are performed here.
+
+What ends, ends once: bus and attendant are released, the record is closed. Errors of this call are caught here and end
+it (`reason="error"`); no other call notices.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from trunkline.agents.cascade import Attendant
+from trunkline.gateway import call as c
+from trunkline.gateway.arrival import Arrival
+from trunkline.gateway.leg import Leg
+from trunkline.media.bus import Bus
+from trunkline.ports import (
+    Allow,
+    CallEnded,
+    CallEvent,
+    CallFacts,
+    CallStarted,
+    Decision,
+    Door,
+    EndReason,
+    Facts,
+    Message,
+    Refuse,
+    TurnEnded,
+    TurnRecord,
+    Usage,
+    UsageMetered,
+)
+from trunkline.types import DEFAULT_TENANT, E164, CallId
+
+if TYPE_CHECKING:
+    from trunkline.gateway.switchboard import Switchboard
+
+log = logging.getLogger(__name__)
+
+GOODBYE_S = 8.0  # for the last words to be said
+RESUMED = "I'm sorry, we were cut off. How can I help?"
+TRANSFER_FAILED = "I'm sorry, I could not reach them. Can I help you with anything else?"
+
+
+@dataclass(frozen=True, slots=True)
+class FormerCall:
+    """What is remembered of a call that has ended."""
+
+    id: CallId
+    reason: EndReason
+    conversation: tuple[Message, ...] = ()
+    """Of a call that may return."""
+
+    @property
+    def may_return(self) -> bool:
+        """The leg was lost and its carrier asks us again; or no line was free and the carrier tries once more."""
+        return self.reason in ("media_lost", "overloaded")
+
+
+class LineCall:
+    """One call: the leg's LegCall, the agent's CallControl and Report."""
+
+    def __init__(
+        self, board: "Switchboard", arrival: Arrival, before: FormerCall | None, ring_s: float | None = None
+    ) -> None:
+        """`before`: what is remembered of it, when it comes back. `ring_s`: it is a call of ours, not yet answered."""
+        self.arrival = arrival
+        self.id = CallId("call_" + secrets.token_hex(12))
+        self.machine = c.Call(board.limits.max_call_s, ring_s)
+        self.end_reason: EndReason | None = None
+        self.transfer_number: E164 | None = None
+        self._board = board
+        self._greeting = {"new": None, "leg_lost": RESUMED, "transfer_failed": TRANSFER_FAILED}[arrival.why]
+        self.conversation: Sequence[Message] = before.conversation if before is not None else ()
+        self._leg: Leg | None = None
+        self._bus: Bus | None = None
+        self._attendant: Attendant | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self._limit: asyncio.TimerHandle | None = None
+        self._attached_at: float | None = None
+        self._answered = False
+        self._ending_as: EndReason | None = None
+        # Twilio keeps the CallSid when a call comes back; a record of ours ends once, so each has a name of its own.
+        again = f"/{arrival.reconnects + 1}" if arrival.reconnects else ""
+        self.started = CallStarted(
+            call_id=self.id,
+            tenant=DEFAULT_TENANT,
+            direction=arrival.direction,
+            leg=arrival.leg,
+            agent=board.agent.definition.name,
+            at=board.clock.wall(),
+            from_number=arrival.from_number,
+            to_number=arrival.to_number,
+            provider_call_id=arrival.provider_call_id + again,
+        )
+
+    # --- records ---
+
+    def record_start(self) -> None:
+        self._board.records.append(self.started)
+        self._board.telemetry.call_started(self.started)
+        if self.arrival.attributes:
+            self._note("attributes", self.arrival.attributes)
+
+    def event(self, kind: str, **data: Any) -> None:
+        self._note(kind, data)
+
+    def _note(self, kind: str, data: Mapping[str, Any]) -> None:
+        self._board.records.append(CallEvent(self.id, self._board.clock.wall(), kind, data))
+
+    def turn(self, turn: TurnRecord, ago_s: float) -> None:
+        board = self._board
+        now = board.clock.wall()
+        board.metrics.turn(turn)
+        if isinstance(self.ask("transcript"), Refuse):
+            turn = replace(turn, caller_text="", agent_text="")
+        ended = TurnEnded(self.id, now, turn)
+        board.records.append(ended)
+        board.telemetry.turn(ended, now - timedelta(seconds=ago_s))
+
+    def usage(self, usage: Usage) -> None:
+        self._board.records.append(UsageMetered(self._board.clock.wall(), usage))
+
+    def ask(self, door: Door, target: str | None = None, target_number: str | None = None) -> Decision:
+        """Every door leads through here; what was refused is in the record."""
+        facts = Facts(
+            door=door,
+            tenant=self.started.tenant,
+            direction=self.started.direction,
+            from_number=self.started.from_number,
+            to_number=self.started.to_number,
+            target=target,
+            target_number=target_number,
+            identity=self.arrival.identity,
+            forwarded_by=self.arrival.forwarded_by,
+        )
+        decision = self._board.decide(facts, self._board.clock.wall())
+        if isinstance(decision, Refuse) and door != "record":
+            self.event("refused", door=door, target=target, code=decision.code, why=decision.why)
+        return decision
+
+    # --- the machine ---
+
+    def begin(self) -> None:
+        self._begin_limit()
+        self._perform_all(self.machine.begin())
+
+    def _begin_limit(self) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+        loop = asyncio.get_running_loop()
+        self._limit = loop.call_later(self._board.limits.max_call_s, self._out_of_time)
+
+    def happened(self, event: c.Event) -> None:
+        """Never raises: what fails ends this call."""
+        try:
+            effects = self.machine.handle(event)
+        except Exception as error:
+            self.crashed(error)
+        else:
+            self._perform_all(effects)
+
+    def _perform_all(self, effects: Sequence[c.Effect]) -> None:
+        """Each, whatever became of those before: a bus that cannot be released must not keep the record open."""
+        for effect in effects:
+            try:
+                self._perform(effect)
+            except Exception as error:
+                self.crashed(error)
+
+    def _perform(self, effect: c.Effect) -> None:
+        match effect:
+            case c.Listen():
+                self._open_bus()
+            case c.Attend(why):
+                self._attend(why)
+            case c.Release():
+                self._release()
+            case c.CloseLeg(why):
+                if self._leg is not None:
+                    self._leg.close(why)
+            case c.SetDeadline(after_s):
+                self._set_deadline(after_s)
+            case c.EndRecord(reason, detail):
+                self.end(reason, detail)
+
+    def _out_of_time(self) -> None:
+        """The agent has limits of its own; this one also holds across lost legs, and when the agent is stuck."""
+        loop = asyncio.get_running_loop()
+        if self.machine.state is c.State.TRANSFERRING:  # there <Dial timeLimit> holds
+            self._limit = loop.call_later(GOODBYE_S, self._out_of_time)
+            return
+        self._limit = loop.call_later(GOODBYE_S, self.hang_up, "max_duration")
+        self.say_goodbye("max_duration")
+
+    def _set_deadline(self, after_s: float) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if self.end_reason is not None:
+            return
+        self._deadline = asyncio.get_running_loop().call_later(after_s, self.happened, c.DeadlinePassed())
+
+    # --- the leg (LegCall) ---
+
+    def expect(self, leg: Leg) -> None:
+        """It rings. One that has nobody to ring for any more is closed at once."""
+        self._leg = leg
+        if self.machine.state is not c.State.RINGING:
+            leg.close(self.end_reason or "")
+
+    def listen(self, leg: Leg) -> Bus | Refuse:
+        if self.machine.state is not c.State.RINGING:
+            return Refuse("ending", "the call does not ring")
+        self._leg = leg
+        self.happened(c.EarlyMedia())
+        return self._bus or Refuse("error", "the call could not be heard")
+
+    def answered(self) -> None:
+        if self.machine.state is c.State.RINGING and not self._answered:
+            self._answered = True
+            self._begin_limit()  # ringing does not count
+            self.event("answered")
+            self.happened(c.Answered())
+
+    def attach(self, leg: Leg) -> Bus | Refuse:
+        """The agent speaks from here on."""
+        if self.machine.state not in (c.State.RINGING, c.State.ACTIVE, c.State.TRANSFERRING):
+            return Refuse("ending", "the call is ending")
+        old, self._leg = self._leg, leg
+        self.happened(c.MediaStarted())
+        if old is not None and old is not leg:
+            old.detach()
+            old.close("replaced")
+        return self._bus or Refuse("error", "the call could not be attended")
+
+    def key(self, digit: str) -> None:
+        if self._attendant is not None:
+            self._attendant.key(digit)
+
+    def stopped(self, leg: Leg) -> None:
+        if leg is self._leg:
+            self.happened(c.MediaStopped())
+
+    def lost(self, leg: Leg, why: str) -> None:
+        if leg is self._leg:
+            self.happened(c.MediaLost(why))
+
+    def finished(self, reason: EndReason, detail: str = "") -> None:
+        self.happened(c.StatusFinal(reason, detail))
+
+    # --- the agent (CallControl and Report) ---
+
+    def hang_up(self, reason: EndReason) -> None:
+        if reason == "transferred" and self.transfer_number is not None:
+            self.happened(c.Transfer())
+        else:
+            self.happened(c.HangUp(self._ending_as or reason))
+
+    def transfer(self, target: str) -> Decision:
+        """Allowed: performed when the agent hangs up with reason `transferred`, after its words were heard."""
+        if self._leg is None or not self._leg.transfers:
+            return Refuse("unsupported", "this line cannot put callers through")
+        number = self._board.agent.definition.targets.get(target)
+        if number is None:
+            return Refuse("unknown_target", f"no transfer target is named {target}")
+        decision = self.ask("transfer", target, number)
+        if isinstance(decision, Allow):
+            self.transfer_number = E164(number)
+            self.event("transfer", target=target)
+        return decision
+
+    @property
+    def sends_dtmf(self) -> bool:
+        """The leg sends digits; where not, the agent sounds them in its audio."""
+        return self._leg is not None and self._leg.sends_dtmf
+
+    def send_dtmf(self, digits: str) -> None:
+        self.event("dtmf_sent", count=len(digits))
+        if self._leg is not None and self._leg.sends_dtmf:
+            self._leg.send_dtmf(digits)
+
+    def say_goodbye(self, reason: EndReason) -> None:
+        """The line the caller hears before we leave; ends with this reason."""
+        if self._attendant is None:
+            self.hang_up(reason)
+        else:
+            self._ending_as = reason
+            self._attendant.say_goodbye()
+
+    def crashed(self, error: BaseException) -> None:
+        log.error("call %s: %s", self.id, error, exc_info=error)
+        if self.end_reason is None:
+            self.event("crashed", error=type(error).__name__)
+            self.happened(c.HangUp("error"))
+
+    # --- effects ---
+
+    def _open_bus(self) -> Bus:
+        """Idempotent."""
+        if self._bus is not None:
+            return self._bus
+        board, line, leg = self._board, self._board.line, self._leg
+        assert leg is not None
+        self._bus = bus = Bus(leg, line.ears, line.heartbeat, board.clock, leg.lead, line.echo())
+        permit = self.ask("record")
+        if isinstance(permit, Allow):
+            tap = line.recorder(self.id, permit)
+            if tap is not None:
+                bus.taps.append(tap)
+        return bus
+
+    def _attend(self, why: str) -> None:
+        board = self._board
+        for provider in (board.agent.minds.stt, board.agent.minds.llm, board.agent.minds.tts):
+            if provider.third_party and isinstance(self.ask("third_party", provider.name), Refuse):
+                self.happened(c.HangUp("refused"))
+                return
+        if self._bus is not None:
+            self._bus.forget_speech()  # of an announcement, before the far end answered
+        bus = self._open_bus()
+        facts = CallFacts(
+            call_id=self.id,
+            tenant=self.started.tenant,
+            direction=self.started.direction,
+            from_number=self.started.from_number,
+            to_number=self.started.to_number,
+            started=self.started.at,
+            attributes=self.arrival.attributes,
+        )
+        loop = asyncio.get_running_loop()
+        self._attendant = board.agent.attend(facts, bus, self, self, board.clock, loop.call_later)
+        self._attached_at = board.clock.now()
+        self.transfer_number = None
+        if not self._answered or why != "new":
+            self._answered = True
+            self.event("answered" if why == "new" else "resumed")
+        greeting = {"new": self._greeting, "replaced": RESUMED, "transfer_failed": TRANSFER_FAILED}[why]
+        self._attendant.begin(greeting, self.conversation)
+
+    def _release(self) -> None:
+        attendant, self._attendant = self._attendant, None
+        bus, self._bus = self._bus, None
+        try:
+            if attendant is not None:
+                attendant.close()
+                self.conversation = tuple(attendant.conversation)
+        finally:
+            if bus is not None:
+                bus.close()
+        if bus is None:
+            return
+        stats, lane = bus.playout.stats, bus.stats
+        if self._attached_at is not None:
+            seconds, self._attached_at = self._board.clock.now() - self._attached_at, None
+            self.usage(Usage(self.id, self.started.leg, "leg", "seconds", round(seconds, 3)))
+        self.event(
+            "media",
+            received_frames=lane.received_frames,
+            lost_ms=lane.lost_ms,
+            sent_ms=stats.sent_ms,
+            underruns=stats.underruns,
+            underrun_ms=round(stats.underrun_ms),
+            clears=stats.clears,
+            late_marks=stats.late_marks,
+            dead_marks=stats.dead_marks,
+            dropped_ms=stats.dropped_ms,
+        )
+
+    def end(self, reason: EndReason, detail: str = "") -> None:
+        """Close the record, once."""
+        if self.end_reason is not None:
+            return
+        self.end_reason = reason
+        for timer in (self._deadline, self._limit):
+            if timer is not None:
+                timer.cancel()
+        self._deadline = self._limit = self._leg = None
+        ended = CallEnded(self.id, self._board.clock.wall(), reason, detail)
+        try:
+            self._board.records.append(ended)
+            self._board.metrics.call_ended(reason)
+            self._board.telemetry.call_ended(ended)
+        finally:
+            self._board.ended(self)
+        log.info("call %s ended: %s%s", self.id, reason, f" ({detail})" if detail else "")
+
+    def former(self) -> FormerCall:
+        assert self.end_reason is not None
+        former = FormerCall(self.id, self.end_reason)
+        return replace(former, conversation=tuple(self.conversation)) if former.may_return else former
