@@ -5,7 +5,7 @@ INVITE dialog of ours and is never used again. For an inbound call the events ar
 
     Incoming ─► (ring, answer) ─► MediaUp ─► Confirmed ─► ... Keyed ... ─► MediaDown ─► Disconnected
 
-and `refuse` leads straight to Disconnected; for an outbound one `dial` ─► Progress* ─► the same. MediaUp may come again
+and `refuse` leads straight to Disconnected; for an outbound one `dial` ─► Dialled ─► Progress* ─► the same. MediaUp may come again
 (a re-INVITE), before Confirmed (early media), or never. Disconnected comes exactly once and is the last of its handle.
 """
 
@@ -99,6 +99,15 @@ class Incoming:
 
 
 @dataclass(frozen=True, slots=True)
+class Dialled:
+    """The INVITE of a call of ours was sent."""
+
+    handle: Handle
+    call_id: str
+    """Its Call-ID header."""
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """A provisional answer (101-199) to a call of ours."""
 
@@ -178,6 +187,7 @@ class Pinged:
 
 Event = (
     Incoming
+    | Dialled
     | Progress
     | Confirmed
     | MediaUp

@@ -1,0 +1,843 @@
+"""PJSIP under the SIP desk: the only file that knows pjsua2, and the only place that knows threads.
+
+    loop thread      commands ──► queue ──► owner thread ──► PJSUA            (makeCall, answer, hangup: they may block)
+    PJSIP's threads  callbacks ──► call_soon_threadsafe ──► on_event          (they only post)
+    C++ clock thread ──► rings ──► eventfd ──► one read of all lines a tick   (bridge.hpp; never takes the GIL)
+
+Every pj.Call lives in `_calls` until DISCONNECTED and a little longer, and dies in the owner thread: dropped earlier, the
+process crashed (../shared/facts/pjsip.md, 4.3; upstream's documentation of Call says the same).
+
+Two builds are known. Ours (native/pjsua2, `make pjsip`) has the Bridge and the Front. The published wheel has neither:
+audio then crosses in Python callbacks, four calls at most, and peers are judged after PJSIP has answered 100.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import itertools
+import logging
+import os
+import queue
+import re
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pjsua2 as pj
+
+from trunkline.clock import Clock
+from trunkline.errors import ConfigError
+from trunkline.gateway.sip import trunks as t
+from trunkline.gateway.sip.message import parse_head
+from trunkline.gateway.sip.quality import MediaReport
+from trunkline.gateway.sip.stack import (
+    Confirmed,
+    Dialled,
+    Disconnected,
+    DtmfMethod,
+    Event,
+    FirstMedia,
+    FrontCounters,
+    Handle,
+    Headers,
+    Incoming,
+    Keyed,
+    LimitReached,
+    LineCounters,
+    LineSink,
+    MediaDown,
+    MediaUp,
+    Pinged,
+    Progress,
+    Step,
+    Transport,
+)
+from trunkline.gateway.sip.trunks import Trunk
+from trunkline.media import g711
+from trunkline.settings import Sip
+from trunkline.types import FRAME_MS, MULAW_8K, PCM_8K
+
+log = logging.getLogger("trunkline.sip")
+
+TUNED = hasattr(pj, "Bridge")
+PUBLISHED_CALLS = 4  # what the published wheel was compiled for
+SPARE_LINES = 16  # calls that are ending while others begin
+KEEP_S = 2.0  # a Call outlives its DISCONNECTED by so much
+CLOSE_S = 3.0  # for the last BYEs to be answered
+NOTES_S = 1.0
+RECORD = struct.Struct("=HHIII")
+RECORD_BYTES = RECORD.size + MULAW_8K.frame_bytes
+FRAME_THERE, RTP_CAME, LIMIT_HIT = 1, 2, 4
+# The jitter buffer: adaptive from one frame. A steady peer is heard 20 ms late; one that jitters pays for its jitter.
+JITTER_START_MS, JITTER_MIN_MS, JITTER_MAX_START_MS, JITTER_MAX_MS = 40, 20, 200, 400
+RESAMPLER_QUALITY = 4  # for G.722 and Opus, whose audio the 8 kHz conference cannot hold anyway
+NO_CALL = -1
+
+
+def available() -> str:
+    """Which build this is, for a person."""
+    return "pjsua2 (ours)" if TUNED else f"pjsua2 (published wheel: {PUBLISHED_CALLS} calls at most)"
+
+
+class PjsipStack:
+    """`stack.Stack` over PJSIP. One in a process, once: PJSIP's state is global."""
+
+    def __init__(self, settings: Sip, trunks: Sequence[Trunk], max_calls: int, clock: Clock) -> None:
+        self._settings, self._trunks, self._clock = settings, tuple(trunks), clock
+        self._max_calls = min(max_calls, PUBLISHED_CALLS) if not TUNED else max_calls
+        self._handles = itertools.count(1)
+        self._calls: dict[Handle, _Call] = {}
+        self._dead: deque[tuple[float, Any]] = deque()
+        self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._owner: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._on_event: Callable[[Event], None] = lambda event: None
+        self._endpoint: Any = None
+        self._front: Any = None
+        self._accounts: dict[str, _Account] = {}
+        self._accepting = True
+        self.bridge: Any = None
+        self.lines: list[_Line | None] = [None] * (self._max_calls + SPARE_LINES)
+        self._buffer = bytearray(RECORD_BYTES * 2 * len(self.lines))
+        self._view = memoryview(self._buffer)
+        self._event_fd = -1
+        self._notes: asyncio.TimerHandle | None = None
+        self._log: Any = None
+
+    @property
+    def tuned(self) -> bool:
+        return TUNED
+
+    # --- the life of the stack (loop) ---
+
+    async def start(self, on_event: Callable[[Event], None]) -> None:
+        self._loop, self._on_event = asyncio.get_running_loop(), on_event
+        self._event_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        started: asyncio.Future[None] = self._loop.create_future()
+        self._owner = threading.Thread(target=self._own, args=(started,), name="sip-owner", daemon=True)
+        self._owner.start()
+        await started
+        self._loop.add_reader(self._event_fd, self._tick)
+        self._notes = self._loop.call_later(NOTES_S, self._log_notes)
+
+    async def close(self) -> None:
+        owner, self._owner = self._owner, None
+        if owner is None or self._loop is None:
+            return
+        if self._notes is not None:
+            self._notes.cancel()
+        self._commands.put(None)
+        await asyncio.to_thread(owner.join, 2 * CLOSE_S)
+        if owner.is_alive():
+            log.error("PJSIP does not stop; left behind")
+        self._loop.remove_reader(self._event_fd)
+        os.close(self._event_fd)
+
+    def _post(self, event: Event) -> None:
+        """From any thread."""
+        assert self._loop is not None
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
+            self._loop.call_soon_threadsafe(self._on_event, event)
+
+    # --- commands (loop; performed by the owner) ---
+
+    def ring(self, handle: Handle) -> None:
+        self._with_call(handle, lambda call: call.answer(_operation(180)))
+
+    def answer(self, handle: Handle, limit_s: float, headers: Headers = ()) -> None:
+        def perform(call: "_Call") -> None:
+            call.limit_frames = _frames(limit_s)
+            call.answer(_operation(200, headers=headers))
+
+        self._with_call(handle, perform)
+
+    def refuse(self, handle: Handle, code: int, reason: str = "", headers: Headers = ()) -> None:
+        def perform(call: "_Call") -> None:
+            call.by_us = True
+            call.hangup(_operation(code, reason, headers))
+
+        self._with_call(handle, perform)
+
+    def hang_up(self, handle: Handle) -> None:
+        def perform(call: "_Call") -> None:
+            call.by_us = True
+            call.hangup(_operation(0))
+
+        self._with_call(handle, perform)
+
+    def send_digits(self, handle: Handle, digits: str, method: DtmfMethod) -> None:
+        def perform(call: "_Call") -> None:
+            param = pj.CallSendDtmfParam()
+            param.digits = digits
+            param.method = pj.PJSUA_DTMF_METHOD_RFC2833 if method == "rfc4733" else pj.PJSUA_DTMF_METHOD_SIP_INFO
+            call.sendDtmf(param)
+
+        self._with_call(handle, perform)
+
+    def dial(self, trunk: Trunk, to_uri: str, from_uri: str, limit_s: float, headers: Headers = ()) -> Handle:
+        handle = Handle(next(self._handles))
+
+        def perform() -> None:
+            call = _Call(self, self._accounts[trunk.name], NO_CALL, handle)
+            call.limit_frames = _frames(limit_s)
+            self._calls[handle] = call
+            operation = _operation(0, headers=headers)
+            operation.txOption.localUri = from_uri
+            try:
+                call.makeCall(to_uri, operation)
+            except pj.Error as error:
+                self.over(call, Disconnected(handle, 0, _why(error), by_us=False))
+                return
+            self._post(Dialled(handle, call.getInfo().callIdString))
+
+        self._commands.put(perform)
+        return handle
+
+    def ping(self, trunk: Trunk) -> None:
+        uri = t.ping_uri(trunk)
+        if uri is None:
+            return
+
+        def perform() -> None:
+            param = pj.SendRequestParam()
+            param.method = "OPTIONS"
+            param.txOption.targetUri = uri
+            try:
+                self._accounts[trunk.name].sendRequest(param)
+            except pj.Error:
+                self._post(Pinged(trunk.name, 0))
+
+        self._commands.put(perform)
+
+    def accept_calls(self, accept: bool, retry_after_s: int = 30) -> None:
+        self._accepting = accept
+        if self._front is not None:
+            self._front.accept(accept, retry_after_s)
+
+    def ladder(self, call_id: str) -> Sequence[Step]:
+        if self._front is None:
+            return ()
+        steps: list[Step] = []
+        for line in self._front.ladder(call_id).splitlines():
+            at_ms, direction, what, cseq, peer, repeated = line.split("\t")
+            steps.append(Step(int(at_ms), direction == "in", what, cseq, peer, int(repeated)))
+        return steps
+
+    def front(self) -> FrontCounters:
+        if self._front is None:
+            return FrontCounters()
+        strangers, over_rate, bad_digest, full, malformed, muted = map(int, self._front.counters().split())
+        return FrontCounters(strangers, over_rate, bad_digest + muted, full, malformed)
+
+    def clock(self) -> Mapping[str, float]:
+        if self.bridge is None:
+            return {}
+        ticks, p50, p99, most, resyncs, busy = map(int, self.bridge.clock().split())
+        return {
+            "ticks": ticks,
+            "late_ms_p50": p50 / 1000,
+            "late_ms_p99": p99 / 1000,
+            "late_ms_max": most / 1000,
+            "resyncs": resyncs,
+            "busy_ms": busy / 1000,
+        }
+
+    def _with_call(self, handle: Handle, perform: "Callable[[_Call], None]") -> None:
+        def command() -> None:
+            call = self._calls.get(handle)
+            if call is not None and not call.is_over:
+                perform(call)
+
+        self._commands.put(command)
+
+    # --- the tick (loop) ---
+
+    def _tick(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._event_fd)
+        lines, view, unpack, size = self.lines, self._view, RECORD.unpack_from, RECORD.size
+        count = self.bridge.read(self._buffer)
+        for at in range(0, count * RECORD_BYTES, RECORD_BYTES):
+            index, flags, position_ms, taken_ms, _ = unpack(self._buffer, at)
+            line = lines[index]
+            if line is None or line.sink is None:
+                continue
+            try:
+                if flags & FRAME_THERE:
+                    line.sink.frame(bytes(view[at + size : at + RECORD_BYTES]), position_ms)
+                if taken_ms != line.taken_ms:
+                    line.taken_ms = taken_ms
+                    line.sink.played(taken_ms)
+            except Exception:
+                log.exception("a line's sink")
+                line.sink = None
+            if flags & line.unsaid_flags:
+                self._say(line, flags)
+        if count * RECORD_BYTES == len(self._buffer):
+            self._tick()
+
+    def _say(self, line: "_Line", flags: int) -> None:
+        news, line.unsaid_flags = flags & line.unsaid_flags, line.unsaid_flags & ~flags
+        if news & RTP_CAME:
+            self._on_event(FirstMedia(line.handle))
+        if news & LIMIT_HIT:
+            self._on_event(LimitReached(line.handle))
+
+    def _log_notes(self) -> None:
+        assert self._loop is not None
+        self._notes = self._loop.call_later(NOTES_S, self._log_notes)
+        if self._front is None:
+            return
+        for note in self._front.notes().splitlines():
+            log.log(logging.DEBUG if note.startswith("pjsip ") else logging.WARNING, "%s", note)
+
+    # --- the owner thread ---
+
+    def _own(self, started: "asyncio.Future[None]") -> None:
+        assert self._loop is not None
+        try:
+            self._open()
+        except Exception as error:
+            self._loop.call_soon_threadsafe(started.set_exception, error)
+            self._shut()
+            return
+        self._loop.call_soon_threadsafe(started.set_result, None)
+        while True:
+            try:
+                command = self._commands.get(timeout=KEEP_S)
+            except queue.Empty:
+                self._bury()
+                continue
+            if command is None:
+                break
+            try:
+                command()
+            except pj.Error as error:  # the call went away meanwhile
+                log.debug("sip command: %s", _why(error))
+            except Exception:
+                log.exception("sip command")
+            if self._dead:
+                self._bury()
+        self._shut()
+
+    def _bury(self) -> None:
+        now = self._clock.now()
+        while self._dead and now - self._dead[0][0] > KEEP_S:
+            self._dead.popleft()
+
+    def over(self, call: "_Call", event: Disconnected) -> None:
+        """The last of a call. From any thread; the object itself is dropped by the owner."""
+        if call.is_over:
+            return
+        call.is_over = True
+        self._commands.put(lambda: self._forget(call))
+        self._post(event)
+
+    def _forget(self, call: "_Call") -> None:
+        self._calls.pop(call.handle, None)
+        if call.line is not None and self.bridge is not None:
+            self.bridge.close(call.line.index)
+        self._dead.append((self._clock.now(), call))
+
+    def _open(self) -> None:
+        settings = self._settings
+        if TUNED:
+            pj.Front.quiet()
+        self._endpoint = endpoint = pj.Endpoint()
+        endpoint.libCreate()
+        endpoint.libInit(self._endpoint_config())
+        if TUNED:
+            self._front = pj.Front()
+            self._front.start()
+            self._front.rates(settings.invites_per_second, settings.invites_per_second_per_source)
+            self._front.strangers(0 if settings.strangers == "silent" else int(settings.strangers))
+            self.bridge = pj.Bridge(len(self.lines))
+        self._listen()
+        endpoint.libStart()
+        for codec in endpoint.codecEnum2():
+            name = codec.codecId.partition("/")[0].lower()
+            wanted = [c.lower() for c in settings.codecs]
+            priority = 255 - wanted.index(name) if name in wanted else 0
+            endpoint.codecSetPriority(codec.codecId, priority)
+        for trunk in self._trunks:
+            account = _Account(self)
+            account.create(self._account_config(trunk), make_default=trunk is self._trunks[0])
+            self._accounts[trunk.name] = account
+            if self.bridge is not None:
+                self.bridge.networks(account.getId(), " ".join(map(str, (*trunk.peers, *trunk.media_peers))))
+        if TUNED:
+            self._front.trunks(self._table())
+            self.bridge.start(self._event_fd)
+        else:
+            endpoint.audDevManager().setNullDev()
+
+    def _endpoint_config(self) -> Any:
+        settings = self._settings
+        config = pj.EpConfig()
+        config.logConfig.level = 2
+        config.logConfig.consoleLevel = 0
+        config.logConfig.msgLogging = 0
+        user_agent, media = config.uaConfig, config.medConfig
+        user_agent.maxCalls = self._max_calls + (SPARE_LINES if TUNED else 0)
+        user_agent.threadCnt = 1
+        user_agent.userAgent = settings.user_agent
+        for server in settings.name_servers or _system_name_servers():
+            user_agent.nameserver.append(server)
+        media.clockRate = media.sndClockRate = PCM_8K.rate_hz
+        media.channelCount = 1
+        media.ptime = media.audioFramePtime = FRAME_MS
+        media.noVad = True
+        media.ecTailLen = 0
+        media.threadCnt = 1
+        media.hasIoqueue = True
+        media.quality = RESAMPLER_QUALITY
+        media.maxMediaPorts = 2 * user_agent.maxCalls + 10
+        media.jbInit, media.jbMinPre = JITTER_START_MS, JITTER_MIN_MS
+        media.jbMaxPre, media.jbMax = JITTER_MAX_START_MS, JITTER_MAX_MS
+        return config
+
+    def _listen(self) -> None:
+        settings = self._settings
+        six = ":" in settings.host
+        kinds = [
+            ("sip.port", settings.port, pj.PJSIP_TRANSPORT_UDP6 if six else pj.PJSIP_TRANSPORT_UDP),
+            ("sip.port", settings.port, pj.PJSIP_TRANSPORT_TCP6 if six else pj.PJSIP_TRANSPORT_TCP),
+        ]
+        if settings.tls_cert is not None:
+            kinds.append(("sip.tls_port", settings.tls_port, pj.PJSIP_TRANSPORT_TLS6 if six else pj.PJSIP_TRANSPORT_TLS))
+        elif any(trunk.transport == "tls" for trunk in self._trunks):  # for calls of ours only, from any port
+            kinds.append(("sip.tls_port", 0, pj.PJSIP_TRANSPORT_TLS6 if six else pj.PJSIP_TRANSPORT_TLS))
+        for key, port, kind in kinds:
+            config = pj.TransportConfig()
+            config.port = port
+            config.boundAddress = settings.host
+            if key == "sip.tls_port":
+                self._secure(config.tlsConfig)
+            try:
+                self._endpoint.transportCreate(kind, config)
+            except pj.Error as error:
+                why = _why(error)
+                if "already in use" in why:
+                    raise ConfigError(key, port, "another port: this one is taken") from error
+                raise ConfigError("sip.host", settings.host, f"an address of this machine, and usable files ({why})") from error
+
+    def _secure(self, tls: Any) -> None:
+        settings = self._settings
+        if settings.tls_cert is not None:
+            tls.certFile, tls.privKeyFile = str(settings.tls_cert), str(settings.tls_key)
+        tls.CaListFile = str(settings.tls_ca or _system_certificates())
+        tls.verifyServer = True
+        tls.verifyClient = tls.requireClientCert = settings.tls_verify_client
+
+    def _account_config(self, trunk: Trunk) -> Any:
+        settings = self._settings
+        config = pj.AccountConfig()
+        secure = trunk.transport == "tls"
+        own = settings.advertised_address if self._is_outside(trunk) else None
+        host = own or settings.host
+        config.idUri = f"sip:trunkline@{host}"
+        if trunk.auth_username is not None:
+            credentials = pj.AuthCredInfo("digest", "*", trunk.auth_username, 0, trunk.auth_password or "")
+            config.sipConfig.authCreds.append(credentials)
+        proxy = t.proxy_uri(trunk)
+        if proxy is not None:
+            config.sipConfig.proxies.append(proxy)
+        if own is not None:
+            port = settings.tls_port if secure else settings.port
+            suffix = "" if trunk.transport == "udp" else f";transport={trunk.transport}"
+            config.sipConfig.contactForced = f"<sip:trunkline@{_bracketed(own)}:{port}{suffix}>"
+        nat, media, calls = config.natConfig, config.mediaConfig, config.callConfig
+        nat.contactRewriteUse = nat.viaRewriteUse = nat.sdpNatRewriteUse = nat.sipOutboundUse = 0
+        calls.timerUse = pj.PJSUA_SIP_TIMER_OPTIONAL
+        media.lockCodecEnabled = False  # a re-INVITE after each answer that names two codecs
+        media.streamKaEnabled = False
+        media.srtpUse = {
+            "off": pj.PJMEDIA_SRTP_DISABLED,
+            "optional": pj.PJMEDIA_SRTP_OPTIONAL,
+            "required": pj.PJMEDIA_SRTP_MANDATORY,
+        }[trunk.srtp]
+        media.srtpSecureSignaling = 1 if trunk.srtp == "required" else 0
+        rtp = media.transportConfig
+        rtp.port, rtp.portRange = settings.rtp_port_min, settings.rtp_port_max - settings.rtp_port_min
+        rtp.randomizePort = True  # each trunk goes round the range from somewhere else; a port rests for a whole round
+        if settings.host not in ("0.0.0.0", "::"):
+            rtp.boundAddress = settings.host
+        if own is not None:
+            rtp.publicAddress = own
+        if ":" in settings.host:
+            media.ipv6Use = pj.PJSUA_IPV6_ENABLED
+        return config
+
+    def _is_outside(self, trunk: Trunk) -> bool:
+        """Whether this trunk's peers see us by the advertised address."""
+        inside = self._settings.local_networks
+        return not trunk.peers or not all(
+            any(peer.version == net.version and peer.subnet_of(net) for net in inside)  # type: ignore[arg-type]
+            for peer in trunk.peers
+        )
+
+    def _table(self) -> str:
+        """As Front.trunks reads it."""
+        return "\n".join(
+            f"{peer}\t{trunk.name}\t{self._accounts[trunk.name].getId()}\t{trunk.username or ''}\t{trunk.password or ''}"
+            for trunk in self._trunks
+            for peer in trunk.peers
+        )
+
+    def _shut(self) -> None:
+        """Every call hung up, every thread stopped."""
+        with contextlib.suppress(Exception):
+            self._endpoint.hangupAllCalls()
+        deadline = self._clock.now() + CLOSE_S
+        while any(not call.is_over for call in self._calls.values()) and self._clock.now() < deadline:
+            with contextlib.suppress(queue.Empty):
+                command = self._commands.get(timeout=0.05)
+                if command is not None:
+                    command()
+        if self.bridge is not None:
+            self.bridge.stop()
+        with contextlib.suppress(Exception):
+            self._endpoint.libDestroy()
+        self._calls.clear()
+        self._dead.clear()
+        self._accounts.clear()
+
+    # --- from callbacks (PJSIP's threads) ---
+
+    def incoming(self, account: "_Account", param: Any) -> None:
+        call = _Call(self, account, param.callId, Handle(next(self._handles)))
+        self._calls[call.handle] = call
+        call_id = call.getInfo().callIdString
+        source = str(param.rdata.srcAddress)
+        trunk = self._trunk_of(call_id, source)
+        if trunk is None or not self._accepting:  # only without the Front, which would not have let it through
+            call.by_us = True
+            call.hangup(_operation(403 if trunk is None else 503))
+            return
+        transport = _transport_of(param.rdata.wholeMsg)
+        self._post(Incoming(call.handle, trunk, call_id, source, transport, param.rdata.wholeMsg))
+
+    def _trunk_of(self, call_id: str, source: str) -> str | None:
+        if self._front is not None:
+            return self._front.trunk_of(call_id) or None
+        found = t.find_trunk(self._trunks, source.rpartition(":")[0])
+        return None if found is None else found.name
+
+    def pinged(self, account: "_Account", code: int) -> None:
+        for name, other in self._accounts.items():
+            if other is account:
+                self._post(Pinged(name, code))
+
+    def media_up(self, call: "_Call") -> None:
+        if self.bridge is None:
+            self._published_media_up(call)
+            return
+        pj_id = call.getId()
+        negotiated = self.bridge.media(pj_id).split()
+        index = self.bridge.claim(pj_id, call.limit_frames)
+        if not negotiated or index < 0:
+            return
+        name, rate_hz, srtp, events, direction = negotiated
+        codec = f"{name}/{rate_hz}"
+        if call.line is None:
+            call.line = _Line(self, call.handle, index)
+        call.line.codec, call.codec, call.srtp = codec, codec, srtp == "1"
+        event = MediaUp(call.handle, call.line, codec, call.srtp, events == "1", direction)  # type: ignore[arg-type]
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._claimed, call.line, event)
+
+    def _claimed(self, line: "_Line", event: MediaUp) -> None:
+        if not line.closed:
+            self.lines[line.index] = line
+        self._on_event(event)
+
+    def _published_media_up(self, call: "_Call") -> None:
+        for index, media in enumerate(call.getInfo().media):
+            if media.type != pj.PJMEDIA_TYPE_AUDIO or media.status != pj.PJSUA_CALL_MEDIA_ACTIVE:
+                continue
+            stream = call.getStreamInfo(index)
+            codec = f"{stream.codecName}/{stream.codecClockRate}"
+            if call.port is None:
+                call.port = _PublishedPort(self, call.handle, call.limit_frames)
+            audio = call.getAudioMedia(index)
+            audio.startTransmit(call.port)
+            call.port.startTransmit(audio)
+            call.port.line.codec = call.codec = codec
+            self._post(MediaUp(call.handle, call.port.line, codec, False, True))
+            return
+
+    def call_later_safe(self, perform: Callable[[], None]) -> None:
+        """On the loop, from any thread."""
+        assert self._loop is not None
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(perform)
+
+    def say(self, event: Event) -> None:
+        self._on_event(event)
+
+    def post(self, event: Event) -> None:
+        self._post(event)
+
+    def limit_reached(self, handle: Handle) -> None:
+        """Without the bridge, the limit is ours to keep."""
+        self.hang_up(handle)
+        self._on_event(LimitReached(handle))
+
+
+# --- calls and accounts ---------------------------------------------------------------------------------------------
+
+
+class _Call(pj.Call):
+    def __init__(self, stack: PjsipStack, account: "_Account", call_id: int, handle: Handle) -> None:
+        super().__init__(account, call_id)
+        self.stack, self.handle = stack, handle
+        self.outbound = call_id == NO_CALL
+        self.by_us = self.is_over = False
+        self.limit_frames = 0
+        self.line: _Line | None = None
+        self.port: _PublishedPort | None = None
+        self.codec = ""
+        self.srtp = False
+
+    def onCallState(self, param: Any) -> None:
+        try:
+            self._state(param)
+        except Exception:
+            log.exception("onCallState")
+
+    def _state(self, param: Any) -> None:
+        info = self.getInfo()
+        if info.state == pj.PJSIP_INV_STATE_DISCONNECTED:
+            response = ""
+            with contextlib.suppress(Exception):
+                response = param.e.body.tsxState.src.rdata.wholeMsg
+            code, reason = info.lastStatusCode, info.lastReason
+            self.stack.over(self, Disconnected(self.handle, code, reason, self.by_us, response))
+        elif info.state == pj.PJSIP_INV_STATE_CONFIRMED:
+            self.stack.post(Confirmed(self.handle))
+        elif self.outbound and info.state == pj.PJSIP_INV_STATE_EARLY:
+            self.stack.post(Progress(self.handle, info.lastStatusCode, info.lastReason))
+
+    def onCallMediaState(self, param: Any) -> None:
+        try:
+            self.stack.media_up(self)
+        except pj.Error as error:
+            log.debug("onCallMediaState: %s", _why(error))
+        except Exception:
+            log.exception("onCallMediaState")
+
+    def onDtmfDigit(self, param: Any) -> None:
+        method: DtmfMethod = "info" if param.method == pj.PJSUA_DTMF_METHOD_SIP_INFO else "rfc4733"
+        for digit in param.digit:
+            self.stack.post(Keyed(self.handle, digit, method))
+
+    def onStreamDestroyed(self, param: Any) -> None:
+        try:
+            self.stack.post(MediaDown(self.handle, _report(self.getStreamStat(param.streamIdx), self.codec, self.srtp)))
+        except pj.Error as error:
+            log.debug("no statistics: %s", _why(error))
+        except Exception:
+            log.exception("onStreamDestroyed")
+
+
+class _Account(pj.Account):
+    def __init__(self, stack: PjsipStack) -> None:
+        super().__init__()
+        self.stack = stack
+
+    def onIncomingCall(self, param: Any) -> None:
+        try:
+            self.stack.incoming(self, param)
+        except Exception:
+            log.exception("onIncomingCall")
+
+    def onSendRequest(self, param: Any) -> None:
+        code = 0
+        with contextlib.suppress(Exception):
+            code = param.e.body.tsxState.tsx.statusCode
+        self.stack.pinged(self, code)
+
+
+class _Line:
+    """`stack.Line` over the bridge."""
+
+    def __init__(self, stack: PjsipStack, handle: Handle, index: int) -> None:
+        self.sink: LineSink | None = None
+        self.codec = ""
+        self.handle, self.index = handle, index
+        self.taken_ms = 0
+        self.unsaid_flags = RTP_CAME | LIMIT_HIT
+        self.closed = False
+        self._stack, self._bridge = stack, stack.bridge
+
+    def write(self, audio: bytes, continues: bool) -> int:
+        return 0 if self.closed else max(0, int(self._bridge.write(self.index, audio, continues)))
+
+    def clear(self) -> int:
+        return 0 if self.closed else int(self._bridge.clear(self.index))
+
+    def counters(self) -> LineCounters:
+        if self.closed:
+            return LineCounters()
+        *counts, quiet_ms = map(int, self._bridge.counters(self.index).split())
+        return LineCounters(*counts, quiet_s=quiet_ms / 1000)
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed, self.sink = True, None
+            if self._stack.lines[self.index] is self:
+                self._stack.lines[self.index] = None
+
+
+# --- the published wheel --------------------------------------------------------------------------------------------
+
+
+class _PublishedPort(pj.AudioMediaPort):
+    """A call's audio in Python callbacks, on PJSIP's clock thread. Good for four calls and a first try."""
+
+    def __init__(self, stack: PjsipStack, handle: Handle, limit_frames: int) -> None:
+        super().__init__()
+        format = pj.MediaFormatAudio()
+        format.init(pj.PJMEDIA_FORMAT_PCM, PCM_8K.rate_hz, 1, FRAME_MS * 1000, 16)
+        self.createPort("line", format)
+        self.line = _PublishedLine()
+        self._stack, self._handle, self._limit_frames = stack, handle, limit_frames
+        self._pinned = False
+
+    def onFrameReceived(self, frame: Any) -> None:
+        if not self._pinned:  # one thread state for good, instead of one made and destroyed at every callback
+            ctypes.pythonapi.PyGILState_Ensure()
+            self._pinned = True
+        line = self.line
+        audio = b""
+        if frame.size == PCM_8K.frame_bytes:
+            data = ctypes.c_void_p.from_address(int(frame.buf.this)).value  # std::vector's first member: its data
+            audio = g711.encode(ctypes.string_at(data, frame.size), "mulaw") if data else b""
+        position_ms, line.position_ms = line.position_ms, line.position_ms + FRAME_MS
+        taken_ms = line.taken_ms
+        self._stack.call_later_safe(lambda: self._deliver(audio, position_ms, taken_ms))
+
+    def onFrameRequested(self, frame: Any) -> None:
+        line = self.line
+        frame.type = pj.PJMEDIA_FRAME_TYPE_NONE
+        with contextlib.suppress(IndexError):
+            pcm = g711.decode(line.said.popleft(), "mulaw")
+            line.taken_ms += FRAME_MS
+            frame.buf.resize(len(pcm))
+            ctypes.memmove(ctypes.c_void_p.from_address(int(frame.buf.this)).value or 0, pcm, len(pcm))
+            frame.size = len(pcm)
+            frame.type = pj.PJMEDIA_FRAME_TYPE_AUDIO
+
+    def _deliver(self, audio: bytes, position_ms: int, taken_ms: int) -> None:
+        line = self.line
+        if position_ms == 0:
+            self._stack.say(FirstMedia(self._handle))
+        if self._limit_frames and position_ms == self._limit_frames * FRAME_MS:
+            self._stack.limit_reached(self._handle)
+        if line.sink is None:
+            return
+        if audio:
+            line.sink.frame(audio, position_ms)
+        if taken_ms != line.told_ms:
+            line.told_ms = taken_ms
+            line.sink.played(taken_ms)
+
+
+class _PublishedLine:
+    """`stack.Line` of a _PublishedPort."""
+
+    def __init__(self) -> None:
+        self.sink: LineSink | None = None
+        self.codec = ""
+        self.position_ms = self.taken_ms = self.told_ms = self.cleared_frames = 0
+        self.said: deque[bytes] = deque(maxlen=64)
+
+    def write(self, audio: bytes, continues: bool) -> int:
+        size = MULAW_8K.frame_bytes
+        self.said.extend(audio[at : at + size] for at in range(0, len(audio) - size + 1, size))
+        return len(self.said) * FRAME_MS
+
+    def clear(self) -> int:
+        dropped = 0
+        with contextlib.suppress(IndexError):
+            while True:
+                self.said.popleft()
+                dropped += 1
+        self.cleared_frames += dropped
+        return dropped * FRAME_MS
+
+    def counters(self) -> LineCounters:
+        return LineCounters(taken_frames=self.taken_ms // FRAME_MS, cleared_frames=self.cleared_frames)
+
+    def close(self) -> None:
+        self.sink = None
+
+
+# --- small things ---------------------------------------------------------------------------------------------------
+
+
+def _operation(code: int, reason: str = "", headers: Headers = ()) -> Any:
+    operation = pj.CallOpParam(True)
+    operation.statusCode = code
+    operation.reason = reason
+    operation.opt.videoCount = 0
+    with contextlib.suppress(AttributeError):
+        operation.opt.textCount = 0  # else T.140: two more sockets a call, and 200 ms when it ends
+    for name, value in headers:
+        header = pj.SipHeader()
+        header.hName, header.hValue = name, value
+        operation.txOption.headers.append(header)
+    return operation
+
+
+def _frames(limit_s: float) -> int:
+    return int(limit_s * 1000) // FRAME_MS
+
+
+def _why(error: Any) -> str:
+    return str(getattr(error, "reason", error))
+
+
+def _report(stat: Any, codec: str, srtp: bool) -> MediaReport:
+    came, went, rtcp = stat.rtcp.rxStat, stat.rtcp.txStat, stat.rtcp
+    told = went.updateCount > 0
+    return MediaReport(
+        codec=codec,
+        srtp=srtp,
+        in_packets=came.pkt,
+        in_lost=came.loss,
+        in_discarded=came.discard + stat.jbuf.discard,
+        in_jitter_ms=round(came.jitterUsec.mean / 1000, 1),
+        out_packets=went.pkt,
+        out_lost=went.loss if told else None,
+        out_jitter_ms=round(went.jitterUsec.mean / 1000, 1) if told else None,
+        rtt_ms=round(rtcp.rttUsec.mean / 1000, 1) if rtcp.rttUsec.n else None,
+        buffer_ms=float(stat.jbuf.avgDelayMsec),
+    )
+
+
+def _transport_of(message: str) -> Transport:
+    """By the topmost Via, which the sender wrote."""
+    via = (parse_head(message).items("via") or ("",))[0].upper()
+    return "tls" if "/TLS" in via else "tcp" if "/TCP" in via else "udp"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _system_name_servers() -> list[str]:
+    """Without any, PJSIP would ask the C library, which blocks."""
+    try:
+        with open("/etc/resolv.conf", encoding="ascii", errors="replace") as file:
+            return re.findall(r"^\s*nameserver\s+([0-9.]+)\s*$", file.read(), re.MULTILINE)
+    except OSError:
+        return []
+
+
+def _system_certificates() -> str:
+    import ssl
+
+    return ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt"
