@@ -1,12 +1,13 @@
 # make run    the gateway, ready to be called (installs what it needs on first use)
 # make call   a test call to it: the clinic conversation
+# make pjsip  builds PJSIP as a gateway needs it and installs it (3 minutes, once; native/pjsua2/README.md)
 # make test   make check (fast, deterministic) and make e2e (real processes, real time)
 # make bench  see bench/README.md
 SHELL := /bin/bash
 PYTHON ?= $(shell scripts/find-python)
 VENV ?= .venv
 TRUNKLINE := $(VENV)/bin/trunkline
-.PHONY: run call test check e2e setup setup-test lock diagrams clean
+.PHONY: run call pjsip test check e2e setup setup-test lock diagrams clean
 
 run: setup
 	@exec $(TRUNKLINE) serve
@@ -21,13 +22,18 @@ setup:
 setup-test:
 	@scripts/setup "$(PYTHON)" "$(VENV)" test
 
+pjsip:
+	@scripts/setup "$(PYTHON)" "$(VENV)" build
+	@scripts/pjsip "$(VENV)"
+
 test: setup-test
+	@$(MAKE) --no-print-directory pjsip
 	@$(MAKE) --no-print-directory check e2e
 
 check: setup-test
 	@scripts/check "$(VENV)"
 
-e2e: setup-test
+e2e: setup-test pjsip
 	@scripts/e2e "$(VENV)"
 
 PIN := -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url \
@@ -38,6 +44,8 @@ lock: setup-test
 	@$(VENV)/bin/uv pip compile $(PIN) --all-extras pyproject.toml -o requirements-test.lock
 	@$(VENV)/bin/uv pip compile $(PIN) --extra local --extra openai --extra build -c requirements-test.lock \
 	  pyproject.toml -o requirements.lock
+	@$(VENV)/bin/uv pip compile $(PIN) native/pjsua2/tools.in -o native/pjsua2/tools.lock
+	@$(VENV)/bin/uv pip compile $(PIN) native/pjsua2/published.in -o requirements-sip.lock
 
 diagrams: setup
 	@$(VENV)/bin/python scripts/draw.py
