@@ -530,10 +530,9 @@ void run_reaper() {
     }
 }
 
-void run_clock() {
+void run_clock(pjmedia_port *conference) {
     static pj_thread_desc description;
     register_thread("clock", description);
-    pjmedia_port *conference = pjsua_set_no_snd_dev();
     std::vector<int16_t> mixed(FRAME_SAMPLES);
     int64_t due = now_ns();
     while (!state->quit) {
@@ -580,7 +579,9 @@ Bridge::~Bridge() { stop(); }
 
 int Bridge::start(int event_fd) {
     state->event_fd = event_fd;
-    state->clock = std::thread(run_clock);
+    pjmedia_port *conference = pjsua_set_no_snd_dev();
+    if (!conference) return PJ_ENOTFOUND;
+    state->clock = std::thread(run_clock, conference);
     state->reaper = std::thread(run_reaper);
     return PJ_SUCCESS;
 }
@@ -608,6 +609,34 @@ int Bridge::claim(int call_id, unsigned limit_frames) {
 void Bridge::close(int line) {
     if (line < 0 || line >= int(state->lines.size())) return;
     if (state->lines[line].claimed.exchange(false)) leave(line);
+}
+
+std::string Bridge::media(int call_id) {
+    pjsua_call_info call;
+    pjsua_stream_info stream;
+    if (pjsua_call_get_info(call_id, &call) != PJ_SUCCESS) return "";
+    for (unsigned i = 0; i < call.media_cnt; ++i) {
+        if (call.media[i].type != PJMEDIA_TYPE_AUDIO || call.media[i].status == PJSUA_CALL_MEDIA_NONE) continue;
+        if (pjsua_call_get_stream_info(call_id, call.media[i].index, &stream) != PJ_SUCCESS) continue;
+        const pjmedia_stream_info &audio = stream.info.aud;
+        pjmedia_transport_info transport;
+        pjmedia_transport_info_init(&transport);
+        bool srtp = false;
+        if (pjsua_call_get_med_transport_info(call_id, call.media[i].index, &transport) == PJ_SUCCESS) {
+            const auto *secure = static_cast<const pjmedia_srtp_info *>(
+                pjmedia_transport_info_get_spc_info(&transport, PJMEDIA_TRANSPORT_TYPE_SRTP));
+            srtp = secure && secure->active;
+        }
+        const char *direction = audio.dir == PJMEDIA_DIR_ENCODING_DECODING ? "sendrecv"
+                                : audio.dir == PJMEDIA_DIR_ENCODING        ? "sendonly"
+                                : audio.dir == PJMEDIA_DIR_DECODING        ? "recvonly"
+                                                                           : "inactive";
+        char text[120];
+        snprintf(text, sizeof(text), "%.*s %u %d %d %s", int(audio.fmt.encoding_name.slen),
+                 audio.fmt.encoding_name.ptr, audio.fmt.clock_rate, srtp, audio.tx_event_pt > 0, direction);
+        return text;
+    }
+    return "";
 }
 
 int Bridge::read(unsigned char *buffer, size_t size) {

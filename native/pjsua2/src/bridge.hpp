@@ -35,6 +35,9 @@ public:
     int claim(int call_id, unsigned limit_frames);
     void close(int line);
 
+    /* What was negotiated: "codec rate_hz srtp telephone_events direction", empty without active audio. */
+    std::string media(int call_id);
+
     /* All lines' records, each 16 + 160 bytes, native byte order:
      *   uint16 line, uint16 flags, uint32 position_ms, uint32 taken_ms, uint32 0, mu-law frame
      * flags: 1 the frame is there, 2 the far end's RTP has come, 4 the limit was reached. Returns how many. */

@@ -443,6 +443,8 @@ Front::Front() {
 
 Front::~Front() = default;
 
+void Front::quiet() { pj_log_set_level(0); }
+
 int Front::start() {
     pj_log_set_log_func(&on_log);
     pjsua_get_var()->ua_cfg.cb.on_acc_find_for_incoming = &on_account;

@@ -17,6 +17,9 @@ public:
     Front();
     ~Front();
 
+    /* Before libCreate, which would print what it does. */
+    static void quiet();
+
     /* Registers the module. 0, or a PJLIB status. */
     int start();
 

@@ -71,7 +71,7 @@ RECORD = struct.Struct("=HHIII")
 RECORD_BYTES = RECORD.size + MULAW_8K.frame_bytes
 FRAME_THERE, RTP_CAME, LIMIT_HIT = 1, 2, 4
 # The jitter buffer: adaptive from one frame. A steady peer is heard 20 ms late; one that jitters pays for its jitter.
-JITTER_START_MS, JITTER_MIN_MS, JITTER_MAX_START_MS, JITTER_MAX_MS = 40, 20, 200, 400
+JITTER_START_MS, JITTER_MIN_MS, JITTER_MAX_START_MS, JITTER_MAX_MS = 20, 20, 200, 400
 RESAMPLER_QUALITY = 4  # for G.722 and Opus, whose audio the 8 kHz conference cannot hold anyway
 NO_CALL = -1
 
@@ -190,7 +190,7 @@ class PjsipStack:
             except pj.Error as error:
                 self.over(call, Disconnected(handle, 0, _why(error), by_us=False))
                 return
-            self._post(Dialled(handle, call.getInfo().callIdString))
+            call.say_dialled()
 
         self._commands.put(perform)
         return handle
@@ -594,12 +594,18 @@ class _Call(pj.Call):
         super().__init__(account, call_id)
         self.stack, self.handle = stack, handle
         self.outbound = call_id == NO_CALL
-        self.by_us = self.is_over = False
+        self.by_us = self.is_over = self._dialled = False
         self.limit_frames = 0
         self.line: _Line | None = None
         self.port: _PublishedPort | None = None
         self.codec = ""
         self.srtp = False
+
+    def say_dialled(self) -> None:
+        """Before anything else of this call: its first answer may come while makeCall still runs."""
+        if self.outbound and not self._dialled:
+            self._dialled = True
+            self.stack.post(Dialled(self.handle, self.getInfo().callIdString))
 
     def onCallState(self, param: Any) -> None:
         try:
@@ -609,6 +615,8 @@ class _Call(pj.Call):
 
     def _state(self, param: Any) -> None:
         info = self.getInfo()
+        if info.state >= pj.PJSIP_INV_STATE_EARLY:
+            self.say_dialled()
         if info.state == pj.PJSIP_INV_STATE_DISCONNECTED:
             response = ""
             with contextlib.suppress(Exception):
