@@ -27,6 +27,8 @@ def page() -> str:
     rows = []
     for key, field in keys().items():
         default = field.get_default(call_default_factory=True)
+        if isinstance(default, tuple):
+            default = ", ".join(map(str, default)) or None
         shown = "" if default in (None, (), {}, PydanticUndefined) or isinstance(default, SecretStr) else f"`{default}`"
         text = " ".join((field.description or "").split()).replace("|", "\\|")
         rows.append(f"| `{key}` (`{ENV_PREFIX}{key.upper().replace('.', '__')}`) | {shown} | {text} |\n")

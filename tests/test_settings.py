@@ -149,6 +149,17 @@ def test_a_wrong_variable_is_one_line(monkeypatch: pytest.MonkeyPatch, name: str
         ("htpp = 3", "htpp = (hidden): no such setting; did you mean http?"),
         ("[htpp]\nport = 3", "htpp = (hidden): no such setting; did you mean http?"),
         ("sip = 5", "sip = (hidden): a section, written [sip]"),
+        ("[sip.trunks]\na = 5", "sip.trunks.a = (hidden): a section, written [sip.trunks.a]"),
+        (
+            "[sip.trunks.a]\npears = 1",
+            "sip.trunks.a.pears = (hidden): no such setting; did you mean sip.trunks.a.peers?",
+        ),
+        (
+            '[sip.trunks."A b"]\nhost = "h"',
+            "sip.trunks.A b = (hidden): a name of small letters, digits, - and _, at most 40",
+        ),
+        ("[sip]\nenabled = 2", "sip.enabled = 2: auto, true or false"),
+        ("[sip]\nstrangers = 404", "sip.strangers = 404: one of silent, 403"),
         ('[http]\nport = "web"', "http.port = 'web': a whole number from 1 to 65535"),
         ("[http]\nport = true", "http.port = True: a whole number from 1 to 65535"),
         ("[http]\nhost = 5", "http.host = 5: a text of 1 to 253 characters"),
@@ -257,3 +268,152 @@ def test_keys_for_tools_have_the_names_an_admin_gives_them(monkeypatch: pytest.M
     assert settings.provider_keys()["appointments"] == "s3cret"
     assert "s3cret" in settings.secrets()
     assert "s3cret" not in repr(settings)
+
+
+# --- SIP ---
+
+NET = "IP addresses or networks, such as 192.0.2.10, 198.51.100.0/24"
+
+
+def trunk_line(toml: str) -> str:
+    (line,) = file_lines(f"[sip.trunks.a]\n{toml}")
+    return line
+
+
+def test_sip_without_settings_is_this_machine_only() -> None:
+    sip = load().sip
+    assert (sip.enabled, sip.host, sip.port, sip.tls_port, sip.trunks) == ("auto", "127.0.0.1", 5060, 5061, {})
+    assert (sip.rtp_port_min, sip.rtp_port_max, sip.media_timeout_s, sip.lead_ms) == (10_000, 19_999, 30.0, 60)
+    assert (sip.codecs, sip.strangers, sip.name_servers) == (("PCMU", "PCMA", "G722", "opus"), "silent", ())
+
+
+@pytest.mark.parametrize(("written", "value"), [("true", True), ("FALSE", False), ("auto", "auto"), ("0", False)])
+def test_sip_may_be_on_off_or_there_when_pjsua2_is(
+    monkeypatch: pytest.MonkeyPatch, written: str, value: object
+) -> None:
+    monkeypatch.setenv("TRUNKLINE_SIP__ENABLED", written)
+    assert load().sip.enabled is value or load().sip.enabled == value == "auto"
+
+
+def test_a_trunk_in_variables_is_one_as_in_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("trunkline.toml").write_text('[sip.trunks.pbx]\npeers = "192.0.2.1"\nusername = "u"\n[sip]\nstrangers = 403\n')
+    monkeypatch.setenv("TRUNKLINE_SIP__TRUNKS__PBX__PASSWORD", "1234567")
+    monkeypatch.setenv("TRUNKLINE_SIP__TRUNKS__PBX__MAX_CALLS", "7")
+    monkeypatch.setenv("TRUNKLINE_SIP__TRUNKS__CARRIER__PEERS", "198.51.100.0/24, 2001:db8::7")
+    monkeypatch.setenv("TRUNKLINE_SIP__TRUNKS__CARRIER__HEADERS_IN", "X-Order=order, User-to-User=uui")
+    settings = load()
+    pbx, carrier = settings.sip.trunks["pbx"], settings.sip.trunks["carrier"]
+    assert (pbx.username, pbx.max_calls, [str(n) for n in pbx.peers]) == ("u", 7, ["192.0.2.1/32"])
+    assert [str(n) for n in carrier.peers] == ["198.51.100.0/24", "2001:db8::7/128"]
+    assert carrier.headers_in == {"X-Order": "order", "User-to-User": "uui"}
+    assert settings.sip.strangers == "403"
+    assert "1234567" in settings.secrets()
+    assert "1234567" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("SIP__HOST", "sip.example.com", "'sip.example.com': an IP address of this machine; 0.0.0.0 is all of them"),
+        ("SIP__CODECS", "PCMU, GSM", "'PCMU, GSM': some of PCMU, PCMA, G722, opus, preferred first"),
+        ("SIP__NAME_SERVERS", "dns.example.com", "'dns.example.com': IP or IP:PORT of DNS servers, such as "),
+        ("SIP__ADVERTISED_ADDRESS", "0.0.0.0", "'0.0.0.0': the IP address that peers reach us at"),
+        ("SIP__LEAD_MS", "50", "'50': a multiple of 20 from 20 to 200"),
+        ("SIP__USER_AGENT", "a\nb", "'a\\nb': 1 to 100 ASCII characters"),
+        ("SIP__TRUNKS__A__PEERS", "10.0.0.1/33", f"'10.0.0.1/33': {NET}"),
+        ("SIP__TRUNKS__A__PEERS", "10.0.0.1/24", "'10.0.0.1/24': a network begins at its first address: 10.0.0.0/24"),
+        ("SIP__TRUNKS__A__MAX_CALLS", "0", "'0': a whole number from 1 to 10000"),
+        ("SIP__TRUNKS__A__TRANSPORT", "sctp", "'sctp': one of udp, tcp, tls"),
+        ("SIP__TRUNKS__A__HOST", "sip:example.com", "'sip:example.com': HOST or HOST:PORT"),
+        ("SIP__TRUNKS__A__HOST", "2001:db8::1", "'2001:db8::1': HOST or HOST:PORT, such as "),
+        ("SIP__TRUNKS__A__CALLER_ID", "5550100", "'5550100': a phone number as +COUNTRY NUMBER"),
+        ("SIP__TRUNKS__A__COUNTRY", "USA", "'USA': two-letter country codes"),
+        ("SIP__TRUNKS__A__NUMBERS", "+1*2", "'+1*2': numbers as +COUNTRY NUMBER or as the peer sends them"),
+        ("SIP__TRUNKS__A__PING_S", "1", "'1': 0 (none) or a number from 5 to 3600"),
+        ("SIP__TRUNKS__A__HEADERS_IN", "X-A", "'X-A': a table, or in a variable: X-Order=order"),
+        ("SIP__TRUNKS__A__HEADERS_IN", "X A=a", "'X A=a': names of SIP headers"),
+        ("SIP__TRUNKS__A__HEADERS_IN", "X-A=A b", "'X-A=A b': names of attributes"),
+        ("SIP__TRUNKS__A__HEADERS_OUT", "a=Via", "'a=Via': headers that are not the call's own, which Via is"),
+        ("SIP__TRUNKS__A__USERNAME", 'a"b', "'a\"b': 1 to 128 ASCII characters without blanks and quotes"),
+        ("SIP__TRUNKS__A__PASSWORD", "x" * 200, "(hidden): a text of 1 to 128 characters"),
+        ("SIP__TRUNKS__A__PEER", "x", "(hidden): no such setting; did you mean TRUNKLINE_SIP__TRUNKS__A__PEERS?"),
+    ],
+)
+def test_a_wrong_sip_variable_is_one_line(monkeypatch: pytest.MonkeyPatch, name: str, value: str, line: str) -> None:
+    if name != "SIP__TRUNKS__A__HOST":
+        Path("trunkline.toml").write_text('[sip.trunks.a]\nhost = "h"\n')
+    (found,) = lines(monkeypatch, **{name: value})
+    assert found.startswith(f"TRUNKLINE_{name} = {line}")
+
+
+def test_a_peer_is_an_address_because_a_name_may_come_to_mean_another_machine() -> None:
+    assert trunk_line('peers = ["192.0.2.1", "sip.example.com"]') == (
+        "sip.trunks.a.peers = ['192.0.2.1', 'sip.example.com']: IP addresses or networks; a name may come to mean "
+        "another machine, so look it up (dig +short sip.example.com) and write its addresses"
+    )
+
+
+@pytest.mark.parametrize(
+    ("toml", "line"),
+    [
+        ("", "peers = '': who calls us (peers), whom we call (host), or both must be set"),
+        ('username = "u"\npeers = "192.0.2.1"', "username = 'u': needs password as well"),
+        ('password = "p"\npeers = "192.0.2.1"', "password = '**********': needs username as well"),
+        ('auth_username = "u"\nhost = "h"', "auth_username = 'u': needs auth_password as well"),
+        ('username = "u"\npassword = "p"\nhost = "h"', "username = 'u': needs peers as well"),
+        ('proxy = "p"\npeers = "192.0.2.1"', "proxy = 'p': needs host as well"),
+        ('peers = "0.0.0.0/0"', "peers = '0.0.0.0/0': lets anybody call, so username and password must be set"),
+        ('peers = ["::/1"]', "peers = '::/1': lets anybody call"),
+        ('host = "h"\nsrtp = "required"', "srtp = 'required': needs transport = \"tls\": over udp the keys would be"),
+    ],
+)
+def test_what_a_trunk_needs_or_must_not_be(toml: str, line: str) -> None:
+    assert trunk_line(toml).startswith(f"sip.trunks.a.{line}")
+
+
+@pytest.mark.parametrize(
+    "toml",
+    [
+        'peers = "0.0.0.0/0"\nusername = "u"\npassword = "p"',
+        'peers = "10.0.0.0/8"',
+        'host = "h"\nsrtp = "required"\ntransport = "tls"',
+        'peers = "192.0.2.1"\nsrtp = "required"',
+        'host = "[2001:db8::1]:5061"\nproxy = "192.0.2.1:5070"',
+        'host = "h"\nnumbers = ["+1415*", "100", "clinic"]\nblock = "anonymous"',
+    ],
+)
+def test_what_a_trunk_may_be(toml: str) -> None:
+    Path("trunkline.toml").write_text(f"[sip.trunks.a]\n{toml}\n")
+    assert list(load().sip.trunks) == ["a"]
+
+
+def test_sip_reachable_from_outside_needs_a_trunk_that_says_who_may_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = "reachable from outside, so at least one sip.trunks.NAME with peers must be set"
+    assert lines(monkeypatch, SIP__HOST="0.0.0.0") == [f"TRUNKLINE_SIP__HOST = '0.0.0.0': {line}"]
+    assert lines(monkeypatch, SIP__TRUNKS__A__HOST="h") == [f"TRUNKLINE_SIP__HOST = '0.0.0.0': {line}"]
+    monkeypatch.setenv("TRUNKLINE_SIP__TRUNKS__A__PEERS", "192.0.2.1")
+    assert load().sip.host == "0.0.0.0"
+    monkeypatch.delenv("TRUNKLINE_SIP__TRUNKS__A__PEERS")
+    monkeypatch.setenv("TRUNKLINE_SIP__ENABLED", "false")
+    assert load().sip.enabled is False
+
+
+def test_a_peer_is_of_one_trunk() -> None:
+    assert file_lines('[sip.trunks.a]\npeers = "192.0.2.1"\n[sip.trunks.b]\npeers = "192.0.2.1/32"') == [
+        "sip.trunks.b.peers = '192.0.2.1/32': is sip.trunks.a already: a call must be of one trunk"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("toml", "line"),
+    [
+        ('tls_port = 5060\ntls_cert = "k"\ntls_key = "k"', "sip.tls_port = '5060': another than sip.port (5060)"),
+        ("rtp_port_min = 20000", "sip.rtp_port_max = '19999': above sip.rtp_port_min (20000)"),
+        ("port = 10000", "sip.port = '10000': outside of sip.rtp_port_min to sip.rtp_port_max"),
+        ('tls_key = "k"', "sip.tls_key = 'k': needs sip.tls_cert as well"),
+        ("tls_verify_client = true", "sip.tls_verify_client = 'True': needs sip.tls_ca as well"),
+    ],
+)
+def test_sip_settings_that_do_not_go_together(toml: str, line: str) -> None:
+    Path("k").write_text("x")
+    assert file_lines(f"[sip]\n{toml}") == [line]

@@ -30,7 +30,7 @@ class Facts:
     identity: tuple[str, ...] = field(default=(), repr=False)
     """The call's Identity headers (RFC 8224), as they came. Never logged."""
     forwarded_by: str | None = None
-    """The number that was dialled first, where the call was diverted to us."""
+    """The number that sent the call on to us, where it was diverted."""
     target_number: str | None = None
     """The number behind a named transfer target."""
 

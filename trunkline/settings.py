@@ -1,16 +1,19 @@
 """What an admin may set: `trunkline.toml` (or --config FILE) and TRUNKLINE_* variables, the environment over the file.
 
 The only reader of the environment. A section and its key are joined with two underscores: `[http] port` is
-TRUNKLINE_HTTP__PORT. A list is a TOML list, or in the environment its items with commas between. Empty variables count
-as unset. Defaults live here and nowhere else; secrets are SecretStr and never shown, not even in an error.
+TRUNKLINE_HTTP__PORT, `[sip.trunks.carrier] peers` is TRUNKLINE_SIP__TRUNKS__CARRIER__PEERS. A list is a TOML list, or
+in the environment its items with commas between. Empty variables count as unset. Defaults live here and nowhere else;
+secrets are SecretStr and never shown, not even in an error.
 """
 
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from functools import cache
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 from urllib.parse import urlsplit
@@ -31,6 +34,18 @@ CONFIG_FILE = "trunkline.toml"
 ENV_PREFIX = "TRUNKLINE_"
 MAX_SHOWN_CHARS = 80
 MIN_API_KEY_CHARS = 16
+NAME = "NAME"
+"""Stands in `keys()` for a name the admin chooses: sip.trunks.NAME.peers."""
+SIP_CODECS = ("PCMU", "PCMA", "G722", "opus")
+MAX_SIP_HEADERS = 32
+SIP_OWN_HEADERS = re.compile(
+    "[a-z]|via|from|to|call-id|cseq|contact|max-forwards|(record-)?route|content-.*|(proxy-)?authorization|supported|"
+    "(proxy-)?require|allow(-events)?|(session-)?expires|min-se|replaces|refer-to|referred-by|rseq|rack|event|reason",
+    re.IGNORECASE,
+)
+"""Headers that are PJSIP's: a second one would confuse or deceive the far end."""
+WIDEST = {4: 8, 6: 16}
+"""The shortest prefix that a trunk may have without a password, by IP version: wider is everybody."""
 
 
 class WrongSettings(ConfigError):
@@ -157,6 +172,162 @@ def _frames(message_ms: int) -> int:
     return message_ms
 
 
+# --- kinds of values: SIP ---
+
+
+def _address(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address("127.0.0.1" if value == "localhost" else value.strip("[]")))
+    except ValueError as error:
+        raise ValueError("an IP address of this machine; 0.0.0.0 is all of them") from error
+
+
+def _public_address(value: str) -> str:
+    try:
+        address = ipaddress.ip_address(value.strip("[]"))
+    except ValueError as error:
+        raise ValueError("the IP address that peers reach us at") from error
+    if address.is_unspecified or address.is_multicast:
+        raise ValueError("the IP address that peers reach us at")
+    return str(address)
+
+
+def _networks(value: Any) -> tuple[IPv4Network | IPv6Network, ...]:
+    items = _listed(value)
+    if not isinstance(items, (list, tuple)) or not all(isinstance(item, str) for item in items):
+        raise ValueError("IP addresses or networks, such as 192.0.2.10, 198.51.100.0/24")
+    return tuple(_network(item.strip()) for item in items)
+
+
+def _network(text: str) -> IPv4Network | IPv6Network:
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError as error:
+        if re.fullmatch(r"[A-Za-z0-9_.-]*[A-Za-z][A-Za-z0-9_.-]*", text):
+            raise ValueError(
+                f"IP addresses or networks; a name may come to mean another machine, so look it up (dig +short {text}) "
+                "and write its addresses"
+            ) from error
+        raise ValueError("IP addresses or networks, such as 192.0.2.10, 198.51.100.0/24") from error
+    if network.network_address != ipaddress.ip_interface(text).ip:
+        raise ValueError(f"a network begins at its first address: {network} instead of {text}")
+    return network
+
+
+def _name_servers(servers: tuple[str, ...]) -> tuple[str, ...]:
+    for server in servers:
+        host, port = _split_port(server)
+        try:
+            ipaddress.ip_address(host.strip("[]"))
+        except ValueError:
+            port = "0"
+        if port is not None and not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
+            raise ValueError("IP or IP:PORT of DNS servers, such as 192.0.2.53, [2001:db8::53]:5353")
+    return servers
+
+
+def _split_port(text: str) -> tuple[str, str | None]:
+    """[::1]:53, 192.0.2.1:53; an IPv6 address without brackets has no port."""
+    if text.startswith("[") or text.count(":") == 1:
+        host, colon, port = text.rpartition(":")
+        if colon and not text.endswith("]"):
+            return host, port
+    return text, None
+
+
+def _sip_host(value: str) -> str:
+    host, port = _split_port(value)
+    name = re.fullmatch(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?", host)
+    if not name and not (host.startswith("[") and host.endswith("]") and _is_ip(host[1:-1])):
+        raise ValueError("HOST or HOST:PORT, such as sip.example.com:5060 (IPv6 in brackets)")
+    if port is not None and not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
+        raise ValueError("HOST or HOST:PORT with a port from 1 to 65535")
+    return value
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _codecs(names: tuple[str, ...]) -> tuple[str, ...]:
+    known = {name.lower(): name for name in SIP_CODECS}
+    found = tuple(known.get(name.lower(), "") for name in names)
+    if not found or "" in found or len(set(found)) != len(found):
+        raise ValueError(f"some of {', '.join(SIP_CODECS)}, preferred first")
+    return found
+
+
+def _patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(re.fullmatch(r"\+?[A-Za-z0-9._#-]{0,64}\*?", p) and p.strip("+*") for p in patterns):
+        raise ValueError("numbers as +COUNTRY NUMBER or as the peer sends them, or their beginning and a *: +1415*")
+    return patterns
+
+
+def _sip_user(name: str) -> str:
+    if not re.fullmatch(r"[!#-\[\]-~]{1,128}", name):
+        raise ValueError("1 to 128 ASCII characters without blanks and quotes")
+    return name
+
+
+def _country(value: str) -> str:
+    return _countries((value,))[0]
+
+
+def _on_off_auto(value: Any) -> Any:
+    known = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+    wanted = str(value).lower()
+    if wanted != "auto" and wanted not in known:
+        raise ValueError("auto, true or false")
+    return known.get(wanted, "auto")
+
+
+def _mapped(value: Any) -> Any:
+    """A TOML table; in the environment LEFT=RIGHT items with commas between."""
+    if not isinstance(value, str):
+        return value
+    pairs = [item.partition("=") for item in value.split(",") if item.strip()]
+    if any(not equals for _, equals, _ in pairs):
+        raise ValueError("a table, or in a variable: X-Order=order, X-Other=other")
+    return {left.strip(): right.strip() for left, _, right in pairs}
+
+
+def _header_map(given: Mapping[str, str], headers: Collection[str], attributes: Collection[str]) -> None:
+    if len(given) > MAX_SIP_HEADERS:
+        raise ValueError(f"at most {MAX_SIP_HEADERS}")
+    if not all(re.fullmatch(r"[A-Za-z0-9!%*_+`'~.-]{1,64}", name) for name in headers):
+        raise ValueError("names of SIP headers, such as X-Order or P-Asserted-Identity")
+    if not all(re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name) for name in attributes):
+        raise ValueError("names of attributes in small letters, digits and _, such as order_id")
+
+
+def _headers_in(given: dict[str, str]) -> dict[str, str]:
+    _header_map(given, given.keys(), given.values())
+    return given
+
+
+def _headers_out(given: dict[str, str]) -> dict[str, str]:
+    _header_map(given, given.values(), given.keys())
+    if taken := sorted(name for name in given.values() if SIP_OWN_HEADERS.fullmatch(name)):
+        raise ValueError(f"headers that are not the call's own, which {taken[0]} is")
+    return given
+
+
+def _user_agent(text: str) -> str:
+    if not re.fullmatch(r"[!-~]([ -~]{0,98}[!-~])?", text):
+        raise ValueError("1 to 100 ASCII characters")
+    return text
+
+
+def _ping(seconds: float) -> float:
+    if 0 < seconds < 5:
+        raise ValueError("0 (none) or a number from 5 to 3600")
+    return seconds
+
+
 def _countries(codes: tuple[str, ...]) -> tuple[str, ...]:
     if any(len(code) != 2 or not code.isascii() or not code.isalpha() for code in codes):
         raise ValueError("two-letter country codes, such as US, GB")
@@ -169,6 +340,12 @@ File = Annotated[Path, AfterValidator(_existing)]
 Int = Annotated[int, BeforeValidator(_number)]
 Float = Annotated[float, BeforeValidator(_number)]
 Port = Annotated[Int, Field(ge=1, le=65535)]
+E164Text = Annotated[str, AfterValidator(_e164)]
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)]
+Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+HostPort = Annotated[str, AfterValidator(_sip_host)]
+Password = Annotated[SecretStr, Field(min_length=1, max_length=128)]
+SipUser = Annotated[str, AfterValidator(_sip_user)]
 
 
 # --- the sections ---------------------------------------------------------------------------------------------------
@@ -207,9 +384,144 @@ class Http(Section):
         return _origin("https" if self.tls_cert else "http", host, self.port)
 
 
+class SipTrunk(Section):
+    """`gateway.sip.trunks.Trunk`, as written."""
+
+    peers: Networks = ()
+    """Addresses and networks whose INVITEs are this trunk's. RTP may come from them as well."""
+    media_peers: Networks = ()
+    """Where the carrier's RTP comes from besides."""
+    username: SipUser | None = None
+    """With password: peers must show them (digest)."""
+    password: Password | None = None
+    host: HostPort | None = None
+    """Where our calls go, HOST or HOST:PORT. Without it the trunk only takes calls."""
+    proxy: HostPort | None = None
+    """Outbound proxy, HOST or HOST:PORT."""
+    transport: Literal["udp", "tcp", "tls"] = "udp"
+    """For our calls."""
+    auth_username: SipUser | None = None
+    """With auth_password: what we show when challenged."""
+    auth_password: Password | None = None
+    caller_id: E164Text | None = None
+    """Who calls, where an order names no other."""
+    number_from: Literal["request_uri", "to"] = "request_uri"
+    """Where the called number stands."""
+    numbers: Annotated[Texts, AfterValidator(_patterns)] = ()
+    """Ours, or beginnings such as +1415*; others are answered 404. None: all."""
+    country: Annotated[str, AfterValidator(_country)] | None = None
+    """Two letters, such as US: how numbers without + are read."""
+    block: Annotated[Texts, AfterValidator(_patterns)] = ()
+    """Callers, beginnings such as +1900*, or anonymous: declined with 603."""
+    max_calls: Annotated[Int, Field(ge=1, le=10_000)] | None = None
+    """Inbound at once; more are answered 486."""
+    srtp: Literal["off", "optional", "required"] = "off"
+    """Keys by SDES, so they are secret only over TLS: `required` needs transport = "tls" for calls of ours."""
+    dtmf: Literal["rfc4733", "info", "inband"] = "rfc4733"
+    """How we send digits; the first two are always understood."""
+    headers_in: Annotated[dict[str, str], NoDecode, BeforeValidator(_mapped), AfterValidator(_headers_in)] = {}
+    """SIP header -> attribute of the call; in a variable X-Order=order, X-Other=other."""
+    headers_out: Annotated[dict[str, str], NoDecode, BeforeValidator(_mapped), AfterValidator(_headers_out)] = {}
+    """Attribute of the call -> SIP header of our INVITE; in a variable order=X-Order."""
+    ping_s: Annotated[Float, Field(ge=0, le=3600), AfterValidator(_ping)] = 30.0
+    """Between OPTIONS to host; 0: none."""
+
+    @after(mode="after")
+    def _whole(self) -> "SipTrunk":
+        for user, secret in (("username", "password"), ("auth_username", "auth_password")):
+            if (getattr(self, user) is None) != (getattr(self, secret) is None):
+                given, missing = (user, secret) if getattr(self, user) else (secret, user)
+                raise _contradiction(given, getattr(self, given), f"needs {missing} as well")
+        if not self.peers and not self.host:
+            raise _contradiction("peers", "", "who calls us (peers), whom we call (host), or both must be set")
+        if self.username and not self.peers:
+            raise _contradiction("username", self.username, "needs peers as well: strangers are not even challenged")
+        if self.proxy and not self.host:
+            raise _contradiction("proxy", self.proxy, "needs host as well")
+        wide = next((n for n in self.peers if n.prefixlen < WIDEST[n.version]), None)
+        if wide and not self.password:
+            raise _contradiction("peers", wide, "lets anybody call, so username and password must be set")
+        if self.srtp == "required" and self.host and self.transport != "tls":
+            raise _contradiction(
+                "srtp", "required", f'needs transport = "tls": over {self.transport} the keys would be sent in clear'
+            )
+        return self
+
+
 class Sip(Section):
+    enabled: Annotated[Literal["auto"] | bool, BeforeValidator(_on_off_auto)] = "auto"
+    """`auto`: when pjsua2 is installed (make pjsip)."""
+    host: Annotated[str, AfterValidator(_address)] = "127.0.0.1"
+    """Where we listen, signalling and RTP. Anything but loopback needs a trunk with peers as well."""
     port: Port = 5060
-    """Not used yet."""
+    """UDP and TCP."""
+    tls_port: Port = 5061
+    """Listens when there is a certificate."""
+    tls_cert: File | None = None
+    """PEM files."""
+    tls_key: File | None = None
+    tls_ca: File | None = None
+    """Whom we believe, PEM; without it the system's list."""
+    tls_verify_client: bool = False
+    """Peers must show a certificate of tls_ca's."""
+    advertised_address: Annotated[str, AfterValidator(_public_address)] | None = None
+    """Behind NAT: the address that peers reach us at. Needs the same ports forwarded."""
+    local_networks: Networks = ()
+    """Peers in these are told our own address instead."""
+    rtp_port_min: Annotated[Int, Field(ge=1024, le=65535)] = 10_000
+    """Two ports a call."""
+    rtp_port_max: Annotated[Int, Field(ge=1024, le=65535)] = 19_999
+    name_servers: Annotated[Texts, AfterValidator(_name_servers)] = ()
+    """For trunks with names, IP or IP:PORT; without it those of /etc/resolv.conf."""
+    codecs: Annotated[Texts, AfterValidator(_codecs)] = SIP_CODECS
+    """Offered and taken, preferred first."""
+    media_timeout_s: Float = Field(default=30.0, ge=3, le=600)
+    """With neither RTP nor RTCP for so long the call is lost."""
+    lead_ms: Annotated[Int, Field(ge=40, le=200), AfterValidator(_frames)] = 60
+    """Audio kept ahead in the ring that PJSIP's clock empties."""
+    strangers: Annotated[Literal["silent", "403"], BeforeValidator(lambda v: str(v) if v == 403 else v)] = "silent"
+    """What peers of no trunk get."""
+    invites_per_second: Int = Field(default=150, ge=1, le=10_000)
+    """Of all; more are answered 503."""
+    invites_per_second_per_source: Int = Field(default=100, ge=1, le=10_000)
+    """Of one address."""
+    user_agent: Annotated[str, AfterValidator(_user_agent)] = "Trunkline"
+    """Server and User-Agent."""
+    ring_timeout_s: Float = Field(default=30.0, ge=5, le=180)
+    """How long a call of ours rings."""
+    trunks: dict[Annotated[str, Field(pattern="^[a-z0-9_-]{1,40}$")], SipTrunk] = {}
+    """By name. None: calls are taken from this machine only."""
+
+    @after(mode="after")
+    def _together(self) -> "Sip":
+        if (self.tls_cert is None) != (self.tls_key is None):
+            given, missing = ("tls_cert", "tls_key") if self.tls_cert else ("tls_key", "tls_cert")
+            raise _contradiction(given, getattr(self, given), f"needs sip.{missing} as well")
+        if self.tls_verify_client and not self.tls_ca:
+            raise _contradiction("tls_verify_client", True, "needs sip.tls_ca as well")
+        if self.tls_cert and self.port == self.tls_port:
+            raise _contradiction("tls_port", self.tls_port, f"another than sip.port ({self.port})")
+        if self.rtp_port_max <= self.rtp_port_min:
+            raise _contradiction("rtp_port_max", self.rtp_port_max, f"above sip.rtp_port_min ({self.rtp_port_min})")
+        for key in ("port", "tls_port") if self.tls_cert else ("port",):
+            if self.rtp_port_min <= getattr(self, key) <= self.rtp_port_max:
+                raise _contradiction(key, getattr(self, key), "outside of sip.rtp_port_min to sip.rtp_port_max")
+        return self
+
+    @after(mode="after")
+    def _safe_by_default(self) -> "Sip":
+        if self.enabled is not False and not is_loopback(self.host) and not any(t.peers for t in self.trunks.values()):
+            raise _contradiction(
+                "host", self.host, "reachable from outside, so at least one sip.trunks.NAME with peers must be set"
+            )
+        seen: dict[IPv4Network | IPv6Network, str] = {}
+        for name, trunk in self.trunks.items():
+            for network in trunk.peers:
+                if (other := seen.setdefault(network, name)) != name:
+                    raise _contradiction(
+                        f"trunks.{name}.peers", network, f"is sip.trunks.{other} already: a call must be of one trunk"
+                    )
+        return self
 
 
 class Twilio(Section):
@@ -373,7 +685,14 @@ class Settings(BaseSettings):
     def secrets(self) -> tuple[str, ...]:
         """Everything that no log line may show. Reads the key files."""
         passwords = [urlsplit(url.get_secret_value()).password for url in (self.database_url, self.redis_url) if url]
-        return (*self.twilio_tokens, *self.api_keys, *self.provider_keys().values(), *(p for p in passwords if p))
+        trunks = [p for trunk in self.sip.trunks.values() for p in (trunk.password, trunk.auth_password)]
+        return (
+            *self.twilio_tokens,
+            *self.api_keys,
+            *self.provider_keys().values(),
+            *(password.get_secret_value() for password in trunks if password),
+            *(p for p in passwords if p),
+        )
 
     def provider_keys(self) -> dict[str, str]:
         """API keys by provider name, as `Services.keys` wants them. Reads the key files."""
@@ -426,7 +745,7 @@ def _set_variables() -> list[str]:
 
 @cache
 def keys() -> Mapping[str, Any]:
-    """Every key with its field, dotted: `http.port`."""
+    """Every key with its field, dotted: `http.port`; `sip.trunks.NAME.peers`."""
     return dict(_walk(Settings, ""))
 
 
@@ -434,8 +753,31 @@ def _walk(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, Any]]:
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from _walk(field.annotation, f"{prefix}{name}.")
+        elif (named := _named(field)) is not None:
+            yield from _walk(named, f"{prefix}{name}.{NAME}.")
         else:
             yield prefix + name, field
+
+
+def _named(field: Any) -> type[BaseModel] | None:
+    """The section of which there is one for every name of the admin's."""
+    kinds = get_args(field.annotation) if get_origin(field.annotation) is dict else ()
+    return kinds[-1] if kinds and isinstance(kinds[-1], type) and issubclass(kinds[-1], BaseModel) else None
+
+
+@cache
+def _open_sections() -> tuple[str, ...]:
+    """`sip.trunks.`: where a name follows."""
+    return tuple({key.partition(NAME)[0] for key in keys() if f".{NAME}." in key})
+
+
+def _general(key: str) -> str:
+    """With NAME for the admin's name, as `keys()` has it."""
+    for section in _open_sections():
+        name, dot, rest = key.removeprefix(section).partition(".")
+        if key.startswith(section) and name:
+            return f"{section}{NAME}{dot}{rest}"
+    return key
 
 
 @cache
@@ -444,8 +786,13 @@ def _variables() -> Mapping[str, str]:
 
 
 def _known(variable: str) -> bool:
-    """[keys] is open: its names are the admin's."""
-    return variable in _variables() or variable.upper().startswith(f"{_variable('keys')}__")
+    """[keys] and [sip.trunks] are open: their names are the admin's."""
+    dotted = variable[len(ENV_PREFIX) :].lower().replace("__", ".")
+    return variable in _variables() or variable.upper().startswith(f"{_variable('keys')}__") or _is_named(dotted)
+
+
+def _is_named(key: str) -> bool:
+    return _general(key) != key and _general(key) in keys()
 
 
 def _variable(key: str) -> str:
@@ -456,9 +803,16 @@ def _unknown(name: str, known: Collection[str]) -> ConfigError:
     """The value is hidden: it may be a secret under a misspelt name."""
     prefix = ENV_PREFIX if name.upper().startswith(ENV_PREFIX) else ""
     wanted = name[len(prefix) :].upper() if prefix else name
-    names = [key.removeprefix(prefix) for key in known]
+    names = [_specific(key.removeprefix(prefix), wanted, "__" if prefix else ".") for key in known]
     near = [key for key in names if key.startswith(f"{wanted}__")] or get_close_matches(wanted, names, n=1)
     return ConfigError(name, HIDDEN, "no such setting" + (f"; did you mean {prefix}{near[0]}?" if near else ""))
+
+
+def _specific(key: str, wanted: str, joint: str) -> str:
+    """With the admin's name for NAME, where `wanted` has one."""
+    section, named, rest = key.partition(f"{NAME}{joint}")
+    name = wanted.removeprefix(section).partition(joint)[0] if named and wanted.startswith(section) else ""
+    return f"{section}{name}{joint}{rest}" if name else key
 
 
 def _contradiction(key: str, value: Any, allowed: str) -> PydanticCustomError:
@@ -472,13 +826,15 @@ def _explain(problem: ErrorDetails) -> ConfigError:
     if problem["type"] == "contradiction":
         context = problem["ctx"]
         return ConfigError(_as_written(".".join([*parts, context["key"]])), context["value"], context["allowed"])
-    key = next((k for n in range(len(parts), 0, -1) if (k := ".".join(parts[:n])) in keys()), "")
+    if parts[-1:] == ["[key]"]:
+        return ConfigError(".".join(parts[:-1]), HIDDEN, "a name of small letters, digits, - and _, at most 40")
+    key = next((k for n in range(len(parts), 0, -1) if _general(k := ".".join(parts[:n])) in keys()), "")
     if not key:
         dotted = ".".join(parts)
         if problem["type"] == "extra_forbidden":
             return _unknown(dotted, [*keys(), *Settings.model_fields])
         return ConfigError(dotted, HIDDEN, f"a section, written [{dotted}]")
-    field = keys()[key]
+    field = keys()[_general(key)]
     shown = HIDDEN if _is_secret(field) else _Shown(repr(problem["input"]))
     return ConfigError(_as_written(key), shown, _allowed(field, problem))
 
@@ -486,7 +842,7 @@ def _explain(problem: ErrorDetails) -> ConfigError:
 def _named_already(problem: ErrorDetails) -> bool:
     """An unknown variable that pydantic-settings took for a section (TRUNKLINE_HTTP) or put into one."""
     variable = _variable(".".join(str(part) for part in problem["loc"]))
-    return variable in _set_variables() and variable not in _variables()
+    return variable in _set_variables() and not _known(variable)
 
 
 def _as_written(key: str) -> str:
@@ -513,11 +869,12 @@ def _allowed(field: Any, problem: ErrorDetails) -> str:
         return f"{whole} from {metadata['ge'].ge:g} to {metadata['le'].le:g}" if "ge" in metadata else whole
     if tuple in {get_origin(kind) or kind for kind in kinds}:
         return "a text or a list of texts"
-    if str in kinds and "maxlen" in metadata:
+    if kinds & {str, SecretStr} and "maxlen" in metadata:
         return f"a text of 1 to {metadata['maxlen'].max_length} characters"
     return "a path" if Path in kinds else "a text"
 
 
 def _inner_metadata(annotation: Any) -> Iterator[Any]:
     for part in get_args(annotation):
-        yield from getattr(part, "__metadata__", ())
+        for metadata in getattr(part, "__metadata__", ()):
+            yield from getattr(metadata, "metadata", ()) or (metadata,)

@@ -1,14 +1,21 @@
 """Trunks: who may call us over SIP and whom we call, as configured. Plain values and rules."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Literal
+from urllib.parse import quote
 
+from trunkline.gateway.sip import message
+from trunkline.gateway.sip.message import Caller, Forwarding, Head, Party
+from trunkline.ports import Refuse
+from trunkline.settings import Sip, SipTrunk
 from trunkline.types import E164
 
 LOOPBACK = "loopback"
 """The trunk that is there when none is configured: calls from this machine."""
+MAX_ATTRIBUTES = 32
+MAX_ATTRIBUTE_CHARS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +23,8 @@ class Trunk:
     name: str
     peers: tuple[IPv4Network | IPv6Network, ...]
     """INVITEs of this trunk come from here; RTP as well."""
+    media_peers: tuple[IPv4Network | IPv6Network, ...] = ()
+    """RTP may come from here too: many carriers keep media apart from signalling."""
     username: str | None = None
     """With a password: INVITEs must show them (digest, RFC 8760's algorithms that PJSIP has)."""
     password: str | None = field(default=None, repr=False)
@@ -47,3 +56,179 @@ class Trunk:
     """Attribute of the call -> SIP header."""
     ping_s: float = 30.0
     """Between OPTIONS to `host`; 0: none."""
+
+
+# --- which trunks there are -----------------------------------------------------------------------------------------
+
+
+def loopback_trunk() -> Trunk:
+    return Trunk(LOOPBACK, (ip_network("127.0.0.0/8"), ip_network("::1/128")), ping_s=0)
+
+
+def configured(sip: Sip) -> tuple[Trunk, ...]:
+    """Those of the settings, else the loopback trunk."""
+    return tuple(_trunk(name, written) for name, written in sip.trunks.items()) or (loopback_trunk(),)
+
+
+def _trunk(name: str, written: SipTrunk) -> Trunk:
+    return Trunk(
+        name=name,
+        peers=written.peers,
+        media_peers=written.media_peers,
+        username=written.username,
+        password=written.password.get_secret_value() if written.password else None,
+        host=written.host,
+        proxy=written.proxy,
+        transport=written.transport,
+        auth_username=written.auth_username,
+        auth_password=written.auth_password.get_secret_value() if written.auth_password else None,
+        caller_id=E164(written.caller_id) if written.caller_id else None,
+        number_from=written.number_from,
+        numbers=written.numbers,
+        country=written.country,
+        block=written.block,
+        max_calls=written.max_calls,
+        srtp=written.srtp,
+        dtmf=written.dtmf,
+        headers_in=written.headers_in,
+        headers_out=written.headers_out,
+        ping_s=written.ping_s if written.host else 0,
+    )
+
+
+def find_trunk(trunks: Iterable[Trunk], source_ip: str) -> Trunk | None:
+    """Whose peer this is: the narrowest network decides, of equal ones the first trunk. None: a stranger."""
+    address = parse_address(source_ip)
+    if address is None:
+        return None
+    matching = [(network.prefixlen, trunk) for trunk in trunks for network in trunk.peers if address in network]
+    return max(matching, key=lambda found: found[0])[1] if matching else None
+
+
+def parse_address(text: str) -> IPv4Address | IPv6Address | None:
+    """Also as a socket writes it: [::1], fe80::1%eth0; IPv4 seen through an IPv6 socket is IPv4."""
+    try:
+        address = ip_address(text.strip("[]").partition("%")[0])
+    except ValueError:
+        return None
+    return (address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address
+
+
+# --- a call of theirs -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Screened:
+    """An INVITE that may go on to the doors."""
+
+    called: Party
+    caller: Caller
+    forwardings: tuple[Forwarding, ...] = ()
+    """The latest first."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    identities: tuple[str, ...] = ()
+    """Identity headers, for compliance."""
+
+
+def screen(trunk: Trunk, head: Head, live_calls: int) -> Screened | Refuse:
+    """What the trunk's own rules say of an INVITE while it has `live_calls` inbound ones already. Codes, as
+    `causes.refusal` knows them: malformed, unknown_number, declined, busy."""
+    called = called_number(trunk, head)
+    if called is None:
+        return Refuse("malformed", f"no number can be read from {trunk.number_from}")
+    if trunk.numbers and not _any_matches(trunk.numbers, called):
+        return Refuse("unknown_number", f"the trunk {trunk.name} has no such number")
+    calling = caller(trunk, head)
+    if _any_matches(trunk.block, calling) or (calling.withheld and "anonymous" in trunk.block):
+        return Refuse("declined", "the caller is blocked")
+    if trunk.max_calls is not None and live_calls >= trunk.max_calls:
+        return Refuse("busy", f"the trunk {trunk.name} has {live_calls} calls")
+    return Screened(
+        called,
+        calling,
+        message.forwardings(head, trunk.country),
+        attributes(trunk, head),
+        message.identities(head),
+    )
+
+
+def called_number(trunk: Trunk, head: Head) -> Party | None:
+    """None: there is no address where the trunk's rule looks."""
+    return message.called(head, trunk.number_from, trunk.country)
+
+
+def caller(trunk: Trunk, head: Head) -> Caller:
+    return message.caller(head, trunk.country)
+
+
+def _any_matches(patterns: tuple[str, ...], party: Party) -> bool:
+    return any(matches(pattern, name) for pattern in patterns for name in (party.number, party.user) if name)
+
+
+def matches(pattern: str, name: str) -> bool:
+    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
+
+
+def attributes(trunk: Trunk, head: Head) -> dict[str, str]:
+    """What the trunk wants to know of the INVITE's headers; of one that is there several times, all of them."""
+    found: dict[str, str] = {}
+    for header, attribute in trunk.headers_in.items():
+        lines = head.all(header)
+        if lines and len(found) < MAX_ATTRIBUTES:
+            found.setdefault(attribute, ", ".join(lines)[:MAX_ATTRIBUTE_CHARS])
+    return found
+
+
+# --- a call of ours -------------------------------------------------------------------------------------------------
+
+
+def headers_out(trunk: Trunk, given: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The call's attributes as headers of our INVITE; attributes that the trunk does not map stay here. Raises
+    ValueError naming an attribute that cannot be one."""
+    headers = []
+    for attribute, header in trunk.headers_out.items():
+        if attribute in given:
+            try:
+                headers.append((header, message.safe_header_value(given[attribute])))
+            except ValueError as error:
+                raise ValueError(f"{attribute}: {error}") from None
+    return headers
+
+
+def request_uri(trunk: Trunk, number: E164) -> str:
+    """Raises ValueError for a trunk that only takes calls."""
+    if trunk.host is None:
+        raise ValueError(f"the trunk {trunk.name} has no host to call")
+    return _uri(number, trunk.host, trunk.transport)
+
+
+def proxy_uri(trunk: Trunk) -> str | None:
+    """For the Route header, loosely routed."""
+    return None if trunk.proxy is None else f"{_uri('', trunk.proxy, trunk.transport)};lr"
+
+
+def ping_uri(trunk: Trunk) -> str | None:
+    return None if trunk.host is None else _uri("", trunk.host, trunk.transport)
+
+
+def from_uri(trunk: Trunk, caller_id: E164 | None, own_host: str) -> str:
+    """Who calls, at the trunk's domain (where carriers look up the number, and PBXs the account); at ours where it has
+    none. Without any number it is the account's name: nobody asked to be anonymous."""
+    user = caller_id or trunk.caller_id or trunk.auth_username or "trunkline"
+    host = trunk.host.rpartition(":")[0] if trunk.host and _has_port(trunk.host) else trunk.host
+    return f"sip:{_escaped(user)}@{host or own_host}"
+
+
+def _uri(user: str, host: str, transport: str) -> str:
+    at = f"{_escaped(user)}@" if user else ""
+    # sip: and not sips:, which would promise TLS beyond the trunk as well (RFC 5630)
+    return f"sip:{at}{host}" + ("" if transport == "udp" else f";transport={transport}")
+
+
+def _has_port(host: str) -> bool:
+    """[::1] has colons and none."""
+    return ":" in host and not host.endswith("]")
+
+
+def _escaped(user: str) -> str:
+    return quote(user, safe="+-_.!~*'()&=$,")
