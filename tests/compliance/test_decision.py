@@ -1,4 +1,6 @@
+import builtins
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -108,3 +110,19 @@ def test_a_refusal_says_what_to_do() -> None:
 def test_a_country_without_numbers_is_a_wrong_setting() -> None:
     with pytest.raises(ConfigError, match=r"outbound.allow = 'UK'"):
         Policy(outbound_allow=("US", "UK"))
+
+
+def test_a_decision_imports_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A numbering plan is a module: read in the middle of a call it would hold up everyone's audio."""
+    policy, imported = Policy(outbound_allow=("US",)), list[str]()
+    really = builtins.__import__
+
+    def counted(name: str, *more: Any) -> Any:
+        imported.append(name)
+        return really(name, *more)
+
+    with monkeypatch.context() as watched:
+        watched.setattr("builtins.__import__", counted)
+        for number in ("123456", "+88213000000", "+2902123", "+6834123", "+12025550123"):
+            policy.decide(Facts("dial", DEFAULT_TENANT, "outbound", to_number=number), NOW)
+    assert imported == []

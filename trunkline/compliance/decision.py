@@ -4,7 +4,7 @@ closed until countries are opened; emergency and premium numbers are refused wha
 from dataclasses import dataclass
 from datetime import datetime
 
-from trunkline.compliance.destinations import NO_COUNTRY, countries, country_of, never_called
+from trunkline.compliance.destinations import NO_COUNTRY, countries, country_of, never_called, read_plans
 from trunkline.errors import ConfigError
 from trunkline.ports import Allow, Decision, Facts, Refuse
 
@@ -22,6 +22,7 @@ class Policy:
         for country in self.outbound_allow:
             if country not in countries():
                 raise ConfigError("outbound.allow", country, "two-letter country codes, such as US, GB")
+        read_plans()
 
     def decide(self, facts: Facts, now: datetime) -> Decision:
         """`ports.Decide`. `now` is UTC; windows of the day will need it."""

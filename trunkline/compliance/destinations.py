@@ -5,9 +5,10 @@ extension, letters, other scripts' digits) could mean something else to a carrie
 """
 
 from collections.abc import Iterable
+from functools import cache
 
 import phonenumbers
-from phonenumbers import PhoneNumber, PhoneNumberType
+from phonenumbers import PhoneMetadata, PhoneNumber, PhoneNumberType
 from phonenumbers import shortnumberinfo as short
 
 from trunkline.ports import Refuse
@@ -34,6 +35,17 @@ _PREMIUM_TYPES = {
 def countries() -> frozenset[str]:
     """ISO 3166 codes (and AC, TA, XK) that have numbers of their own."""
     return frozenset(phonenumbers.SUPPORTED_REGIONS)
+
+
+@cache
+def read_plans() -> None:
+    """All of them, once, at the start (0.1 s): read when first asked for they would hold up live audio."""
+    for region in short.SUPPORTED_SHORT_REGIONS:
+        PhoneMetadata.short_metadata_for_region(region)
+    for region in phonenumbers.SUPPORTED_REGIONS:
+        PhoneMetadata.metadata_for_region(region)
+    for code in phonenumbers.COUNTRY_CODES_FOR_NON_GEO_REGIONS:
+        PhoneMetadata.metadata_for_nongeo_region(code)
 
 
 def never_called(number: str) -> Refuse | None:

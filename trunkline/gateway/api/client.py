@@ -87,7 +87,7 @@ def _event(event: Record) -> str:
     if kind == "dialling":
         return f"dialling over {data['trunk']}" if data.get("trunk") else "dialling"
     if kind == "progress":
-        code = data.get("code")
+        code = data.get("code", data.get("status"))
         return _PROVISIONAL.get(code, "") if isinstance(code, int) else ""
     return _WORDS.get(str(kind), "")
 
