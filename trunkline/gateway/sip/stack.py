@@ -134,6 +134,7 @@ class MediaUp:
     telephone_events: bool
     """The far end takes RFC 4733 digits."""
     direction: Literal["sendrecv", "sendonly", "recvonly", "inactive"] = "sendrecv"
+    """As we see it: `sendonly` and `inactive` are a hold without music, nothing is to come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +252,11 @@ class Stack(Protocol):
 
     def refuse(self, handle: Handle, code: int, reason: str = "", headers: Headers = ()) -> None: ...
 
-    def dial(self, trunk: Trunk, to_uri: str, from_uri: str, limit_s: float, headers: Headers = ()) -> Handle: ...
+    def dial(
+        self, trunk: Trunk, to_uri: str, from_uri: str, limit_s: float, headers: Headers = (), call_id: str = ""
+    ) -> Handle:
+        """`call_id`: the Call-ID header to use, so that the record has it from the first moment."""
+        ...
 
     def hang_up(self, handle: Handle) -> None:
         """CANCEL or BYE, as is due."""
