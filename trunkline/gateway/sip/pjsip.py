@@ -498,11 +498,11 @@ class PjsipStack:
                     command()
         if self.bridge is not None:
             self.bridge.stop()
-        with contextlib.suppress(Exception):
-            self._endpoint.libDestroy()
-        self._calls.clear()
+        self._calls.clear()  # before the endpoint goes, which they would ask
         self._dead.clear()
         self._accounts.clear()
+        with contextlib.suppress(Exception):
+            self._endpoint.libDestroy()
 
     # --- from callbacks (PJSIP's threads) ---
 
@@ -554,7 +554,8 @@ class PjsipStack:
         self._on_event(event)
 
     def _published_media_up(self, call: "_Call") -> None:
-        for index, media in enumerate(call.getInfo().media):
+        info = call.getInfo()  # held: its media lie in it
+        for index, media in enumerate(info.media):
             if media.type != pj.PJMEDIA_TYPE_AUDIO or media.status != pj.PJSUA_CALL_MEDIA_ACTIVE:
                 continue
             stream = call.getStreamInfo(index)
