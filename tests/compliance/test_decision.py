@@ -117,9 +117,9 @@ def test_a_decision_imports_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     policy, imported = Policy(outbound_allow=("US",)), list[str]()
     really = builtins.__import__
 
-    def counted(name: str, *more: Any) -> Any:
+    def counted(name: str, *more: Any, **named: Any) -> Any:
         imported.append(name)
-        return really(name, *more)
+        return really(name, *more, **named)
 
     with monkeypatch.context() as watched:
         watched.setattr("builtins.__import__", counted)
