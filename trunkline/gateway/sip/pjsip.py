@@ -4,8 +4,8 @@
     PJSIP's threads  callbacks ──► call_soon_threadsafe ──► on_event          (they only post)
     C++ clock thread ──► rings ──► eventfd ──► one read of all lines a tick   (bridge.hpp; never takes the GIL)
 
-Every pj.Call lives in `_calls` until DISCONNECTED and a little longer, and dies in the owner thread: dropped earlier, the
-process crashed (../shared/facts/pjsip.md, 4.3; upstream's documentation of Call says the same).
+Every pj.Call lives in `_calls` until DISCONNECTED and a little longer, and dies in the owner thread: dropped earlier,
+it crashed the process.
 
 Two builds are known. Ours (native/pjsua2, `make pjsip`) has the Bridge and the Front. The published wheel has neither:
 audio then crosses in Python callbacks, four calls at most, and peers are judged after PJSIP has answered 100.
@@ -176,7 +176,9 @@ class PjsipStack:
 
         self._with_call(handle, perform)
 
-    def dial(self, trunk: Trunk, to_uri: str, from_uri: str, limit_s: float, headers: Headers = ()) -> Handle:
+    def dial(
+        self, trunk: Trunk, to_uri: str, from_uri: str, limit_s: float, headers: Headers = (), call_id: str = ""
+    ) -> Handle:
         handle = Handle(next(self._handles))
 
         def perform() -> None:
@@ -185,6 +187,7 @@ class PjsipStack:
             self._calls[handle] = call
             operation = _operation(0, headers=headers)
             operation.txOption.localUri = from_uri
+            operation.opt.customCallId = call_id
             try:
                 call.makeCall(to_uri, operation)
             except pj.Error as error:
@@ -400,15 +403,18 @@ class PjsipStack:
 
     def _listen(self) -> None:
         settings = self._settings
-        six = ":" in settings.host
+        six = "6" if ":" in settings.host else ""
+        udp, tcp, tls = (getattr(pj, f"PJSIP_TRANSPORT_{name}{six}") for name in ("UDP", "TCP", "TLS"))
         kinds = [
-            ("sip.port", settings.port, pj.PJSIP_TRANSPORT_UDP6 if six else pj.PJSIP_TRANSPORT_UDP),
-            ("sip.port", settings.port, pj.PJSIP_TRANSPORT_TCP6 if six else pj.PJSIP_TRANSPORT_TCP),
+            ("sip.port", settings.port, udp),
+            ("sip.port", settings.port, tcp),
         ]
         if settings.tls_cert is not None:
-            kinds.append(("sip.tls_port", settings.tls_port, pj.PJSIP_TRANSPORT_TLS6 if six else pj.PJSIP_TRANSPORT_TLS))
+            kinds.append(
+                ("sip.tls_port", settings.tls_port, pj.PJSIP_TRANSPORT_TLS6 if six else pj.PJSIP_TRANSPORT_TLS)
+            )
         elif any(trunk.transport == "tls" for trunk in self._trunks):  # for calls of ours only, from any port
-            kinds.append(("sip.tls_port", 0, pj.PJSIP_TRANSPORT_TLS6 if six else pj.PJSIP_TRANSPORT_TLS))
+            kinds.append(("sip.tls_port", 0, tls))
         for key, port, kind in kinds:
             config = pj.TransportConfig()
             config.port = port
@@ -421,7 +427,9 @@ class PjsipStack:
                 why = _why(error)
                 if "already in use" in why:
                     raise ConfigError(key, port, "another port: this one is taken") from error
-                raise ConfigError("sip.host", settings.host, f"an address of this machine, and usable files ({why})") from error
+                raise ConfigError(
+                    "sip.host", settings.host, f"an address of this machine, and usable files ({why})"
+                ) from error
 
     def _secure(self, tls: Any) -> None:
         settings = self._settings
@@ -480,11 +488,11 @@ class PjsipStack:
 
     def _table(self) -> str:
         """As Front.trunks reads it."""
-        return "\n".join(
-            f"{peer}\t{trunk.name}\t{self._accounts[trunk.name].getId()}\t{trunk.username or ''}\t{trunk.password or ''}"
-            for trunk in self._trunks
-            for peer in trunk.peers
-        )
+        rows: list[str] = []
+        for trunk in self._trunks:
+            account, user, password = self._accounts[trunk.name].getId(), trunk.username or "", trunk.password or ""
+            rows += (f"{peer}\t{trunk.name}\t{account}\t{user}\t{password}" for peer in trunk.peers)
+        return "\n".join(rows)
 
     def _shut(self) -> None:
         """Every call hung up, every thread stopped."""
@@ -544,7 +552,7 @@ class PjsipStack:
         if call.line is None:
             call.line = _Line(self, call.handle, index)
         call.line.codec, call.codec, call.srtp = codec, codec, srtp == "1"
-        event = MediaUp(call.handle, call.line, codec, call.srtp, events == "1", direction)  # type: ignore[arg-type]
+        event = MediaUp(call.handle, call.line, codec, call.srtp, events == "1", direction)
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._claimed, call.line, event)
 
@@ -690,8 +698,8 @@ class _Line:
     def counters(self) -> LineCounters:
         if self.closed:
             return LineCounters()
-        *counts, quiet_ms = map(int, self._bridge.counters(self.index).split())
-        return LineCounters(*counts, quiet_s=quiet_ms / 1000)
+        *frames, quiet_ms = map(int, self._bridge.counters(self.index).split())
+        return LineCounters(*frames[:6], quiet_ms / 1000)
 
     def close(self) -> None:
         if not self.closed:
