@@ -698,8 +698,10 @@ class _Line:
     def counters(self) -> LineCounters:
         if self.closed:
             return LineCounters()
-        *frames, quiet_ms = map(int, self._bridge.counters(self.index).split())
-        return LineCounters(*frames[:6], quiet_ms / 1000)
+        taken, replaced, cleared, overrun, missing, strange, quiet_ms = map(
+            int, self._bridge.counters(self.index).split()
+        )
+        return LineCounters(taken, replaced, cleared, overrun, missing, strange, quiet_ms / 1000)
 
     def close(self) -> None:
         if not self.closed:
