@@ -23,6 +23,14 @@ Config = Annotated[Path | None, typer.Option("--config", help="Settings file (de
 AsJson = Annotated[bool, typer.Option("--json", help="The report as JSON on stdout.")]
 Token = Annotated[str, typer.Option("--auth-token", help="Twilio auth token: signs the webhooks.")]
 ApiKey = Annotated[str, typer.Option("--api-key", help="For GET /v1/calls: what the agent understood and said.")]
+SipAuth = Annotated[str, typer.Option("--auth", help="SIP: USER:PASSWORD, where the far end asks for them.")]
+Codec = Annotated[list[str] | None, typer.Option(help="SIP: pcmu or pcma, by preference. Repeatable.")]
+CaFile = Annotated[Path | None, typer.Option(help="SIP over TLS: whose certificates are trusted.")]
+Insecure = Annotated[bool, typer.Option("--insecure", help="TLS: any certificate will do.")]
+LateOffer = Annotated[bool, typer.Option("--late-offer", help="SIP: the INVITE carries no SDP.")]
+Api = Annotated[
+    str, typer.Option("--api", help="Origin of GET /v1/calls (SIP: http://HOST:8080), if not the target's.")
+]
 
 _argv: list[str] = []  # as given: --say, --wav and --dtmf act in their order, which typer does not keep
 
@@ -59,7 +67,13 @@ def serve(config: Config = None) -> None:
 
 @app.command()
 def call(
-    target: Annotated[str, typer.Argument(help="The voice webhook: http(s)://HOST/twilio/voice, or just the origin.")],
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="The voice webhook: http(s)://HOST/twilio/voice, or just the origin. Or sip:NUMBER@HOST:PORT"
+            ";transport=udp|tcp|tls, or sips:."
+        ),
+    ],
     say: Annotated[list[str] | None, typer.Option(help="Say this, when the agent has finished. Repeatable.")] = None,
     wav: Annotated[list[Path] | None, typer.Option(help="Say what is in this file. Repeatable.")] = None,
     dtmf: Annotated[list[str] | None, typer.Option(help="Key these digits. Repeatable.")] = None,
@@ -78,10 +92,21 @@ def call(
     to_number: Annotated[str, typer.Option("--to", help="The number that was dialled.")] = "+15005550001",
     auth_token: Token = "",
     public_url: Annotated[str, typer.Option(help="Origin that signatures are made for, if not the target's.")] = "",
+    auth: SipAuth = "",
+    codec: Codec = None,
+    header: Annotated[list[str] | None, typer.Option(help='SIP: "Name: value" more in the INVITE. Repeatable.')] = None,
+    dtmf_info: Annotated[bool, typer.Option("--dtmf-info", help="SIP: digits as INFO, not as RFC 4733.")] = False,
+    late_offer: LateOffer = False,
+    cancel_after: Annotated[
+        int | None, typer.Option(help="SIP: stop ringing so many ms after the INVITE, if not answered.")
+    ] = None,
+    ca_file: CaFile = None,
+    insecure: Insecure = False,
+    api: Api = "auto",
     api_key: ApiKey = "",
     as_json: AsJson = False,
 ) -> None:
-    """Place a test call exactly as Twilio would: signed webhook, TwiML, Media Streams in real time."""
+    """Place a test call exactly as Twilio would (signed webhook, TwiML, Media Streams in real time), or a SIP call."""
     from trunkline.testing.caller import commands as caller
 
     actions = caller.parse_script(_read(script) if script else _steps(_argv))
@@ -97,8 +122,18 @@ def call(
         echo_db=echo_db,
         echo_delay_ms=echo_delay_ms,
         out=out,
-        api_url="auto",
+        api_url=api,
         api_key=api_key,
+        verify_tls=not insecure,
+        sip=caller.sip_options(
+            auth,
+            codec or [],
+            header or [],
+            ca_file,
+            dtmf="info" if dtmf_info else "rfc4733",
+            late_offer=late_offer,
+            cancel_after_ms=cancel_after,
+        ),
     )
     console = Console(highlight=False)
     live = None if as_json else (lambda event, at: caller.render_event(event, at, console))
@@ -223,6 +258,78 @@ def _plain(number: str) -> str:
     return number.translate(str.maketrans("", "", " -.()"))
 
 
+@bench_app.command("sip")
+def bench_sip(
+    target: Annotated[str, typer.Argument(help="sip:[NUMBER@]HOST[:PORT][;transport=udp|tcp|tls], or sips:.")],
+    calls: Annotated[int, typer.Option(help="At once.")] = 50,
+    seconds: Annotated[float, typer.Option(help="Measured, after the warm-up.")] = 30.0,
+    cps: Annotated[float, typer.Option(help="Calls started a second (default: all within 4 s).")] = 0.0,
+    hold_ms: Annotated[
+        int, typer.Option(help="Measure set-ups instead: --cps of them a second, each hung up after so long.")
+    ] = -1,
+    silent: Annotated[
+        bool, typer.Option("--silent", help="Nobody speaks: the calls are held up, audio flows.")
+    ] = False,
+    barge_in: Annotated[float, typer.Option(help="Share of answers that are interrupted.")] = 0.3,
+    heard: Annotated[
+        bool, typer.Option(help="Compare what the agent believes was heard with what was played.")
+    ] = False,
+    pid: Annotated[int, typer.Option(help="Of the gateway, for its CPU and memory (default: found by its port).")] = 0,
+    from_number: Annotated[str, typer.Option("--from", help="The callers' number.")] = "+15005550006",
+    to_number: Annotated[str, typer.Option("--to", help="Dialled, where the target names nobody.")] = "+15005550001",
+    auth: SipAuth = "",
+    codec: Codec = None,
+    late_offer: LateOffer = False,
+    ca_file: CaFile = None,
+    insecure: Insecure = False,
+    api: Api = "",
+    api_key: ApiKey = "",
+    seed: Annotated[int, typer.Option(help="Of who interrupts, and when.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Many SIP calls at once: as `bench twilio`, with set-up times, packet loss and the wire's pace."""
+    from trunkline.testing.caller import commands as caller
+
+    sip = caller.sip_options(auth, codec or [], [], ca_file, late_offer=late_offer)
+    console = Console(highlight=False)
+    if hold_ms >= 0:
+        setups = caller.SetupOptions(
+            target,
+            per_s=cps or 100.0,
+            seconds=seconds,
+            hold_ms=hold_ms,
+            pid=pid or None,
+            api_url=api,
+            verify_tls=not insecure,
+            sip=sip,
+            from_number=from_number,
+            to_number=to_number,
+        )
+        done = _run(caller.bench_setups(setups))
+        typer.echo(caller.to_json(done)) if as_json else caller.render_setups(done, console)
+        raise typer.Exit(0 if done.ok else 1)
+    options = caller.BenchOptions(
+        target,
+        calls=calls,
+        duration_s=seconds,
+        spread_s=calls / cps if cps > 0 else 4.0,
+        silent=silent,
+        interrupt_share=barge_in,
+        heard=heard,
+        pid=pid or None,
+        api_url=api,
+        api_key=api_key,
+        seed=seed,
+        verify_tls=not insecure,
+        sip=sip,
+        from_number=from_number,
+        to_number=to_number,
+    )
+    report = _run(caller.bench_sip(options))
+    typer.echo(caller.to_json(report)) if as_json else caller.render_bench(report, console)
+    raise typer.Exit(0 if report.ok else 1)
+
+
 @agent_app.command("check")
 def agent_check(file: Annotated[Path, typer.Argument(help="The agent's TOML file.")], as_json: AsJson = False) -> None:
     """Explain the mistakes of an agent script, by line. Exit status 1 when there is an error."""
@@ -252,7 +359,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     _argv[:] = sys.argv[1:] if argv is None else argv
     try:
         app(args=_argv)
-    except (ConfigError, MissingExtra, StoreError, ProviderError) as error:
+    except (ConfigError, MissingExtra, PeerError, StoreError, ProviderError) as error:
         for line in str(error).splitlines():
             print(f"trunkline: {line}", file=sys.stderr)
         sys.exit(2)

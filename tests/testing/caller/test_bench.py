@@ -1,6 +1,7 @@
 import pytest
 
-from trunkline.testing.caller.bench import BenchReport, Heard, Spread, cuts_jsonl, judge
+from trunkline.testing.caller.bench import BenchReport, Heard, cuts_jsonl, judge
+from trunkline.testing.caller.figures import Spread
 
 
 def cut(turn: int, played_ms: int) -> Heard:

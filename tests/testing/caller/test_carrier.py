@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trunkline.testing.caller.carrier import GAP_LIMIT_MS, Carrier, Cleared, Invalid, Marked, Media, StreamIds
+from trunkline.testing.caller.answers import GAP_LIMIT_MS
+from trunkline.testing.caller.carrier import Carrier, StreamIds
+from trunkline.testing.caller.wire import Cleared, Invalid, Marked, Media
 from trunkline.types import CallSid, StreamSid
 
 IDS = StreamIds("AC1", CallSid("CA1"), StreamSid("MZ1"))
@@ -36,7 +38,7 @@ def names(messages: list[bytes]) -> list[str]:
 
 
 def play(c: Carrier, ms: int) -> list[str]:
-    return [name for _ in range(ms // 20) for name in names(c.tick())]
+    return [name for _ in range(ms // 20) for name in names(c.tick(0.0))]
 
 
 def test_a_stream_opens_with_connected_and_start_and_numbers_what_follows() -> None:
@@ -56,7 +58,7 @@ def test_a_stream_opens_with_connected_and_start_and_numbers_what_follows() -> N
             "customParameters": {"token": "t"},
         },
     }
-    first, digit, second, stop = map(json.loads, [c.media(b"AAAA"), c.dtmf("5"), c.media(b"BBBB"), c.stop()])
+    first, digit, second, stop = map(json.loads, [c.media(b"AAAA"), *c.dtmf("5"), c.media(b"BBBB"), *c.stop()])
     body = {"track": "inbound", "chunk": "1", "timestamp": "0", "payload": "AAAA"}
     assert first == {"event": "media", "sequenceNumber": "2", "media": body, "streamSid": "MZ1"}
     assert digit["sequenceNumber"] == "3"
@@ -167,10 +169,10 @@ def test_audio_after_a_long_silence_is_another_answer() -> None:
 
 def test_what_was_heard_is_kept_a_frame_a_tick_and_by_answer() -> None:
     c = carrier(keep_audio=True, keep_answers=True)
-    c.tick()
+    c.tick(0.0)
     c.receive(media(30), 0.0)
-    c.tick()
-    c.tick()
+    c.tick(0.0)
+    c.tick(0.0)
     assert c.heard == [b"\xff" * 160, LOUD * 160, LOUD * 80 + b"\xff" * 80]
     assert bytes(c.answers[0].audio or b"") == LOUD * 240
 
@@ -209,7 +211,7 @@ def test_every_mark_comes_back_once_and_in_order(steps: list[int | str]) -> None
     queued = played = dropped = 0
     for step in steps:
         if step == "tick":
-            back += names(c.tick())
+            back += names(c.tick(0.0))
         elif step == "mark":
             received = c.receive(mark(str(asked)), 0.0)
             asked += 1

@@ -96,7 +96,7 @@ def test_echo_is_what_was_heard_some_time_ago_and_softer() -> None:
 
 def test_the_recording_has_the_caller_left_and_the_agent_right(tmp_path: Path) -> None:
     spoken = to_speech("x", tone(40))
-    write_stereo_wav(tmp_path / "out.wav", spoken.encoded, [to_frames(silence(20))[0]] * 3)
+    write_stereo_wav(tmp_path / "out.wav", spoken.frames, [to_frames(silence(20))[0]] * 3)
     with wave.open(str(tmp_path / "out.wav")) as wav:
         assert (wav.getnchannels(), wav.getframerate(), wav.getnframes()) == (2, 8000, 480)
         both = np.frombuffer(wav.readframes(480), dtype="<i2").reshape(-1, 2)

@@ -12,26 +12,27 @@ import os
 import random
 import resource
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from trunkline.clock import SYSTEM_CLOCK, Clock
 from trunkline.errors import ConfigError
 from trunkline.testing.caller import process, records
+from trunkline.testing.caller.answers import Answer
 from trunkline.testing.caller.bulk import Ticker, run_bulk
-from trunkline.testing.caller.carrier import Answer, Carrier
+from trunkline.testing.caller.figures import SipFigures, Spread, no_spread
 from trunkline.testing.caller.line import Line
 from trunkline.testing.caller.phone import Phone, new_call_sid
 from trunkline.testing.caller.report import CallReport
 from trunkline.testing.caller.script import Action, HangUp, Listen, ListenInto, Pause, Speak
+from trunkline.testing.caller.sip.call import SipOptions
 from trunkline.testing.caller.speech import (
     PlainMouth,
     Samples,
@@ -43,6 +44,7 @@ from trunkline.testing.caller.speech import (
 )
 from trunkline.testing.caller.turns import Turn
 from trunkline.testing.caller.webhook import CallFields, Webhook
+from trunkline.testing.caller.wire import Wire
 
 PHRASES = (
     "I would like to know your opening hours",
@@ -95,22 +97,11 @@ class BenchOptions:
     """Origin of /v1; empty: the target's."""
     api_key: str = ""
     seed: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    n: int
-    p50: float | None
-    p95: float | None
-    p99: float | None
-    max: float | None
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
-        if not len(values):
-            return cls(0, None, None, None, None)
-        p50, p95, p99 = (float(v) for v in np.percentile(np.asarray(values, dtype=np.float64), (50, 95, 99)))
-        return cls(len(values), p50, p95, p99, float(max(values)))
+    silent: bool = False
+    """Nobody says anything: the calls are held up and audio flows."""
+    verify_tls: bool = True
+    """Of a SIP target."""
+    sip: SipOptions = field(default_factory=SipOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +132,11 @@ class BenchReport:
     turns: int = 0
     unanswered: int = 0
     talked_over: int = 0
-    greeting_ms: Spread = field(default_factory=lambda: Spread.of(()))
-    turn_ms: Spread = field(default_factory=lambda: Spread.of(()))
+    greeting_ms: Spread = field(default_factory=no_spread)
+    turn_ms: Spread = field(default_factory=no_spread)
     """T1 - T0."""
     interruptions: int = 0
-    barge_in_ms: Spread = field(default_factory=lambda: Spread.of(()))
+    barge_in_ms: Spread = field(default_factory=no_spread)
     missed_clears: int = 0
     false_clears: int = 0
     """Clears while the caller was not speaking: noise taken for speech."""
@@ -165,87 +156,156 @@ class BenchReport:
     gateway_rss_kb_per_call: float | None = None
     """Growth from before the first call to the window's end, a call."""
     rig_cpu_percent: float = 0.0
-    rig_late_ms: Spread = field(default_factory=lambda: Spread.of(()))
+    rig_late_ms: Spread = field(default_factory=no_spread)
     rig_resyncs: int = 0
     warnings: list[str] = field(default_factory=list)
     heard: dict[str, Any] | None = None
     cuts: list[Heard] = field(default_factory=list)
+    sip: SipFigures | None = None
 
     @property
     def ok(self) -> bool:
         return self.connected == self.calls and not self.failed_calls and not self.unanswered
 
 
-class Bench:
-    """One run: `await Bench(...).run()`, once."""
+MakeLine = Callable[[Wire], Line]
 
-    def __init__(self, options: BenchOptions, speeches: Sequence[Speech], clock: Clock) -> None:
-        self._options, self._speeches, self._clock = options, speeches, clock
-        self._ticker = Ticker(clock)
-        self._lines: list[Line] = []
-        self._random = random.Random(options.seed)
-        self._mouth = PlainMouth(options.noise_dbfs, options.seed)
-        self._stopping = False
+
+class Dialer(Protocol):
+    """What kind of calls they are."""
+
+    raw: bool
+    """Its wire takes raw frames, not base64."""
+    origin: str
+    """Of the gateway's API and metrics."""
+    local_port: int | None
+    """The gateway's, when it is on this machine."""
+
+    async def open(self) -> None: ...
+
+    async def call(self, make_line: MakeLine) -> CallReport: ...
+
+    def window_opens(self) -> None: ...
+
+    def window_closes(self, report: "BenchReport") -> None: ...
+
+    def ended(self, report: "BenchReport") -> None:
+        """All calls are over."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class TwilioDialer:
+    raw = False
+
+    def __init__(self, options: BenchOptions, clock: Clock, ticker: Ticker) -> None:
+        self._options, self._clock, self._ticker = options, clock, ticker
         parts = urlsplit(options.target if "://" in options.target else f"http://{options.target}")
-        self._origin = f"{parts.scheme}://{parts.netloc}"
+        self.origin = f"{parts.scheme}://{parts.netloc}"
+        self.local_port = (parts.port or (443 if parts.scheme == "https" else 80)) if is_local(parts.hostname) else None
         self._voice_url = urlunsplit((*parts[:2], parts.path.rstrip("/") or "/twilio/voice", parts.query, ""))
-        self._port = parts.port or (443 if parts.scheme == "https" else 80)
+        self._via = self.origin if options.public_url else ""
+        self._http = httpx.AsyncClient(trust_env=False, limits=httpx.Limits(max_connections=50))
+        self._webhook = Webhook(
+            self._http, auth_token=options.auth_token, signed_origin=options.public_url, via_origin=self._via
+        )
 
-    async def run(self) -> BenchReport:
+    async def open(self) -> None: ...
+
+    async def call(self, make_line: MakeLine) -> CallReport:
         options = self._options
-        report = BenchReport(options.calls)
-        async with httpx.AsyncClient(trust_env=False, limits=httpx.Limits(max_connections=50)) as http:
-            before = await self._load(http)
-            via = self._origin if options.public_url else ""
-            webhook = Webhook(http, auth_token=options.auth_token, signed_origin=options.public_url, via_origin=via)
-            self._ticker.start()
-            gc.freeze()
-            tasks = [asyncio.create_task(self._one(i, webhook, via)) for i in range(options.calls)]
-            try:
-                await self._window(http, before, report)
-                self._stopping = True
-                for line in self._lines:
-                    line.hang_up()
-                await asyncio.wait(tasks, timeout=FINISH_S)
-            finally:
-                for task in tasks:
-                    task.cancel()
-                ended = await asyncio.gather(*tasks, return_exceptions=True)
-                self._ticker.stop()
-                gc.unfreeze()
-            self._count_ends(ended, report)
-            if options.heard:
-                await self._compare(http, report)
-        self._warn(report)
-        return report
-
-    # --- the callers ----------------------------------------------------------------------------------------------
-
-    async def _one(self, index: int, webhook: Webhook, via: str) -> CallReport:
-        options = self._options
-        await asyncio.sleep(index * options.spread_s / options.calls)
-        rng = random.Random(self._random.random())
-
-        def make_line(carrier: Carrier) -> Line:
-            line = Line(carrier, self._script(rng), self._mouth.share(rng.randrange(1 << 16)), max_duration_s=1e9)
-            self._lines.append(line)
-            return line
-
         phone = Phone(
-            webhook,
+            self._webhook,
             CallFields(options.account_sid, new_call_sid(), options.from_number, options.to_number),
             make_line,
             lambda url, line: run_bulk(url, line, self._clock, self._ticker),
             self._clock,
             voice_url=self._voice_url,
-            status_url=self._origin + "/twilio/status",
-            via_origin=via,
+            status_url=self.origin + "/twilio/status",
+            via_origin=self._via,
             keep_answers=options.heard_dir is not None,
         )
         return await phone.call()
 
+    def window_opens(self) -> None: ...
+
+    def window_closes(self, report: "BenchReport") -> None: ...
+
+    def ended(self, report: "BenchReport") -> None: ...
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+
+def is_local(host: str | None) -> bool:
+    return host in ("127.0.0.1", "localhost", "::1")
+
+
+class Bench:
+    """One run: `await Bench(...).run()`, once."""
+
+    def __init__(
+        self, options: BenchOptions, speeches: Sequence[Speech], clock: Clock, ticker: Ticker, dialer: Dialer
+    ) -> None:
+        self._options, self._speeches, self._clock = options, speeches, clock
+        self._ticker, self._dialer = ticker, dialer
+        self._lines: list[Line] = []
+        self._random = random.Random(options.seed)
+        self._mouth = PlainMouth(options.noise_dbfs, options.seed, raw=dialer.raw)
+        self._stopping = False
+
+    async def run(self) -> BenchReport:
+        options, dialer = self._options, self._dialer
+        report = BenchReport(options.calls)
+        async with httpx.AsyncClient(trust_env=False) as http:
+            try:
+                await dialer.open()
+                before = await self._load(http)
+                self._ticker.start()
+                gc.freeze()
+                await self._calls(http, before, report)
+            finally:
+                await dialer.close()
+                self._ticker.stop()
+                gc.unfreeze()
+            dialer.ended(report)
+            if options.heard:
+                await self._compare(http, report)
+        self._warn(report)
+        return report
+
+    async def _calls(self, http: httpx.AsyncClient, before: process.Load | None, report: BenchReport) -> None:
+        tasks = [asyncio.create_task(self._one(i)) for i in range(self._options.calls)]
+        try:
+            await self._window(http, before, report)
+            self._stopping = True
+            for line in self._lines:
+                line.hang_up()
+            await asyncio.wait(tasks, timeout=FINISH_S)
+        finally:
+            for task in tasks:
+                task.cancel()
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+        self._count_ends(ended, report)
+
+    # --- the callers ----------------------------------------------------------------------------------------------
+
+    async def _one(self, index: int) -> CallReport:
+        await asyncio.sleep(index * self._options.spread_s / self._options.calls)
+        rng = random.Random(self._random.random())
+
+        def make_line(wire: Wire) -> Line:
+            line = Line(wire, self._script(rng), self._mouth.share(rng.randrange(1 << 16)), max_duration_s=1e9)
+            self._lines.append(line)
+            return line
+
+        return await self._dialer.call(make_line)
+
     def _script(self, rng: random.Random) -> Iterator[Action]:
         options, timeout_s = self._options, self._options.answer_timeout_s
+        while options.silent:
+            yield Pause(1 << 30)
         yield Listen(timeout_s=timeout_s)
         while not self._stopping:
             yield Speak(rng.choice(self._speeches))
@@ -259,18 +319,20 @@ class Bench:
     # --- the measurements -----------------------------------------------------------------------------------------
 
     async def _load(self, http: httpx.AsyncClient) -> process.Load | None:
-        local = urlsplit(self._origin).hostname in ("127.0.0.1", "localhost", "::1")
-        pid = self._options.pid or (process.listening_pid(self._port) if local else None)
-        return process.read(pid) if pid is not None else await process.read_metrics(http, self._origin)
+        pid, port = self._options.pid, self._dialer.local_port
+        pid = pid or (process.listening_pid(port) if port is not None else None)
+        return process.read(pid) if pid is not None else await process.read_metrics(http, self._dialer.origin)
 
     async def _window(self, http: httpx.AsyncClient, before: process.Load | None, report: BenchReport) -> None:
         await asyncio.sleep(self._options.spread_s + self._options.warm_up_s)
         opens, rig, late = self._clock.now(), _own_cpu_s(), len(self._ticker.late_ms)
         load = await self._load(http)
+        self._dialer.window_opens()
         heard = {line: _heard_bytes(line) for line in self._lines}
         await asyncio.sleep(self._options.duration_s)
         after = await self._load(http)
         closes = self._clock.now()
+        self._dialer.window_closes(report)
         report.window_s = closes - opens
         report.rig_cpu_percent = (_own_cpu_s() - rig) / report.window_s * 100
         report.rig_late_ms = Spread.of(self._ticker.late_ms[late:])
@@ -301,7 +363,8 @@ class Bench:
             report.cuts += _cuts(line, opens, closes)
             report.false_clears += _false_clears(line, opens, closes)
         timeout_s = self._options.answer_timeout_s
-        report.turns, report.connected = len(turns), len(greetings)
+        report.turns = len(turns)
+        report.connected = len(self._lines) if self._options.silent else len(greetings)
         report.unanswered = sum(
             t.latency_ms is None and not t.talked_over and closes - (t.last_at or closes) > timeout_s for t in turns
         )
@@ -341,8 +404,8 @@ class Bench:
     # --- heard, by the record -------------------------------------------------------------------------------------
 
     async def _compare(self, http: httpx.AsyncClient, report: BenchReport) -> None:
-        api = self._options.api_url or self._origin
-        said = {str(line.carrier.ids.call_sid): len(line.turns.all) for line in self._lines}
+        api = self._options.api_url or self._dialer.origin
+        said = {line.carrier.call_id: len(line.turns.all) for line in self._lines}
         await asyncio.sleep(SETTLE_S)
         found = await records.fetch_all(http, api, self._options.api_key, {cut.call_sid for cut in report.cuts})
         report.cuts = [judge(cut, found.get(cut.call_sid, {}), said[cut.call_sid]) for cut in report.cuts]
@@ -381,7 +444,7 @@ def _cuts(line: Line, opens: float, closes: float) -> list[Heard]:
         answers = line.carrier.answers[: turn.cut.index + 1]
         played = sum(a.heard_ms for a in answers if a.started_at >= since)
         cut = turn.cut
-        sid = line.carrier.ids.call_sid
+        sid = line.carrier.call_id
         found.append(Heard(sid, turn.index, played, cut.unheard_ms, cut.last_mark, cut.pending_marks))
     return found
 
@@ -398,7 +461,7 @@ def _write_cuts(folder: Path, lines: Sequence[Line]) -> None:
     for line in lines:
         for turn in line.turns.all:
             if turn.interrupting and turn.cut is not None and turn.cut.audio is not None:
-                name = f"{line.carrier.ids.call_sid}-{turn.index}.wav"
+                name = f"{line.carrier.call_id}-{turn.index}.wav"
                 write_stereo_wav(folder / name, (), [bytes(turn.cut.audio)])
 
 
@@ -413,11 +476,17 @@ def _own_cpu_s() -> float:
 
 async def bench_twilio(options: BenchOptions, *, clock: Clock = SYSTEM_CLOCK) -> BenchReport:
     """Raises ConfigError for options that cannot be; all else is in the report. Best on uvloop, one core to itself."""
+    return await run_bench(options, clock, lambda ticker: TwilioDialer(options, clock, ticker))
+
+
+async def run_bench(options: BenchOptions, clock: Clock, make_dialer: Callable[[Ticker], Dialer]) -> BenchReport:
     if options.calls < 1 or options.duration_s <= 0:
         raise ConfigError("calls, duration_s", (options.calls, options.duration_s), "at least 1 call, some seconds")
     if options.rig_core is not None:
         os.sched_setaffinity(0, {options.rig_core})
-    return await Bench(options, await _speeches(options), clock).run()
+    speeches = [] if options.silent else await _speeches(options)
+    ticker = Ticker(clock)
+    return await Bench(options, speeches, clock, ticker, make_dialer(ticker)).run()
 
 
 async def _speeches(options: BenchOptions) -> list[Speech]:
@@ -446,6 +515,8 @@ def render_bench(report: BenchReport, console: Console) -> None:
         memory = f"{report.gateway_rss_mb or 0:.0f} MB, {report.gateway_rss_kb_per_call or 0:.0f} KB a call"
         each = report.gateway_cpu_percent_per_call or 0.0
         console.print(f"gateway: {report.gateway_cpu_percent:.0f} % CPU ({each:.3f} a call), {memory}")
+    if report.sip is not None:
+        render_sip_figures(report.sip, console)
     console.print(f"rig: {report.rig_cpu_percent:.0f} % CPU")
     if report.heard is not None:
         console.print(f"heard, by the record against what was played: {json.dumps(report.heard)}")
@@ -454,6 +525,24 @@ def render_bench(report: BenchReport, console: Console) -> None:
             console.print(f"[red]{what}[/]")
     for warning in report.warnings:
         console.print(f"[yellow]{warning}[/]")
+
+
+def render_sip_figures(sip: SipFigures, console: Console) -> None:
+    rtp, interval = sip.rtp, sip.rtp.get("interval_ms") or {}
+    spread = " / ".join(f"{interval.get(name, 0.0):.2f}" for name in ("p1", "p50", "p99", "p999"))
+    console.print(
+        f"{sip.transport}: set-up {render_spread(sip.setup_ms)}, {sip.resent} resent; codecs {sip.codecs}\n"
+        f"RTP in: {rtp.get('packets', 0)} packets, {rtp.get('lost', 0)} lost, {rtp.get('late', 0)} late, wire interval "
+        f"{spread} ms (p1 / p50 / p99 / p99.9)"
+    )
+    if sip.failed_setups:
+        console.print(f"[red]set-ups failed: {sip.failed_setups}[/]")
+
+
+def render_spread(spread: Spread) -> str:
+    """p50 / p95 / p99 / max."""
+    values = (spread.p50, spread.p95, spread.p99, spread.max)
+    return " / ".join("-" if v is None else f"{v:.1f}" for v in values) + " ms (p50 / p95 / p99 / max)"
 
 
 def cuts_jsonl(report: BenchReport) -> str:

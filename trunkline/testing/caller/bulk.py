@@ -11,7 +11,7 @@ import secrets
 from array import array
 from base64 import b64encode
 from collections.abc import Callable
-from typing import cast
+from typing import Protocol, cast
 from urllib.parse import urlsplit
 
 from trunkline.clock import Clock
@@ -165,7 +165,9 @@ class BulkSocket(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
-    def tick(self) -> None:
+    def tick(self) -> bool:
+        if self.line.ended is not None:
+            return False
         messages = self.line.tick(self._clock.now())
         if self._blocked_ticks >= 0:
             self._blocked_ticks += 1
@@ -173,6 +175,7 @@ class BulkSocket(asyncio.Protocol):
                 self._fail(PeerError("the server has taken nothing for 3 s"))
         if messages:
             self.send(messages)
+        return self.line.ended is None
 
     def pause_writing(self) -> None:
         self._blocked_ticks = 0
@@ -196,11 +199,17 @@ class BulkSocket(asyncio.Protocol):
             self.closed.set_result(None)
 
 
+class Ticked(Protocol):
+    def tick(self) -> bool:
+        """20 ms of a call. False: it is over."""
+        ...
+
+
 class Ticker:
     """Calls every joined call each 20 ms. One for all; `start` once, then `stop`."""
 
     def __init__(self, clock: Clock, *, slots: int = SLOTS) -> None:
-        self._clock, self._slots = clock, [dict[BulkSocket, Callable[[], None]]() for _ in range(slots)]
+        self._clock, self._slots = clock, [dict[Ticked, Callable[[], None]]() for _ in range(slots)]
         self.late_ms = array("f")
         """Of each served slot: when its last call was served, after the slot's deadline."""
         self.resyncs = 0
@@ -216,11 +225,11 @@ class Ticker:
         if self._timer is not None:
             self._timer.cancel()
 
-    def join(self, socket: BulkSocket, on_end: Callable[[], None]) -> None:
-        """`on_end` is called once, on the tick at which the line has ended; the call has then left."""
+    def join(self, socket: Ticked, on_end: Callable[[], None]) -> None:
+        """`on_end` is called once, on the tick at which the call is over; it has then left."""
         min(self._slots, key=len)[socket] = on_end
 
-    def leave(self, socket: BulkSocket) -> None:
+    def leave(self, socket: Ticked) -> None:
         for slot in self._slots:
             slot.pop(socket, None)
 
@@ -229,12 +238,7 @@ class Ticker:
 
     def _serve(self) -> None:
         slot = self._slots[self._at]
-        ended: list[BulkSocket] = []
-        for socket in slot:
-            if socket.line.ended is None:
-                socket.tick()
-            if socket.line.ended is not None:
-                ended.append(socket)
+        ended = [socket for socket in slot if not socket.tick()]
         for socket in ended:
             slot.pop(socket)()
         now = self._clock.now()

@@ -6,8 +6,7 @@
 Audio from the server is appended to a buffer and played in real time. A mark comes back when all audio before it has
 been played, at once when there is none; `clear` empties the buffer and brings back every pending mark.
 
-Answers. Audio belongs to one answer until a clear, until the caller has spoken and the buffer has run dry, or until a
-silence longer than GAP_LIMIT_MS. Inside an answer a dry buffer is a gap: the caller heard a hole.
+Answers (`answers`) are cut off by a clear. Inside one a dry buffer is a gap: the caller heard a hole.
 """
 
 from binascii import Error as Base64Error
@@ -15,13 +14,13 @@ from binascii import a2b_base64
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import msgspec
 
+from trunkline.testing.caller.answers import Answer, Ear
+from trunkline.testing.caller.wire import AUDIBLE, MUTE, Cleared, Invalid, Marked, Received
 from trunkline.types import FRAME_MS, MULAW_8K, CallSid, StreamSid
 
-GAP_LIMIT_MS = 2000  # a longer silence is a pause between answers (a no-input prompt), not a hole in one
 MAX_BUFFER_BYTES = MULAW_8K.bytes_per_ms * 600_000  # ten minutes; a server that sends more is broken
 COMPACT_BYTES = 1 << 16
 
@@ -57,57 +56,6 @@ class StreamIds:
 
 
 @dataclass(slots=True)
-class Answer:
-    """One run of agent speech as the caller heard it. `*_at` are the caller's `now`."""
-
-    index: int
-    started_at: float
-    """Arrival of its first media message."""
-    heard_bytes: int = 0
-    gaps: int = 0
-    gap_ms: int = 0
-    largest_gap_ms: int = 0
-    cleared_at: float | None = None
-    unheard_ms: int = 0
-    """What a clear threw away."""
-    last_mark: str = ""
-    """The last mark whose audio was fully heard."""
-    pending_marks: tuple[str, ...] = ()
-    """Marks that a clear brought back."""
-    audio: bytearray | None = None
-    """What was heard, where audio is kept."""
-
-    @property
-    def heard_ms(self) -> int:
-        return self.heard_bytes // MULAW_8K.bytes_per_ms
-
-
-class Media(NamedTuple):
-    audible: bool
-    """False when the message is silence throughout."""
-
-
-class Marked(NamedTuple):
-    replies: list[bytes]
-
-
-class Cleared(NamedTuple):
-    replies: list[bytes]
-    cut: Answer | None
-    """The answer that was playing or waiting to be played."""
-
-
-class Invalid(NamedTuple):
-    why: str
-
-
-Received = Media | Marked | Cleared | Invalid
-
-_MUTE = Media(audible=False)
-_AUDIBLE = Media(audible=True)
-
-
-@dataclass(slots=True)
 class CarrierCounts:
     media_out: int = 0
     media_in: int = 0
@@ -119,7 +67,9 @@ class CarrierCounts:
     invalid: Counter[str] = field(default_factory=Counter)
 
 
-class Carrier:
+class Carrier(Ear):
+    clears = True
+
     def __init__(
         self,
         ids: StreamIds,
@@ -128,13 +78,9 @@ class Carrier:
         keep_audio: bool = False,
         keep_answers: bool = False,
     ) -> None:
-        """`keep_audio`: every frame heard; `keep_answers`: each answer's audio."""
+        super().__init__(keep_audio=keep_audio, keep_answers=keep_answers)
         self.ids, self.parameters = ids, dict(parameters)
-        self.keep_audio, self._keep_answers = keep_audio, keep_answers
         self.counts = CarrierCounts()
-        self.answers: list[Answer] = []
-        self.heard: list[bytes] = []
-        """One mu-law frame a tick, where audio is kept."""
         self.ticks = 0
         self._sequence = 0
         self._chunk = 0
@@ -142,12 +88,19 @@ class Carrier:
         self._offset = 0  # of the play position in _buffer
         self._queued = 0  # bytes ever queued; marks lie on this scale
         self._marks: deque[tuple[int, str]] = deque()
-        self._answer: Answer | None = None
         self._dry_ticks = 0  # since the buffer of the current answer ran dry
-        self._moved_on = False  # the caller has said or keyed something since the current answer began
+        self._dry_at = 0.0
         sid = ids.stream_sid.encode()
         self._media_head = b'{"event":"media","sequenceNumber":"%d","media":{"track":"inbound","chunk":"%d",'
         self._media_head += b'"timestamp":"%d","payload":"%b"},"streamSid":"' + sid + b'"}'
+
+    @property
+    def call_id(self) -> str:
+        return self.ids.call_sid
+
+    @property
+    def stream_id(self) -> str:
+        return self.ids.stream_sid
 
     # --- to the server --------------------------------------------------------------------------------------------
 
@@ -170,12 +123,12 @@ class Carrier:
         self.counts.media_out += 1
         return self._media_head % (self._sequence, self._chunk, (self._chunk - 1) * FRAME_MS, payload)
 
-    def dtmf(self, digit: str) -> bytes:
+    def dtmf(self, digit: str) -> list[bytes]:
         self.caller_spoke()
-        return self._numbered("dtmf", {"dtmf": {"track": "inbound_track", "digit": digit}})
+        return [self._numbered("dtmf", {"dtmf": {"track": "inbound_track", "digit": digit}})]
 
-    def stop(self) -> bytes:
-        return self._numbered("stop", {"stop": {"accountSid": self.ids.account_sid, "callSid": self.ids.call_sid}})
+    def stop(self) -> list[bytes]:
+        return [self._numbered("stop", {"stop": {"accountSid": self.ids.account_sid, "callSid": self.ids.call_sid}})]
 
     def _mark(self, name: str) -> bytes:
         self.counts.marks_out += 1
@@ -217,23 +170,11 @@ class Carrier:
             return self._invalid("buffer overflow")
         self.counts.media_in += 1
         self.counts.bytes_in += len(audio)
-        self._join_answer(now)
+        self._join(now, self._dry_ticks * FRAME_MS, hole=True)
+        self._dry_ticks = 0
         self._buffer += audio
         self._queued += len(audio)
-        return _AUDIBLE if audio.strip(_MUTE_BYTES) else _MUTE
-
-    def _join_answer(self, now: float) -> None:
-        answer, dry_ms = self._answer, self._dry_ticks * FRAME_MS
-        if answer is None or (dry_ms and (self._moved_on or dry_ms > GAP_LIMIT_MS)):
-            audio = bytearray() if self._keep_answers else None
-            answer = self._answer = Answer(len(self.answers), now, audio=audio)
-            self.answers.append(answer)
-            self._moved_on = False
-        elif dry_ms:
-            answer.gaps += 1
-            answer.gap_ms += dry_ms
-            answer.largest_gap_ms = max(answer.largest_gap_ms, dry_ms)
-        self._dry_ticks = 0
+        return AUDIBLE if audio.strip(_MUTE_BYTES) else MUTE
 
     def _on_mark(self, body: _MarkBody | None) -> Received:
         if body is None:
@@ -280,16 +221,17 @@ class Carrier:
         return self._dry_ticks * FRAME_MS
 
     @property
-    def current(self) -> Answer | None:
-        return self._answer
+    def just_ended(self) -> bool:
+        return self._dry_ticks == 1 and self._answer is not None
 
-    def caller_spoke(self) -> None:
-        """The caller's last word or key was just sent: audio after the next silence is another answer."""
-        self._moved_on = True
+    @property
+    def silent_since(self) -> float:
+        return self._dry_at
 
-    def tick(self) -> list[bytes]:
+    def tick(self, now: float) -> list[bytes]:
         """Play 20 ms into the caller's ear. Returns the marks that this completes."""
         self.ticks += 1
+        self._dry_at = now
         answer = self._answer
         if len(self._buffer) <= self._offset:
             if answer is not None:

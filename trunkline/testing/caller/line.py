@@ -1,14 +1,14 @@
 """One call as its caller lives it: the carrier, the script and the measurements together. A plain core.
 
-An edge writes `open()`, then calls `tick(now)` every 20 ms and `receive(text, now)` for every message, and writes what
-they return. When `ended` is set the edge sends what was returned and closes (`vanish` means: without a close).
+An edge writes `open()`, then calls `tick(now)` every 20 ms and `receive(data, now)` for every message or packet, and
+writes what they return. When `ended` is set the edge sends what was returned and closes (`vanish`: without a close).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from trunkline.testing.caller.carrier import Answer, Carrier, Cleared, Invalid, Marked, Media
+from trunkline.testing.caller.answers import Answer
 from trunkline.testing.caller.script import (
     KEY_GAP_MS,
     Action,
@@ -23,7 +23,7 @@ from trunkline.testing.caller.script import (
 )
 from trunkline.testing.caller.speech import Mouth, Speech
 from trunkline.testing.caller.turns import Turns
-from trunkline.types import FRAME_MS
+from trunkline.testing.caller.wire import Cleared, Invalid, Marked, Media, Wire
 
 QUIET_AFTER_END_MS = 100  # an answer shorter than asked for has ended: barge in now rather than never
 
@@ -56,7 +56,7 @@ def _ignore(event: Event) -> None:
 class Line:
     def __init__(
         self,
-        carrier: Carrier,
+        carrier: Wire,
         actions: Iterable[Action],
         mouth: Mouth,
         *,
@@ -68,7 +68,7 @@ class Line:
         self.carrier, self.turns = carrier, Turns()
         self.ended: End | None = None
         self.sent: list[bytes] = []
-        """The caller's frames as base64, one a tick, where the carrier keeps audio."""
+        """The caller's frames as the mouth made them, one a tick, where the carrier keeps audio."""
         self._actions: Iterator[Action] = iter(actions)
         self._mouth, self._stalls = mouth, list(stalls)
         self._max_duration_s, self._emit, self._live = max_duration_s, on_event or _ignore, on_event is not None
@@ -103,8 +103,8 @@ class Line:
 
     # --- the agent ------------------------------------------------------------------------------------------------
 
-    def receive(self, text: bytes | str, now: float) -> list[bytes]:
-        received = self.carrier.receive(text, now)
+    def receive(self, data: bytes | str, now: float) -> list[bytes]:
+        received = self.carrier.receive(data, now)
         if type(received) is Media:
             if received.audible:
                 answered = self.turns.awaiting
@@ -114,11 +114,7 @@ class Line:
         elif type(received) is Marked:
             return received.replies
         elif type(received) is Cleared:
-            self.turns.cleared(now, received.cut)
-            if self._live:
-                turn = self.turns.current
-                heard = f"{received.cut.heard_ms} ms heard" if received.cut else "nothing was playing"
-                self._emit(Event(now, "clear", heard, turn.barge_in_ms if turn else None))
+            self._cut(now, now, received.cut)
             return received.replies
         elif type(received) is Invalid and self._live:
             self._emit(Event(now, "invalid", received.why))
@@ -139,13 +135,12 @@ class Line:
 
     def tick(self, now: float) -> list[bytes]:
         """20 ms: hear a frame, act, send a frame."""
-        out = self.carrier.tick()
-        if self.carrier.playing:
+        carrier = self.carrier
+        out = carrier.tick(now)
+        if carrier.playing:
             self._heard_at = now
         else:
-            self.turns.dry(now)
-            if self._live and self.carrier.dry_ms == FRAME_MS and self.carrier.current is not None:
-                self._emit(Event(now, "agent_done", f"{self.carrier.current.heard_ms} ms"))
+            self._silent(now)
         if self.turns.started_at is not None and now - self.turns.started_at > self._max_duration_s:
             self._end("max_duration", now, out)
         if self._speech is None and self.ended is None:
@@ -155,6 +150,22 @@ class Line:
         if not self._muted:
             self._send_frame(now, out)
         return self._hold(now, out) if self._stalls or self._held else out
+
+    def _silent(self, now: float) -> None:
+        carrier, turns = self.carrier, self.turns
+        if carrier.clears or not turns.interrupted_since(carrier.silent_since):
+            turns.dry(carrier.silent_since)
+        else:
+            self._cut(now, carrier.silent_since, carrier.cut_off(carrier.silent_since))
+        if self._live and carrier.just_ended and carrier.current is not None:
+            self._emit(Event(now, "agent_done", f"{carrier.current.heard_ms} ms"))
+
+    def _cut(self, now: float, at: float, cut: Answer | None) -> None:
+        self.turns.cleared(at, cut)
+        if self._live:
+            turn = self.turns.current
+            heard = f"{cut.heard_ms} ms heard" if cut else "nothing was playing"
+            self._emit(Event(now, "clear", heard, turn.barge_in_ms if turn else None))
 
     def _send_frame(self, now: float, out: list[bytes]) -> None:
         speech, at = self._speech, self._at
@@ -235,7 +246,7 @@ class Line:
             self._emit(Event(now, "keys", digits))
         if self._at and now < self._next_key_at:
             return
-        out.append(self.carrier.dtmf(digits[self._at]))
+        out += self.carrier.dtmf(digits[self._at])
         self.turns.speech_sent(max(now, self._hold_until), self.carrier)
         self._next_key_at = now + KEY_GAP_MS / 1000
         self._at += 1
@@ -260,7 +271,7 @@ class Line:
         if self.ended is None:
             self.ended = reason
             if reason != "vanished":
-                out.append(self.carrier.stop())
+                out += self.carrier.stop()
             self._emit(Event(now, "ended", reason))
 
     def closed(self, now: float, *, clean: bool) -> None:

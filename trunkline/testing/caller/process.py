@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
-_LISTEN = "0A"
+_SERVING = {"net/tcp": "0A", "net/tcp6": "0A", "net/udp": "07", "net/udp6": "07"}  # LISTEN; unconnected
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +20,15 @@ class Load:
 
 
 def listening_pid(port: int, proc: Path = Path("/proc")) -> int | None:
-    """The process that listens on a local TCP port; None when there is none that we may see."""
+    """The process that listens on a local TCP or UDP port; None when there is none that we may see."""
     inodes: set[str] = set()
-    for table in ("net/tcp", "net/tcp6"):
+    for table, state in _SERVING.items():
         try:
             rows = (proc / table).read_text().splitlines()[1:]
         except OSError:
             continue
         for fields in (row.split() for row in rows):
-            if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
+            if fields[3] == state and int(fields[1].rpartition(":")[2], 16) == port:
                 inodes.add(f"socket:[{fields[9]}]")
     for fds in proc.glob("[0-9]*/fd"):
         try:

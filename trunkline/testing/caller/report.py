@@ -49,10 +49,37 @@ class AnswerReport:
 
 
 @dataclass(slots=True)
+class SipReport:
+    """What a SIP call has and a Twilio stream has not. Times from the first INVITE."""
+
+    transport: str
+    code: int = 0
+    """The final status of the INVITE; 0: none came."""
+    reason: str = ""
+    ring_ms: float | None = None
+    """-> the first 18x."""
+    provisionals: list[int] = field(default_factory=list)
+    setup_ms: float | None = None
+    """-> 200."""
+    first_rtp_ms: float | None = None
+    """200 -> the first packet of the far end; negative: early media."""
+    codec: str = ""
+    telephone_events: bool = False
+    challenges: int = 0
+    resent: int = 0
+    """SIP messages sent again for want of an answer."""
+    renegotiations: int = 0
+    keys_in: str = ""
+    rtp: dict[str, Any] = field(default_factory=dict)
+    """By sequence numbers and kernel timestamps: see sip.rtp.Received; `interval_ms` between neighbouring packets."""
+
+
+@dataclass(slots=True)
 class CallReport:
     call_sid: str
+    """The provider's id: Twilio's CallSid, SIP's Call-ID."""
     end: str = ""
-    """hung_up, server_closed, server_lost, no_answer, vanished, max_duration, rejected, dialed or failed."""
+    """hung_up, server_closed, server_lost, no_answer, vanished, max_duration, rejected, cancelled, dialed or failed."""
     detail: str = ""
     stream_sid: str = ""
     webhook_ms: float | None = None
@@ -76,6 +103,7 @@ class CallReport:
     record: Mapping[str, Any] | None = None
     """GET /v1/calls/{id}, where asked for and found."""
     recording: str | None = None
+    sip: SipReport | None = None
 
     @property
     def gaps(self) -> int:
@@ -94,7 +122,7 @@ class CallReport:
 
     def add_line(self, line: Line) -> None:
         started = line.turns.started_at or 0.0
-        self.stream_sid = line.carrier.ids.stream_sid
+        self.stream_sid = line.carrier.stream_id
         if line.turns.greeted_at is not None and self.greeting_ms is None:
             self.greeting_ms = (line.turns.greeted_at - started) * 1000
         first_turn, first_answer = len(self.turns), len(self.answers)
@@ -204,6 +232,8 @@ def render_call(report: CallReport, console: Console) -> None:
             _ms(turn.latency_ms),
             _ms(turn.barge_in_ms),
         )
+    if report.sip is not None:
+        render_sip(report.sip, console)
     if not report.stream_sid:  # no stream was ever open
         console.print(f"[red]{report.end}[/]: {escape(report.detail)}")
         return
@@ -212,14 +242,33 @@ def render_call(report: CallReport, console: Console) -> None:
     console.print(
         f"{report.end}{': ' + escape(report.detail) if report.detail else ''}; {report.duration_s:.1f} s, "
         f"agent heard {heard_s:.1f} s, "
-        f"{report.gaps} gaps ({report.gap_ms} ms), {report.counts.get('marks_in', 0)} marks, "
-        f"{report.counts.get('clears_in', 0)} clears, {report.counts.get('bytes_in', 0)} bytes of audio, "
-        f"close code {report.close_code}"
+        f"{report.gaps} gaps ({report.gap_ms} ms), "
+        + (
+            f"{report.counts.get('marks_in', 0)} marks, {report.counts.get('clears_in', 0)} clears, "
+            f"{report.counts.get('bytes_in', 0)} bytes of audio, close code {report.close_code}"
+            if report.sip is None
+            else f"{report.counts.get('bytes_in', 0)} bytes of audio"
+        )
     )
     if report.counts.get("invalid"):
-        console.print(f"[red]what Twilio would refuse: {report.counts['invalid']}[/]")
+        who = "Twilio" if report.sip is None else "a telephone"
+        console.print(f"[red]what {who} would refuse: {report.counts['invalid']}[/]")
     if report.recording:
         console.print(f"recording: {report.recording}")
+
+
+def render_sip(sip: SipReport, console: Console) -> None:
+    rtp, interval = sip.rtp, sip.rtp.get("interval_ms") or {}
+    console.print(
+        f"{sip.transport}: {sip.code} {escape(sip.reason)}, ringing {_ms(sip.ring_ms) or '-'} ms, "
+        f"set up {_ms(sip.setup_ms) or '-'} ms, {sip.codec or 'no audio'}, {sip.resent} resent"
+    )
+    if rtp:
+        spread = " / ".join(f"{interval[name]:.1f}" for name in ("p1", "p50", "p99", "p999") if interval.get(name))
+        console.print(
+            f"RTP in: {rtp['packets']} packets, {rtp['lost']} lost, {rtp['late']} late, {rtp['reordered']} reordered, "
+            f"jitter {rtp['jitter_ms']:.1f} ms, interval {spread or '-'} ms (p1 / p50 / p99 / p99.9)"
+        )
 
 
 def _ms(value: float | None) -> str:

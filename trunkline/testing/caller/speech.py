@@ -8,7 +8,7 @@ import io
 import threading
 import wave
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -143,21 +143,22 @@ async def synthesize(text: str, voice: str = "en-us", words_per_minute: int = 16
 
 class Mouth(Protocol):
     def frame(self, speech: Speech | None, index: int, heard: Sequence[bytes]) -> bytes:
-        """20 ms as base64 mu-law: frame `index` of `speech`, or the line without speech. `heard`: all frames so far."""
+        """20 ms as base64 mu-law, or raw where the wire takes that: frame `index` of `speech`, or the line without
+        speech. `heard`: all frames so far."""
         ...
 
 
 class PlainMouth:
     """Prepared frames only: nothing is computed a tick. Speech carries its own noise (`to_speech(noise_dbfs=)`)."""
 
-    def __init__(self, noise_dbfs: float | None = None, seed: int = 0) -> None:
+    def __init__(self, noise_dbfs: float | None = None, seed: int = 0, *, raw: bool = False) -> None:
         frames = to_frames(noise(noise_dbfs, NOISE_FRAMES * _FRAME, seed)) if noise_dbfs is not None else (_SILENCE,)
-        self._idle = base64_frames(frames)
+        self._idle, self._raw = frames if raw else base64_frames(frames), raw
         self._at = seed % len(self._idle)
 
     def frame(self, speech: Speech | None, index: int, heard: Sequence[bytes]) -> bytes:
         if speech is not None:
-            return speech.encoded[index]
+            return speech.frames[index] if self._raw else speech.encoded[index]
         self._at += 1
         if self._at >= len(self._idle):
             self._at = 0
@@ -166,7 +167,7 @@ class PlainMouth:
     def share(self, seed: int) -> "PlainMouth":
         """Another call's mouth on the same noise, starting elsewhere in it."""
         other = PlainMouth.__new__(PlainMouth)
-        other._idle, other._at = self._idle, seed % len(self._idle)
+        other._idle, other._raw, other._at = self._idle, self._raw, seed % len(self._idle)
         return other
 
 
@@ -180,7 +181,9 @@ class MixingMouth:
         echo_delay_ms: int = 0,
         echo_db: float | None = None,
         seed: int = 0,
+        raw: bool = False,
     ) -> None:
+        self._raw = raw
         self._noise = noise(noise_dbfs, NOISE_FRAMES * _FRAME, seed) if noise_dbfs is not None else None
         self._echo_frames = max(1, echo_delay_ms // FRAME_MS)
         self._echo_gain = np.float32(10.0 ** (echo_db / 20.0)) if echo_db is not None else None
@@ -189,6 +192,8 @@ class MixingMouth:
     def frame(self, speech: Speech | None, index: int, heard: Sequence[bytes]) -> bytes:
         self._tick += 1
         if self._noise is None and self._echo_gain is None:
+            if self._raw:
+                return speech.frames[index] if speech is not None else _SILENCE
             return speech.encoded[index] if speech is not None else _SILENCE_BASE64
         mixed = _samples(speech.frames[index]) if speech is not None else np.zeros(_FRAME, dtype=np.float32)
         if self._noise is not None:
@@ -196,7 +201,8 @@ class MixingMouth:
             mixed = mixed + self._noise[at : at + _FRAME]
         if self._echo_gain is not None and len(heard) >= self._echo_frames:
             mixed = mixed + _samples(heard[-self._echo_frames]) * self._echo_gain
-        return b2a_base64(to_frames(mixed)[0], newline=False)
+        frame = to_frames(mixed)[0]
+        return frame if self._raw else b2a_base64(frame, newline=False)
 
 
 _SILENCE_BASE64 = b2a_base64(_SILENCE, newline=False)
@@ -206,9 +212,13 @@ def _samples(frame: bytes) -> Samples:
     return MULAW_F32.take(np.frombuffer(frame, dtype=np.uint8))
 
 
-def write_stereo_wav(path: Path, left_base64: Sequence[bytes], right: Sequence[bytes]) -> None:
-    """Left: the caller as sent (base64 frames); right: what was heard. Padded to the longer one."""
-    sides = [b"".join(a2b_base64(f) for f in left_base64), b"".join(right)]
+def from_base64(frames: Iterable[bytes]) -> list[bytes]:
+    return [a2b_base64(f) for f in frames]
+
+
+def write_stereo_wav(path: Path, left: Sequence[bytes], right: Sequence[bytes]) -> None:
+    """Mu-law frames. Left: the caller as sent; right: what was heard. Padded to the longer one."""
+    sides = [b"".join(left), b"".join(right)]
     length = max(map(len, sides))
     pcm = [np.frombuffer(decode(s.ljust(length, MULAW_8K.silence), "mulaw"), dtype="<i2") for s in sides]
     with wave.open(str(path), "wb") as wav:

@@ -3,12 +3,14 @@
 T0 is the last speech frame *sent*, T1 the first audible agent media *received* that answers it, by the caller's clock.
 An agent that is heard when the caller begins is being interrupted: what it still sends before its clear is the old
 answer, not T1. Its clear is the barge-in time; an answer that ends by itself is no missed clear unless it went on for
-MISSED_CLEAR_MS of the caller's speech.
+MISSED_CLEAR_MS of the caller's speech. A wire without clears (RTP) only falls silent: the last audible packet since the
+caller began is the barge-in time then, if it came within MISSED_CLEAR_MS.
 """
 
 from dataclasses import dataclass, field
 
-from trunkline.testing.caller.carrier import Answer, Carrier
+from trunkline.testing.caller.answers import Answer
+from trunkline.testing.caller.wire import Wire
 
 MISSED_CLEAR_MS = 1000
 
@@ -79,7 +81,7 @@ class Turns:
         self.all.append(self._turn)
         return self._turn
 
-    def speech_sent(self, now: float, carrier: Carrier) -> None:
+    def speech_sent(self, now: float, carrier: Wire) -> None:
         """A frame of speech (or a key) has left, the first one too."""
         turn = self._turn
         assert turn is not None
@@ -113,6 +115,17 @@ class Turns:
         self._old = False
         if turn.cleared_at is None:
             turn.cleared_at, turn.cut = now, cut
+
+    def interrupted_since(self, silent_since: float) -> bool:
+        """On a wire without clears: the answer that the caller interrupts has been silent since then, and soon enough
+        to be taken for its end. An answer that had ended before the caller began was not interrupted."""
+        turn = self._turn
+        if not self._old or turn is None or turn.first_at is None or turn.cleared_at is not None:
+            return False
+        took_ms = (silent_since - turn.first_at) * 1000
+        if took_ms < 0:
+            turn.interrupting = False
+        return turn.interrupting and took_ms < MISSED_CLEAR_MS
 
     def dry(self, now: float) -> None:
         """The play buffer is empty."""
