@@ -202,7 +202,7 @@ def test_a_tree_of_another_version_is_refused(source: Any, tmp_path: Path) -> No
     (tmp_path / "pj").mkdir()
     (tmp_path / "pj" / "version.mak").write_text(VERSION_MAK.format("16", "", ""))
     with pytest.raises(module("steps").BuildError, match=r"holds PJSIP 2\.16; Trunkline is made for 2\.17"):
-        tree.unpack(source.from_path(tmp_path / "pj"), tmp_path / "to", tmp_path, tmp_path / "log")
+        tree.unpack(source.from_path(tmp_path / "pj"), tmp_path / "to", tmp_path / "log")
     assert not (tmp_path / "to").exists()
 
 

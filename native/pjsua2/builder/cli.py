@@ -15,6 +15,7 @@ from builder.steps import BuildError, say
 
 NOT_CACHED = 3
 KEPT_WHEELS = 12
+KEPT_LOGS = 60
 
 
 def main() -> int:
@@ -53,6 +54,7 @@ def build(cache: Path, given: Path | None, sha256: str | None, fresh: bool, may_
         say(f"from {found.path}")
         made = wheel.build(tree.compiled(found, cache), cache, wheel_folder(cache), found.identity)
         keep_newest((cache / "wheels").iterdir(), KEPT_WHEELS)
+        keep_newest((cache / "logs").iterdir(), KEPT_LOGS)
         say(f"built in {time.monotonic() - began:.0f} s")
     install(made)
     return 0

@@ -50,7 +50,7 @@ def install(wheel: Path, quiet: bool = False) -> None:
 
 
 def install_published() -> None:
-    """PJSIP's published wheel, where there is one for this Python, system and network; else nothing. Once."""
+    """PJSIP's published wheel, where one fits this Python and system and can be had; else nothing. Tries once."""
     asked = Path(sys.prefix) / ".asked-for-published-pjsua2"
     want = file_sha256(LOCK)
     if asked.is_file() and asked.read_text() == want:
@@ -61,6 +61,8 @@ def install_published() -> None:
             "-r", str(LOCK))  # fmt: skip
     except BuildError:
         return
+    if installed(PUBLISHED):
+        say(f"installed {PUBLISHED}, good for a first try (4 calls); `make pjsip` builds what a gateway needs")
 
 
 def pip(*words: str) -> None:

@@ -44,8 +44,10 @@ def compiled(source: Source, cache: Path) -> Path:
     log.unlink(missing_ok=True)
     shutil.rmtree(tree, ignore_errors=True)
     with step("unpacking PJSIP"):
-        unpack(source, tree, cache, log)
-        patch(tree)
+        unpack(source, tree, log)
+    if not (tree / "third_party/srtp/include").is_dir():
+        add_srtp(tree, find_srtp(source.near, cache / "downloads"), log)
+    patch(tree)
     env = {**os.environ, "CFLAGS": FLAGS, "CXXFLAGS": CXX_FLAGS, "LC_ALL": "C"}
     env.pop("MAKEFLAGS", None)  # of the make that called us
     with step("configuring PJSIP"):
@@ -61,7 +63,7 @@ def compiled(source: Source, cache: Path) -> Path:
     return tree
 
 
-def unpack(source: Source, tree: Path, cache: Path, log: Path) -> None:
+def unpack(source: Source, tree: Path, log: Path) -> None:
     if source.is_tree:
         shutil.copytree(source.path, tree, ignore=shutil.ignore_patterns(*(f"*{suffix}" for suffix in LEFT_OVER)))
     else:
@@ -70,9 +72,9 @@ def unpack(source: Source, tree: Path, cache: Path, log: Path) -> None:
     version = version_of(tree)
     if version != PJSIP:
         shutil.rmtree(tree)
-        raise BuildError(f"{source.path.name} holds PJSIP {version or 'of no version'}; Trunkline is made for {PJSIP}")
-    if not (tree / "third_party/srtp/include").is_dir():
-        add_srtp(tree, find_srtp(source.near, cache / "downloads"), log)
+        raise BuildError(
+            f"{source.path.name} holds {f'PJSIP {version}' if version else 'no PJSIP'}; Trunkline is made for {PJSIP}"
+        )
 
 
 def version_of(tree: Path) -> str:

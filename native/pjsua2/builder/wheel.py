@@ -13,7 +13,6 @@ from sysconfig import get_path
 from builder.cache import keep_newest
 from builder.keys import NATIVE, digest, file_sha256, wheel_version
 from builder.steps import BuildError, output, run, step
-from builder.tree import CXX_FLAGS
 
 SWIG = "pjsip-apps/src/swig"
 FRAGMENT = "trunkline.i"
@@ -99,7 +98,7 @@ def flags_of(tree: Path, kind: str) -> list[str]:
 def compile_all(sources: Sequence[Path], tree: Path, cache: Path, log: Path) -> list[Path]:
     """Their object files. One is compiled only when its preprocessed text is new: the wrapper, of 150,000 lines,
     takes over a minute and a half, and a change in our own C++ does not concern it."""
-    flags = [*CXX_FLAGS.split(), *flags_of(tree, "cflags"), f"-I{NATIVE / 'src'}", f"-I{get_path('include')}"]
+    flags = [*flags_of(tree, "cflags"), f"-I{NATIVE / 'src'}", f"-I{get_path('include')}"]
     objects = cache / "objects"
     objects.mkdir(parents=True, exist_ok=True)
     compiler = output(["c++", "--version"])
