@@ -483,6 +483,31 @@ void on_call_state(pjsua_call_id call_id, pjsip_event *event) {
     if (held) pjsip_inv_dec_ref(held);
 }
 
+// PJSUA would follow a REFER by itself, and let an INVITE with Replaces take over a call: both are decisions.
+void on_transfer_request(pjsua_call_id, const pj_str_t *, pjsip_status_code *code, pjsua_call_setting *) {
+    *code = PJSIP_SC_DECLINE;
+}
+void on_replace_request(pjsua_call_id, pjsip_rx_data *, int *code, pj_str_t *, pjsua_call_setting *) {
+    *code = PJSIP_SC_NOT_IMPLEMENTED;
+}
+
+// Only what Python needs to hear. Every other callback of pjsua2 would take the GIL as well, to find that nobody
+// listens: on the clock thread (conference operations), and on the thread that must send a BYE while Python is stuck.
+void keep_needed(pjsua_callback &callbacks) {
+    const pjsua_callback all = callbacks;
+    pj_bzero(&callbacks, sizeof(callbacks));
+    callbacks.on_incoming_call = all.on_incoming_call;
+    callbacks.on_stream_destroyed = all.on_stream_destroyed;
+    callbacks.on_dtmf_event = all.on_dtmf_event;
+    callbacks.on_acc_send_request = all.on_acc_send_request;
+    callbacks.on_acc_find_for_incoming = all.on_acc_find_for_incoming;
+    callbacks.on_call_state = &on_call_state;
+    callbacks.on_call_media_state = &on_call_media_state;
+    callbacks.on_create_media_transport = &on_create_media_transport;
+    callbacks.on_call_transfer_request2 = &on_transfer_request;
+    callbacks.on_call_replace_request2 = &on_replace_request;
+}
+
 // --- threads
 
 void end_call(int index) {
@@ -570,9 +595,7 @@ Bridge::Bridge(unsigned lines) {
     state = new State(lines);                        // for good: PJMEDIA's threads may outlive us
     pjsua_callback &callbacks = pjsua_get_var()->ua_cfg.cb;
     state->before = callbacks;
-    callbacks.on_create_media_transport = &on_create_media_transport;
-    callbacks.on_call_media_state = &on_call_media_state;
-    callbacks.on_call_state = &on_call_state;
+    keep_needed(callbacks);
 }
 
 Bridge::~Bridge() { stop(); }

@@ -347,7 +347,12 @@ pj_bool_t on_rx_request(pjsip_rx_data *rdata) {
         }
         if (guess != state->guessing.end()) state->guessing.erase(guess);
     }
-    if (method != PJSIP_INVITE_METHOD) return PJ_FALSE;
+    if (method == PJSIP_OPTIONS_METHOD) return PJ_FALSE;  // PJSUA says 200
+    if (method != PJSIP_INVITE_METHOD) {             // no registrar, no presence, no messages
+        guard.unlock();
+        answer(rdata, PJSIP_SC_METHOD_NOT_ALLOWED);
+        return PJ_TRUE;
+    }
     if (!state->accepting) {
         ++state->full;
         const unsigned retry_after_s = state->retry_after_s;
