@@ -107,6 +107,9 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK) -> AsyncGener
     async def tools(tool: ToolCall, control: CallControl, call: CallFacts) -> str:
         return await perform(tool, agent, control, http_tools, caller_number=call.from_number)
 
+    def speech_ready() -> bool:
+        return not pool.live_jobs or pool.ready_workers > 0
+
     _writable(settings.data_dir)
 
     async with contextlib.AsyncExitStack() as stack:
@@ -127,7 +130,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK) -> AsyncGener
         policy = Policy(record=settings.record)
         tokens = Tokens(worker=WORKER)
         switchboard = Switchboard(
-            Cascade(agent, minds, tools),
+            Cascade(agent, minds, tools, speech_ready),
             Line(
                 ears,
                 heartbeat,
@@ -148,9 +151,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK) -> AsyncGener
         records = _Fresh(database, writer)
 
         def not_ready() -> list[str]:
-            return ["draining"] * switchboard.draining + ["no speech worker"] * (
-                pool.live_jobs > 0 and pool.ready_workers == 0
-            )
+            return ["draining"] * switchboard.draining + ["no speech worker"] * (not speech_ready())
 
         http = create_http(settings, switchboard, records, metrics, clock, not_ready, tokens)
         gauges = asyncio.create_task(_gauges(metrics, spool, pool, ears), name="gauges")

@@ -277,7 +277,9 @@ class Call:
     async def _no_tool(self, tool: ToolCall, control: CallControl) -> str:
         return "done"
 
-    # CallControl
+    # Control
+
+    sends_dtmf = False
 
     def hang_up(self, reason: EndReason) -> None:
         self.hang_ups.append(reason)

@@ -64,6 +64,15 @@ class Tools(Protocol):
         ...
 
 
+class Control(CallControl, Protocol):
+    """The call itself, as its attendant has it."""
+
+    @property
+    def sends_dtmf(self) -> bool:
+        """Digits are the leg's to send, at once; where not, they are sounded in the audio."""
+        ...
+
+
 class Report(Protocol):
     """Where an attendant tells of its call."""
 
@@ -87,9 +96,11 @@ class Cascade:
     definition: AgentDefinition
     minds: Minds
     tools: Tools
+    ready: Callable[[], bool] = lambda: True
+    """Cheap: whether a call that is answered now would hear the agent at once."""
 
     def attend(
-        self, call: CallFacts, bus: Bus, control: CallControl, report: Report, clock: Clock, after: After
+        self, call: CallFacts, bus: Bus, control: Control, report: Report, clock: Clock, after: After
     ) -> "Attendant":
         return Attendant(self, call, bus, control, report, clock, after)
 
@@ -114,7 +125,7 @@ class Attendant:
         agent: Cascade,
         call: CallFacts,
         bus: Bus,
-        control: CallControl,
+        control: Control,
         report: Report,
         clock: Clock,
         after: After,
@@ -418,13 +429,26 @@ class Attendant:
         try:
             while (part := await parts.get()) is not None:
                 if isinstance(part, str):
-                    self._append(turn, tones(part, self._bus.playout.format), (), self._bus.position_ms)
+                    await self._key(turn, part)
                 else:
                     await self._speak(part[0], part[1], turn)
             await writer
         finally:
             writer.cancel()
             writer.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    async def _key(self, turn: Exchange, digits: str) -> None:
+        """After the words before them; where the leg sends them, silence keeps their place in the audio."""
+        bus, sends = self._bus, self._control.sends_dtmf
+        format, at_ms = bus.playout.format, bus.position_ms
+        sounded = tones(digits, format)
+        silence = format.silence * (len(sounded) // len(format.silence))
+        self._append(turn, silence if sends else sounded, (), at_ms)
+        if sends:
+            while bus.heard_ms < at_ms:
+                await self._sleep(FRAME_MS / 1000)
+            if turn.epoch == self.epoch:
+                self._control.send_dtmf(digits)
 
     async def _write(self, turn: Exchange, parts: "_Parts") -> None:
         """The model's side. Its failure is raised only after what it had written is spoken."""
@@ -584,7 +608,9 @@ class _Hands:
         return self._attendant._transfer(self._turn, target)
 
     def send_dtmf(self, digits: str) -> None:
-        self._attendant._control.send_dtmf(digits)
+        control = self._attendant._control
+        if not control.sends_dtmf:
+            control.send_dtmf(digits)
         self.digits += digits
 
 

@@ -28,4 +28,4 @@ class Arrival:
     identity: tuple[str, ...] = field(default=(), repr=False)
     """Identity headers (RFC 8224), for compliance; never logged."""
     forwarded_by: str | None = None
-    """The number that was dialled first, where the call was diverted to us."""
+    """The number that sent the call on to us, where it was diverted."""

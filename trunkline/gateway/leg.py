@@ -2,7 +2,7 @@
 folders; nothing outside them knows which of the two a call has."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from trunkline.gateway.dialling import DialOrder
@@ -37,6 +37,10 @@ class Leg(LegOut, Protocol):
 
     def send_dtmf(self, digits: str) -> None:
         """Only where it sends_dtmf. Returns at once."""
+        ...
+
+    def stats(self) -> Mapping[str, int]:
+        """What it counted of its media, for the record."""
         ...
 
     def close(self, why: str = "") -> None:
@@ -106,16 +110,15 @@ class Plan:
     trunk: str
     from_number: E164 | None
     """As ordered, or the trunk's own."""
-    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 class Dialler(Protocol):
     """Places calls (the SIP desk)."""
 
     def plan(self, order: DialOrder) -> Plan | Refuse:
-        """Which way the call would go; nothing happens yet. Codes: `no_trunk`, `trunk_down`, `full`, `no_caller_id`."""
+        """Which way the call would go; nothing happens yet. Codes: `no_trunk`, `trunk_down`, `bad_attribute`."""
         ...
 
-    def dial(self, plan: Plan, call: LegCall) -> Leg | Refuse:
+    def dial(self, plan: Plan, call: LegCall) -> Leg:
         """Now. What becomes of it is told to the call."""
         ...

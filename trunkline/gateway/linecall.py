@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from trunkline.agents.cascade import Attendant
 from trunkline.gateway import call as c
@@ -368,6 +368,7 @@ class LineCall:
             late_marks=stats.late_marks,
             dead_marks=stats.dead_marks,
             dropped_ms=stats.dropped_ms,
+            **cast(Leg, bus.leg).stats(),
         )
 
     def end(self, reason: EndReason, detail: str = "") -> None:

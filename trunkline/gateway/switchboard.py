@@ -5,6 +5,7 @@ on its own (`linecall.py`). What has ended leaves a short memory of its provider
 """
 
 import asyncio
+import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from trunkline.gateway import call as c
 from trunkline.gateway.api.calls import LiveCall
 from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.dialling import DialOrder
-from trunkline.gateway.leg import Dialler
+from trunkline.gateway.leg import Dialler, LegKind, Plan
 from trunkline.gateway.linecall import GOODBYE_S, FormerCall, LineCall
 from trunkline.gateway.twilio.webhooks import CallStatus, CallView
 from trunkline.media.bus import Echo, Tap
@@ -27,6 +28,7 @@ from trunkline.telemetry import Telemetry
 from trunkline.types import CallId, CallSid, StreamSid
 
 REMEMBER_ENDED = 4096  # calls whose late callbacks we still recognise
+NO_LEG: LegKind = "sip"  # what a call that was not dialled would have been
 OVERLOADED_LATE_S = 0.1  # beats this late on average: callers would notice
 
 _STATUS_REASONS: dict[str, EndReason] = {
@@ -117,6 +119,10 @@ class Switchboard:
         """A live one."""
         return self._calls.get(call_id)
 
+    def knows(self, provider_call_id: str) -> bool:
+        """A call of this name lives, or has ended not long ago."""
+        return provider_call_id in self._by_provider_id or provider_call_id in self._ended
+
     def _take(self, call: LineCall) -> None:
         self._calls[call.id] = self._by_provider_id[call.arrival.provider_call_id] = call
         self._idle.clear()
@@ -126,22 +132,12 @@ class Switchboard:
     # --- calls that go ---
 
     def dial(self, order: DialOrder) -> CallId | Refuse:
-        """Place a call. Refuse codes: `no_trunk`, `trunk_down` and others of the dialler, `overloaded` and `draining`,
-        and the policy's own; each but a missing trunk leaves a record that says so."""
+        """Place a call. Refuse codes: `overloaded`, `draining`, the policy's own, and the dialler's, among them
+        `no_trunk` and `trunk_down`. Each leaves a record that says so, but where nothing here can dial at all."""
         if self.dialler is None:
             return Refuse("no_trunk", "no trunk takes outbound calls")
         plan = self.dialler.plan(order)
-        if isinstance(plan, Refuse):
-            return plan
-        arrival = Arrival(
-            plan.provider_call_id,
-            plan.kind,
-            "outbound",
-            from_number=plan.from_number,
-            to_number=order.to_number,
-            attributes=order.attributes,
-        )
-        call = LineCall(self, arrival, None, ring_s=order.ring_timeout_s)
+        call = LineCall(self, _departure(order, plan), None, ring_s=order.ring_timeout_s)
         call.record_start()
         if (no_line := self.no_line()) is not None:
             call.end("overloaded", no_line.code)
@@ -150,12 +146,16 @@ class Switchboard:
         if isinstance(decision, Refuse):
             call.end("refused", decision.code)
             return decision
+        if isinstance(plan, Refuse):
+            call.end("failed", plan.code)
+            return plan
         call.event("dialling", trunk=plan.trunk, ring_timeout_s=order.ring_timeout_s)
         self._take(call)
-        leg = self.dialler.dial(plan, call)
-        if isinstance(leg, Refuse):
-            call.finished("failed", leg.code)
-            return leg
+        try:
+            leg = self.dialler.dial(plan, call)
+        except Exception as error:
+            call.crashed(error)
+            return Refuse("error", "the call could not be placed")
         call.expect(leg)
         return call.id
 
@@ -252,3 +252,13 @@ class Switchboard:
         for call in tuple(self._calls.values()):
             call.hang_up("drained")
             call.end("drained")
+
+
+def _departure(order: DialOrder, plan: Plan | Refuse) -> Arrival:
+    if isinstance(plan, Refuse):
+        name, kind, from_number = secrets.token_hex(16), NO_LEG, order.from_number
+    else:
+        name, kind, from_number = plan.provider_call_id, plan.kind, plan.from_number
+    return Arrival(
+        name, kind, "outbound", from_number=from_number, to_number=order.to_number, attributes=order.attributes
+    )

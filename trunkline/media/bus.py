@@ -239,9 +239,14 @@ class Bus:
         self._end_pending = self._first_pending = False
         return heard_ms
 
+    @property
+    def heard_ms(self) -> int:
+        """How far on the timeline the caller has heard."""
+        return self.playout.heard_ms(self.carrier_ms)
+
     def heard_text(self, start_ms: int) -> str:
         """The words the caller has wholly heard since `start_ms` of the timeline."""
-        return self.playout.ledger.text(start_ms, self.playout.heard_ms(self.carrier_ms))
+        return self.playout.ledger.text(start_ms, self.heard_ms)
 
     def close(self) -> None:
         if not self.closed:

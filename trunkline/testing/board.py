@@ -2,7 +2,7 @@
 
 import asyncio
 import selectors
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
@@ -111,6 +111,9 @@ class FakeLeg:
     def send_dtmf(self, digits: str) -> None:
         self.digits += digits
 
+    def stats(self) -> Mapping[str, int]:
+        return {}
+
     def close(self, why: str = "") -> None:
         self.closed.append(why)
 
@@ -140,10 +143,12 @@ class Board:
         self.metrics = Metrics()
         self.heartbeat = Heartbeat(self.clock, lambda *_: None, lambda late, took: None)
         self.mind = SimpleNamespace(name="fake", third_party=False)
+        self.ready = True
         self.agent = SimpleNamespace(
             definition=DEFINITION,
             minds=SimpleNamespace(stt=self.mind, llm=self.mind, tts=self.mind),
             attend=self._attend,
+            ready=lambda: self.ready,
         )
         capacity = max_calls + 2
         self.ears = Ears(MULAW_8K, capacity, cast(Any, _Detector()), EnergyGate(capacity))

@@ -10,7 +10,7 @@ lost. Nothing here awaits; `check`, called a few times a second, is where all de
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, cast
 
 from websockets.http11 import Request
@@ -224,6 +224,9 @@ class TwilioLeg(asyncio.Protocol):
 
     def send_dtmf(self, digits: str) -> None:
         raise MisuseError("Media Streams sends no digits")
+
+    def stats(self) -> Mapping[str, int]:
+        return {}
 
     def close(self, why: str = "") -> None:
         """The peer is told goodbye. Idempotent; `lost` or `stopped` follows."""

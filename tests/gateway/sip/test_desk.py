@@ -1,0 +1,818 @@
+"""The desk between a scripted stack and a switchboard with fakes around it, on a clock that jumps."""
+
+import asyncio
+import gc
+import weakref
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+
+from trunkline.gateway import linecall
+from trunkline.gateway.call import CLOSE_WAIT_S
+from trunkline.gateway.dialling import DialOrder
+from trunkline.gateway.linecall import GOODBYE_S
+from trunkline.gateway.sip import stack as s
+from trunkline.gateway.sip.desk import (
+    CHECK_S,
+    FIRST_MEDIA_S,
+    LIMIT_SLACK_S,
+    READY_WAIT_S,
+    SipDesk,
+)
+from trunkline.gateway.sip.stack import Handle
+from trunkline.gateway.sip.trunks import Trunk
+from trunkline.ports import CallStarted, Refuse, UsageMetered
+from trunkline.testing.board import MAX_CALL_S, Board, play
+from trunkline.testing.sipstack import FakeLine, ScriptedStack
+from trunkline.types import E164, CallId
+
+CARRIER = Trunk(
+    "carrier",
+    (ip_network("198.51.100.0/24"),),
+    host="sip.example.com",
+    caller_id=E164("+14155550199"),
+    country="US",
+    headers_in={"X-Campaign": "campaign", "Kind": "kind"},
+    headers_out={"campaign": "X-Campaign"},
+    ping_s=0,
+)
+CALLEE = E164("+14155550177")
+MEDIA_TIMEOUT_S = 10.0
+
+
+class Desk(Board):
+    """A board with a SIP desk."""
+
+    def __init__(self, *trunks: Trunk, max_calls: int = 10) -> None:
+        super().__init__(max_calls)
+        self.stack = ScriptedStack()
+        self.trunks = trunks or (CARRIER,)
+        self.desk: SipDesk
+
+    @property
+    def handle(self) -> Handle:
+        return Handle(self.stack._handles)
+
+    def invited(self, **how: Any) -> Handle:
+        return self.stack.invite(self.trunks[0].name, **how)
+
+    def confirmed(self, handle: Handle, line: FakeLine | None = None, **media: Any) -> FakeLine:
+        line = line or FakeLine()
+        self.stack.media(handle, line, **media)
+        self.stack.happens(s.Confirmed(handle))
+        return line
+
+    def talking(self, **how: Any) -> tuple[Handle, FakeLine]:
+        """A call that has come, was answered and is attended."""
+        handle = self.invited(**how)
+        line = self.confirmed(handle)
+        self.stack.happens(s.FirstMedia(handle))
+        return handle, line
+
+    def dialled(self, **order: Any) -> Handle:
+        call_id = self.switchboard.dial(DialOrder(CALLEE, **order))
+        assert not isinstance(call_id, Refuse), call_id
+        return self.handle
+
+    def not_dialled(self, **order: Any) -> str:
+        refusal = self.switchboard.dial(DialOrder(CALLEE, **order))
+        assert isinstance(refusal, Refuse)
+        return refusal.code
+
+    @property
+    def started(self) -> CallStarted:
+        return [e for e in self.records if isinstance(e, CallStarted)][-1]
+
+
+def run(scenario: Callable[[Desk], Coroutine[Any, Any, None]], *trunks: Trunk, max_calls: int = 10) -> Desk:
+    desk = Desk(*trunks, max_calls=max_calls)
+
+    async def whole(here: Desk) -> None:
+        here.desk = SipDesk(here.stack, here.switchboard, here.trunks, here.clock, media_timeout_s=MEDIA_TIMEOUT_S)
+        await here.desk.start()
+        try:
+            await scenario(here)
+        finally:
+            await here.desk.close()
+        assert here.stack.closed
+
+    return play(desk, whole)
+
+
+# --- a call that comes ---
+
+
+def test_a_call_rings_is_answered_and_hears_the_agent_with_its_first_media() -> None:
+    async def scenario(here: Desk) -> None:
+        handle = here.invited()
+        assert here.stack.told == [("ring", handle), ("answer", handle, MAX_CALL_S + LIMIT_SLACK_S)]
+        line = here.confirmed(handle)
+        assert here.attendants == []
+        here.stack.happens(s.FirstMedia(handle))
+        assert here.agent_now.greeting is None
+        assert here.started.leg == "sip"
+        assert (here.started.from_number, here.started.to_number) == ("+14155550123", "+14155550100")
+        assert here.started.provider_call_id == "one@test"
+        here.agent_now.bus.begin()
+        here.agent_now.bus.append(b"\x20" * 1600, (), 0)
+        line.tick(3)
+        assert bytes(line.heard) == b"\x20" * 480
+        here.stack.over(handle)
+        assert here.ends() == [("caller_hung_up", "")]
+        assert line.closed
+        assert here.free_slots() == here.ears.capacity
+
+    here = run(scenario)
+    assert here.kinds() == ["arrived", "sip_audio", "answered", "sip_media", "sip_ladder", "media"]
+    assert here.events("sip_ladder")[0]["steps"][0]["what"] == "INVITE"
+    assert here.events("sip_media")[0]["mos"] > 4
+    assert here.events("media")[0]["taken_frames"] == 3
+    assert [e.usage.provider for e in here.records if isinstance(e, UsageMetered)] == ["sip"]
+
+
+def test_a_far_end_that_sends_nothing_is_greeted_all_the_same() -> None:
+    async def scenario(here: Desk) -> None:
+        here.confirmed(here.invited())
+        await asyncio.sleep(FIRST_MEDIA_S - 0.01)
+        assert here.attendants == []
+        await asyncio.sleep(0.02)
+        assert here.agent_now.greeting is None
+        here.stack.happens(s.FirstMedia(here.handle))  # late
+        assert len(here.attendants) == 1
+
+    run(scenario)
+
+
+def test_media_before_the_acknowledgement_waits_for_it() -> None:
+    async def scenario(here: Desk) -> None:
+        handle = here.invited()
+        here.stack.media(handle, FakeLine())
+        here.stack.happens(s.FirstMedia(handle))
+        assert here.attendants == []
+        here.stack.happens(s.Confirmed(handle))
+        assert len(here.attendants) == 1
+
+    run(scenario)
+
+
+def test_a_caller_hears_ringing_until_the_agent_is_ready() -> None:
+    async def scenario(here: Desk) -> None:
+        here.ready = False
+        handle = here.invited()
+        await asyncio.sleep(1)
+        assert here.stack.told == [("ring", handle)]
+        here.ready = True
+        await asyncio.sleep(0.2)
+        assert here.stack.told[-1][0] == "answer"
+
+    run(scenario)
+
+
+def test_an_agent_that_is_not_ready_in_time_leaves_the_caller_to_another_gateway() -> None:
+    async def scenario(here: Desk) -> None:
+        here.ready = False
+        handle = here.invited()
+        await asyncio.sleep(READY_WAIT_S + 0.2)
+        assert here.stack.told[-1] == ("refuse", handle, 503, {"Retry-After": "30"})
+        assert here.ends() == [("overloaded", "the agent was not ready in time")]
+        here.ready = True
+        here.stack.over(handle, 503, by_us=True)
+        await asyncio.sleep(1)
+        assert here.stack.commands("answer") == []
+
+    run(scenario)
+
+
+def test_headers_become_attributes_and_identity_goes_to_compliance_alone() -> None:
+    async def scenario(here: Desk) -> None:
+        headers = (
+            "X-Campaign: spring\r\nKind: vip\r\nIdentity: eyJ.abc.def;info=<x>\r\nDiversion: <sip:+14155550188@x>\r\n"
+        )
+        handle = here.invited(headers=headers)
+        here.confirmed(handle)
+        here.stack.happens(s.FirstMedia(handle))
+        assert here.events("attributes") == [{"campaign": "spring", "kind": "vip"}]
+        assert here.agent_now.call.attributes == {"campaign": "spring", "kind": "vip"}
+        (answer,) = [facts for facts in here.asked if facts.door == "answer"]
+        assert answer.identity == ("eyJ.abc.def;info=<x>",)
+        assert answer.forwarded_by == "+14155550188"
+        assert "eyJ" not in repr(answer)
+        assert "eyJ" not in repr(here.records)
+
+    run(scenario)
+
+
+def test_a_withheld_caller_has_no_number() -> None:
+    async def scenario(here: Desk) -> None:
+        here.invited(caller="<sip:+14155550123@x>;tag=1", headers="Privacy: id\r\n")
+        assert here.started.from_number is None
+        assert here.events("arrived")[0]["withheld"] is True
+
+    run(scenario)
+
+
+def test_keys_reach_the_agent() -> None:
+    async def scenario(here: Desk) -> None:
+        handle, _ = here.talking()
+        here.stack.happens(s.Keyed(handle, "5", "rfc4733"), s.Keyed(handle, "#", "info"))
+        assert here.agent_now.keys == "5#"
+
+    run(scenario)
+
+
+def test_a_re_invite_keeps_the_call() -> None:
+    async def scenario(here: Desk) -> None:
+        handle, line = here.talking()
+        here.stack.media(handle, line, direction="sendonly", telephone_events=False)
+        line.quiet_for(100)
+        await asyncio.sleep(1)
+        assert (len(here.attendants), here.ends()) == (1, [])  # on hold nothing is to come
+        here.stack.media(handle, line)
+        await asyncio.sleep(1)
+        assert here.ends() == [("media_lost", "no media")]
+
+    run(scenario)
+
+
+# --- calls that are not taken ---
+
+
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [
+        ({"to": "sip:+14155550999@x"}, 404),
+        ({"caller": "<sip:+19005550100@x>"}, 603),
+        ({"to": "http://nonsense"}, 400),
+    ],
+)
+def test_the_trunks_own_rules_turn_calls_away(how: dict[str, str], code: int) -> None:
+    async def scenario(here: Desk) -> None:
+        handle = here.invited(**how)
+        assert here.stack.told[0][:3] == ("refuse", handle, code)
+        assert here.records == []
+
+    run(scenario, replace(CARRIER, numbers=("+14155550100",), block=("+1900*",)))
+
+
+def test_a_trunk_that_is_full_is_busy_and_frees_its_lines() -> None:
+    async def scenario(here: Desk) -> None:
+        first, _ = here.talking()
+        handle = here.invited(call_id="two@test")
+        assert here.stack.told[-1][:3] == ("refuse", handle, 486)
+        here.stack.over(first)
+        here.invited(call_id="three@test")
+        assert here.stack.told[-1][0] == "answer"
+
+    run(scenario, replace(CARRIER, max_calls=1))
+
+
+def test_the_policys_refusal_is_forbidden_and_recorded() -> None:
+    async def scenario(here: Desk) -> None:
+        here.refusing["answer"] = Refuse("blocked", "on the list")
+        handle = here.invited()
+        assert here.stack.told == [("refuse", handle, 403, {})]
+        assert here.ends() == [("refused", "blocked")]
+
+    run(scenario)
+
+
+def test_a_full_house_says_when_to_come_back_and_then_leaves_it_to_the_stack() -> None:
+    async def scenario(here: Desk) -> None:
+        first, _ = here.talking()
+        handle = here.invited(call_id="two@test")
+        assert here.stack.told[-1] == ("refuse", handle, 503, {"Retry-After": "30"})
+        await asyncio.sleep(CHECK_S * 2)
+        assert not here.stack.accepting
+        here.stack.over(first)
+        await asyncio.sleep(CHECK_S * 2)
+        assert here.stack.accepting
+
+    run(scenario, max_calls=1)
+
+
+def test_draining_takes_no_more_calls() -> None:
+    async def scenario(here: Desk) -> None:
+        handle, _ = here.talking()
+        drain = asyncio.create_task(here.switchboard.drain(60))
+        await asyncio.sleep(CHECK_S * 2)
+        assert not here.stack.accepting
+        here.stack.over(handle)
+        await asyncio.wait_for(drain, 1)
+
+    run(scenario)
+
+
+def test_an_invite_that_was_forked_on_its_way_is_one_call() -> None:
+    async def scenario(here: Desk) -> None:
+        here.talking()
+        twin = here.invited()
+        assert here.stack.told[-1] == ("refuse", twin, 482, {})
+        assert here.switchboard.live_calls == 1
+
+    run(scenario)
+
+
+def test_a_call_id_may_come_again_when_its_call_is_over() -> None:
+    async def scenario(here: Desk) -> None:
+        handle, _ = here.talking()
+        here.stack.over(handle)
+        again, _ = here.talking()
+        assert here.started.provider_call_id == f"one@test;{again}"
+        assert here.switchboard.live_calls == 1
+
+    run(scenario)
+
+
+def test_what_cannot_be_read_is_refused_and_nothing_else_happens(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(here: Desk) -> None:
+        here.talking()
+        handle = here.stack.new_handle()
+        here.stack.happens(s.Incoming(handle, "carrier", "x", "198.51.100.7:5060", "udp", "rubbish"))
+        assert here.stack.told[-1][:3] == ("refuse", handle, 400)
+        handle = here.stack.new_handle()
+        here.stack.happens(s.Incoming(handle, "no such trunk", "y", "198.51.100.7:5060", "udp", ""))
+        assert here.stack.told[-1][:3] == ("refuse", handle, 500)
+        assert here.ends() == []
+
+    run(scenario)
+    assert "no such trunk" in caplog.text
+
+
+# --- races ---
+
+
+def test_a_caller_who_gives_up_while_it_rings() -> None:
+    async def scenario(here: Desk) -> None:
+        here.ready = False
+        handle = here.invited()
+        await asyncio.sleep(0.5)
+        here.stack.over(handle, 487, "Request Terminated")
+        assert here.ends() == [("caller_hung_up", "cancelled")]
+        here.ready = True
+        await asyncio.sleep(1)
+        assert here.stack.commands("answer", "refuse", "hang_up") == []
+
+    run(scenario)
+
+
+def test_a_cancel_that_crosses_our_answer() -> None:
+    async def scenario(here: Desk) -> None:
+        handle = here.invited()
+        here.stack.over(handle, 487, "Request Terminated")
+        here.stack.happens(s.Confirmed(handle), s.FirstMedia(handle))
+        await asyncio.sleep(2)
+        assert here.ends() == [("caller_hung_up", "cancelled")]
+        assert here.attendants == []
+
+    run(scenario)
+
+
+def test_an_answer_nobody_acknowledges() -> None:
+    async def scenario(here: Desk) -> None:
+        handle = here.invited()
+        here.stack.media(handle, FakeLine())
+        here.stack.over(handle, 408, "Request Timeout")
+        assert here.ends() == [("never_started", "our answer was not acknowledged")]
+
+    run(scenario)
+
+
+def test_both_hang_up_at_once() -> None:
+    async def scenario(here: Desk) -> None:
+        handle, _ = here.talking()
+        here.agent_now.control.hang_up("agent_hung_up")
+        assert here.stack.commands("hang_up") == [("hang_up", handle)]
+        here.stack.over(handle)  # their BYE
+        assert here.ends() == [("agent_hung_up", "")]
+
+    run(scenario)
+
+
+def test_a_bye_between_the_acknowledgement_and_the_greeting() -> None:
+    async def scenario(here: Desk) -> None:
+        handle = here.invited()
+        here.confirmed(handle)
+        here.stack.over(handle)
+        await asyncio.sleep(2)
+        assert here.ends() == [("caller_hung_up", "")]
+        assert here.attendants == []
+
+    run(scenario)
+
+
+def test_a_goodbye_that_is_never_answered_ends_the_record_all_the_same() -> None:
+    async def scenario(here: Desk) -> None:
+        handle, line = here.talking()
+        here.agent_now.control.hang_up("no_input")
+        await asyncio.sleep(CLOSE_WAIT_S + 0.1)
+        assert here.ends() == [("no_input", "")]
+        here.stack.media(handle, line)
+        here.stack.over(handle, 408, "Request Timeout", by_us=True)
+        assert here.ends() == [("no_input", "")]
+        assert here.desk.dialogs == 0
+
+    run(scenario)
+
+
+def test_events_of_dialogs_nobody_knows_change_nothing() -> None:
+    async def scenario(here: Desk) -> None:
+        stranger = Handle(99)
+        here.stack.happens(s.Progress(stranger, 180, "Ringing"), s.Confirmed(stranger), s.Keyed(stranger, "1", "info"))
+        here.stack.media(stranger, FakeLine())
+        here.stack.happens(s.FirstMedia(stranger), s.LimitReached(stranger))
+        here.stack.over(stranger)
+        assert (here.records, here.stack.told) == ([], [])
+
+    run(scenario)
+
+
+def test_an_operator_ends_a_call_that_still_rings() -> None:
+    async def scenario(here: Desk) -> None:
+        here.ready = False
+        handle = here.invited()
+        here.switchboard.hang_up(here.started.call_id)
+        assert here.stack.told[-1][:3] == ("refuse", handle, 603)
+        assert here.ends() == [("agent_hung_up", "")]
+
+    run(scenario)
+
+
+# --- the end ---
+
+
+def test_a_call_without_any_media_is_lost() -> None:
+    async def scenario(here: Desk) -> None:
+        handle, line = here.talking()
+        line.quiet_for(MEDIA_TIMEOUT_S - 1)
+        await asyncio.sleep(1)
+        assert here.ends() == []
+        line.quiet_for(MEDIA_TIMEOUT_S + 1)
+        await asyncio.sleep(CHECK_S + 0.01)
+        assert here.ends() == [("media_lost", "no media")]
+        assert here.stack.told[-1] == ("hang_up", handle)
+        here.stack.over(handle, by_us=True)
+        assert here.kinds()[-2:] == ["sip_media", "sip_ladder"]
+
+    run(scenario)
+
+
+def test_a_dialog_that_breaks_is_no_caller_who_hung_up() -> None:
+    async def scenario(here: Desk) -> None:
+        handle, _ = here.talking()
+        here.stack.over(handle, 503, "Service Unavailable")
+        assert here.ends() == [("media_lost", "SIP 503 Service Unavailable")]
+
+    run(scenario)
+
+
+def test_the_lines_own_limit_ends_a_call_python_was_too_busy_to_end() -> None:
+    async def scenario(here: Desk) -> None:
+        handle, _ = here.talking()
+        here.stack.happens(s.LimitReached(handle))
+        here.stack.over(handle, by_us=True)
+        assert here.ends() == [("max_duration", "")]
+
+    run(scenario)
+
+
+def test_a_call_has_a_limit_and_hears_goodbye() -> None:
+    async def scenario(here: Desk) -> None:
+        handle, _ = here.talking()
+        await asyncio.sleep(MAX_CALL_S + 1)
+        assert here.agent_now.goodbyes == 1
+        await asyncio.sleep(GOODBYE_S)
+        assert here.stack.told[-1] == ("hang_up", handle)
+
+    run(scenario)
+
+
+def test_media_that_must_be_encrypted_and_is_not() -> None:
+    async def scenario(here: Desk) -> None:
+        handle = here.invited()
+        here.stack.media(handle, FakeLine(), srtp=False)
+        assert here.stack.told[-1] == ("hang_up", handle)
+        assert here.ends() == [("refused", "the far end did not encrypt its media")]
+        again = here.invited(call_id="two@test")
+        here.confirmed(again, srtp=True)
+        here.stack.happens(s.FirstMedia(again))
+        assert len(here.attendants) == 1
+
+    run(scenario, replace(CARRIER, srtp="required"))
+
+
+def test_close_of_the_switchboard_says_goodbye_to_everybody() -> None:
+    async def scenario(here: Desk) -> None:
+        here.ready = False
+        ringing = here.invited(call_id="two@test")
+        here.ready = True
+        talking, line = here.talking()
+        here.switchboard.close()
+        assert here.stack.commands("refuse") == [("refuse", ringing, 503, {"Retry-After": "30"})]
+        assert here.stack.commands("hang_up") == [("hang_up", talking)]
+        await here.desk.close()
+        assert line.closed
+        assert here.desk.dialogs == 0
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("where", ["attend", "begin"])
+def test_a_bug_in_one_call_ends_it_and_no_other(where: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(here: Desk) -> None:
+        here.talking()
+        here.breaks = where
+        handle, _ = here.talking(call_id="two@test")
+        assert here.stack.told[-1] == ("hang_up", handle)
+        here.stack.over(handle, by_us=True)
+        assert here.ends() == [("error", "")]
+        assert here.switchboard.live_calls == 1
+
+    run(scenario)
+    assert "a bug" in caplog.text
+
+
+# --- a call of ours ---
+
+
+def test_a_call_of_ours_rings_is_answered_and_attended() -> None:
+    async def scenario(here: Desk) -> None:
+        handle = here.dialled(attributes={"campaign": "spring", "note": "stays here"})
+        (told,) = here.stack.commands("dial")
+        assert told[1:] == (
+            handle,
+            "carrier",
+            "sip:+14155550177@sip.example.com",
+            "sip:+14155550199@sip.example.com",
+            {"X-Campaign": "spring"},
+        )
+        here.stack.happens(s.Progress(handle, 180, "Ringing"), s.Progress(handle, 180, "Ringing"))
+        here.confirmed(handle)
+        here.stack.happens(s.FirstMedia(handle))
+        assert here.agent_now.call.direction == "outbound"
+        assert here.agent_now.call.attributes["campaign"] == "spring"
+        here.stack.over(handle)
+        assert here.ends() == [("caller_hung_up", "")]
+
+    here = run(scenario)
+    assert here.kinds()[:5] == ["attributes", "dialling", "progress", "sip_audio", "answered"]
+    assert (here.started.direction, here.started.from_number, here.started.to_number) == (
+        "outbound",
+        "+14155550199",
+        CALLEE,
+    )
+    assert here.asked[0].door == "dial"
+
+
+def test_early_media_is_recorded_and_the_agent_speaks_only_after_the_answer() -> None:
+    async def scenario(here: Desk) -> None:
+        handle = here.dialled()
+        line = FakeLine()
+        here.stack.happens(s.Progress(handle, 183, "Session Progress"))
+        here.stack.media(handle, line)
+        here.stack.happens(s.FirstMedia(handle))
+        line.tick(10)
+        assert len(here.taps) == 1
+        assert here.attendants == []
+        here.stack.happens(s.Confirmed(handle))
+        assert here.agent_now.bus.stats.received_frames == 10
+        assert len(here.taps) == 1
+
+    here = run(scenario)
+    assert here.kinds()[:5] == ["dialling", "progress", "sip_audio", "early_media", "answered"]
+
+
+def test_early_media_of_a_call_that_is_never_answered_leaves_nothing_open() -> None:
+    async def scenario(here: Desk) -> None:
+        handle = here.dialled()
+        here.stack.media(handle, FakeLine())
+        here.stack.happens(s.FirstMedia(handle))
+        here.stack.over(handle, 486, "Busy Here")
+        assert here.ends() == [("busy", "busy (SIP 486)")]
+        assert here.free_slots() == here.ears.capacity
+        assert not [e for e in here.records if isinstance(e, UsageMetered)]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [(486, "busy"), (480, "no_answer"), (404, "failed"), (603, "rejected"), (503, "failed"), (0, "failed")],
+)
+def test_why_nobody_answered_is_told_by_the_final_answer(code: int, reason: str) -> None:
+    async def scenario(here: Desk) -> None:
+        here.stack.over(here.dialled(), code, "")
+        assert [end for end, _ in here.ends()] == [reason]
+
+    run(scenario)
+
+
+def test_the_cause_a_telephone_exchange_gave_says_more_than_the_status() -> None:
+    async def scenario(here: Desk) -> None:
+        here.stack.over(here.dialled(), 503, "Service Unavailable", head="Reason: Q.850;cause=17\r\n")
+        assert here.ends() == [("busy", "busy (SIP 503, Q.850 17)")]
+
+    run(scenario)
+
+
+def test_a_far_end_that_rings_too_long_is_left() -> None:
+    async def scenario(here: Desk) -> None:
+        handle = here.dialled(ring_timeout_s=20)
+        here.stack.happens(s.Progress(handle, 180, "Ringing"))
+        await asyncio.sleep(20.1)
+        assert here.stack.told[-1] == ("hang_up", handle)
+        assert here.ends() == [("no_answer", "it rang too long")]
+        here.stack.over(handle, 487, "Request Terminated", by_us=True)
+        assert len(here.ends()) == 1
+
+    run(scenario)
+
+
+def test_an_answer_that_crosses_our_cancel_is_hung_up() -> None:
+    async def scenario(here: Desk) -> None:
+        handle = here.dialled(ring_timeout_s=20)
+        await asyncio.sleep(20.1)
+        line = here.confirmed(handle)
+        assert here.stack.commands("hang_up") == [("hang_up", handle)] * 2
+        here.stack.happens(s.FirstMedia(handle))
+        here.stack.over(handle, by_us=True)
+        assert (here.attendants, line.closed) == ([], True)
+        assert [end for end, _ in here.ends()] == ["no_answer"]
+
+    run(scenario)
+
+
+def test_ringing_does_not_count_against_the_calls_limit() -> None:
+    async def scenario(here: Desk) -> None:
+        handle = here.dialled(ring_timeout_s=100)
+        await asyncio.sleep(90)
+        here.confirmed(handle)
+        await asyncio.sleep(MAX_CALL_S - 1)
+        assert here.agent_now.goodbyes == 0
+        await asyncio.sleep(3)
+        assert here.agent_now.goodbyes == 1
+
+    run(scenario)
+
+
+def test_an_answer_without_audio_ends() -> None:
+    async def scenario(here: Desk) -> None:
+        handle = here.dialled()
+        here.stack.happens(s.Confirmed(handle))
+        await asyncio.sleep(FIRST_MEDIA_S + 0.1)
+        assert here.stack.told[-1] == ("hang_up", handle)
+        assert here.ends() == [("failed", "no audio was negotiated")]
+
+    run(scenario)
+
+
+def test_only_what_may_be_dialled_is_and_the_record_says_why_not() -> None:
+    async def scenario(here: Desk) -> None:
+        here.refusing["dial"] = Refuse("outbound_closed", "no country is open")
+        assert here.not_dialled() == "outbound_closed"
+        here.refusing.clear()
+        assert here.not_dialled(trunk="other") == "no_trunk"
+        assert here.not_dialled(attributes={"campaign": "a\r\nb"}) == "bad_attribute"
+        here.switchboard.draining = True
+        assert here.not_dialled() == "draining"
+        assert here.ends() == [
+            ("refused", "outbound_closed"),
+            ("failed", "no_trunk"),
+            ("failed", "bad_attribute"),
+            ("overloaded", "draining"),
+        ]
+        assert here.stack.commands("dial") == []
+        assert here.switchboard.live_calls == 0
+
+    run(scenario)
+
+
+def test_a_gateway_without_sip_dials_nothing() -> None:
+    async def scenario(here: Desk) -> None:
+        await here.desk.close()
+        assert here.not_dialled() == "no_trunk"
+        assert here.records == []
+
+    run(scenario)
+
+
+def test_a_stack_that_cannot_dial_ends_that_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(here: Desk) -> None:
+        def broken(*_: Any) -> Handle:
+            raise RuntimeError("a bug")
+
+        monkeypatch.setattr(here.stack, "dial", broken)
+        assert here.not_dialled() == "error"
+        assert here.ends() == [("error", "")]
+
+    monkeypatch.setattr(linecall.log, "disabled", True)
+    run(scenario)
+
+
+# --- digits ---
+
+
+@pytest.mark.parametrize(
+    ("trunk", "events", "sent"),
+    [
+        (CARRIER, True, [("12", "rfc4733"), ("#", "rfc4733")]),
+        (CARRIER, False, []),
+        (replace(CARRIER, dtmf="info"), False, [("12", "info"), ("#", "info")]),
+        (replace(CARRIER, dtmf="inband"), True, []),
+    ],
+)
+def test_digits_are_sent_as_the_trunk_takes_them_or_left_to_the_agent(
+    trunk: Trunk, events: bool, sent: list[tuple[str, str]]
+) -> None:
+    async def scenario(here: Desk) -> None:
+        handle = here.invited()
+        here.confirmed(handle, telephone_events=events)
+        here.stack.happens(s.FirstMedia(handle))
+        control = here.agent_now.control
+        assert control.sends_dtmf == bool(sent)
+        control.send_dtmf("12w#")
+        await asyncio.sleep(0.9)
+        assert len(here.stack.commands("digits")) == len(sent[:1])
+        await asyncio.sleep(0.2)
+        assert [told[2:] for told in here.stack.commands("digits")] == sent
+        assert here.events("dtmf_sent") == [{"count": 4}]
+
+    run(scenario, trunk)
+
+
+# --- trunks ---
+
+
+def test_a_trunk_that_does_not_answer_is_not_dialled_and_comes_back() -> None:
+    pinged = replace(CARRIER, ping_s=30.0)
+    spare = replace(pinged, name="spare", host="spare.example.com")
+
+    async def scenario(here: Desk) -> None:
+        await asyncio.sleep(6)
+        assert sorted(told[1] for told in here.stack.commands("ping")) == ["carrier", "spare"]
+        here.stack.happens(s.Pinged("spare", 200), s.Pinged("carrier", 0))
+        await asyncio.sleep(6)
+        here.stack.happens(s.Pinged("carrier", 408))
+        assert here.desk.trunk_states == {"carrier": "down", "spare": "up"}
+        assert here.not_dialled(trunk="carrier") == "trunk_down"
+        here.dialled()
+        assert here.stack.commands("dial")[-1][2] == "spare"
+        before = len(here.stack.commands("ping"))
+        await asyncio.sleep(40)
+        assert len(here.stack.commands("ping")) > before
+        here.stack.happens(s.Pinged("carrier", 405), s.Pinged("nobody", 200))
+        here.dialled(trunk="carrier")
+
+    run(scenario, pinged, spare)
+
+
+def test_a_transfer_is_refused_while_this_leg_cannot() -> None:
+    async def scenario(here: Desk) -> None:
+        here.talking()
+        refusal = here.agent_now.control.transfer("desk")
+        assert isinstance(refusal, Refuse)
+        assert refusal.code == "unsupported"
+
+    run(scenario)
+
+
+# --- nothing is kept ---
+
+
+def test_nothing_is_kept_of_a_thousand_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linecall.log, "disabled", True)
+    kept: list[weakref.ref[Any]] = []
+
+    async def scenario(here: Desk) -> None:
+        ways: list[Callable[[Handle], None]] = [
+            lambda handle: None,
+            lambda handle: here.agent_now.control.hang_up("agent_hung_up"),
+            lambda handle: here.stack.happens(s.LimitReached(handle)),
+            lambda handle: here.line_of(CallId(here.started.call_id)).crashed(RuntimeError("a bug")),
+        ]
+        for number in range(1000):
+            if number % 2:
+                handle, line = here.talking(call_id=f"{number}@test")
+            else:
+                handle = here.dialled()
+                line = here.confirmed(handle)
+                here.stack.happens(s.FirstMedia(handle))
+            kept.extend((weakref.ref(here.agent_now.bus), weakref.ref(here.agent_now.control), weakref.ref(line)))
+            ways[number // 2 % 4](handle)
+            here.stack.over(handle)
+            here.attendants.clear()
+            here.records.clear()
+            here.asked.clear()
+            here.stack.told.clear()
+        del line
+        assert here.desk.dialogs == 0
+        assert here.switchboard.live_calls == 0
+        assert here.stack.steps == {}
+        assert here.free_slots() == here.ears.capacity
+        await asyncio.sleep(60)
+        gc.collect()
+        assert [ref for ref in kept if ref() is not None] == []
+
+    run(scenario)

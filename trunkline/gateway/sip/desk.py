@@ -1,0 +1,467 @@
+"""The SIP desk: what the stack reports becomes calls of the switchboard, and what calls ask for becomes commands.
+
+    Incoming ─► the trunk's rules ─► admit ─► 180 ─► (the agent is ready) ─► 200 ─► Confirmed ─► media ─► attach
+    dial     ─► Progress, early media ─────────────────────────────────────────► Confirmed ─► media ─► attach
+
+The conversation begins with the far end's first RTP packet or FIRST_MEDIA_S after the ACK, whichever is first: a
+greeting that is spoken into a path not yet open is lost at its beginning. Disconnected ends the dialog and, if nothing
+else has, the call. Commands and events cross: a command for a dialog that is gone does nothing, and what comes for a
+dialog we are leaving is answered by leaving again.
+
+One timer looks at all of it: calls that hear nothing any more, trunks whose ping is due, whether calls are taken.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+
+from trunkline.clock import Clock
+from trunkline.errors import PeerError
+from trunkline.gateway.arrival import Arrival
+from trunkline.gateway.dialling import DialOrder
+from trunkline.gateway.leg import Leg, LegCall, Plan
+from trunkline.gateway.linecall import GOODBYE_S
+from trunkline.gateway.sip import causes, message, quality, trunks
+from trunkline.gateway.sip import stack as s
+from trunkline.gateway.sip.health import State as Health
+from trunkline.gateway.sip.health import TrunkHealth
+from trunkline.gateway.sip.leg import SipLeg, sip_lead
+from trunkline.gateway.sip.stack import Handle, Stack
+from trunkline.gateway.sip.trunks import Screened, Trunk
+from trunkline.gateway.switchboard import Switchboard
+from trunkline.media.playout import LeadPolicy
+from trunkline.ports import EndReason, Refuse
+
+log = logging.getLogger(__name__)
+
+CHECK_S = 0.25
+FIRST_MEDIA_S = 1.0
+READY_POLL_S = 0.1
+READY_WAIT_S = 5.0  # callers hear ringing meanwhile; longer, and another gateway should have them
+LIMIT_SLACK_S = GOODBYE_S + 5.0  # beyond max_call_seconds the line ends by itself
+RETRY_AFTER_S = 30
+PING_LOST_S = 64.0  # every transaction of SIP is over by then (RFC 3261, 64 * T1)
+DIGIT_S, PAUSE_S = 0.25, {"w": 0.5, "W": 1.0}
+MAX_PROGRESS = 16  # provisional answers in a record
+MAX_CALL_ID_CHARS = 200  # of a peer's, in a record
+
+_REFUSED_AS = {"drained": "draining", "overloaded": "overloaded", "error": "error", "refused": "policy"}
+"""What a caller who still rings is told, by why we leave; any other reason declines."""
+
+
+@dataclass(slots=True)
+class Dialog:
+    """One INVITE dialog and the call it carries."""
+
+    trunk: Trunk
+    inbound: bool
+    call_id: str
+    call: LegCall
+    leg: SipLeg
+    answered: bool = False
+    """Our 200 is sent."""
+    confirmed: bool = False
+    heard: bool = False
+    """The far end's RTP has come."""
+    rang: bool = False
+    on_hold: bool = False
+    attached: bool = False
+    limit_reached: bool = False
+    closing: str | None = None
+    """Why we leave."""
+    progress: list[int] = field(default_factory=list)
+    timer: asyncio.TimerHandle | None = None
+
+    def stop_timer(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+
+class SipDesk:
+    """The Dialler of the switchboard and the LegDesk of its legs. All methods run on the loop and return at once."""
+
+    def __init__(
+        self,
+        stack: Stack,
+        switchboard: Switchboard,
+        configured: Sequence[Trunk],
+        clock: Clock,
+        *,
+        media_timeout_s: float,
+        lead: LeadPolicy | None = None,
+    ) -> None:
+        self._stack, self._board, self._clock = stack, switchboard, clock
+        self._trunks = {trunk.name: trunk for trunk in configured}
+        self._media_timeout_s, self._lead = media_timeout_s, lead or sip_lead()
+        self._dialogs: dict[Handle, Dialog] = {}
+        self._call_ids: set[str] = set()
+        self._inbound: Counter[str] = Counter()
+        self._health = {t.name: TrunkHealth(t.name, t.ping_s if t.host else 0, clock.now()) for t in configured}
+        self._ping_at = {name: health.next_ping(clock.now()) for name, health in self._health.items()}
+        self._accepting = True
+        self._checking: asyncio.TimerHandle | None = None
+
+    async def start(self) -> None:
+        """Listen. Raises ConfigError."""
+        await self._stack.start(self.on_event)
+        self._board.dialler = self
+        self._check()
+
+    async def close(self) -> None:
+        """After the switchboard has left its calls: the stack says BYE and stops. Idempotent."""
+        if self._checking is not None:
+            self._checking.cancel()
+            self._checking = None
+        if self._board.dialler is self:
+            self._board.dialler = None
+        await self._stack.close()
+        for dialog in tuple(self._dialogs.values()):
+            self._forget(dialog)
+
+    @property
+    def trunk_states(self) -> Mapping[str, Health]:
+        return {name: health.state for name, health in self._health.items()}
+
+    @property
+    def dialogs(self) -> int:
+        return len(self._dialogs)
+
+    # --- events -----------------------------------------------------------------------------------------------------
+
+    def on_event(self, event: s.Event) -> None:
+        """Never raises: what fails ends its call."""
+        try:
+            if isinstance(event, s.Incoming):
+                self._incoming(event)
+            elif isinstance(event, s.Pinged):
+                self._pinged(event)
+            elif (dialog := self._dialogs.get(event.handle)) is not None:
+                self._happened(dialog, event)
+        except Exception as error:
+            self._crashed(event, error)
+
+    def _happened(self, dialog: Dialog, event: s.Event) -> None:
+        match event:
+            case s.Progress(_, code, reason):
+                self._progress(dialog, code, reason)
+            case s.Confirmed():
+                self._confirmed(dialog)
+            case s.MediaUp():
+                self._media_up(dialog, event)
+            case s.FirstMedia():
+                self._first_media(dialog)
+            case s.Keyed(_, digit):
+                dialog.call.key(digit)
+            case s.MediaDown(_, report):
+                dialog.call.event("sip_media", **quality.as_record(report))
+            case s.LimitReached():
+                dialog.limit_reached = True
+                dialog.call.hang_up("max_duration")
+            case s.Disconnected():
+                self._disconnected(dialog, event)
+
+    def _crashed(self, event: s.Event, error: Exception) -> None:
+        handle = getattr(event, "handle", None)
+        dialog = self._dialogs.get(handle) if handle is not None else None
+        if dialog is None:
+            log.error("SIP %s: %s", type(event).__name__, error, exc_info=error)
+            if isinstance(event, s.Incoming):
+                self._refuse(event.handle, "error")
+            return
+        dialog.call.crashed(error)
+        if isinstance(event, s.Disconnected):
+            self._forget(dialog)
+
+    # --- calls that come --------------------------------------------------------------------------------------------
+
+    def _incoming(self, event: s.Incoming) -> None:
+        trunk = self._trunks.get(event.trunk)
+        if trunk is None:
+            raise PeerError(f"no trunk is named {event.trunk}")
+        if event.call_id in self._call_ids:  # RFC 3261 8.2.2.2: forked on its way, it came twice
+            self._stack.refuse(event.handle, 482, "Loop Detected")
+            return
+        screened = self._screen(trunk, event)
+        if isinstance(screened, Refuse):
+            log.warning("trunk %s: a call is refused: %s (%s)", trunk.name, screened.code, screened.why)
+            self._refuse(event.handle, screened.code)
+            return
+        admitted = self._board.admit(self._arrival(event, screened))
+        if isinstance(admitted, Refuse):
+            self._refuse(event.handle, admitted.code)
+            return
+        call = self._board.call(admitted)
+        assert call is not None
+        dialog = self._open(event.handle, trunk, event.call_id, call, inbound=True)
+        call.expect(dialog.leg)
+        who = {"asserted": screened.caller.asserted, "withheld": screened.caller.withheld}
+        to_user = {} if screened.called.number else {"to_user": screened.called.user}
+        call.event("arrived", trunk=trunk.name, source=event.source, transport=event.transport, **who, **to_user)
+        log.info("call %s: a call from trunk %s", call.id, trunk.name)
+        if dialog.closing is None:
+            self._stack.ring(event.handle)
+            self._answer(dialog, self._clock.now() + READY_WAIT_S)
+
+    def _screen(self, trunk: Trunk, event: s.Incoming) -> Screened | Refuse:
+        try:
+            head = message.parse_head(event.message)
+        except PeerError as error:
+            return Refuse("malformed", str(error))
+        return trunks.screen(trunk, head, self._inbound[trunk.name])
+
+    def _arrival(self, event: s.Incoming, screened: Screened) -> Arrival:
+        caller = screened.caller
+        name = event.call_id[:MAX_CALL_ID_CHARS]
+        if self._board.knows(name):  # some devices count up CSeq instead of making a new Call-ID
+            name = f"{name};{event.handle}"
+        return Arrival(
+            provider_call_id=name,
+            leg="sip",
+            direction="inbound",
+            from_number=None if caller.withheld else caller.number,
+            to_number=screened.called.number,
+            attributes=screened.attributes,
+            identity=screened.identities,
+            forwarded_by=screened.forwardings[0].number if screened.forwardings else None,
+        )
+
+    def _answer(self, dialog: Dialog, until: float) -> None:
+        """As soon as the agent can speak."""
+        dialog.timer = None
+        if dialog.closing is not None:
+            return
+        if self._board.agent.ready():
+            dialog.answered = True
+            self._stack.answer(dialog.leg.handle, self._board.limits.max_call_s + LIMIT_SLACK_S)
+        elif self._clock.now() < until:
+            self._later(dialog, READY_POLL_S, partial(self._answer, dialog, until))
+        else:
+            dialog.call.finished("overloaded", "the agent was not ready in time")
+
+    def _refuse(self, handle: Handle, code: str) -> None:
+        answer = causes.refusal(code, RETRY_AFTER_S)
+        self._stack.refuse(handle, answer.status, answer.reason, answer.headers)
+
+    # --- calls that go (Dialler) ------------------------------------------------------------------------------------
+
+    def plan(self, order: DialOrder) -> Plan | Refuse:
+        trunk = self._way_out(order.trunk)
+        if isinstance(trunk, Refuse):
+            return trunk
+        try:
+            trunks.headers_out(trunk, order.attributes)
+        except ValueError as error:
+            return Refuse("bad_attribute", str(error))
+        from_number = order.from_number or trunk.caller_id
+        return Plan(order, "sip", secrets.token_hex(16), trunk.name, from_number)
+
+    def _way_out(self, name: str | None) -> Trunk | Refuse:
+        """The named trunk, or the first that takes calls and is not down."""
+        found = [trunk for trunk in self._trunks.values() if trunk.host and name in (None, trunk.name)]
+        if not found:
+            return Refuse("no_trunk", f"no trunk {name or ''} takes outbound calls".replace("  ", " "))
+        up = [trunk for trunk in found if self._health[trunk.name].usable]
+        return up[0] if up else Refuse("trunk_down", f"the trunk {found[0].name} does not answer")
+
+    def dial(self, plan: Plan, call: LegCall) -> Leg:
+        trunk = self._trunks[plan.trunk]
+        to_uri = trunks.request_uri(trunk, plan.order.to_number)
+        from_uri = trunks.from_uri(trunk, plan.from_number, "localhost")
+        limit_s = self._board.limits.max_call_s + plan.order.ring_timeout_s + LIMIT_SLACK_S
+        headers = trunks.headers_out(trunk, plan.order.attributes)
+        handle = self._stack.dial(trunk, to_uri, from_uri, limit_s, headers, plan.provider_call_id)
+        log.info("call %s: dialled over trunk %s", call.id, trunk.name)
+        return self._open(handle, trunk, plan.provider_call_id, call, inbound=False).leg
+
+    def _progress(self, dialog: Dialog, code: int, reason: str) -> None:
+        dialog.rang = True
+        seen = dialog.progress
+        if (not seen or seen[-1] != code) and len(seen) < MAX_PROGRESS:
+            seen.append(code)
+            dialog.call.event("progress", code=code, reason=reason)
+
+    # --- the conversation -------------------------------------------------------------------------------------------
+
+    def _confirmed(self, dialog: Dialog) -> None:
+        dialog.confirmed = True
+        if dialog.closing is not None:  # its answer crossed our CANCEL
+            self._stack.hang_up(dialog.leg.handle)
+            return
+        dialog.call.answered()
+        if dialog.heard:
+            self._attach(dialog)
+        else:
+            self._later(dialog, FIRST_MEDIA_S, partial(self._attach, dialog))
+
+    def _media_up(self, dialog: Dialog, event: s.MediaUp) -> None:
+        leg, trunk = dialog.leg, dialog.trunk
+        leg.line = event.line  # to be closed with the dialog, in any case
+        if dialog.closing is not None:
+            return
+        event.line.sink = leg
+        dialog.on_hold = event.direction in ("sendonly", "inactive")
+        leg.dtmf = _dtmf(trunk, event.telephone_events)
+        dialog.call.event(
+            "sip_audio",
+            codec=event.codec,
+            srtp=event.srtp,
+            telephone_events=event.telephone_events,
+            direction=event.direction,
+        )
+        if trunk.srtp == "required" and not event.srtp:
+            dialog.call.finished("refused", "the far end did not encrypt its media")
+
+    def _first_media(self, dialog: Dialog) -> None:
+        dialog.heard = True
+        if dialog.closing is not None or dialog.leg.line is None:
+            return
+        if dialog.confirmed:
+            self._attach(dialog)
+        elif not dialog.inbound:
+            bus = dialog.call.listen(dialog.leg)
+            if not isinstance(bus, Refuse):
+                dialog.leg.bus = bus
+                dialog.call.event("early_media", codec=dialog.leg.line.codec)
+
+    def _attach(self, dialog: Dialog) -> None:
+        dialog.stop_timer()
+        if dialog.attached or dialog.closing is not None:
+            return
+        if dialog.leg.line is None:
+            dialog.call.finished("failed", "no audio was negotiated")
+            return
+        dialog.attached = True
+        bus = dialog.call.attach(dialog.leg)
+        if not isinstance(bus, Refuse):
+            dialog.leg.bus = bus
+
+    # --- LegDesk ----------------------------------------------------------------------------------------------------
+
+    def leave(self, leg: SipLeg, why: str) -> None:
+        dialog = self._dialogs.get(leg.handle)
+        if dialog is None or dialog.closing is not None:
+            return
+        dialog.closing = why
+        dialog.stop_timer()
+        if dialog.inbound and not dialog.answered:
+            self._refuse(leg.handle, _REFUSED_AS.get(why, "declined"))
+        else:
+            self._stack.hang_up(leg.handle)
+
+    def send_digits(self, leg: SipLeg, digits: str) -> None:
+        """Runs of digits between pauses, each when those before it are out."""
+        loop, after_s, run = asyncio.get_running_loop(), 0.0, ""
+        for key in digits + "w":
+            if key not in PAUSE_S:
+                run += key.upper()
+                continue
+            if run and leg.dtmf is not None:
+                loop.call_later(after_s, self._stack.send_digits, leg.handle, run, leg.dtmf)
+            after_s += len(run) * DIGIT_S + PAUSE_S[key]
+            run = ""
+
+    # --- the end of a dialog ----------------------------------------------------------------------------------------
+
+    def _disconnected(self, dialog: Dialog, event: s.Disconnected) -> None:
+        steps = self._stack.ladder(dialog.call_id)
+        if steps:
+            dialog.call.event("sip_ladder", steps=[asdict(step) for step in steps])
+        reason, detail = _ending(dialog, event)
+        dialog.closing = dialog.closing or reason  # nothing is to be sent
+        dialog.call.finished(reason, detail)
+        self._forget(dialog)
+
+    def _open(self, handle: Handle, trunk: Trunk, call_id: str, call: LegCall, *, inbound: bool) -> Dialog:
+        dialog = Dialog(trunk, inbound, call_id, call, SipLeg(handle, self, call, self._lead))
+        self._dialogs[handle] = dialog
+        self._call_ids.add(call_id)
+        self._inbound[trunk.name] += inbound
+        return dialog
+
+    def _forget(self, dialog: Dialog) -> None:
+        dialog.stop_timer()
+        if self._dialogs.pop(dialog.leg.handle, None) is not None:
+            self._call_ids.discard(dialog.call_id)
+            self._inbound[dialog.trunk.name] -= dialog.inbound
+        dialog.leg.over()
+
+    def _later(self, dialog: Dialog, after_s: float, then: partial[None]) -> None:
+        dialog.stop_timer()
+        dialog.timer = asyncio.get_running_loop().call_later(after_s, self._guarded, dialog, then)
+
+    def _guarded(self, dialog: Dialog, then: partial[None]) -> None:
+        try:
+            then()
+        except Exception as error:
+            dialog.call.crashed(error)
+
+    # --- the timer --------------------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        self._checking = asyncio.get_running_loop().call_later(CHECK_S, self._check)
+        for dialog in tuple(self._dialogs.values()):
+            self._guarded(dialog, partial(self._check_media, dialog))
+        try:
+            self._check_admission()
+            self._check_trunks(self._clock.now())
+        except Exception:
+            log.exception("the SIP desk's timer")
+
+    def _check_media(self, dialog: Dialog) -> None:
+        line = dialog.leg.line
+        if not dialog.attached or line is None or dialog.on_hold or dialog.closing is not None:
+            return
+        if line.counters().quiet_s > self._media_timeout_s:
+            dialog.call.lost(dialog.leg, "no media")
+
+    def _check_admission(self) -> None:
+        accept = self._board.no_line() is None
+        if accept != self._accepting:
+            self._accepting = accept
+            self._stack.accept_calls(accept, RETRY_AFTER_S)
+
+    def _check_trunks(self, now: float) -> None:
+        for name, at in self._ping_at.items():
+            if at is not None and now >= at:
+                self._ping_at[name] = now + PING_LOST_S
+                self._stack.ping(self._trunks[name])
+
+    def _pinged(self, event: s.Pinged) -> None:
+        health = self._health.get(event.trunk)
+        if health is None:
+            return
+        changed = health.answered(event.code, self._clock.now())
+        self._ping_at[event.trunk] = health.next_ping(self._clock.now())
+        if changed is not None:
+            level = logging.WARNING if changed.state == "down" else logging.INFO
+            log.log(level, "trunk %s is %s (OPTIONS: %s)", changed.trunk, changed.state, changed.code or "no answer")
+
+
+def _dtmf(trunk: Trunk, telephone_events: bool) -> s.DtmfMethod | None:
+    if trunk.dtmf == "info":
+        return "info"
+    return "rfc4733" if trunk.dtmf == "rfc4733" and telephone_events else None
+
+
+def _ending(dialog: Dialog, event: s.Disconnected) -> tuple[EndReason, str]:
+    """What the end of a dialog means for a call that has not ended for a reason of its own."""
+    said = f"SIP {event.code} {event.reason}".strip() if event.code else "no answer"
+    if dialog.limit_reached:
+        return "max_duration", ""
+    if dialog.confirmed:
+        if event.by_us:
+            return "failed", f"ended by the stack: {said}"
+        return ("caller_hung_up", "") if event.code in (0, 200) else ("media_lost", said)
+    if not dialog.inbound:
+        reasons = message.reasons(message.parse_head(event.message)) if event.message else ()
+        return causes.unanswered(event.code, reasons, rang=dialog.rang)
+    if event.by_us:
+        return "failed", said
+    if event.code == 408 and dialog.answered:
+        return "never_started", "our answer was not acknowledged"
+    return "caller_hung_up", "cancelled"

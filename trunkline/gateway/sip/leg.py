@@ -1,0 +1,156 @@
+"""The media of one SIP call: a Leg over a `Line`, whose ring PJSIP's clock empties every 20 ms.
+
+The ring tells how much of what was written has been taken. A mark is remembered by the position (of what is written and
+not cleared) at whose taking it is reached, so marks come back in order, one tick late at most; a clear is told how much
+it dropped, and the marks of that are forgotten: the playout then knows to the frame what was heard.
+
+`send`, `played` and `frame` run for every call in every tick: no more happens there than must.
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Protocol
+
+from trunkline.errors import MisuseError
+from trunkline.gateway.leg import LegCall, LegKind
+from trunkline.gateway.sip.stack import DtmfMethod, Handle, Line
+from trunkline.media.bus import Bus
+from trunkline.media.playout import LeadPolicy, Message
+from trunkline.types import MULAW_8K
+
+SLIP_MS = 100  # more than this beyond the lead waits in the ring only when PJSIP's clock has stood still
+BYTES_PER_MS = MULAW_8K.bytes_per_ms
+
+
+def sip_lead(lead_ms: int = 60) -> LeadPolicy:
+    """Constant: nothing between us and the ring can be late but ourselves. In single frames, as that costs nothing."""
+    return LeadPolicy(start_ms=lead_ms, min_ms=lead_ms, max_ms=lead_ms, message_ms=20)
+
+
+class LegDesk(Protocol):
+    """What a leg asks of the desk."""
+
+    def leave(self, leg: "SipLeg", why: str) -> None:
+        """CANCEL, BYE or a refusal, as is due."""
+        ...
+
+    def send_digits(self, leg: "SipLeg", digits: str) -> None: ...
+
+
+class SipLeg:
+    """`line` and `dtmf` come with the negotiated media, `bus` when there is somebody to hear."""
+
+    kind: LegKind = "sip"
+    transfers = False
+
+    __slots__ = (
+        "__weakref__",
+        "_closed",
+        "_desk",
+        "_marks",
+        "_written_ms",
+        "bus",
+        "call",
+        "dtmf",
+        "handle",
+        "lead",
+        "line",
+        "writable",
+    )
+
+    def __init__(self, handle: Handle, desk: LegDesk, call: LegCall, lead: LeadPolicy) -> None:
+        self.handle, self.call, self.lead = handle, call, lead
+        self.line: Line | None = None
+        self.bus: Bus | None = None
+        self.dtmf: DtmfMethod | None = None
+        """How the far end takes digits; None: only by ear."""
+        self.writable = True
+        self._desk = desk
+        self._marks: deque[tuple[int, str]] = deque()
+        self._written_ms = 0
+        self._closed = False
+
+    # --- Leg ---
+
+    def send(self, messages: Sequence[Message]) -> None:
+        line = self.line
+        if line is None or self._closed:
+            return
+        waiting_ms = 0
+        for audio, mark, _, continues in messages:
+            waiting_ms = line.write(audio, continues)
+            self._written_ms += len(audio) // BYTES_PER_MS
+            self._marks.append((self._written_ms, mark))
+        if waiting_ms > self.lead.max_ms + SLIP_MS:
+            self.writable = False
+
+    def clear(self) -> int | None:
+        if self.line is None:
+            return None
+        dropped_ms = self.line.clear()
+        self._written_ms -= dropped_ms
+        self._marks.clear()
+        self.writable = True
+        return dropped_ms
+
+    @property
+    def sends_dtmf(self) -> bool:
+        return self.dtmf is not None
+
+    def send_dtmf(self, digits: str) -> None:
+        if self.dtmf is None:
+            raise MisuseError("the far end takes digits only by ear")
+        self._desk.send_digits(self, digits)
+
+    def stats(self) -> Mapping[str, int]:
+        """The line's counters."""
+        if self.line is None:
+            return {}
+        counters = asdict(self.line.counters())
+        del counters["quiet_s"]
+        return counters
+
+    def close(self, why: str = "") -> None:
+        """CANCEL, BYE or a refusal, as is due. Idempotent; `finished` follows."""
+        if not self._closed:
+            self._closed = True
+            self._desk.leave(self, why)
+
+    def detach(self) -> None:
+        self.bus = None
+
+    def over(self) -> None:
+        """The dialog is: nothing is heard or sent any more. Idempotent."""
+        self._closed = True
+        self.bus = None
+        self._marks.clear()
+        line, self.line = self.line, None
+        if line is not None:
+            line.sink = None
+            line.close()
+
+    # --- LineSink ---
+
+    def frame(self, audio: bytes, position_ms: int) -> None:
+        if self.bus is not None:
+            try:
+                self.bus.receive(audio, position_ms)
+            except Exception as error:
+                self.call.crashed(error)
+
+    def played(self, taken_ms: int) -> None:
+        marks = self._marks
+        if not marks:
+            return
+        try:
+            while marks and marks[0][0] <= taken_ms:
+                mark = marks.popleft()[1]
+                if self.bus is not None:
+                    self.bus.mark_returned(mark)
+            if not self.writable and self._written_ms - taken_ms <= self.lead.max_ms:
+                self.writable = True
+                if self.bus is not None:
+                    self.bus.leg_writable()
+        except Exception as error:
+            self.call.crashed(error)
