@@ -28,6 +28,7 @@ Drop = Literal[
 ]
 Webhook = Literal["voice", "continue", "status", "stream_status", "dial_status"]
 Outcome = Literal["ok", "bad_request", "bad_signature", "error"]
+Turned = Literal["stranger", "over_rate", "bad_digest", "full", "malformed"]
 PoolEvent = Literal["done", "failed", "overloaded", "restarted"]
 
 _LATENCY_S = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
@@ -87,6 +88,14 @@ class Metrics:
         self._tasks = Gauge("trunkline_tasks", "Tasks of the event loop.", registry=registry)
         self._slots = Gauge("trunkline_ears_slots_free", "Calls whose audio could yet be heard.", registry=registry)
 
+        self._dialogs = Gauge("trunkline_sip_dialogs", "SIP dialogs, ringing and ending ones too.", registry=registry)
+        turned = Counter("trunkline_sip_turned_away", "SIP requests that got no further.", ["cause"], registry=registry)
+        self._turned = {cause: turned.labels(cause) for cause in get_args(Turned)}
+        self._trunks = Gauge("trunkline_sip_trunk_up", "1 up, 0 down, -1 not asked.", ["trunk"], registry=registry)
+        self._clock_late = Gauge(
+            "trunkline_sip_clock_lateness_seconds", "The SIP media clock's, p99 of a second.", registry=registry
+        )
+
     def live_calls(self, count: int) -> None:
         self._live.set(count)
 
@@ -136,6 +145,19 @@ class Metrics:
 
     def slots_free(self, count: int) -> None:
         self._slots.set(count)
+
+    def sip_dialogs(self, count: int) -> None:
+        self._dialogs.set(count)
+
+    def sip_turned_away(self, cause: Turned, count: int) -> None:
+        self._turned[cause].inc(count)
+
+    def sip_trunk(self, name: str, up: int) -> None:
+        """`name` is of the configuration."""
+        self._trunks.labels(name).set(up)
+
+    def sip_clock_late(self, p99_s: float) -> None:
+        self._clock_late.set(p99_s)
 
     def text(self) -> bytes:
         """The exposition for /metrics, of CONTENT_TYPE."""
