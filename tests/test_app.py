@@ -25,7 +25,7 @@ AGENT = ROOT / "bench" / "standin.toml"
 
 def settings(folder: Path, **changes: Any) -> Settings:
     port = free_port()
-    given: dict[str, Any] = {"agent": AGENT, "data_dir": folder, "http": {"port": port}}
+    given: dict[str, Any] = {"agent": AGENT, "data_dir": folder, "http": {"port": port}, "sip": {"enabled": False}}
     return Settings(**(given | changes))
 
 

@@ -33,6 +33,10 @@ from trunkline.compliance.decision import Policy
 from trunkline.errors import ConfigError
 from trunkline.gateway.api.app import create_http
 from trunkline.gateway.front import front_door
+from trunkline.gateway.sip import trunks
+from trunkline.gateway.sip.desk import SipDesk
+from trunkline.gateway.sip.leg import sip_lead
+from trunkline.gateway.sip.stack import FrontCounters, Stack
 from trunkline.gateway.switchboard import Limits, Line, Switchboard
 from trunkline.gateway.twilio.sockets import SocketLimits, Sockets
 from trunkline.gateway.twilio.tokens import Tokens
@@ -72,6 +76,8 @@ class Gateway:
     sockets: Sockets
     heartbeat: Heartbeat
     front_door: type[asyncio.Protocol]
+    sip: str
+    """Where it answers over SIP, or why it does not: a line for people."""
     records: Callable[[float], Awaitable[bool]]
     """Wait until the record is in the database, at most so many seconds."""
 
@@ -127,7 +133,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK) -> AsyncGener
         capacity = settings.limits.max_calls + SPARE_SLOTS
         ears = Ears(MULAW_8K, capacity, SileroBatch(capacity), EnergyGate(capacity))
         heartbeat = Heartbeat(clock, ears.beat, metrics.beat)
-        policy = Policy(record=settings.record)
+        policy = Policy(record=settings.record, outbound_allow=settings.outbound.allow)
         tokens = Tokens(worker=WORKER)
         switchboard = Switchboard(
             Cascade(agent, minds, tools, speech_ready),
@@ -154,12 +160,16 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK) -> AsyncGener
             return ["draining"] * switchboard.draining + ["no speech worker"] * (not speech_ready())
 
         http = create_http(settings, switchboard, records, metrics, clock, not_ready, tokens)
-        gauges = asyncio.create_task(_gauges(metrics, spool, pool, ears), name="gauges")
+        sip = await _open_sip(settings, switchboard, clock)
+        if sip.desk is not None:
+            stack.push_async_callback(sip.desk.close)
+        gauges = asyncio.create_task(_gauges(metrics, spool, pool, ears, sip), name="gauges")
         stack.push_async_callback(_cancelled, gauges)
         heartbeat.start()
         stack.callback(heartbeat.stop)
         stack.callback(spans.close)
-        yield Gateway(settings, agent, http, switchboard, sockets, heartbeat, front_door(sockets.new_leg), writer.drain)
+        door = front_door(sockets.new_leg)
+        yield Gateway(settings, agent, http, switchboard, sockets, heartbeat, door, sip.about, writer.drain)
 
 
 def _socket_limits(settings: Settings) -> SocketLimits:
@@ -175,6 +185,49 @@ def _socket_limits(settings: Settings) -> SocketLimits:
             message_ms=media.message_ms,
         ),
     )
+
+
+@dataclass(slots=True)
+class _Sip:
+    about: str
+    desk: SipDesk | None = None
+    stack: Stack | None = None
+
+
+async def _open_sip(settings: Settings, switchboard: Switchboard, clock: Clock) -> _Sip:
+    """Raises ConfigError for what was asked for and cannot be; what nobody asked for is left out, with a line."""
+    wanted = settings.sip.enabled is True or bool(settings.sip.trunks)
+    if settings.sip.enabled is False:
+        return _Sip("SIP is off (sip.enabled)")
+    try:
+        from trunkline.gateway.sip.pjsip import PUBLISHED_CALLS, PjsipStack
+    except ImportError as error:
+        if wanted:
+            raise ConfigError("sip.enabled", settings.sip.enabled, f"needs PJSIP: make pjsip ({error})") from error
+        return _Sip("no SIP: PJSIP is not installed (make pjsip)")
+    configured = trunks.configured(settings.sip)
+    stack = PjsipStack(settings.sip, configured, settings.limits.max_calls, clock)
+    desk = SipDesk(
+        stack,
+        switchboard,
+        configured,
+        clock,
+        media_timeout_s=settings.sip.media_timeout_s,
+        lead=sip_lead(settings.sip.lead_ms),
+    )
+    try:
+        await desk.start()
+    except ConfigError as error:
+        await desk.close()
+        if wanted:
+            raise
+        return _Sip(f"no SIP: {error}")
+    names = ", ".join(trunk.name for trunk in configured)
+    host = f"[{settings.sip.host}]" if ":" in settings.sip.host else settings.sip.host
+    about = f"sip:{host}:{settings.sip.port} (trunks: {names})"
+    if not stack.tuned:
+        about += f"; with the published PJSIP, {PUBLISHED_CALLS} calls at most: make pjsip builds ours"
+    return _Sip(about, desk, stack)
 
 
 class _Fresh(CallRecords):
@@ -212,10 +265,11 @@ def _recordings(folder: Path) -> Callable[[CallId, Allow], Recorder | None]:
     return open_recording
 
 
-async def _gauges(metrics: Metrics, spool: Spool, pool: SpeechPool, ears: Ears) -> None:
+async def _gauges(metrics: Metrics, spool: Spool, pool: SpeechPool, ears: Ears, sip: _Sip) -> None:
     """What others count, for /metrics, once a second."""
     dropped = 0
     seen = {"done": 0, "overloaded": 0, "restarted": 0}
+    turned = FrontCounters()
     while True:
         await asyncio.sleep(GAUGES_S)
         metrics.spool_backlog(spool.stats.appended - spool.stats.committed)
@@ -229,6 +283,25 @@ async def _gauges(metrics: Metrics, spool: Spool, pool: SpeechPool, ears: Ears) 
             if count > seen[event]:
                 metrics.speech_job(event, count - seen[event])  # type: ignore[arg-type]
         seen = now
+        if sip.desk is not None and sip.stack is not None:
+            turned = _sip_gauges(metrics, sip.desk, sip.stack, turned)
+
+
+def _sip_gauges(metrics: Metrics, desk: SipDesk, stack: Stack, before: FrontCounters) -> FrontCounters:
+    metrics.sip_dialogs(desk.dialogs)
+    for name, state in desk.trunk_states.items():
+        metrics.sip_trunk(name, {"up": 1, "down": 0, "unknown": -1}[state])
+    metrics.sip_clock_late(stack.clock().get("late_ms_p99", 0.0) / 1000)
+    now = stack.front()
+    for cause, count, last in (
+        ("stranger", now.strangers, before.strangers),
+        ("over_rate", now.over_rate, before.over_rate),
+        ("bad_digest", now.bad_digest, before.bad_digest),
+        ("full", now.full, before.full),
+        ("malformed", now.malformed, before.malformed),
+    ):
+        metrics.sip_turned_away(cause, count - last)  # type: ignore[arg-type]
+    return now
 
 
 async def _cancelled(task: "asyncio.Task[None]") -> None:

@@ -83,7 +83,8 @@ def environment(**settings: str) -> dict[str, str]:
 
 @pytest.fixture
 def start_gateway(tmp_path: Path) -> Iterator[Start]:
-    """`start_gateway(agent=..., ready=True, http__api_key="...")`: each call is another process."""
+    """`start_gateway(agent=..., ready=True, http__api_key="...")`: each call is another process. Without sip__port it
+    is not on SIP."""
     running: list[Gateway] = []
 
     def start(agent: Path | None = STANDIN, *, ready: bool = True, **settings: str) -> Gateway:
@@ -91,6 +92,8 @@ def start_gateway(tmp_path: Path) -> Iterator[Start]:
         port = int(settings.setdefault("http__port", str(free_port())))
         data_dir = Path(settings.setdefault("data_dir", str(tmp_path / f"data{number}")))
         settings.setdefault("speech__workers", "1")
+        if "sip__port" not in settings:  # several run at once
+            settings.setdefault("sip__enabled", "false")
         if agent is not None:
             settings["agent"] = str(agent)
         log_path = tmp_path / f"gateway{number}.log"
