@@ -280,6 +280,7 @@ class Call:
     # Control
 
     sends_dtmf = False
+    """Whether the leg does; else the agent."""
 
     def hang_up(self, reason: EndReason) -> None:
         self.hang_ups.append(reason)
@@ -957,6 +958,49 @@ def test_keys_are_sounded_after_the_words_before_them() -> None:
         assert words[-1].start_ms - words[-2].end_ms >= 200  # the tones
         await call.run(3000)
         assert call.talk[-1] == ("agent", "Done.")
+
+    on_a_call(conversation)
+
+
+def test_keys_the_leg_sends_leave_when_the_words_before_them_were_heard() -> None:
+    async def conversation(call: Call) -> None:
+        async def send(tool: ToolCall, control: CallControl) -> str:
+            control.send_dtmf("12")
+            return "done"
+
+        call.tool, call.sends_dtmf = send, True
+        await call.says("press it")
+        call.pen.write("One two.", ToolCall("a", "send_dtmf", {})).end()
+        await call.settle()
+        call.pen.write("Done.").end()
+        await call.run(WORD_MS)
+        assert call.sounded == []
+        await call.run(WORD_MS + 200)
+        assert call.sounded == ["12"]
+        words = call.bus.playout.ledger._words
+        assert words[-1].text == "Done."
+        assert words[-1].start_ms - words[-2].end_ms >= 200  # silence, while they are sent
+        await call.run(3000)
+        assert call.talk[-1] == ("agent", "Done.")
+
+    on_a_call(conversation)
+
+
+def test_keys_of_an_answer_that_was_cut_are_not_sent() -> None:
+    async def conversation(call: Call) -> None:
+        async def send(tool: ToolCall, control: CallControl) -> str:
+            control.send_dtmf("12")
+            return "done"
+
+        call.tool, call.sends_dtmf = send, True
+        await call.says("press it")
+        call.pen.write("One two three four five.", ToolCall("a", "send_dtmf", {})).end()
+        await call.run(WORD_MS)
+        await call.interrupts()
+        await call.says("no wait")
+        call.pen.write("Yes?").end()
+        await call.run(4000)
+        assert call.sounded == []
 
     on_a_call(conversation)
 

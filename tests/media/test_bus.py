@@ -21,12 +21,14 @@ class Leg:
         self.writable = True
         self.sent: list[Message] = []
         self.clears = 0
+        self.dropped_ms: int | None = None
 
     def send(self, messages: Sequence[Message]) -> None:
         self.sent += messages
 
-    def clear(self) -> None:
+    def clear(self) -> int | None:
         self.clears += 1
+        return self.dropped_ms
 
     @property
     def sent_ms(self) -> int:
@@ -168,6 +170,23 @@ def test_a_cut_answer_is_not_heard_and_the_text_stops_at_the_ear(call: Call) -> 
     assert call.bus.playout.ledger.text(0, heard_ms) == "w0 w1 w2 w3" + (" w4" if heard_ms >= 1000 else "")
     call.beats(300, marks=True)
     assert "heard" not in call.agent.told
+
+
+@pytest.mark.parametrize("interrupt", ["cut", "pause"])
+def test_a_leg_that_knows_what_it_dropped_is_believed_over_the_marks(call: Call, interrupt: str) -> None:
+    call.answer(3000)
+    call.beats(51, marks=True)
+    call.leg.dropped_ms = call.bus.playout.sent_ms - 1020
+    getattr(call.bus, interrupt)()
+    assert call.bus.playout._paused_at_ms == 1020
+
+
+def test_a_leg_cannot_have_dropped_what_a_mark_has_confirmed(call: Call) -> None:
+    call.answer(3000)
+    call.beats(51, marks=True)
+    confirmed_ms = call.bus.playout._mark_ms
+    call.leg.dropped_ms = 10_000
+    assert call.bus.cut() == confirmed_ms > 900
 
 
 def test_a_peer_that_does_not_read_waits_and_is_caught_up(call: Call) -> None:

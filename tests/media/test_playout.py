@@ -275,3 +275,25 @@ def test_what_a_far_end_without_marks_was_assumed_to_have_heard_is_not_said_agai
     assert playout.pause(far.carrier_ms) == end_ms
     playout.resume()
     assert playout.due(far.now) == []
+
+
+def test_audio_continues_what_was_sent_if_it_was_there_by_then() -> None:
+    playout = Playout(MULAW_8K, LeadPolicy(60, 60, 60, 20))
+    playout.begin()
+    playout.append(b"\x01" * 800)  # 100 ms
+    assert [m.continues for m in playout.due(100.0)] == [False, True]
+    assert [m.continues for m in playout.due(100.04)] == [True, True]
+    playout.append(b"\x02" * 800)  # the queue was empty when the last was sent
+    assert [m.continues for m in playout.due(100.5)] == [False, True]
+    playout.pause(0, dropped_ms=40)
+    playout.resume()
+    assert [m.continues for m in playout.due(101.0)] == [False, True]
+
+
+def test_half_a_frame_that_waits_is_not_yet_there() -> None:
+    playout = Playout(MULAW_8K, LeadPolicy(60, 60, 60, 20))
+    playout.begin()
+    playout.append(b"\x01" * (320 + 80))
+    assert [m.continues for m in playout.due(100.0)] == [False]
+    playout.append(b"\x01" * 80)
+    assert [m.continues for m in playout.due(100.02)] == [False]

@@ -341,6 +341,28 @@ def test_what_cannot_be_read_is_refused_and_nothing_else_happens(caplog: pytest.
     assert "no such trunk" in caplog.text
 
 
+def test_nothing_is_kept_of_calls_that_were_turned_away() -> None:
+    async def scenario(here: Desk) -> None:
+        for number in range(3):
+            here.stack.over(here.invited(call_id=f"{number}@test"), 404, by_us=True)
+        assert here.stack.steps == {}
+        assert here.desk._turned_away == {}
+
+    run(scenario, replace(CARRIER, numbers=("+1999*",)))
+
+
+def test_what_a_peer_writes_is_fit_for_a_record() -> None:
+    async def scenario(here: Desk) -> None:
+        handle = here.invited(call_id="\x1b[31m\udc80" + "x" * 500)
+        assert here.started.provider_call_id == "\ufffd[31m\ufffd" + "x" * 194
+        here.confirmed(handle)
+        here.stack.over(handle, 500, "Oh\x07" + "o" * 100)
+        assert here.ends() == [("media_lost", "SIP 500 Oh\ufffd" + "o" * 61)]
+        assert here.events("sip_ladder") != []
+
+    run(scenario)
+
+
 # --- races ---
 
 

@@ -47,7 +47,7 @@ RETRY_AFTER_S = 30
 PING_LOST_S = 64.0  # every transaction of SIP is over by then (RFC 3261, 64 * T1)
 DIGIT_S, PAUSE_S = 0.25, {"w": 0.5, "W": 1.0}
 MAX_PROGRESS = 16  # provisional answers in a record
-MAX_CALL_ID_CHARS = 200  # of a peer's, in a record
+MAX_CALL_ID_CHARS, MAX_REASON_CHARS = 200, 64  # of a peer's, in a record
 
 _REFUSED_AS = {"drained": "draining", "overloaded": "overloaded", "error": "error", "refused": "policy"}
 """What a caller who still rings is told, by why we leave; any other reason declines."""
@@ -100,6 +100,7 @@ class SipDesk:
         self._media_timeout_s, self._lead = media_timeout_s, lead or sip_lead()
         self._dialogs: dict[Handle, Dialog] = {}
         self._call_ids: set[str] = set()
+        self._turned_away: dict[Handle, str] = {}  # until their dialogs are over
         self._inbound: Counter[str] = Counter()
         self._health = {t.name: TrunkHealth(t.name, t.ping_s if t.host else 0, clock.now()) for t in configured}
         self._ping_at = {name: health.next_ping(clock.now()) for name, health in self._health.items()}
@@ -142,6 +143,8 @@ class SipDesk:
                 self._pinged(event)
             elif (dialog := self._dialogs.get(event.handle)) is not None:
                 self._happened(dialog, event)
+            elif isinstance(event, s.Disconnected) and event.handle in self._turned_away:
+                self._stack.ladder(self._turned_away.pop(event.handle))  # nobody asks for it
         except Exception as error:
             self._crashed(event, error)
 
@@ -189,11 +192,11 @@ class SipDesk:
         screened = self._screen(trunk, event)
         if isinstance(screened, Refuse):
             log.warning("trunk %s: a call is refused: %s (%s)", trunk.name, screened.code, screened.why)
-            self._refuse(event.handle, screened.code)
+            self._turn_away(event, screened.code)
             return
         admitted = self._board.admit(self._arrival(event, screened))
         if isinstance(admitted, Refuse):
-            self._refuse(event.handle, admitted.code)
+            self._turn_away(event, admitted.code)
             return
         call = self._board.call(admitted)
         assert call is not None
@@ -216,7 +219,7 @@ class SipDesk:
 
     def _arrival(self, event: s.Incoming, screened: Screened) -> Arrival:
         caller = screened.caller
-        name = event.call_id[:MAX_CALL_ID_CHARS]
+        name = _shown(event.call_id, MAX_CALL_ID_CHARS)
         if self._board.knows(name):  # some devices count up CSeq instead of making a new Call-ID
             name = f"{name};{event.handle}"
         return Arrival(
@@ -242,6 +245,10 @@ class SipDesk:
             self._later(dialog, READY_POLL_S, partial(self._answer, dialog, until))
         else:
             dialog.call.finished("overloaded", "the agent was not ready in time")
+
+    def _turn_away(self, event: s.Incoming, code: str) -> None:
+        self._turned_away[event.handle] = event.call_id
+        self._refuse(event.handle, code)
 
     def _refuse(self, handle: Handle, code: str) -> None:
         answer = causes.refusal(code, RETRY_AFTER_S)
@@ -283,7 +290,7 @@ class SipDesk:
         seen = dialog.progress
         if (not seen or seen[-1] != code) and len(seen) < MAX_PROGRESS:
             seen.append(code)
-            dialog.call.event("progress", code=code, reason=reason)
+            dialog.call.event("progress", code=code, reason=_shown(reason))
 
     # --- the conversation -------------------------------------------------------------------------------------------
 
@@ -442,6 +449,11 @@ class SipDesk:
             log.log(level, "trunk %s is %s (OPTIONS: %s)", changed.trunk, changed.state, changed.code or "no answer")
 
 
+def _shown(text: str, limit: int = MAX_REASON_CHARS) -> str:
+    """A peer's words as a record or a log may have them."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in text[:limit])
+
+
 def _dtmf(trunk: Trunk, telephone_events: bool) -> s.DtmfMethod | None:
     if trunk.dtmf == "info":
         return "info"
@@ -450,7 +462,7 @@ def _dtmf(trunk: Trunk, telephone_events: bool) -> s.DtmfMethod | None:
 
 def _ending(dialog: Dialog, event: s.Disconnected) -> tuple[EndReason, str]:
     """What the end of a dialog means for a call that has not ended for a reason of its own."""
-    said = f"SIP {event.code} {event.reason}".strip() if event.code else "no answer"
+    said = f"SIP {event.code} {_shown(event.reason)}".strip() if event.code else "no answer"
     if dialog.limit_reached:
         return "max_duration", ""
     if dialog.confirmed:
