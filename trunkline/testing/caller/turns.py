@@ -4,7 +4,7 @@ T0 is the last speech frame *sent*, T1 the first audible agent media *received* 
 An agent that is heard when the caller begins is being interrupted: what it still sends before its clear is the old
 answer, not T1. Its clear is the barge-in time; an answer that ends by itself is no missed clear unless it went on for
 MISSED_CLEAR_MS of the caller's speech. A wire without clears (RTP) only falls silent: the last audible packet since the
-caller began is the barge-in time then, if it came within MISSED_CLEAR_MS.
+caller began is the barge-in time then, if it came within MISSED_CLEAR_MS. Who is interrupted in a pause has none.
 """
 
 from dataclasses import dataclass, field
@@ -46,6 +46,8 @@ class Turn:
     def barge_in_ms(self) -> float | None:
         if not self.interrupting or self.cleared_at is None or self.first_at is None:
             return None
+        if self.cleared_at < self.first_at:
+            return None  # a wire without clears, and the agent was in a pause of its own: when it stopped is not heard
         return (self.cleared_at - self.first_at) * 1000
 
     @property
@@ -118,14 +120,11 @@ class Turns:
 
     def interrupted_since(self, silent_since: float) -> bool:
         """On a wire without clears: the answer that the caller interrupts has been silent since then, and soon enough
-        to be taken for its end. An answer that had ended before the caller began was not interrupted."""
+        to be taken for its end."""
         turn = self._turn
         if not self._old or turn is None or turn.first_at is None or turn.cleared_at is not None:
             return False
-        took_ms = (silent_since - turn.first_at) * 1000
-        if took_ms < 0:
-            turn.interrupting = False
-        return turn.interrupting and took_ms < MISSED_CLEAR_MS
+        return turn.interrupting and (silent_since - turn.first_at) * 1000 < MISSED_CLEAR_MS
 
     def dry(self, now: float) -> None:
         """The play buffer is empty."""

@@ -89,12 +89,20 @@ def test_an_agent_that_talks_on_has_missed_the_interruption() -> None:
     assert turn.barge_in_ms is None
 
 
-def test_an_agent_that_had_ended_was_not_interrupted() -> None:
-    rig = Rig(Pause(600), Speak(speech(600)), Listen())
-    rig.agent(500).run(600)
+def test_an_agent_that_is_interrupted_in_a_pause_of_its_own_has_no_time() -> None:
+    rig = Rig(Pause(600), Speak(speech(600)), Listen()).agent(500).run(600)
     (turn,) = rig.line.turns.all
-    assert not turn.interrupting
+    assert turn.interrupting
     assert turn.barge_in_ms is None
+    assert not turn.missed_clear
+    assert turn.cut is rig.stream.answers[0]
+
+
+def test_an_agent_that_had_ended_was_not_interrupted() -> None:
+    rig = Rig(Pause(500 + STOP_MS), Speak(speech(600)), Listen()).agent(500).run(STOP_MS + 400)
+    (turn,) = rig.line.turns.all
+    assert turn.first_at is not None
+    assert not turn.interrupting
 
 
 def test_a_pause_of_the_voice_is_no_gap_and_counts_as_heard() -> None:

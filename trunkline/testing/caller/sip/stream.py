@@ -136,7 +136,7 @@ class RtpStream(Ear):
         audio = packet.payload.translate(_TO_MULAW) if self.session.law == "alaw" else packet.payload
         if self.keep_audio:
             self.playout.put(packet.timestamp, audio)
-        if not audio.strip(rtp.QUIET):
+        if not audio.translate(None, rtp.QUIET):
             return MUTE
         silent_ms = 0
         if self._audible_at is not None:
@@ -150,7 +150,7 @@ class RtpStream(Ear):
         if answer.audio is not None:
             answer.audio += audio
         self._audible_at, self._audible_end = now, (packet.timestamp + len(audio)) % _WRAP
-        self._torn = bool(audio[-TORN_SAMPLES:].strip(rtp.QUIET))
+        self._torn = bool(audio[-TORN_SAMPLES:].translate(None, rtp.QUIET))
         return AUDIBLE
 
     def _event(self, packet: rtp.Packet) -> Received:
