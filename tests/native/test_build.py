@@ -212,6 +212,8 @@ def test_a_patch_that_does_not_fit_stops_the_build(tmp_path: Path) -> None:
     file.write_text("enum { RTP_RETRY = 100\n};\n")
     tree.replace_once(file, *tree.RTP_RETRY)
     assert "RTP_RETRY = 5000\n" in file.read_text()
+    tree.replace_once(file, *tree.RTP_RETRY)  # a tree that was patched before
+    file.write_text("enum { RTP_RETRY = 200\n};\n")
     with pytest.raises(steps.BuildError, match="0 times in it"):
         tree.replace_once(file, *tree.RTP_RETRY)
     with pytest.raises(steps.BuildError, match=r"pjsua2\.i is not the one we know"):

@@ -66,6 +66,6 @@ def offer(cache: Path) -> None:
     if made is not None:
         install(made, quiet=True)
     elif have is not None and have != wheel_version():
-        say(f"the installed PJSIP ({have}) is older than this folder's; `make pjsip` builds that")
+        say(f"the installed PJSIP ({have}) is of another state of native/pjsua2; `make pjsip` builds this one")
     elif have is None and installed(PUBLISHED) is None:
         install_published()
