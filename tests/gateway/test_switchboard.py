@@ -105,6 +105,23 @@ def test_a_second_stream_takes_the_call_over() -> None:
     run(scenario)
 
 
+def test_a_leg_that_rings_for_a_call_that_is_over_is_closed() -> None:
+    async def scenario(board: Board) -> None:
+        call_id = board.admit()
+        call = board.line_of(call_id)
+        first, late = FakeLeg(), FakeLeg()
+        call.expect(first)
+        assert first.closed == []
+        board.switchboard.hang_up(call_id)
+        assert first.closed == ["agent_hung_up"]
+        call.expect(late)
+        assert late.closed == ["agent_hung_up"]
+        assert isinstance(call.listen(late), Refuse)
+        assert isinstance(call.attach(late), Refuse)
+
+    run(scenario)
+
+
 # --- the end of a call ---
 
 

@@ -24,6 +24,7 @@ from trunkline.gateway.sip.desk import (
 )
 from trunkline.gateway.sip.stack import Handle
 from trunkline.gateway.sip.trunks import Trunk
+from trunkline.media.bus import Bus
 from trunkline.ports import CallStarted, Refuse, UsageMetered
 from trunkline.testing.board import MAX_CALL_S, Board, play
 from trunkline.testing.sipstack import FakeLine, ScriptedStack
@@ -151,7 +152,7 @@ def test_media_before_the_acknowledgement_waits_for_it() -> None:
         handle = here.invited()
         here.stack.media(handle, FakeLine())
         here.stack.happens(s.FirstMedia(handle))
-        assert here.attendants == []
+        assert (here.attendants, here.taps) == ([], [])
         here.stack.happens(s.Confirmed(handle))
         assert len(here.attendants) == 1
 
@@ -458,6 +459,9 @@ def test_an_operator_ends_a_call_that_still_rings() -> None:
         here.switchboard.hang_up(here.started.call_id)
         assert here.stack.told[-1][:3] == ("refuse", handle, 603)
         assert here.ends() == [("agent_hung_up", "")]
+        here.ready = True
+        await asyncio.sleep(1)
+        assert here.stack.commands("answer") == []
 
     run(scenario)
 
@@ -486,6 +490,15 @@ def test_a_dialog_that_breaks_is_no_caller_who_hung_up() -> None:
         handle, _ = here.talking()
         here.stack.over(handle, 503, "Service Unavailable")
         assert here.ends() == [("media_lost", "SIP 503 Service Unavailable")]
+
+    run(scenario)
+
+
+def test_a_dialog_the_stack_ends_by_itself_is_no_callers_doing() -> None:
+    async def scenario(here: Desk) -> None:
+        handle, _ = here.talking()
+        here.stack.over(handle, by_us=True)
+        assert here.ends() == [("failed", "ended by the stack: SIP 200 OK")]
 
     run(scenario)
 
@@ -588,7 +601,10 @@ def test_a_call_of_ours_rings_is_answered_and_attended() -> None:
     assert here.asked[0].door == "dial"
 
 
-def test_early_media_is_recorded_and_the_agent_speaks_only_after_the_answer() -> None:
+def test_early_media_is_recorded_and_the_agent_speaks_only_after_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    forgotten: list[Bus] = []
+    monkeypatch.setattr(Bus, "forget_speech", forgotten.append)
+
     async def scenario(here: Desk) -> None:
         handle = here.dialled()
         line = FakeLine()
@@ -600,6 +616,7 @@ def test_early_media_is_recorded_and_the_agent_speaks_only_after_the_answer() ->
         assert here.attendants == []
         here.stack.happens(s.Confirmed(handle))
         assert here.agent_now.bus.stats.received_frames == 10
+        assert forgotten == [here.agent_now.bus]  # what the announcement said is no caller's word
         assert len(here.taps) == 1
 
     here = run(scenario)

@@ -70,7 +70,6 @@ class Dialog:
     rang: bool = False
     on_hold: bool = False
     attached: bool = False
-    limit_reached: bool = False
     closing: str | None = None
     """Why we leave."""
     progress: list[int] = field(default_factory=list)
@@ -163,7 +162,6 @@ class SipDesk:
             case s.MediaDown(_, report):
                 dialog.call.event("sip_media", **quality.as_record(report))
             case s.LimitReached():
-                dialog.limit_reached = True
                 dialog.call.hang_up("max_duration")
             case s.Disconnected():
                 self._disconnected(dialog, event)
@@ -236,8 +234,6 @@ class SipDesk:
     def _answer(self, dialog: Dialog, until: float) -> None:
         """As soon as the agent can speak."""
         dialog.timer = None
-        if dialog.closing is not None:
-            return
         if self._board.agent.ready():
             dialog.answered = True
             self._stack.answer(dialog.leg.handle, self._board.limits.max_call_s + LIMIT_SLACK_S)
@@ -325,7 +321,7 @@ class SipDesk:
 
     def _first_media(self, dialog: Dialog) -> None:
         dialog.heard = True
-        if dialog.closing is not None or dialog.leg.line is None:
+        if dialog.leg.line is None:
             return
         if dialog.confirmed:
             self._attach(dialog)
@@ -337,7 +333,7 @@ class SipDesk:
 
     def _attach(self, dialog: Dialog) -> None:
         dialog.stop_timer()
-        if dialog.attached or dialog.closing is not None:
+        if dialog.attached:
             return
         if dialog.leg.line is None:
             dialog.call.finished("failed", "no audio was negotiated")
@@ -421,7 +417,7 @@ class SipDesk:
 
     def _check_media(self, dialog: Dialog) -> None:
         line = dialog.leg.line
-        if not dialog.attached or line is None or dialog.on_hold or dialog.closing is not None:
+        if line is None or dialog.on_hold or dialog.closing is not None:
             return
         if line.counters().quiet_s > self._media_timeout_s:
             dialog.call.lost(dialog.leg, "no media")
@@ -463,8 +459,6 @@ def _dtmf(trunk: Trunk, telephone_events: bool) -> s.DtmfMethod | None:
 def _ending(dialog: Dialog, event: s.Disconnected) -> tuple[EndReason, str]:
     """What the end of a dialog means for a call that has not ended for a reason of its own."""
     said = f"SIP {event.code} {_shown(event.reason)}".strip() if event.code else "no answer"
-    if dialog.limit_reached:
-        return "max_duration", ""
     if dialog.confirmed:
         if event.by_us:
             return "failed", f"ended by the stack: {said}"
@@ -474,6 +468,6 @@ def _ending(dialog: Dialog, event: s.Disconnected) -> tuple[EndReason, str]:
         return causes.unanswered(event.code, reasons, rang=dialog.rang)
     if event.by_us:
         return "failed", said
-    if event.code == 408 and dialog.answered:
+    if event.code == 408:
         return "never_started", "our answer was not acknowledged"
     return "caller_hung_up", "cancelled"
