@@ -603,7 +603,7 @@ def test_a_call_of_ours_rings_is_answered_and_attended() -> None:
 
 def test_early_media_is_recorded_and_the_agent_speaks_only_after_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     forgotten: list[Bus] = []
-    monkeypatch.setattr(Bus, "forget_speech", forgotten.append)
+    monkeypatch.setattr(Bus, "forget_speech", lambda bus: forgotten.append(bus))
 
     async def scenario(here: Desk) -> None:
         handle = here.dialled()
