@@ -60,8 +60,9 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         ),
         (("agent", "--help"), ("check",)),
         (("agent", "check", "--help"), ("file", "--json", "Exit status 1")),
-        (("bench", "--help"), ("twilio",)),
+        (("bench", "--help"), ("twilio", "sip")),
         (("bench", "twilio", "--help"), ("--calls", "--seconds", "--pid", "--barge-in", "--heard", "--json")),
+        (("bench", "sip", "--help"), ("--calls", "--seconds", "--cps", "--hold-ms", "--silent", "--auth", "--json")),
     ],
 )
 def test_help_names_what_there_is(
@@ -76,7 +77,7 @@ def test_help_names_what_there_is(
 
 def test_every_option_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
     options: set[str] = set()
-    for command in (("serve",), ("call",), ("dial",), ("agent", "check"), ("bench", "twilio")):
+    for command in (("serve",), ("call",), ("dial",), ("agent", "check"), ("bench", "twilio"), ("bench", "sip")):
         status(*command, "--help")
         plain = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
         for line in plain.splitlines():
@@ -235,6 +236,13 @@ def _free_port() -> int:
         ("call", "http://127.0.0.1:1", "--wav", "missing.wav"),
         ("call", "http://127.0.0.1:1", "--say", ""),
         ("bench", "twilio", "ftp://x"),
+        ("bench", "sip", "http://x"),
+        ("bench", "sip", "sip:127.0.0.1", "--codec", "opus"),
+        ("bench", "sip", "sip:127.0.0.1", "--cps", "-1", "--hold-ms", "100"),
+        ("bench", "sip", "sip:1@127.0.0.1:1;transport=tcp", "--silent"),
+        ("call", "sip:"),
+        ("call", "sip:127.0.0.1", "--auth", "nobody"),
+        ("call", "sip:127.0.0.1", "--header", "no colon"),
     ],
 )
 def test_what_the_caller_cannot_do_is_one_line(argv: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:

@@ -248,7 +248,7 @@ async def _place_sip(placing: _Placing) -> CallReport:
         return CallReport("", end="failed", detail=str(error))
     finally:
         ticker.stop()
-        endpoint.close()
+        await endpoint.close()
     report.rig_late_max_ms = max(ticker.late_ms, default=0.0)
     if call.line is not None:
         placing.record(report, call.line.sent, call.line.carrier.heard)

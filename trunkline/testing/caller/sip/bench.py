@@ -78,7 +78,7 @@ class SipDialer:
         report.sip = figures
 
     async def close(self) -> None:
-        self.endpoint.close()
+        await self.endpoint.close()
 
 
 def failure(report: CallReport) -> str:

@@ -14,6 +14,7 @@ from trunkline.testing.caller.sip.message import Message, Splitter, Uri, bracket
 from trunkline.testing.caller.sip.sockets import DATAGRAM_BYTES, StampedSocket, Stamps, local_host
 
 OPEN_TIMEOUT_S = 10.0
+CLOSE_S = 1.0
 BEAT_S = 0.05  # of the retransmission timers
 LINGER_S = 5.0  # an ended dialog still answers what is repeated
 BUFFER_BYTES = 4 << 20
@@ -59,6 +60,7 @@ class Endpoint:
         self._hop: Address = ("", 0)
         self._udp: StampedSocket | None = None
         self._stream: asyncio.Transport | None = None
+        self._closed = asyncio.Event()
         self._beat: asyncio.TimerHandle | None = None
 
     async def open(self) -> None:
@@ -158,12 +160,13 @@ class Endpoint:
     def lost(self, why: str) -> None:
         """The connection is gone, and with it every dialog that is not over."""
         self._stream = None
+        self._closed.set()
         now = self._clock.now()
         for dialog, _ in list(self._dialogs.values()):
             self.perform(dialog, dialog.lost(why), now)
 
-    def close(self) -> None:
-        """Idempotent."""
+    async def close(self) -> None:
+        """Idempotent. A connection that is not closed in CLOSE_S is dropped."""
         if self._beat is not None:
             self._beat.cancel()
             self._beat = None
@@ -171,9 +174,14 @@ class Endpoint:
             asyncio.get_running_loop().remove_reader(self._udp.sock)
             self._udp.close()
             self._udp = None
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
+            try:
+                async with asyncio.timeout(CLOSE_S):
+                    await self._closed.wait()
+            except TimeoutError:
+                stream.abort()
 
 
 class _Stream(asyncio.Protocol):

@@ -139,7 +139,7 @@ class _Setups:
                 report.gateway_rss_mb = after.rss_bytes / 2**20
             await self._finish()
         finally:
-            self._endpoint.close()
+            await self._endpoint.close()
             sink.close()
         self._count(report)
         return report
