@@ -5,8 +5,9 @@ INVITE dialog of ours and is never used again. For an inbound call the events ar
 
     Incoming ─► (ring, answer) ─► MediaUp ─► Confirmed ─► ... Keyed ... ─► MediaDown ─► Disconnected
 
-and `refuse` leads straight to Disconnected; for an outbound one `dial` ─► Dialled ─► Progress* ─► the same. MediaUp may come again
-(a re-INVITE), before Confirmed (early media), or never. Disconnected comes exactly once and is the last of its handle.
+and `refuse` leads straight to Disconnected; for an outbound one `dial` ─► Dialled ─► Progress* ─► the same. MediaUp may
+come again (a re-INVITE), before Confirmed (early media), or never. Disconnected comes exactly once and is the last of
+its handle.
 """
 
 from collections.abc import Callable, Mapping, Sequence
