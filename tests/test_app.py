@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections import Counter
 from collections.abc import Coroutine
@@ -100,6 +101,40 @@ def test_a_gateway_starts_answers_and_leaves_nothing_behind(tmp_path: Path, capl
     assert [name for name in files if str(tmp_path) in name], "the test saw no open file at all"
     assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
     assert (tmp_path / "trunkline.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("sip", "said"),
+    [({"enabled": False}, "SIP is off"), ({}, "no SIP: PJSIP is not installed (make pjsip)")],
+)
+def test_without_sip_a_gateway_says_why(
+    sip: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with gateway(settings(tmp_path, sip=sip)) as running:
+            assert running.sip.startswith(said)
+
+    _without_pjsip(monkeypatch)
+    run(scenario())
+
+
+@pytest.mark.parametrize("sip", [{"enabled": True}, {"trunks": {"pbx": {"peers": ["127.0.0.1"]}}}])
+def test_sip_that_was_asked_for_and_cannot_be_is_an_error_with_the_remedy(
+    sip: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        with pytest.raises(ConfigError, match="make pjsip"):
+            async with gateway(settings(tmp_path, sip=sip)):
+                pass
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    _without_pjsip(monkeypatch)
+    run(scenario())
+
+
+def _without_pjsip(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("pjsua2", "trunkline.gateway.sip.pjsip"):
+        monkeypatch.setitem(sys.modules, name, None)
 
 
 def test_a_second_life_in_the_same_folder(tmp_path: Path) -> None:
