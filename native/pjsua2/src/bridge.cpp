@@ -472,7 +472,8 @@ void close_port(Line &line) {
 
 void on_call_state(pjsua_call_id call_id, pjsip_event *event) {
     const pjsip_inv_session *inv = pjsua_get_var()->calls[call_id].inv;
-    const bool over = !inv || inv->state == PJSIP_INV_STATE_DISCONNECTED;
+    // Of a call that we hang up PJSUA says so once, before the dialog is over (its #2600), and nothing later.
+    const bool over = !inv || inv->state == PJSIP_INV_STATE_DISCONNECTED || pjsua_get_var()->calls[call_id].hanging_up;
     int index = -1;
     pjsip_inv_session *held = nullptr;
     if (over) {
@@ -616,7 +617,7 @@ Bridge::Bridge(unsigned lines) {
     keep_needed(callbacks);
 }
 
-Bridge::~Bridge() { stop(); }
+Bridge::~Bridge() = default;                        // not stop(): there may be a newer one
 
 int Bridge::start(int event_fd) {
     state->event_fd = event_fd;

@@ -35,6 +35,9 @@ public:
     int claim(int call_id, unsigned limit_frames);
     void close(int line);
 
+    /* Lines that nobody uses: all of them when no call is there, else one leaks. */
+    int free_lines();
+
     /* What was negotiated: "codec rate_hz srtp telephone_events direction", empty without active audio. */
     std::string media(int call_id);
 
