@@ -10,7 +10,6 @@ import gc
 import json
 import os
 import random
-import resource
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -189,6 +188,10 @@ class Dialer(Protocol):
 
     def window_closes(self, report: "BenchReport") -> None: ...
 
+    def hang_up(self) -> None:
+        """What has not been answered yet; the lines hang up by themselves."""
+        ...
+
     def ended(self, report: "BenchReport") -> None:
         """All calls are over."""
         ...
@@ -231,6 +234,8 @@ class TwilioDialer:
     def window_opens(self) -> None: ...
 
     def window_closes(self, report: "BenchReport") -> None: ...
+
+    def hang_up(self) -> None: ...
 
     def ended(self, report: "BenchReport") -> None: ...
 
@@ -282,6 +287,7 @@ class Bench:
             self._stopping = True
             for line in self._lines:
                 line.hang_up()
+            self._dialer.hang_up()
             await asyncio.wait(tasks, timeout=FINISH_S)
         finally:
             for task in tasks:
@@ -319,13 +325,11 @@ class Bench:
     # --- the measurements -----------------------------------------------------------------------------------------
 
     async def _load(self, http: httpx.AsyncClient) -> process.Load | None:
-        pid, port = self._options.pid, self._dialer.local_port
-        pid = pid or (process.listening_pid(port) if port is not None else None)
-        return process.read(pid) if pid is not None else await process.read_metrics(http, self._dialer.origin)
+        return await process.load_of(self._options.pid, self._dialer.local_port, http, self._dialer.origin)
 
     async def _window(self, http: httpx.AsyncClient, before: process.Load | None, report: BenchReport) -> None:
         await asyncio.sleep(self._options.spread_s + self._options.warm_up_s)
-        opens, rig, late = self._clock.now(), _own_cpu_s(), len(self._ticker.late_ms)
+        opens, rig, late = self._clock.now(), process.own_cpu_s(), len(self._ticker.late_ms)
         load = await self._load(http)
         self._dialer.window_opens()
         heard = {line: _heard_bytes(line) for line in self._lines}
@@ -334,7 +338,7 @@ class Bench:
         closes = self._clock.now()
         self._dialer.window_closes(report)
         report.window_s = closes - opens
-        report.rig_cpu_percent = (_own_cpu_s() - rig) / report.window_s * 100
+        report.rig_cpu_percent = (process.own_cpu_s() - rig) / report.window_s * 100
         report.rig_late_ms = Spread.of(self._ticker.late_ms[late:])
         report.rig_resyncs = self._ticker.resyncs
         live = sum(line.ended is None for line in self._lines)
@@ -467,11 +471,6 @@ def _write_cuts(folder: Path, lines: Sequence[Line]) -> None:
 
 def _heard_bytes(line: Line) -> int:
     return sum(a.heard_bytes for a in line.carrier.answers)
-
-
-def _own_cpu_s() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
 
 
 async def bench_twilio(options: BenchOptions, *, clock: Clock = SYSTEM_CLOCK) -> BenchReport:

@@ -1,6 +1,7 @@
 """CPU and memory of the gateway under test, from /proc (Linux) or from its own /metrics."""
 
 import os
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +67,17 @@ def _children(pid: int, proc: Path) -> list[int]:
         for child in direct:
             found += [child, *_children(child, proc)]
     return found
+
+
+def own_cpu_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+async def load_of(pid: int | None, local_port: int | None, http: httpx.AsyncClient, origin: str) -> Load | None:
+    """Of the process named, else of whoever serves that port here, else what the gateway at `origin` says itself."""
+    pid = pid or (listening_pid(local_port) if local_port is not None else None)
+    return read(pid) if pid is not None else await read_metrics(http, origin)
 
 
 async def read_metrics(http: httpx.AsyncClient, origin: str) -> Load | None:

@@ -65,6 +65,11 @@ class SipDialer:
                 rtp[name] -= getattr(before, name)
         self.figures.rtp = rtp
 
+    def hang_up(self) -> None:
+        for call in self._calls:
+            if call.line is None:
+                call.hang_up()
+
     def ended(self, report: BenchReport) -> None:
         figures = self.figures
         for call in self._calls:

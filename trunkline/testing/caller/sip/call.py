@@ -218,6 +218,7 @@ class SipCall:
         if self.line is not None:
             self.line.hang_up()
         elif not self._answered.done():
+            self.report.detail = "not answered"
             self._answered.set_result(False)
 
     # --- the end --------------------------------------------------------------------------------------------------

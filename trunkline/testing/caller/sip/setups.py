@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import resource
 import secrets
 from collections import Counter
 from collections.abc import Callable
@@ -125,11 +124,11 @@ class _Setups:
         sink = bind_rtp(self._endpoint.host, self._endpoint.stamps)  # where the far end's audio goes unread
         try:
             async with httpx.AsyncClient(trust_env=False) as http:
-                before, own, began = await self._load(http), _own_cpu_s(), clock.now()
+                before, own, began = await self._load(http), process.own_cpu_s(), clock.now()
                 await self._dial(sink.address, report)
                 took_s = clock.now() - began
                 after = await self._load(http)
-            report.rig_cpu_percent = (_own_cpu_s() - own) / took_s * 100
+            report.rig_cpu_percent = (process.own_cpu_s() - own) / took_s * 100
             report.attempts = len(self._setups)
             report.per_s = report.attempts / took_s
             if before is not None and after is not None:
@@ -145,13 +144,8 @@ class _Setups:
         return report
 
     async def _load(self, http: httpx.AsyncClient) -> process.Load | None:
-        options = self._options
-        pid = options.pid
-        if pid is None and is_local(self._target.host):
-            pid = process.listening_pid(self._target.address[1])
-        if pid is not None:
-            return process.read(pid)
-        return await process.read_metrics(http, options.api_url or api_beside(self._target))
+        port = self._target.address[1] if is_local(self._target.host) else None
+        return await process.load_of(self._options.pid, port, http, self._options.api_url or api_beside(self._target))
 
     async def _dial(self, sink: tuple[str, int], report: SetupReport) -> None:
         options, clock = self._options, self._clock
@@ -217,11 +211,6 @@ class _Setups:
         report.setup_ms = Spread.of([(s.answered_at - s.began_at) * 1000 for s in self._setups if s.answered_at])
         byes = [(s.ended_at - s.bye_at) * 1000 for s in self._setups if s.bye_at and s.ended is not None]
         report.bye_ms = Spread.of(byes)
-
-
-def _own_cpu_s() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
 
 
 def render_setups(report: SetupReport, console: Console) -> None:
