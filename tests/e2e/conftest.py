@@ -85,23 +85,36 @@ def environment(**settings: str) -> dict[str, str]:
 def start_gateway(tmp_path: Path) -> Iterator[Start]:
     """`start_gateway(agent=..., ready=True, http__api_key="...")`: each call is another process. Without sip__port it
     is not on SIP."""
+    with _gateways(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def start_shared_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """The same for all tests of a module."""
+    with _gateways(tmp_path_factory.mktemp("shared")) as start:
+        yield start
+
+
+@contextlib.contextmanager
+def _gateways(folder: Path) -> Iterator[Start]:
     running: list[Gateway] = []
 
     def start(agent: Path | None = STANDIN, *, ready: bool = True, **settings: str) -> Gateway:
         number = len(running)
         port = int(settings.setdefault("http__port", str(free_port())))
-        data_dir = Path(settings.setdefault("data_dir", str(tmp_path / f"data{number}")))
+        data_dir = Path(settings.setdefault("data_dir", str(folder / f"data{number}")))
         settings.setdefault("speech__workers", "1")
         if "sip__port" not in settings:  # several run at once
             settings.setdefault("sip__enabled", "false")
         if agent is not None:
             settings["agent"] = str(agent)
-        log_path = tmp_path / f"gateway{number}.log"
+        log_path = folder / f"gateway{number}.log"
         with log_path.open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "trunkline.cli", "serve"],
                 env=environment(**settings),
-                cwd=tmp_path,
+                cwd=folder,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -113,9 +126,11 @@ def start_gateway(tmp_path: Path) -> Iterator[Start]:
             gateway.until(lambda: _ready(gateway), READY_S)
         return gateway
 
-    yield start
-    for gateway in running:
-        gateway.kill()
+    try:
+        yield start
+    finally:
+        for gateway in running:
+            gateway.kill()
 
 
 def _ready(gateway: Gateway) -> bool:

@@ -66,6 +66,7 @@ PUBLISHED_CALLS = 4  # what the published wheel was compiled for
 SPARE_LINES = 16  # calls that are ending while others begin
 KEEP_S = 2.0  # a Call outlives its DISCONNECTED by so much
 CLOSE_S = 3.0  # for the last BYEs to be answered
+LAST_WORD_S = 0.2  # PJSUA calls a dialog over before it sends our BYE: so long do we wait for that and its answer
 NOTES_S = 1.0
 RECORD = struct.Struct("=HHIII")
 RECORD_BYTES = RECORD.size + MULAW_8K.frame_bytes
@@ -336,7 +337,10 @@ class PjsipStack:
             return
         call.is_over = True
         self._commands.put(lambda: self._forget(call))
-        self._post(event)
+        if event.by_us and self._owner is not None:
+            self.call_later_safe(LAST_WORD_S, lambda: self._on_event(event))
+        else:
+            self._post(event)
 
     def _forget(self, call: "_Call") -> None:
         self._calls.pop(call.handle, None)
@@ -577,7 +581,13 @@ class PjsipStack:
             self._post(MediaUp(call.handle, call.port.line, codec, False, True))
             return
 
-    def call_later_safe(self, perform: Callable[[], None]) -> None:
+    def call_later_safe(self, after_s: float, perform: Callable[[], None]) -> None:
+        """On the loop, from any thread."""
+        assert self._loop is not None
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._loop.call_later, after_s, perform)
+
+    def call_soon_safe(self, perform: Callable[[], None]) -> None:
         """On the loop, from any thread."""
         assert self._loop is not None
         with contextlib.suppress(RuntimeError):
@@ -630,7 +640,7 @@ class _Call(pj.Call):
             response = ""
             with contextlib.suppress(Exception):
                 response = param.e.body.tsxState.src.rdata.wholeMsg
-            code, reason = info.lastStatusCode, info.lastReason
+            code, reason = _redirection(response) or (info.lastStatusCode, info.lastReason)
             self.stack.over(self, Disconnected(self.handle, code, reason, self.by_us, response))
         elif info.state == pj.PJSIP_INV_STATE_CONFIRMED:
             self.stack.post(Confirmed(self.handle))
@@ -736,7 +746,7 @@ class _PublishedPort(pj.AudioMediaPort):
             audio = g711.encode(ctypes.string_at(data, frame.size), "mulaw") if data else b""
         position_ms, line.position_ms = line.position_ms, line.position_ms + FRAME_MS
         taken_ms = line.taken_ms
-        self._stack.call_later_safe(lambda: self._deliver(audio, position_ms, taken_ms))
+        self._stack.call_soon_safe(lambda: self._deliver(audio, position_ms, taken_ms))
 
     def onFrameRequested(self, frame: Any) -> None:
         line = self.line
@@ -813,6 +823,12 @@ def _operation(code: int, reason: str = "", headers: Headers = ()) -> Any:
 
 def _frames(limit_s: float) -> int:
     return int(limit_s * 1000) // FRAME_MS
+
+
+def _redirection(response: str) -> tuple[int, str] | None:
+    """What was answered; PJSIP itself makes a 487 of every redirection that is not followed."""
+    found = re.match(r"SIP/2\.0 (3[0-9][0-9])(?: ([^\r\n]*))?", response)
+    return (int(found[1]), found[2] or "") if found else None
 
 
 def _why(error: Any) -> str:
