@@ -114,6 +114,13 @@ def test_a_packet_far_behind_the_streams_own_clock_is_late() -> None:
     assert receiver.counts.jitter_ms > 1
 
 
+def test_a_sender_that_lost_time_for_good_is_late_for_some_seconds_only() -> None:
+    receiver = Receiver()
+    for i in range(2000):
+        receiver.seen(packet(i), i * 0.02 + (0.1 if i >= 100 else 0.0))
+    assert 250 <= receiver.counts.late <= 500
+
+
 def test_the_playout_buffer_waits_then_plays_a_frame_a_tick() -> None:
     playout = Playout(delay_ms=40)
     playout.put(0, b"\x01" * 160)

@@ -13,6 +13,7 @@ EVENT_MS = 100  # RFC 4733 2.5.1.2 wants at least 40; carriers like 80 to 120
 END_PACKETS = 3  # RFC 4733 2.5.1.4
 EVENT_VOLUME = 10  # -dBm0
 LATE_MS = 60.0  # after its time by the stream's own clock: what a usual jitter buffer no longer waits for
+LEAST_PACKETS = 250
 MAX_JUMP = 3000  # RFC 3550 A.1: a bigger step of the sequence number is another stream
 
 _HEADER = struct.Struct("!BBHII")
@@ -115,7 +116,7 @@ class Received:
     duplicate: int = 0
     reordered: int = 0
     late: int = 0
-    """Came over LATE_MS after their time by the stream's own clock."""
+    """Came over LATE_MS later than the quickest of the last seconds, by the stream's own clock."""
     restarts: int = 0
     """Another SSRC, or a jump of the sequence numbers."""
     jitter_ms: float = 0.0
@@ -133,7 +134,7 @@ class Receiver:
         self._ssrc = 0
         self._last_at = 0.0
         self._transit_s = 0.0
-        self._least_s = 0.0
+        self._least_s = self._before_s = 0.0  # the quickest of the last LEAST_PACKETS, and of those before
 
     def seen(self, packet: Packet, at: float) -> bool:
         """False: a duplicate, or one that was overtaken."""
@@ -162,18 +163,20 @@ class Receiver:
         drift_s = transit_s - self._transit_s
         self._transit_s = transit_s
         if abs(drift_s) > 1000:  # the timestamp has wrapped
-            self._least_s = transit_s
+            self._least_s = self._before_s = transit_s
             return True
         counts.jitter_ms += (abs(drift_s) * 1000 - counts.jitter_ms) / 16
-        self._least_s = min(transit_s, self._least_s + 1e-6)  # follows clocks that drift apart by 50 ppm
-        if (transit_s - self._least_s) * 1000 > LATE_MS:
+        if counts.packets % LEAST_PACKETS == 0:  # the clocks drift, and a sender may lose time for good
+            self._before_s, self._least_s = self._least_s, transit_s
+        self._least_s = min(transit_s, self._least_s)
+        if (transit_s - min(self._least_s, self._before_s)) * 1000 > LATE_MS:
             counts.late += 1
         return True
 
     def _restart(self, packet: Packet, at: float) -> None:
         self.counts.restarts += self._highest >= 0
         self._highest, self._ssrc, self._last_at = packet.sequence, packet.ssrc, at
-        self._transit_s = self._least_s = at - packet.timestamp / 8000
+        self._transit_s = self._least_s = self._before_s = at - packet.timestamp / 8000
 
 
 class Playout:

@@ -14,6 +14,7 @@ TRIES = 200
 DATAGRAM_BYTES = 65_535
 RTP_BYTES = 2048
 ANCILLARY_BYTES = 64
+PACE_S = 0.018  # of 20 ms: an empty look costs as much as a packet
 SAMPLE_S = 0.005
 PROMPT_S = 0.000_1  # a longer look at both clocks was interrupted and says nothing
 
@@ -42,12 +43,13 @@ class Stamps:
 
 
 class StampedSocket:
-    """One UDP socket. `drain` whatever has come; `sock` to send."""
+    """One UDP socket: `drain` what has come."""
 
-    def __init__(self, sock: socket.socket, stamps: Stamps, size: int = RTP_BYTES) -> None:
+    def __init__(self, sock: socket.socket, stamps: Stamps, size: int = RTP_BYTES, pace_s: float = 0.0) -> None:
+        """`pace_s`: after a datagram younger than that no other is looked for; the next `drain` would have it."""
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-        self.sock, self._stamps, self._size = sock, stamps, size
+        self.sock, self._stamps, self._size, self._pace_s = sock, stamps, size, pace_s
         self.unsent = 0
         """The socket's buffer was full, or there was no way."""
         self._recvmsg, self._sendto = sock.recvmsg, sock.sendto
@@ -62,7 +64,10 @@ class StampedSocket:
         try:
             while True:
                 data, ancillary, _, source = recvmsg(size, ANCILLARY_BYTES)
-                take(data, source[:2], self._stamps.arrival(ancillary[0][2]) if ancillary else now)
+                at = self._stamps.arrival(ancillary[0][2]) if ancillary else now
+                take(data, source[:2], at)
+                if now - at < self._pace_s:
+                    return
         except BlockingIOError:
             return
         except OSError:
@@ -87,7 +92,7 @@ def bind_rtp(host: str, stamps: Stamps) -> StampedSocket:
         except OSError:
             sock.close()
             continue
-        return StampedSocket(sock, stamps)
+        return StampedSocket(sock, stamps, pace_s=PACE_S)
     raise PeerError(f"no free RTP port on {host}")
 
 
