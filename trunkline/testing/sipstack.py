@@ -165,7 +165,8 @@ class ScriptedStack:
         self.happens(s.MediaUp(handle, line, line.codec, srtp, telephone_events, direction))
 
     def over(self, handle: Handle, code: int = 200, reason: str = "OK", *, by_us: bool = False, head: str = "") -> None:
-        message = f"SIP/2.0 {code} {reason}\r\n{head}\r\n" if head else ""
+        """`head`: further lines of the final answer. One that no peer has sent (0, or by us) has no message."""
+        message = f"SIP/2.0 {code} {reason}\r\n{head}\r\n" if code and not by_us else ""
         report = MediaReport("PCMU/8000", in_packets=100)
         self.happens(s.MediaDown(handle, report), s.Disconnected(handle, code, reason, by_us, message))
 
