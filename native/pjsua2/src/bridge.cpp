@@ -81,6 +81,7 @@ const uint8_t SILENCE = 0xff;
 struct Line {
     // Of whoever still uses it: the call, its transport adapters, its port in the conference, Python.
     std::atomic<int> users{0};
+    std::atomic<int> adapters{0};
     std::atomic<bool> claimed{false}, limit_hit{false}, latched{false}, comfort_noise{false};
     std::atomic<int64_t> rtp_at{0}, heard_at{0};     // ms
     std::atomic<uint32_t> limit_frames{0}, frames{0};
@@ -270,6 +271,7 @@ struct Adapter {
     void (*rtp_cb2)(pjmedia_tp_cb_param *);
     void (*rtcp_cb)(void *, void *, pj_ssize_t);
     Address signalled;                               // of the SDP
+    pj_uint16_t signalled_port;
     Address source;                                  // learnt
     pj_uint16_t source_port;
     bool learnt;
@@ -297,7 +299,9 @@ void on_rtp(pjmedia_tp_cb_param *param) {
         const pj_uint16_t port = pj_sockaddr_get_port(param->src_addr);
         if (!adapter->learnt || port != adapter->source_port || !(address == adapter->source)) {
             const bool silent = now - line.rtp_at.load(std::memory_order_relaxed) > RELATCH_MS;
-            if ((adapter->learnt && !silent) || !may_send(adapter, address)) {
+            // What the SDP named comes before what was learnt: an ended call's far end may still send to this port.
+            const bool named = port == adapter->signalled_port && address == adapter->signalled;
+            if ((adapter->learnt && !silent && !named) || !may_send(adapter, address)) {
                 line.strange.fetch_add(1, std::memory_order_relaxed);
                 return;
             }
@@ -380,6 +384,7 @@ pj_status_t tp_media_start(pjmedia_transport *tp, pj_pool_t *pool, const pjmedia
     if (remote && index < remote->media_count)
         connection = remote->media[index]->conn ? remote->media[index]->conn : remote->conn;
     adapter->signalled = connection ? Address::of(&connection->addr) : Address();
+    adapter->signalled_port = connection ? remote->media[index]->desc.port : 0;
     adapter->learnt = false;                         // whoever negotiates may move
     return pjmedia_transport_media_start(adapter->below, pool, local, remote, index);
 }
@@ -393,8 +398,20 @@ void adapter_gone(void *argument) {
     pj_pool_release(adapter->pool);
     leave(line);
 }
+// A call that PJSUA refuses by itself ends without a callback, but not without its transports.
+void close_unclaimed(int index) {
+    {
+        std::lock_guard<std::mutex> guard(state->mutex);
+        Line &line = state->lines[index];
+        if (line.claimed || line.inv || state->by_call[line.call_id] != index) return;
+        state->by_call[line.call_id] = -1;
+    }
+    leave(index);
+}
+
 pj_status_t tp_destroy(pjmedia_transport *tp) {
     Adapter *adapter = adapter_of(tp);
+    if (state->lines[adapter->line].adapters.fetch_sub(1) == 1) close_unclaimed(adapter->line);
     if (adapter->close_below) pjmedia_transport_close(adapter->below);
     if (adapter->base.grp_lock)
         pj_grp_lock_dec_ref(adapter->base.grp_lock);
@@ -427,8 +444,9 @@ int open_line(int call_id) {
 
 // --- PJSUA's callbacks, before pjsua2 hears of them
 
-pjmedia_transport *on_create_media_transport(pjsua_call_id call_id, unsigned, pjmedia_transport *below,
+pjmedia_transport *on_create_media_transport(pjsua_call_id call_id, unsigned media, pjmedia_transport *below,
                                              unsigned flags) {
+    if (pjsua_get_var()->calls[call_id].media_prov[media].type != PJMEDIA_TYPE_AUDIO) return below;
     const int index = open_line(call_id);
     if (index < 0 || !below->grp_lock) return below;
     pj_pool_t *pool = pjsua_pool_create("latch%p", 512, 512);
@@ -442,6 +460,7 @@ pjmedia_transport *on_create_media_transport(pjsua_call_id call_id, unsigned, pj
     adapter->close_below = flags & PJSUA_MED_TP_CLOSE_MEMBER;
     adapter->line = index;
     use(index);
+    state->lines[index].adapters.fetch_add(1);
     pj_grp_lock_add_ref(below->grp_lock);
     pj_grp_lock_add_handler(below->grp_lock, pool, adapter, &adapter_gone);
     return &adapter->base;
@@ -453,8 +472,10 @@ void on_call_media_state(pjsua_call_id call_id) {
     if (theirs != PJSUA_INVALID_ID) {
         Line &line = state->lines[index];
         if (!line.inv) {
-            line.inv = pjsua_get_var()->calls[call_id].inv;
-            pjsip_inv_add_ref(line.inv);
+            pjsip_inv_session *inv = pjsua_get_var()->calls[call_id].inv;
+            pjsip_inv_add_ref(inv);
+            std::lock_guard<std::mutex> guard(state->mutex);
+            line.inv = inv;
         }
         if (line.slot == PJSUA_INVALID_ID) open_port(index);
         if (line.slot != PJSUA_INVALID_ID) {

@@ -6,6 +6,11 @@
 #include <pjsua-lib/pjsua.h>
 #include <pjsua-lib/pjsua_internal.h>
 
+#include <ctype.h>
+#include <strings.h>
+#include <time.h>
+
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstring>
@@ -29,6 +34,10 @@ constexpr int64_t NONCE_MS = 60'000;                 // then a fresh one is aske
 constexpr unsigned FREE_FAILURES = 4;                // wrong digests before a source is muted, for 2, 4, 8 ... seconds
 constexpr int64_t MUTE_MS = 2'000, MUTE_MAX_MS = 300'000, FORGIVE_MS = 3'600'000;
 constexpr unsigned ANSWERED_OVER_RATE = 50;          // a second; what is beyond gets no answer either
+constexpr size_t MAX_CALL_ID = 256, MAX_NONCES = 65536;
+constexpr size_t MAX_STRANGE_CONNECTIONS = 32;       // a dialog's proxy may be no peer; nobody else needs one
+constexpr unsigned FIRST_WORD_S = 10;                // a connection that says nothing for so long is closed
+constexpr int64_t NOTE_RATE_MS = 60'000;
 
 int64_t now_ms() {
     timespec t;
@@ -55,7 +64,8 @@ struct Traced {
     int64_t began_ms;
     std::string trunk;
     int account = -1;
-    int invite_cseq = -1;                            // of the INVITE that was let in
+    int64_t invite_cseq = -1;                        // of the INVITE that was let in, and where it came from
+    std::string invite_source;
     std::vector<Step> steps;
     std::list<std::string>::iterator age;
 };
@@ -90,6 +100,10 @@ struct State {
     std::unordered_map<std::string, Bucket> sources;
     std::unordered_map<std::string, Guessing> guessing;
     std::unordered_set<std::string> strangers_noted;
+    int64_t rate_noted_ms = -NOTE_RATE_MS;
+    std::unordered_map<std::string, uint64_t> nonces;  // shown rightly, and the highest nc
+    std::deque<std::string> nonce_ages;
+    std::unordered_set<const pjsip_transport *> strange_connections;
     std::mutex notes_mutex;                          // of its own: PJSIP logs while we hold the other
     std::deque<std::string> notes;
     unsigned notes_dropped = 0;
@@ -117,7 +131,7 @@ std::string what_is(const pjsip_msg *msg) {
 
 std::string clean(std::string value) {
     for (char &c : value)
-        if (c == '\t' || c == '\n' || c == '\r') c = ' ';
+        if (c < ' ' || c > '~') c = ' ';             // of a stranger, on its way to logs and records
     return value.substr(0, 100);
 }
 
@@ -184,25 +198,48 @@ pj_status_t look_up(pj_pool_t *pool, const pjsip_auth_lookup_cred_param *param, 
     return PJ_SUCCESS;
 }
 
-std::string given_nonce(const pjsip_msg *msg, const pj_str_t &realm) {
+struct Given {
+    std::string nonce;
+    uint64_t count = 0;                              // nc; 1 without
+};
+
+Given given(const pjsip_msg *msg, const pj_str_t &realm) {
     const pjsip_hdr *header = nullptr;
     const void *from = nullptr;
     while ((header = static_cast<const pjsip_hdr *>(pjsip_msg_find_hdr(msg, PJSIP_H_AUTHORIZATION, from)))) {
         const pjsip_authorization_hdr *auth = reinterpret_cast<const pjsip_authorization_hdr *>(header);
         if (!pj_stricmp2(&auth->scheme, "digest") && !pj_stricmp(&auth->credential.digest.realm, &realm))
-            return text(auth->credential.digest.nonce);
+            return {text(auth->credential.digest.nonce),
+                    auth->credential.digest.nc.slen ? strtoull(text(auth->credential.digest.nc).c_str(), nullptr, 16) : 1};
         if (header->next == &msg->hdr) break;
         from = header->next;
     }
-    return "";
+    return {};
+}
+
+// A right answer is right once (RFC 7616 5.12): who overheard it could dial with it as well.
+bool is_replay(const Given &given) {                 // with the mutex
+    const auto found = state->nonces.find(given.nonce);
+    if (found != state->nonces.end()) {
+        if (given.count <= found->second) return true;
+        found->second = given.count;
+        return false;
+    }
+    if (state->nonces.size() >= MAX_NONCES) {
+        state->nonces.erase(state->nonce_ages.front());
+        state->nonce_ages.pop_front();
+    }
+    state->nonces.emplace(given.nonce, given.count);
+    state->nonce_ages.push_back(given.nonce);
+    return false;
 }
 
 enum class Shown { right, nothing, stale, wrong };
 
 Shown shown(pjsip_rx_data *rdata, const Peer &peer, pj_str_t realm) {  // with the mutex
-    const std::string nonce = given_nonce(rdata->msg_info.msg, realm);
-    if (nonce.empty()) return Shown::nothing;
-    const Nonce age = judge_nonce(nonce, rdata->pkt_info.src_name, peer.trunk);
+    const Given what = given(rdata->msg_info.msg, realm);
+    if (what.nonce.empty()) return Shown::nothing;
+    const Nonce age = judge_nonce(what.nonce, rdata->pkt_info.src_name, peer.trunk);
     if (age == Nonce::unknown) return Shown::nothing;
     pjsip_auth_srv server;
     pjsip_auth_srv_init_param param;
@@ -215,7 +252,7 @@ Shown shown(pjsip_rx_data *rdata, const Peer &peer, pj_str_t realm) {  // with t
     const bool right = pjsip_auth_srv_verify(&server, rdata, &status) == PJ_SUCCESS && status == 200;
     state->asked = nullptr;
     if (!right) return Shown::wrong;
-    return age == Nonce::fresh ? Shown::right : Shown::stale;
+    return age == Nonce::fresh && !is_replay(what) ? Shown::right : Shown::stale;
 }
 
 // --- answers without a transaction
@@ -283,6 +320,49 @@ void guessed_wrong(const std::string &source, const std::string &name, const Pee
     }
 }
 
+// --- names in SDP
+
+bool is_numeric(std::string address) {
+    address = address.substr(0, address.find('/'));  // a multicast TTL
+    return Address::of(address.c_str()).known;
+}
+
+// PJMEDIA would ask the C library for a host name in c= or a=rtcp, and all of SIP would wait for the answer. Whether one
+// is there; `blank`: 0.0.0.0 takes its place, as on hold, and the far end's address is learnt from its RTP.
+bool names_host(pjsip_rx_data *rdata, bool blank) {
+    char *const end = rdata->msg_info.msg_buf + rdata->msg_info.len;
+    bool found = false;
+    if (!rdata->msg_info.msg->body) return false;
+    for (char *line = rdata->msg_info.msg_buf; line < end;) {
+        char *const stop = std::find_if(line, end, [](char c) { return c == '\r' || c == '\n'; });
+        while (line < stop && isspace(static_cast<unsigned char>(*line))) ++line;
+        const bool rtcp = stop - line > 7 && !strncasecmp(line, "a=rtcp:", 7);
+        if (rtcp || (stop - line > 2 && line[0] == 'c' && line[1] == '=')) {
+            // c=IN IP4 address; a=rtcp:port IN IP4 address
+            int word = 0;
+            for (char *at = line; at < stop; ++word) {
+                char *const after = std::find_if(at, stop, [](unsigned char c) { return isspace(c); });
+                if (word >= (rtcp ? 3 : 2) && after > at && !is_numeric(std::string(at, after))) {
+                    found = true;
+                    if (blank) {
+                        const std::string any = after - at >= 7 ? "0.0.0.0" : "0";
+                        std::fill(at, after, ' ');
+                        std::copy(any.begin(), any.end(), at);
+                    }
+                }
+                at = std::find_if_not(after, stop, [](unsigned char c) { return isspace(c); });
+            }
+        }
+        line = stop + 1;
+    }
+    return found;
+}
+
+bool is_usable(const std::string &call_id) {
+    return !call_id.empty() && call_id.size() <= MAX_CALL_ID &&
+           std::all_of(call_id.begin(), call_id.end(), [](char c) { return c > ' ' && c <= '~'; });
+}
+
 // True: it goes no further.
 pj_bool_t on_rx_request(pjsip_rx_data *rdata) {
     const pjsip_msg *msg = rdata->msg_info.msg;
@@ -294,14 +374,19 @@ pj_bool_t on_rx_request(pjsip_rx_data *rdata) {
     const std::string source_key = source.key();
     const int64_t now = now_ms();
     const bool in_dialog = rdata->msg_info.to->tag.slen > 0;
+    const int64_t cseq = int64_t(uint32_t(rdata->msg_info.cseq->cseq));
+    const bool named = names_host(rdata, method == PJSIP_ACK_METHOD);
 
     std::unique_lock<std::mutex> guard(state->mutex);
     const auto known = state->calls.find(call_id);
     if (known != state->calls.end() &&
         (in_dialog || method == PJSIP_ACK_METHOD || method == PJSIP_CANCEL_METHOD ||
-         (method == PJSIP_INVITE_METHOD && known->second.invite_cseq == int(rdata->msg_info.cseq->cseq)))) {
+         (method == PJSIP_INVITE_METHOD && known->second.invite_cseq == cseq &&
+          known->second.invite_source == source_key))) {
         step(known->second, true, msg, rdata->msg_info.cseq, peer_of(rdata));
-        return PJ_FALSE;
+        guard.unlock();
+        if (named) answer(rdata, PJSIP_SC_NOT_ACCEPTABLE_HERE);
+        return named && method != PJSIP_ACK_METHOD;
     }
 
     const Peer *peer = peer_for(source);
@@ -313,6 +398,7 @@ pj_bool_t on_rx_request(pjsip_rx_data *rdata) {
         const bool reply = status && state->answered.take(ANSWERED_OVER_RATE, now);
         guard.unlock();
         if (reply) answer(rdata, status);
+        if (PJSIP_TRANSPORT_IS_RELIABLE(rdata->tp_info.transport)) pjsip_transport_shutdown(rdata->tp_info.transport);
         return PJ_TRUE;
     }
     if (method == PJSIP_ACK_METHOD) return PJ_FALSE;  // of an answer without a transaction: PJSIP drops it
@@ -322,7 +408,11 @@ pj_bool_t on_rx_request(pjsip_rx_data *rdata) {
         return PJ_TRUE;
     }
     if (!within_rate(source_key, now)) {
-        if (state->over_rate++ == 0) note("more than the allowed requests a second, from " + source_name);
+        ++state->over_rate;
+        if (now - state->rate_noted_ms >= NOTE_RATE_MS) {
+            state->rate_noted_ms = now;
+            note("more than the allowed requests a second, from " + source_name);
+        }
         const bool reply = state->answered.take(ANSWERED_OVER_RATE, now);
         guard.unlock();
         if (reply) answer(rdata, PJSIP_SC_SERVICE_UNAVAILABLE, "Retry-After", 1);
@@ -353,6 +443,12 @@ pj_bool_t on_rx_request(pjsip_rx_data *rdata) {
         answer(rdata, PJSIP_SC_METHOD_NOT_ALLOWED);
         return PJ_TRUE;
     }
+    if (named || !is_usable(call_id)) {
+        ++state->malformed;
+        guard.unlock();
+        answer(rdata, named ? PJSIP_SC_NOT_ACCEPTABLE_HERE : PJSIP_SC_BAD_REQUEST);
+        return PJ_TRUE;
+    }
     if (!state->accepting) {
         ++state->full;
         const unsigned retry_after_s = state->retry_after_s;
@@ -363,13 +459,17 @@ pj_bool_t on_rx_request(pjsip_rx_data *rdata) {
     Traced &call = trace(call_id);
     call.trunk = peer->trunk;
     call.account = peer->account;
-    call.invite_cseq = int(rdata->msg_info.cseq->cseq);
+    call.invite_cseq = cseq;
+    call.invite_source = source_key;
     step(call, true, msg, rdata->msg_info.cseq, peer_of(rdata));
     return PJ_FALSE;
 }
 
+pjsip_tp_state_callback before_on_transport = nullptr;
+
 pj_bool_t on_rx_response(pjsip_rx_data *rdata) {
     if (!rdata->msg_info.cid) return PJ_FALSE;
+    names_host(rdata, true);
     std::lock_guard<std::mutex> guard(state->mutex);
     const auto known = state->calls.find(text(rdata->msg_info.cid->id));
     if (known != state->calls.end())
@@ -390,6 +490,30 @@ pj_status_t on_tx(pjsip_tx_data *tdata) {
     const bool ours = msg->type == PJSIP_REQUEST_MSG && msg->line.req.method.id == PJSIP_INVITE_METHOD;
     if (ours || state->calls.count(call_id)) step(trace(call_id), false, msg, cseq, peer);
     return PJ_SUCCESS;
+}
+
+// Connections that were made to us. A peer's must speak soon; of others only a few are kept.
+void on_transport(pjsip_transport *transport, pjsip_transport_state what, const pjsip_transport_state_info *info) {
+    if (before_on_transport) before_on_transport(transport, what, info);
+    std::unique_lock<std::mutex> guard(state->mutex);
+    if (what != PJSIP_TP_STATE_CONNECTED) {
+        state->strange_connections.erase(transport);
+        return;
+    }
+    if (transport->dir != PJSIP_TP_DIR_INCOMING) return;
+    if (!peer_for(Address::of(&transport->key.rem_addr))) {
+        if (state->strange_connections.size() >= MAX_STRANGE_CONNECTIONS) {
+            ++state->strangers;
+            guard.unlock();
+            pjsip_transport_shutdown2(transport, PJ_TRUE);
+            return;
+        }
+        state->strange_connections.insert(transport);
+    }
+    guard.unlock();
+    transport->initial_timeout = FIRST_WORD_S;
+    pjsip_transport_add_ref(transport);
+    pjsip_transport_dec_ref(transport);              // its timer begins
 }
 
 pjsip_module module = {
@@ -453,6 +577,9 @@ void Front::quiet() { pj_log_set_level(0); }
 int Front::start() {
     pj_log_set_log_func(&on_log);
     pjsua_get_var()->ua_cfg.cb.on_acc_find_for_incoming = &on_account;
+    pjsip_tpmgr *transports = pjsip_endpt_get_tpmgr(pjsua_get_pjsip_endpt());
+    before_on_transport = pjsip_tpmgr_get_state_cb(transports);
+    pjsip_tpmgr_set_state_cb(transports, &on_transport);
     return pjsip_endpt_register_module(pjsua_get_pjsip_endpt(), &module);
 }
 
