@@ -224,15 +224,18 @@ def test_keys_reach_the_agent() -> None:
     run(scenario)
 
 
-def test_a_re_invite_keeps_the_call() -> None:
+@pytest.mark.parametrize("direction", ["sendonly", "recvonly", "inactive"])
+def test_a_re_invite_keeps_the_call(direction: Any) -> None:
     async def scenario(here: Desk) -> None:
         handle, line = here.talking()
-        here.stack.media(handle, line, direction="sendonly", telephone_events=False)
+        here.stack.media(handle, line, direction=direction, telephone_events=False)
         line.quiet_for(100)
         await asyncio.sleep(1)
         assert (len(here.attendants), here.ends()) == (1, [])  # on hold nothing is to come
         here.stack.media(handle, line)
         await asyncio.sleep(1)
+        assert here.ends() == []  # nor has it been missing
+        await asyncio.sleep(MEDIA_TIMEOUT_S)
         assert here.ends() == [("media_lost", "no media")]
 
     run(scenario)
@@ -644,6 +647,14 @@ def test_why_nobody_answered_is_told_by_the_final_answer(code: int, reason: str)
     async def scenario(here: Desk) -> None:
         here.stack.over(here.dialled(), code, "")
         assert [end for end, _ in here.ends()] == [reason]
+
+    run(scenario)
+
+
+def test_a_trunk_that_could_not_be_reached_is_told_in_the_stacks_words() -> None:
+    async def scenario(here: Desk) -> None:
+        here.stack.over(here.dialled(), 503, "SSL certificate verification error")
+        assert here.ends() == [("failed", "the trunk cannot be reached: SSL certificate verification error")]
 
     run(scenario)
 

@@ -69,6 +69,9 @@ class Dialog:
     """The far end's RTP has come."""
     rang: bool = False
     on_hold: bool = False
+    """The far end owes us nothing: many send no music with `sendonly` either."""
+    resumed_at: float | None = None
+    """After a hold: its silence does not count."""
     attached: bool = False
     closing: str | None = None
     """Why we leave."""
@@ -307,7 +310,9 @@ class SipDesk:
         if dialog.closing is not None:
             return
         event.line.sink = leg
-        dialog.on_hold = event.direction in ("sendonly", "inactive")
+        was_on_hold, dialog.on_hold = dialog.on_hold, event.direction != "sendrecv"
+        if was_on_hold:
+            dialog.resumed_at = self._clock.now()
         leg.dtmf = _dtmf(trunk, event.telephone_events)
         dialog.call.event(
             "sip_audio",
@@ -419,7 +424,10 @@ class SipDesk:
         line = dialog.leg.line
         if line is None or dialog.on_hold or dialog.closing is not None:
             return
-        if line.counters().quiet_s > self._media_timeout_s:
+        quiet_s = line.counters().quiet_s
+        if dialog.resumed_at is not None:
+            quiet_s = min(quiet_s, self._clock.now() - dialog.resumed_at)
+        if quiet_s > self._media_timeout_s:
             dialog.call.lost(dialog.leg, "no media")
 
     def _check_admission(self) -> None:
