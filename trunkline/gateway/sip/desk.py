@@ -450,7 +450,9 @@ class SipDesk:
         self._ping_at[event.trunk] = health.next_ping(self._clock.now())
         if changed is not None:
             level = logging.WARNING if changed.state == "down" else logging.INFO
-            log.log(level, "trunk %s is %s (OPTIONS: %s)", changed.trunk, changed.state, changed.code or "no answer")
+            why = f": {_shown(event.reason)}" if event.reason else ""
+            said = changed.code or "no answer"
+            log.log(level, "trunk %s is %s (OPTIONS: %s)%s", changed.trunk, changed.state, said, why)
 
 
 def _shown(text: str, limit: int = MAX_REASON_CHARS) -> str:
@@ -472,6 +474,8 @@ def _ending(dialog: Dialog, event: s.Disconnected) -> tuple[EndReason, str]:
             return "failed", f"ended by the stack: {said}"
         return ("caller_hung_up", "") if event.code in (0, 200) else ("media_lost", said)
     if not dialog.inbound:
+        if not event.message and event.code >= 500:  # the stack's own: a certificate, a connection refused
+            return "failed", f"the trunk cannot be reached: {_shown(event.reason)}"
         reasons = message.reasons(message.parse_head(event.message)) if event.message else ()
         return causes.unanswered(event.code, reasons, rang=dialog.rang)
     if event.by_us:

@@ -537,10 +537,10 @@ class PjsipStack:
         found = t.find_trunk(self._trunks, source.rpartition(":")[0])
         return None if found is None else found.name
 
-    def pinged(self, account: "_Account", code: int) -> None:
+    def pinged(self, account: "_Account", code: int, reason: str) -> None:
         for name, other in self._accounts.items():
             if other is account:
-                self._post(Pinged(name, code))
+                self._post(Pinged(name, code, reason))
 
     def media_up(self, call: "_Call") -> None:
         if self.bridge is None:
@@ -681,10 +681,11 @@ class _Account(pj.Account):
             log.exception("onIncomingCall")
 
     def onSendRequest(self, param: Any) -> None:
-        code = 0
+        code, reason = 0, ""
         with contextlib.suppress(Exception):
-            code = param.e.body.tsxState.tsx.statusCode
-        self.stack.pinged(self, code)
+            transaction = param.e.body.tsxState.tsx
+            code, reason = transaction.statusCode, transaction.statusText
+        self.stack.pinged(self, code, reason)
 
 
 class _Line:

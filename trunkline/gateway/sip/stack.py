@@ -185,6 +185,8 @@ class Pinged:
 
     trunk: str
     code: int
+    reason: str = ""
+    """In words, also of a 5xx of the stack's own."""
 
 
 Event = (
