@@ -53,6 +53,41 @@ class Decide(Protocol):
     def __call__(self, facts: Facts, now: datetime) -> Decision: ...
 
 
+# --- orders: what was asked for once is done once -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The order is new, and from now on taken, whatever becomes of this process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """It was taken before, for this call."""
+
+    call_id: CallId
+    ours: bool
+    """By this worker: whoever took it is this process or a dead one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """The key belongs to another order."""
+
+
+class Orders(Protocol):
+    """Idempotency keys, per tenant (the store). All methods raise StoreError when the database is away."""
+
+    async def claim(self, tenant: TenantId, key: str, fingerprint: str, call_id: CallId) -> Claimed | Known | Conflict:
+        """Durable when it returns, also against a loss of power. Of those who claim at once, one gets Claimed. When it
+        raises, the order may have been taken."""
+        ...
+
+    async def release(self, tenant: TenantId, key: str, call_id: CallId) -> None:
+        """Nothing came of the order: it may be given again."""
+        ...
+
+
 # --- usage: what the meter will count -------------------------------------------------------------------------------
 
 

@@ -2,7 +2,8 @@
 
 A tenant is on every row, and the composite keys let no row name another tenant than its call's. The exceptions are
 not a tenant's: `spool_positions` (how far each spool was read) and `unplaced_events` (their call is not known yet,
-so neither is their tenant; nobody reads them until it is). Rows of a call are keyed by the run and number of the
+so neither is their tenant; nobody reads them until it is). An idempotency key comes before its call and perhaps before
+its tenant, so it refers to neither. Rows of a call are keyed by the run and number of the
 spool entry they came from: the same entry cannot become two rows.
 """
 
@@ -186,3 +187,18 @@ class UnplacedEvent(Base):
     reason: Mapped[str]
     body: Mapped[str]
     """The spool's JSON."""
+
+
+class IdempotencyKey(Base):
+    """An order that was taken: whoever repeats it gets the same call."""
+
+    __tablename__ = "idempotency_keys"
+
+    tenant_id: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str]
+    """Of what was asked."""
+    call_id: Mapped[str]
+    worker: Mapped[str]
+    """Who took it."""
+    expires_at: Mapped[datetime] = mapped_column(index=True)
