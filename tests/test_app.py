@@ -112,7 +112,7 @@ def test_without_sip_a_gateway_says_why(
 ) -> None:
     async def scenario() -> None:
         async with gateway(settings(tmp_path, sip=sip)) as running:
-            assert running.sip.startswith(said)
+            assert running.sip.about.startswith(said)
 
     _without_pjsip(monkeypatch)
     run(scenario())

@@ -32,6 +32,7 @@ from trunkline.clock import SYSTEM_CLOCK, Clock
 from trunkline.compliance.decision import Policy
 from trunkline.errors import ConfigError
 from trunkline.gateway.api.app import create_http
+from trunkline.gateway.api.trunks import trunk_routes
 from trunkline.gateway.front import front_door
 from trunkline.gateway.sip import trunks
 from trunkline.gateway.sip.desk import SipDesk
@@ -76,16 +77,17 @@ class Gateway:
     sockets: Sockets
     heartbeat: Heartbeat
     front_door: type[asyncio.Protocol]
-    sip: str
-    """Where it answers over SIP, or why it does not: a line for people."""
+    sip: "_Sip"
     records: Callable[[float], Awaitable[bool]]
     """Wait until the record is in the database, at most so many seconds."""
 
     async def hang_up(self) -> None:
-        """Cut off what is left of calls and sockets. Idempotent."""
+        """Cut off what is left of calls, sockets and dialogs. Idempotent."""
         self.sockets.say_goodbye()
         self.switchboard.close()
         await self.sockets.close()
+        if self.sip.desk is not None:
+            await self.sip.desk.close()
 
 
 def load_agent(settings: Settings) -> AgentDefinition:
@@ -159,17 +161,18 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK) -> AsyncGener
         def not_ready() -> list[str]:
             return ["draining"] * switchboard.draining + ["no speech worker"] * (not speech_ready())
 
-        http = create_http(settings, switchboard, records, metrics, clock, not_ready, tokens)
         sip = await _open_sip(settings, switchboard, clock)
         if sip.desk is not None:
             stack.push_async_callback(sip.desk.close)
+        more = trunk_routes(sip.desk.trunks if sip.desk is not None else list)
+        http = create_http(settings, switchboard, records, metrics, clock, not_ready, tokens, more)
         gauges = asyncio.create_task(_gauges(metrics, spool, pool, ears, sip), name="gauges")
         stack.push_async_callback(_cancelled, gauges)
         heartbeat.start()
         stack.callback(heartbeat.stop)
         stack.callback(spans.close)
         door = front_door(sockets.new_leg)
-        yield Gateway(settings, agent, http, switchboard, sockets, heartbeat, door, sip.about, writer.drain)
+        yield Gateway(settings, agent, http, switchboard, sockets, heartbeat, door, sip, writer.drain)
 
 
 def _socket_limits(settings: Settings) -> SocketLimits:
@@ -190,6 +193,7 @@ def _socket_limits(settings: Settings) -> SocketLimits:
 @dataclass(slots=True)
 class _Sip:
     about: str
+    """Where we answer over SIP, or why we do not: a line for people."""
     desk: SipDesk | None = None
     stack: Stack | None = None
 

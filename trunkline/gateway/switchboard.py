@@ -23,9 +23,9 @@ from trunkline.media.bus import Echo, Tap
 from trunkline.media.ears import Ears
 from trunkline.media.heartbeat import Heartbeat
 from trunkline.metrics import Metrics
-from trunkline.ports import Allow, CallEvent, Decide, EndReason, RecordSink, Refuse
+from trunkline.ports import Allow, CallEvent, Decide, EndReason, Facts, RecordSink, Refuse
 from trunkline.telemetry import Telemetry
-from trunkline.types import CallId, CallSid, StreamSid
+from trunkline.types import DEFAULT_TENANT, CallId, CallSid, StreamSid
 
 REMEMBER_ENDED = 4096  # calls whose late callbacks we still recognise
 NO_LEG: LegKind = "sip"  # what a call that was not dialled would have been
@@ -135,7 +135,7 @@ class Switchboard:
         """Place a call. Refuse codes: `overloaded`, `draining`, the policy's own, and the dialler's, among them
         `no_trunk` and `trunk_down`. Each leaves a record that says so, but where nothing here can dial at all."""
         if self.dialler is None:
-            return Refuse("no_trunk", "no trunk takes outbound calls")
+            return self._may_dial(order) or Refuse("no_trunk", "no trunk takes outbound calls")
         plan = self.dialler.plan(order)
         call = LineCall(self, _departure(order, plan), None, ring_s=order.ring_timeout_s)
         call.record_start()
@@ -158,6 +158,11 @@ class Switchboard:
             return Refuse("error", "the call could not be placed")
         call.expect(leg)
         return call.id
+
+    def _may_dial(self, order: DialOrder) -> Refuse | None:
+        facts = Facts("dial", DEFAULT_TENANT, "outbound", order.from_number, order.to_number)
+        decision = self.decide(facts, self.clock.wall())
+        return decision if isinstance(decision, Refuse) else None
 
     # --- Twilio's callbacks ---
 

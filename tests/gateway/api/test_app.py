@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from trunkline.errors import StoreError
 from trunkline.gateway.api.app import create_http
+from trunkline.gateway.api.trunks import TrunkView, trunk_routes
 from trunkline.gateway.api.calls import LiveCall
 from trunkline.gateway.api.guard import MAX_BODY_BYTES
 from trunkline.gateway.arrival import Arrival
@@ -115,7 +116,7 @@ def gateway(*api_keys: str, public_url: str | None = None) -> Gateway:
         ManualClock(),
         lambda: reasons,
         Tokens(),
-        MORE,
+        [*MORE, *trunk_routes(lambda: [TrunkView("pbx", "down", takes_calls=True, calls=2)])],
     )
     client = TestClient(app, base_url="http://127.0.0.1:8080", raise_server_exceptions=False)
     return Gateway(client, switchboard, records, reasons)
@@ -322,6 +323,11 @@ def test_every_answer_carries_the_security_headers(path: str) -> None:
         assert "strict-transport-security" not in response.headers
     public = gateway(KEY, public_url="https://voice.example.com").client.get(path)
     assert "strict-transport-security" in public.headers
+
+
+def test_the_trunks_and_how_they_are() -> None:
+    answer = gateway().client.get("/v1/trunks")
+    assert answer.json() == {"trunks": [{"name": "pbx", "state": "down", "takes_calls": True, "calls": 2}]}
 
 
 def test_openapi_names_every_route_and_no_other() -> None:

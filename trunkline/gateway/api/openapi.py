@@ -104,6 +104,16 @@ _SCHEMAS: dict[str, Any] = {
             "trunk": _NULLABLE_TEXT,
         },
     },
+    "Trunk": {
+        "type": "object",
+        "required": ["name", "state", "takes_calls", "calls"],
+        "properties": {
+            "name": {"type": "string"},
+            "state": {"enum": ["unknown", "up", "down"], "description": "By its answers to our OPTIONS."},
+            "takes_calls": {"type": "boolean", "description": "Whether we can dial over it."},
+            "calls": {"type": "integer", "description": "On it now, both ways."},
+        },
+    },
     "Call": {
         "type": "object",
         "required": ["id", "live"],
@@ -189,6 +199,22 @@ _PATHS: dict[str, Any] = {
                 "default": _PROBLEM,
             },
         },
+    },
+    "/v1/trunks": {
+        "get": {
+            "summary": "SIP trunks, and whether they answer",
+            "responses": {
+                "200": _json(
+                    "All that are configured.",
+                    {
+                        "type": "object",
+                        "required": ["trunks"],
+                        "properties": {"trunks": {"type": "array", "items": {"$ref": "#/components/schemas/Trunk"}}},
+                    },
+                ),
+                "default": _PROBLEM,
+            },
+        }
     },
     "/metrics": {
         "get": {"summary": "Prometheus metrics", "responses": {"200": _text("The exposition."), "default": _PROBLEM}}
