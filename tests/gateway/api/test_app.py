@@ -12,9 +12,9 @@ from starlette.testclient import TestClient
 
 from trunkline.errors import StoreError
 from trunkline.gateway.api.app import create_http
-from trunkline.gateway.api.trunks import TrunkView, trunk_routes
 from trunkline.gateway.api.calls import LiveCall
 from trunkline.gateway.api.guard import MAX_BODY_BYTES
+from trunkline.gateway.api.trunks import TrunkView, trunk_routes
 from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.twilio.tokens import Tokens

@@ -21,6 +21,7 @@ from functools import partial
 
 from trunkline.clock import Clock
 from trunkline.errors import PeerError
+from trunkline.gateway.api.trunks import TrunkView
 from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.leg import Leg, LegCall, Plan
@@ -129,6 +130,13 @@ class SipDesk:
     @property
     def trunk_states(self) -> Mapping[str, Health]:
         return {name: health.state for name, health in self._health.items()}
+
+    def trunks(self) -> list[TrunkView]:
+        on = Counter(dialog.trunk.name for dialog in self._dialogs.values())
+        return [
+            TrunkView(name, self._health[name].state, trunk.host is not None, on[name])
+            for name, trunk in self._trunks.items()
+        ]
 
     @property
     def dialogs(self) -> int:
