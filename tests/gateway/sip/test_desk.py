@@ -653,7 +653,8 @@ def test_why_nobody_answered_is_told_by_the_final_answer(code: int, reason: str)
 
 def test_a_trunk_that_could_not_be_reached_is_told_in_the_stacks_words() -> None:
     async def scenario(here: Desk) -> None:
-        here.stack.over(here.dialled(), 503, "SSL certificate verification error")
+        handle = here.dialled()
+        here.stack.happens(s.Disconnected(handle, 503, "SSL certificate verification error", by_us=False))
         assert here.ends() == [("failed", "the trunk cannot be reached: SSL certificate verification error")]
 
     run(scenario)
