@@ -107,6 +107,13 @@ class Switchboard:
         self._take(call)
         return call.id
 
+    def turn_away(self, arrival: Arrival, refused: Refuse) -> None:
+        """A call that its leg's own rules refuse: all that is left of it is its record."""
+        call = LineCall(self, arrival, None)
+        call.record_start()
+        call.event("turned_away", code=refused.code, why=refused.why)
+        call.end("refused", refused.code)
+
     def no_line(self) -> Refuse | None:
         """Why no further call can be taken now."""
         if self.draining:

@@ -245,18 +245,19 @@ def test_a_re_invite_keeps_the_call(direction: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "code"),
+    ("how", "code", "why"),
     [
-        ({"to": "sip:+14155550999@x"}, 404),
-        ({"caller": "<sip:+19005550100@x>"}, 603),
-        ({"to": "http://nonsense"}, 400),
+        ({"to": "sip:+14155550999@x"}, 404, "unknown_number"),
+        ({"caller": "<sip:+19005550100@x>"}, 603, "declined"),
+        ({"to": "http://nonsense"}, 400, "malformed"),
     ],
 )
-def test_the_trunks_own_rules_turn_calls_away(how: dict[str, str], code: int) -> None:
+def test_the_trunks_own_rules_turn_calls_away_and_the_record_says_so(how: dict[str, str], code: int, why: str) -> None:
     async def scenario(here: Desk) -> None:
         handle = here.invited(**how)
         assert here.stack.told[0][:3] == ("refuse", handle, code)
-        assert here.records == []
+        assert here.ends() == [("refused", why)]
+        assert here.desk.dialogs == 0
 
     run(scenario, replace(CARRIER, numbers=("+14155550100",), block=("+1900*",)))
 
@@ -339,7 +340,7 @@ def test_what_cannot_be_read_is_refused_and_nothing_else_happens(caplog: pytest.
         handle = here.stack.new_handle()
         here.stack.happens(s.Incoming(handle, "no such trunk", "y", "198.51.100.7:5060", "udp", ""))
         assert here.stack.told[-1][:3] == ("refuse", handle, 500)
-        assert here.ends() == []
+        assert here.ends() == [("refused", "malformed")]
 
     run(scenario)
     assert "no such trunk" in caplog.text

@@ -201,6 +201,7 @@ class SipDesk:
         screened = self._screen(trunk, event)
         if isinstance(screened, Refuse):
             log.warning("trunk %s: a call is refused: %s (%s)", trunk.name, screened.code, screened.why)
+            self._board.turn_away(self._refused_arrival(event, trunk), screened)
             self._turn_away(event, screened.code)
             return
         admitted = self._board.admit(self._arrival(event, screened))
@@ -226,13 +227,29 @@ class SipDesk:
             return Refuse("malformed", str(error))
         return trunks.screen(trunk, head, self._inbound[trunk.name])
 
+    def _name(self, event: s.Incoming) -> str:
+        name = _shown(event.call_id, MAX_CALL_ID_CHARS)
+        # Some devices count up CSeq instead of making a new Call-ID.
+        return f"{name};{event.handle}" if self._board.knows(name) else name
+
+    def _refused_arrival(self, event: s.Incoming, trunk: Trunk) -> Arrival:
+        try:
+            head = message.parse_head(event.message)
+        except PeerError:
+            return Arrival(self._name(event), "sip", "inbound", None, None)
+        called, caller = trunks.called_number(trunk, head), trunks.caller(trunk, head)
+        return Arrival(
+            provider_call_id=self._name(event),
+            leg="sip",
+            direction="inbound",
+            from_number=None if caller.withheld else caller.number,
+            to_number=called.number if called else None,
+        )
+
     def _arrival(self, event: s.Incoming, screened: Screened) -> Arrival:
         caller = screened.caller
-        name = _shown(event.call_id, MAX_CALL_ID_CHARS)
-        if self._board.knows(name):  # some devices count up CSeq instead of making a new Call-ID
-            name = f"{name};{event.handle}"
         return Arrival(
-            provider_call_id=name,
+            provider_call_id=self._name(event),
             leg="sip",
             direction="inbound",
             from_number=None if caller.withheld else caller.number,
