@@ -21,8 +21,10 @@ import queue
 import re
 import struct
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pjsua2 as pj
@@ -68,6 +70,8 @@ KEEP_S = 2.0  # a Call outlives its DISCONNECTED by so much
 CLOSE_S = 3.0  # for the last BYEs to be answered
 LAST_WORD_S = 0.2  # PJSUA calls a dialog over before it sends our BYE: so long do we wait for that and its answer
 NOTES_S = 1.0
+PING_S = 4.0  # three retransmissions; PJSIP itself would wait 32 s
+TLS_HANDSHAKE_MS = 5000
 RECORD = struct.Struct("=HHIII")
 RECORD_BYTES = RECORD.size + MULAW_8K.frame_bytes
 FRAME_THERE, RTP_CAME, LIMIT_HIT = 1, 2, 4
@@ -105,6 +109,7 @@ class PjsipStack:
         self._view = memoryview(self._buffer)
         self._event_fd = -1
         self._notes: asyncio.TimerHandle | None = None
+        self._pings: dict[str, asyncio.TimerHandle] = {}
         self._log: Any = None
 
     @property
@@ -119,7 +124,12 @@ class PjsipStack:
         started: asyncio.Future[None] = self._loop.create_future()
         self._owner = threading.Thread(target=self._own, args=(started,), name="sip-owner", daemon=True)
         self._owner.start()
-        await started
+        try:
+            await started
+        except ConfigError:  # nothing runs any more: another start may be tried
+            self._owner = None
+            os.close(self._event_fd)
+            raise
         self._loop.add_reader(self._event_fd, self._tick)
         self._notes = self._loop.call_later(NOTES_S, self._log_notes)
 
@@ -129,12 +139,15 @@ class PjsipStack:
             return
         if self._notes is not None:
             self._notes.cancel()
+        for ping in self._pings.values():
+            ping.cancel()
         self._commands.put(None)
         await asyncio.to_thread(owner.join, 2 * CLOSE_S)
-        if owner.is_alive():
-            log.error("PJSIP does not stop; left behind")
         self._loop.remove_reader(self._event_fd)
-        os.close(self._event_fd)
+        if owner.is_alive():
+            log.error("PJSIP does not stop; left behind")  # with its clock, which still writes to the eventfd
+        else:
+            os.close(self._event_fd)
 
     def _post(self, event: Event) -> None:
         """From any thread."""
@@ -210,10 +223,25 @@ class PjsipStack:
             param.txOption.targetUri = uri
             try:
                 self._accounts[trunk.name].sendRequest(param)
-            except pj.Error:
-                self._post(Pinged(trunk.name, 0))
+            except pj.Error as error:
+                self.call_soon_safe(partial(self._ponged, trunk.name, 0, _why(error)))
 
+        assert self._loop is not None
+        if trunk.name in self._pings:
+            self._pings[trunk.name].cancel()
+        self._pings[trunk.name] = self._loop.call_later(PING_S, self._ponged, trunk.name, 0, "")
         self._commands.put(perform)
+
+    def _ponged(self, trunk: str, code: int, reason: str) -> None:
+        """On the loop. 408 is PJSIP giving up on a ping of which we have told long ago."""
+        if code == 408:
+            return
+        deadline = self._pings.pop(trunk, None)
+        if deadline is not None:
+            deadline.cancel()
+        elif code == 0:  # refused at once: PJSUA has told it by its callback, too
+            return
+        self._on_event(Pinged(trunk, code, reason))
 
     def accept_calls(self, accept: bool, retry_after_s: int = 30) -> None:
         self._accepting = accept
@@ -261,8 +289,13 @@ class PjsipStack:
     def _tick(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._event_fd)
+        full = len(self._buffer) // RECORD_BYTES
+        while self._read_lines() == full:
+            pass  # we were away: the rings hold more, and no more than they hold
+
+    def _read_lines(self) -> int:
         lines, view, unpack, size = self.lines, self._view, RECORD.unpack_from, RECORD.size
-        count = self.bridge.read(self._buffer)
+        count: int = self.bridge.read(self._buffer)
         for at in range(0, count * RECORD_BYTES, RECORD_BYTES):
             index, flags, position_ms, taken_ms, _ = unpack(self._buffer, at)
             line = lines[index]
@@ -273,14 +306,14 @@ class PjsipStack:
                     line.sink.frame(bytes(view[at + size : at + RECORD_BYTES]), position_ms)
                 if taken_ms != line.taken_ms:
                     line.taken_ms = taken_ms
-                    line.sink.played(taken_ms)
+                    if line.sink is not None:  # it may have closed the line
+                        line.sink.played(taken_ms)
             except Exception:
                 log.exception("a line's sink")
                 line.sink = None
             if flags & line.unsaid_flags:
                 self._say(line, flags)
-        if count * RECORD_BYTES == len(self._buffer):
-            self._tick()
+        return count
 
     def _say(self, line: "_Line", flags: int) -> None:
         news, line.unsaid_flags = flags & line.unsaid_flags, line.unsaid_flags & ~flags
@@ -300,31 +333,49 @@ class PjsipStack:
     # --- the owner thread ---
 
     def _own(self, started: "asyncio.Future[None]") -> None:
-        assert self._loop is not None
+        error: Exception | None = None
         try:
             self._open()
-        except Exception as error:
-            self._loop.call_soon_threadsafe(started.set_exception, error)
+        except Exception as failure:
+            error = failure
             self._shut()
+            for one in (failure, failure.__cause__):  # whose frames hold the endpoint, and there may be one at a time
+                traceback.clear_frames(one.__traceback__ if one is not None else None)
+
+        def tell() -> None:
+            if started.done():
+                return
+            if error is None:
+                started.set_result(None)
+            else:
+                started.set_exception(error)
+
+        self.call_soon_safe(tell)
+        if error is not None:
             return
-        self._loop.call_soon_threadsafe(started.set_result, None)
-        while True:
-            try:
-                command = self._commands.get(timeout=KEEP_S)
-            except queue.Empty:
-                self._bury()
-                continue
+        try:
+            while self._perform_next():
+                pass
+        except BaseException:
+            log.critical("the thread that owns PJSIP fails; no call can be made or taken any more", exc_info=True)
+            raise
+        finally:
+            self._shut()
+
+    def _perform_next(self) -> bool:
+        try:
+            command = self._commands.get(timeout=KEEP_S)
             if command is None:
-                break
-            try:
-                command()
-            except pj.Error as error:  # the call went away meanwhile
-                log.debug("sip command: %s", _why(error))
-            except Exception:
-                log.exception("sip command")
-            if self._dead:
-                self._bury()
-        self._shut()
+                return False
+            command()
+        except queue.Empty:
+            pass
+        except pj.Error as error:  # the call went away meanwhile
+            log.debug("sip command: %s", _why(error))
+        except Exception:
+            log.exception("sip command")
+        self._bury()
+        return True
 
     def _bury(self) -> None:
         now = self._clock.now()
@@ -337,24 +388,31 @@ class PjsipStack:
             return
         call.is_over = True
         self._commands.put(lambda: self._forget(call))
+        line = call.line
         if event.by_us and self._owner is not None:
-            self.call_later_safe(LAST_WORD_S, lambda: self._on_event(event))
+            self.call_later_safe(LAST_WORD_S, lambda: self._ended(event, line))
         else:
-            self._post(event)
+            self.call_soon_safe(lambda: self._ended(event, line))
+
+    def _ended(self, event: Disconnected, line: "_Line | None") -> None:
+        """On the loop."""
+        try:
+            self._on_event(event)
+        finally:
+            if line is not None:
+                line.close()
 
     def _forget(self, call: "_Call") -> None:
         self._calls.pop(call.handle, None)
-        if call.line is not None and self.bridge is not None:
-            self.bridge.close(call.line.index)
         self._dead.append((self._clock.now(), call))
 
     def _open(self) -> None:
         settings = self._settings
         if TUNED:
             pj.Front.quiet()
-        self._endpoint = endpoint = pj.Endpoint()
-        endpoint.libCreate()
-        endpoint.libInit(self._endpoint_config())
+        self._endpoint = pj.Endpoint()
+        self._endpoint.libCreate()
+        self._endpoint.libInit(self._endpoint_config())
         if TUNED:
             self._front = pj.Front()
             self._front.start()
@@ -362,12 +420,12 @@ class PjsipStack:
             self._front.strangers(0 if settings.strangers == "silent" else int(settings.strangers))
             self.bridge = pj.Bridge(len(self.lines))
         self._listen()
-        endpoint.libStart()
-        for codec in endpoint.codecEnum2():
+        self._endpoint.libStart()
+        for codec in self._endpoint.codecEnum2():
             name = codec.codecId.partition("/")[0].lower()
             wanted = [c.lower() for c in settings.codecs]
             priority = 255 - wanted.index(name) if name in wanted else 0
-            endpoint.codecSetPriority(codec.codecId, priority)
+            self._endpoint.codecSetPriority(codec.codecId, priority)
         for trunk in self._trunks:
             account = _Account(self)
             account.create(self._account_config(trunk), make_default=trunk is self._trunks[0])
@@ -378,7 +436,7 @@ class PjsipStack:
             self._front.trunks(self._table())
             self.bridge.start(self._event_fd)
         else:
-            endpoint.audDevManager().setNullDev()
+            self._endpoint.audDevManager().setNullDev()
 
     def _endpoint_config(self) -> Any:
         settings = self._settings
@@ -440,6 +498,7 @@ class PjsipStack:
         if settings.tls_cert is not None:
             tls.certFile, tls.privKeyFile = str(settings.tls_cert), str(settings.tls_key)
         tls.CaListFile = str(settings.tls_ca or _system_certificates())
+        tls.msecTimeout = TLS_HANDSHAKE_MS  # else who connects and stays silent keeps a socket
         tls.verifyServer = True
         tls.verifyClient = tls.requireClientCert = settings.tls_verify_client
 
@@ -510,11 +569,15 @@ class PjsipStack:
                     command()
         if self.bridge is not None:
             self.bridge.stop()
+        with contextlib.suppress(queue.Empty):  # what came too late, which holds calls as well
+            while True:
+                self._commands.get_nowait()
         self._calls.clear()  # before the endpoint goes, which they would ask
         self._dead.clear()
         self._accounts.clear()
         with contextlib.suppress(Exception):
             self._endpoint.libDestroy()
+        self._endpoint = None
 
     # --- from callbacks (PJSIP's threads) ---
 
@@ -531,6 +594,14 @@ class PjsipStack:
         transport = _transport_of(param.rdata.wholeMsg)
         self._post(Incoming(call.handle, trunk, call_id, source, transport, param.rdata.wholeMsg))
 
+    def drop(self, call_id: int) -> None:
+        """A call we failed to take."""
+        for call in tuple(self._calls.values()):
+            if call.getId() == call_id:
+                call.by_us = True
+                self._with_call(call.handle, lambda call: call.hangup(_operation(500)))
+                return
+
     def _trunk_of(self, call_id: str, source: str) -> str | None:
         if self._front is not None:
             return self._front.trunk_of(call_id) or None
@@ -540,7 +611,8 @@ class PjsipStack:
     def pinged(self, account: "_Account", code: int, reason: str) -> None:
         for name, other in self._accounts.items():
             if other is account:
-                self._post(Pinged(name, code, reason))
+                self.call_soon_safe(partial(self._ponged, name, code, reason))
+                return
 
     def media_up(self, call: "_Call") -> None:
         if self.bridge is None:
@@ -563,7 +635,7 @@ class PjsipStack:
     def _claimed(self, line: "_Line", event: MediaUp) -> None:
         if not line.closed:
             self.lines[line.index] = line
-        self._on_event(event)
+            self._on_event(event)
 
     def _published_media_up(self, call: "_Call") -> None:
         info = call.getInfo()  # held: its media lie in it
@@ -657,7 +729,7 @@ class _Call(pj.Call):
 
     def onDtmfDigit(self, param: Any) -> None:
         method: DtmfMethod = "info" if param.method == pj.PJSUA_DTMF_METHOD_SIP_INFO else "rfc4733"
-        for digit in param.digit:
+        for digit in str(param.digit):
             self.stack.post(Keyed(self.handle, digit, method))
 
     def onStreamDestroyed(self, param: Any) -> None:
@@ -679,6 +751,7 @@ class _Account(pj.Account):
             self.stack.incoming(self, param)
         except Exception:
             log.exception("onIncomingCall")
+            self.stack.drop(param.callId)
 
     def onSendRequest(self, param: Any) -> None:
         code, reason = 0, ""
@@ -715,10 +788,12 @@ class _Line:
         return LineCounters(taken, replaced, cleared, overrun, missing, strange, quiet_ms / 1000)
 
     def close(self) -> None:
+        """Here and nowhere else is the bridge's line given back: its next user must not hear what we still say."""
         if not self.closed:
             self.closed, self.sink = True, None
             if self._stack.lines[self.index] is self:
                 self._stack.lines[self.index] = None
+            self._bridge.close(self.index)
 
 
 # --- the published wheel --------------------------------------------------------------------------------------------
