@@ -4,9 +4,15 @@
     < 180                        receive; `<? 100` where it may not come
     . 500                        wait so many ms
 
-Words after a message: `sdp` (or such as `sdp=sendonly`, `sdp=pcma,4444`), `@name` for a line of `texts` among its
-headers, `2xx` for an ACK that is one of its own, `once` without retransmissions, `plain` for an answer whose tag is
-there already, `bare` without our Contact, `invite` for an answer to the INVITE after another request came.
+Words after a message:
+    sdp                          or such as `sdp=sendonly`, `sdp=pcma,4444`
+    @name                        a line of `texts` among its headers; `body=name`: its body
+    2xx                          on `> ACK`: of an answer, so a request of its own
+    early                        a request that belongs to no dialog yet
+    once                         without retransmissions
+    auth                         on `< 401`: `[authentication]` of sipp answers it
+    plain, bare                  an answer whose tag is there already; one without our Contact
+    invite                       an answer to the INVITE after another request came
 """
 
 import os
@@ -339,7 +345,7 @@ class Wire:
         call_id, number = also.pop("call_id", self.call_id), also.pop("number", "+15005550001")
         lines = [
             f"{method} sip:{number}@127.0.0.1:{self.to[1]} SIP/2.0",
-            f"Via: SIP/2.0/UDP {self.host}:{self.port};branch=z9hG4bK{branch or call_id + str(cseq)}",
+            f"Via: SIP/2.0/UDP {self.host}:{self.port};branch=z9hG4bK{call_id}{branch or cseq}",
             f"From: <sip:+15005550006@{self.host}>;tag=wire{call_id[-6:]}",
             f"To: <sip:{number}@127.0.0.1>" + (f";tag={tag}" if tag else ""),
             f"Call-ID: {call_id}",
@@ -500,7 +506,7 @@ class Script:
         kind = "response" if what.isdigit() else "request"
         more = ' optional="true"' if optional else ""
         more += ' rrs="true"' if what in ("200", "183", "INVITE") else ""
-        more += "".join(f' timeout="{word[3:]}"' for word in words if word.startswith("in="))
+        more += ' auth="true"' if "auth" in words else ""
         if what != "INVITE" or self.calls:
             return f'<recv {kind}="{what}"{more}/>'
         keep = "".join(
@@ -531,7 +537,9 @@ class Script:
         if self.calls:
             target = f"sip:{self.number}@[remote_ip]:[remote_port]"
             uri = target if opening or same or "early" in words else "[next_url]"
-            to = self.texts.get("to", f"<{target}>") + ("" if method == "CANCEL" or opening else "[peer_tag_param]")
+            to = self.texts.get("to", f"<{target}>") + (
+                "" if method == "CANCEL" or opening or "early" in words else "[peer_tag_param]"
+            )
             sides = f"From: {self.from_uri};tag=[pid]T[call_number]\nTo: {to}"
         else:
             uri = "[$contact]"
@@ -601,10 +609,11 @@ class Sipp:
         texts: Mapping[str, str] | None = None,
         host: str = "127.0.0.1",
         options: tuple[str, ...] = (),
+        trace: bool = True,
     ) -> Run:
         lines = _lines(script)
         xml = Script(lines, True, phone.port if phone else 9, number, caller, texts or {}).xml()
-        return self._start(xml, host, free_sip_port(host), (*options, f"127.0.0.1:{gateway.sip_port}"))
+        return self._start(xml, host, free_sip_port(host), (*options, f"127.0.0.1:{gateway.sip_port}"), trace)
 
     def answer(
         self,
@@ -618,7 +627,7 @@ class Sipp:
         xml = Script(_lines(script), False, phone.port if phone else 9, "", "", texts or {}).xml()
         return self._start(xml, "127.0.0.1", port, options)
 
-    def _start(self, xml: str, host: str, port: int, options: tuple[str, ...]) -> Run:
+    def _start(self, xml: str, host: str, port: int, options: tuple[str, ...], trace: bool = True) -> Run:
         folder = self._folder / f"sipp{len(self._runs)}"
         folder.mkdir()
         scenario = folder / "scenario.xml"
@@ -627,8 +636,11 @@ class Sipp:
         words = [SIPP, "-sf", str(scenario), "-i", host, "-p", str(port), "-nostdin"]
         if "-m" not in options:
             words += ["-m", "1"]
-        words += ["-timeout", str(RUN_S), "-timeout_error", "-trace_msg", "-message_file", str(folder / "messages")]
-        words += ["-message_overwrite", "true", "-trace_err", "-error_file", str(folder / "errors"), *options]
+        words += ["-timeout", str(RUN_S), "-timeout_error"]
+        if trace:
+            words += ["-trace_msg", "-message_file", str(folder / "messages"), "-message_overwrite", "true"]
+            words += ["-trace_err", "-error_file", str(folder / "errors")]
+        words += options
         process = subprocess.Popen(words, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         self._runs.append(Run(process, folder))
         return self._runs[-1]

@@ -91,7 +91,7 @@ class PjsipStack:
 
     def __init__(self, settings: Sip, trunks: Sequence[Trunk], max_calls: int, clock: Clock) -> None:
         self._settings, self._trunks, self._clock = settings, tuple(trunks), clock
-        self._max_calls = min(max_calls, PUBLISHED_CALLS) if not TUNED else max_calls
+        self._max_calls = min(max_calls, _lines_of(settings)) if TUNED else min(max_calls, PUBLISHED_CALLS)
         self._handles = itertools.count(1)
         self._calls: dict[Handle, _Call] = {}
         self._dead: deque[tuple[float, Any]] = deque()
@@ -102,7 +102,7 @@ class PjsipStack:
         self._endpoint: Any = None
         self._front: Any = None
         self._accounts: dict[str, _Account] = {}
-        self._accepting = True
+        self._accepting, self._retry_after_s = True, 30
         self.bridge: Any = None
         self.lines: list[_Line | None] = [None] * (self._max_calls + SPARE_LINES)
         self._buffer = bytearray(RECORD_BYTES * 2 * len(self.lines))
@@ -199,6 +199,7 @@ class PjsipStack:
             call = _Call(self, self._accounts[trunk.name], NO_CALL, handle)
             call.limit_frames = _frames(limit_s)
             self._calls[handle] = call
+            self._admit()
             operation = _operation(0, headers=headers)
             operation.txOption.localUri = from_uri
             operation.opt.customCallId = call_id
@@ -244,9 +245,14 @@ class PjsipStack:
         self._on_event(Pinged(trunk, code, reason))
 
     def accept_calls(self, accept: bool, retry_after_s: int = 30) -> None:
-        self._accepting = accept
+        self._accepting, self._retry_after_s = accept, retry_after_s
+        self._admit()
+
+    def _admit(self) -> None:
+        """From any thread, whenever a call comes or goes: the loop may be late, an INVITE of a flood is not. With no
+        port left, PJSUA would look for one in the whole range, and all of SIP would wait."""
         if self._front is not None:
-            self._front.accept(accept, retry_after_s)
+            self._front.accept(self._accepting and len(self._calls) < self._max_calls, self._retry_after_s)
 
     def ladder(self, call_id: str) -> Sequence[Step]:
         if self._front is None:
@@ -404,6 +410,7 @@ class PjsipStack:
 
     def _forget(self, call: "_Call") -> None:
         self._calls.pop(call.handle, None)
+        self._admit()
         self._dead.append((self._clock.now(), call))
 
     def _open(self) -> None:
@@ -584,6 +591,7 @@ class PjsipStack:
     def incoming(self, account: "_Account", param: Any) -> None:
         call = _Call(self, account, param.callId, Handle(next(self._handles)))
         self._calls[call.handle] = call
+        self._admit()
         call_id = call.getInfo().callIdString
         source = str(param.rdata.srcAddress)
         trunk = self._trunk_of(call_id, source)
@@ -895,6 +903,11 @@ def _operation(code: int, reason: str = "", headers: Headers = ()) -> Any:
         header.hName, header.hValue = name, value
         operation.txOption.headers.append(header)
     return operation
+
+
+def _lines_of(settings: Sip) -> int:
+    """How many calls the RTP ports carry, two each, with some to rest."""
+    return max(1, (settings.rtp_port_max - settings.rtp_port_min + 1) // 2 - SPARE_LINES)
 
 
 def _frames(limit_s: float) -> int:
