@@ -51,6 +51,7 @@ from trunkline.metrics import Metrics
 from trunkline.ports import Allow, CallControl, CallFacts, ToolCall
 from trunkline.settings import Settings
 from trunkline.store.engine import Database, database_url
+from trunkline.store.orders import OrderKeys
 from trunkline.store.records import CallRecords, Record
 from trunkline.store.spool import Spool
 from trunkline.store.writer import RecordWriter
@@ -165,7 +166,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK) -> AsyncGener
         if sip.desk is not None:
             stack.push_async_callback(sip.desk.close)
         more = trunk_routes(sip.desk.trunks if sip.desk is not None else list)
-        http = create_http(settings, switchboard, records, metrics, clock, not_ready, tokens, more)
+        orders = OrderKeys(database, clock, worker=WORKER)
+        http = create_http(settings, switchboard, records, metrics, clock, not_ready, tokens, more, orders=orders)
         gauges = asyncio.create_task(_gauges(metrics, spool, pool, ears, sip), name="gauges")
         stack.push_async_callback(_cancelled, gauges)
         heartbeat.start()

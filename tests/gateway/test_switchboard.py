@@ -9,6 +9,7 @@ import pytest
 from trunkline.gateway import linecall
 from trunkline.gateway import switchboard as module
 from trunkline.gateway.call import CLOSE_WAIT_S, DIAL_SLACK_S, START_WAIT_S, State
+from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.linecall import GOODBYE_S, RESUMED, TRANSFER_FAILED
 from trunkline.gateway.switchboard import OVERLOADED_LATE_S
 from trunkline.gateway.twilio.webhooks import CallView
@@ -498,4 +499,18 @@ def test_nothing_is_kept_of_a_thousand_calls(monkeypatch: pytest.MonkeyPatch) ->
         assert [ref for ref in kept if ref() is not None] == []
 
     monkeypatch.setattr(linecall.log, "disabled", True)
+    run(scenario)
+
+
+# --- orders ---
+
+
+def test_an_order_whose_process_died_is_a_call_that_was_lost_and_nobody_is_dialled() -> None:
+    async def scenario(board: Board) -> None:
+        board.switchboard.lost(DialOrder(E164("+12025550123"), call_id=CallId("call_promised")))
+        (started,) = [e for e in board.records if isinstance(e, CallStarted)]
+        assert (started.call_id, started.direction, started.to_number) == ("call_promised", "outbound", "+12025550123")
+        assert board.ends() == [("gateway_lost", "the gateway stopped before it was dialled")]
+        assert board.switchboard.live_calls == 0
+
     run(scenario)

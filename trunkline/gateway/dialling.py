@@ -1,9 +1,10 @@
 """A call we are asked to place, as the API hands it to the switchboard."""
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from trunkline.types import E164
+from trunkline.types import E164, CallId
 
 RING_TIMEOUT_S = 30.0
 
@@ -18,3 +19,9 @@ class DialOrder:
     ring_timeout_s: float = RING_TIMEOUT_S
     attributes: Mapping[str, str] = field(default_factory=dict)
     """What whoever placed the call wants kept with it."""
+    call_id: CallId | None = None
+    """Where the call was promised a name before it was placed (an idempotency key)."""
+
+
+def new_call_id() -> CallId:
+    return CallId("call_" + secrets.token_hex(12))

@@ -6,7 +6,6 @@ it (`reason="error"`); no other call notices.
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from trunkline.agents.cascade import Attendant
 from trunkline.gateway import call as c
 from trunkline.gateway.arrival import Arrival
+from trunkline.gateway.dialling import new_call_id
 from trunkline.gateway.leg import Leg
 from trunkline.media.bus import Bus
 from trunkline.ports import (
@@ -65,11 +65,17 @@ class LineCall:
     """One call: the leg's LegCall, the agent's CallControl and Report."""
 
     def __init__(
-        self, board: "Switchboard", arrival: Arrival, before: FormerCall | None, ring_s: float | None = None
+        self,
+        board: "Switchboard",
+        arrival: Arrival,
+        before: FormerCall | None,
+        ring_s: float | None = None,
+        call_id: CallId | None = None,
     ) -> None:
-        """`before`: what is remembered of it, when it comes back. `ring_s`: it is a call of ours, not yet answered."""
+        """`before`: what is remembered of it, when it comes back. `ring_s`: it is a call of ours, not yet answered.
+        `call_id`: the name it was promised."""
         self.arrival = arrival
-        self.id = CallId("call_" + secrets.token_hex(12))
+        self.id = call_id or new_call_id()
         self.machine = c.Call(board.limits.max_call_s, ring_s)
         self.end_reason: EndReason | None = None
         self.transfer_number: E164 | None = None

@@ -144,7 +144,7 @@ class Switchboard:
         if self.dialler is None:
             return self._may_dial(order) or Refuse("no_trunk", "no trunk takes outbound calls")
         plan = self.dialler.plan(order)
-        call = LineCall(self, _departure(order, plan), None, ring_s=order.ring_timeout_s)
+        call = LineCall(self, _departure(order, plan), None, ring_s=order.ring_timeout_s, call_id=order.call_id)
         call.record_start()
         if (no_line := self.no_line()) is not None:
             call.end("overloaded", no_line.code)
@@ -170,6 +170,14 @@ class Switchboard:
         facts = Facts("dial", DEFAULT_TENANT, "outbound", order.from_number, order.to_number)
         decision = self.decide(facts, self.clock.wall())
         return decision if isinstance(decision, Refuse) else None
+
+    def lost(self, order: DialOrder) -> None:
+        """The process that had taken this order died before it was recorded as a call: it was never dialled, and never
+        will be. Changes nothing where its record is only late."""
+        nowhere = Refuse("gateway_lost", "the gateway stopped before it was dialled")
+        call = LineCall(self, _departure(order, nowhere), None, call_id=order.call_id)
+        call.record_start()
+        call.end("gateway_lost", nowhere.why)
 
     # --- Twilio's callbacks ---
 

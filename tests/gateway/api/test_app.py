@@ -20,7 +20,7 @@ from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.twilio.tokens import Tokens
 from trunkline.gateway.twilio.webhooks import CallStatus, CallView
 from trunkline.metrics import Metrics
-from trunkline.ports import CallStarted, Refuse
+from trunkline.ports import CallStarted, Claimed, Conflict, Known, Refuse
 from trunkline.settings import Http, Settings, Twilio
 from trunkline.testing.clock import ManualClock
 from trunkline.types import DEFAULT_TENANT, E164, CallId, CallSid, StreamSid, TenantId
@@ -36,10 +36,14 @@ class FakeSwitchboard:
     hung_up: list[CallId] = field(default_factory=list)
     orders: list[DialOrder] = field(default_factory=list)
     refuses: Refuse | None = None
+    lost_orders: list[DialOrder] = field(default_factory=list)
 
     def dial(self, order: DialOrder) -> CallId | Refuse:
         self.orders.append(order)
-        return self.refuses or CallId("placed-1")
+        return self.refuses or order.call_id or CallId("placed-1")
+
+    def lost(self, order: DialOrder) -> None:
+        self.lost_orders.append(order)
 
     def live(self, call_id: CallId) -> LiveCall | None:
         return self.calls.get(call_id)
@@ -85,6 +89,30 @@ class FakeRecords:
 
 
 @dataclass
+class FakeOrders:
+    """The database's memory: it outlives the gateways that are made with it."""
+
+    taken: dict[str, tuple[str, CallId]] = field(default_factory=dict)
+    away: bool = False
+    ours: bool = True
+
+    async def claim(self, tenant: TenantId, key: str, fingerprint: str, call_id: CallId) -> Claimed | Known | Conflict:
+        if self.away:
+            raise StoreError("no database at secret-host")
+        if key not in self.taken:
+            self.taken[key] = fingerprint, call_id
+            return Claimed()
+        before, known = self.taken[key]
+        return Known(known, self.ours) if before == fingerprint else Conflict()
+
+    async def release(self, tenant: TenantId, key: str, call_id: CallId) -> None:
+        if self.away:
+            raise StoreError("no database at secret-host")
+        if self.taken.get(key, ("", ""))[1] == call_id:
+            del self.taken[key]
+
+
+@dataclass
 class Gateway:
     client: TestClient
     switchboard: FakeSwitchboard
@@ -104,7 +132,7 @@ MORE = [Route("/bug", _bug), Route("/echo", _echo, methods=["POST"])]
 Make = Callable[..., Gateway]
 
 
-def gateway(*api_keys: str, public_url: str | None = None) -> Gateway:
+def gateway(*api_keys: str, public_url: str | None = None, orders: FakeOrders | None = None) -> Gateway:
     http = Http.model_validate({"api_key": api_keys, "public_url": public_url})
     twilio = Twilio.model_validate({"auth_token": ["t"] if public_url else []})
     switchboard, records, reasons = FakeSwitchboard(), FakeRecords(), list[str]()
@@ -117,6 +145,7 @@ def gateway(*api_keys: str, public_url: str | None = None) -> Gateway:
         lambda: reasons,
         Tokens(),
         [*MORE, *trunk_routes(lambda: [TrunkView("pbx", "down", takes_calls=True, calls=2)])],
+        orders=orders or FakeOrders(),
     )
     client = TestClient(app, base_url="http://127.0.0.1:8080", raise_server_exceptions=False)
     return Gateway(client, switchboard, records, reasons)
@@ -232,6 +261,78 @@ def test_an_order_that_is_refused_is_a_problem(code: str, status: int, title: st
     assert problem(response) == (status, title, "because")
     assert response.json()["code"] == code
     assert ("retry-after" in response.headers) == (status == 503)
+
+
+ORDER = {"to": "+12025550123"}
+
+
+def test_an_order_that_is_repeated_with_its_key_is_one_call() -> None:
+    here = gateway()
+    first = here.client.post("/v1/calls", json=ORDER, headers={"Idempotency-Key": '"k-1"'})
+    here.switchboard.calls[CallId(first.json()["id"])] = LiveCall(LIVE, "ringing")
+    body = b'{ "to" : "+12025550123" }'  # the same, and so is the key without its quotes
+    again = here.client.post(
+        "/v1/calls", content=body, headers={"Idempotency-Key": "k-1", "Content-Type": "application/json"}
+    )
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert (first.json(), first.headers["location"]) == (again.json(), again.headers["location"])
+    assert first.json()["id"].startswith("call_")
+    assert (len(here.switchboard.orders), here.switchboard.lost_orders) == (1, [])
+    other = here.client.post("/v1/calls", json=ORDER, headers={"Idempotency-Key": "k-2"})
+    assert other.json()["id"] != first.json()["id"]
+
+
+def test_a_key_of_another_order_is_refused() -> None:
+    here = gateway()
+    here.client.post("/v1/calls", json=ORDER, headers={"Idempotency-Key": "k"})
+    other = here.client.post("/v1/calls", json=ORDER | {"ring_timeout_s": 20}, headers={"Idempotency-Key": "k"})
+    assert problem(other) == (422, "Unprocessable Entity", "this key was used for another order")
+    assert other.json()["code"] == "idempotency_key_reused"
+    assert len(here.switchboard.orders) == 1
+
+
+def test_an_order_whose_process_died_is_never_dialled_again() -> None:
+    orders = FakeOrders()
+    first = gateway(orders=orders).client.post("/v1/calls", json=ORDER, headers={"Idempotency-Key": "k"})
+    restarted = gateway(orders=orders)  # with nothing in its records: it died at once
+    again = restarted.client.post("/v1/calls", json=ORDER, headers={"Idempotency-Key": "k"})
+    assert (again.status_code, again.json()) == (201, first.json())
+    assert restarted.switchboard.orders == []
+    assert [order.call_id for order in restarted.switchboard.lost_orders] == [first.json()["id"]]
+
+
+@pytest.mark.parametrize(("call_id", "ours"), [("old-1", True), ("elsewhere", False)])
+def test_a_call_with_a_record_or_of_another_worker_is_left_alone(call_id: str, ours: bool) -> None:
+    orders = FakeOrders(ours=ours)
+    here = gateway(orders=orders)
+    here.client.post("/v1/calls", json=ORDER, headers={"Idempotency-Key": "k"})
+    orders.taken["k"] = orders.taken["k"][0], CallId(call_id)
+    assert here.client.post("/v1/calls", json=ORDER, headers={"Idempotency-Key": "k"}).json()["id"] == call_id
+    assert here.switchboard.lost_orders == []
+
+
+def test_an_order_that_was_refused_may_be_given_again_with_its_key() -> None:
+    here = gateway()
+    here.switchboard.refuses = Refuse("overloaded", "no line is free")
+    assert here.client.post("/v1/calls", json=ORDER, headers={"Idempotency-Key": "k"}).status_code == 503
+    here.switchboard.refuses = None
+    assert here.client.post("/v1/calls", json=ORDER, headers={"Idempotency-Key": "k"}).status_code == 201
+    assert len(here.switchboard.orders) == 2
+
+
+def test_with_a_key_and_no_database_nobody_is_dialled() -> None:
+    here = gateway(orders=FakeOrders(away=True))
+    assert here.client.post("/v1/calls", json=ORDER, headers={"Idempotency-Key": "k"}).status_code == 503
+    assert here.switchboard.orders == []
+    assert here.client.post("/v1/calls", json=ORDER).status_code == 201
+
+
+@pytest.mark.parametrize("key", ["", '""', "a b", '"a', "x" * 129, 'a"b', "\x7f"])
+def test_a_wrong_key_dials_nobody(key: str) -> None:
+    here = gateway()
+    response = here.client.post("/v1/calls", json=ORDER, headers={"Idempotency-Key": key})
+    assert (problem(response)[0], response.json()["code"]) == (400, "idempotency_key_invalid")
+    assert here.switchboard.orders == []
 
 
 def test_a_wrong_order_dials_nobody() -> None:

@@ -16,7 +16,7 @@ from trunkline.gateway.api.calls import LiveCall, Page, call_routes
 from trunkline.gateway.api.client import Gateway, Progress, Refused, Step
 from trunkline.gateway.api.guard import Guard
 from trunkline.gateway.dialling import DialOrder
-from trunkline.ports import CallStarted, Refuse
+from trunkline.ports import CallStarted, Claimed, Refuse
 from trunkline.types import DEFAULT_TENANT, E164, CallId, TenantId
 
 ORIGIN = "http://127.0.0.1:8080"
@@ -122,6 +122,17 @@ class Board:
         self.hung_up.append(call_id)
         return True
 
+    def lost(self, order: DialOrder) -> None:
+        raise NotImplementedError
+
+
+class NoOrders:
+    async def claim(self, tenant: TenantId, key: str, fingerprint: str, call_id: CallId) -> Claimed:
+        raise NotImplementedError
+
+    async def release(self, tenant: TenantId, key: str, call_id: CallId) -> None:
+        raise NotImplementedError
+
 
 class Records:
     """A call's record grows by one reading at a time; the last one stays."""
@@ -137,7 +148,7 @@ class Records:
 
 
 def api(board: Board, records: Records | None = None, *, key: str = KEY) -> httpx.AsyncClient:
-    routes = call_routes(board, records or Records({}))
+    routes = call_routes(board, records or Records({}), NoOrders())
     app = Starlette(routes=routes, middleware=[Middleware(Guard, [key] if key else [], https=False)])
     return httpx.AsyncClient(transport=httpx.ASGITransport(app))
 

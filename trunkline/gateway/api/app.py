@@ -23,6 +23,7 @@ from trunkline.gateway.twilio.tokens import Tokens
 from trunkline.gateway.twilio.webhooks import Switchboard as TwilioSwitchboard
 from trunkline.gateway.twilio.webhooks import Webhooks, webhook_routes
 from trunkline.metrics import Metrics
+from trunkline.ports import Orders
 from trunkline.settings import Settings
 
 NotReady = Callable[[], Sequence[str]]
@@ -42,6 +43,8 @@ def create_http(
     not_ready: NotReady,
     tokens: Tokens,
     more_routes: Sequence[BaseRoute] = (),
+    *,
+    orders: Orders,
 ) -> Starlette:
     """`tokens` is the one whose `redeem` the media leg asks."""
     origin = settings.http.origin
@@ -57,7 +60,7 @@ def create_http(
     return Starlette(
         routes=[
             *webhook_routes(webhooks, Signatures(settings.twilio_tokens, origin), metrics, clock),
-            *call_routes(switchboard, records),
+            *call_routes(switchboard, records, orders),
             *_own_routes(origin, metrics, not_ready),
             *more_routes,
         ],

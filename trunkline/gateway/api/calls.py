@@ -9,9 +9,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from trunkline.gateway.api.idempotency import OrderDesk, key_of
 from trunkline.gateway.api.orders import order, refusal
 from trunkline.gateway.dialling import DialOrder
-from trunkline.ports import CallStarted, Refuse
+from trunkline.ports import CallStarted, Orders, Refuse
 from trunkline.types import DEFAULT_TENANT, CallId, TenantId
 
 MAX_PAGE = 100
@@ -39,6 +40,10 @@ class LiveCalls(Protocol):
         """Place a call, if the dial door, our capacity and a trunk let us. How it goes is in its record."""
         ...
 
+    def lost(self, order: DialOrder) -> None:
+        """Record that an order was taken and its process died before it became a call."""
+        ...
+
 
 class Page(Protocol):
     @property
@@ -60,8 +65,9 @@ class CallRecords(Protocol):
         ...
 
 
-def call_routes(live_calls: LiveCalls, records: CallRecords) -> list[Route]:
+def call_routes(live_calls: LiveCalls, records: CallRecords, orders: Orders) -> list[Route]:
     tenant = DEFAULT_TENANT
+    desk = OrderDesk(orders, live_calls, records, tenant)
 
     async def list_calls(request: Request) -> Response:
         limit = _limit(request.query_params.get("limit", str(DEFAULT_PAGE)))
@@ -73,11 +79,17 @@ def call_routes(live_calls: LiveCalls, records: CallRecords) -> list[Route]:
         return JSONResponse({"calls": calls, "next_cursor": page.next_cursor})
 
     async def dial(request: Request) -> Response:
-        """Not idempotent: two orders are two calls."""
-        asked = order(request.headers.get("content-type", ""), await request.body())
+        """Idempotent with an Idempotency-Key; without one, two orders are two calls."""
+        body = await request.body()
+        asked = order(request.headers.get("content-type", ""), body)
         if isinstance(asked, Response):
             return asked
-        placed = live_calls.dial(asked)
+        key = key_of(request.headers.getlist("idempotency-key"))
+        if isinstance(key, Response):
+            return key
+        placed = live_calls.dial(asked) if key is None else await desk.place(key, body, asked)
+        if isinstance(placed, Response):
+            return placed
         if isinstance(placed, Refuse):
             return refusal(placed)
         return JSONResponse(_placed(placed, asked), 201, {"Location": f"/v1/calls/{placed}"})

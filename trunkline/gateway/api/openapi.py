@@ -5,10 +5,17 @@ from typing import Any, get_args
 from trunkline import __version__
 from trunkline.gateway.api import orders
 from trunkline.gateway.api.calls import DEFAULT_PAGE, MAX_PAGE
+from trunkline.gateway.api.idempotency import MAX_KEY_CHARS
 from trunkline.gateway.dialling import RING_TIMEOUT_S
 from trunkline.ports import EndReason
 
 _CALL_ID = {"name": "call_id", "in": "path", "required": True, "schema": {"type": "string"}}
+_IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARS},
+    "description": "Of the client's choice: the same order with the same key within a day is the same call.",
+}
 _PROBLEM = {
     "description": "An error (RFC 9457).",
     "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
@@ -170,6 +177,7 @@ _PATHS: dict[str, Any] = {
         },
         "post": {
             "summary": "Place a call: closed until outbound.allow opens its country",
+            "parameters": [_IDEMPOTENCY_KEY],
             "requestBody": {
                 "required": True,
                 "content": {orders.JSON: {"schema": {"$ref": "#/components/schemas/DialOrder"}}},
@@ -178,7 +186,12 @@ _PATHS: dict[str, Any] = {
                 "201": _json("It is being dialled.", {"$ref": "#/components/schemas/Dialling"})
                 | {"headers": {"Location": {"description": "The call.", "schema": {"type": "string"}}}},
                 "403": _saying("Not allowed; `code`: outbound_closed, country_closed, emergency or premium."),
-                "422": _saying("Wrong fields, by name in `errors`; `code`: invalid_fields, invalid_number, ..."),
+                "409": _saying("The same order is being placed; `code`: idempotency_key_in_use.")
+                | {"headers": {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}},
+                "422": _saying(
+                    "Wrong fields, by name in `errors`; `code`: invalid_fields, invalid_number, ...; or the key is "
+                    "another order's; `code`: idempotency_key_reused."
+                ),
                 "503": _saying("Not now; `code`: overloaded, draining, no_trunk, trunk_down or full.")
                 | {"headers": {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}},
                 "default": _PROBLEM,
