@@ -354,6 +354,35 @@ EndReason = Literal[
     "error",  # our own bug or a provider with no way out
 ]
 
+EndedBy = Literal[
+    "caller",  # the person at the other end, whoever dialled
+    "agent",
+    "operator",  # somebody with a key to the API or the console
+    "network",  # a carrier, a trunk, the way there
+    "gateway",
+    "policy",  # a rule or a limit that was set
+]
+
+ENDED_BY: Mapping[EndReason, EndedBy] = {
+    "caller_hung_up": "caller",
+    "agent_hung_up": "agent",
+    "transferred": "agent",
+    "no_input": "agent",
+    "max_duration": "policy",
+    "media_lost": "network",
+    "never_started": "network",
+    "refused": "policy",
+    "overloaded": "gateway",
+    "drained": "gateway",
+    "gateway_lost": "gateway",
+    "busy": "network",
+    "no_answer": "network",
+    "rejected": "network",
+    "failed": "network",
+    "error": "gateway",
+}
+"""Who ends a call for this reason, where nobody knows better."""
+
 
 @dataclass(frozen=True, slots=True)
 class TurnRecord:
@@ -425,6 +454,10 @@ class CallEnded:
     at: datetime
     reason: EndReason
     detail: str = ""
+    by: EndedBy | None = None
+    """None: as ENDED_BY says."""
+    provider_code: str = ""
+    """What the provider said, such as `sip:486;q850:17` (gateway.endings)."""
 
 
 RecordEvent = CallStarted | CallEvent | TurnEnded | UsageMetered | CallEnded

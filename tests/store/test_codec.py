@@ -54,7 +54,14 @@ def test_the_line_is_crc_length_and_json_of_a_version() -> None:
         "v": 1,
         "n": 9,
         "k": "call_ended",
-        "e": {"call_id": "c1", "at": "2026-11-22T15:00:00.123456+00:00", "reason": "caller_hung_up", "detail": "stop"},
+        "e": {
+            "call_id": "c1",
+            "at": "2026-11-22T15:00:00.123456+00:00",
+            "reason": "caller_hung_up",
+            "detail": "stop",
+            "by": None,
+            "provider_code": "",
+        },
     }
 
 

@@ -56,8 +56,18 @@ def test_what_happens_to_a_call_of_the_database_is_an_update() -> None:
     rows = fold(entries(*happened), known, frozenset(), "w0")
     assert rows.calls == []
     assert rows.answered == [{"call": "c1", "at": AT}]
-    assert rows.ended == [{"call": "c1", "at": LATER, "reason": "no_input", "detail": "twice"}]
+    assert rows.ended == [
+        {"call": "c1", "at": LATER, "reason": "no_input", "detail": "twice", "by": "agent", "said": None}
+    ]
     assert rows.call_events[0]["tenant_id"] == "acme"
+
+
+def test_who_ended_a_call_is_said_or_follows_from_the_reason() -> None:
+    said = CallEnded(CALL, LATER, "rejected", "", "caller", "sip:603")
+    (call,) = fold(entries(STARTED, said), {}, frozenset(), "w0").calls
+    assert (call["ended_by"], call["provider_code"]) == ("caller", "sip:603")
+    (call,) = fold(entries(STARTED, CallEnded(CALL, LATER, "rejected")), {}, frozenset(), "w0").calls
+    assert (call["ended_by"], call["provider_code"]) == ("network", None)
 
 
 def test_events_of_a_call_nobody_started_are_unplaced_with_all_they_say() -> None:

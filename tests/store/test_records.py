@@ -51,6 +51,8 @@ def test_a_record_is_json_with_times_in_utc(open_store: OpenStore) -> None:
                 "ended_at": None,
                 "end_reason": None,
                 "end_detail": None,
+                "ended_by": None,
+                "provider_code": None,
                 "turns": [],
                 "events": [],
                 "usage": [],
@@ -158,5 +160,18 @@ def test_a_database_that_is_away_is_a_store_error(tmp_path: Any) -> None:
         with pytest.raises(StoreError, match="the database is away"):
             await CallRecords(database).get(A, CallId("c1"))
         await database.close()
+
+    asyncio.run(scenario())
+
+
+def test_who_ended_a_call_and_what_the_provider_said_are_in_its_record(open_store: OpenStore) -> None:
+    async def scenario() -> None:
+        async with open_store() as store:
+            await fill(store, A, "c1", "c2")
+            store.spool.append(CallEnded(CallId("c1"), minutes(5), "rejected", "rejected", "caller", "sip:603"))
+            store.spool.append(CallEnded(CallId("c2"), minutes(5), "busy"))
+            assert await store.writer.flush()
+            found = [await store.records.get(A, CallId(name)) for name in ("c1", "c2")]
+            assert [(r["ended_by"], r["provider_code"]) for r in found] == [("caller", "sip:603"), ("network", None)]
 
     asyncio.run(scenario())

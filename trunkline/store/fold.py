@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from trunkline.ports import CallEnded, CallEvent, CallStarted, TurnEnded, UsageMetered
+from trunkline.ports import ENDED_BY, CallEnded, CallEvent, CallStarted, TurnEnded, UsageMetered
 from trunkline.store import codec
 from trunkline.store.codec import Entry, call_of
 
@@ -109,6 +109,8 @@ def _start(
         "ended_at": None,
         "end_reason": None,
         "end_detail": None,
+        "ended_by": None,
+        "provider_code": None,
         "worker": worker,
         "run": entry.run,
     }
@@ -124,11 +126,14 @@ def _place(rows: Rows, entry: Entry, tenant: str, new: Row | None) -> None:
     """`new`: the call's own row when it is of this batch."""
     event = entry.event
     if isinstance(event, CallEnded):
+        by = event.by or ENDED_BY.get(event.reason)
+        said = event.provider_code or None
         if new is None:
             ended = {"call": event.call_id, "at": event.at, "reason": event.reason, "detail": event.detail}
-            rows.ended.append(ended)
+            rows.ended.append(ended | {"by": by, "said": said})
         elif new["ended_at"] is None:
             new.update(ended_at=event.at, end_reason=event.reason, end_detail=event.detail)
+            new.update(ended_by=by, provider_code=said)
         return
     row = _row(entry, tenant)
     if isinstance(event, CallEvent):

@@ -92,6 +92,8 @@ class Call(Base):
     """None: live, or its process died and nobody has swept yet."""
     end_reason: Mapped[str | None]
     end_detail: Mapped[str | None]
+    ended_by: Mapped[str | None]
+    provider_code: Mapped[str | None]
     worker: Mapped[str]
     run: Mapped[str]
     """The spool run, so the process life, that carries the call."""

@@ -53,7 +53,13 @@ _UNPLACED = cast(Table, models.UnplacedEvent.__table__)
 _ENDED = (
     update(_CALLS)
     .where(_CALLS.c.id == bindparam("call"), _CALLS.c.ended_at.is_(None))  # the first wins
-    .values(ended_at=bindparam("at"), end_reason=bindparam("reason"), end_detail=bindparam("detail"))
+    .values(
+        ended_at=bindparam("at"),
+        end_reason=bindparam("reason"),
+        end_detail=bindparam("detail"),
+        ended_by=bindparam("by"),
+        provider_code=bindparam("said"),
+    )
 )
 _ANSWERED = (
     update(_CALLS)

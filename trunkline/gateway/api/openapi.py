@@ -7,7 +7,7 @@ from trunkline.gateway.api import orders
 from trunkline.gateway.api.calls import DEFAULT_PAGE, MAX_PAGE
 from trunkline.gateway.api.idempotency import MAX_KEY_CHARS
 from trunkline.gateway.dialling import RING_TIMEOUT_S
-from trunkline.ports import EndReason
+from trunkline.ports import EndedBy, EndReason
 
 _CALL_ID = {"name": "call_id", "in": "path", "required": True, "schema": {"type": "string"}}
 _IDEMPOTENCY_KEY = {
@@ -138,6 +138,8 @@ _SCHEMAS: dict[str, Any] = {
             "answered_at": _NULLABLE_TIME,
             "ended_at": _NULLABLE_TIME,
             "end_reason": _NULLABLE_TEXT | {"enum": [*get_args(EndReason), None]},
+            "ended_by": _NULLABLE_TEXT | {"enum": [*get_args(EndedBy), None]},
+            "provider_code": _NULLABLE_TEXT | {"description": "The provider's own, such as sip:486;q850:17."},
             "turns": {"type": "array", "items": {"type": "object"}, "description": "Of a single call only."},
         },
     },

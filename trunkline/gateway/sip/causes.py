@@ -55,7 +55,7 @@ _NO_IDENTITY: Ending = ("failed", "the trunk did not accept the caller's identit
 _DOWN: Ending = ("failed", "the trunk did not answer")
 _BROKEN: Ending = ("failed", "the trunk failed")
 
-_BY_STATUS: dict[int, Ending] = {
+BY_STATUS: dict[int, Ending] = {
     401: _NO_ENTRY,
     403: _REJECTED,
     404: _NO_NUMBER,
@@ -82,7 +82,7 @@ _BY_STATUS: dict[int, Ending] = {
     608: ("rejected", "blocked by a network on the way"),  # RFC 8688
 }
 
-_BY_Q850: dict[int, Ending] = {
+BY_Q850: dict[int, Ending] = {
     1: _NO_NUMBER,
     2: _NO_ROUTE,
     3: _NO_ROUTE,
@@ -124,13 +124,13 @@ def unanswered(
     the status (RFC 6432). `rang`: something provisional had come, without which a 408 is the stack's own and means that
     nobody is there. `we_gave_up`: after the ring timeout.
     """
-    exchange = next((r.cause for r in reasons if r.protocol == "Q.850" and r.cause in _BY_Q850), None)
+    exchange = next((r.cause for r in reasons if r.protocol == "Q.850" and r.cause in BY_Q850), None)
     if exchange is not None and status not in _EXACT and status >= 300 and not we_gave_up:
-        end, words = _BY_Q850[exchange]
+        end, words = BY_Q850[exchange]
         return end, f"{words} (SIP {status}, Q.850 {exchange})"
     if status == 0 or (status == 408 and not rang):
         return _SILENT if we_gave_up and rang else _DOWN
-    end, words = _BY_STATUS.get(status) or _by_class(status)
+    end, words = BY_STATUS.get(status) or _by_class(status)
     return end, f"{words} (SIP {status})"
 
 
