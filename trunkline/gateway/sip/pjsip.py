@@ -628,8 +628,8 @@ class PjsipStack:
             return
         pj_id = call.getId()
         negotiated = self.bridge.media(pj_id).split()
-        index = self.bridge.claim(pj_id, call.limit_frames)
-        if not negotiated or index < 0:
+        index = self.bridge.claim(pj_id, call.limit_frames) if negotiated else -1
+        if index < 0:
             return
         name, rate_hz, srtp, events, direction = negotiated
         codec = f"{name}/{rate_hz}"
