@@ -39,6 +39,22 @@ class LegOut(Protocol):
         ...
 
 
+class Receiver(Protocol):
+    """What a leg tells its end of the call: a Bus, or a conference's Port."""
+
+    def receive(self, audio: bytes, carrier_ms: int) -> None:
+        """Audio from the far end in the lane's format, and the media timestamp at its start."""
+        ...
+
+    def mark_returned(self, name: str) -> None:
+        """The far end has played all that was sent before this mark."""
+        ...
+
+    def leg_writable(self) -> None:
+        """The peer reads again."""
+        ...
+
+
 class Tap(Protocol):
     """Hears both lanes: a recorder, a supervisor. Must only take note. Positions are samples of the stream's clock."""
 
@@ -130,6 +146,11 @@ class Bus:
         if slot is None:
             raise RuntimeError("every slot of the ears is taken")  # admission keeps below the capacity
         self._slot = slot
+
+    @property
+    def origin_ms(self) -> int:
+        """Where on the carrier's clock the taps' positions begin."""
+        return self._origin_ms
 
     # --- from the leg ---
 
