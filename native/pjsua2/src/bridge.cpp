@@ -328,7 +328,17 @@ void on_rtp(pjmedia_tp_cb_param *param) {
 
 void on_rtcp(void *user_data, void *packet, pj_ssize_t size) {
     Adapter *adapter = static_cast<Adapter *>(user_data);
-    if (size > 0) state->lines[adapter->line].heard_at.store(now_ms(), std::memory_order_relaxed);
+    Line &line = state->lines[adapter->line];
+    pjmedia_transport_info info;                     // the callback does not say who sent it, the transport knows
+    pjmedia_transport_info_init(&info);
+    if (pjmedia_transport_get_info(adapter->below, &info) == PJ_SUCCESS && pj_sockaddr_has_addr(&info.src_rtcp_name)) {
+        const Address source = Address::of(&info.src_rtcp_name);
+        if (!(source == adapter->source) && !may_send(adapter, source)) {
+            line.strange.fetch_add(1, std::memory_order_relaxed);
+            return;
+        }
+    }
+    if (size > 0) line.heard_at.store(now_ms(), std::memory_order_relaxed);
     if (adapter->rtcp_cb) adapter->rtcp_cb(adapter->user_data, packet, size);
 }
 

@@ -65,6 +65,7 @@ log = logging.getLogger("trunkline.sip")
 
 TUNED = hasattr(pj, "Bridge")
 PUBLISHED_CALLS = 4  # what the published wheel was compiled for
+PJSUA_CALLS = 1024  # what ours was compiled for
 SPARE_LINES = 16  # calls that are ending while others begin
 KEEP_S = 2.0  # a Call outlives its DISCONNECTED by so much
 CLOSE_S = 3.0  # for the last BYEs to be answered
@@ -452,7 +453,8 @@ class PjsipStack:
         config.logConfig.consoleLevel = 0
         config.logConfig.msgLogging = 0
         user_agent, media = config.uaConfig, config.medConfig
-        user_agent.maxCalls = self._max_calls + (SPARE_LINES if TUNED else 0)
+        # A dialog whose BYE nobody answers stays for 32 s: when a trunk dies, all do, and as many may come by another
+        user_agent.maxCalls = min(PJSUA_CALLS, 2 * self._max_calls + SPARE_LINES) if TUNED else self._max_calls
         user_agent.threadCnt = 1
         user_agent.userAgent = settings.user_agent
         for server in settings.name_servers or _system_name_servers():
