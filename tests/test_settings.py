@@ -1,3 +1,4 @@
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -335,6 +336,22 @@ def test_a_trunk_in_variables_is_one_as_in_the_file(monkeypatch: pytest.MonkeyPa
         ("SIP__TRUNKS__A__HEADERS_IN", "X-A=A b", "'X-A=A b': names of attributes"),
         ("SIP__TRUNKS__A__HEADERS_OUT", "a=Via", "'a=Via': headers that are not the call's own, which Via is"),
         ("SIP__TRUNKS__A__USERNAME", 'a"b', "'a\"b': 1 to 128 ASCII characters without blanks and quotes"),
+        ("SIP__TRUNKS__A__PROFILE", "cisco", "'cisco': one of generic, strict, twilio_elastic_sip, telnyx, asterisk"),
+        ("SIP__TRUNKS__A__COST_PER_MINUTE", "cheap", "'cheap': a number from 0 to 1000, or a table of them: "),
+        ("SIP__TRUNKS__A__COST_PER_MINUTE", "-1", "'-1': a number from 0 to 1000, or a table of them: "),
+        ("SIP__TRUNKS__A__COST_PER_MINUTE", "nan", "'nan': a number from 0 to 1000, or a table of them: "),
+        ("SIP__TRUNKS__A__COST_PER_MINUTE", "44=0.1", "'44=0.1': beginnings of numbers such as +1 or +4477, and * for"),
+        ("SIP__TRUNKS__A__REGISTER", "maybe", "'maybe': true or false"),
+        ("SIP__TRUNKS__A__REGISTER", "true", "'True': needs auth_username and auth_password as well"),
+        ("SIP__TRUNKS__A__REGISTER_EXPIRES_S", "10", "'10': a whole number from 60 to 86400"),
+        ("SIP__TRUNKS__A__REGISTRAR", "pbx:5060", "'pbx:5060': needs register = true as well"),
+        (
+            "SIP__TRUNKS__A__REGISTERS",
+            "true",
+            "(hidden): no such setting; did you mean TRUNKLINE_SIP__TRUNKS__A__REGISTER",
+        ),
+        ("OUTBOUND__RETRY_BUSY", "11", "'11': a whole number from 0 to 10"),
+        ("OUTBOUND__RETRY_BUSY_AFTER_S", "1", "'1': a number from 10 to 86400"),
         ("SIP__TRUNKS__A__PASSWORD", "x" * 200, "(hidden): a text of 1 to 128 characters"),
         ("SIP__TRUNKS__A__PEER", "x", "(hidden): no such setting; did you mean TRUNKLINE_SIP__TRUNKS__A__PEERS?"),
     ],
@@ -344,6 +361,23 @@ def test_a_wrong_sip_variable_is_one_line(monkeypatch: pytest.MonkeyPatch, name:
         Path("trunkline.toml").write_text('[sip.trunks.a]\nhost = "h"\n')
     (found,) = lines(monkeypatch, **{name: value})
     assert found.startswith(f"TRUNKLINE_{name} = {line}")
+
+
+def test_a_trunk_that_registers_and_costs_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("trunkline.toml").write_text(
+        "[sip.trunks.a]\n"
+        'registrar = "pbx.example"\nregister = true\nauth_username = "100"\nauth_password = "p"\npeers = "192.0.2.1"\n'
+        'cost_per_minute = { "+1" = 0.0085, "+44*" = "0.02", "*" = 0.3 }\n'
+        '[sip.trunks.b]\nhost = "h"\ncost_per_minute = 0.01\n[sip.trunks.c]\nhost = "h"\n'
+    )
+    monkeypatch.setenv("TRUNKLINE_SIP__TRUNKS__C__COST_PER_MINUTE", "+1=0.007, *=0.05")
+    monkeypatch.setenv("TRUNKLINE_SIP__TRUNKS__A__REGISTER_EXPIRES_S", "600")
+    a, b, c = load().sip.trunks.values()
+    assert (a.registers, a.registrar, a.register_expires_s, a.contact_user) == (True, "pbx.example", 600, None)
+    assert a.cost_per_minute == {"+1": Decimal("0.0085"), "+44": Decimal("0.02"), "*": Decimal("0.3")}
+    assert b.cost_per_minute == {"*": Decimal("0.01")}
+    assert c.cost_per_minute == {"+1": Decimal("0.007"), "*": Decimal("0.05")}
+    assert (b.registers, b.profile, c.register_expires_s) == (False, "generic", 300)
 
 
 def test_a_peer_is_an_address_because_a_name_may_come_to_mean_another_machine() -> None:
@@ -364,6 +398,9 @@ def test_a_peer_is_an_address_because_a_name_may_come_to_mean_another_machine() 
         ('proxy = "p"\npeers = "192.0.2.1"', "proxy = 'p': needs host as well"),
         ('peers = "0.0.0.0/0"', "peers = '0.0.0.0/0': lets anybody call, so username and password must be set"),
         ('peers = ["::/1"]', "peers = '::/1': lets anybody call"),
+        ('peers = "192.0.2.1"\nregister = true', "register = 'True': needs registrar or host as well"),
+        ('host = "h"\nregister = true', "register = 'True': needs auth_username and auth_password as well"),
+        ('host = "h"\ncontact_user = "100"', "contact_user = '100': needs register = true as well"),
         ('host = "h"\nsrtp = "required"', "srtp = 'required': needs transport = \"tls\": over udp the keys would be"),
     ],
 )

@@ -11,6 +11,7 @@ import os
 import re
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
+from decimal import Decimal
 from difflib import get_close_matches
 from functools import cache
 from ipaddress import IPv4Network, IPv6Network
@@ -322,6 +323,31 @@ def _user_agent(text: str) -> str:
     return text
 
 
+def _costs(value: Any) -> Any:
+    """One for all numbers, or by their beginnings: a TOML table; in a variable +1=0.01, *=0.05."""
+    if isinstance(value, str) and "=" in value:
+        value = _mapped(value)
+    if not isinstance(value, Mapping):
+        value = {"*": value}
+    return {str(beginning).removesuffix("*") or "*": _cost(cost) for beginning, cost in value.items()}
+
+
+def _cost(value: Any) -> Decimal:
+    try:
+        cost = Decimal(str(value))
+    except ArithmeticError:
+        cost = Decimal(-1)
+    if isinstance(value, bool) or not cost.is_finite() or not 0 <= cost <= 1000:
+        raise ValueError('a number from 0 to 1000, or a table of them: "+1" = 0.01, "*" = 0.05')
+    return cost
+
+
+def _beginnings(costs: dict[str, Decimal]) -> dict[str, Decimal]:
+    if not all(re.fullmatch(r"\*|\+[0-9]{1,15}", beginning) for beginning in costs):
+        raise ValueError("beginnings of numbers such as +1 or +4477, and * for all others")
+    return costs
+
+
 def _ping(seconds: float) -> float:
     if 0 < seconds < 5:
         raise ValueError("0 (none) or a number from 5 to 3600")
@@ -425,6 +451,32 @@ class SipTrunk(Section):
     """Attribute of the call -> SIP header of our INVITE; in a variable order=X-Order."""
     ping_s: Annotated[Float, Field(ge=0, le=3600), AfterValidator(_ping)] = 30.0
     """Between OPTIONS to host; 0: none."""
+    profile: Literal["generic", "strict", "twilio_elastic_sip", "telnyx", "asterisk"] = "generic"
+    """What the far end wants differently."""
+    cost_per_minute: Annotated[dict[str, Decimal], NoDecode, BeforeValidator(_costs), AfterValidator(_beginnings)] = {}
+    """The cheapest trunk is tried first. One number, or by beginnings: `{ "+1" = 0.01, "*" = 0.05 }`; in a variable
+    +1=0.01, *=0.05. Without it: after those that have one."""
+    registers: bool = Field(default=False, validation_alias="register")
+    """Register with the far end, as an extension or account of it; with auth_username and auth_password."""
+    registrar: HostPort | None = None
+    """Where, if not at host."""
+    register_expires_s: Int = Field(default=300, ge=60, le=86_400)
+    """How long a registration lasts; it is renewed before."""
+    contact_user: SipUser | None = None
+    """Our name there, if not auth_username."""
+
+    @after(mode="after")
+    def _registration(self) -> "SipTrunk":
+        if self.registers:
+            if not self.host and not self.registrar:
+                raise _contradiction("register", True, "needs registrar or host as well")
+            if not self.auth_username:
+                raise _contradiction("register", True, "needs auth_username and auth_password as well")
+            return self
+        for key in ("registrar", "register_expires_s", "contact_user"):
+            if key in self.model_fields_set:
+                raise _contradiction(key, getattr(self, key), "needs register = true as well")
+        return self
 
     @after(mode="after")
     def _whole(self) -> "SipTrunk":
@@ -607,6 +659,22 @@ class Tools(Section):
 class Outbound(Section):
     allow: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_countries)] = ()
     """Countries that may be dialled. None: outbound calling is closed."""
+    retry_busy: Int = Field(default=0, ge=0, le=10)
+    """How often a number that was busy is called again."""
+    retry_busy_after_s: Float = Field(default=120.0, ge=10, le=86_400)
+    """From the end of the last attempt; every attempt asks the rules anew."""
+    retry_no_answer: Int = Field(default=0, ge=0, le=10)
+    """How often a number that did not answer is called again."""
+    retry_no_answer_after_s: Float = Field(default=900.0, ge=10, le=86_400)
+    """As retry_busy_after_s."""
+    retry_failed: Int = Field(default=0, ge=0, le=10)
+    """How often again when no trunk could connect the call, but might later."""
+    retry_failed_after_s: Float = Field(default=60.0, ge=10, le=86_400)
+    """As retry_busy_after_s."""
+    max_attempts: Int = Field(default=6, ge=1, le=20)
+    """INVITEs for one order, over all trunks and repeats."""
+    give_up_after_s: Float = Field(default=3600.0, ge=10, le=86_400)
+    """No attempt begins later than this after the order."""
 
 
 class Settings(BaseSettings):
@@ -756,7 +824,7 @@ def _walk(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, Any]]:
         elif (named := _named(field)) is not None:
             yield from _walk(named, f"{prefix}{name}.{NAME}.")
         else:
-            yield prefix + name, field
+            yield prefix + str(field.validation_alias or name), field
 
 
 def _named(field: Any) -> type[BaseModel] | None:

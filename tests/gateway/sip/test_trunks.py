@@ -1,4 +1,5 @@
 from dataclasses import fields, replace
+from decimal import Decimal
 from ipaddress import ip_network
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from trunkline.gateway.sip import message
 from trunkline.gateway.sip import trunks as t
 from trunkline.gateway.sip.message import Head
+from trunkline.gateway.sip.profiles import Profile
 from trunkline.gateway.sip.trunks import Screened, Trunk
 from trunkline.ports import Refuse
 from trunkline.settings import Sip, SipTrunk
@@ -100,6 +102,12 @@ def test_a_trunk_is_what_the_settings_say() -> None:
             "headers_in": {"X-A": "a"},
             "headers_out": {"b": "X-B"},
             "ping_s": 60,
+            "profile": "strict",
+            "cost_per_minute": {"+1": 0.01, "*": "0.05"},
+            "register": True,
+            "registrar": "pbx.example:5070",
+            "register_expires_s": 600,
+            "contact_user": "100",
         }
     )
     (trunk,) = t.configured(Sip(trunks={"carrier": written}))
@@ -125,6 +133,12 @@ def test_a_trunk_is_what_the_settings_say() -> None:
         headers_in={"X-A": "a"},
         headers_out={"b": "X-B"},
         ping_s=60.0,
+        profile="strict",
+        cost_per_minute={"+1": Decimal("0.01"), "*": Decimal("0.05")},
+        registers=True,
+        registrar="pbx.example:5070",
+        register_expires_s=600,
+        contact_user="100",
     )
     assert "'p'" not in repr(trunk)
     assert "'ap'" not in repr(trunk)
@@ -134,6 +148,22 @@ def test_the_settings_have_what_a_trunk_has_and_the_same_defaults() -> None:
     assert set(SipTrunk.model_fields) == {field.name for field in fields(Trunk)} - {"name"}
     (trunk,) = t.configured(Sip(trunks={"x": SipTrunk(host="h")}))
     assert trunk == Trunk("x", (), host="h")
+
+
+def test_digits_go_as_the_profile_says_unless_the_trunk_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(t, "PROFILES", {"generic": Profile(dtmf="info")})
+    written = {"x": SipTrunk(host="h"), "y": SipTrunk(host="h", dtmf="rfc4733")}
+    assert [trunk.dtmf for trunk in t.configured(Sip(trunks=written))] == ["info", "rfc4733"]
+
+
+def test_where_and_as_whom_a_trunk_registers() -> None:
+    extension = replace(CARRIER, registers=True, auth_username="100", transport="tcp")
+    assert t.registrar_uri(extension) == "sip:sip.carrier.example:5080;transport=tcp"
+    assert t.address_of_record(extension) == "sip:100@sip.carrier.example"
+    named = replace(extension, registrar="pbx.example:5070", contact_user="front desk")
+    assert t.registrar_uri(named) == "sip:pbx.example:5070;transport=tcp"
+    assert t.address_of_record(named) == "sip:front%20desk@pbx.example"
+    assert t.registrar_uri(CARRIER) is t.address_of_record(CARRIER) is None
 
 
 def test_who_only_calls_us_is_not_pinged() -> None:

@@ -1,19 +1,21 @@
 """Trunks: who may call us over SIP and whom we call, as configured. Plain values and rules."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Literal
-from urllib.parse import quote
 
-from trunkline.gateway.sip import message
+from trunkline.gateway.sip import message, profiles
 from trunkline.gateway.sip.message import Caller, Forwarding, Head, Party
+from trunkline.gateway.sip.profiles import PROFILES, Profile
 from trunkline.ports import Refuse
 from trunkline.settings import Sip, SipTrunk
 from trunkline.types import E164
 
 LOOPBACK = "loopback"
 """The trunk that is there when none is configured: calls from this machine."""
+Headers = Sequence[tuple[str, str]]
 MAX_ATTRIBUTES = 32
 MAX_ATTRIBUTE_CHARS = 256
 
@@ -56,6 +58,22 @@ class Trunk:
     """Attribute of the call -> SIP header."""
     ping_s: float = 30.0
     """Between OPTIONS to `host`; 0: none."""
+    profile: str = "generic"
+    """Of `profiles.PROFILES`."""
+    cost_per_minute: Mapping[str, Decimal] = field(default_factory=dict)
+    """By the beginning of the number, `*` for all others; in whatever currency, the same for all trunks."""
+    registers: bool = False
+    """We are an extension or account of the far end, and tell it where we are (REGISTER)."""
+    registrar: str | None = None
+    """Where, HOST or HOST:PORT. None: `host`."""
+    register_expires_s: int = 300
+    """As we ask; the registrar may say less."""
+    contact_user: str | None = None
+    """The user of our Contact and address of record. None: `auth_username`."""
+
+    @property
+    def quirks(self) -> Profile:
+        return PROFILES[self.profile]
 
 
 # --- which trunks there are -----------------------------------------------------------------------------------------
@@ -89,10 +107,16 @@ def _trunk(name: str, written: SipTrunk) -> Trunk:
         block=written.block,
         max_calls=written.max_calls,
         srtp=written.srtp,
-        dtmf=written.dtmf,
+        dtmf=written.dtmf if "dtmf" in written.model_fields_set else PROFILES[written.profile].dtmf,
         headers_in=written.headers_in,
         headers_out=written.headers_out,
         ping_s=written.ping_s if written.host else 0,
+        profile=written.profile,
+        cost_per_minute=written.cost_per_minute,
+        registers=written.registers,
+        registrar=written.registrar,
+        register_expires_s=written.register_expires_s,
+        contact_user=written.contact_user,
     )
 
 
@@ -199,36 +223,72 @@ def request_uri(trunk: Trunk, number: E164) -> str:
     """Raises ValueError for a trunk that only takes calls."""
     if trunk.host is None:
         raise ValueError(f"the trunk {trunk.name} has no host to call")
-    return _uri(number, trunk.host, trunk.transport)
+    return profiles.number_uri(trunk.quirks, number, trunk.host, trunk.country, trunk.transport)
 
 
 def proxy_uri(trunk: Trunk) -> str | None:
     """For the Route header, loosely routed."""
-    return None if trunk.proxy is None else f"{_uri('', trunk.proxy, trunk.transport)};lr"
+    return None if trunk.proxy is None else f"{profiles.host_uri(trunk.proxy, trunk.transport)};lr"
 
 
 def ping_uri(trunk: Trunk) -> str | None:
-    return None if trunk.host is None else _uri("", trunk.host, trunk.transport)
+    return None if trunk.host is None else profiles.host_uri(trunk.host, trunk.transport)
 
 
-def from_uri(trunk: Trunk, caller_id: E164 | None, own_host: str) -> str:
-    """Who calls, at the trunk's domain (where carriers look up the number, and PBXs the account); at ours where it has
-    none. Without any number it is the account's name: nobody asked to be anonymous."""
-    user = caller_id or trunk.caller_id or trunk.auth_username or "trunkline"
-    host = trunk.host.rpartition(":")[0] if trunk.host and _has_port(trunk.host) else trunk.host
-    return f"sip:{_escaped(user)}@{host or own_host}"
+def from_uri(trunk: Trunk, caller_id: E164 | None, own_host: str, *, withheld: bool = False) -> str:
+    """Who calls, at the host the profile wants: mostly the trunk's (where carriers look up the number, and PBXs the
+    account); at ours where it has none. Without any number it is the account's name: nobody asked to be anonymous."""
+    if withheld:
+        return profiles.ANONYMOUS
+    host, number = from_host(trunk, own_host), caller_id or trunk.caller_id
+    if number is not None:
+        return profiles.number_uri(trunk.quirks, number, host, trunk.country)
+    return profiles.user_uri(trunk.auth_username or "trunkline", host)
 
 
-def _uri(user: str, host: str, transport: str) -> str:
-    at = f"{_escaped(user)}@" if user else ""
-    # sip: and not sips:, which would promise TLS beyond the trunk as well (RFC 5630)
-    return f"sip:{at}{host}" + ("" if transport == "udp" else f";transport={transport}")
+def from_host(trunk: Trunk, own_host: str) -> str:
+    """Without a port: an identity is of a domain."""
+    wanted = {
+        "trunk": trunk.host,
+        "ours": None,
+        "domain": trunk.registrar or trunk.host,
+    }[trunk.quirks.from_host]
+    return _without_port(wanted) if wanted else own_host
 
 
-def _has_port(host: str) -> bool:
-    """[::1] has colons and none."""
-    return ":" in host and not host.endswith("]")
+def identity_headers(
+    trunk: Trunk,
+    caller_id: E164 | None,
+    own_host: str,
+    forwarded_by: E164 | None = None,
+    *,
+    withheld: bool = False,
+    mapped: Headers = (),
+) -> list[tuple[str, str]]:
+    """Beside From, as the profile has it; but what the trunk's own map sets (`headers_out`) is the admin's."""
+    number, host = caller_id or trunk.caller_id, from_host(trunk, own_host)
+    made = profiles.identity_headers(trunk.quirks, host, number, forwarded_by, trunk.country, withheld=withheld)
+    taken = {name.lower() for name, _ in mapped}
+    return [(name, value) for name, value in made if name.lower() not in taken]
 
 
-def _escaped(user: str) -> str:
-    return quote(user, safe="+-_.!~*'()&=$,")
+# --- registration ---------------------------------------------------------------------------------------------------
+
+
+def registrar_uri(trunk: Trunk) -> str | None:
+    """Where our REGISTER goes; None: the trunk does not register."""
+    registrar = trunk.registrar or trunk.host
+    return profiles.host_uri(registrar, trunk.transport) if trunk.registers and registrar else None
+
+
+def address_of_record(trunk: Trunk) -> str | None:
+    """Who we are there (To and From of REGISTER). None: the trunk does not register."""
+    registrar, user = trunk.registrar or trunk.host, trunk.contact_user or trunk.auth_username
+    if not trunk.registers or registrar is None or user is None:
+        return None
+    return profiles.user_uri(user, _without_port(registrar))
+
+
+def _without_port(host: str) -> str:
+    """[::1] has colons and no port."""
+    return host.rpartition(":")[0] if ":" in host and not host.endswith("]") else host
