@@ -36,7 +36,7 @@ constexpr int64_t MUTE_MS = 2'000, MUTE_MAX_MS = 300'000, FORGIVE_MS = 3'600'000
 constexpr unsigned ANSWERED_OVER_RATE = 50;          // a second; what is beyond gets no answer either
 constexpr size_t MAX_CALL_ID = 256, MAX_NONCES = 65536;
 constexpr size_t MAX_STRANGE_CONNECTIONS = 32;       // a dialog's proxy may be no peer; nobody else needs one
-constexpr unsigned FIRST_WORD_S = 10;                // a connection that says nothing for so long is closed
+constexpr unsigned FIRST_WORD_S = 10, PEER_WORD_S = 600;  // a connection that says nothing for so long is closed
 constexpr int64_t NOTE_RATE_MS = 60'000;
 
 int64_t now_ms() {
@@ -67,7 +67,8 @@ struct Traced {
     int64_t invite_cseq = -1;                        // of the INVITE that was let in, and where it came from
     std::string invite_source;
     std::vector<Step> steps;
-    std::list<std::string>::iterator age;
+    bool over = false;                               // no call any more: its ladder is for whoever still asks
+    std::list<std::string>::iterator age;            // in `ages`, or in `done`
 };
 
 struct Bucket {
@@ -95,7 +96,7 @@ struct State {
     bool accepting = true;
     unsigned retry_after_s = 30;
     std::unordered_map<std::string, Traced> calls;   // by Call-ID
-    std::list<std::string> ages;                     // oldest first
+    std::list<std::string> ages, done;               // oldest first
     Bucket all{0, 0}, answered{ANSWERED_OVER_RATE, 0};
     std::unordered_map<std::string, Bucket> sources;
     std::unordered_map<std::string, Guessing> guessing;
@@ -129,13 +130,20 @@ std::string what_is(const pjsip_msg *msg) {
     return std::to_string(msg->line.status.code) + " " + text(msg->line.status.reason);
 }
 
-std::string clean(std::string value) {
+std::string clean(std::string value, size_t most = 100) {
     for (char &c : value)
         if (c < ' ' || c > '~') c = ' ';             // of a stranger, on its way to logs and records
-    return value.substr(0, 100);
+    return value.substr(0, most);
 }
 
 void step(Traced &call, bool inbound, const pjsip_msg *msg, const pjsip_cseq_hdr *cseq, const std::string &peer) {
+    const bool request = msg->type == PJSIP_REQUEST_MSG;
+    const bool over = request ? msg->line.req.method.id == PJSIP_BYE_METHOD
+                              : msg->line.status.code >= 300 && cseq && cseq->method.id == PJSIP_INVITE_METHOD;
+    if (over && !call.over) {
+        call.over = true;
+        state->done.splice(state->done.end(), state->ages, call.age);
+    }
     const std::string what = clean(what_is(msg));
     const std::string number = cseq ? std::to_string(cseq->cseq) + " " + clean(text(cseq->method.name)) : "";
     for (auto old = call.steps.rbegin(); old != call.steps.rend() && old - call.steps.rbegin() < 6; ++old) {
@@ -150,9 +158,10 @@ void step(Traced &call, bool inbound, const pjsip_msg *msg, const pjsip_cseq_hdr
 Traced &trace(const std::string &call_id) {          // with the mutex
     auto found = state->calls.find(call_id);
     if (found != state->calls.end()) return found->second;
-    if (state->calls.size() >= MAX_CALLS) {
-        state->calls.erase(state->ages.front());
-        state->ages.pop_front();
+    if (state->calls.size() >= MAX_CALLS) {          // not those that still talk, if it can be helped
+        std::list<std::string> &oldest = state->done.empty() ? state->ages : state->done;
+        state->calls.erase(oldest.front());
+        oldest.pop_front();
     }
     Traced &call = state->calls[call_id];
     call.began_ms = now_ms();
@@ -363,6 +372,44 @@ bool is_usable(const std::string &call_id) {
            std::all_of(call_id.begin(), call_id.end(), [](char c) { return c > ' ' && c <= '~'; });
 }
 
+// --- within a call, what PJSUA would answer 500
+
+bool is_type(const pjsip_msg_body *body, const char *subtype) {
+    return !pj_stricmp2(&body->content_type.type, "application") && !pj_stricmp2(&body->content_type.subtype, subtype);
+}
+
+// One digit as application/dtmf becomes an application/dtmf-relay, which PJSUA reads.
+bool relay_digit(pjsip_rx_data *rdata) {
+    pjsip_msg_body *body = rdata->msg_info.msg->body;
+    const char *given = static_cast<const char *>(body->data), *const end = given + body->len;
+    given = std::find_if_not(given, end, [](unsigned char c) { return isspace(c); });
+    if (given == end || !strchr("0123456789*#ABCD", toupper(static_cast<unsigned char>(*given))) || !*given) return false;
+    char relayed[40];
+    const int length = snprintf(relayed, sizeof(relayed), "Signal=%c\r\nDuration=160\r\n", *given);
+    body->data = pj_pool_alloc(rdata->tp_info.pool, size_t(length));
+    memcpy(body->data, relayed, size_t(length));
+    body->len = unsigned(length);
+    body->content_type.subtype = pj_str(const_cast<char *>("dtmf-relay"));
+    return true;
+}
+
+// Keep-alives of PBXs are OPTIONS (RFC 3261 11) or INFO without a body (RFC 2976 2.2). True: answered.
+bool answered_within_call(pjsip_rx_data *rdata) {
+    const pjsip_msg *msg = rdata->msg_info.msg;
+    const bool options = msg->line.req.method.id == PJSIP_OPTIONS_METHOD;
+    if (!options && pj_strcmp2(&msg->line.req.method.name, "INFO")) return false;
+    if (!rdata->msg_info.from || !pjsip_ua_find_dialog(&rdata->msg_info.cid->id, &rdata->msg_info.to->tag,
+                                                       &rdata->msg_info.from->tag, PJ_FALSE))
+        return false;                                // PJSIP says 481
+    if (options || !msg->body || !msg->body->len) {
+        answer(rdata, PJSIP_SC_OK);
+        return true;
+    }
+    if (is_type(msg->body, "dtmf-relay") || (is_type(msg->body, "dtmf") && relay_digit(rdata))) return false;
+    answer(rdata, PJSIP_SC_UNSUPPORTED_MEDIA_TYPE);
+    return true;
+}
+
 // True: it goes no further.
 pj_bool_t on_rx_request(pjsip_rx_data *rdata) {
     const pjsip_msg *msg = rdata->msg_info.msg;
@@ -385,6 +432,7 @@ pj_bool_t on_rx_request(pjsip_rx_data *rdata) {
           known->second.invite_source == source_key))) {
         step(known->second, true, msg, rdata->msg_info.cseq, peer_of(rdata));
         guard.unlock();
+        if (in_dialog && answered_within_call(rdata)) return PJ_TRUE;
         if (named) answer(rdata, PJSIP_SC_NOT_ACCEPTABLE_HERE);
         return named && method != PJSIP_ACK_METHOD;
     }
@@ -501,7 +549,8 @@ void on_transport(pjsip_transport *transport, pjsip_transport_state what, const 
         return;
     }
     if (transport->dir != PJSIP_TP_DIR_INCOMING) return;
-    if (!peer_for(Address::of(&transport->key.rem_addr))) {
+    const bool peer = peer_for(Address::of(&transport->key.rem_addr)) != nullptr;
+    if (!peer) {
         if (state->strange_connections.size() >= MAX_STRANGE_CONNECTIONS) {
             ++state->strangers;
             guard.unlock();
@@ -511,7 +560,7 @@ void on_transport(pjsip_transport *transport, pjsip_transport_state what, const 
         state->strange_connections.insert(transport);
     }
     guard.unlock();
-    transport->initial_timeout = FIRST_WORD_S;
+    transport->initial_timeout = peer ? PEER_WORD_S : FIRST_WORD_S;
     pjsip_transport_add_ref(transport);
     pjsip_transport_dec_ref(transport);              // its timer begins
 }
@@ -554,7 +603,7 @@ void on_log(int level, const char *line, int length) {
         return;
     }
     const size_t end = said.find_first_of("\r\n");
-    note("pjsip " + std::to_string(level) + ": " + said.substr(0, end));
+    note("pjsip " + std::to_string(level) + ": " + clean(said.substr(0, end), MAX_NOTE));
 }
 
 }  // namespace
@@ -632,7 +681,7 @@ std::string Front::ladder(const std::string &call_id) {
     for (const Step &one : known->second.steps)
         out << one.at_ms << '\t' << (one.inbound ? "in" : "out") << '\t' << one.what << '\t' << one.cseq << '\t'
             << one.peer << '\t' << one.repeated << '\n';
-    state->ages.erase(known->second.age);
+    (known->second.over ? state->done : state->ages).erase(known->second.age);
     state->calls.erase(known);
     return out.str();
 }

@@ -116,7 +116,8 @@ class SipGateway:
         last, when a call that rings is left after its end."""
         deadline, ladder_by = time.monotonic() + within_s, time.monotonic() + 1.5
         while True:
-            found = [call for call in self.calls() if _means(find, call)]
+            known = isinstance(find, str) and find.startswith("call_")
+            found = [self.get(f"/v1/calls/{find}")] if known else [c for c in self.calls() if _means(find, c)]
             if found and not found[0]["live"] and found[0]["end_reason"]:
                 record = Record(self.get(f"/v1/calls/{found[0]['id']}"))
                 if "sip_ladder" in record.kinds() or time.monotonic() > ladder_by:
