@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws the state machines from their tables: docs/call-states.svg and docs/turn-states.svg.
+"""Draws the state machines from their tables: docs/call-states.svg, docs/turn-states.svg and docs/transfer-states.svg.
 
 States stand in a row. What leads to the right runs above them, what leads back below, each on a track of its own, so
 lines may cross but labels never meet; events that change nothing but the data are written inside their state.
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from trunkline.agents import turns  # noqa: E402
-from trunkline.gateway import call  # noqa: E402
+from trunkline.gateway import call, transfer  # noqa: E402
 
 BOX, GAP, MARGIN = 190, 110, 24
 LINE = 15  # of text
@@ -147,13 +147,34 @@ def turn_states() -> str:
     return draw("Taking turns", [state.name for state in turns.State], edges, notes)
 
 
+def transfer_states() -> str:
+    """What brings the caller back or away from every state is said below: drawn, it would hide the ways forward."""
+    edges: dict[tuple[str, str], list[str]] = defaultdict(list)
+    everywhere = {transfer.CallerLeft, transfer.CallerLost, transfer.Cancel}
+    for state, rows in transfer.TABLE.items():
+        for event, row in rows.items():
+            for to in row.leads_to:
+                if event not in everywhere:
+                    edges[state.name, to.name].append(event.__name__)
+    edges["READY", "REFERRING"] = edges["READY", "DIALLING"] = ["begin"]
+    notes = (
+        "From trunkline/gateway/transfer.py by scripts/draw.py. Inside a state: events after which it may stay.",
+        "Not drawn: CallerLeft and CallerLost lead to ENDED (lost while the carrier transfers: only noted), "
+        "Cancel to RETURNED.",
+        "Every other pair of state and event is ignored, by name (IGNORED). JOINED: with a person, through us. "
+        "ENDED: with a person through the carrier, or gone. RETURNED: back with the AI agent.",
+    )
+    return draw("A transfer", [state.name for state in transfer.State], edges, notes)
+
+
 def _targets(states: tuple[turns.State, ...]) -> str:
     return "any" if len(states) == len(turns.State) else ", ".join(state.name for state in states)
 
 
 def main(arguments: list[str]) -> int:
     wrong = 0
-    for name, text in (("call-states.svg", call_states()), ("turn-states.svg", turn_states())):
+    drawn = {"call-states": call_states(), "turn-states": turn_states(), "transfer-states": transfer_states()}
+    for name, text in ((f"{name}.svg", text) for name, text in drawn.items()):
         path = ROOT / "docs" / name
         if arguments != ["--check"]:
             path.parent.mkdir(exist_ok=True)

@@ -309,6 +309,29 @@ def test_notifys_of_an_earlier_refer_mean_nothing() -> None:
     assert tried.results == ["busy"]
 
 
+def test_what_an_earlier_attempt_was_told_does_not_count_for_the_next() -> None:
+    tried = trying("blind", RECEPTION, SALES, events=(ReferAccepted(1), Notify(1, 180), Notify(1, 486)))
+    assert tried.then(ReferAccepted(2), CallerLeft()).results == ["busy", "transferred"]
+
+
+def test_repeated_notifys_and_a_late_answer_do_not_lengthen_the_wait() -> None:
+    tried = trying("blind", events=(Notify(1, 180), Notify(1, 183), Notify(1, 180), ReferAccepted(1)))
+    assert tried.of(SetDeadline) == [SetDeadline(15.0), SetDeadline(40.0), SetDeadline(40.0)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "events", "reason"),
+    [
+        ("blind", (ReferAccepted(1), CallerLost(), Notify(1, 486)), "busy"),
+        ("auto", (CallerLost(), ReferRefused(1, 405)), "carrier_vanished"),
+    ],
+)
+def test_nobody_is_dialled_for_a_caller_who_is_lost(kind: Kind, events: tuple[Event, ...], reason: Result) -> None:
+    tried = trying(kind, RECEPTION, SALES, events=events)
+    assert failed(tried).reason == reason
+    assert tried.of(Refer, Dial) == [Refer(1, RECEPTION)]
+
+
 # --- bridged --------------------------------------------------------------------------------------------------------
 
 
@@ -371,6 +394,11 @@ def test_the_next_target_is_dialled_only_when_the_first_is_surely_dead() -> None
     assert tried.results == ["no_answer", "transferred"]
 
 
+def test_the_caller_has_music_again_when_the_target_that_was_heard_is_gone() -> None:
+    tried = trying("bridged", RECEPTION, SALES, events=(TargetEarlyMedia(1), TargetFailed(1, 486)))
+    assert tried.effects[1:] == [Hold("caller", "music"), Dial(2, SALES), SetDeadline(30.0)]
+
+
 def test_a_target_that_will_not_die_is_the_last() -> None:
     tried = trying("bridged", RECEPTION, SALES).wait().then(TargetLost(1)).wait()
     assert failed(tried) == TransferFailed("no_answer", "reception", "not within 30 s", 1)
@@ -425,7 +453,7 @@ def test_a_caller_is_not_left_alone_with_what_was_joined(event: Event, reason: R
 def test_a_warm_transfer_accepted_by_key() -> None:
     tried = trying("warm", events=(TargetRinging(1),)).then(TargetAnswered(1), after_s=3)
     assert tried.effects == [Brief(1, f"{POLICY.summary} {POLICY.prompt}", ""), SetDeadline(30.0)]
-    assert tried.then(Said(1, "Yes?")).effects == []
+    assert tried.then(Said(1, "Yes?"), Keyed(1, "7")).effects == []
     assert tried.then(BriefingSpoken(1), after_s=6).effects == [SetDeadline(15.0)]
     tried.then(Keyed(1, "1"), after_s=1)
     assert tried.effects[:2] == [Join(1), AgentLeaves()]
@@ -496,7 +524,9 @@ def attended(*events: Event, policy: Policy | None = None) -> Tried:
 def test_an_attended_transfer_consults_first_and_then_refers_with_replaces() -> None:
     tried = attended()
     assert tried.effects == [Hold("target", "music"), ReferReplaces(1, RECEPTION), SetDeadline(15.0)]
-    tried.then(ReferAccepted(1), Notify(1, 100), Notify(1, 200, terminated=True))
+    assert tried.then(ReferAccepted(1)).effects == [SetDeadline(10.0)]
+    assert tried.then(Notify(1, 100)).effects == []
+    tried.then(Notify(1, 200, terminated=True))
     assert tried.effects[1:] == [HangUpTarget(1), AgentLeaves(), HangUpCaller()]
     assert tried.results == ["transferred"]
 
