@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from trunkline.testing.caller import wire
 from trunkline.testing.caller.commands import (
     Action,
     BenchOptions,
@@ -157,7 +158,7 @@ def bad_path(monkeypatch: pytest.MonkeyPatch) -> random.Random:
             asyncio.get_running_loop().call_later(late_s, _unless_closed, sent, self, data, to)
 
     def lossy(self: stream.RtpStream, data: bytes | str, now: float) -> Any:
-        return stream.NOTHING if chance.random() < 0.02 else receive(self, data, now)
+        return wire.NOTHING if chance.random() < 0.02 else receive(self, data, now)
 
     monkeypatch.setattr(sockets.StampedSocket, "send", send)
     monkeypatch.setattr(stream.RtpStream, "receive", lossy)
@@ -265,7 +266,7 @@ def test_sigterm_lets_the_call_finish_and_turns_new_ones_away_with_503(sip_gatew
         time.sleep(0.7)
         turned_away.append(asyncio.run(place_call(replace(options(gateway, Listen(), HangUp()), api_url=""))))
 
-    script = [Listen(), Say(PHRASE), Listen(), HangUp()]
+    script: list[Action] = [Listen(), Say(PHRASE), Listen(), HangUp()]
     report = asyncio.run(_during(gateway, script, stop))
     assert report.end == "hung_up"
     assert len(report.answers) == 2
@@ -278,8 +279,12 @@ def test_sigterm_lets_the_call_finish_and_turns_new_ones_away_with_503(sip_gatew
 
 def test_a_drain_that_ends_says_goodbye_and_bye(sip_gateway: Start) -> None:
     gateway = sip_gateway(limits__drain_seconds="1")
-    script = [Listen(), Pause(60_000), HangUp()]
-    report = asyncio.run(_during(gateway, script, lambda: (time.sleep(2), gateway.signal())))
+
+    def stop() -> None:
+        time.sleep(2)  # the greeting has been heard
+        gateway.signal()
+
+    report = asyncio.run(_during(gateway, [Listen(), Pause(60_000), HangUp()], stop))
     assert report.end == "server_closed"
     assert gateway.wait() == 0
     assert sum(answer.heard_ms for answer in report.answers) > 2500, report.answers  # the greeting's 2 s, and goodbye

@@ -319,7 +319,7 @@ def test_every_codec_carries_words_both_ways(codec: str, name: str, sip_gateway:
     gateway = sip_gateway(agent=None)
     phone = softphone(says=QUESTION, at_s=2.0, codec=codec)
     phone.dial(f"sip:{NUMBER}@127.0.0.1:{gateway.sip_port}")
-    until_answered(gateway, "three on Friday.", 30)
+    until_answered(gateway, "three on Friday.", 40)
     phone.hang_up()
     record = gateway.ended()
 
