@@ -67,6 +67,13 @@ def from_sip(status: int, reasons: Sequence[Reason] = (), *, rang: bool = True, 
     return Ended(reason, by, detail, sip_code(status, reasons))
 
 
+def unreachable(words: str) -> Ended:
+    """A trunk that the stack could not send to; `words` are its own: nobody there said anything."""
+    return Ended(
+        "failed", "network", f"the trunk cannot be reached: {words}" if words else "the trunk cannot be reached"
+    )
+
+
 def from_sip_dialog(status: int, reasons: Sequence[Reason] = (), *, by_us: bool) -> Ended:
     """A call that had been answered. `status` is 200 for a BYE, else that of the request that failed; 0: nothing said.
     Our own hanging up has its reason already: `by_us` here is the stack's."""
