@@ -246,6 +246,17 @@ def test_two_alone_are_passed_on_at_arrival_without_a_beat(room: Room) -> None:
     assert len(a.sent) == len(b.sent) == 1
 
 
+def test_of_two_of_whom_one_is_muted_only_the_other_is_heard() -> None:
+    for muted, other in ((0, 1), (1, 0)):
+        room = Room()
+        two = [room.join("caller"), room.join("representative")]
+        room.conference.mute(two[muted][1], True)
+        assert not room.conference.passing_on
+        room.beat((two[0][1], A), (two[1][1], A))
+        assert two[other][0].latest == SILENT_FRAME
+        assert two[muted][0].latest == A
+
+
 def test_what_waited_for_a_beat_is_not_lost_when_the_third_leaves(room: Room) -> None:
     (_, pa), (b, _), (_, pc) = room.join("caller"), room.join("representative"), room.join("representative", "second")
     pa.receive(A, 0)
@@ -426,12 +437,14 @@ def test_over_a_network_the_marks_own_way_is_not_taken_for_a_queue(room: Room) -
 
 def test_a_network_that_has_become_slower_costs_a_few_frames_not_one_in_each_window(room: Room) -> None:
     (_, pa), (b, pb) = room.join("caller"), room.join("representative", networked=True)
-    for n in range(2000):
+    sent: list[int] = []
+    for n in range(4000):
         pa.receive(A, 0)
-        late = 3 if n < 500 else 15
-        if n >= late and n - late < len(b.sent):
-            pb.mark_returned(b.sent[n - late].mark)
-    assert 1 <= pb.stats.skipped_frames <= 20
+        sent.append(len(b.sent))
+        late = 3 if n < 500 else 15  # a mark tells what was played then, however little is on its way now
+        if n >= late:
+            pb.mark_returned(b.sent[sent[n - late] - 1].mark)
+    assert 1 <= pb.stats.skipped_frames <= 10
 
 
 def test_marks_that_never_come_back_skip_nothing(room: Room) -> None:
