@@ -275,6 +275,9 @@ struct Adapter {
     Address source;                                  // learnt
     pj_uint16_t source_port;
     bool learnt;
+    Address left;                                    // learnt, until the SDP named another: it still sends for a while
+    pj_uint16_t left_port;
+    int64_t left_until;                              // ms
 };
 
 Adapter *adapter_of(pjmedia_transport *tp) { return reinterpret_cast<Adapter *>(tp); }
@@ -301,6 +304,9 @@ void on_rtp(pjmedia_tp_cb_param *param) {
             const bool silent = now - line.rtp_at.load(std::memory_order_relaxed) > RELATCH_MS;
             // What the SDP named comes before what was learnt: an ended call's far end may still send to this port.
             const bool named = port == adapter->signalled_port && address == adapter->signalled;
+            if (!named && !adapter->learnt && now < adapter->left_until && port == adapter->left_port &&
+                address == adapter->left)
+                return;
             if ((adapter->learnt && !silent && !named) || !may_send(adapter, address)) {
                 line.strange.fetch_add(1, std::memory_order_relaxed);
                 return;
@@ -393,8 +399,15 @@ pj_status_t tp_media_start(pjmedia_transport *tp, pj_pool_t *pool, const pjmedia
     const pjmedia_sdp_conn *connection = nullptr;
     if (remote && index < remote->media_count)
         connection = remote->media[index]->conn ? remote->media[index]->conn : remote->conn;
-    adapter->signalled = connection ? Address::of(&connection->addr) : Address();
-    adapter->signalled_port = connection ? remote->media[index]->desc.port : 0;
+    const Address signalled = connection ? Address::of(&connection->addr) : Address();
+    const pj_uint16_t port = connection ? remote->media[index]->desc.port : 0;
+    if (adapter->learnt && (port != adapter->signalled_port || !(signalled == adapter->signalled))) {
+        adapter->left = adapter->source;
+        adapter->left_port = adapter->source_port;
+        adapter->left_until = now_ms() + RELATCH_MS;
+    }
+    adapter->signalled = signalled;
+    adapter->signalled_port = port;
     adapter->learnt = false;                         // whoever negotiates may move
     return pjmedia_transport_media_start(adapter->below, pool, local, remote, index);
 }
