@@ -31,7 +31,7 @@ LINE = (
 
 @cache
 def hold_music() -> Loop:
-    """Twelve seconds. Takes some 20 ms the first time: call it at start."""
+    """Twelve seconds. The first call takes two or three beats of time: make it at start."""
     length = round(len(CHORDS) * BEATS_A_BAR * BEAT_S * RATE_HZ)
     track = np.zeros(length)
     for bar, (chord, line) in enumerate(zip(CHORDS, LINE, strict=True)):
