@@ -297,6 +297,19 @@ def test_a_carrier_that_puts_the_caller_through_after_all_has_its_leg_back() -> 
     assert tried.results == ["timed_out"]
 
 
+def test_a_refer_that_may_still_be_followed_is_unsettled() -> None:
+    assert trying("blind").wait().transfer.unsettled
+    assert trying("blind", events=(ReferAccepted(1), Cancel())).transfer.unsettled
+    assert not trying("blind", events=(ReferAccepted(1), Notify(1, 486))).transfer.unsettled
+    assert not trying("blind", events=(ReferRefused(1, 405),)).transfer.unsettled
+    assert not trying("blind", events=(Cancel(), Notify(1, 486))).transfer.unsettled
+    assert not trying("attended", events=(Cancel(),)).transfer.unsettled
+    assert not attended(ReferRefused(1, 405), TargetLost(1)).transfer.unsettled
+    assert attended(ReferRefused(1, 408), TargetLost(1)).transfer.unsettled
+    assert not trying("bridged", events=(Cancel(),)).transfer.unsettled
+    assert not trying("blind", events=(ReferAccepted(1),)).transfer.unsettled
+
+
 def test_a_success_after_a_final_failure_is_not_believed() -> None:
     tried = trying("blind", events=(ReferAccepted(1), Notify(1, 486), Notify(1, 200)))
     assert (tried.effects, tried.state) == ([], State.RETURNED)

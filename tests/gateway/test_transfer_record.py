@@ -42,6 +42,10 @@ def test_the_number_behind_a_target_is_what_the_country_check_sees() -> None:
     assert Target("c", TARGETS["sales"]).number is None
 
 
+def test_a_target_shown_in_a_log_hides_its_number() -> None:
+    assert repr(Target("reception", "+12025550123")) == "Target(name='reception')"
+
+
 def test_a_leg_that_was_never_answered_has_one_result() -> None:
     assert result_of("busy") == "busy"
     assert result_of("caller_hung_up") == "no_answer"

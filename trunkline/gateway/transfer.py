@@ -301,7 +301,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Caller and target hear each other, and nothing else."""
+    """Caller and target hear each other, off hold; and the agent, until AgentLeaves."""
 
     attempt: int
 
@@ -394,11 +394,18 @@ class Transfer:
         self._asked = 0
         self._notified = 0  # the highest provisional status
         self._accepted = False  # the REFER with Replaces
+        self._refer_open = False  # a REFER was sent, and neither refused nor finally notified of
 
     @property
     def attempt(self) -> Attempt:
         """The current or last one, as it stands."""
         return replace(self._attempt)
+
+    @property
+    def unsettled(self) -> bool:
+        """The caller is back, but a REFER may still be followed: the carrier may take the caller away yet, so NOTIFYs
+        still belong here, and a further transfer might ring at two telephones."""
+        return self.state is State.RETURNED and self._refer_open
 
     def begin(self, now: float) -> list[Effect]:
         """Once."""
@@ -440,12 +447,13 @@ class Transfer:
         target = self._targets[self._next - 1]
         how = self._how()
         self._attempt = Attempt(self._attempt.number + 1, target.name, how, self._began_at, now)
-        self._leg, self._asked, self._notified, self._accepted = False, 0, 0, False
+        self._leg, self._asked, self._notified, self._accepted, self._refer_open = False, 0, 0, False, False
         if self._hears_target:
             self._hold("caller")
         if how == "blind" and not self._can_refer:
             return self._fail("refused", now, "the caller's leg cannot be put through by its carrier")
         if how == "blind":
+            self._refer_open = True
             self._do(Refer(self._attempt.number, target))
             self._wait(self._policy.refer_answer_s, now)
             return State.REFERRING
@@ -539,7 +547,7 @@ class Transfer:
 
     def refused(self, event: Event, now: float) -> State:
         assert isinstance(event, Refused)
-        self._leg = False
+        self._leg = self._refer_open = False
         detail = f"{event.code}: {event.why}" if event.why else event.code
         by_hand = event.code in HAND_REFUSALS
         result: Result = "refused_by_peer" if event.code == "refused_by_peer" else "refused"
@@ -581,7 +589,7 @@ class Transfer:
         detail = event.detail or f"REFER: {event.status or 'no answer'}"
         if event.status in REFER_UNSURE or self._attempt.ringing_at is not None:
             return self._never_told(now, detail)
-        self._attempt.sip_status = event.status
+        self._attempt.sip_status, self._refer_open = event.status, False
         if self._kind == "auto":
             return self._bridge_instead("refused_by_peer", now, detail)
         return self._fail("refused_by_peer", now, detail)
@@ -601,7 +609,7 @@ class Transfer:
             self._wait(self._policy.refer_final_s, now)
         status = event.status or 0
         if status >= 200:
-            self._attempt.sip_status = status
+            self._attempt.sip_status, self._refer_open = status, False
         if 200 <= status < 300:
             return self._taken(now)
         if status >= 300:
@@ -664,6 +672,7 @@ class Transfer:
         if self._attempt.how != "attended" or not self._can_refer:
             return self._join(now)
         self._hold("target")
+        self._refer_open = True
         self._do(ReferReplaces(self._attempt.number, self._targets[self._next - 1]))
         self._wait(self._policy.refer_answer_s, now)
         return State.REPLACING
@@ -758,6 +767,7 @@ class Transfer:
 
     def replaces_refused(self, event: Event, now: float) -> State:
         """Both are on the line with us: joined here, nobody is dialled again."""
+        self._refer_open = isinstance(event, ReferRefused) and event.status in REFER_UNSURE
         if isinstance(event, ReferRefused):
             self._attempt.refer_status = event.status or None
         return self._join_or_resume("target_lost", now, "the REFER with Replaces was refused")
@@ -766,7 +776,7 @@ class Transfer:
         assert isinstance(event, Notify)
         status = event.status or 0
         if status >= 200:
-            self._attempt.sip_status = status
+            self._attempt.sip_status, self._refer_open = status, False
         if 200 <= status < 300:
             return self._taken(now)
         if status >= 300:
@@ -841,8 +851,11 @@ class Transfer:
     def notified_late(self, event: Event, now: float) -> State:
         """The carrier has put the caller through after we had taken the caller back: the agent talks to nobody."""
         assert isinstance(event, Notify)
-        unsure = self._attempt.result is not None and self._attempt.result not in SURELY_DEAD
-        if not (unsure and event.status is not None and 200 <= event.status < 300):
+        status = event.status or 0
+        if status < 200 or not self._refer_open:
+            return self.state
+        self._refer_open = False
+        if status >= 300:
             return self.state
         self._do(AgentLeaves())
         self._do(HangUpCaller())

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from trunkline.gateway.sip.message import number_of, parse_uri
@@ -42,8 +42,8 @@ class Target:
     """A person or group of the configuration."""
 
     name: str
-    address: str
-    """E.164, or a SIP URI."""
+    address: str = field(repr=False)
+    """E.164, or a SIP URI. Not for logs."""
 
     @property
     def number(self) -> E164 | None:
