@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from trunkline.agents import turns  # noqa: E402
-from trunkline.gateway import call, transfer  # noqa: E402
+from trunkline.gateway import call, transfer, transfer_steps  # noqa: E402
 
 BOX, GAP, MARGIN = 190, 110, 24
 LINE = 15  # of text
@@ -150,7 +150,7 @@ def turn_states() -> str:
 def transfer_states() -> str:
     """What brings the caller back or away from every state is said below: drawn, it would hide the ways forward."""
     edges: dict[tuple[str, str], list[str]] = defaultdict(list)
-    everywhere = {transfer.CallerLeft, transfer.CallerLost, transfer.Cancel}
+    everywhere = {transfer_steps.CallerLeft, transfer_steps.CallerLost, transfer_steps.Cancel}
     for state, rows in transfer.TABLE.items():
         for event, row in rows.items():
             for to in row.leads_to:

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trunkline.gateway.sip.message import Reason
-from trunkline.gateway.transfer import (
-    IGNORED,
-    TABLE,
+from trunkline.gateway.transfer import IGNORED, TABLE, State, Transfer
+from trunkline.gateway.transfer_record import Attempt, Kind, Policy, Result, Target, TransferFailed
+from trunkline.gateway.transfer_steps import (
     AgentLeaves,
     Ask,
     AttemptEvent,
@@ -40,17 +40,14 @@ from trunkline.gateway.transfer import (
     Said,
     Sent,
     SetDeadline,
-    State,
     TargetAnswered,
     TargetEarlyMedia,
     TargetFailed,
     TargetHungUp,
     TargetLost,
     TargetRinging,
-    Transfer,
     VoicemailDetected,
 )
-from trunkline.gateway.transfer_record import Attempt, Kind, Policy, Result, Target, TransferFailed
 from trunkline.ports import EndReason
 
 RECEPTION, SALES = Target("reception", "+12025550123"), Target("sales", "sip:sales@pbx.example")
