@@ -151,6 +151,8 @@ class SipDesk:
                 self._incoming(event)
             elif isinstance(event, s.Pinged):
                 self._pinged(event)
+            elif isinstance(event, s.Registered):
+                log.info("trunk %s: registration %d %s", event.trunk, event.code, event.reason)
             elif (dialog := self._dialogs.get(event.handle)) is not None:
                 self._happened(dialog, event)
             elif isinstance(event, s.Disconnected) and event.handle in self._turned_away:

@@ -180,6 +180,48 @@ class Disconnected:
 
 
 @dataclass(frozen=True, slots=True)
+class Referred:
+    """What became of a REFER of ours: the answer to it (202, or why not), then NOTIFYs with the target's progress."""
+
+    handle: Handle
+    code: int
+    """Of the answer, or of the NOTIFY's message/sipfrag; 0: none came, or the subscription ended without one."""
+    reason: str
+    notify: bool
+    final: bool
+    """Nothing more follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReferAsked:
+    """The far end asked us to call somebody (REFER); the stack has declined it (603)."""
+
+    handle: Handle
+    refer_to: str
+
+
+@dataclass(frozen=True, slots=True)
+class Renegotiated:
+    """How a hold or resume of ours ended: 200, or the status that refused it. Glare (491) was tried again before."""
+
+    handle: Handle
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A trunk's registration changed: 200 with `expires_s`, or why not (0: no answer)."""
+
+    trunk: str
+    code: int
+    reason: str
+    expires_s: int
+    """0: we are not registered."""
+    retry_s: int = 0
+    """The next try, where there is one."""
+
+
+@dataclass(frozen=True, slots=True)
 class Pinged:
     """How an OPTIONS of ours was answered. `code` 0: not at all."""
 
@@ -200,6 +242,10 @@ Event = (
     | MediaDown
     | LimitReached
     | Disconnected
+    | Referred
+    | ReferAsked
+    | Renegotiated
+    | Registered
     | Pinged
 )
 
@@ -266,6 +312,24 @@ class Stack(Protocol):
         ...
 
     def send_digits(self, handle: Handle, digits: str, method: DtmfMethod) -> None: ...
+
+    def refer(self, handle: Handle, to_uri: str, headers: Headers = ()) -> None:
+        """REFER (RFC 3515): the far end is to call `to_uri` instead of us. Referred follows."""
+        ...
+
+    def refer_to_call(self, handle: Handle, other: Handle) -> None:
+        """REFER with Replaces (RFC 3891): the two far ends are to talk to each other. Referred follows."""
+        ...
+
+    def hold(self, handle: Handle) -> None:
+        """A re-INVITE with sendonly. Renegotiated follows."""
+        ...
+
+    def resume(self, handle: Handle) -> None: ...
+
+    def register(self, trunk: Trunk, wanted: bool = True) -> None:
+        """Registered follows, now and at every change; refreshed and tried again by the stack."""
+        ...
 
     def ping(self, trunk: Trunk) -> None:
         """OPTIONS; Pinged follows."""
