@@ -33,12 +33,14 @@ from trunkline.compliance.decision import Policy
 from trunkline.errors import ConfigError
 from trunkline.gateway.api.app import create_http
 from trunkline.gateway.api.trunks import trunk_routes
+from trunkline.gateway.call import DIAL_SLACK_S
 from trunkline.gateway.front import front_door
 from trunkline.gateway.sip import trunks
-from trunkline.gateway.sip.desk import SipDesk
+from trunkline.gateway.sip.desk import LIMIT_SLACK_S, SipDesk
 from trunkline.gateway.sip.leg import sip_lead
 from trunkline.gateway.sip.stack import FrontCounters, Stack
 from trunkline.gateway.switchboard import Limits, Line, Switchboard
+from trunkline.gateway.twilio.dialler import Detection, Terms, TwilioDialler
 from trunkline.gateway.twilio.sockets import SocketLimits, Sockets
 from trunkline.gateway.twilio.tokens import Tokens
 from trunkline.media.ears import Ears
@@ -55,7 +57,7 @@ from trunkline.store.orders import OrderKeys
 from trunkline.store.records import CallRecords, Record
 from trunkline.store.spool import Spool
 from trunkline.store.writer import RecordWriter
-from trunkline.types import MULAW_8K, CallId, TenantId
+from trunkline.types import E164, MULAW_8K, CallId, TenantId
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +81,7 @@ class Gateway:
     heartbeat: Heartbeat
     front_door: type[asyncio.Protocol]
     sip: "_Sip"
+    twilio: TwilioDialler | None
     records: Callable[[float], Awaitable[bool]]
     """Wait until the record is in the database, at most so many seconds."""
 
@@ -87,6 +90,8 @@ class Gateway:
         self.sockets.say_goodbye()
         self.switchboard.close()
         await self.sockets.close()
+        if self.twilio is not None:
+            await self.twilio.close()
         if self.sip.desk is not None:
             await self.sip.desk.close()
 
@@ -156,7 +161,11 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK) -> AsyncGener
             spans,
             clock,
         )
-        sockets = Sockets(switchboard, tokens, _socket_limits(settings), metrics, clock)
+        twilio = _open_twilio(settings, agent, switchboard, clock)
+        if twilio is not None:
+            stack.push_async_callback(twilio.close)
+        hang_up = twilio.hang_up if twilio is not None else None
+        sockets = Sockets(switchboard, tokens, _socket_limits(settings), metrics, clock, hang_up)
         records = _Fresh(database, writer)
 
         def not_ready() -> list[str]:
@@ -165,16 +174,19 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK) -> AsyncGener
         sip = await _open_sip(settings, switchboard, clock)
         if sip.desk is not None:
             stack.push_async_callback(sip.desk.close)
-        more = trunk_routes(sip.desk.trunks if sip.desk is not None else list)
+        ways_out = [way.trunks for way in (sip.desk, twilio) if way is not None]
+        more = trunk_routes(lambda: [trunk for trunks in ways_out for trunk in trunks()])
         orders = OrderKeys(database, clock, worker=WORKER)
-        http = create_http(settings, switchboard, records, metrics, clock, not_ready, tokens, more, orders=orders)
+        http = create_http(
+            settings, switchboard, records, metrics, clock, not_ready, tokens, more, orders=orders, placed=twilio
+        )
         gauges = asyncio.create_task(_gauges(metrics, spool, pool, ears, sip), name="gauges")
         stack.push_async_callback(_cancelled, gauges)
         heartbeat.start()
         stack.callback(heartbeat.stop)
         stack.callback(spans.close)
         door = front_door(sockets.new_leg)
-        yield Gateway(settings, agent, http, switchboard, sockets, heartbeat, door, sip, writer.drain)
+        yield Gateway(settings, agent, http, switchboard, sockets, heartbeat, door, sip, twilio, writer.drain)
 
 
 def _socket_limits(settings: Settings) -> SocketLimits:
@@ -190,6 +202,35 @@ def _socket_limits(settings: Settings) -> SocketLimits:
             message_ms=media.message_ms,
         ),
     )
+
+
+_DETECTION: dict[str, Detection] = {"enable": "Enable", "detect_message_end": "DetectMessageEnd"}
+
+
+def _open_twilio(
+    settings: Settings, agent: AgentDefinition, switchboard: Switchboard, clock: Clock
+) -> TwilioDialler | None:
+    """Calls of ours over the account, where there is one."""
+    given = settings.twilio
+    if given.account_sid is None:
+        return None
+    from trunkline.gateway.twilio.rest import TwilioRest
+
+    account = TwilioRest(
+        given.account_sid, given.login, clock, region=given.region, edge=given.edge, api_url=given.api_url
+    )
+    max_call_s = settings.limits.max_call_seconds
+    terms = Terms(
+        origin=settings.http.origin,
+        from_number=E164(given.from_number) if given.from_number else None,
+        limit_s=max_call_s + LIMIT_SLACK_S + (max_call_s + DIAL_SLACK_S if agent.targets else 0),
+        machine_detection=_DETECTION.get(given.machine_detection),
+        hang_up_on_machine=given.on_machine == "hang_up",
+    )
+    dialler = TwilioDialler(account, switchboard, terms, clock)
+    switchboard.diallers.append(dialler)
+    dialler.start()
+    return dialler
 
 
 @dataclass(slots=True)

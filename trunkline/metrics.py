@@ -26,7 +26,7 @@ Drop = Literal[
     "spool_full",
     "telemetry",
 ]
-Webhook = Literal["voice", "continue", "status", "stream_status", "dial_status"]
+Webhook = Literal["voice", "continue", "status", "stream_status", "dial_status", "machine"]
 Outcome = Literal["ok", "bad_request", "bad_signature", "error"]
 Turned = Literal["stranger", "over_rate", "bad_digest", "full", "malformed"]
 PoolEvent = Literal["done", "failed", "overloaded", "restarted"]

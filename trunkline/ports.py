@@ -460,6 +460,10 @@ class CallEnded:
     """What the provider said, such as `sip:486;q850:17` (gateway.endings)."""
 
 
+NAMED = "provider_call_id"
+"""Kind of the CallEvent that gives a call of ours the carrier's name for it, told only after it took the order; `data`
+holds it as provider_call_id."""
+
 RecordEvent = CallStarted | CallEvent | TurnEnded | UsageMetered | CallEnded
 
 

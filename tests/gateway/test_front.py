@@ -32,6 +32,7 @@ from trunkline.gateway.leg import LegCall
 from trunkline.gateway.twilio.leg import TwilioLeg
 from trunkline.gateway.twilio.wire import Started
 from trunkline.media.bus import Bus
+from trunkline.types import CallSid
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 5.0
@@ -44,6 +45,9 @@ class Door:
     legs: list[TwilioLeg] = field(default_factory=list)
     codes: list[int] = field(default_factory=list)
     went: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def hang_up(self, call_sid: CallSid) -> None:
+        raise AssertionError("no stream was let in")
 
     def new_leg(self) -> TwilioLeg:
         leg = TwilioLeg(self, SYSTEM_CLOCK, start_timeout_s=5, media_timeout_s=3)

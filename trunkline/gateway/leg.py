@@ -110,10 +110,12 @@ class Plan:
     trunk: str
     from_number: E164 | None
     """As ordered, or the trunk's own."""
+    ring_slack_s: float = 0.0
+    """The carrier ends the ringing by itself; ours comes so much later, if its word does not reach us."""
 
 
 class Dialler(Protocol):
-    """Places calls (the SIP desk)."""
+    """Places calls over its own trunks (the SIP desk; a Twilio account)."""
 
     def plan(self, order: DialOrder) -> Plan | Refuse:
         """Which way the call would go; nothing happens yet. Codes: `no_trunk`, `trunk_down`, `bad_attribute`."""

@@ -18,6 +18,7 @@ from trunkline.gateway.dialling import new_call_id
 from trunkline.gateway.leg import Leg
 from trunkline.media.bus import Bus
 from trunkline.ports import (
+    NAMED,
     Allow,
     CallEnded,
     CallEvent,
@@ -117,6 +118,11 @@ class LineCall:
 
     def _note(self, kind: str, data: Mapping[str, Any]) -> None:
         self._board.records.append(CallEvent(self.id, self._board.clock.wall(), kind, data))
+
+    def named(self, provider_call_id: str) -> None:
+        self.arrival = replace(self.arrival, provider_call_id=provider_call_id)
+        self.started = replace(self.started, provider_call_id=provider_call_id)
+        self._note(NAMED, {"provider_call_id": provider_call_id})
 
     def turn(self, turn: TurnRecord, ago_s: float) -> None:
         board = self._board

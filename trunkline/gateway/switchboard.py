@@ -23,7 +23,7 @@ from trunkline.media.bus import Echo, Tap
 from trunkline.media.ears import Ears
 from trunkline.media.heartbeat import Heartbeat
 from trunkline.metrics import Metrics
-from trunkline.ports import Allow, CallEvent, Decide, EndReason, Facts, RecordSink, Refuse
+from trunkline.ports import NAMED, Allow, CallEvent, Decide, EndReason, Facts, RecordSink, Refuse
 from trunkline.telemetry import Telemetry
 from trunkline.types import DEFAULT_TENANT, CallId, CallSid, StreamSid
 
@@ -77,8 +77,8 @@ class Switchboard:
         self.agent, self.line, self.limits = agent, line, limits
         self.records, self.metrics, self.telemetry, self.clock = records, metrics, telemetry, clock
         self.decide = decide
-        self.dialler: Dialler | None = None
-        """Set by whoever can place calls."""
+        self.diallers: list[Dialler] = []
+        """Whoever can place calls, in the order they are asked."""
         self.draining = False
         self._calls: dict[CallId, LineCall] = {}
         self._by_provider_id: dict[str, LineCall] = {}
@@ -141,10 +141,11 @@ class Switchboard:
     def dial(self, order: DialOrder) -> CallId | Refuse:
         """Place a call. Refuse codes: `overloaded`, `draining`, the policy's own, and the dialler's, among them
         `no_trunk` and `trunk_down`. Each leaves a record that says so, but where nothing here can dial at all."""
-        if self.dialler is None:
+        if not self.diallers:
             return self._may_dial(order) or Refuse("no_trunk", "no trunk takes outbound calls")
-        plan = self.dialler.plan(order)
-        call = LineCall(self, _departure(order, plan), None, ring_s=order.ring_timeout_s, call_id=order.call_id)
+        dialler, plan = self._way_out(order)
+        ring_s = order.ring_timeout_s + (0.0 if isinstance(plan, Refuse) else plan.ring_slack_s)
+        call = LineCall(self, _departure(order, plan), None, ring_s=ring_s, call_id=order.call_id)
         call.record_start()
         if (no_line := self.no_line()) is not None:
             call.end("overloaded", no_line.code)
@@ -159,12 +160,32 @@ class Switchboard:
         call.event("dialling", trunk=plan.trunk, ring_timeout_s=order.ring_timeout_s)
         self._take(call)
         try:
-            leg = self.dialler.dial(plan, call)
+            leg = dialler.dial(plan, call)
         except Exception as error:
             call.crashed(error)
             return Refuse("error", "the call could not be placed")
         call.expect(leg)
         return call.id
+
+    def _way_out(self, order: DialOrder) -> tuple[Dialler, Plan | Refuse]:
+        """The first dialler that would; else whoever has more to say than that the trunk is none of its own."""
+        plans = [(dialler, dialler.plan(order)) for dialler in self.diallers]
+        would = [found for found in plans if not isinstance(found[1], Refuse)]
+        could = [found for found in plans if isinstance(found[1], Refuse) and found[1].code != "no_trunk"]
+        return (would or could or plans)[0]
+
+    def named(self, call_id: CallId, provider_call_id: str) -> None:
+        """The carrier's name of a call of ours, where it is told only after the order was taken."""
+        call = self._calls.get(call_id)
+        if call is not None:
+            self._by_provider_id.pop(call.arrival.provider_call_id, None)
+            call.named(provider_call_id)
+            self._by_provider_id[provider_call_id] = call
+            return
+        former = next((f for f in reversed(self._ended.values()) if f.id == call_id), None)
+        if former is not None:  # given up meanwhile
+            self._remember(provider_call_id, former)
+            self.records.append(CallEvent(call_id, self.clock.wall(), NAMED, {"provider_call_id": provider_call_id}))
 
     def _may_dial(self, order: DialOrder) -> Refuse | None:
         facts = Facts("dial", DEFAULT_TENANT, "outbound", order.from_number, order.to_number)
@@ -237,13 +258,16 @@ class Switchboard:
         name = call.arrival.provider_call_id
         if self._by_provider_id.get(name) is call:
             del self._by_provider_id[name]
-        self._ended[name] = call.former()
-        self._ended.move_to_end(name)
-        while len(self._ended) > REMEMBER_ENDED:
-            self._ended.popitem(last=False)
+        self._remember(name, call.former())
         self.metrics.live_calls(len(self._calls))
         if not self._calls:
             self._idle.set()
+
+    def _remember(self, provider_call_id: str, former: FormerCall) -> None:
+        self._ended[provider_call_id] = former
+        self._ended.move_to_end(provider_call_id)
+        while len(self._ended) > REMEMBER_ENDED:
+            self._ended.popitem(last=False)
 
     async def drain(self, patience_s: float, goodbye_s: float = GOODBYE_S) -> None:
         """New calls go to the fallback; live ones may finish for `patience_s`, then hear goodbye, then end."""

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from trunkline.ports import ENDED_BY, CallEnded, CallEvent, CallStarted, TurnEnded, UsageMetered
+from trunkline.ports import ENDED_BY, NAMED, CallEnded, CallEvent, CallStarted, TurnEnded, UsageMetered
 from trunkline.store import codec
 from trunkline.store.codec import Entry, call_of
 
@@ -32,6 +32,7 @@ class Rows:
     calls: list[Row] = field(default_factory=list)
     adopted: list[Row] = field(default_factory=list)
     answered: list[Row] = field(default_factory=list)
+    named: list[Row] = field(default_factory=list)
     ended: list[Row] = field(default_factory=list)
     call_events: list[Row] = field(default_factory=list)
     turns: list[Row] = field(default_factory=list)
@@ -138,6 +139,8 @@ def _place(rows: Rows, entry: Entry, tenant: str, new: Row | None) -> None:
     row = _row(entry, tenant)
     if isinstance(event, CallEvent):
         rows.call_events.append(row | {"kind": event.kind, "data": dict(event.data)})
+        if event.kind == NAMED:
+            rows.named.append({"call": event.call_id, "name": str(event.data.get("provider_call_id"))})
         if event.kind == "answered":
             if new is None:
                 rows.answered.append({"call": event.call_id, "at": event.at})

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import Table, bindparam, delete, func, select, tuple_, union_all, update
+from sqlalchemy import Table, bindparam, delete, exists, func, select, tuple_, union_all, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -65,6 +65,16 @@ _ANSWERED = (
     update(_CALLS)
     .where(_CALLS.c.id == bindparam("call"), _CALLS.c.answered_at.is_(None))
     .values(answered_at=bindparam("at"))
+)
+_OTHERS = _CALLS.alias()
+_NAMED = (
+    update(_CALLS)
+    .where(
+        _CALLS.c.id == bindparam("call"),
+        # A name that another call has is left to that call, as at the start.
+        ~exists().where(_OTHERS.c.tenant_id == _CALLS.c.tenant_id, _OTHERS.c.provider_call_id == bindparam("name")),
+    )
+    .values(provider_call_id=bindparam("name"))
 )
 _ADOPTED = (
     update(_CALLS)
@@ -302,7 +312,12 @@ class RecordWriter:
         await self._add(connection, _TENANTS, tenants)
         await self._add(connection, _CALLS, rows.calls, conflict=["id"])
         await self._children(connection, rows)
-        for statement, values in ((_ADOPTED, rows.adopted), (_ANSWERED, rows.answered), (_ENDED, rows.ended)):
+        for statement, values in (
+            (_ADOPTED, rows.adopted),
+            (_ANSWERED, rows.answered),
+            (_NAMED, rows.named),
+            (_ENDED, rows.ended),
+        ):
             if values:
                 await connection.execute(statement, values)
 

@@ -22,6 +22,7 @@ from trunkline.gateway.twilio.wire import Started
 from trunkline.media.bus import Bus
 from trunkline.media.playout import Message
 from trunkline.testing.clock import ManualClock
+from trunkline.types import CallSid
 
 CALL_SID, STREAM_SID = "CA" + "0a" * 16, "MZ" + "0b" * 16
 START_TIMEOUT_S, MEDIA_TIMEOUT_S = 5.0, 3.0
@@ -91,9 +92,13 @@ class FakeDoor:
         self.call, self.bus = FakeCall(), FakeBus()
         self.misbehaviour: list[str] = []
         self.codes: list[int] = []
+        self.hung_up: list[str] = []
 
     def welcome(self, leg: TwilioLeg) -> bool:
         return not self.full
+
+    def hang_up(self, call_sid: CallSid) -> None:
+        self.hung_up.append(call_sid)
 
     def attach(self, leg: TwilioLeg, started: Started) -> tuple[LegCall, Bus]:
         if started.parameters.get("token") != "good":

@@ -20,8 +20,8 @@ from trunkline.gateway.api.openapi import document
 from trunkline.gateway.api.problems import on_bug, on_http_exception, on_store_error
 from trunkline.gateway.twilio.signature import Signatures
 from trunkline.gateway.twilio.tokens import Tokens
+from trunkline.gateway.twilio.webhooks import PlacedCalls, Webhooks, webhook_routes
 from trunkline.gateway.twilio.webhooks import Switchboard as TwilioSwitchboard
-from trunkline.gateway.twilio.webhooks import Webhooks, webhook_routes
 from trunkline.metrics import Metrics
 from trunkline.ports import Orders
 from trunkline.settings import Settings
@@ -45,8 +45,9 @@ def create_http(
     more_routes: Sequence[BaseRoute] = (),
     *,
     orders: Orders,
+    placed: PlacedCalls | None = None,
 ) -> Starlette:
-    """`tokens` is the one whose `redeem` the media leg asks."""
+    """`tokens` is the one whose `redeem` the media leg asks; `placed` knows calls of ours over Twilio."""
     origin = settings.http.origin
     https = origin.startswith("https:")
     webhooks = Webhooks(
@@ -56,6 +57,8 @@ def create_http(
         fallback_number=settings.twilio.fallback_number,
         fallback_text=settings.twilio.fallback_text,
         max_call_seconds=settings.limits.max_call_seconds,
+        dial_caller_id=settings.twilio.dial_caller_id or "",
+        placed=placed,
     )
     return Starlette(
         routes=[

@@ -116,9 +116,10 @@ _SCHEMAS: dict[str, Any] = {
         "required": ["name", "state", "takes_calls", "calls"],
         "properties": {
             "name": {"type": "string"},
-            "state": {"enum": ["unknown", "up", "down"], "description": "By its answers to our OPTIONS."},
+            "state": {"enum": ["unknown", "up", "down"], "description": "By its answers to us."},
             "takes_calls": {"type": "boolean", "description": "Whether we can dial over it."},
             "calls": {"type": "integer", "description": "On it now, both ways."},
+            "why": {"type": "string", "description": "Such as trunk_unauthorized: it does not accept our login."},
         },
     },
     "Call": {
@@ -217,7 +218,7 @@ _PATHS: dict[str, Any] = {
     },
     "/v1/trunks": {
         "get": {
-            "summary": "SIP trunks, and whether they answer",
+            "summary": "Trunks, SIP and Twilio, and whether they answer",
             "responses": {
                 "200": _json(
                     "All that are configured.",

@@ -31,7 +31,7 @@ _WANTED = {
     "attributes": f"at most {MAX_ATTRIBUTES} texts by name, of {MAX_ATTRIBUTE_CHARS} characters without line ends",
 }
 # What a refusal is to the client: busy (try again), a wrong field of the order, or else simply no.
-_BUSY = {"overloaded", "draining", "no_trunk", "trunk_down", "full"}
+_BUSY = {"overloaded", "draining", "no_trunk", "trunk_down", "trunk_unauthorized", "full"}
 _FIELDS = {"invalid_number": "to", "unknown_trunk": "trunk", "no_caller_id": "from"}
 
 _Name = Annotated[str, Field(pattern=NAME_PATTERN)]

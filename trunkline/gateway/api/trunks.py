@@ -1,8 +1,8 @@
-"""/v1/trunks: whom we know over SIP, and whether they are there."""
+"""/v1/trunks: over whom calls go and come, and whether they are there."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -13,15 +13,21 @@ from starlette.routing import Route
 class TrunkView:
     name: str
     state: Literal["unknown", "up", "down"]
-    """By its answers to our OPTIONS; `unknown`: not asked, or not answered yet."""
+    """By its answers to our OPTIONS or REST requests; `unknown`: not asked, or not answered yet."""
     takes_calls: bool
     """Of ours: it has a host."""
     calls: int
     """On it now, both ways."""
+    why: str = ""
+    """The code that a call over it would be refused with now, where it says more than `down`."""
 
 
 def trunk_routes(trunks: Callable[[], Sequence[TrunkView]]) -> list[Route]:
     async def list_trunks(request: Request) -> Response:
-        return JSONResponse({"trunks": [asdict(trunk) for trunk in trunks()]})
+        return JSONResponse({"trunks": [_shown(trunk) for trunk in trunks()]})
 
     return [Route("/v1/trunks", list_trunks, methods=["GET"])]
+
+
+def _shown(trunk: TrunkView) -> dict[str, Any]:
+    return {name: value for name, value in asdict(trunk).items() if name != "why" or value}

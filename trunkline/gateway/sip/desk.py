@@ -113,7 +113,7 @@ class SipDesk:
     async def start(self) -> None:
         """Listen. Raises ConfigError."""
         await self._stack.start(self.on_event)
-        self._board.dialler = self
+        self._board.diallers.insert(0, self)
         self._check()
 
     async def close(self) -> None:
@@ -121,8 +121,8 @@ class SipDesk:
         if self._checking is not None:
             self._checking.cancel()
             self._checking = None
-        if self._board.dialler is self:
-            self._board.dialler = None
+        if self in self._board.diallers:
+            self._board.diallers.remove(self)
         await self._stack.close()
         for dialog in tuple(self._dialogs.values()):
             self._forget(dialog)

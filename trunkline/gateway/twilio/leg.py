@@ -24,6 +24,7 @@ from trunkline.gateway.rfc6455 import FrameParser
 from trunkline.gateway.twilio.wire import Audio, Keyed, Marked, MediaStream, Phase, Started, Stopped
 from trunkline.media.bus import Bus
 from trunkline.media.playout import LeadPolicy, Message
+from trunkline.types import CallSid
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ MAX_HEAD_BYTES = 16 * 1024  # of the opening handshake
 HIGH_WATER_BYTES = 64 * 1024  # 5 s of audio: the peer has stopped reading
 STALL_S = 5.0
 CLOSE_WAIT_S = 2.0  # for the peer's half of the closing handshake
+_OUR_WISH = {"agent_hung_up", "no_input", "max_duration", "refused", "error"}
 _CLOSE_CODES = {"replaced": rfc6455.GOING_AWAY, "going away": rfc6455.GOING_AWAY}
 BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
@@ -48,6 +50,10 @@ class MediaDoor(Protocol):
 
     def gone(self, leg: "TwilioLeg", code: int) -> None:
         """The socket is closed, with this code of ours or 1006."""
+        ...
+
+    def hang_up(self, call_sid: CallSid) -> None:
+        """The call has no stream to end it by."""
         ...
 
     def misbehaved(self, what: str) -> None:
@@ -83,6 +89,7 @@ class TwilioLeg(asyncio.Protocol):
         self._open = False
         self._call: LegCall | None = None
         self._bus: Bus | None = None
+        self._call_sid: CallSid | None = None
         self.opened_at = self._media_at = clock.now()
         self._stalled_at: float | None = None
         self._closing_at: float | None = None
@@ -198,6 +205,7 @@ class TwilioLeg(asyncio.Protocol):
                 self._call.key(event.digit)
         elif isinstance(event, Started):
             self._call, self._bus = self._door.attach(self, event)
+            self._call_sid = event.call_sid
             self.authenticated = True
             self._media_at = self._clock.now()
         elif isinstance(event, Stopped):
@@ -229,7 +237,12 @@ class TwilioLeg(asyncio.Protocol):
         return {}
 
     def close(self, why: str = "") -> None:
-        """The peer is told goodbye. Idempotent; `lost` or `stopped` follows."""
+        """The peer is told goodbye. Idempotent; `lost` or `stopped` follows. Without a socket (Twilio dials for us, or
+        has lost it) the call itself is ended over REST, where ending it was our wish."""
+        if why in _OUR_WISH and self._call_sid is not None:
+            if self._transport is None:
+                self._door.hang_up(self._call_sid)
+            self._call_sid = None  # once: the end of the stream is the end of the call
         self.shut(_CLOSE_CODES.get(why, rfc6455.NORMAL), why if why in _CLOSE_CODES else "")
 
     def detach(self) -> None:

@@ -6,6 +6,7 @@ then attaches to it. Deadlines of all sockets are looked at in one timer.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from trunkline.clock import Clock
@@ -20,6 +21,7 @@ from trunkline.media.bus import Bus
 from trunkline.media.playout import LeadPolicy
 from trunkline.metrics import Drop, Metrics
 from trunkline.ports import Refuse
+from trunkline.types import CallSid
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +42,17 @@ class Sockets:
     """The MediaDoor of this process."""
 
     def __init__(
-        self, switchboard: Switchboard, tokens: Tokens, limits: SocketLimits, metrics: Metrics, clock: Clock
+        self,
+        switchboard: Switchboard,
+        tokens: Tokens,
+        limits: SocketLimits,
+        metrics: Metrics,
+        clock: Clock,
+        hang_up: Callable[[CallSid], None] | None = None,
     ) -> None:
+        """`hang_up`: ends a call that has no stream any more; without an account nobody can."""
         self._switchboard, self._tokens, self._limits = switchboard, tokens, limits
-        self._metrics, self._clock = metrics, clock
+        self._metrics, self._clock, self._hang_up = metrics, clock, hang_up
         self._legs: set[TwilioLeg] = set()
         self._checking: asyncio.TimerHandle | None = None
         self._closed = False
@@ -99,6 +108,10 @@ class Sockets:
         stats = leg.stream.stats
         self._drop("sequence_gap", stats.gaps)
         self._drop("bad_message", stats.ignored)
+
+    def hang_up(self, call_sid: CallSid) -> None:
+        if self._hang_up is not None:
+            self._hang_up(call_sid)
 
     def misbehaved(self, what: str) -> None:
         self._metrics.drop("slow_reader" if what == "slow reader" else "bad_message")

@@ -24,14 +24,25 @@ def connect_stream(
     return _text(response)
 
 
-def dial(number: str, *, action_url: str, timeout_s: int = 25, time_limit_s: int = 14_400, say: str = "") -> str:
-    """Twilio hangs up by itself after `time_limit_s`, whatever becomes of us; `action_url` hears how it went."""
+def dial(
+    number: str,
+    *,
+    action_url: str,
+    timeout_s: int = 25,
+    time_limit_s: int = 14_400,
+    caller_id: str = "",
+    say: str = "",
+) -> str:
+    """Twilio hangs up by itself after `time_limit_s`, whatever becomes of us; `action_url` hears how it went. Without
+    `caller_id` it shows the number of whoever is put through."""
     response = _response()
     if say:
         _add(response, "Say", text=say)
     dialled = _add(
         response, "Dial", action=action_url, method="POST", timeout=str(timeout_s), timeLimit=str(time_limit_s)
     )
+    if caller_id:
+        dialled.set("callerId", caller_id)
     _add(dialled, "Number", text=number)
     return _text(response)
 

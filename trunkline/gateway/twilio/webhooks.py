@@ -4,6 +4,7 @@
                      ▲                                        ├──────► <Dial> ─► dial-status   a transfer
                      └──────────── n + 1 ─────────────────────┴──────► again                the leg was lost
 
+A call of ours (dialler.py) begins at voice as well, when the far end answers; `?order=` is the token of its order.
 How often a call was reconnected travels in the action URL (`?n=1`), not in memory: the worker that knew may be dead.
 A signed, well-formed webhook is never answered with an HTTP error: the caller hears the fallback instead.
 
@@ -48,6 +49,15 @@ CallStatus = Literal[
 ]
 FINAL = {"completed", "busy", "failed", "no-answer", "canceled"}
 STATUSES = FINAL | {"queued", "initiated", "ringing", "in-progress"}
+ANSWERED_BY = {
+    "human",
+    "fax",
+    "unknown",
+    "machine_start",
+    "machine_end_beep",
+    "machine_end_silence",
+    "machine_end_other",
+}
 STREAM_EVENTS = {"stream-started", "stream-stopped", "stream-error"}
 
 # https://help.twilio.com/articles/223179988: ANONYMOUS, RESTRICTED, BLOCKED, UNKNOWN and UNAVAILABLE on a keypad
@@ -66,6 +76,33 @@ class CallView:
     """ended: by us or by the caller, so nothing is to be reconnected. live: as far as we know, the leg still is."""
     transfer_number: E164 | None = None
     """The number of the named target, while transferring."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A status callback of a call of ours."""
+
+    call_sid: CallSid
+    status: CallStatus
+    duration_s: int | None = None
+    sip_status: int | None = None
+    error: int | None = None
+
+
+class PlacedCalls(Protocol):
+    """Calls of ours (`dialler.TwilioDialler`), by the token of their order. Every method returns at once."""
+
+    def answer(self, token: str, call_sid: CallSid) -> bool:
+        """The far end picked up. False: this call is not, or no longer, wanted."""
+        ...
+
+    def heard(self, token: str, heard: Heard) -> bool:
+        """False: no such order."""
+        ...
+
+    def machine(self, token: str, call_sid: CallSid, answered_by: str, after_ms: int | None) -> None:
+        """Twilio's guess who answered: human, fax, unknown or machine_..."""
+        ...
 
 
 class Switchboard(Protocol):
@@ -104,14 +141,23 @@ class Webhooks:
         fallback_number: str | None,
         fallback_text: str,
         max_call_seconds: int,
+        dial_caller_id: str = "",
+        placed: PlacedCalls | None = None,
     ) -> None:
-        self._switchboard, self._tokens, self._origin = switchboard, tokens, origin
+        """`dial_caller_id`: who calls when a caller is put through; without it, the caller."""
+        self._switchboard, self._tokens, self._origin, self._placed = switchboard, tokens, origin, placed
+        self._dial_caller_id = dial_caller_id
         self._fallback_number, self._fallback_text = fallback_number, fallback_text
         self._max_call_seconds = max_call_seconds
 
     def voice(self, form: Form, query: Mapping[str, str], now: float) -> str:
-        """A new call. A duplicate gets the same call and a fresh token."""
+        """A new call, or one of ours that is answered. A duplicate gets the same call and a fresh token."""
         arrival = _arrival(form)
+        if (token := query.get("order")) is not None:
+            answered = self._placed is not None and self._placed.answer(token, CallSid(arrival.provider_call_id))
+            if not answered:  # given up meanwhile, or ordered by a process that died: nobody would know what to say
+                log.warning("%s was answered and nobody here wants it", arrival.provider_call_id)
+                return twiml.hangup()
         seen = self._switchboard.by_call_sid(CallSid(arrival.provider_call_id))
         if seen and seen.state == "ended":
             return twiml.hangup()
@@ -128,7 +174,12 @@ class Webhooks:
         reconnects = _reconnects(query)
         if seen and seen.state == "transferring" and seen.transfer_number:
             action_url = self._url(f"/twilio/dial-status?n={reconnects}")
-            return twiml.dial(seen.transfer_number, action_url=action_url, time_limit_s=self._max_call_seconds)
+            return twiml.dial(
+                seen.transfer_number,
+                action_url=action_url,
+                time_limit_s=self._max_call_seconds,
+                caller_id=self._dial_caller_id,
+            )
         return self._reconnect(form, reconnects, "leg_lost", now)
 
     def dial_status(self, form: Form, query: Mapping[str, str], now: float) -> str:
@@ -138,14 +189,27 @@ class Webhooks:
         if query.get("fallback"):
             return twiml.hangup() if status in ("completed", "answered") else twiml.say_and_hangup(self._fallback_text)
         status = "completed" if status not in STATUSES else status  # <Dial> also says `answered`, in conferences
-        self._switchboard.dialled(call_sid, status, _seconds(form, "DialCallDuration"))
+        self._switchboard.dialled(call_sid, status, _whole(form, "DialCallDuration"))
         if status == "completed" or _one_of(form, "CallStatus", STATUSES, "in-progress") in FINAL:
             return twiml.hangup()
         return self._reconnect(form, _reconnects(query), "transfer_failed", now)
 
     def status(self, form: Form, query: Mapping[str, str], now: float) -> str:
         status: CallStatus = _one_of(form, "CallStatus", STATUSES)  # type: ignore[assignment]
-        self._switchboard.status(_call_sid(form), status, _seconds(form, "CallDuration"))
+        call_sid, duration_s = _call_sid(form), _whole(form, "CallDuration")
+        if (token := query.get("order")) is not None and self._placed is not None:
+            sip_status, error = _whole(form, "SipResponseCode"), _whole(form, "ErrorCode")
+            if self._placed.heard(token, Heard(call_sid, status, duration_s, sip_status, error)):
+                return ""
+        self._switchboard.status(call_sid, status, duration_s)
+        return ""
+
+    def machine(self, form: Form, query: Mapping[str, str], now: float) -> str:
+        """Who answered a call of ours, as far as Twilio can tell."""
+        answered_by = _one_of(form, "AnsweredBy", ANSWERED_BY)
+        if self._placed is not None:
+            after_ms = _whole(form, "MachineDetectionDuration")
+            self._placed.machine(query.get("order", ""), _call_sid(form), answered_by, after_ms)
         return ""
 
     def stream_status(self, form: Form, query: Mapping[str, str], now: float) -> str:
@@ -243,7 +307,8 @@ def _one_of(form: Form, name: str, allowed: set[str], default: str | None = None
     return value
 
 
-def _seconds(form: Form, name: str) -> int | None:
+def _whole(form: Form, name: str) -> int | None:
+    """None for what is no number."""
     value = _field(form, name, "")
     return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else None
 
@@ -255,6 +320,7 @@ def _reconnects(query: Mapping[str, str]) -> int:
 
 # --- the edge -------------------------------------------------------------------------------------------------------
 
+_CALLBACKS = ("status", "stream_status", "machine")  # Twilio does not read their answers
 Answer = Callable[[Form, Mapping[str, str], float], str]
 
 
@@ -284,7 +350,7 @@ def webhook_routes(webhooks: Webhooks, signatures: Signatures, metrics: Metrics,
         except Exception:  # our own bug must not become dead air for this caller
             log.exception("webhook %s failed", kind)
             metrics.webhook(kind, "error")
-            return _twiml("" if kind in ("status", "stream_status") else webhooks.fallback(answered=kind != "voice"))
+            return _twiml("" if kind in _CALLBACKS else webhooks.fallback(answered=kind != "voice"))
         metrics.webhook(kind, "ok")
         return _twiml(text)
 
@@ -299,6 +365,7 @@ def webhook_routes(webhooks: Webhooks, signatures: Signatures, metrics: Metrics,
         route("/twilio/status", "status", webhooks.status),
         route("/twilio/stream-status", "stream_status", webhooks.stream_status),
         route("/twilio/dial-status", "dial_status", webhooks.dial_status),
+        route("/twilio/machine", "machine", webhooks.machine),
     ]
 
 
