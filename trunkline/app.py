@@ -122,7 +122,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK) -> AsyncGener
         return await perform(tool, agent, control, http_tools, caller_number=call.from_number)
 
     def speech_ready() -> bool:
-        return not pool.live_jobs or pool.ready_workers > 0
+        return not pool.in_use or pool.ready_workers > 0
 
     _writable(settings.data_dir)
 

@@ -186,7 +186,7 @@ def shared_sip_gateway(start_shared_gateway: Any) -> StartSip:
 
 
 def _start(start: Any, settings: dict[str, Any]) -> SipGateway:
-    agent = {"agent": settings.pop("agent")} if "agent" in settings else {}
+    agent = {name: settings.pop(name) for name in ("agent", "ready") if name in settings}
     ours = _sip_settings(settings)
     return SipGateway(start(**agent, **ours), int(ours["sip__port"]))
 

@@ -104,6 +104,11 @@ class SpeechPool:
         return sum(worker.load for worker in self._workers)
 
     @property
+    def in_use(self) -> bool:
+        """Somebody has started it, so its workers are needed."""
+        return self._users > 0
+
+    @property
     def ready_workers(self) -> int:
         return sum(worker.ready for worker in self._workers)
 
