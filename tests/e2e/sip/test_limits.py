@@ -47,7 +47,7 @@ def test_the_last_line_is_not_given_twice(sip_gateway: Any, sipp: Any, phones: A
     script = "> INVITE sdp\n<? 100\n<? 180\n<? 503\n< 200\n> ACK 2xx\n. 1500\n> BYE\n< 200"
     runs = [sipp.call(gateway, script, phones()) for _ in range(3)]
     for run in runs:
-        run.until(lambda run=run: run.has("SIP/2.0 200") or run.has("SIP/2.0 503"))  # type: ignore[misc]
+        run.until(lambda run=run: run.has("SIP/2.0 200") or run.has("SIP/2.0 503"))
     (answered,) = [run for run in runs if run.has("SIP/2.0 200")]
     answered.ok()
     assert sum(run.has("SIP/2.0 503") for run in runs) == 2
