@@ -514,3 +514,32 @@ def test_an_order_whose_process_died_is_a_call_that_was_lost_and_nobody_is_diall
         assert board.switchboard.live_calls == 0
 
     run(scenario)
+
+
+# --- who ended it ---
+
+
+def who_ended(board: Board) -> list[tuple[str, str | None, str]]:
+    return [(e.reason, e.by, e.provider_code) for e in board.records if isinstance(e, CallEnded)]
+
+
+def test_who_ended_a_call_is_in_its_record() -> None:
+    async def scenario(board: Board) -> None:
+        operators, _ = board.answered(1)
+        board.switchboard.hang_up(operators)
+        board.line(1).finished("caller_hung_up")  # the carrier's answer to it
+        board.answered(2)
+        board.switchboard.status(sid(2), "completed", 5)
+        board.answered(3)
+        board.switchboard.status(sid(3), "failed", 0)
+        agents, _ = board.answered(4)
+        board.line_of(agents).hang_up("agent_hung_up")
+        board.line(4).finished("caller_hung_up", "", "caller", "sip:200")
+        assert who_ended(board) == [
+            ("agent_hung_up", "operator", ""),
+            ("caller_hung_up", "caller", "twilio:completed"),
+            ("failed", "network", "twilio:failed"),
+            ("agent_hung_up", "agent", ""),
+        ]
+
+    run(scenario)

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 from trunkline.gateway.dialling import DialOrder
 from trunkline.media.bus import Bus, LegOut
 from trunkline.media.playout import LeadPolicy
-from trunkline.ports import EndReason, Refuse
+from trunkline.ports import EndedBy, EndReason, Refuse
 from trunkline.types import E164, CallId
 
 LegKind = Literal["twilio", "sip", "webrtc", "websocket"]
@@ -85,8 +85,8 @@ class LegCall(Protocol):
         """The stream or its media went away without that. Also follows a close of ours. Once."""
         ...
 
-    def finished(self, reason: EndReason, detail: str = "") -> None:
-        """The carrier says the whole call is over, and why."""
+    def finished(self, reason: EndReason, detail: str = "", by: EndedBy | None = None, provider_code: str = "") -> None:
+        """The carrier says the whole call is over, and why (`endings.Ended`). `by` None: as ports.ENDED_BY says."""
         ...
 
     def hang_up(self, reason: EndReason) -> None: ...

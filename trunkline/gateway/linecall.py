@@ -18,6 +18,7 @@ from trunkline.gateway.dialling import new_call_id
 from trunkline.gateway.leg import Leg
 from trunkline.media.bus import Bus
 from trunkline.ports import (
+    ENDED_BY,
     NAMED,
     Allow,
     CallEnded,
@@ -26,6 +27,7 @@ from trunkline.ports import (
     CallStarted,
     Decision,
     Door,
+    EndedBy,
     EndReason,
     Facts,
     Message,
@@ -91,6 +93,8 @@ class LineCall:
         self._attached_at: float | None = None
         self._answered = False
         self._ending_as: EndReason | None = None
+        self._said: dict[EndReason, tuple[EndedBy | None, str]] = {}
+        """Who would be ending it for this reason, and the provider's code."""
         # Twilio keeps the CallSid when a call comes back; a record of ours ends once, so each has a name of its own.
         again = f"/{arrival.reconnects + 1}" if arrival.reconnects else ""
         self.started = CallStarted(
@@ -261,12 +265,15 @@ class LineCall:
         if leg is self._leg:
             self.happened(c.MediaLost(why))
 
-    def finished(self, reason: EndReason, detail: str = "") -> None:
+    def finished(self, reason: EndReason, detail: str = "", by: EndedBy | None = None, provider_code: str = "") -> None:
+        self._said.setdefault(reason, (by, provider_code))
         self.happened(c.StatusFinal(reason, detail))
 
     # --- the agent (CallControl and Report) ---
 
-    def hang_up(self, reason: EndReason) -> None:
+    def hang_up(self, reason: EndReason, by: EndedBy | None = None) -> None:
+        if by is not None:
+            self._said.setdefault(reason, (by, ""))
         if reason == "transferred" and self.transfer_number is not None:
             self.happened(c.Transfer())
         else:
@@ -392,7 +399,8 @@ class LineCall:
             if timer is not None:
                 timer.cancel()
         self._deadline = self._limit = self._leg = None
-        ended = CallEnded(self.id, self._board.clock.wall(), reason, detail)
+        by, code = self._said.get(reason, (None, ""))
+        ended = CallEnded(self.id, self._board.clock.wall(), reason, detail, by or ENDED_BY[reason], code)
         try:
             self._board.records.append(ended)
             self._board.metrics.call_ended(reason)

@@ -16,28 +16,21 @@ from trunkline.gateway import call as c
 from trunkline.gateway.api.calls import LiveCall
 from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.dialling import DialOrder
+from trunkline.gateway.endings import from_twilio
 from trunkline.gateway.leg import Dialler, LegKind, Plan
 from trunkline.gateway.linecall import GOODBYE_S, FormerCall, LineCall
-from trunkline.gateway.twilio.webhooks import CallStatus, CallView
+from trunkline.gateway.twilio.webhooks import FINAL, CallStatus, CallView
 from trunkline.media.bus import Echo, Tap
 from trunkline.media.ears import Ears
 from trunkline.media.heartbeat import Heartbeat
 from trunkline.metrics import Metrics
-from trunkline.ports import NAMED, Allow, CallEvent, Decide, EndReason, Facts, RecordSink, Refuse
+from trunkline.ports import NAMED, Allow, CallEvent, Decide, Facts, RecordSink, Refuse
 from trunkline.telemetry import Telemetry
 from trunkline.types import DEFAULT_TENANT, CallId, CallSid, StreamSid
 
 REMEMBER_ENDED = 4096  # calls whose late callbacks we still recognise
 NO_LEG: LegKind = "sip"  # what a call that was not dialled would have been
 OVERLOADED_LATE_S = 0.1  # beats this late on average: callers would notice
-
-_STATUS_REASONS: dict[str, EndReason] = {
-    "completed": "caller_hung_up",
-    "busy": "busy",
-    "failed": "failed",
-    "no-answer": "no_answer",
-    "canceled": "caller_hung_up",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +211,9 @@ class Switchboard:
         call = self._by_provider_id.get(call_sid)
         if call is not None:
             call.event("carrier_status", status=status, duration_s=duration_s)
-            if status in _STATUS_REASONS:
-                call.happened(c.StatusFinal(_STATUS_REASONS[status]))
+            if status in FINAL:
+                said = from_twilio(status)
+                call.finished(said.reason, "", said.by, said.provider_code)
 
     def stream_event(self, call_sid: CallSid, stream_sid: StreamSid, event: str, error: str) -> None:
         call = self._by_provider_id.get(call_sid) or self._ended.get(call_sid)
@@ -243,7 +237,7 @@ class Switchboard:
         call = self._calls.get(call_id)
         if call is None:
             return False
-        call.hang_up("agent_hung_up")
+        call.hang_up("agent_hung_up", by="operator")
         return True
 
     @property

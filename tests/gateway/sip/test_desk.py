@@ -25,7 +25,7 @@ from trunkline.gateway.sip.desk import (
 from trunkline.gateway.sip.stack import Handle
 from trunkline.gateway.sip.trunks import Trunk
 from trunkline.media.bus import Bus
-from trunkline.ports import CallStarted, Refuse, UsageMetered
+from trunkline.ports import CallEnded, CallStarted, Refuse, UsageMetered
 from trunkline.testing.board import MAX_CALL_S, Board, play
 from trunkline.testing.sipstack import FakeLine, ScriptedStack
 from trunkline.types import E164, CallId
@@ -634,6 +634,7 @@ def test_early_media_of_a_call_that_is_never_answered_leaves_nothing_open() -> N
         here.stack.happens(s.FirstMedia(handle))
         here.stack.over(handle, 486, "Busy Here")
         assert here.ends() == [("busy", "busy (SIP 486)")]
+        assert [e.provider_code for e in here.records if isinstance(e, CallEnded)] == ["sip:486"]
         assert here.free_slots() == here.ears.capacity
         assert not [e for e in here.records if isinstance(e, UsageMetered)]
 

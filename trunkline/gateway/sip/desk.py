@@ -16,14 +16,16 @@ import logging
 import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
 from trunkline.clock import Clock
 from trunkline.errors import PeerError
+from trunkline.gateway import endings
 from trunkline.gateway.api.trunks import TrunkView
 from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.dialling import DialOrder
+from trunkline.gateway.endings import Ended
 from trunkline.gateway.leg import Leg, LegCall, Plan
 from trunkline.gateway.linecall import GOODBYE_S
 from trunkline.gateway.sip import causes, message, quality, trunks
@@ -35,7 +37,7 @@ from trunkline.gateway.sip.stack import Handle, Stack
 from trunkline.gateway.sip.trunks import Screened, Trunk
 from trunkline.gateway.switchboard import Switchboard
 from trunkline.media.playout import LeadPolicy
-from trunkline.ports import EndReason, Refuse
+from trunkline.ports import Refuse
 
 log = logging.getLogger(__name__)
 
@@ -406,9 +408,9 @@ class SipDesk:
         steps = self._stack.ladder(dialog.call_id)
         if steps:
             dialog.call.event("sip_ladder", steps=[asdict(step) for step in steps])
-        reason, detail = _ending(dialog, event)
-        dialog.closing = dialog.closing or reason  # nothing is to be sent
-        dialog.call.finished(reason, detail)
+        end = _ending(dialog, event)
+        dialog.closing = dialog.closing or end.reason  # nothing is to be sent
+        dialog.call.finished(end.reason, end.detail, end.by, end.provider_code)
         self._forget(dialog)
 
     def _open(self, handle: Handle, trunk: Trunk, call_id: str, call: LegCall, *, inbound: bool) -> Dialog:
@@ -493,20 +495,21 @@ def _dtmf(trunk: Trunk, telephone_events: bool) -> s.DtmfMethod | None:
     return "rfc4733" if trunk.dtmf == "rfc4733" and telephone_events else None
 
 
-def _ending(dialog: Dialog, event: s.Disconnected) -> tuple[EndReason, str]:
+def _ending(dialog: Dialog, event: s.Disconnected) -> Ended:
     """What the end of a dialog means for a call that has not ended for a reason of its own."""
     said = f"SIP {event.code} {_shown(event.reason)}".strip() if event.code else "no answer"
     if dialog.confirmed:
+        end = endings.from_sip_dialog(event.code, by_us=event.by_us)
         if event.by_us:
-            return "failed", f"ended by the stack: {said}"
-        return ("caller_hung_up", "") if event.code in (0, 200) else ("media_lost", said)
+            return replace(end, detail=f"ended by the stack: {said}")
+        return end if end.reason == "caller_hung_up" else replace(end, detail=said)
     if not dialog.inbound:
         if not event.message and event.code >= 500:  # the stack's own: a certificate, a connection refused
-            return "failed", f"the trunk cannot be reached: {_shown(event.reason)}"
+            return endings.unreachable(_shown(event.reason))
         reasons = message.reasons(message.parse_head(event.message)) if event.message else ()
-        return causes.unanswered(event.code, reasons, rang=dialog.rang)
+        return endings.from_sip(event.code, reasons, rang=dialog.rang)
     if event.by_us:
-        return "failed", said
+        return endings.ended("failed", said, by="gateway")
     if event.code == 408:
-        return "never_started", "our answer was not acknowledged"
-    return "caller_hung_up", "cancelled"
+        return endings.ended("never_started", "our answer was not acknowledged")
+    return endings.ended("caller_hung_up", "cancelled")
