@@ -5,6 +5,7 @@ import gc
 import weakref
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from decimal import Decimal
 from ipaddress import ip_network
 from typing import Any
 
@@ -740,6 +741,28 @@ def test_only_what_may_be_dialled_is_and_the_record_says_why_not() -> None:
         assert here.switchboard.live_calls == 0
 
     run(scenario)
+
+
+def test_the_cheapest_trunk_is_dialled_as_its_profile_wants() -> None:
+    dear = replace(CARRIER, name="dear", cost_per_minute={"*": Decimal("0.02")})
+    cheap = replace(
+        CARRIER, name="cheap", peers=(), profile="strict", cost_per_minute={"*": Decimal("0.02"), "+1": Decimal("0.01")}
+    )
+
+    async def scenario(here: Desk) -> None:
+        assert [route.trunk for route in here.desk.routes(DialOrder(CALLEE))] == ["carrier", "dear", "cheap"]
+        here.dialled()
+        command = here.stack.commands("dial")[-1]
+        assert command[2:5] == (
+            "cheap",
+            "sip:+14155550177@sip.example.com;user=phone",
+            "sip:+14155550199@sip.example.com;user=phone",
+        )
+        assert command[5] == {"P-Asserted-Identity": "<sip:+14155550199@sip.example.com;user=phone>"}
+        here.dialled(trunk="dear")
+        assert here.stack.commands("dial")[-1][2] == "dear"
+
+    run(scenario, CARRIER, dear, cheap)
 
 
 def test_a_gateway_without_sip_dials_nothing() -> None:

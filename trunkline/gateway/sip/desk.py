@@ -21,13 +21,14 @@ from functools import partial
 
 from trunkline.clock import Clock
 from trunkline.errors import PeerError
-from trunkline.gateway import endings
+from trunkline.gateway import endings, outbound
 from trunkline.gateway.api.trunks import TrunkView
 from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.endings import Ended
 from trunkline.gateway.leg import Leg, LegCall, Plan
 from trunkline.gateway.linecall import GOODBYE_S
+from trunkline.gateway.outbound import Route
 from trunkline.gateway.sip import causes, message, quality, trunks
 from trunkline.gateway.sip import stack as s
 from trunkline.gateway.sip.health import State as Health
@@ -285,7 +286,7 @@ class SipDesk:
     # --- calls that go (Dialler) ------------------------------------------------------------------------------------
 
     def plan(self, order: DialOrder) -> Plan | Refuse:
-        trunk = self._way_out(order.trunk)
+        trunk = self._way_out(order)
         if isinstance(trunk, Refuse):
             return trunk
         try:
@@ -295,13 +296,20 @@ class SipDesk:
         from_number = order.from_number or trunk.caller_id
         return Plan(order, "sip", secrets.token_hex(16), trunk.name, from_number)
 
-    def _way_out(self, name: str | None) -> Trunk | Refuse:
-        """The named trunk, or the first that takes calls and is not down."""
-        found = [trunk for trunk in self._trunks.values() if trunk.host and name in (None, trunk.name)]
+    def routes(self, order: DialOrder) -> list[Route]:
+        """The trunks that take calls, or the named one, as they are now."""
+        usable = {name for name, health in self._health.items() if health.usable}
+        return outbound.routes(
+            self._trunks.values(), usable.__contains__, order.to_number, order.from_number, order.trunk
+        )
+
+    def _way_out(self, order: DialOrder) -> Trunk | Refuse:
+        """The cheapest that is not down."""
+        found = self.routes(order)
         if not found:
-            return Refuse("no_trunk", f"no trunk {name or ''} takes outbound calls".replace("  ", " "))
-        up = [trunk for trunk in found if self._health[trunk.name].usable]
-        return up[0] if up else Refuse("trunk_down", f"the trunk {found[0].name} does not answer")
+            return Refuse("no_trunk", f"no trunk {order.trunk or ''} takes outbound calls".replace("  ", " "))
+        up = outbound.cheapest_first(found)
+        return self._trunks[up[0].trunk] if up else Refuse("trunk_down", f"the trunk {found[0].trunk} does not answer")
 
     def dial(self, plan: Plan, call: LegCall) -> Leg:
         trunk = self._trunks[plan.trunk]
@@ -309,6 +317,7 @@ class SipDesk:
         from_uri = trunks.from_uri(trunk, plan.from_number, "localhost")
         limit_s = self._board.limits.max_call_s + plan.order.ring_timeout_s + LIMIT_SLACK_S
         headers = trunks.headers_out(trunk, plan.order.attributes)
+        headers += trunks.identity_headers(trunk, plan.from_number, "localhost", mapped=headers)
         handle = self._stack.dial(trunk, to_uri, from_uri, limit_s, headers, plan.provider_call_id)
         log.info("call %s: dialled over trunk %s", call.id, trunk.name)
         return self._open(handle, trunk, plan.provider_call_id, call, inbound=False).leg
