@@ -454,3 +454,34 @@ def test_a_peer_is_of_one_trunk() -> None:
 def test_sip_settings_that_do_not_go_together(toml: str, line: str) -> None:
     Path("k").write_text("x")
     assert file_lines(f"[sip]\n{toml}") == [line]
+
+
+SID = "AC" + "0a" * 16
+
+
+@pytest.mark.parametrize(
+    ("toml", "line"),
+    [
+        (
+            f'account_sid = "{SID}"',
+            f"twilio.account_sid = '{SID}': needs twilio.api_key_sid and api_key_secret, or auth_token, as well",
+        ),
+        ('api_key_secret = "hush"', "twilio.api_key_secret = '(given)': needs twilio.api_key_sid as well"),
+        (
+            'on_machine = "hang_up"',
+            "twilio.on_machine = 'hang_up': needs twilio.machine_detection as well",
+        ),
+    ],
+)
+def test_twilio_settings_that_do_not_go_together(toml: str, line: str) -> None:
+    assert file_lines(f"[twilio]\n{toml}") == [line]
+
+
+def test_an_account_logs_in_by_its_api_key_or_else_its_token() -> None:
+    Path("trunkline.toml").write_text(f'[twilio]\naccount_sid = "{SID}"\nauth_token = ["new", "old"]\n')
+    assert load().twilio.login == (SID, "new")
+    with Path("trunkline.toml").open("a") as file:
+        file.write(f'api_key_sid = "SK{"0b" * 16}"\napi_key_secret = "hush"\n')
+    settings = load()
+    assert settings.twilio.login == ("SK" + "0b" * 16, "hush")
+    assert "hush" in settings.secrets()

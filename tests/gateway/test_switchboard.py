@@ -10,10 +10,12 @@ from trunkline.gateway import linecall
 from trunkline.gateway import switchboard as module
 from trunkline.gateway.call import CLOSE_WAIT_S, DIAL_SLACK_S, START_WAIT_S, State
 from trunkline.gateway.dialling import DialOrder
+from trunkline.gateway.leg import Leg, LegCall, Plan
 from trunkline.gateway.linecall import GOODBYE_S, RESUMED, TRANSFER_FAILED
 from trunkline.gateway.switchboard import OVERLOADED_LATE_S
 from trunkline.gateway.twilio.webhooks import CallView
 from trunkline.ports import (
+    NAMED,
     Allow,
     CallEnded,
     CallEvent,
@@ -541,5 +543,73 @@ def test_who_ended_a_call_is_in_its_record() -> None:
             ("failed", "network", "twilio:failed"),
             ("agent_hung_up", "agent", ""),
         ]
+
+    run(scenario)
+
+
+# --- several ways out, and names that come late ---
+
+
+class Way:
+    """A dialler with one trunk."""
+
+    def __init__(self, trunk: str, refusal: Refuse | None = None) -> None:
+        self.trunk, self.refusal = trunk, refusal
+        self.dialled: list[str] = []
+
+    def plan(self, order: DialOrder) -> Plan | Refuse:
+        if order.trunk not in (None, self.trunk):
+            return Refuse("no_trunk", f"no trunk {order.trunk}")
+        return self.refusal or Plan(order, "sip", f"{self.trunk}-{len(self.dialled)}", self.trunk, None, 60.0)
+
+    def dial(self, plan: Plan, call: LegCall) -> Leg:
+        self.dialled.append(call.id)
+        return FakeLeg()
+
+
+def test_an_order_goes_to_the_trunk_it_names_or_the_first_that_can() -> None:
+    async def scenario(board: Board) -> None:
+        down, up = Way("one", Refuse("trunk_down", "it does not answer")), Way("two")
+        board.switchboard.diallers += [down, up]
+        to = E164("+14155550123")
+        for trunk in (None, "two"):
+            assert not isinstance(board.switchboard.dial(DialOrder(to, trunk=trunk)), Refuse)
+        assert (len(down.dialled), len(up.dialled)) == (0, 2)
+        for trunk, code in (("one", "trunk_down"), ("three", "no_trunk")):
+            refused = board.switchboard.dial(DialOrder(to, trunk=trunk))
+            assert isinstance(refused, Refuse)
+            assert refused.code == code
+
+    run(scenario)
+
+
+def test_a_carrier_may_name_a_call_after_it_took_it_or_after_its_end() -> None:
+    async def scenario(board: Board) -> None:
+        board.switchboard.diallers.append(Way("one"))
+        for number, over in ((1, False), (2, True)):
+            call_id = board.switchboard.dial(DialOrder(E164("+14155550123")))
+            assert not isinstance(call_id, Refuse)
+            if over:
+                board.switchboard.hang_up(call_id)
+            board.switchboard.named(call_id, sid(number))
+            view = CallView(call_id, "ended" if over else "live")
+            assert board.switchboard.by_call_sid(sid(number)) == view
+        assert board.events(NAMED) == [{"provider_call_id": sid(1)}, {"provider_call_id": sid(2)}]
+        board.switchboard.named(CallId("call_unknown"), sid(3))
+        assert board.switchboard.by_call_sid(sid(3)) is None
+        board.switchboard.close()
+        assert board.switchboard.live_calls == 0
+
+    run(scenario)
+
+
+def test_a_carrier_that_ends_the_ringing_itself_is_given_time_for_it() -> None:
+    async def scenario(board: Board) -> None:
+        board.switchboard.diallers.append(Way("one"))
+        board.switchboard.dial(DialOrder(E164("+14155550123"), ring_timeout_s=20))
+        await asyncio.sleep(79)
+        assert board.ends() == []
+        await asyncio.sleep(2)
+        assert board.ends() == [("no_answer", "it rang too long")]
 
     run(scenario)

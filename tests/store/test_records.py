@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from trunkline.errors import StoreError
-from trunkline.ports import CallEnded, CallStarted, EndReason, TurnEnded, TurnRecord
+from trunkline.ports import NAMED, CallEnded, CallEvent, CallStarted, EndReason, TurnEnded, TurnRecord
 from trunkline.store.engine import Database, database_url
 from trunkline.store.records import CallRecords
 from trunkline.types import CallId, TenantId
@@ -160,6 +160,24 @@ def test_a_database_that_is_away_is_a_store_error(tmp_path: Any) -> None:
         with pytest.raises(StoreError, match="the database is away"):
             await CallRecords(database).get(A, CallId("c1"))
         await database.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_call_of_ours_has_the_name_that_its_carrier_gives_it_later(open_store: OpenStore) -> None:
+    """In the same batch or another; a name that another call has is left to that call."""
+
+    async def scenario() -> None:
+        async with open_store() as store:
+            await fill(store, A, "c1")
+            assert await store.writer.flush()
+            store.spool.append(CallEvent(CallId("c1"), minutes(1), NAMED, {"provider_call_id": "CA1"}))
+            await fill(store, A, "c2", "c3")
+            store.spool.append(CallEvent(CallId("c2"), minutes(1), NAMED, {"provider_call_id": "CA2"}))
+            store.spool.append(CallEvent(CallId("c3"), minutes(1), NAMED, {"provider_call_id": "CA1"}))
+            assert await store.writer.flush()
+            found = [await store.records.get(A, CallId(name)) for name in ("c1", "c2", "c3")]
+            assert [record["provider_call_id"] for record in found] == ["CA1", "CA2", "id-c3"]
 
     asyncio.run(scenario())
 

@@ -198,6 +198,36 @@ def streaming() -> Socket:
     return socket
 
 
+# --- hanging up without a stream ---
+
+
+def test_a_call_whose_stream_has_ended_is_hung_up_at_twilio_and_once() -> None:
+    """Twilio dials a transfer's target, say, and the operator ends the call."""
+    socket = streaming()
+    socket.leg.close("transferred")
+    socket.leg.connection_lost(None)
+    assert socket.door.hung_up == []
+    socket.leg.close("agent_hung_up")
+    socket.leg.close("agent_hung_up")
+    assert len(socket.door.hung_up) == 1
+
+
+@pytest.mark.parametrize("why", ["caller_hung_up", "media_lost", "drained", "transferred", "replaced"])
+def test_a_call_that_ended_by_itself_or_may_come_back_is_not(why: str) -> None:
+    socket = streaming()
+    socket.leg.connection_lost(None)
+    socket.leg.close(why)
+    assert socket.door.hung_up == []
+
+
+def test_the_end_of_the_stream_is_enough() -> None:
+    socket = streaming()
+    socket.leg.close("agent_hung_up")
+    socket.leg.connection_lost(None)
+    socket.leg.close("agent_hung_up")
+    assert socket.door.hung_up == []
+
+
 # --- handshake ---
 
 

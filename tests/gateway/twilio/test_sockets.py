@@ -38,6 +38,17 @@ def run(scenario: Callable[[Here], Coroutine[Any, Any, None]]) -> None:
     play(Here(), scenario)
 
 
+def test_a_call_without_a_stream_is_ended_by_whoever_can() -> None:
+    async def scenario(here: Here) -> None:
+        here.sockets.hang_up(sid(1))  # nobody
+        asked: list[str] = []
+        limits = SocketLimits(4, 5.0, 3.0)
+        Sockets(here.switchboard, here.tokens, limits, here.metrics, here.clock, asked.append).hang_up(sid(2))
+        assert asked == [sid(2)]
+
+    run(scenario)
+
+
 # --- the media socket's door ---
 
 

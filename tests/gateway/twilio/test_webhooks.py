@@ -20,6 +20,7 @@ from trunkline.gateway.twilio.webhooks import (
     MAX_BODY_BYTES,
     CallStatus,
     CallView,
+    Heard,
     Webhooks,
     phone_number,
     webhook_routes,
@@ -65,12 +66,35 @@ class FakeSwitchboard:
         self.heard.append(("dialled", call_sid, status, duration_s))
 
 
+@dataclass
+class FakePlaced:
+    """Knows the token `t`."""
+
+    wanted: bool = True
+    answered: list[CallSid] = field(default_factory=list)
+    said: list[Heard] = field(default_factory=list)
+    machines: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def answer(self, token: str, call_sid: CallSid) -> bool:
+        self.answered.append(call_sid)
+        return token == "t" and self.wanted
+
+    def heard(self, token: str, heard: Heard) -> bool:
+        self.said.append(heard)
+        return token == "t"
+
+    def machine(self, token: str, call_sid: CallSid, answered_by: str, after_ms: int | None) -> None:
+        self.machines.append((token, call_sid, answered_by, after_ms))
+
+
 class Line:
     """The webhooks behind a test client, and what they answered."""
 
-    def __init__(self, auth_tokens: tuple[str, ...] = (), fallback_number: str | None = None) -> None:
+    def __init__(
+        self, auth_tokens: tuple[str, ...] = (), fallback_number: str | None = None, dial_caller_id: str = ""
+    ) -> None:
         self.switchboard, self.clock, self.metrics = FakeSwitchboard(), ManualClock(), Metrics()
-        self.tokens = Tokens()
+        self.tokens, self.placed = Tokens(), FakePlaced()
         webhooks = Webhooks(
             self.switchboard,
             self.tokens,
@@ -78,6 +102,8 @@ class Line:
             fallback_number=fallback_number,
             fallback_text="All lines are busy.",
             max_call_seconds=3600,
+            dial_caller_id=dial_caller_id,
+            placed=self.placed,
         )
         routes = webhook_routes(webhooks, Signatures(auth_tokens, ORIGIN), self.metrics, self.clock)
         self.client = TestClient(Starlette(routes=routes))
@@ -255,6 +281,50 @@ def test_a_transfer_that_fails_comes_back_to_the_agent(line: Line) -> None:
     assert line.switchboard.heard == [("dialled", SID, "no-answer", None)]
     (arrival,) = line.switchboard.arrivals
     assert (arrival.why, arrival.reconnects) == ("transfer_failed", 1)
+
+
+def test_who_calls_in_a_transfer_is_the_caller_or_as_set() -> None:
+    for caller_id, shown in (("", None), ("+14155550177", "+14155550177")):
+        line = Line(dial_caller_id=caller_id)
+        line.switchboard.calls[SID] = CallView(CallId("call-1"), "transferring", E164("+14155550100"))
+        assert line.post("/twilio/continue?n=0", CALLER)[0].get("callerId") == shown
+
+
+# --- calls of ours ---
+
+OURS = CALLER | {"Direction": "outbound-api", "From": "+18005550199", "To": "+14155550123", "CallStatus": "in-progress"}
+
+
+def test_a_call_of_ours_that_is_answered_gets_a_stream(line: Line) -> None:
+    document = line.post("/twilio/voice?order=t", OURS)
+    assert tags(document) == ["Connect"]
+    assert line.placed.answered == [SID]
+    (arrival,) = line.switchboard.arrivals
+    assert (arrival.direction, arrival.to_number) == ("outbound", "+14155550123")
+
+
+@pytest.mark.parametrize("token", ["", "another", "t"])
+def test_an_answer_that_nobody_waits_for_is_hung_up_on(line: Line, token: str) -> None:
+    """Ordered by a process that is dead, or given up meanwhile."""
+    line.placed.wanted = False
+    assert tags(line.post(f"/twilio/voice?order={token}", OURS)) == ["Hangup"]
+    assert line.switchboard.arrivals == []
+
+
+def test_the_status_of_a_call_of_ours_is_told_with_its_codes(line: Line) -> None:
+    form = OURS | {"CallStatus": "failed", "SipResponseCode": "404", "ErrorCode": "13224", "CallDuration": "0"}
+    assert line.client.post("/twilio/status?order=t", data=form).status_code == 204
+    assert line.placed.said == [Heard(SID, "failed", 0, 404, 13224)]
+    assert line.switchboard.heard == []
+    line.client.post("/twilio/status?order=another", data=OURS | {"CallStatus": "completed"})
+    assert line.switchboard.heard == [("status", SID, "completed", None)]
+
+
+def test_who_answered_is_told(line: Line) -> None:
+    form = {"CallSid": SID, "AnsweredBy": "machine_end_beep", "MachineDetectionDuration": "2900"}
+    assert line.client.post("/twilio/machine?order=t", data=form).status_code == 204
+    assert line.placed.machines == [("t", SID, "machine_end_beep", 2900)]
+    assert line.client.post("/twilio/machine?order=t", data=form | {"AnsweredBy": "a cat"}).status_code == 400
 
 
 @pytest.mark.parametrize("known", [True, False])
