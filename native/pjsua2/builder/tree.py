@@ -24,6 +24,8 @@ NEEDED = {
 }
 # Trunks share one range of ports, and PJSIP gives up after this many tries to find a free pair in it.
 RTP_RETRY = ("RTP_RETRY = 100\n", "RTP_RETRY = 5000\n")
+# A re-INVITE that offers nothing we know is not acceptable here, RFC 3261 14.2; it is no failure of ours.
+NO_COMMON_CODEC = ("(dlg, rdata, 500, &reason,", "(dlg, rdata, 488, &reason,")
 KEPT_TREES = 2  # 80 MB each
 
 
@@ -100,6 +102,7 @@ def add_srtp(tree: Path, tarball: Path, log: Path) -> None:
 def patch(tree: Path) -> None:
     shutil.copy(NATIVE / "config_site.h", tree / "pjlib/include/pj/config_site.h")
     replace_once(tree / "pjsip/src/pjsua-lib/pjsua_media.c", *RTP_RETRY)
+    replace_once(tree / "pjsip/src/pjsip-ua/sip_inv.c", *NO_COMMON_CODEC)
     if not (tree / "pjmedia/src/pjmedia-audiodev/bdimad_dev.c").is_file():
         makefile = tree / "pjmedia/build/Makefile"  # Debian removed the file, and not its mention
         makefile.write_text(makefile.read_text().replace(" bdimad_dev.o", ""))
