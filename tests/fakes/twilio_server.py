@@ -143,6 +143,8 @@ class TwilioServer:
         """`logins`: user and password of Basic authentication. `numbers`: those the account may call from, or any."""
         self.account_sid, self.logins, self.auth_token, self.numbers = account_sid, dict(logins), auth_token, numbers
         self.fates: deque[Fate] = deque()
+        self.fates_of: dict[str, Fate] = {}
+        """By called number; these come first."""
         self.requests: list[Request] = []
         self.calls: dict[str, FakeCall] = {}
         self.unknown_fields: set[str] = set()
@@ -233,7 +235,7 @@ class TwilioServer:
         if (wrong := self._wrong(form)) is not None:
             yield wrong
             return
-        fate = self.fates.popleft() if self.fates else Fate()
+        fate = self.fates_of.get(form["To"][0]) or (self.fates.popleft() if self.fates else Fate())
         if isinstance(fate.rest, Refusal):
             yield _error(fate.rest.status, fate.rest.code, fate.rest.message, fate.rest.headers)
             return

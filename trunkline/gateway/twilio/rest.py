@@ -28,7 +28,7 @@ log = logging.getLogger("trunkline.twilio")
 
 CONNECT_S = 5.0
 ANSWER_S = 28.0  # Twilio's API has been seen to stall for 20 s and then to do as told
-MAX_CONNECTIONS = 32
+MAX_CONNECTIONS = 64  # twice the orders that may be under way: hanging up must not wait for those that stall
 MAX_LISTED = 20
 MAX_WHY_CHARS = 300
 STATUS_EVENTS = ["initiated", "ringing", "answered", "completed"]
@@ -56,7 +56,7 @@ class TwilioRest:
         self._account_sid, self._login, self._clock = account_sid, login, clock
         self._region, self._edge, self._api_url, self._answer_s = region, edge, api_url, answer_s
         self._http = httpx.AsyncClient(
-            timeout=httpx.Timeout(answer_s, connect=CONNECT_S),
+            timeout=httpx.Timeout(answer_s, connect=CONNECT_S, pool=CONNECT_S),
             limits=httpx.Limits(max_connections=MAX_CONNECTIONS),
             trust_env=False,
             verify=not (api_url or "").startswith("http:"),  # half a second of reading certificates
