@@ -108,6 +108,21 @@ class ScriptedStack:
     def send_digits(self, handle: Handle, digits: str, method: s.DtmfMethod) -> None:
         self.told.append(("digits", handle, digits, method))
 
+    def refer(self, handle: Handle, to_uri: str, headers: Headers = ()) -> None:
+        self.told.append(("refer", handle, to_uri, dict(headers)))
+
+    def refer_to_call(self, handle: Handle, other: Handle) -> None:
+        self.told.append(("refer_to_call", handle, other))
+
+    def hold(self, handle: Handle) -> None:
+        self.told.append(("hold", handle))
+
+    def resume(self, handle: Handle) -> None:
+        self.told.append(("resume", handle))
+
+    def register(self, trunk: Trunk, wanted: bool = True) -> None:
+        self.told.append(("register", trunk.name, wanted))
+
     def ping(self, trunk: Trunk) -> None:
         self.told.append(("ping", trunk.name))
 

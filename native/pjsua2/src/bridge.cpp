@@ -2,6 +2,7 @@
 
 #include <pjlib.h>
 #include <pjmedia.h>
+#include <pjsip_simple.h>
 #include <pjsua-lib/pjsua.h>
 #include <pjsua-lib/pjsua_internal.h>
 
@@ -44,6 +45,8 @@ constexpr int64_t RELATCH_MS = 2000;                 // the far end has moved: i
 constexpr unsigned COMFORT_NOISE = 13;               // RTP payload type, RFC 3389
 constexpr int CLOCK_NICE = -10;
 constexpr int BYE_TRIES = 100;                       // of 20 ms, for the dialog's lock
+// Of what a far end may send as often as it likes, so much is told to Python: REFERs a call, NOTIFYs for a REFER of ours.
+constexpr int REFERS_TOLD = 16, NOTIFIES_TOLD = 64;
 
 int64_t now_ns() {
     timespec t;
@@ -123,6 +126,10 @@ struct State {
     std::vector<Line> lines;
     std::vector<int> free;
     std::vector<int> by_call = std::vector<int>(PJSUA_MAX_CALLS, -1);
+    struct Told {
+        int refers = 0, notifies = 0;
+    };
+    std::vector<Told> told = std::vector<Told>(PJSUA_MAX_CALLS);  // by call; with its dialog's lock
     std::vector<std::vector<Network>> networks = std::vector<std::vector<Network>>(PJSUA_MAX_ACC);
     pj_pool_t *pool = nullptr;
 
@@ -524,6 +531,7 @@ void on_call_state(pjsua_call_id call_id, pjsip_event *event) {
         std::lock_guard<std::mutex> guard(state->mutex);
         std::swap(index, state->by_call[call_id]);
         if (index >= 0) std::swap(held, state->lines[index].inv);
+        state->told[call_id] = State::Told();
     }
     if (state->before.on_call_state) state->before.on_call_state(call_id, event);
     if (index >= 0) {
@@ -534,11 +542,38 @@ void on_call_state(pjsua_call_id call_id, pjsip_event *event) {
 }
 
 // PJSUA would follow a REFER by itself, and let an INVITE with Replaces take over a call: both are decisions.
-void on_transfer_request(pjsua_call_id, const pj_str_t *, pjsip_status_code *code, pjsua_call_setting *) {
+void on_transfer_request(pjsua_call_id call_id, const pj_str_t *to, pjsip_status_code *code,
+                         pjsua_call_setting *setting) {
+    *code = PJSIP_SC_DECLINE;
+    if (state->before.on_call_transfer_request2 && state->told[call_id].refers++ < REFERS_TOLD)
+        state->before.on_call_transfer_request2(call_id, to, code, setting);
     *code = PJSIP_SC_DECLINE;
 }
 void on_replace_request(pjsua_call_id, pjsip_rx_data *, int *code, pj_str_t *, pjsua_call_setting *) {
     *code = PJSIP_SC_NOT_IMPLEMENTED;
+}
+
+bool is_refer_or_notify(const pjsip_method &method, bool ours) {
+    return pjsip_method_cmp(&method, ours ? pjsip_get_refer_method() : pjsip_get_notify_method()) == 0;
+}
+
+// Python hears how our REFERs and re-INVITEs ended, and the far end's NOTIFYs: no other transaction.
+void on_call_tsx_state(pjsua_call_id call_id, pjsip_transaction *tsx, pjsip_event *event) {
+    const bool ours = tsx->role == PJSIP_ROLE_UAC;
+    const bool ended = tsx->state >= PJSIP_TSX_STATE_COMPLETED &&
+                       event->body.tsx_state.prev_state < PJSIP_TSX_STATE_COMPLETED;
+    State::Told &told = state->told[call_id];
+    bool tell = false;
+    if (ours && ended && tsx->method.id == PJSIP_INVITE_METHOD) {
+        const pjsip_inv_session *inv = pjsua_get_var()->calls[call_id].inv;
+        tell = inv && inv->state == PJSIP_INV_STATE_CONFIRMED;
+    } else if (ours && ended && is_refer_or_notify(tsx->method, true)) {
+        told.notifies = 0;
+        tell = true;
+    } else if (!ours && tsx->state == PJSIP_TSX_STATE_TRYING && is_refer_or_notify(tsx->method, false)) {
+        tell = told.notifies++ < NOTIFIES_TOLD;
+    }
+    if (tell && state->before.on_call_tsx_state) state->before.on_call_tsx_state(call_id, tsx, event);
 }
 
 // Only what Python needs to hear. Every other callback of pjsua2 would take the GIL as well, to find that nobody
@@ -551,6 +586,8 @@ void keep_needed(pjsua_callback &callbacks) {
     callbacks.on_dtmf_event = all.on_dtmf_event;
     callbacks.on_acc_send_request = all.on_acc_send_request;
     callbacks.on_acc_find_for_incoming = all.on_acc_find_for_incoming;
+    callbacks.on_reg_state2 = all.on_reg_state2;
+    callbacks.on_call_tsx_state = &on_call_tsx_state;
     callbacks.on_call_state = &on_call_state;
     callbacks.on_call_media_state = &on_call_media_state;
     callbacks.on_create_media_transport = &on_create_media_transport;

@@ -18,6 +18,7 @@ import itertools
 import logging
 import os
 import queue
+import random
 import re
 import struct
 import threading
@@ -34,6 +35,7 @@ from trunkline.errors import ConfigError
 from trunkline.gateway.sip import trunks as t
 from trunkline.gateway.sip.message import parse_head
 from trunkline.gateway.sip.quality import MediaReport
+from trunkline.gateway.sip.registration import Registration
 from trunkline.gateway.sip.stack import (
     Confirmed,
     Dialled,
@@ -53,6 +55,10 @@ from trunkline.gateway.sip.stack import (
     MediaUp,
     Pinged,
     Progress,
+    ReferAsked,
+    Referred,
+    Registered,
+    Renegotiated,
     Step,
     Transport,
 )
@@ -80,6 +86,20 @@ FRAME_THERE, RTP_CAME, LIMIT_HIT = 1, 2, 4
 JITTER_START_MS, JITTER_MIN_MS, JITTER_MAX_START_MS, JITTER_MAX_MS = 20, 20, 200, 400
 RESAMPLER_QUALITY = 4  # for G.722 and Opus, whose audio the 8 kHz conference cannot hold anyway
 NO_CALL = -1
+UNREGISTER_MS = 500  # libDestroy's own wait, after ours
+BUSY = 171001  # PJSIP_EBUSY: a REGISTER is under way
+GLARE_TRIES = 3
+MAX_REFER_TO_CHARS = 512
+SESSION_TIMER = {
+    "off": pj.PJSUA_SIP_TIMER_INACTIVE,
+    "optional": pj.PJSUA_SIP_TIMER_OPTIONAL,
+    "required": pj.PJSUA_SIP_TIMER_REQUIRED,
+}
+PRACK = {
+    "off": pj.PJSUA_100REL_NOT_USED,
+    "optional": pj.PJSUA_100REL_OPTIONAL,
+    "required": pj.PJSUA_100REL_MANDATORY,
+}
 
 
 def available() -> str:
@@ -111,6 +131,7 @@ class PjsipStack:
         self._event_fd = -1
         self._notes: asyncio.TimerHandle | None = None
         self._pings: dict[str, asyncio.TimerHandle] = {}
+        self._registrations: dict[str, _Registering] = {}
         self._log: Any = None
 
     @property
@@ -142,6 +163,8 @@ class PjsipStack:
             self._notes.cancel()
         for ping in self._pings.values():
             ping.cancel()
+        for registering in self._registrations.values():
+            registering.cancel()
         self._commands.put(None)
         await asyncio.to_thread(owner.join, 2 * CLOSE_S)
         self._loop.remove_reader(self._event_fd)
@@ -213,6 +236,73 @@ class PjsipStack:
 
         self._commands.put(perform)
         return handle
+
+    def refer(self, handle: Handle, to_uri: str, headers: Headers = ()) -> None:
+        target = to_uri if to_uri.startswith("<") else f"<{to_uri}>"
+        self._with_call(handle, lambda call: call.send_refer(lambda: call.xfer(target, _operation(0, headers=headers))))
+
+    def refer_to_call(self, handle: Handle, other: Handle) -> None:
+        def perform(call: "_Call") -> None:
+            target = self._calls.get(other)
+            if target is None or target.is_over:
+                self._post(Referred(handle, 0, "the other call is over", notify=False, final=True))
+                return
+            call.send_refer(lambda: call.xferReplaces(target, _operation(0)))
+
+        self._with_call(handle, perform)
+
+    def hold(self, handle: Handle) -> None:
+        self._with_call(handle, lambda call: call.renegotiate(hold=True))
+
+    def resume(self, handle: Handle) -> None:
+        self._with_call(handle, lambda call: call.renegotiate(hold=False))
+
+    def register(self, trunk: Trunk, wanted: bool = True) -> None:
+        if t.registrar_uri(trunk) is None:
+            return
+        one = self._registrations.setdefault(trunk.name, _Registering())
+        one.wanted, one.unsaid = wanted, True
+        self._send_register(trunk.name)
+
+    def _send_register(self, trunk: str) -> None:
+        one = self._registrations[trunk]
+        one.cancel()
+        wanted = one.wanted
+
+        def perform() -> None:
+            try:
+                self._accounts[trunk].setRegistration(wanted)
+            except pj.Error as error:
+                if error.status != BUSY:  # else the answer to the one before is still to come
+                    self.registered(trunk, 0 if wanted else 200, _why(error), 0, 0)
+
+        self._commands.put(perform)
+
+    def registered(self, trunk: str, code: int, reason: str, expires_s: int, retry_after_s: int) -> None:
+        """From any thread."""
+        self.call_soon_safe(partial(self._registered, trunk, code, reason, expires_s, retry_after_s))
+
+    def _registered(self, trunk: str, code: int, reason: str, expires_s: int, retry_after_s: int) -> None:
+        """On the loop. PJSIP would renew 5 s before the end: we do at half time, as it is too late to learn of a
+        failure then; and only we draw back from a registrar that refuses."""
+        one, now = self._registrations.get(trunk), self._clock.now()
+        if one is None or self._owner is None or self._loop is None:
+            return
+        if not one.wanted:
+            if expires_s:  # it was on its way
+                self._send_register(trunk)
+            else:
+                one.state = Registration()
+                self._on_event(Registered(trunk, code, reason, 0))
+            return
+        was = one.state.left_s(now) > 0 and not one.state.failures
+        next_s = one.state.answered(code, expires_s, now, retry_after_s)
+        one.cancel()
+        one.timer = self._loop.call_later(next_s, self._send_register, trunk)
+        if one.unsaid or not was or one.state.failures:
+            one.unsaid = False
+            retry_s = round(next_s) if one.state.failures else 0
+            self._on_event(Registered(trunk, code, reason, one.state.left_s(now), retry_s))
 
     def ping(self, trunk: Trunk) -> None:
         uri = t.ping_uri(trunk)
@@ -290,6 +380,17 @@ class PjsipStack:
                 perform(call)
 
         self._commands.put(command)
+
+    def in_owner(self, call: "_Call", perform: Callable[[], None], after_s: float = 0.0) -> None:
+        """From any thread; nothing when the call is over by then."""
+
+        def later() -> None:
+            self._with_call(call.handle, lambda _: perform())
+
+        if after_s:
+            self.call_later_safe(after_s, later)
+        else:
+            later()
 
     # --- the tick (loop) ---
 
@@ -435,7 +536,7 @@ class PjsipStack:
             priority = 255 - wanted.index(name) if name in wanted else 0
             self._endpoint.codecSetPriority(codec.codecId, priority)
         for trunk in self._trunks:
-            account = _Account(self)
+            account = _Account(self, trunk)
             account.create(self._account_config(trunk), make_default=trunk is self._trunks[0])
             self._accounts[trunk.name] = account
             if self.bridge is not None:
@@ -517,7 +618,8 @@ class PjsipStack:
         secure = trunk.transport == "tls"
         own = settings.advertised_address if self._is_outside(trunk) else None
         host = own or settings.host
-        config.idUri = f"sip:trunkline@{host}"
+        user = trunk.contact_user or trunk.auth_username or "trunkline"
+        config.idUri = t.address_of_record(trunk) or f"sip:trunkline@{_bracketed(host)}"
         if trunk.auth_username is not None:
             credentials = pj.AuthCredInfo("digest", "*", trunk.auth_username, 0, trunk.auth_password or "")
             config.sipConfig.authCreds.append(credentials)
@@ -527,10 +629,19 @@ class PjsipStack:
         if own is not None:
             port = settings.tls_port if secure else settings.port
             suffix = "" if trunk.transport == "udp" else f";transport={trunk.transport}"
-            config.sipConfig.contactForced = f"<sip:trunkline@{_bracketed(own)}:{port}{suffix}>"
+            contact = user if trunk.registers else "trunkline"
+            config.sipConfig.contactForced = f"<sip:{contact}@{_bracketed(own)}:{port}{suffix}>"
+        registration = config.regConfig
+        registration.registerOnAdd = False
+        registration.registrarUri = t.registrar_uri(trunk) or ""
+        registration.timeoutSec = trunk.register_expires_s
+        registration.retryIntervalSec = registration.firstRetryIntervalSec = 0  # registration.py's
+        registration.unregWaitMsec = UNREGISTER_MS
         nat, media, calls = config.natConfig, config.mediaConfig, config.callConfig
         nat.contactRewriteUse = nat.viaRewriteUse = nat.sdpNatRewriteUse = nat.sipOutboundUse = 0
-        calls.timerUse = pj.PJSUA_SIP_TIMER_OPTIONAL
+        quirks = trunk.quirks
+        calls.timerUse, calls.prackUse = SESSION_TIMER[quirks.session_timer], PRACK[quirks.prack]
+        calls.timerMinSESec, calls.timerSessExpiresSec = quirks.min_se_s, quirks.session_expires_s
         media.lockCodecEnabled = False  # a re-INVITE after each answer that names two codecs
         media.streamKaEnabled = False
         media.srtpUse = {
@@ -567,11 +678,15 @@ class PjsipStack:
         return "\n".join(rows)
 
     def _shut(self) -> None:
-        """Every call hung up, every thread stopped."""
+        """Every call hung up, every registration taken back, every thread stopped."""
         with contextlib.suppress(Exception):
             self._endpoint.hangupAllCalls()
+        for account in self._accounts.values():
+            if account.bound:
+                with contextlib.suppress(pj.Error):
+                    account.setRegistration(False)
         deadline = self._clock.now() + CLOSE_S
-        while any(not call.is_over for call in self._calls.values()) and self._clock.now() < deadline:
+        while self._is_busy() and self._clock.now() < deadline:
             with contextlib.suppress(queue.Empty):
                 command = self._commands.get(timeout=0.05)
                 if command is not None:
@@ -587,6 +702,11 @@ class PjsipStack:
         with contextlib.suppress(Exception):
             self._endpoint.libDestroy()
         self._endpoint = None
+
+    def _is_busy(self) -> bool:
+        return any(not call.is_over for call in self._calls.values()) or any(
+            account.bound for account in self._accounts.values()
+        )
 
     # --- from callbacks (PJSIP's threads) ---
 
@@ -693,7 +813,7 @@ class PjsipStack:
 class _Call(pj.Call):
     def __init__(self, stack: PjsipStack, account: "_Account", call_id: int, handle: Handle) -> None:
         super().__init__(account, call_id)
-        self.stack, self.handle = stack, handle
+        self.stack, self.handle, self.quirks = stack, handle, account.trunk.quirks
         self.outbound = call_id == NO_CALL
         self.by_us = self.is_over = self._dialled = False
         self.limit_frames = 0
@@ -701,6 +821,12 @@ class _Call(pj.Call):
         self.port: _PublishedPort | None = None
         self.codec = ""
         self.srtp = False
+        self._refers = False
+        """A REFER of ours is under way, or its NOTIFYs."""
+        # of re-INVITEs, only the owner's: what is asked for, and what then; True is hold
+        self._asked: bool | None = None
+        self._then: bool | None = None
+        self._glares = 0
 
     def say_dialled(self) -> None:
         """Before anything else of this call: its first answer may come while makeCall still runs."""
@@ -729,6 +855,107 @@ class _Call(pj.Call):
         elif self.outbound and info.state == pj.PJSIP_INV_STATE_EARLY:
             self.stack.post(Progress(self.handle, info.lastStatusCode, info.lastReason))
 
+    # --- REFER ---
+
+    def send_refer(self, send: Callable[[], None]) -> None:
+        self._refers = True
+        try:
+            send()
+        except pj.Error as error:
+            self._referred(0, _why(error), notify=False, final=True)
+
+    def _referred(self, code: int, reason: str, *, notify: bool, final: bool) -> None:
+        if self._refers and not self.is_over:
+            self._refers = not final
+            self.stack.post(Referred(self.handle, code, reason, notify, final))
+
+    def onCallTsxState(self, param: Any) -> None:
+        try:
+            self._transaction(param.e.body.tsxState)
+        except Exception:
+            log.exception("onCallTsxState")
+
+    def _transaction(self, state: Any) -> None:
+        transaction = state.tsx
+        message = str(state.src.rdata.wholeMsg) if state.type == pj.PJSIP_EVENT_RX_MSG else ""
+        if transaction.role == pj.PJSIP_ROLE_UAS:
+            if transaction.method == "NOTIFY" and transaction.state == pj.PJSIP_TSX_STATE_TRYING:
+                self._notified(message)
+        elif transaction.state < pj.PJSIP_TSX_STATE_COMPLETED or state.prevState >= pj.PJSIP_TSX_STATE_COMPLETED:
+            pass
+        elif transaction.method == "REFER":
+            code = transaction.statusCode if message else 0  # else PJSIP's own 408 or 503
+            silent = bool(re.search(r"^refer-sub\s*:\s*false", message, re.M | re.I))  # RFC 4488
+            self._referred(code, transaction.statusText, notify=False, final=code // 100 != 2 or silent)
+        elif transaction.method == "INVITE":
+            code = transaction.statusCode
+            self.stack.in_owner(self, lambda: self._renegotiated(code))
+
+    def _notified(self, message: str) -> None:
+        """RFC 3515 2.4.5. Who ends the subscription or tells of a final answer has told all."""
+        head, _, body = message.partition("\r\n\r\n")
+        if re.search(r"^(?:event|o)\s*:\s*refer\b", head, re.M | re.I) is None:
+            return
+        over = re.search(r"^subscription-state\s*:\s*terminated", head, re.M | re.I) is not None
+        said = re.match(r"\s*SIP/2\.0 ([1-6][0-9][0-9])(?: ([^\r\n]*))?", body)
+        if said is not None:
+            code = int(said[1])
+            self._referred(code, said[2] or "", notify=True, final=over or code >= 200)
+        elif over:
+            self._referred(0, "the far end says no more", notify=True, final=True)
+
+    def onCallTransferRequest(self, param: Any) -> None:
+        param.statusCode = 603
+        if not self.is_over:
+            self.stack.post(ReferAsked(self.handle, str(param.dstUri)[:MAX_REFER_TO_CHARS]))
+
+    # --- hold and resume (owner) ---
+
+    def renegotiate(self, hold: bool) -> None:
+        """One re-INVITE at a time; of what is asked meanwhile, the latest is next."""
+        if self.quirks.reinvite == "no":
+            self.stack.post(Renegotiated(self.handle, 405))
+        elif self._asked is not None:
+            self._then = hold
+        else:
+            self._glares = 0
+            self._ask(hold)
+
+    def _ask(self, hold: bool) -> None:
+        self._asked = hold
+        operation = _operation(0)
+        try:
+            if hold:
+                self.setHold(operation)
+            else:
+                operation.opt.flag = pj.PJSUA_CALL_UNHOLD
+                self.reinvite(operation)
+        except pj.Error as error:  # another re-INVITE is under way, theirs or a session timer's
+            log.debug("re-INVITE: %s", _why(error))
+            self._renegotiated(491)
+
+    def _renegotiated(self, code: int) -> None:
+        if self._asked is None:
+            return
+        if code == 491 and self._glares < GLARE_TRIES:
+            self._glares += 1
+            # RFC 3261 14.1: whose Call-ID it is waits longer, in steps of 10 ms
+            wait_s = random.randint(210, 400) / 100 if self.outbound else random.randint(1, 200) / 100
+            self.stack.in_owner(self, self._ask_again, wait_s)
+            return
+        self._asked, then, self._then = None, self._then, None
+        self.stack.post(Renegotiated(self.handle, code))
+        if then is not None:
+            self.renegotiate(then)
+
+    def _ask_again(self) -> None:
+        hold = self._asked if self._then is None else self._then
+        self._then = None
+        if hold is not None:
+            self._ask(hold)
+
+    # --- audio ---
+
     def onCallMediaState(self, param: Any) -> None:
         try:
             self.stack.media_up(self)
@@ -752,9 +979,22 @@ class _Call(pj.Call):
 
 
 class _Account(pj.Account):
-    def __init__(self, stack: PjsipStack) -> None:
+    def __init__(self, stack: PjsipStack, trunk: Trunk) -> None:
         super().__init__()
-        self.stack = stack
+        self.stack, self.trunk = stack, trunk
+        self.bound = False
+        """The registrar knows us."""
+
+    def onRegState(self, param: Any) -> None:
+        try:
+            message = str(param.rdata.wholeMsg)
+            expires_s = param.expiration if param.code // 100 == 2 else 0
+            self.bound = expires_s > 0
+            # without a message it is PJSIP's own 408 or 503
+            code = param.code if message else 0
+            self.stack.registered(self.trunk.name, code, param.reason, expires_s, _retry_after_s(message))
+        except Exception:
+            log.exception("onRegState")
 
     def onIncomingCall(self, param: Any) -> None:
         try:
@@ -769,6 +1009,20 @@ class _Account(pj.Account):
             transaction = param.e.body.tsxState.tsx
             code, reason = transaction.statusCode, transaction.statusText
         self.stack.pinged(self, code, reason)
+
+
+class _Registering:
+    """A trunk's registration, as the loop sees it."""
+
+    def __init__(self) -> None:
+        self.wanted = self.unsaid = True
+        self.state = Registration()
+        self.timer: asyncio.TimerHandle | None = None
+
+    def cancel(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
 
 class _Line:
@@ -920,6 +1174,11 @@ def _redirection(response: str) -> tuple[int, str] | None:
     """What was answered; PJSIP itself makes a 487 of every redirection that is not followed."""
     found = re.match(r"SIP/2\.0 (3[0-9][0-9])(?: ([^\r\n]*))?", response)
     return (int(found[1]), found[2] or "") if found else None
+
+
+def _retry_after_s(message: str) -> int:
+    found = re.search(r"^retry-after\s*:\s*([0-9]{1,6})", message, re.M | re.I)
+    return int(found[1]) if found else 0
 
 
 def _why(error: Any) -> str:
