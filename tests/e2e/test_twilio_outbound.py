@@ -177,6 +177,7 @@ def test_each_failure_has_its_reason(office: Any) -> None:
         o.twilio.fates_of[number] = fate
         record = await o.ended(await o.placed(to=number, ring_timeout_s=5))
         assert (record["end_reason"], record["answered_at"]) == (end, None), fate
+        assert record["provider_code"].startswith("twilio:")
         if fate.sip_status:
             last = data(record, "carrier_status")[-1]
             assert (last["sip_status"], last["error"]) == (fate.sip_status, fate.error)

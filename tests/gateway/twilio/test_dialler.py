@@ -11,7 +11,7 @@ from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.twilio.account import CallOrder, Listed, NotTaken, Taken, Unknown
 from trunkline.gateway.twilio.dialler import CHECK_AGAIN_S, MAX_PLACING, Placed, Terms, TwilioDialler
 from trunkline.gateway.twilio.webhooks import CallStatus, Heard
-from trunkline.ports import NAMED, Refuse
+from trunkline.ports import NAMED, CallEnded, Refuse
 from trunkline.testing.board import Board, FakeLeg, play, sid
 from trunkline.types import E164, CallId, CallSid
 
@@ -161,6 +161,9 @@ def test_a_call_that_nobody_answers_ends_as_twilio_says(status: Any, more: Any, 
 
     board = office(scenario)
     assert [reason for reason, _ in board.ends()] == [end]
+    (ended,) = [event for event in board.records if isinstance(event, CallEnded)]
+    assert ended.provider_code.startswith(f"twilio:{status}")
+    assert ("sip:" in ended.provider_code) is ("sip_status" in more)
     assert board.account.ended == []
     (said,) = board.events("carrier_status")
     assert (said["sip_status"], said["error"]) == (more.get("sip_status"), more.get("error"))
@@ -230,7 +233,21 @@ def test_an_order_that_is_refused_has_failed() -> None:
     board = office(scenario)
     assert board.ends() == [("failed", "no such number")]
     assert board.events("carrier_refused") == [{"http_status": 400, "error": 21211, "why": "not valid"}]
-    assert isinstance(board.dialler.plan(DialOrder(TO)), object)
+    assert not isinstance(board.dialler.plan(DialOrder(TO)), Refuse)
+
+
+def test_an_api_that_is_not_there_has_said_nothing_and_closes_the_trunk() -> None:
+    async def scenario(board: Office) -> None:
+        board.account.answers = [NotTaken(0, None, "ConnectError")]
+        board.dial()
+        await settle()
+        refused = board.dialler.plan(DialOrder(TO))
+        assert isinstance(refused, Refuse)
+        assert refused.code == "trunk_down"
+        await board.dialler.close()
+
+    board = office(scenario)
+    assert board.ends() == [("failed", "the trunk cannot be reached: ConnectError")]
 
 
 def test_a_busy_api_is_asked_again_as_it_says_and_no_more_than_thrice() -> None:

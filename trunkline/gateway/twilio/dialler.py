@@ -240,9 +240,11 @@ class TwilioDialler:
             self._is_ill(answer)
         else:
             self._is_well()
-        ended = endings.from_twilio_api(answer.status, answer.code)
+        ended = (
+            endings.unreachable(answer.why) if answer.unreached else endings.from_twilio_api(answer.status, answer.code)
+        )
         placed.call.event("carrier_refused", http_status=answer.status, error=answer.code, why=answer.why)
-        placed.call.finished(ended.reason, ended.detail)
+        placed.call.finished(ended.reason, ended.detail, ended.by, ended.provider_code)
 
     async def _look_for(self, placed: Placed, answer: Unknown) -> None:
         """Its callbacks find the way by themselves; where they cannot reach us, Twilio's list does."""
@@ -262,7 +264,9 @@ class TwilioDialler:
                 self._tie(placed, found)
                 return
         placed.leaving = True  # should it turn up after all
-        placed.call.finished("failed", "Twilio did not say whether it took the order, and shows no such call")
+        code = endings.from_twilio_api(0).provider_code
+        why = "Twilio did not say whether it took the order, and shows no such call"
+        placed.call.finished("failed", why, provider_code=code)
 
     async def _find(self, placed: Placed) -> CallSid | None:
         """The call of this order, for certain: Twilio shows that it asked or told us something with its token."""
@@ -336,7 +340,7 @@ class TwilioDialler:
                 sip_status=heard.sip_status,
                 error=heard.error,
             )
-            call.finished(ended.reason, ended.detail)
+            call.finished(ended.reason, ended.detail, ended.by, ended.provider_code)
         return True
 
     def machine(self, token: str, call_sid: CallSid, answered_by: str, after_ms: int | None) -> None:
@@ -346,7 +350,7 @@ class TwilioDialler:
         placed.call.event("answered_by", who=answered_by, after_ms=after_ms)
         machine = answered_by == "fax" or answered_by.startswith("machine")
         if machine and self._terms.hang_up_on_machine and not placed.over:
-            placed.call.finished("no_answer", "a machine answered")
+            placed.call.finished("no_answer", "a machine answered", "policy")
             self.hang_up(call_sid)
 
     # --- hanging up -------------------------------------------------------------------------------------------------
@@ -381,7 +385,7 @@ class TwilioDialler:
             why = (
                 "Twilio does not accept our login (401): see twilio.account_sid, api_key_sid and auth_token"
                 if refused.unauthorized
-                else refused.why
+                else f"Twilio's REST API cannot be reached ({refused.why})"
             )
             log.error("trunk %s is down: %s", TRUNK, why)
         self._refused = refused

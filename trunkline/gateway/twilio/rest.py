@@ -138,7 +138,7 @@ class TwilioRest:
             async with asyncio.timeout(self._answer_s):  # httpx counts from byte to byte
                 return await work(client)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            return NotTaken(0, None, f"Twilio cannot be reached ({type(error).__name__})")
+            return NotTaken(0, None, type(error).__name__)
         except (httpx.HTTPError, TimeoutError) as error:
             return Unknown(f"no answer ({type(error).__name__})")
         except (TwilioException, ValueError, KeyError, TypeError, AttributeError) as error:
