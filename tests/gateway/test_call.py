@@ -21,15 +21,18 @@ from trunkline.gateway.call import (
     Effect,
     EndRecord,
     Event,
+    HandOver,
     HangUp,
     Listen,
     MediaLost,
     MediaStarted,
     MediaStopped,
     Release,
+    Returned,
     SetDeadline,
     State,
     StatusFinal,
+    StepAside,
     Transfer,
 )
 
@@ -41,6 +44,8 @@ SAMPLES: dict[type, Event] = {
     MediaLost: MediaLost("socket lost"),
     HangUp: HangUp("agent_hung_up"),
     Transfer: Transfer(),
+    HandOver: HandOver(),
+    Returned: Returned(),
     Dialled: Dialled(),
     DialFailed: DialFailed(),
     StatusFinal: StatusFinal("caller_hung_up"),
@@ -189,7 +194,7 @@ def test_whatever_happens_the_record_ends_once_and_nobody_is_left_on_the_line(ha
                     assert not attended, "two agents on one line"
                     assert (why == "new") == (not seen), "only the first is new"
                     attended = seen = 1
-                case Release():
+                case Release() | StepAside():
                     attended = 0
                 case EndRecord():
                     ended += 1
@@ -205,5 +210,15 @@ def test_a_call_that_only_waits_ends_by_its_deadline(happened: list[Event]) -> N
     call = Call()
     for event in happened:
         call.handle(event)
-    if call.state not in (State.ACTIVE, State.ENDED):
+    if call.state not in (State.ACTIVE, State.HANDOVER, State.ENDED):  # there others keep the time
         assert isinstance(call.handle(DeadlinePassed())[-1], EndRecord)
+
+
+def test_a_line_that_was_handed_over_comes_back_to_the_agent_who_knows_why() -> None:
+    call, effects = after(MediaStarted(), HandOver())
+    assert (call.state, effects) == (State.HANDOVER, [StepAside()])
+    assert call.handle(Returned()) == [Attend("transfer_failed")]
+    call.handle(HandOver())
+    assert call.handle(Returned(failed=False)) == [Attend("back")]
+    call.handle(HandOver())
+    assert call.handle(StatusFinal("caller_hung_up"))[-1] == EndRecord("caller_hung_up")

@@ -2,6 +2,8 @@
 own: `handle` returns them, the call's line performs them in order.
 
     RINGING ──media──► ACTIVE ──we hang up──► ENDING ──► ENDED
+                       │  ▲
+                       └──┴── HANDOVER: the agent has stepped aside, and a transfer of ours has the line
        │  ▲               │ └──────transfer──► TRANSFERRING ──dialled──► ENDED
        │  └───────────────┼──────────the target did not answer──┘
        └──── no media ────┴──── stop, loss, status ────────────────────► ENDED
@@ -28,6 +30,7 @@ class State(Enum):
     RINGING = "ringing"
     ACTIVE = "active"
     TRANSFERRING = "transferring"
+    HANDOVER = "handover"
     ENDING = "ending"
     ENDED = "ended"
 
@@ -73,6 +76,18 @@ class Transfer:
 
 
 @dataclass(frozen=True, slots=True)
+class HandOver:
+    """The leg stays ours: a transfer (`handover.py`) or a hold has the line, without the agent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """The line comes back to the agent. `failed`: it was to be put through, and was not."""
+
+    failed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Dialled:
     """The target has answered the transfer, and that conversation is over."""
 
@@ -103,6 +118,8 @@ Event = (
     | MediaLost
     | HangUp
     | Transfer
+    | HandOver
+    | Returned
     | Dialled
     | DialFailed
     | StatusFinal
@@ -119,9 +136,15 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class Attend:
-    """The agent takes the line: first, again after its leg was replaced, or again as the target did not answer."""
+    """The agent takes the line: first, again after its leg was replaced, again as the target did not answer, or after
+    a hold or a conversation with a person."""
 
-    why: Literal["new", "replaced", "transfer_failed"]
+    why: Literal["new", "replaced", "transfer_failed", "back"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepAside:
+    """The agent leaves the line, which stays open; the handover begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +168,7 @@ class EndRecord:
     detail: str = ""
 
 
-Effect = Listen | Attend | Release | CloseLeg | SetDeadline | EndRecord
+Effect = Listen | Attend | StepAside | Release | CloseLeg | SetDeadline | EndRecord
 
 TRANSITIONS: dict[tuple[State, type], State] = {
     (State.RINGING, EarlyMedia): State.RINGING,
@@ -160,6 +183,12 @@ TRANSITIONS: dict[tuple[State, type], State] = {
     (State.ACTIVE, HangUp): State.ENDING,
     (State.ACTIVE, Transfer): State.TRANSFERRING,
     (State.ACTIVE, StatusFinal): State.ENDED,
+    (State.ACTIVE, HandOver): State.HANDOVER,
+    (State.HANDOVER, Returned): State.ACTIVE,
+    (State.HANDOVER, MediaStopped): State.ENDED,
+    (State.HANDOVER, MediaLost): State.ENDED,
+    (State.HANDOVER, HangUp): State.ENDING,
+    (State.HANDOVER, StatusFinal): State.ENDED,
     (State.TRANSFERRING, Dialled): State.ENDED,
     (State.TRANSFERRING, DialFailed): State.RINGING,
     (State.TRANSFERRING, MediaStarted): State.ACTIVE,
@@ -196,6 +225,21 @@ IGNORED: frozenset[tuple[State, type]] = frozenset(
         (State.ENDING, Transfer),
         (State.ENDING, Dialled),
         (State.ENDING, DialFailed),
+        *(
+            (State.HANDOVER, event)
+            for event in (
+                EarlyMedia,
+                Answered,
+                MediaStarted,  # the leg is in use: `attach` refuses another
+                Transfer,
+                HandOver,
+                Dialled,
+                DialFailed,
+                DeadlinePassed,
+            )
+        ),
+        *((state, HandOver) for state in (State.RINGING, State.TRANSFERRING, State.ENDING)),
+        *((state, Returned) for state in (State.RINGING, State.ACTIVE, State.TRANSFERRING, State.ENDING)),
         *((State.ENDED, event) for event in Event.__args__),
     }
 )
@@ -230,6 +274,10 @@ class Call:
             case DialFailed():
                 self._transfer_failed = True
                 return [SetDeadline(START_WAIT_S)]
+            case HandOver():
+                return [StepAside()]
+            case Returned(failed):
+                return [Attend("transfer_failed" if failed else "back")]
             case MediaStarted():
                 effects: list[Effect] = [Release()] if before is State.ACTIVE else []
                 effects.append(Attend(self._why_attended()))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from trunkline.gateway.dialling import DialOrder
-from trunkline.media.bus import Bus, LegOut
+from trunkline.media.bus import LegOut, Receiver
 from trunkline.media.playout import LeadPolicy
 from trunkline.ports import EndedBy, EndReason, Refuse
 from trunkline.types import E164, CallId
@@ -63,7 +63,7 @@ class LegCall(Protocol):
         """It is on its way (it rings): hanging up closes it."""
         ...
 
-    def listen(self, leg: Leg) -> Bus | Refuse:
+    def listen(self, leg: Leg) -> Receiver | Refuse:
         """Early media of a call of ours: recorder and ears hear it, the agent waits."""
         ...
 
@@ -71,7 +71,7 @@ class LegCall(Protocol):
         """The far end has picked up; `attach` follows with the media. Legs that answer by their media need not say."""
         ...
 
-    def attach(self, leg: Leg) -> Bus | Refuse:
+    def attach(self, leg: Leg) -> Receiver | Refuse:
         """The conversation begins; a second leg replaces the first."""
         ...
 

@@ -9,13 +9,18 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from trunkline.agents.cascade import Attendant
 from trunkline.gateway import call as c
+from trunkline.gateway import transfer_steps as t
 from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.dialling import new_call_id
+from trunkline.gateway.handover import Handover
+from trunkline.gateway.hands import Hands
 from trunkline.gateway.leg import Leg
+from trunkline.gateway.parking import Parked
+from trunkline.gateway.transfer_record import Kind, Policy, Target, TransferFailed, named_target
 from trunkline.media.bus import Bus
 from trunkline.ports import (
     ENDED_BY,
@@ -47,6 +52,30 @@ log = logging.getLogger(__name__)
 GOODBYE_S = 8.0  # for the last words to be said
 RESUMED = "I'm sorry, we were cut off. How can I help?"
 TRANSFER_FAILED = "I'm sorry, I could not reach them. Can I help you with anything else?"
+FAILED_AS: Mapping[str, str] = {
+    "busy": "I'm sorry, the line is busy. Can I help you with anything else?",
+    "no_answer": "I'm sorry, nobody answers there. Can I help you with anything else?",
+    "voicemail": "I'm sorry, I only reached their voicemail. Can I help you with anything else?",
+    "declined": "I'm sorry, nobody can take your call right now. Can I help you with anything else?",
+    "refused": "I'm sorry, I can't put you through right now. Can I help you with anything else?",
+    "target_lost": "I'm sorry, we lost them. Can I help you with anything else?",
+    "cancelled": "I'm here again. Can I help you with anything else?",
+}
+"""By the transfer's result; all others are TRANSFER_FAILED."""
+BACK = "I'm here again. Can I help you with anything else?"
+
+
+SUMMARY, SUMMARY_OF_NOTHING = "You have a caller, who last said:", "You have a caller."
+SUMMARY_CHARS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A transfer that was allowed and has not begun."""
+
+    kind: Kind
+    target: str
+    summary: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +119,11 @@ class LineCall:
         self._attendant: Attendant | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._limit: asyncio.TimerHandle | None = None
+        self._wanted: _Wanted | None = None
+        """A transfer of ours, once the agent's words were heard."""
+        self._handover: Handover | None = None
+        self._parked: Parked | None = None
+        self._back_with: TransferFailed | None = None
         self._attached_at: float | None = None
         self._answered = False
         self._ending_as: EndReason | None = None
@@ -194,6 +228,8 @@ class LineCall:
                 self._open_bus()
             case c.Attend(why):
                 self._attend(why)
+            case c.StepAside():
+                self._step_aside()
             case c.Release():
                 self._release()
             case c.CloseLeg(why):
@@ -259,22 +295,32 @@ class LineCall:
 
     def stopped(self, leg: Leg) -> None:
         if leg is self._leg:
-            self.happened(c.MediaStopped())
+            over = self._caller_over("caller_hung_up")
+            self.happened(c.MediaStopped() if over == "caller_hung_up" else c.StatusFinal(over))
 
     def lost(self, leg: Leg, why: str) -> None:
-        if leg is self._leg:
-            self.happened(c.MediaLost(why))
+        if leg is not self._leg:
+            return
+        handover = self._handover
+        if handover is not None and handover.active:
+            handover.feed(t.CallerLost(why))
+            if handover.active:
+                return  # its carrier may have turned the media to the target
+        self.happened(c.MediaLost(why))
 
     def finished(self, reason: EndReason, detail: str = "", by: EndedBy | None = None, provider_code: str = "") -> None:
-        self._said.setdefault(reason, (by, provider_code))
-        self.happened(c.StatusFinal(reason, detail))
+        over = self._caller_over(reason)
+        self._said.setdefault(over, (by, provider_code))
+        self.happened(c.StatusFinal(over, detail))
 
     # --- the agent (CallControl and Report) ---
 
     def hang_up(self, reason: EndReason, by: EndedBy | None = None) -> None:
         if by is not None:
             self._said.setdefault(reason, (by, ""))
-        if reason == "transferred" and self.transfer_number is not None:
+        if reason == "transferred" and self._wanted is not None:
+            self.happened(c.HandOver())
+        elif reason == "transferred" and self.transfer_number is not None:
             self.happened(c.Transfer())
         else:
             self.happened(c.HangUp(self._ending_as or reason))
@@ -282,7 +328,7 @@ class LineCall:
     def transfer(self, target: str) -> Decision:
         """Allowed: performed when the agent hangs up with reason `transferred`, after its words were heard."""
         if self._leg is None or not self._leg.transfers:
-            return Refuse("unsupported", "this line cannot put callers through")
+            return self._ask_for(_Wanted("auto", target))
         number = self._board.agent.definition.targets.get(target)
         if number is None:
             return Refuse("unknown_target", f"no transfer target is named {target}")
@@ -291,6 +337,126 @@ class LineCall:
             self.transfer_number = E164(number)
             self.event("transfer", target=target)
         return decision
+
+    def _ask_for(self, wanted: "_Wanted") -> Decision:
+        """A transfer that we perform ourselves (`handover.py`): whether it may begin."""
+        if self._bus is None or not isinstance(self._leg, Hands):
+            return Refuse("unsupported", "this line cannot put callers through")
+        if self._handover is not None and (self._handover.active or self._handover.transfer.unsettled):
+            return Refuse("not_now", "the last transfer may be followed yet")
+        target = named_target(self._board.agent.definition.targets, wanted.target)
+        if isinstance(target, Refuse):
+            return target
+        decision = self.ask("transfer", target.name, target.number)
+        if isinstance(decision, Allow):
+            self._wanted = wanted
+            self.event("transfer", target=target.name, wanted=wanted.kind)
+        return decision
+
+    # --- an operator's hands ---
+
+    def send_to(self, target: str, kind: Kind, summary: str = "") -> Refuse | None:
+        """At once, whatever the agent is saying. Codes: `not_now`, `unsupported`, `unknown_target`, the door's own."""
+        if self.machine.state is not c.State.ACTIVE:
+            return Refuse("not_now", "the caller is not with the agent")
+        decision = self._ask_for(_Wanted(kind, target, summary))
+        if isinstance(decision, Refuse):
+            return decision
+        self.event("operator", asked="transfer", target=target, transfer=kind)
+        self.happened(c.HandOver())
+        return None
+
+    def hold(self) -> Refuse | None:
+        """The caller hears music; the agent, or whom they talk to, does not hear them."""
+        if self._handover is not None and self._handover.active:
+            return self._asked("hold", self._handover.hold())
+        if self.machine.state is not c.State.ACTIVE:
+            return Refuse("not_now", "the caller is on hold, or not with the agent")
+        if self._bus is None or not isinstance(self._leg, Hands):
+            return Refuse("not_supported", "this kind of line cannot be put on hold")
+        self._wanted = None
+        self._asked("hold")
+        self.happened(c.HandOver())
+        return None
+
+    def resume(self) -> Refuse | None:
+        if self._handover is not None and self._handover.active:
+            return self._asked("resume", self._handover.resume())
+        if self._parked is None:
+            return Refuse("not_now", "the caller is not on hold")
+        self._asked("resume")
+        self.back(None)
+        return None
+
+    def mute(self, muted: bool) -> Refuse | None:
+        """Whom the caller was put through to does not hear them."""
+        if self._handover is None or not self._handover.active:
+            return Refuse("not_now", "the caller is not with a representative")
+        return self._asked("mute" if muted else "unmute", self._handover.mute(muted))
+
+    def _asked(self, what: str, refused: Refuse | None = None) -> Refuse | None:
+        if refused is None:
+            self.event("operator", asked=what)
+        return refused
+
+    # --- a transfer of ours ---
+
+    def _step_aside(self) -> None:
+        board, leg, bus = self._board, self._leg, self._bus
+        assert bus is not None
+        assert isinstance(leg, Hands)
+        wanted, self._wanted = self._wanted, None
+        self._leave_agent()
+        if wanted is None:
+            self._parked = Parked(leg, bus, board.line, board.clock, lambda _, error: self.crashed(error))
+            return
+        target = named_target(board.agent.definition.targets, wanted.target)
+        assert isinstance(target, Target)
+        waiting: Literal["music", "ringback"] = "music" if wanted.kind in ("warm", "attended") else "ringback"
+        policy = Policy(summary=wanted.summary or self._summary(), waiting=waiting)
+        self._handover = Handover(
+            self,
+            leg,
+            bus,
+            wanted.kind,
+            (target,),
+            policy,
+            tuple(board.diallers),
+            board.line,
+            board.agent.minds,
+            board.clock,
+        )
+        self._handover.begin()
+
+    def _leave_agent(self) -> None:
+        attendant, self._attendant = self._attendant, None
+        if attendant is not None:
+            try:
+                attendant.close()
+            finally:
+                self.conversation = tuple(attendant.conversation)
+
+    def _summary(self) -> str:
+        said = [m.text for m in self.conversation if m.role == "caller" and m.text and not m.keyed]
+        return f"{SUMMARY} {said[-1][:SUMMARY_CHARS]}." if said else SUMMARY_OF_NOTHING
+
+    def back(self, failed: TransferFailed | None) -> None:
+        parked, self._parked = self._parked, None
+        if parked is not None:
+            parked.close()
+        self._back_with = failed
+        self.happened(c.Returned(failed is not None))
+
+    def put_through(self) -> None:
+        self.happened(c.HangUp("transferred"))
+
+    def _caller_over(self, reason: EndReason) -> EndReason:
+        """The caller's leg is: what that means for the call while a transfer has the line."""
+        handover = self._handover
+        if handover is None or not handover.active:
+            return reason
+        handover.feed(t.CallerLeft() if reason == "caller_hung_up" else t.CallerLost(reason))
+        return "transferred" if handover.put_through else reason
 
     @property
     def sends_dtmf(self) -> bool:
@@ -341,32 +507,42 @@ class LineCall:
         if self._bus is not None:
             self._bus.forget_speech()  # of an announcement, before the far end answered
         bus = self._open_bus()
-        facts = CallFacts(
+        facts = self.facts()
+        loop = asyncio.get_running_loop()
+        self._attendant = board.agent.attend(facts, bus, self, self, board.clock, loop.call_later)
+        if self._attached_at is None:
+            self._attached_at = board.clock.now()
+        self.transfer_number = self._wanted = None
+        if not self._answered or why != "new":
+            self._answered = True
+            self.event("answered" if why == "new" else "resumed")
+        failed, self._back_with = self._back_with, None
+        sorry = TRANSFER_FAILED if failed is None else FAILED_AS.get(failed.reason, TRANSFER_FAILED)
+        greeting = {"new": self._greeting, "replaced": RESUMED, "transfer_failed": sorry, "back": BACK}[why]
+        self._attendant.begin(greeting, self.conversation)
+
+    def facts(self) -> CallFacts:
+        failed = self._back_with
+        after = {} if failed is None else {"transfer_failed": failed.reason, "transfer_target": failed.target}
+        return CallFacts(
             call_id=self.id,
             tenant=self.started.tenant,
             direction=self.started.direction,
             from_number=self.started.from_number,
             to_number=self.started.to_number,
             started=self.started.at,
-            attributes=self.arrival.attributes,
+            attributes={**self.arrival.attributes, **after},
         )
-        loop = asyncio.get_running_loop()
-        self._attendant = board.agent.attend(facts, bus, self, self, board.clock, loop.call_later)
-        self._attached_at = board.clock.now()
-        self.transfer_number = None
-        if not self._answered or why != "new":
-            self._answered = True
-            self.event("answered" if why == "new" else "resumed")
-        greeting = {"new": self._greeting, "replaced": RESUMED, "transfer_failed": TRANSFER_FAILED}[why]
-        self._attendant.begin(greeting, self.conversation)
 
     def _release(self) -> None:
-        attendant, self._attendant = self._attendant, None
         bus, self._bus = self._bus, None
         try:
-            if attendant is not None:
-                attendant.close()
-                self.conversation = tuple(attendant.conversation)
+            if self._handover is not None:
+                self._handover.close("the call is over")
+            if self._parked is not None:
+                self._parked.close()
+                self._parked = None
+            self._leave_agent()
         finally:
             if bus is not None:
                 bus.close()

@@ -173,6 +173,10 @@ class Bus:
         for tap in self.taps:
             tap.write("caller", (carrier_ms - self._origin_ms) * self._per_ms, audio)
 
+    def skip_to(self, carrier_ms: int) -> None:
+        """Somebody else heard the leg, up to the frame that began here: that is no loss."""
+        self.carrier_ms = max(self.carrier_ms, carrier_ms)
+
     def mark_returned(self, name: str) -> None:
         if self.closed:
             return

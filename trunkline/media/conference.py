@@ -192,6 +192,11 @@ class Conference:
             self.leave(member)
             self._crashed(member.name, error)
 
+    @property
+    def caller_ms(self) -> int | None:
+        """Where the caller's media clock was heard to be, last."""
+        return None if self._caller_at is None else self._caller_at[0]
+
     # --- the call's recording ---
 
     def take_taps(self, bus: Bus) -> None:

@@ -844,16 +844,6 @@ def test_a_trunk_that_does_not_answer_is_not_dialled_and_comes_back() -> None:
     run(scenario, pinged, spare)
 
 
-def test_a_transfer_is_refused_while_this_leg_cannot() -> None:
-    async def scenario(here: Desk) -> None:
-        here.talking()
-        refusal = here.agent_now.control.transfer("desk")
-        assert isinstance(refusal, Refuse)
-        assert refusal.code == "unsupported"
-
-    run(scenario)
-
-
 # --- nothing is kept ---
 
 

@@ -14,7 +14,7 @@ from trunkline.media.bus import Bus
 from trunkline.media.ears import Ears
 from trunkline.media.heartbeat import Heartbeat
 from trunkline.media.vad import EnergyGate
-from trunkline.ports import Word
+from trunkline.ports import Refuse, Word
 from trunkline.testing.clock import ManualClock
 from trunkline.testing.sipstack import FakeLine
 from trunkline.types import MULAW_8K
@@ -27,6 +27,8 @@ class Desk:
     def __init__(self) -> None:
         self.left: list[str] = []
         self.digits = ""
+        self.referred: list[str | SipLeg] = []
+        self.refers = True
         self.crashes: list[BaseException] = []
 
     def leave(self, leg: SipLeg, why: str) -> None:
@@ -37,6 +39,10 @@ class Desk:
 
     def crashed(self, error: BaseException) -> None:
         self.crashes.append(error)
+
+    def refer(self, leg: SipLeg, to: str | SipLeg) -> str | Refuse:
+        self.referred.append(to)
+        return "carrier" if self.refers else Refuse("not_now", "it is ending")
 
 
 class Agent:
@@ -294,3 +300,19 @@ def test_a_bug_in_one_call_is_that_calls_own(call: Call, monkeypatch: pytest.Mon
     call.answer(200)
     call.line.tick(3)
     assert len(call.desk.crashes) >= 2
+
+
+def test_what_becomes_of_a_refer_is_told_to_whoever_sent_it() -> None:
+    call, told = Call(), list[tuple[int, bool]]()
+
+    def note(code: int, reason: str, *, notify: bool, final: bool) -> None:
+        told.append((code, notify))
+
+    call.leg.referred(202, "", notify=False, final=False)  # nobody sent one
+    assert call.leg.put_through("+12025550123", note) == "carrier"
+    call.leg.referred(202, "Accepted", notify=False, final=False)
+    call.desk.refers = False
+    assert isinstance(call.leg.put_through("+12025550124", note), Refuse)
+    call.leg.referred(200, "OK", notify=True, final=True)
+    assert told == [(202, False), (200, True)]
+    assert call.desk.referred == ["+12025550123", "+12025550124"]

@@ -29,7 +29,7 @@ from trunkline.gateway.endings import Ended
 from trunkline.gateway.leg import Leg, LegCall, Plan
 from trunkline.gateway.linecall import GOODBYE_S
 from trunkline.gateway.outbound import Route
-from trunkline.gateway.sip import causes, message, quality, trunks
+from trunkline.gateway.sip import causes, message, profiles, quality, trunks
 from trunkline.gateway.sip import stack as s
 from trunkline.gateway.sip.health import State as Health
 from trunkline.gateway.sip.health import TrunkHealth
@@ -39,6 +39,7 @@ from trunkline.gateway.sip.trunks import Screened, Trunk
 from trunkline.gateway.switchboard import Switchboard
 from trunkline.media.playout import LeadPolicy
 from trunkline.ports import Refuse
+from trunkline.types import E164
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,8 @@ class Dialog:
     answered: bool = False
     """Our 200 is sent."""
     confirmed: bool = False
+    peer: str = ""
+    """Who sent the INVITE, as ADDRESS:PORT."""
     heard: bool = False
     """The far end's RTP has come."""
     rang: bool = False
@@ -177,6 +180,8 @@ class SipDesk:
                 dialog.call.key(digit)
             case s.MediaDown(_, report):
                 dialog.call.event("sip_media", **quality.as_record(report))
+            case s.Referred(_, code, reason, notify, final):
+                dialog.leg.referred(code, _shown(reason), notify=notify, final=final)
             case s.LimitReached():
                 dialog.call.hang_up("max_duration")
             case s.Disconnected():
@@ -216,6 +221,7 @@ class SipDesk:
         call = self._board.call(admitted)
         assert call is not None
         dialog = self._open(event.handle, trunk, event.call_id, call, inbound=True)
+        dialog.peer = event.source
         call.expect(dialog.leg)
         who = {"asserted": screened.caller.asserted, "withheld": screened.caller.withheld}
         to_user = {} if screened.called.number else {"to_user": screened.called.user}
@@ -411,6 +417,22 @@ class SipDesk:
             after_s += len(run) * DIGIT_S + PAUSE_S[key]
             run = ""
 
+    def refer(self, leg: SipLeg, to: str | SipLeg) -> str | Refuse:
+        dialog = self._dialogs.get(leg.handle)
+        if dialog is None or dialog.closing is not None or not dialog.confirmed:
+            return Refuse("not_now", "the call is not answered, or is ending")
+        trunk, other = dialog.trunk, None if isinstance(to, str) else self._dialogs.get(to.handle)
+        quirk = trunk.quirks.refer if isinstance(to, str) else trunk.quirks.refer_replaces
+        if quirk == "no":
+            return Refuse("not_supported", f"the trunk {trunk.name} refuses REFER")
+        if isinstance(to, str):
+            self._stack.refer(leg.handle, _refer_to(dialog, to))
+        elif other is None or other.closing is not None or not other.confirmed:
+            return Refuse("not_now", "the other call is not answered, or is ending")
+        else:
+            self._stack.refer_to_call(leg.handle, to.handle)
+        return trunk.name
+
     # --- the end of a dialog ----------------------------------------------------------------------------------------
 
     def _disconnected(self, dialog: Dialog, event: s.Disconnected) -> None:
@@ -423,7 +445,8 @@ class SipDesk:
         self._forget(dialog)
 
     def _open(self, handle: Handle, trunk: Trunk, call_id: str, call: LegCall, *, inbound: bool) -> Dialog:
-        dialog = Dialog(trunk, inbound, call_id, call, SipLeg(handle, self, call, self._lead))
+        leg = SipLeg(handle, self, call, self._lead, puts_through=trunk.quirks.refer == "yes")
+        dialog = Dialog(trunk, inbound, call_id, call, leg)
         self._dialogs[handle] = dialog
         self._call_ids.add(call_id)
         self._inbound[trunk.name] += inbound
@@ -496,6 +519,14 @@ class SipDesk:
 def _shown(text: str, limit: int = MAX_REASON_CHARS) -> str:
     """A peer's words as a record or a log may have them."""
     return "".join(char if char.isprintable() else "\ufffd" for char in text[:limit])
+
+
+def _refer_to(dialog: Dialog, address: str) -> str:
+    """A number is one of the carrier that is to call it."""
+    if not address.startswith("+"):
+        return address
+    trunk = dialog.trunk
+    return profiles.number_uri(trunk.quirks, E164(address), trunk.host or dialog.peer, trunk.country, trunk.transport)
 
 
 def _dtmf(trunk: Trunk, telephone_events: bool) -> s.DtmfMethod | None:

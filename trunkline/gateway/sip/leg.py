@@ -13,10 +13,12 @@ from dataclasses import asdict
 from typing import Protocol
 
 from trunkline.errors import MisuseError
-from trunkline.gateway.leg import LegCall, LegKind
+from trunkline.gateway.hands import Told
+from trunkline.gateway.leg import Leg, LegCall, LegKind
 from trunkline.gateway.sip.stack import DtmfMethod, Handle, Line
-from trunkline.media.bus import Bus
+from trunkline.media.bus import Receiver
 from trunkline.media.playout import LeadPolicy, Message
+from trunkline.ports import Refuse
 from trunkline.types import MULAW_8K
 
 SLIP_MS = 100  # more than this beyond the lead waits in the ring only when PJSIP's clock has stood still
@@ -37,6 +39,10 @@ class LegDesk(Protocol):
 
     def send_digits(self, leg: "SipLeg", digits: str) -> None: ...
 
+    def refer(self, leg: "SipLeg", to: "str | SipLeg") -> str | Refuse:
+        """To a number or SIP URI, or in place of another leg; the trunk's name."""
+        ...
+
 
 class SipLeg:
     """`line` and `dtmf` come with the negotiated media, `bus` when there is somebody to hear."""
@@ -49,6 +55,7 @@ class SipLeg:
         "_closed",
         "_desk",
         "_marks",
+        "_told",
         "_written_ms",
         "bus",
         "call",
@@ -56,13 +63,17 @@ class SipLeg:
         "handle",
         "lead",
         "line",
+        "puts_through",
         "writable",
     )
 
-    def __init__(self, handle: Handle, desk: LegDesk, call: LegCall, lead: LeadPolicy) -> None:
+    def __init__(
+        self, handle: Handle, desk: LegDesk, call: LegCall, lead: LeadPolicy, *, puts_through: bool = True
+    ) -> None:
         self.handle, self.call, self.lead = handle, call, lead
         self.line: Line | None = None
-        self.bus: Bus | None = None
+        self.bus: Receiver | None = None
+        self.puts_through = puts_through
         self.dtmf: DtmfMethod | None = None
         """How the far end takes digits; None: only by ear."""
         self.writable = True
@@ -70,6 +81,7 @@ class SipLeg:
         self._marks: deque[tuple[int, str]] = deque()
         self._written_ms = 0
         self._closed = False
+        self._told: Told | None = None
 
     # --- Leg ---
 
@@ -120,10 +132,30 @@ class SipLeg:
     def detach(self) -> None:
         self.bus = None
 
+    # --- Hands ---
+
+    def put_through(self, address: str, told: Told) -> str | Refuse:
+        return self._refer(address, told)
+
+    def put_through_to(self, other: Leg, told: Told) -> str | Refuse:
+        if not isinstance(other, SipLeg):
+            return Refuse("not_supported", "the two are not both on SIP")
+        return self._refer(other, told)
+
+    def _refer(self, to: "str | SipLeg", told: Told) -> str | Refuse:
+        sent = self._desk.refer(self, to)
+        if not isinstance(sent, Refuse):
+            self._told = told
+        return sent
+
+    def referred(self, code: int, reason: str, *, notify: bool, final: bool) -> None:
+        if self._told is not None:
+            self._told(code, reason, notify=notify, final=final)
+
     def over(self) -> None:
         """The dialog is: nothing is heard or sent any more. Idempotent."""
         self._closed = True
-        self.bus = None
+        self.bus = self._told = None
         self._marks.clear()
         line, self.line = self.line, None
         if line is not None:

@@ -1,0 +1,367 @@
+"""One transfer of one call, performed: `transfer.Transfer` decides, this does it, and tells it what came of it.
+
+From the first effect on the caller's leg is plugged into a conference of its own (music, ringback, the target), with
+the recording's taps; the AI agent has stepped aside, its bus stays open without a leg and gets leg and taps back when
+the caller returns. What happens while effects are performed waits its turn. Attempts are dialled over SIP.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from trunkline.agents.providers import Minds
+from trunkline.clock import Clock
+from trunkline.compliance.destinations import country_of
+from trunkline.gateway import transfer_steps as t
+from trunkline.gateway.briefing import Briefing
+from trunkline.gateway.dialling import DialOrder
+from trunkline.gateway.hands import Hands
+from trunkline.gateway.leg import Dialler, Plan
+from trunkline.gateway.parking import CallerLine
+from trunkline.gateway.secondleg import SecondLeg
+from trunkline.gateway.transfer import State, Transfer
+from trunkline.gateway.transfer_record import Kind, Policy, Target, TransferFailed
+from trunkline.media import tones
+from trunkline.media.bus import Bus, Receiver
+from trunkline.media.members import Port
+from trunkline.media.music import hold_music
+from trunkline.media.sources import Source
+from trunkline.ports import CallFacts, Decision, Door, EndReason, Refuse, Usage
+from trunkline.types import CallId
+
+if TYPE_CHECKING:
+    from trunkline.gateway.switchboard import Line
+
+RING_SLACK_S = 5.0  # the dialler's own ringing limit is behind the machine's
+
+
+class Caller(Protocol):
+    """What a transfer asks of its call."""
+
+    @property
+    def id(self) -> CallId: ...
+
+    def event(self, kind: str, **data: object) -> None: ...
+
+    def usage(self, usage: Usage) -> None: ...
+
+    def ask(self, door: Door, target: str | None = None, target_number: str | None = None) -> Decision: ...
+
+    def facts(self) -> CallFacts: ...
+
+    def hang_up(self, reason: EndReason) -> None: ...
+
+    def back(self, failed: TransferFailed | None) -> None:
+        """The agent has the line again."""
+        ...
+
+    def put_through(self) -> None:
+        """The caller is with the target, or was: the call ends as transferred."""
+        ...
+
+    def crashed(self, error: BaseException) -> None: ...
+
+
+class Handover:
+    """The line is taken when it is made; `active` until the caller is back or gone. All methods return at once."""
+
+    def __init__(
+        self,
+        call: Caller,
+        leg: Hands,
+        bus: Bus,
+        kind: Kind,
+        targets: Sequence[Target],
+        policy: Policy,
+        diallers: Sequence[Dialler],
+        line: "Line",
+        minds: Minds,
+        clock: Clock,
+    ) -> None:
+        self.call = call
+        self.transfer = Transfer(kind, targets, policy, can_refer=leg.puts_through)
+        self._leg, self._policy, self._diallers = leg, policy, diallers
+        self._line, self._minds, self._clock = line, minds, clock
+        self._country = country_of(targets[0].number or "")
+        self._callers = CallerLine(leg, bus, line, clock, self._member_crashed)
+        self._room, self._caller = self._callers.room, self._callers.port
+        self._seconds: dict[int, SecondLeg] = {}
+        self._briefing: Briefing | None = None
+        self._events: deque[t.Event] = deque()
+        self._busy = self._closed = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def now(self) -> float:
+        return self._clock.now()
+
+    @property
+    def active(self) -> bool:
+        """The caller is not with the agent."""
+        return not self._closed and self.transfer.state not in (State.RETURNED, State.ENDED)
+
+    @property
+    def put_through(self) -> bool:
+        return self.transfer.result == "transferred"
+
+    @property
+    def joined(self) -> bool:
+        return self.transfer.state is State.JOINED
+
+    def begin(self) -> None:
+        self._busy = True
+        try:
+            for effect in self.transfer.begin(self.now()):
+                self._perform(effect)
+        finally:
+            self._busy = False
+        self._handle_waiting()
+
+    def feed(self, event: t.Event) -> None:
+        """Never raises: what fails ends the call."""
+        self._events.append(event)
+        self._handle_waiting()
+
+    def _handle_waiting(self) -> None:
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while self._events and not self._closed:
+                for effect in self.transfer.handle(self._events.popleft(), self.now()):
+                    self._perform(effect)
+        except Exception as error:
+            self._busy = False
+            self.call.crashed(error)
+        finally:
+            self._busy = False
+
+    def close(self, why: str = "") -> None:
+        """The call is over, or the leg is needed elsewhere: nobody is left on a line. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._stop_timer()
+        for effect in self.transfer.handle(t.Cancel(why), self.now()):
+            if isinstance(effect, t.RecordAttempt):
+                self._perform(effect)
+        for second in self._seconds.values():
+            second.hang_up_leg()
+        self._stop_briefing()
+        self._callers.give_back()
+
+    # --- the operator's ---
+
+    def mute(self, muted: bool) -> Refuse | None:
+        if not self.joined:
+            return Refuse("not_now", "the caller is with nobody who could be spared hearing them")
+        self._room.mute(self._caller, muted)
+        return None
+
+    def hold(self) -> Refuse | None:
+        if not self.joined:
+            return Refuse("not_now", "the caller waits already")
+        self._room.hold(self._caller, hold_music().play())
+        return None
+
+    def resume(self) -> Refuse | None:
+        if not self.joined:
+            return Refuse("not_now", "a transfer is under way")
+        self._room.resume(self._caller)
+        return None
+
+    def _source(self, name: str) -> Source:
+        return hold_music().play() if name == "music" else tones.tone("ringback", self._country).play()
+
+    # --- effects ---
+
+    def _perform(self, effect: t.Effect) -> None:
+        match effect:
+            case t.Hold("caller", source):
+                self._room.mute(self._caller, False)
+                self._room.hold(self._caller, self._source(source))
+            case t.Hold("target", source):
+                port = self._target_port(self.transfer.attempt.number)
+                if port is not None:
+                    self._room.hold(port, self._source(source))
+            case t.HearTarget():
+                self._room.mute(self._caller, True)
+                self._room.resume(self._caller)
+            case t.Refer(attempt, target):
+                self._refer(attempt, target)
+            case t.ReferReplaces(attempt):
+                self._refer_replaces(attempt)
+            case t.Dial(attempt, target):
+                self._dial(attempt, target)
+            case t.Brief(attempt, spoken):
+                self._brief(attempt, spoken)
+            case t.Ask(_, spoken):
+                if self._briefing is not None:
+                    self._briefing.say(spoken)
+            case t.Join(attempt):
+                self._join(attempt)
+            case t.AgentLeaves():
+                pass  # it stepped aside when the transfer began
+            case t.Resume(failed):
+                self._stop_timer()
+                self._stop_briefing()
+                self._callers.give_back()
+                self.call.back(failed)
+            case t.HangUpTarget(attempt):
+                self._hang_up_target(attempt)
+            case t.HangUpCaller():
+                self.call.put_through()
+            case t.SetDeadline(after_s):
+                self._stop_timer()
+                self._timer = asyncio.get_running_loop().call_later(after_s, self.feed, t.DeadlinePassed())
+            case t.RecordAttempt(attempt):
+                second = self._seconds.get(attempt.number)
+                self.call.event("transfer_attempt", leg=second.name if second else None, **attempt.event())
+
+    def _stop_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _refused(self, attempt: int, refused: Refuse) -> None:
+        self.feed(t.Refused(attempt, refused.code, refused.why))
+
+    # --- REFER ---
+
+    def _refer(self, attempt: int, target: Target) -> None:
+        decision = self.call.ask("transfer", target.name, target.number)
+        if isinstance(decision, Refuse):
+            self._refused(attempt, decision)
+            return
+        self._sent(attempt, self._leg.put_through(target.address, partial(self._told, attempt)))
+
+    def _refer_replaces(self, attempt: int) -> None:
+        second = self._seconds[attempt]
+        assert second.leg is not None
+        self._sent(attempt, self._leg.put_through_to(second.leg, partial(self._told, attempt)))
+
+    def _sent(self, attempt: int, trunk: str | Refuse) -> None:
+        if isinstance(trunk, Refuse):
+            self._refused(attempt, trunk)
+        else:
+            self.feed(t.Sent(attempt, trunk))
+
+    def _told(self, attempt: int, code: int, reason: str, *, notify: bool, final: bool) -> None:
+        self.call.event("refer", attempt=attempt, code=code, reason=reason, notify=notify, final=final)
+        if notify:
+            self.feed(t.Notify(attempt, code or None, final))
+        elif 200 <= code < 300:
+            self.feed(t.ReferAccepted(attempt, code))
+        else:
+            self.feed(t.ReferRefused(attempt, code, f"REFER: {code} {reason}".strip() if code else ""))
+
+    # --- the target's leg ---
+
+    def _dial(self, attempt: int, target: Target) -> None:
+        number = target.number
+        if number is None:
+            self._refused(attempt, Refuse("no_number", f"{target.name} has no number that can be dialled"))
+            return
+        decision = self.call.ask("transfer", target.name, number)
+        if isinstance(decision, Refuse):
+            self._refused(attempt, decision)
+            return
+        way = self._way_out(DialOrder(number, ring_timeout_s=self._policy.ring_s + RING_SLACK_S))
+        if isinstance(way, Refuse):
+            self._refused(attempt, way)
+            return
+        dialler, plan = way
+        second = self._seconds[attempt] = SecondLeg(self, attempt)
+        self.call.event("leg_dialled", leg=second.name, attempt=attempt, target=target.name, trunk=plan.trunk)
+        second.expect(dialler.dial(plan, second))
+        self.feed(t.Sent(attempt, plan.trunk))
+
+    def _way_out(self, order: DialOrder) -> tuple[Dialler, Plan] | Refuse:
+        no_way = Refuse("no_trunk", "no trunk takes outbound calls")
+        for dialler in self._diallers:
+            plan = dialler.plan(order)
+            if isinstance(plan, Refuse):
+                no_way = plan
+            elif plan.kind == "sip":
+                return dialler, plan
+        return no_way
+
+    def _target_port(self, attempt: int) -> Port | None:
+        """Its place in the room, made when it is first needed."""
+        second = self._seconds.get(attempt)
+        if second is None or second.leg is None or second.over:
+            return None
+        if second.port is None:
+            port = self._room.join(second.leg, "representative", second.name)
+            assert isinstance(port, Port)
+            second.port = second.leg.bus = port
+        return second.port
+
+    def early_media(self, second: SecondLeg) -> Receiver | Refuse:
+        if second.attempt != self.transfer.attempt.number or self.transfer.attempt.how != "bridged":
+            return Refuse("not_now", "nobody listens yet")
+        port = self._target_port(second.attempt)
+        self.feed(t.TargetEarlyMedia(second.attempt))
+        return port or Refuse("ending", "it is over")
+
+    def target_answered(self, second: SecondLeg) -> Receiver | Refuse:
+        self.feed(t.TargetAnswered(second.attempt))
+        hears = None if second.leg is None else second.leg.bus
+        return hears or Refuse("ending", "nobody waits for it any more")
+
+    def target_over(self, second: SecondLeg) -> None:
+        self._leaves_room(second)
+        if self._briefing is not None and second.attempt == self.transfer.attempt.number:
+            self._stop_briefing()
+
+    def _leaves_room(self, second: SecondLeg) -> None:
+        port, second.port = second.port, None
+        if port is not None:
+            self._room.leave(port)
+
+    def _hang_up_target(self, attempt: int) -> None:
+        second = self._seconds.get(attempt)
+        if second is not None:
+            self._stop_briefing()
+            self._leaves_room(second)
+            second.hang_up_leg()
+
+    def _join(self, attempt: int) -> None:
+        self._stop_briefing()
+        port = self._target_port(attempt)
+        if port is None:
+            self._refused(attempt, Refuse("not_now", "the target's leg is over"))
+            return
+        self._room.mute(self._caller, False)
+        self._room.resume(self._caller)
+        self._room.resume(port)
+        self.call.event("joined", leg=self._seconds[attempt].name, attempt=attempt)
+
+    # --- the briefing ---
+
+    def facts(self) -> CallFacts:
+        return self.call.facts()
+
+    def _brief(self, attempt: int, spoken: str) -> None:
+        second = self._seconds[attempt]
+        assert second.leg is not None
+        try:
+            self._briefing = Briefing(self, attempt, second.leg, self._line, self._minds, self._clock)
+        except RuntimeError as error:  # no ears are free: keys still count
+            self.feed(t.BriefingFailed(attempt, str(error)))
+            return
+        second.leg.bus = self._briefing.bus
+        self._briefing.say(spoken)
+
+    def _stop_briefing(self) -> None:
+        briefing, self._briefing = self._briefing, None
+        if briefing is not None:
+            briefing.close()
+
+    def _member_crashed(self, name: str | None, error: Exception) -> None:
+        second = next((s for s in self._seconds.values() if s.name == name), None)
+        if second is not None:
+            second.crashed(error)
+        else:
+            self.call.crashed(error)
