@@ -475,6 +475,20 @@ def test_leaving_hangs_up_what_rings() -> None:
     assert board.ends() == [("drained", "")]
 
 
+def test_leaving_does_not_wait_for_an_api_that_stalls(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(board: Office) -> None:
+        board.account.gate = asyncio.Event()
+        board.dial()
+        await settle()
+        board.switchboard.close()
+        began = board.clock.now()
+        await board.dialler.close()
+        assert board.clock.now() - began < 6
+
+    assert office(scenario).ends() == [("drained", "")]
+    assert "Twilio may yet dial it" in caplog.text
+
+
 def test_the_ringing_leg_is_replaced_by_the_stream() -> None:
     async def scenario(board: Office) -> None:
         call_id = board.dial()

@@ -149,6 +149,10 @@ class TwilioDialler:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for placed in self._orders.values():
+            if placed.call_sid is None and not placed.over:
+                placed.over = True
+                log.warning("call %s: Twilio may yet dial it; whoever answers is hung up on", placed.call.id)
         await self._account.close()
 
     def trunks(self) -> list[TrunkView]:
