@@ -427,6 +427,56 @@ def test_whatever_becomes_of_a_refer_is_told_once(
     assert told == expected
 
 
+def test_a_hold_and_a_refer_that_are_challenged_show_the_password(
+    stack: Any, sipp: Any, phone: Any, free_sip_ports: Any
+) -> None:
+    port = free_sip_ports()
+    script = """
+    < INVITE
+    > 407 plain @challenge
+    < ACK
+    < INVITE
+    > 200 plain sdp=recvonly
+    < ACK
+    < REFER
+    > 407 plain @challenge
+    < REFER
+    > 202 plain
+    """
+    texts = {"challenge": 'Proxy-Authenticate: Digest realm="pbx", nonce="n1", algorithm=MD5'}
+    far = sipp.answer(port, ANSWERED + script + ENDED, phone, texts=texts)
+    gateway = stack(port, auth_username="700", auth_password="correct-horse")
+    handle = gateway.dial(port)
+    gateway.says("Confirmed")
+    gateway.do("hold", handle)
+    assert gateway.says("Renegotiated")["code"] == 200
+    gateway.do("refer", handle, "sip:+14155550199@127.0.0.1")
+    assert gateway.says("Referred")["code"] == 202
+    gateway.do("hang_up", handle)
+    far.ok()
+    assert far.got("REFER", 1).header("Proxy-Authorization")
+
+
+def test_a_refer_on_the_wire_within_10_ms(stack: Any, wires: Any, phone: Any) -> None:
+    gateway = stack()
+    wire = wires(gateway)
+    wire.send(wire.request("INVITE", body=wire.sdp(phone.port)))
+    tag = wire.until(200, "INVITE").to_tag
+    wire.send(wire.request("ACK", tag=tag, branch="ack"))
+    handle = gateway.says("Confirmed")["handle"]
+    took_ms = []
+    for _ in range(10):
+        began = time.monotonic()
+        gateway.do("refer", handle, "sip:+14155550199@127.0.0.1")
+        refer = wire.until(0, "REFER")
+        took_ms.append((time.monotonic() - began) * 1000)
+        answer(wire, refer, "603 Decline")
+        gateway.says("Referred")
+    assert sorted(took_ms)[len(took_ms) // 2] < 10, took_ms  # through two pipes and a thread more than the product
+    wire.send(wire.request("BYE", 300, tag=tag))
+    wire.until(200, "BYE")
+
+
 def test_a_refer_to_another_call_names_its_dialog(stack: Any, sipp: Any, phones: Any, free_sip_ports: Any) -> None:
     ports = free_sip_ports(), free_sip_ports()
     one = sipp.answer(ports[0], ANSWERED + "< REFER\n> 202 plain\n" + ENDED, phones())
