@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
+from trunkline.errors import ProviderError
 from trunkline.gateway.linecall import FAILED_AS, TRANSFER_FAILED
 from trunkline.gateway.sip import stack as s
 from trunkline.gateway.sip.desk import SipDesk
 from trunkline.gateway.sip.stack import Handle
 from trunkline.gateway.sip.trunks import Trunk
 from trunkline.media import tones
-from trunkline.ports import Allow, Refuse, UsageMetered
+from trunkline.media.music import hold_music
+from trunkline.ports import Allow, Expectation, Refuse, SttEvent, SttFinal, TtsAudio, UsageMetered
 from trunkline.testing.board import MAX_CALL_S, Board, play
 from trunkline.testing.sipstack import FRAME_BYTES, FakeLine, ScriptedStack
 from trunkline.types import E164
@@ -313,6 +315,21 @@ def test_a_caller_who_hangs_up_ends_the_targets_leg_too() -> None:
     run(scenario, NO_REFER)
 
 
+def test_a_caller_who_hangs_up_while_it_rings_cancels_it() -> None:
+    async def scenario(here: Floor) -> None:
+        here.transfer()
+        here.stack.over(here.caller)
+        assert here.stack.told[-1] == ("hang_up", here.dialled)
+        here.answers()  # as we cancel
+        assert here.stack.told[-1] == ("hang_up", here.dialled)
+        here.stack.over(here.dialled, by_us=True)
+        assert here.ends() == [("caller_hung_up", "")]
+
+    here = run(scenario, NO_REFER)
+    assert here.results == [("bridged", "caller_left")]
+    assert here.events("joined") == []
+
+
 def test_the_targets_early_media_is_heard_and_hears_nobody() -> None:
     async def scenario(here: Floor) -> None:
         here.transfer()
@@ -431,3 +448,169 @@ def test_a_trunk_that_is_down_brings_the_caller_back_at_once() -> None:
         here.switchboard.diallers.append(here.desk)
 
     run(scenario, NO_REFER)
+
+
+# --- warm ---
+
+
+class Ears:
+    """The recogniser of the briefing."""
+
+    def __init__(self, on_event: Callable[[SttEvent], None]) -> None:
+        self.on_event, self.fed, self.finals, self.closed = on_event, 0, 0, False
+
+    def feed(self, audio: bytes) -> None:
+        self.fed += len(audio)
+
+    def expect(self, expectation: Expectation) -> None:
+        assert expectation.grammar == "yes_no"
+
+    def finalize(self) -> None:
+        self.finals += 1
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Warm:
+    """A representative who has answered and is being briefed."""
+
+    def __init__(self, here: Floor) -> None:
+        self.here, self.spoken = here, list[str]()
+        self.ears: Ears
+        here.mind.feed_mode = "gated"
+        here.mind.open, here.mind.speak = self.open, self.speak
+
+    def open(self, call: Any, format: Any, on_event: Callable[[SttEvent], None]) -> Ears:
+        self.ears = Ears(on_event)
+        return self.ears
+
+    async def speak(self, text: str, format: Any) -> Any:
+        self.spoken.append(text)
+        yield TtsAudio(ANSWER * 10)
+
+    async def briefed(self) -> FakeLine:
+        """Until the whole briefing was heard."""
+        assert self.here.control.send_to("desk", "warm", "An invoice.") is None
+        line = self.here.answers()
+        await self.hears(line)
+        return line
+
+    async def hears(self, line: FakeLine) -> None:
+        await asyncio.sleep(0.001)
+        for _ in range(15):
+            self.here.beat(line, self.here.caller_line)
+
+    def says(self, text: str, *, understood: bool = True) -> None:
+        self.ears.on_event(SttFinal(text, understood))
+
+
+def test_a_representative_is_briefed_alone_accepts_by_key_and_is_joined() -> None:
+    async def scenario(here: Floor) -> None:
+        warm = Warm(here)
+        here.caller_line.heard.clear()
+        line = await warm.briefed()
+        assert warm.spoken[0].startswith("An invoice. Press 1")
+        assert ANSWER in bytes(line.heard)
+        assert ANSWER not in bytes(here.caller_line.heard)
+        assert bytes(here.caller_line.heard) == hold_music().audio[: len(here.caller_line.heard)]
+        here.caller_line.tick(1, VOICE)
+        here.beat(line)
+        assert VOICE not in bytes(line.heard)
+        here.stack.happens(s.Keyed(here.dialled, "1", "rfc4733"))
+        assert warm.ears.closed
+        here.caller_line.tick(1, VOICE)
+        line.tick(2, ANSWER)
+        here.caller_line.tick(2)
+        assert VOICE in bytes(line.heard)
+        assert ANSWER in bytes(here.caller_line.heard)
+        here.stack.over(here.caller)
+        here.stack.over(here.dialled, by_us=True)
+
+    here = run(scenario)
+    assert here.results == [("warm", "transferred")]
+    assert here.events("transfer_attempt")[0]["accepted_ms"] is not None
+    assert [e.usage.kind for e in here.records if isinstance(e, UsageMetered)].count("tts") == 1
+
+
+@pytest.mark.parametrize(("words", "result"), [("yes please", "transferred"), ("no", "declined")])
+def test_a_representative_answers_in_words(words: str, result: str) -> None:
+    async def scenario(here: Floor) -> None:
+        warm = Warm(here)
+        await warm.briefed()
+        warm.says("yes", understood=False)  # a guess
+        warm.says(words)
+        if result == "declined":
+            assert here.stack.told[-1] == ("hang_up", here.dialled)
+            assert here.agent_now.greeting == FAILED_AS["declined"]
+
+    assert run(scenario).results == [("warm", result)]
+
+
+def test_a_representative_who_says_nothing_is_left_and_the_caller_comes_back() -> None:
+    async def scenario(here: Floor) -> None:
+        warm = Warm(here)
+        line = await warm.briefed()
+        warm.says("what")
+        await warm.hears(line)
+        assert len(warm.spoken) == 2  # the question once more
+        await asyncio.sleep(16)
+        assert here.stack.told[-1] == ("hang_up", here.dialled)
+        assert here.agent_now.greeting == FAILED_AS["declined"]
+        assert warm.ears.closed
+
+    assert run(scenario).results == [("warm", "declined")]
+
+
+def test_a_representative_who_hangs_up_on_the_briefing_has_declined() -> None:
+    async def scenario(here: Floor) -> None:
+        await Warm(here).briefed()
+        here.stack.over(here.dialled)
+        assert here.agent_now.greeting == FAILED_AS["declined"]
+
+    assert run(scenario).results == [("warm", "declined")]
+
+
+def test_a_caller_who_hangs_up_ends_the_briefing() -> None:
+    async def scenario(here: Floor) -> None:
+        warm = Warm(here)
+        await warm.briefed()
+        here.stack.over(here.caller)
+        assert here.stack.told[-1] == ("hang_up", here.dialled)
+        assert warm.ears.closed
+        assert here.ends() == [("caller_hung_up", "")]
+
+    assert run(scenario).results == [("warm", "caller_left")]
+
+
+def test_a_voice_that_fails_leaves_the_keys() -> None:
+    async def scenario(here: Floor) -> None:
+        warm = Warm(here)
+
+        async def fails(text: str, format: Any) -> Any:
+            raise ProviderError("fake", "unavailable", retryable=False)
+            yield
+
+        here.mind.speak = fails
+        assert here.control.send_to("desk", "warm") is None
+        here.answers()
+        await asyncio.sleep(0.001)
+        here.stack.happens(s.Keyed(here.dialled, "1", "rfc4733"))
+        assert here.events("joined")
+        assert warm.ears.closed
+
+    assert run(scenario).results == [("warm", "transferred")]
+
+
+def test_speech_is_heard_with_its_beginning() -> None:
+    async def scenario(here: Floor) -> None:
+        warm = Warm(here)
+        await warm.briefed()
+        bus = here.control._handover._briefing.bus
+        bus.listener.speech_started(here.clock.now())
+        bus.listener.speech_ended(here.clock.now())
+        assert warm.ears.fed
+        assert warm.ears.finals == 1
+
+    here = run(scenario)
+    assert "stt" in [e.usage.kind for e in here.records if isinstance(e, UsageMetered)]

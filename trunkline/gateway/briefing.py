@@ -3,14 +3,14 @@ leg alone. It is not recorded, and the caller hears music meanwhile."""
 
 import asyncio
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from trunkline.agents.providers import Minds
 from trunkline.clock import Clock
 from trunkline.gateway import transfer_steps as t
 from trunkline.gateway.leg import Leg
 from trunkline.media.bus import Bus
-from trunkline.ports import CallFacts, Expectation, SttEvent, SttFinal
+from trunkline.ports import CallFacts, Expectation, SttEvent, SttFinal, Usage
 
 if TYPE_CHECKING:
     from trunkline.gateway.switchboard import Line
@@ -23,6 +23,8 @@ class Listener(Protocol):
 
     def facts(self) -> CallFacts: ...
 
+    def usage(self, usage: Usage) -> None: ...
+
     def feed(self, event: t.Event) -> None: ...
 
 
@@ -34,6 +36,8 @@ class Briefing:
         self._transfer, self._attempt, self._minds = transfer, attempt, minds
         self._task: asyncio.Task[None] | None = None
         self._closed = False
+        self._gated, self._fed_bytes = minds.stt.feed_mode == "gated", 0
+        self._call_id = transfer.facts().call_id
         try:
             self._stt = minds.stt.open(transfer.facts(), self.bus.playout.format, self._recognised)
         except Exception:
@@ -41,10 +45,13 @@ class Briefing:
             raise
         self._stt.expect(Expectation("yes_no"))
         self.bus.listener = self
+        if not self._gated:
+            self.bus.feed(self._feed, 0)
 
     def say(self, text: str) -> None:
         """BriefingSpoken follows, or BriefingFailed. What is being said is dropped."""
         self._stop_speaking()
+        self._meter("tts", self._minds.tts.name, "characters", len(text))
         self._task = asyncio.get_running_loop().create_task(self._speak(text))
 
     async def _speak(self, text: str) -> None:
@@ -71,20 +78,35 @@ class Briefing:
         self._stop_speaking()
         self._stt.close()
         self.bus.close()
+        if self._fed_bytes:
+            heard_s = self._fed_bytes / self.bus.playout.format.bytes_per_ms / 1000
+            self._meter("stt", self._minds.stt.name, "seconds", round(heard_s, 3))
+
+    def _meter(
+        self, kind: Literal["stt", "tts"], provider: str, unit: Literal["seconds", "characters"], n: float
+    ) -> None:
+        self._transfer.usage(Usage(self._call_id, provider, kind, unit, n))
+
+    def _feed(self, audio: bytes) -> None:
+        self._fed_bytes += len(audio)
+        self._stt.feed(audio)
 
     def _recognised(self, event: SttEvent) -> None:
-        if isinstance(event, SttFinal) and event.text and not self._closed:
+        """A guess at what was not understood decides nothing."""
+        if isinstance(event, SttFinal) and event.understood and event.text and not self._closed:
             self._transfer.feed(t.Said(self._attempt, event.text))
 
     # --- BusListener ---
 
     def speech_started(self, at: float) -> None:
-        self.bus.feed(self._stt.feed, PRE_ROLL_MS)
+        if self._gated:
+            self.bus.feed(self._feed, PRE_ROLL_MS)
 
     def speech_sustained(self) -> None: ...
 
     def speech_ended(self, at: float) -> None:
-        self.bus.stop_feed()
+        if self._gated:
+            self.bus.stop_feed()
         self._stt.finalize()
 
     def first_audio_sent(self, at: float) -> None: ...

@@ -343,6 +343,9 @@ class Handover:
     def facts(self) -> CallFacts:
         return self.call.facts()
 
+    def usage(self, usage: Usage) -> None:
+        self.call.usage(usage)
+
     def _brief(self, attempt: int, spoken: str) -> None:
         second = self._seconds[attempt]
         assert second.leg is not None
