@@ -537,7 +537,10 @@ class PjsipStack:
             self._endpoint.codecSetPriority(codec.codecId, priority)
         for trunk in self._trunks:
             account = _Account(self, trunk)
-            account.create(self._account_config(trunk), make_default=trunk is self._trunks[0])
+            try:
+                account.create(self._account_config(trunk), make_default=trunk is self._trunks[0])
+            except pj.Error as error:
+                raise ConfigError("sip.trunks", trunk.name, f"a trunk that PJSIP takes ({_why(error)})") from error
             self._accounts[trunk.name] = account
             if self.bridge is not None:
                 self.bridge.networks(account.getId(), " ".join(map(str, (*trunk.peers, *trunk.media_peers))))
