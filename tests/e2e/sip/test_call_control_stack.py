@@ -185,10 +185,12 @@ def registering(port: int) -> dict[str, Any]:
     }
 
 
-def answer(wire: Any, request: Any, status: str, *more: str, to: Any = None) -> None:
+def answer(wire: Any, request: Any, status: str, *more: str, to: Any = None, body: str = "") -> None:
     kept = [f"{name}: {request.header(name)}" for name in ("Via", "From", "Call-ID", "CSeq")]
     tag = "" if ";tag=" in request.header("To") else ";tag=far"
-    lines = [f"SIP/2.0 {status}", *kept, f"To: {request.header('To')}{tag}", *more, "Content-Length: 0", "", ""]
+    lines = [f"SIP/2.0 {status}", *kept, f"To: {request.header('To')}{tag}", *more]
+    lines += ["Content-Type: application/sdp"] if body else []
+    lines += [f"Contact: <sip:wire@{wire.host}:{wire.port}>", f"Content-Length: {len(body)}", "", body]
     wire.sock.sendto("\r\n".join(lines).encode(), to or wire.to)
 
 
@@ -334,6 +336,28 @@ def test_glare_without_end_is_reported_and_the_call_goes_on(stack: Any, sipp: An
     assert gateway.says("Renegotiated", 12)["code"] == 491
     gateway.do("hang_up", handle)
     far.ok()
+
+
+def test_re_invites_that_cross_are_both_refused_and_ours_comes_again(stack: Any, wires: Any, phone: Any) -> None:
+    gateway = stack()
+    wire = wires(gateway)
+    wire.send(wire.request("INVITE", body=wire.sdp(phone.port)))
+    tag = wire.until(200, "INVITE").to_tag
+    wire.send(wire.request("ACK", tag=tag, branch="ack"))
+    gateway.do("hold", gateway.says("Confirmed")["handle"])
+    ours = wire.until(0, "INVITE")
+    wire.send(wire.request("INVITE", 2, tag=tag, branch="theirs", body=wire.sdp(phone.port)))
+    wire.until(491, "INVITE")
+    wire.send(wire.request("ACK", 2, tag=tag, branch="theirs"))
+    answer(wire, ours, "491 Request Pending")
+    wire.until(0, "ACK")
+    again = wire.until(0, "INVITE")  # within 2 s: the Call-ID is theirs
+    assert again.header("CSeq") != ours.header("CSeq")
+    body = wire.sdp(phone.port).replace("sendrecv", "recvonly").replace("\n", "\r\n")
+    answer(wire, again, "200 OK", body=body)
+    assert gateway.says("Renegotiated")["code"] == 200
+    wire.send(wire.request("BYE", 9, tag=tag))
+    wire.until(200, "BYE")
 
 
 @pytest.mark.parametrize("status", [488, 403])
