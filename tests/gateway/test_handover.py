@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from trunkline.errors import ProviderError
-from trunkline.gateway.linecall import FAILED_AS, TRANSFER_FAILED
+from trunkline.gateway.linecall import BACK, FAILED_AS, TRANSFER_FAILED
 from trunkline.gateway.sip import stack as s
 from trunkline.gateway.sip.desk import SipDesk
 from trunkline.gateway.sip.stack import Handle
@@ -614,3 +614,119 @@ def test_speech_is_heard_with_its_beginning() -> None:
 
     here = run(scenario)
     assert "stt" in [e.usage.kind for e in here.records if isinstance(e, UsageMetered)]
+
+
+# --- an operator's hands ---
+
+
+def test_an_operator_holds_a_caller_and_gives_them_back_to_the_agent() -> None:
+    async def scenario(here: Floor) -> None:
+        control = here.control
+        assert control.hold() is None
+        assert here.agent_now.closes == 1
+        here.caller_line.heard.clear()
+        here.beat(here.caller_line, times=5)
+        assert bytes(here.caller_line.heard).startswith(hold_music().audio[: 3 * FRAME_BYTES])
+        assert control.hold().code == "not_now"
+        assert control.send_to("desk", "auto").code == "not_now"
+        assert control.resume() is None
+        assert here.agent_now.greeting == BACK
+        assert control.resume().code == "not_now"
+        here.caller_line.tick(1, VOICE)
+        assert here.agent_now.bus.stats.lost_ms == 0
+
+    run(scenario)
+
+
+def test_a_caller_on_hold_may_hang_up() -> None:
+    async def scenario(here: Floor) -> None:
+        here.control.hold()
+        here.stack.over(here.caller)
+        assert here.ends() == [("caller_hung_up", "")]
+
+    run(scenario)
+
+
+def test_an_operator_mutes_and_holds_a_caller_who_was_put_through() -> None:
+    async def scenario(here: Floor) -> None:
+        control = here.control
+        assert control.mute(True).code == "not_now"
+        line = bridged(here)
+
+        def caller_is_heard() -> bool:
+            here.beat(line, here.caller_line, times=20)  # what was said before is out
+            line.heard.clear()
+            for _ in range(5):
+                here.caller_line.tick(1, VOICE)
+                here.beat(line)
+            return VOICE in bytes(line.heard)
+
+        assert caller_is_heard()
+        assert control.mute(True) is None
+        assert not caller_is_heard()
+        assert control.mute(False) is None
+        assert caller_is_heard()
+        assert control.hold() is None
+        assert not caller_is_heard()
+        assert control.resume() is None
+        assert caller_is_heard()
+        assert control.take_back().code == "not_now"
+        here.stack.over(here.caller)
+
+    run(scenario, NO_REFER)
+
+
+def test_an_operator_gives_a_transfer_up() -> None:
+    async def scenario(here: Floor) -> None:
+        assert here.control.send_to("desk", "bridged") is None
+        assert here.control.send_to("desk", "bridged").code == "not_now"
+        assert here.control.take_back() is None
+        assert here.stack.told[-1] == ("hang_up", here.dialled)
+        assert here.agent_now.greeting == FAILED_AS["cancelled"]
+
+    assert run(scenario).results == [("bridged", "cancelled")]
+
+
+def test_an_operator_names_a_target_and_never_a_number() -> None:
+    async def scenario(here: Floor) -> None:
+        assert here.control.send_to("+12025550123", "auto").code == "unknown_target"
+        assert here.stack.commands("refer", "dial") == []
+
+    run(scenario)
+
+
+# --- attended: REFER with Replaces ---
+
+
+async def attended(here: Floor) -> None:
+    """Until the representative has accepted."""
+    warm = Warm(here)
+    assert here.control.send_to("desk", "attended", "An invoice.") is None
+    await warm.hears(here.answers())
+    here.stack.happens(s.Keyed(here.dialled, "1", "rfc4733"))
+
+
+def test_the_two_far_ends_talk_to_each_other_once_the_representative_agrees() -> None:
+    async def scenario(here: Floor) -> None:
+        await attended(here)
+        assert here.stack.commands("refer_to_call") == [("refer_to_call", here.caller, here.dialled)]
+        here.referred(202)
+        here.stack.over(here.dialled)  # replaced
+        here.referred(200, notify=True, final=True)
+        assert here.stack.commands("hang_up") == [("hang_up", here.caller)]
+        here.stack.over(here.caller, by_us=True)
+        assert here.ends() == [("transferred", "")]
+
+    assert run(scenario).results == [("attended", "transferred")]
+
+
+@pytest.mark.parametrize("trunk", [CARRIER, replace(CARRIER, profile="strict")])
+def test_where_replaces_is_refused_they_are_joined_here(trunk: Trunk) -> None:
+    async def scenario(here: Floor) -> None:
+        await attended(here)
+        if trunk is CARRIER:
+            here.referred(405, final=True)
+        assert here.events("joined")
+        here.stack.over(here.caller)
+
+    assert run(scenario, trunk).results == [("attended", "transferred")]

@@ -248,6 +248,22 @@ def test_a_transfer_is_dialled_and_ends_the_call() -> None:
     run(scenario)
 
 
+def test_an_operator_puts_a_twilio_caller_through_as_its_carrier_can() -> None:
+    async def scenario(board: Board) -> None:
+        call_id, leg = board.answered()
+        call = board.line_of(call_id)
+        assert call.hold() == Refuse("not_supported", "this kind of line cannot be put on hold")
+        warm, nobody = call.send_to("desk", "warm"), call.send_to("nobody", "auto")
+        assert (warm and warm.code, nobody and nobody.code) == ("not_supported", "unknown_target")
+        assert call.send_to("desk", "auto") is None
+        assert leg.closed == ["transferred"]
+        later = call.send_to("desk", "auto")
+        assert later is not None
+        assert later.code == "not_now"
+
+    run(scenario)
+
+
 def test_a_transfer_that_fails_comes_back_to_the_agent() -> None:
     async def scenario(board: Board) -> None:
         call_id, _ = board.answered()

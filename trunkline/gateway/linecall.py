@@ -341,7 +341,7 @@ class LineCall:
     def _ask_for(self, wanted: "_Wanted") -> Decision:
         """A transfer that we perform ourselves (`handover.py`): whether it may begin."""
         if self._bus is None or not isinstance(self._leg, Hands):
-            return Refuse("unsupported", "this line cannot put callers through")
+            return Refuse("not_supported", "this line cannot put callers through")
         if self._handover is not None and (self._handover.active or self._handover.transfer.unsettled):
             return Refuse("not_now", "the last transfer may be followed yet")
         target = named_target(self._board.agent.definition.targets, wanted.target)
@@ -356,14 +356,25 @@ class LineCall:
     # --- an operator's hands ---
 
     def send_to(self, target: str, kind: Kind, summary: str = "") -> Refuse | None:
-        """At once, whatever the agent is saying. Codes: `not_now`, `unsupported`, `unknown_target`, the door's own."""
+        """At once, whatever the agent says. Codes: `not_now`, `not_supported`, `unknown_target`, the door's own."""
         if self.machine.state is not c.State.ACTIVE:
             return Refuse("not_now", "the caller is not with the agent")
-        decision = self._ask_for(_Wanted(kind, target, summary))
+        by_carrier = self._leg is not None and self._leg.transfers
+        if by_carrier and kind not in ("auto", "blind"):
+            return Refuse("not_supported", "this line's carrier puts callers through itself: auto or blind")
+        decision = self.transfer(target) if by_carrier else self._ask_for(_Wanted(kind, target, summary))
         if isinstance(decision, Refuse):
             return decision
         self.event("operator", asked="transfer", target=target, transfer=kind)
-        self.happened(c.HandOver())
+        self.happened(c.Transfer() if by_carrier else c.HandOver())
+        return None
+
+    def take_back(self) -> Refuse | None:
+        """The transfer under way is given up."""
+        if self._handover is None or not self._handover.active or self._handover.joined:
+            return Refuse("not_now", "no transfer is under way")
+        self._asked("take_back")
+        self._handover.feed(t.Cancel("by an operator"))
         return None
 
     def hold(self) -> Refuse | None:

@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from trunkline.errors import StoreError
 from trunkline.gateway.api.app import create_http
 from trunkline.gateway.api.calls import LiveCall
+from trunkline.gateway.api.control import control_routes
 from trunkline.gateway.api.guard import MAX_BODY_BYTES
 from trunkline.gateway.api.trunks import TrunkView, trunk_routes
 from trunkline.gateway.arrival import Arrival
@@ -144,7 +145,11 @@ def gateway(*api_keys: str, public_url: str | None = None, orders: FakeOrders | 
         ManualClock(),
         lambda: reasons,
         Tokens(),
-        [*MORE, *trunk_routes(lambda: [TrunkView("pbx", "down", takes_calls=True, calls=2)])],
+        [
+            *MORE,
+            *control_routes(lambda _: None),
+            *trunk_routes(lambda: [TrunkView("pbx", "down", takes_calls=True, calls=2)]),
+        ],
         orders=orders or FakeOrders(),
     )
     client = TestClient(app, base_url="http://127.0.0.1:8080", raise_server_exceptions=False)

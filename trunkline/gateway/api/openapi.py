@@ -5,8 +5,10 @@ from typing import Any, get_args
 from trunkline import __version__
 from trunkline.gateway.api import orders
 from trunkline.gateway.api.calls import DEFAULT_PAGE, MAX_PAGE
+from trunkline.gateway.api.control import MAX_SUMMARY_CHARS
 from trunkline.gateway.api.idempotency import MAX_KEY_CHARS
 from trunkline.gateway.dialling import RING_TIMEOUT_S
+from trunkline.gateway.transfer_record import Kind
 from trunkline.ports import EndedBy, EndReason
 
 _CALL_ID = {"name": "call_id", "in": "path", "required": True, "schema": {"type": "string"}}
@@ -34,6 +36,21 @@ def _text(description: str) -> dict[str, Any]:
 
 def _saying(description: str) -> dict[str, Any]:
     return _PROBLEM | {"description": description}
+
+
+def _hand(summary: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    request = {"requestBody": {"required": True, "content": {orders.JSON: {"schema": body}}}} if body else {}
+    return {
+        "summary": summary,
+        **request,
+        "responses": {
+            "202": _json("It is done, or has begun; how it goes is in the call's record.", {"type": "object"}),
+            "403": _saying("Not allowed; `code`: the rule's."),
+            "409": _saying("`code`: not_supported (never on this line) or not_now."),
+            "422": _saying("Wrong fields, by name in `errors`; `code`: invalid_fields, unknown_target."),
+            "default": _PROBLEM,
+        },
+    }
 
 
 def document() -> dict[str, Any]:
@@ -215,6 +232,41 @@ _PATHS: dict[str, Any] = {
                 "default": _PROBLEM,
             },
         },
+    },
+    "/v1/calls/{call_id}/transfer": {
+        "parameters": [_CALL_ID],
+        "post": _hand(
+            "Put the caller through to a named target of the agent",
+            {
+                "type": "object",
+                "required": ["target"],
+                "properties": {
+                    "target": {"type": "string"},
+                    "kind": {"enum": list(get_args(Kind)), "default": "auto"},
+                    "summary": {
+                        "type": "string",
+                        "maxLength": MAX_SUMMARY_CHARS,
+                        "description": "Spoken to the representative of a warm transfer.",
+                    },
+                },
+            },
+        ),
+        "delete": _hand("Give the transfer up: the caller is with the agent again"),
+    },
+    "/v1/calls/{call_id}/hold": {
+        "parameters": [_CALL_ID],
+        "post": _hand("The caller hears music and is heard by nobody", {"type": "object", "maxProperties": 0}),
+    },
+    "/v1/calls/{call_id}/resume": {
+        "parameters": [_CALL_ID],
+        "post": _hand("Off hold", {"type": "object", "maxProperties": 0}),
+    },
+    "/v1/calls/{call_id}/mute": {
+        "parameters": [_CALL_ID],
+        "post": _hand(
+            "Whether the representative hears the caller",
+            {"type": "object", "required": ["muted"], "properties": {"muted": {"type": "boolean"}}},
+        ),
     },
     "/v1/trunks": {
         "get": {

@@ -1,0 +1,127 @@
+"""/v1/calls/{id}/transfer, /hold, /resume, /mute: an operator's hands on a live call.
+
+Every POST is JSON, `{}` where there is nothing to say: a page of another site may post forms, but no JSON. What the
+call cannot do is a problem with a `code`: not_supported and not_now (409), unknown_target (422), a rule's own (403).
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from trunkline.gateway.api.orders import JSON, NAME_PATTERN, wrong_fields
+from trunkline.gateway.api.problems import problem
+from trunkline.gateway.transfer_record import Kind
+from trunkline.ports import CallStarted, Refuse
+from trunkline.types import DEFAULT_TENANT, CallId
+
+MAX_SUMMARY_CHARS = 1000
+_CONFLICTS = {"not_supported", "not_now"}
+_FIELDS = {"unknown_target": "target", "bad_target": "target"}
+_WANTED = {
+    "target": "the name of a target of the agent",
+    "kind": "auto, blind, attended, bridged or warm",
+    "summary": f"at most {MAX_SUMMARY_CHARS} characters",
+    "muted": "true or false",
+}
+
+
+class OperatedCall(Protocol):
+    """A live call. What it refuses, it says; None: it is done, or has begun."""
+
+    @property
+    def started(self) -> CallStarted: ...
+
+    def send_to(self, target: str, kind: Kind, summary: str = "") -> Refuse | None: ...
+
+    def take_back(self) -> Refuse | None: ...
+
+    def hold(self) -> Refuse | None: ...
+
+    def resume(self) -> Refuse | None: ...
+
+    def mute(self, muted: bool) -> Refuse | None: ...
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Transfer(_Body):
+    target: Annotated[str, Field(pattern=NAME_PATTERN)]
+    kind: Kind = "auto"
+    summary: Annotated[str, Field(max_length=MAX_SUMMARY_CHARS, pattern=r"^\P{Cc}*$")] = ""
+
+
+class _Mute(_Body):
+    muted: bool
+
+
+B = TypeVar("B", bound=_Body)
+
+
+def control_routes(find: Callable[[CallId], OperatedCall | None]) -> list[Route]:
+    """`find`: a live call."""
+
+    def call_of(request: Request) -> OperatedCall:
+        call = find(CallId(request.path_params["call_id"]))
+        if call is None or call.started.tenant != DEFAULT_TENANT:
+            raise HTTPException(404, "no such live call")
+        return call
+
+    async def transfer(request: Request) -> Response:
+        asked = await _read(request, _Transfer)
+        if isinstance(asked, Response):
+            return asked
+        return _answer(request, call_of(request).send_to(asked.target, asked.kind, asked.summary))
+
+    async def take_back(request: Request) -> Response:
+        return _answer(request, call_of(request).take_back())
+
+    async def hold(request: Request) -> Response:
+        asked = await _read(request, _Body)
+        return asked if isinstance(asked, Response) else _answer(request, call_of(request).hold())
+
+    async def resume(request: Request) -> Response:
+        asked = await _read(request, _Body)
+        return asked if isinstance(asked, Response) else _answer(request, call_of(request).resume())
+
+    async def mute(request: Request) -> Response:
+        asked = await _read(request, _Mute)
+        return asked if isinstance(asked, Response) else _answer(request, call_of(request).mute(asked.muted))
+
+    here = "/v1/calls/{call_id}"
+    return [
+        Route(f"{here}/transfer", transfer, methods=["POST"]),
+        Route(f"{here}/transfer", take_back, methods=["DELETE"]),
+        Route(f"{here}/hold", hold, methods=["POST"]),
+        Route(f"{here}/resume", resume, methods=["POST"]),
+        Route(f"{here}/mute", mute, methods=["POST"]),
+    ]
+
+
+async def _read(request: Request, kind: type[B]) -> B | Response:
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
+        return problem(415, f"Content-Type: {JSON} expected")
+    try:
+        return kind.model_validate_json(await request.body())
+    except ValidationError as invalid:
+        errors = invalid.errors(include_input=False)
+        fields = {str(error["loc"][0]) if error["loc"] else "" for error in errors}
+        if "" in fields or any(error["type"] == "json_invalid" for error in errors):
+            return problem(400, "a JSON object expected")
+        known = {name: _WANTED[name] for name in sorted(fields & set(_WANTED))}
+        return wrong_fields("invalid_fields", known or {"?": "no such field"})
+
+
+def _answer(request: Request, refused: Refuse | None) -> Response:
+    if refused is None:
+        body: dict[str, Any] = {"id": request.path_params["call_id"]}
+        return JSONResponse(body, 202)
+    if refused.code in _FIELDS:
+        return wrong_fields(refused.code, {_FIELDS[refused.code]: refused.why})
+    return problem(409 if refused.code in _CONFLICTS else 403, refused.why, code=refused.code)
