@@ -14,6 +14,7 @@ import ssl
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import uvicorn
@@ -51,11 +52,11 @@ from trunkline.media.playout import LeadPolicy
 from trunkline.media.recorder import Recorder
 from trunkline.media.vad import EnergyGate, SileroBatch
 from trunkline.metrics import Metrics
-from trunkline.ports import Allow, CallControl, CallFacts, ToolCall
+from trunkline.ports import Allow, CallControl, CallFacts, EndReason, ToolCall
 from trunkline.settings import Settings
 from trunkline.store.engine import Database, database_url
 from trunkline.store.orders import OrderKeys
-from trunkline.store.records import CallRecords, Record
+from trunkline.store.records import LIMIT, CallRecords, Page, Record
 from trunkline.store.spool import Spool
 from trunkline.store.writer import RecordWriter
 from trunkline.types import E164, MULAW_8K, CallId, TenantId
@@ -289,6 +290,19 @@ class _Fresh(CallRecords):
     async def get(self, tenant: TenantId, call_id: CallId) -> Record | None:
         await self._writer.flush(FRESH_S)
         return await super().get(tenant, call_id)
+
+    async def list(
+        self,
+        tenant: TenantId,
+        *,
+        limit: int = LIMIT,
+        cursor: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        end_reason: EndReason | None = None,
+    ) -> Page:
+        await self._writer.flush(FRESH_S)
+        return await super().list(tenant, limit=limit, cursor=cursor, since=since, until=until, end_reason=end_reason)
 
 
 def _writable(folder: Path) -> None:

@@ -444,7 +444,9 @@ class SipTrunk(Section):
     srtp: Literal["off", "optional", "required"] = "off"
     """Keys by SDES, so they are secret only over TLS: `required` needs transport = "tls" for calls of ours."""
     dtmf: Literal["rfc4733", "info", "inband"] = "rfc4733"
-    """How we send digits; the first two are always understood."""
+    """How we send digits."""
+    dtmf_in: Literal["events", "inband"] = "events"
+    """How we understand digits: by RFC 4733 and SIP INFO, or by the tones in the audio and those alone."""
     headers_in: Annotated[dict[str, str], NoDecode, BeforeValidator(_mapped), AfterValidator(_headers_in)] = {}
     """SIP header -> attribute of the call; in a variable X-Order=order, X-Other=other."""
     headers_out: Annotated[dict[str, str], NoDecode, BeforeValidator(_mapped), AfterValidator(_headers_out)] = {}

@@ -207,6 +207,7 @@ class Phone:
         self.sound, self.payload_type, self.sending = SILENCE, 0, True
         self.packets: list[tuple[float, rtp.Packet]] = []
         self._keys: list[str] = []
+        self._said = b""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -214,6 +215,10 @@ class Phone:
     def key(self, digits: str) -> None:
         """By RFC 4733, payload type 101."""
         self._keys += digits
+
+    def say(self, audio: bytes) -> None:
+        """Once, before `sound` goes on: whole frames of mu-law."""
+        self._said += audio
 
     def heard(self) -> int:
         """Packets so far."""
@@ -258,7 +263,11 @@ class Phone:
     def _send(self, sender: rtp.Sender) -> None:
         if self._keys and not sender.keying:
             sender.key(self._keys.pop(0))
-        packet = sender.event(101) if sender.keying else sender.audio(self.sound, self.payload_type)
+        if sender.keying:
+            packet = sender.event(101)
+        else:
+            said, self._said = self._said[: len(SILENCE)], self._said[len(SILENCE) :]
+            packet = sender.audio(said or self.sound, self.payload_type)
         try:
             self.sock.sendto(packet, self.gateway)  # type: ignore[arg-type]
         except OSError:

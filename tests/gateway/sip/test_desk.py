@@ -26,10 +26,11 @@ from trunkline.gateway.sip.desk import (
 from trunkline.gateway.sip.stack import Handle
 from trunkline.gateway.sip.trunks import Trunk
 from trunkline.media.bus import Bus
+from trunkline.media.dtmf import tones
 from trunkline.ports import CallEnded, CallStarted, Refuse, UsageMetered
 from trunkline.testing.board import MAX_CALL_S, Board, play
 from trunkline.testing.sipstack import FakeLine, ScriptedStack
-from trunkline.types import E164, CallId
+from trunkline.types import E164, MULAW_8K, CallId
 
 CARRIER = Trunk(
     "carrier",
@@ -223,6 +224,44 @@ def test_keys_reach_the_agent() -> None:
         assert here.agent_now.keys == "5#"
 
     run(scenario)
+
+
+def test_where_the_trunk_has_its_digits_in_the_audio_those_count_and_no_others() -> None:
+    """Many trunks send both; each key would be there twice."""
+
+    async def scenario(here: Desk) -> None:
+        handle, line = here.talking()
+        sound = tones("4#7", MULAW_8K)
+        here.stack.happens(s.Keyed(handle, "4", "rfc4733"))
+        for at in range(0, len(sound), MULAW_8K.frame_bytes):
+            line.tick(audio=sound[at : at + MULAW_8K.frame_bytes])
+        here.stack.happens(s.Keyed(handle, "#", "info"))
+        assert here.agent_now.keys == "4#7"
+
+    run(scenario, replace(CARRIER, dtmf_in="inband"))
+
+
+def test_tones_are_only_sound_where_the_trunk_does_not_say_otherwise() -> None:
+    async def scenario(here: Desk) -> None:
+        _, line = here.talking()
+        sound = tones("4#7", MULAW_8K)
+        for at in range(0, len(sound), MULAW_8K.frame_bytes):
+            line.tick(audio=sound[at : at + MULAW_8K.frame_bytes])
+        assert here.agent_now.keys == ""
+
+    run(scenario)
+
+
+def test_a_call_on_behalf_of_a_caller_says_who_forwarded_it_where_the_profile_does() -> None:
+    def headers(profile: str) -> dict[str, str]:
+        async def scenario(here: Desk) -> None:
+            here.dialled(forwarded_by=E164("+14155550144"))
+
+        dial = run(scenario, replace(CARRIER, profile=profile)).stack.commands("dial")[0]
+        return dict(dial[5])
+
+    assert "+14155550144" in headers("twilio_elastic_sip")["Diversion"]
+    assert "Diversion" not in headers("asterisk")
 
 
 @pytest.mark.parametrize("direction", ["sendonly", "recvonly", "inactive"])

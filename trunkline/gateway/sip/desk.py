@@ -37,6 +37,7 @@ from trunkline.gateway.sip.leg import SipLeg, sip_lead
 from trunkline.gateway.sip.stack import Handle, Stack
 from trunkline.gateway.sip.trunks import Screened, Trunk
 from trunkline.gateway.switchboard import Switchboard
+from trunkline.media.detect import DtmfDetector
 from trunkline.media.playout import LeadPolicy
 from trunkline.ports import Refuse
 from trunkline.types import E164
@@ -177,7 +178,8 @@ class SipDesk:
             case s.FirstMedia():
                 self._first_media(dialog)
             case s.Keyed(_, digit):
-                dialog.call.key(digit)
+                if dialog.leg.detector is None:  # else every digit would come twice
+                    dialog.call.key(digit)
             case s.MediaDown(_, report):
                 dialog.call.event("sip_media", **quality.as_record(report))
             case s.Referred(_, code, reason, notify, final):
@@ -323,7 +325,9 @@ class SipDesk:
         from_uri = trunks.from_uri(trunk, plan.from_number, "localhost")
         limit_s = self._board.limits.max_call_s + plan.order.ring_timeout_s + LIMIT_SLACK_S
         headers = trunks.headers_out(trunk, plan.order.attributes)
-        headers += trunks.identity_headers(trunk, plan.from_number, "localhost", mapped=headers)
+        headers += trunks.identity_headers(
+            trunk, plan.from_number, "localhost", plan.order.forwarded_by, mapped=headers
+        )
         handle = self._stack.dial(trunk, to_uri, from_uri, limit_s, headers, plan.provider_call_id)
         log.info("call %s: dialled over trunk %s", call.id, trunk.name)
         return self._open(handle, trunk, plan.provider_call_id, call, inbound=False).leg
@@ -446,6 +450,8 @@ class SipDesk:
 
     def _open(self, handle: Handle, trunk: Trunk, call_id: str, call: LegCall, *, inbound: bool) -> Dialog:
         leg = SipLeg(handle, self, call, self._lead, puts_through=trunk.quirks.refer == "yes")
+        if trunk.dtmf_in == "inband":
+            leg.detector = DtmfDetector()
         dialog = Dialog(trunk, inbound, call_id, call, leg)
         self._dialogs[handle] = dialog
         self._call_ids.add(call_id)

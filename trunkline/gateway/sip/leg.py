@@ -17,6 +17,7 @@ from trunkline.gateway.hands import Told
 from trunkline.gateway.leg import Leg, LegCall, LegKind
 from trunkline.gateway.sip.stack import DtmfMethod, Handle, Line
 from trunkline.media.bus import Receiver
+from trunkline.media.detect import DtmfDetector
 from trunkline.media.playout import LeadPolicy, Message
 from trunkline.ports import Refuse
 from trunkline.types import MULAW_8K
@@ -59,6 +60,7 @@ class SipLeg:
         "_written_ms",
         "bus",
         "call",
+        "detector",
         "dtmf",
         "handle",
         "lead",
@@ -76,6 +78,8 @@ class SipLeg:
         self.puts_through = puts_through
         self.dtmf: DtmfMethod | None = None
         """How the far end takes digits; None: only by ear."""
+        self.detector: DtmfDetector | None = None
+        """Of a trunk whose digits are tones in the audio."""
         self.writable = True
         self._desk = desk
         self._marks: deque[tuple[int, str]] = deque()
@@ -168,6 +172,9 @@ class SipLeg:
         if self.bus is not None:
             try:
                 self.bus.receive(audio, position_ms)
+                if self.detector is not None:
+                    for digit in self.detector.feed(audio):
+                        self.call.key(digit)
             except Exception as error:
                 self.call.crashed(error)
 

@@ -561,6 +561,7 @@ class PjsipStack:
         user_agent.maxCalls = min(PJSUA_CALLS, 2 * self._max_calls + SPARE_LINES) if TUNED else self._max_calls
         user_agent.threadCnt = 1
         user_agent.userAgent = settings.user_agent
+        user_agent.natTypeInSdp = 0  # a=X-nat is nobody's business
         for server in settings.name_servers or _system_name_servers():
             user_agent.nameserver.append(server)
         media.clockRate = media.sndClockRate = PCM_8K.rate_hz

@@ -52,6 +52,8 @@ class Trunk:
     """At once, inbound; more are answered 486."""
     srtp: Literal["off", "optional", "required"] = "off"
     dtmf: Literal["rfc4733", "info", "inband"] = "rfc4733"
+    dtmf_in: Literal["events", "inband"] = "events"
+    """Their digits: telephone-events and INFO, or tones in the audio, and then those alone."""
     headers_in: Mapping[str, str] = field(default_factory=dict)
     """SIP header -> attribute of the call."""
     headers_out: Mapping[str, str] = field(default_factory=dict)
@@ -108,6 +110,7 @@ def _trunk(name: str, written: SipTrunk) -> Trunk:
         max_calls=written.max_calls,
         srtp=written.srtp,
         dtmf=written.dtmf if "dtmf" in written.model_fields_set else PROFILES[written.profile].dtmf,
+        dtmf_in=written.dtmf_in,
         headers_in=written.headers_in,
         headers_out=written.headers_out,
         ping_s=written.ping_s if written.host else 0,
