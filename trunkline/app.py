@@ -48,6 +48,7 @@ from trunkline.gateway.twilio.tokens import Tokens
 from trunkline.media.ears import Ears
 from trunkline.media.echo import EchoGuard
 from trunkline.media.heartbeat import Heartbeat
+from trunkline.media.music import hold_music
 from trunkline.media.playout import LeadPolicy
 from trunkline.media.recorder import Recorder
 from trunkline.media.vad import EnergyGate, SileroBatch
@@ -145,6 +146,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK) -> AsyncGener
         heartbeat = Heartbeat(clock, ears.beat, metrics.beat)
         policy = Policy(record=settings.record, outbound_allow=settings.outbound.allow)
         tokens = Tokens(worker=WORKER)
+        hold_music()  # made now: it takes 50 ms, which no call is to notice
         switchboard = Switchboard(
             Cascade(agent, minds, tools, speech_ready),
             Line(

@@ -1,6 +1,8 @@
 """Transfers of a caller on SIP, from the agent's word to the end: a desk between a scripted stack and a switchboard."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from ipaddress import ip_network
@@ -48,7 +50,7 @@ class Floor(Board):
     def ring(self) -> None:
         self.caller = self.stack.invite("carrier")
         self.caller_line = FakeLine()
-        self.stack.media(self.caller, self.caller_line)
+        self.stack.media(self.caller, self.caller_line, srtp=self.trunk.srtp == "required")
         self.stack.happens(s.Confirmed(self.caller), s.FirstMedia(self.caller))
         self.caller_line.tick()
 
@@ -446,6 +448,58 @@ def test_a_trunk_that_is_down_brings_the_caller_back_at_once() -> None:
         here.transfer()
         assert here.agent_now.greeting == FAILED_AS["refused"]
         here.switchboard.diallers.append(here.desk)
+
+    run(scenario, NO_REFER)
+
+
+def test_the_music_goes_on_when_the_target_is_tried_in_another_way() -> None:
+    async def scenario(here: Floor) -> None:
+        here.caller_line.heard.clear()
+        here.transfer()
+        here.beat(here.caller_line, times=5)
+        here.referred(405, final=True)
+        here.beat(here.caller_line, times=5)
+        heard = bytes(here.caller_line.heard)
+        assert heard == tones.tone("ringback", "US").audio[: len(heard)]
+
+    run(scenario)
+
+
+def test_a_dialler_with_a_bug_costs_the_attempt_and_not_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(here: Floor) -> None:
+        def bug(*_: Any) -> Any:
+            raise RuntimeError("a bug")
+
+        monkeypatch.setattr(here.desk, "dial", bug)
+        here.transfer()
+        assert here.agent_now.greeting == FAILED_AS["refused"]
+        assert here.ends() == []
+
+    assert run(scenario, NO_REFER).results == [("bridged", "refused")]
+
+
+def test_a_target_without_encryption_where_it_is_required_is_hung_up() -> None:
+    async def scenario(here: Floor) -> None:
+        here.transfer()
+        here.stack.media(here.dialled, FakeLine())
+        assert here.stack.commands("hang_up") == [("hang_up", here.dialled)]
+        assert here.agent_now.greeting == FAILED_AS["refused"]
+        here.stack.over(here.dialled, by_us=True)
+
+    here = run(scenario, replace(NO_REFER, srtp="required"))
+    assert here.results == [("bridged", "refused")]
+
+
+def test_nothing_of_a_transfer_is_kept() -> None:
+    async def scenario(here: Floor) -> None:
+        bridged(here)
+        gone = weakref.ref(here.control._handover)
+        here.stack.over(here.caller)
+        here.stack.over(here.dialled, by_us=True)
+        await asyncio.sleep(60)
+        here.attendants.clear()
+        gc.collect()
+        assert gone() is None
 
     run(scenario, NO_REFER)
 

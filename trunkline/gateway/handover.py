@@ -89,6 +89,7 @@ class Handover:
         self._room, self._caller = self._callers.room, self._callers.port
         self._seconds: dict[int, SecondLeg] = {}
         self._briefing: Briefing | None = None
+        self._waits_with = ""
         self._events: deque[t.Event] = deque()
         self._busy = self._closed = False
         self._timer: asyncio.TimerHandle | None = None
@@ -180,7 +181,9 @@ class Handover:
         match effect:
             case t.Hold("caller", source):
                 self._room.mute(self._caller, False)
-                self._room.hold(self._caller, self._source(source))
+                if not self._caller.held or self._waits_with != source:  # else it goes on
+                    self._waits_with = source
+                    self._room.hold(self._caller, self._source(source))
             case t.Hold("target", source):
                 port = self._target_port(self.transfer.attempt.number)
                 if port is not None:
@@ -274,7 +277,13 @@ class Handover:
         dialler, plan = way
         second = self._seconds[attempt] = SecondLeg(self, attempt)
         self.call.event("leg_dialled", leg=second.name, attempt=attempt, target=target.name, trunk=plan.trunk)
-        second.expect(dialler.dial(plan, second))
+        try:
+            second.expect(dialler.dial(plan, second))
+        except Exception as error:  # our own bug costs this attempt, not the call
+            second.over = True
+            self.call.event("crashed", leg=second.name, error=type(error).__name__)
+            self._refused(attempt, Refuse("error", "the call could not be placed"))
+            return
         self.feed(t.Sent(attempt, plan.trunk))
 
     def _way_out(self, order: DialOrder) -> tuple[Dialler, Plan] | Refuse:

@@ -548,8 +548,9 @@ class LineCall:
     def _release(self) -> None:
         bus, self._bus = self._bus, None
         try:
-            if self._handover is not None:
-                self._handover.close("the call is over")
+            handover, self._handover = self._handover, None
+            if handover is not None:
+                handover.close("the call is over")
             if self._parked is not None:
                 self._parked.close()
                 self._parked = None

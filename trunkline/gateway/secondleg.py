@@ -76,6 +76,7 @@ class SecondLeg:
         self._end(t.TargetLost(self.attempt, why))
 
     def finished(self, reason: EndReason, detail: str = "", by: EndedBy | None = None, provider_code: str = "") -> None:
+        self.hang_up_leg(reason)  # where it is not over yet: no audio was negotiated, or not encrypted
         self._closed = True
         if self._answered_at is None:
             status, reasons = _sip(provider_code)
