@@ -921,3 +921,28 @@ def test_nothing_is_kept_of_a_thousand_calls(monkeypatch: pytest.MonkeyPatch) ->
         assert [ref for ref in kept if ref() is not None] == []
 
     run(scenario)
+
+
+# --- registration ---
+
+
+def test_a_trunk_that_registers_is_registered_from_the_start_and_shown_as_it_is() -> None:
+    async def scenario(here: Desk) -> None:
+        assert ("register", "carrier", True) in here.stack.told
+        assert [view.registered for view in here.desk.trunks()] == [False]
+        here.stack.happens(s.Registered("carrier", 200, "OK", 300))
+        assert [view.registered for view in here.desk.trunks()] == [True]
+        here.stack.happens(s.Registered("carrier", 503, "Busy", 120, retry_s=4))  # still is, for as long as it was
+        assert [view.registered for view in here.desk.trunks()] == [True]
+        here.stack.happens(s.Registered("carrier", 403, "Forbidden", 0, retry_s=60))
+        assert [view.registered for view in here.desk.trunks()] == [False]
+
+    run(scenario, replace(CARRIER, registers=True))
+
+
+def test_other_trunks_are_not_registered() -> None:
+    async def scenario(here: Desk) -> None:
+        assert not [told for told in here.stack.told if told[0] == "register"]
+        assert [view.registered for view in here.desk.trunks()] == [None]
+
+    run(scenario)

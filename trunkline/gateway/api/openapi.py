@@ -135,6 +135,7 @@ _SCHEMAS: dict[str, Any] = {
             "name": {"type": "string"},
             "state": {"enum": ["unknown", "up", "down"], "description": "By its answers to us."},
             "takes_calls": {"type": "boolean", "description": "Whether we can dial over it."},
+            "registered": {"type": "boolean", "description": "With its registrar, where it is to be."},
             "calls": {"type": "integer", "description": "On it now, both ways."},
             "why": {"type": "string", "description": "Such as trunk_unauthorized: it does not accept our login."},
         },

@@ -20,6 +20,8 @@ class TrunkView:
     """On it now, both ways."""
     why: str = ""
     """The code that a call over it would be refused with now, where it says more than `down`."""
+    registered: bool | None = None
+    """With its registrar, where it is to be."""
 
 
 def trunk_routes(trunks: Callable[[], Sequence[TrunkView]]) -> list[Route]:
@@ -30,4 +32,5 @@ def trunk_routes(trunks: Callable[[], Sequence[TrunkView]]) -> list[Route]:
 
 
 def _shown(trunk: TrunkView) -> dict[str, Any]:
-    return {name: value for name, value in asdict(trunk).items() if name != "why" or value}
+    shown = asdict(trunk)
+    return {name: value for name, value in shown.items() if value not in ("", None)}

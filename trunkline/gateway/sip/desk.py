@@ -110,6 +110,7 @@ class SipDesk:
         self._media_timeout_s, self._lead = media_timeout_s, lead or sip_lead()
         self._dialogs: dict[Handle, Dialog] = {}
         self._call_ids: set[str] = set()
+        self._registrations: set[str] = set()  # trunks that are registered now
         self._turned_away: dict[Handle, str] = {}  # until their dialogs are over
         self._inbound: Counter[str] = Counter()
         self._health = {t.name: TrunkHealth(t.name, t.ping_s if t.host else 0, clock.now()) for t in configured}
@@ -120,6 +121,9 @@ class SipDesk:
     async def start(self) -> None:
         """Listen. Raises ConfigError."""
         await self._stack.start(self.on_event)
+        for trunk in self._trunks.values():
+            if trunk.registers:
+                self._stack.register(trunk)
         self._board.diallers.insert(0, self)
         self._check()
 
@@ -141,7 +145,9 @@ class SipDesk:
     def trunks(self) -> list[TrunkView]:
         on = Counter(dialog.trunk.name for dialog in self._dialogs.values())
         return [
-            TrunkView(name, self._health[name].state, trunk.host is not None, on[name])
+            TrunkView(
+                name, self._health[name].state, trunk.host is not None, on[name], registered=self._registered(trunk)
+            )
             for name, trunk in self._trunks.items()
         ]
 
@@ -159,7 +165,7 @@ class SipDesk:
             elif isinstance(event, s.Pinged):
                 self._pinged(event)
             elif isinstance(event, s.Registered):
-                log.info("trunk %s: registration %d %s", event.trunk, event.code, event.reason)
+                self._register_changed(event)
             elif (dialog := self._dialogs.get(event.handle)) is not None:
                 self._happened(dialog, event)
             elif isinstance(event, s.Disconnected) and event.handle in self._turned_away:
@@ -508,6 +514,22 @@ class SipDesk:
             if at is not None and now >= at:
                 self._ping_at[name] = now + PING_LOST_S
                 self._stack.ping(self._trunks[name])
+
+    def _registered(self, trunk: Trunk) -> bool | None:
+        """None: it is not to."""
+        return trunk.name in self._registrations if trunk.registers else None
+
+    def _register_changed(self, event: s.Registered) -> None:
+        if event.expires_s:
+            self._registrations.add(event.trunk)
+        else:
+            self._registrations.discard(event.trunk)
+        answer = f"{event.code} {event.reason}".strip() if event.code else "no answer"
+        if event.code == 200:
+            log.info("trunk %s: %s", event.trunk, "registered" if event.expires_s else "no longer registered")
+        else:
+            again = f"; again in {event.retry_s} s" if event.retry_s else ""
+            log.warning("trunk %s is not registered: %s%s", event.trunk, answer, again)
 
     def _pinged(self, event: s.Pinged) -> None:
         health = self._health.get(event.trunk)
