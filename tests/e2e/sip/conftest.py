@@ -114,12 +114,13 @@ class SipGateway:
     def ended(self, find: Callable[[dict[str, Any]], bool] | str | None = None, within_s: float = 10.0) -> "Record":
         """The record of the newest call (that `find`, or this id or Call-ID, means) once it is over. Its ladder comes
         last, when a call that rings is left after its end."""
-        deadline, ladder_by = time.monotonic() + within_s, time.monotonic() + 1.5
+        deadline, ladder_by = time.monotonic() + within_s, 0.0
         while True:
             known = isinstance(find, str) and find.startswith("call_")
             found = [self.get(f"/v1/calls/{find}")] if known else [c for c in self.calls() if _means(find, c)]
             if found and not found[0]["live"] and found[0]["end_reason"]:
                 record = Record(self.get(f"/v1/calls/{found[0]['id']}"))
+                ladder_by = ladder_by or time.monotonic() + 1.5
                 if "sip_ladder" in record.kinds() or time.monotonic() > ladder_by:
                     return record
             assert time.monotonic() < deadline, (found, self.gateway.log)
@@ -205,6 +206,8 @@ class Phone:
         self.gateway: tuple[str, int] | None = None
         """Where our packets go: learnt from what comes, unless it is set."""
         self.sound, self.payload_type, self.sending = SILENCE, 0, True
+        self.keys_type = 101
+        """Payload type of keys: as the other side's SDP has it (RFC 3264 5.1)."""
         self.packets: list[tuple[float, rtp.Packet]] = []
         self._keys: list[str] = []
         self._said = b""
@@ -213,7 +216,7 @@ class Phone:
         self._thread.start()
 
     def key(self, digits: str) -> None:
-        """By RFC 4733, payload type 101."""
+        """By RFC 4733."""
         self._keys += digits
 
     def say(self, audio: bytes) -> None:
@@ -264,7 +267,7 @@ class Phone:
         if self._keys and not sender.keying:
             sender.key(self._keys.pop(0))
         if sender.keying:
-            packet = sender.event(101)
+            packet = sender.event(self.keys_type)
         else:
             said, self._said = self._said[: len(SILENCE)], self._said[len(SILENCE) :]
             packet = sender.audio(said or self.sound, self.payload_type)
