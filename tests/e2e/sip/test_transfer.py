@@ -1,8 +1,10 @@
-"""Callers who ask the agent for a person: by REFER, or joined with a leg of ours. sipp is the caller, and the target."""
+"""Callers who ask the agent for a person: by REFER, or joined with a leg of ours. sipp is the caller and the target."""
 
+import re
 import time
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
@@ -70,6 +72,17 @@ def asks(gateway: Any, sipp: Any, phone: Any, script: str, **more: Any) -> Any:
     run = sipp.call(gateway, ASKS + script, phone, texts=SIPFRAG, **more)
     phone.until(lambda: phone.loud() > 5)
     phone.key("0")
+    return run
+
+
+def sent(gateway: Any, sipp: Any, phone: Any, script: str, kind: str, **more: Any) -> Any:
+    """A caller whom an operator sends to the desk."""
+    run = sipp.call(gateway, ASKS + script, phone, texts=SIPFRAG, **more)
+    phone.until(lambda: phone.loud() > 20)
+    call_id = next(c["id"] for c in gateway.calls() if c["provider_call_id"] == run.messages()[0].header("Call-ID"))
+    asked = {"target": "desk", "kind": kind, "summary": "It is about a lost key."}
+    answer = httpx.post(f"{gateway.origin}/v1/calls/{call_id}/transfer", json=asked, timeout=5.0)
+    assert answer.status_code == 202, answer.text
     return run
 
 
@@ -185,6 +198,17 @@ def test_a_target_that_is_busy_brings_the_caller_back(
     assert record["end_reason"] == "caller_hung_up"
     assert attempts(record) == [("blind", result)]
     assert record.event("transfer_attempt")["sip_status"] == 486
+    gateway.is_well()
+
+
+def test_a_carrier_that_declines_a_blind_transfer_gives_the_caller_back(gateway: Any, sipp: Any, phone: Any) -> None:
+    run = sent(gateway, sipp, phone, f"< REFER\n> 603 plain\n. 6000\n{LEAVES}", "blind")
+    says(gateway, run, SORRY)
+    run.ok()
+    record = record_of(gateway, run)
+    assert record["end_reason"] == "caller_hung_up"
+    assert attempts(record) == [("blind", "refused_by_peer")]
+    assert record.event("transfer_attempt")["refer_status"] == 603
     gateway.is_well()
 
 
@@ -316,4 +340,86 @@ def test_a_target_hears_early_media_of_nobody_and_the_caller_hears_theirs(
     caller.sound = b"\xff" * 160
     says(gateway, run, SORRY_BUSY)
     run.ok()
+    gateway.is_well()
+
+
+def test_a_trunk_that_takes_no_refer_is_sent_none(
+    sip_gateway: Any, sipp: Any, phones: Any, free_sip_ports: Any, pytestconfig: Any
+) -> None:
+    """Its profile says so: the caller is joined at once."""
+    caller, target, port = phones(), phones(), free_sip_ports()
+    gateway = sip_gateway(
+        agent=pytestconfig.rootpath / "tests" / "e2e" / "agents" / "transfer.toml",
+        outbound__allow="US",
+        sip__trunks__old__peers="127.0.0.1/32",
+        sip__trunks__old__profile="strict",
+        sip__trunks__out__host=f"127.0.0.1:{port}",
+        sip__trunks__out__peers="127.0.0.2/32",
+        sip__trunks__out__media_peers="127.0.0.1/32",
+        sip__trunks__out__ping_s="0",
+        sip__trunks__out__caller_id="+14155550100",
+    )
+    desk = sipp.answer(port, ANSWERS + IS_LEFT, target)
+    script = ASKS.replace("> INVITE sdp", "> INVITE sdp @timer") + ". 6000\n" + LEAVES
+    run = sipp.call(gateway, script, caller, texts={"timer": "Supported: timer"})
+    caller.until(lambda: caller.loud() > 5)
+    caller.key("0")
+    desk.until(lambda: desk.has("ACK"))
+    hear_each_other(caller, target)
+    run.ok()
+    desk.ok()
+    record = record_of(gateway, run)
+    assert not run.has("REFER")
+    assert attempts(record) == [("bridged", "transferred")]
+    assert record.event("transfer_attempt")["trunk"] == "out"
+    gateway.is_well()
+
+
+# --- briefed first --------------------------------------------------------------------------------------------------
+
+
+def presses(target: Any, desk: Any, digit: str) -> None:
+    """Into the briefing, once it is heard."""
+    target.until(lambda: target.loud() > 50)
+    keys = re.search(r"a=rtpmap:(\d+) telephone-event", desk.got("INVITE").text)
+    assert keys is not None
+    target.keys_type = int(keys[1])
+    target.key(digit)
+
+
+def test_a_representative_who_presses_1_takes_the_call(gateway: Any, sipp: Any, phones: Any, desk_port: int) -> None:
+    caller, target = phones(), phones()
+    desk = sipp.answer(desk_port, ANSWERS + IS_LEFT, target)
+    run = sent(gateway, sipp, caller, f". 9000\n{LEAVES}", "warm")
+    caller.sound = tone(CALLER_HZ)
+    began = time.monotonic()
+    target.until(lambda: target.loud() > 50)
+    waited = pitches(caller, began + 0.5)
+    assert share(waited, 0) < 0.1, "music"
+    assert CALLER_HZ not in pitches(target, 0)
+    presses(target, desk, "1")
+    hear_each_other(caller, target)
+    run.ok()
+    desk.ok()
+    record = record_of(gateway, run)
+    assert record["end_reason"] == "transferred"
+    assert attempts(record) == [("warm", "transferred")]
+    attempt = record.event("transfer_attempt")
+    assert attempt["answered_ms"] < attempt["accepted_ms"] <= attempt["joined_ms"]
+    gateway.is_well()
+
+
+def test_a_representative_who_presses_2_is_spared_and_the_caller_comes_back(
+    gateway: Any, sipp: Any, phones: Any, desk_port: int
+) -> None:
+    caller, target = phones(), phones()
+    desk = sipp.answer(desk_port, ANSWERS + IS_LEFT, target)
+    run = sent(gateway, sipp, caller, f". 11000\n{LEAVES}", "warm")
+    presses(target, desk, "2")
+    desk.ok()
+    says(gateway, run, "nobody can take your call right now")
+    run.ok()
+    record = record_of(gateway, run)
+    assert record["end_reason"] == "caller_hung_up"
+    assert attempts(record) == [("warm", "declined")]
     gateway.is_well()
