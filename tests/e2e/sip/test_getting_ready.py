@@ -56,10 +56,8 @@ def test_callers_hear_ringing_until_the_agent_can_speak(held: Held, wires: Any) 
     record = held.gateway.ended(given_up.call_id)
     assert record.end() == ("caller_hung_up", "cancelled")
     assert record["answered_at"] is None
-    assert [step for step in record.ladder() if "200 OK" not in step][-2:] == [
-        "in CANCEL",
-        "out 487 Request Terminated",
-    ]
+    said = [step for step in record.ladder() if step not in ("out 200 OK", "in ACK")]  # the ACK may come after the end
+    assert said[-2:] == ["in CANCEL", "out 487 Request Terminated"]
 
     patient.send(patient.request("INVITE", branch="two", body=patient.sdp()))
     patient.until(180, "INVITE")
