@@ -37,6 +37,7 @@ from trunkline.gateway.api.control import control_routes
 from trunkline.gateway.api.trunks import trunk_routes
 from trunkline.gateway.call import DIAL_SLACK_S
 from trunkline.gateway.front import front_door
+from trunkline.gateway.outbound import retry_policy
 from trunkline.gateway.sip import trunks
 from trunkline.gateway.sip.desk import LIMIT_SLACK_S, SipDesk
 from trunkline.gateway.sip.leg import sip_lead
@@ -164,6 +165,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK) -> AsyncGener
             metrics,
             spans,
             clock,
+            retry_policy(settings.outbound),
         )
         twilio = _open_twilio(settings, agent, switchboard, clock)
         if twilio is not None:

@@ -12,6 +12,7 @@ from trunkline.gateway.call import CLOSE_WAIT_S, DIAL_SLACK_S, START_WAIT_S, Sta
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.leg import Leg, LegCall, Plan
 from trunkline.gateway.linecall import GOODBYE_S, RESUMED, TRANSFER_FAILED
+from trunkline.gateway.outbound import Route
 from trunkline.gateway.switchboard import OVERLOADED_LATE_S
 from trunkline.gateway.twilio.webhooks import CallView
 from trunkline.ports import (
@@ -572,6 +573,10 @@ class Way:
     def __init__(self, trunk: str, refusal: Refuse | None = None) -> None:
         self.trunk, self.refusal = trunk, refusal
         self.dialled: list[str] = []
+
+    def routes(self, order: DialOrder) -> list[Route]:
+        usable = self.refusal is None
+        return [Route(self.trunk, usable=usable)] if order.trunk in (None, self.trunk) else []
 
     def plan(self, order: DialOrder) -> Plan | Refuse:
         if order.trunk not in (None, self.trunk):

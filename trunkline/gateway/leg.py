@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from trunkline.gateway.dialling import DialOrder
+from trunkline.gateway.outbound import Route
 from trunkline.media.bus import LegOut, Receiver
 from trunkline.media.playout import LeadPolicy
 from trunkline.ports import EndedBy, EndReason, Refuse
@@ -116,6 +117,10 @@ class Plan:
 
 class Dialler(Protocol):
     """Places calls over its own trunks (the SIP desk; a Twilio account)."""
+
+    def routes(self, order: DialOrder) -> list[Route]:
+        """The trunks the order may go over, as they are now."""
+        ...
 
     def plan(self, order: DialOrder) -> Plan | Refuse:
         """Which way the call would go; nothing happens yet. Codes: `no_trunk`, `trunk_down`, `bad_attribute`."""

@@ -175,13 +175,19 @@ class LineCall:
     def usage(self, usage: Usage) -> None:
         self._board.records.append(UsageMetered(self._board.clock.wall(), usage))
 
-    def ask(self, door: Door, target: str | None = None, target_number: str | None = None) -> Decision:
-        """Every door leads through here; what was refused is in the record."""
+    def ask(
+        self,
+        door: Door,
+        target: str | None = None,
+        target_number: str | None = None,
+        from_number: E164 | None = None,
+    ) -> Decision:
+        """Every door leads through here; what was refused is in the record. `from_number`: where not the call's."""
         facts = Facts(
             door=door,
             tenant=self.started.tenant,
             direction=self.started.direction,
-            from_number=self.started.from_number,
+            from_number=from_number or self.started.from_number,
             to_number=self.started.to_number,
             target=target,
             target_number=target_number,
@@ -196,7 +202,8 @@ class LineCall:
     # --- the machine ---
 
     def begin(self) -> None:
-        self._begin_limit()
+        if self.arrival.direction == "inbound":  # ringing does not count
+            self._begin_limit()
         self._perform_all(self.machine.begin())
 
     def _begin_limit(self) -> None:
@@ -271,10 +278,15 @@ class LineCall:
         self.happened(c.EarlyMedia())
         return self._bus or Refuse("error", "the call could not be heard")
 
+    def pause(self) -> None:
+        """Of a call of ours, whose attempt has failed: its leg is gone, and another may come."""
+        self._release()
+        self._leg = None
+
     def answered(self) -> None:
         if self.machine.state is c.State.RINGING and not self._answered:
             self._answered = True
-            self._begin_limit()  # ringing does not count
+            self._begin_limit()
             self.event("answered")
             self.happened(c.Answered())
 
@@ -527,6 +539,8 @@ class LineCall:
         if not self._answered or why != "new":
             self._answered = True
             self.event("answered" if why == "new" else "resumed")
+        if self._limit is None:
+            self._begin_limit()
         failed, self._back_with = self._back_with, None
         sorry = TRANSFER_FAILED if failed is None else FAILED_AS.get(failed.reason, TRANSFER_FAILED)
         greeting = {"new": self._greeting, "replaced": RESUMED, "transfer_failed": sorry, "back": BACK}[why]

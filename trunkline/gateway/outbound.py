@@ -30,7 +30,7 @@ and the next trunk has the same number.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from trunkline.gateway.endings import Ended, ended, from_sip, from_twilio_api, unreachable
 from trunkline.gateway.sip.message import Reason
@@ -105,6 +105,13 @@ class Failure:
     """It would fail again: a number that is none, a trunk that does not know us."""
     retry_after_s: float = 0.0
     """The trunk's own wish (Retry-After)."""
+
+
+@runtime_checkable
+class Tried(Protocol):
+    """A leg that knows more of why nobody answered than its `finished` says. Set before that."""
+
+    failure: Failure | None
 
 
 _TRUNK_CANNOT = {500, 502, 503, 504}

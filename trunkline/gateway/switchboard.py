@@ -19,6 +19,8 @@ from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.endings import from_twilio
 from trunkline.gateway.leg import Dialler, LegKind, Plan
 from trunkline.gateway.linecall import GOODBYE_S, FormerCall, LineCall
+from trunkline.gateway.outbound import NEVER_AGAIN, RetryPolicy
+from trunkline.gateway.placing import Placing
 from trunkline.gateway.twilio.webhooks import FINAL, CallStatus, CallView
 from trunkline.media.bus import Echo, Tap
 from trunkline.media.ears import Ears
@@ -66,7 +68,9 @@ class Switchboard:
         metrics: Metrics,
         telemetry: Telemetry,
         clock: Clock,
+        retry: RetryPolicy = NEVER_AGAIN,
     ) -> None:
+        self.retry = retry
         self.agent, self.line, self.limits = agent, line, limits
         self.records, self.metrics, self.telemetry, self.clock = records, metrics, telemetry, clock
         self.decide = decide
@@ -75,6 +79,7 @@ class Switchboard:
         self.draining = False
         self._calls: dict[CallId, LineCall] = {}
         self._by_provider_id: dict[str, LineCall] = {}
+        self._placing: dict[CallId, Placing] = {}
         self._ended: OrderedDict[str, FormerCall] = OrderedDict()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -136,9 +141,10 @@ class Switchboard:
         `no_trunk` and `trunk_down`. Each leaves a record that says so, but where nothing here can dial at all."""
         if not self.diallers:
             return self._may_dial(order) or Refuse("no_trunk", "no trunk takes outbound calls")
-        dialler, plan = self._way_out(order)
-        ring_s = order.ring_timeout_s + (0.0 if isinstance(plan, Refuse) else plan.ring_slack_s)
-        call = LineCall(self, _departure(order, plan), None, ring_s=ring_s, call_id=order.call_id)
+        placing = Placing(self, order, self.retry)
+        way = placing.first()
+        plan = way if isinstance(way, Refuse) else way[2]
+        call = LineCall(self, _departure(order, plan), None, ring_s=placing.longest_s, call_id=order.call_id)
         call.record_start()
         if (no_line := self.no_line()) is not None:
             call.end("overloaded", no_line.code)
@@ -147,25 +153,19 @@ class Switchboard:
         if isinstance(decision, Refuse):
             call.end("refused", decision.code)
             return decision
-        if isinstance(plan, Refuse):
-            call.end("failed", plan.code)
-            return plan
-        call.event("dialling", trunk=plan.trunk, ring_timeout_s=order.ring_timeout_s)
+        if isinstance(way, Refuse):
+            call.end("failed", way.code)
+            return way
+        call.event("dialling", trunk=way[2].trunk, ring_timeout_s=order.ring_timeout_s)
         self._take(call)
-        try:
-            leg = dialler.dial(plan, call)
-        except Exception as error:
-            call.crashed(error)
-            return Refuse("error", "the call could not be placed")
-        call.expect(leg)
-        return call.id
+        self._placing[call.id] = placing
+        return placing.dial(call, *way) or call.id
 
-    def _way_out(self, order: DialOrder) -> tuple[Dialler, Plan | Refuse]:
-        """The first dialler that would; else whoever has more to say than that the trunk is none of its own."""
-        plans = [(dialler, dialler.plan(order)) for dialler in self.diallers]
-        would = [found for found in plans if not isinstance(found[1], Refuse)]
-        could = [found for found in plans if isinstance(found[1], Refuse) and found[1].code != "no_trunk"]
-        return (would or could or plans)[0]
+    def no_way_out(self, order: DialOrder) -> Refuse:
+        """Of the diallers, the first that has more to say than that the trunk is none of its own."""
+        said = [plan for dialler in self.diallers if isinstance(plan := dialler.plan(order), Refuse)]
+        more = [refused for refused in said if refused.code != "no_trunk"]
+        return (more or said or [Refuse("no_trunk", "no trunk takes outbound calls")])[0]
 
     def named(self, call_id: CallId, provider_call_id: str) -> None:
         """The carrier's name of a call of ours, where it is told only after the order was taken."""
@@ -249,6 +249,8 @@ class Switchboard:
     def ended(self, call: LineCall) -> None:
         """Told by each call, once."""
         self._calls.pop(call.id, None)
+        if (placing := self._placing.pop(call.id, None)) is not None:
+            placing.close()
         name = call.arrival.provider_call_id
         if self._by_provider_id.get(name) is call:
             del self._by_provider_id[name]
@@ -266,6 +268,8 @@ class Switchboard:
     async def drain(self, patience_s: float, goodbye_s: float = GOODBYE_S) -> None:
         """New calls go to the fallback; live ones may finish for `patience_s`, then hear goodbye, then end."""
         self.draining = True
+        for placing in tuple(self._placing.values()):
+            placing.drain()
         if await self._all_ended(patience_s):
             return
         for call in tuple(self._calls.values()):

@@ -636,7 +636,7 @@ def test_a_call_of_ours_rings_is_answered_and_attended() -> None:
         assert here.ends() == [("caller_hung_up", "")]
 
     here = run(scenario)
-    assert here.kinds()[:5] == ["attributes", "dialling", "progress", "sip_audio", "answered"]
+    assert here.kinds()[:6] == ["attributes", "dialling", "attempt", "progress", "sip_audio", "answered"]
     assert (here.started.direction, here.started.from_number, here.started.to_number) == (
         "outbound",
         "+14155550199",
@@ -664,7 +664,7 @@ def test_early_media_is_recorded_and_the_agent_speaks_only_after_the_answer(monk
         assert len(here.taps) == 1
 
     here = run(scenario)
-    assert here.kinds()[:5] == ["dialling", "progress", "sip_audio", "early_media", "answered"]
+    assert here.kinds()[:6] == ["dialling", "attempt", "progress", "sip_audio", "early_media", "answered"]
 
 
 def test_early_media_of_a_call_that_is_never_answered_leaves_nothing_open() -> None:

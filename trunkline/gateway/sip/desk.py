@@ -13,6 +13,7 @@ One timer looks at all of it: calls that hear nothing any more, trunks whose pin
 
 import asyncio
 import logging
+import re
 import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,7 @@ from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.endings import Ended
 from trunkline.gateway.leg import Leg, LegCall, Plan
 from trunkline.gateway.linecall import GOODBYE_S
-from trunkline.gateway.outbound import Route
+from trunkline.gateway.outbound import Failure, Route
 from trunkline.gateway.sip import causes, message, profiles, quality, trunks
 from trunkline.gateway.sip import stack as s
 from trunkline.gateway.sip.health import State as Health
@@ -75,6 +76,8 @@ class Dialog:
     """Who sent the INVITE, as ADDRESS:PORT."""
     heard: bool = False
     """The far end's RTP has come."""
+    dialled: bool = False
+    """The stack took our INVITE to be sent."""
     rang: bool = False
     on_hold: bool = False
     """The far end owes us nothing: many send no music with `sendonly` either."""
@@ -175,6 +178,8 @@ class SipDesk:
 
     def _happened(self, dialog: Dialog, event: s.Event) -> None:
         match event:
+            case s.Dialled():
+                dialog.dialled = True
             case s.Progress(_, code, reason):
                 self._progress(dialog, code, reason)
             case s.Confirmed():
@@ -449,6 +454,8 @@ class SipDesk:
         steps = self._stack.ladder(dialog.call_id)
         if steps:
             dialog.call.event("sip_ladder", steps=[asdict(step) for step in steps])
+        if not dialog.confirmed and not dialog.inbound:
+            dialog.leg.failure = _failure(dialog, event)
         end = _ending(dialog, event)
         dialog.closing = dialog.closing or end.reason  # nothing is to be sent
         dialog.call.finished(end.reason, end.detail, end.by, end.provider_code)
@@ -572,12 +579,29 @@ def _ending(dialog: Dialog, event: s.Disconnected) -> Ended:
             return replace(end, detail=f"ended by the stack: {said}")
         return end if end.reason == "caller_hung_up" else replace(end, detail=said)
     if not dialog.inbound:
-        if not event.message and event.code >= 500:  # the stack's own: a certificate, a connection refused
-            return endings.unreachable(_shown(event.reason))
-        reasons = message.reasons(message.parse_head(event.message)) if event.message else ()
-        return endings.from_sip(event.code, reasons, rang=dialog.rang)
+        return _failure(dialog, event).ended
     if event.by_us:
         return endings.ended("failed", said, by="gateway")
     if event.code == 408:
         return endings.ended("never_started", "our answer was not acknowledged")
     return endings.ended("caller_hung_up", "cancelled")
+
+
+def _failure(dialog: Dialog, event: s.Disconnected) -> Failure:
+    """Of a call of ours that nobody answered."""
+    head = message.parse_head(event.message) if event.message else None
+    return outbound.sip_failure(
+        event.code,
+        message.reasons(head) if head else (),
+        from_peer=head is not None,
+        rang=dialog.rang,
+        dialled=dialog.dialled or event.code != 0,
+        words=_shown(event.reason),
+        retry_after_s=_retry_after_s(head.all("Retry-After")) if head else 0.0,
+    )
+
+
+def _retry_after_s(lines: Sequence[str]) -> float:
+    """RFC 3261 20.33: seconds, then a comment or parameters."""
+    written = re.match(r"[0-9]{1,6}", lines[0].strip()) if lines else None
+    return float(written[0]) if written else 0.0

@@ -15,6 +15,7 @@ from typing import Protocol
 from trunkline.errors import MisuseError
 from trunkline.gateway.hands import Told
 from trunkline.gateway.leg import Leg, LegCall, LegKind
+from trunkline.gateway.outbound import Failure
 from trunkline.gateway.sip.stack import DtmfMethod, Handle, Line
 from trunkline.media.bus import Receiver
 from trunkline.media.detect import DtmfDetector
@@ -62,6 +63,7 @@ class SipLeg:
         "call",
         "detector",
         "dtmf",
+        "failure",
         "handle",
         "lead",
         "line",
@@ -80,6 +82,8 @@ class SipLeg:
         """How the far end takes digits; None: only by ear."""
         self.detector: DtmfDetector | None = None
         """Of a trunk whose digits are tones in the audio."""
+        self.failure: Failure | None = None
+        """Of a call of ours that nobody answered."""
         self.writable = True
         self._desk = desk
         self._marks: deque[tuple[int, str]] = deque()

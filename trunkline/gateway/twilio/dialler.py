@@ -19,7 +19,7 @@ import math
 import secrets
 from collections import OrderedDict
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol
 
@@ -29,6 +29,7 @@ from trunkline.gateway import endings
 from trunkline.gateway.api.trunks import TrunkView
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.leg import Leg, LegCall, LegKind, Plan
+from trunkline.gateway.outbound import Failure, Route, twilio_failure
 from trunkline.gateway.twilio.account import TOO_MANY, Account, CallOrder, NotTaken, Taken, Unknown
 from trunkline.gateway.twilio.webhooks import FINAL, Heard
 from trunkline.media.playout import LeadPolicy, Message
@@ -93,6 +94,7 @@ class Placed:
         self.over = False
         """Nothing of it is at Twilio, or Twilio has said its last word."""
         self.ringing = False
+        self.failure: Failure | None = None
         self._desk = desk
 
     def send(self, messages: Sequence[Message]) -> None:
@@ -162,6 +164,11 @@ class TwilioDialler:
         return [TrunkView(TRUNK, state, takes_calls=True, calls=live, why=why.code if why else "")]
 
     # --- Dialler ----------------------------------------------------------------------------------------------------
+
+    def routes(self, order: DialOrder) -> list[Route]:
+        if order.trunk not in (None, TRUNK):
+            return []
+        return [Route(TRUNK, order.from_number or self._terms.from_number, usable=self._refused is None)]
 
     def plan(self, order: DialOrder) -> Plan | Refuse:
         if order.trunk not in (None, TRUNK):
@@ -247,6 +254,7 @@ class TwilioDialler:
         ended = (
             endings.unreachable(answer.why) if answer.unreached else endings.from_twilio_api(answer.status, answer.code)
         )
+        placed.failure = replace(twilio_failure(answer.status, answer.code), ended=ended, may_have_rung=False)
         placed.call.event("carrier_refused", http_status=answer.status, error=answer.code, why=answer.why)
         placed.call.finished(ended.reason, ended.detail, ended.by, ended.provider_code)
 
