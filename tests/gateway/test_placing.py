@@ -4,18 +4,21 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from ipaddress import ip_network
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from trunkline.gateway.dialling import DialOrder
-from trunkline.gateway.outbound import BEGUN, CONCLUDED, NEVER_AGAIN, Again, RetryPolicy
+from trunkline.gateway.endings import ended
+from trunkline.gateway.leg import Leg, LegCall, Plan
+from trunkline.gateway.outbound import BEGUN, CONCLUDED, NEVER_AGAIN, Again, Failure, RetryPolicy, Route
+from trunkline.gateway.placing import Trial
 from trunkline.gateway.sip import stack as s
 from trunkline.gateway.sip.desk import SipDesk
 from trunkline.gateway.sip.stack import Handle
 from trunkline.gateway.sip.trunks import Trunk
-from trunkline.ports import CallEnded, CallStarted, Refuse
-from trunkline.testing.board import Board, play
+from trunkline.ports import CallEnded, CallStarted, Refuse, UsageMetered
+from trunkline.testing.board import Board, FakeLeg, play
 from trunkline.testing.sipstack import FakeLine, ScriptedStack
 from trunkline.types import E164, CallId
 
@@ -184,6 +187,62 @@ def test_early_media_of_an_attempt_that_failed_is_let_go() -> None:
         assert len(here.attendants) == 1
 
     run(scenario, BUSY_TWICE)
+
+
+class Account:
+    """Another kind of dialler, which comes after all trunks that have a price."""
+
+    def __init__(self) -> None:
+        self.dialled: list[LegCall] = []
+
+    def routes(self, order: DialOrder) -> list[Route]:
+        return [Route("account")] if order.trunk in (None, "account") else []
+
+    def plan(self, order: DialOrder) -> Plan | Refuse:
+        if order.trunk not in (None, "account"):
+            return Refuse("no_trunk", "not this one")
+        return Plan(order, "twilio", "token", "account", E164("+14155550103"), 60.0)
+
+    def dial(self, plan: Plan, call: LegCall) -> Leg:
+        self.dialled.append(call)
+        return FakeLeg()
+
+
+def test_an_account_of_another_kind_is_a_way_out_like_any_trunk() -> None:
+    async def scenario(here: Desk) -> None:
+        account = Account()
+        here.switchboard.diallers.append(account)
+        here.order()
+        here.stack.over(here.handle, 503, "No")
+        (call,) = account.dialled
+        call.answered()
+        assert not isinstance(call.attach(FakeLeg()), Refuse)
+        assert here.agent_now.call.from_number == "+14155550103"
+        await pass_s(2)
+        call.finished("caller_hung_up")
+        assert here.ends() == [("caller_hung_up", "")]
+
+    here = run(scenario, trunks=(FIRST,))
+    assert [e["trunk"] for e in here.events(BEGUN)] == ["first", "account"]
+    assert [e.usage.provider for e in here.records if isinstance(e, UsageMetered)] == ["twilio"]
+
+
+def test_what_an_account_says_of_its_failure_decides() -> None:
+    """An order that was certainly not taken may go elsewhere; one that may have been taken, never."""
+
+    async def scenario(here: Desk) -> None:
+        account = Account()
+        here.switchboard.diallers.insert(0, account)
+        for safe in (True, False):
+            here.order()
+            call = account.dialled[-1]
+            assert isinstance(call, Trial)
+            leg = cast(Any, call.leg)
+            leg.failure = Failure(ended("failed", "HTTP 500"), may_have_rung=not safe)
+            call.finished("failed", "HTTP 500")
+            assert here.dials() == ["first"]
+
+    run(scenario, trunks=(FIRST,))
 
 
 # --- again ----------------------------------------------------------------------------------------------------------

@@ -175,19 +175,13 @@ class LineCall:
     def usage(self, usage: Usage) -> None:
         self._board.records.append(UsageMetered(self._board.clock.wall(), usage))
 
-    def ask(
-        self,
-        door: Door,
-        target: str | None = None,
-        target_number: str | None = None,
-        from_number: E164 | None = None,
-    ) -> Decision:
-        """Every door leads through here; what was refused is in the record. `from_number`: where not the call's."""
+    def ask(self, door: Door, target: str | None = None, target_number: str | None = None) -> Decision:
+        """Every door leads through here; what was refused is in the record."""
         facts = Facts(
             door=door,
             tenant=self.started.tenant,
             direction=self.started.direction,
-            from_number=from_number or self.started.from_number,
+            from_number=self.started.from_number,
             to_number=self.started.to_number,
             target=target,
             target_number=target_number,

@@ -153,7 +153,8 @@ class Placing:
         if isinstance(way, Refuse):
             return attempts.failed(place.attempt, unplaced(way), self._board.clock.now())
         dialler, plan = way
-        decision = call.ask("dial", from_number=plan.from_number)
+        call.started = replace(call.started, leg=plan.kind, from_number=plan.from_number)
+        decision = call.ask("dial")
         if isinstance(decision, Refuse):
             return attempts.refused(place.attempt, decision)
         self._board.named(call.id, plan.provider_call_id)
