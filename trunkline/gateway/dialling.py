@@ -20,7 +20,7 @@ class DialOrder:
     attributes: Mapping[str, str] = field(default_factory=dict)
     """What whoever placed the call wants kept with it."""
     forwarded_by: E164 | None = None
-    """On whose behalf (a caller who is put through): for the Diversion of trunks whose profile wants one."""
+    """The number of ours that sends a caller on: for the Diversion of trunks whose profile has one."""
     call_id: CallId | None = None
     """Where the call was promised a name before it was placed (an idempotency key)."""
 

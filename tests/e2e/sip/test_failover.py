@@ -75,6 +75,7 @@ def test_the_next_trunk_is_dialled_once_when_the_first_refuses(
     assert record["end_reason"] == "agent_hung_up", record.end()
     assert [record["provider_call_id"]] == invites(second)
     assert "sip:+14155550102@" in second.got("INVITE").header("From")
+    assert "X-nat" not in second.got("INVITE").text
     assert len([call for call in gateway.calls() if call["id"] == call_id]) == 1
     gateway.is_well()
 
