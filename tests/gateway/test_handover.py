@@ -18,7 +18,7 @@ from trunkline.gateway.sip.stack import Handle
 from trunkline.gateway.sip.trunks import Trunk
 from trunkline.media import tones
 from trunkline.media.music import hold_music
-from trunkline.ports import Allow, Expectation, Refuse, SttEvent, SttFinal, TtsAudio, UsageMetered
+from trunkline.ports import Allow, CallStarted, Expectation, Refuse, SttEvent, SttFinal, TtsAudio, UsageMetered
 from trunkline.testing.board import MAX_CALL_S, Board, play
 from trunkline.testing.sipstack import FRAME_BYTES, FakeLine, ScriptedStack
 from trunkline.types import E164
@@ -197,6 +197,20 @@ def test_a_refused_refer_becomes_a_call_of_ours() -> None:
         here.stack.over(here.dialled)
 
     assert run(scenario).results == [("blind", "refused_by_peer"), ("bridged", "transferred")]
+
+
+def test_the_target_is_told_whose_number_sends_the_caller_on() -> None:
+    async def scenario(here: Floor) -> None:
+        here.transfer()
+        here.referred(405, final=True)
+        headers = here.stack.commands("dial")[0][5]
+        (started,) = [event for event in here.records if isinstance(event, CallStarted)]
+        assert started.to_number is not None
+        assert started.to_number in headers["Diversion"]
+        here.answers()
+        here.stack.over(here.dialled)
+
+    run(scenario)
 
 
 def test_after_a_silent_refer_nobody_is_dialled_and_the_caller_is_back() -> None:

@@ -29,7 +29,7 @@ from trunkline.media.members import Port
 from trunkline.media.music import hold_music
 from trunkline.media.sources import Source
 from trunkline.ports import CallFacts, Decision, Door, EndReason, Refuse, Usage
-from trunkline.types import CallId
+from trunkline.types import E164, CallId
 
 if TYPE_CHECKING:
     from trunkline.gateway.switchboard import Line
@@ -270,7 +270,8 @@ class Handover:
         if isinstance(decision, Refuse):
             self._refused(attempt, decision)
             return
-        way = self._way_out(DialOrder(number, ring_timeout_s=self._policy.ring_s + RING_SLACK_S))
+        order = DialOrder(number, ring_timeout_s=self._policy.ring_s + RING_SLACK_S, forwarded_by=self._our_number())
+        way = self._way_out(order)
         if isinstance(way, Refuse):
             self._refused(attempt, way)
             return
@@ -285,6 +286,12 @@ class Handover:
             self._refused(attempt, Refuse("error", "the call could not be placed"))
             return
         self.feed(t.Sent(attempt, plan.trunk))
+
+    def _our_number(self) -> E164 | None:
+        """Whose line sends the caller on."""
+        facts = self.call.facts()
+        ours = facts.to_number if facts.direction == "inbound" else facts.from_number
+        return E164(ours) if ours else None
 
     def _way_out(self, order: DialOrder) -> tuple[Dialler, Plan] | Refuse:
         no_way = Refuse("no_trunk", "no trunk takes outbound calls")
