@@ -1,33 +1,15 @@
-"""A real softphone, baresip, as a person would use it: it dials the clinic and asks aloud, and its recording is heard.
+"""A real softphone, baresip, as a person would use it: it dials the clinic, asks aloud, and its recording is heard."""
 
-It speaks from a file and records what it decodes. What it heard is judged by its words: PocketSphinx must find in it
-what the record says was said, among sentences that differ from that by a word.
-"""
-
-import asyncio
-import contextlib
-import re
 import shutil
-import socket
 import subprocess
 import time
-import wave
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from trunkline.agents.local.ears import Ears
-from trunkline.testing.caller.speech import Samples, read_wav, synthesize
-
-
-def only_loopback() -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        return probe.connect_ex(("192.0.2.1", 9)) != 0  # sends nothing
-
+from trunkline.testing.softphone import Softphone, Softphones, free_port, only_loopback, plain, words_heard
 
 pytestmark = [
     pytest.mark.e2e,
@@ -35,156 +17,26 @@ pytestmark = [
     pytest.mark.skipif(only_loopback(), reason="baresip opens no socket where the only interface is loopback"),
 ]
 
-MODULES = (Path("/usr/lib/baresip/modules"), Path("/usr/lib64/baresip/modules"))
 USER, PASSWORD = "tester", "secret12"
 NUMBER, CALLED = "+15005550001", "+12025550123"
 QUESTION = "what are your opening hours"
 GREETING_S = 10.2
 """The clinic's, and a breath."""
-FILE_S = 60.0  # baresip hangs up at the end of its file
-RATE_HZ = 8000
-PAUSE_FRAMES, LOUD = 15, 0.01
 
 Start = Callable[..., Any]  # conftest.sip_gateway
-Phones = Callable[..., "Softphone"]
-
-
-# --- the softphone --------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Softphone:
-    """A baresip that runs, obeyed through its console."""
-
-    process: "subprocess.Popen[bytes]"
-    console: socket.socket
-    folder: Path
-    port: int
-    """UDP and TCP; TLS is on the next."""
-
-    def dial(self, uri: str) -> None:
-        self._say(f"/dial {uri}\n")
-
-    def key(self, digit: str) -> None:
-        self._say(digit)
-        time.sleep(0.25)
-        self._say("\x04")  # released
-        time.sleep(0.25)
-
-    def hang_up(self) -> None:
-        self._say("/hangup\n")
-
-    def _say(self, keys: str) -> None:
-        self.console.sendall(keys.encode())
-
-    @property
-    def log(self) -> str:
-        return (self.folder / "log").read_text(errors="replace")
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._say("/quit\n")
-        try:
-            self.process.wait(5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(5)
-        self.console.close()
-
-    def heard(self) -> Samples:
-        """All that it decoded, at 8 kHz. Ends the softphone: it writes the file's header last."""
-        self.close()
-        found = sorted(self.folder.glob("dump-*-dec.wav"))
-        assert found, self.log
-        return read_wav(found[-1])
-
-
-def free_port() -> int:
-    """The next one is free as well."""
-    while True:
-        with contextlib.suppress(OSError), contextlib.ExitStack() as held:
-            port = int(held.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1])
-            held.enter_context(socket.create_server(("127.0.0.1", port + 1)))
-            held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)).bind(("127.0.0.1", port))
-            return port
-
-
-def write_speech(path: Path, says: str, at_s: float) -> None:
-    pcm = np.zeros(int(FILE_S * RATE_HZ), dtype="<i2")
-    if says:
-        samples = asyncio.run(synthesize(says))
-        first = int(at_s * RATE_HZ)
-        pcm[first : first + len(samples)] = np.clip(samples * 32768, -32768, 32767)
-    with wave.open(str(path), "wb") as wav:
-        wav.setnchannels(1)
-        wav.setsampwidth(2)
-        wav.setframerate(RATE_HZ)
-        wav.writeframes(pcm.tobytes())
+Phones = Callable[..., Softphone]
 
 
 @pytest.fixture
 def softphone(tmp_path: Path) -> Iterator[Phones]:
     """`softphone(says="...", at_s=10, account=";mediaenc=srtp-mand", cafile=...)`: each call is another one."""
-    running: list[Softphone] = []
+    phones = Softphones(tmp_path)
 
-    def start(
-        *,
-        says: str = "",
-        at_s: float = GREETING_S,
-        codec: str = "PCMU",
-        account: str = "",
-        user: str = USER,
-        cafile: Path | None = None,
-        certificate: Path | None = None,
-    ) -> Softphone:
-        folder = tmp_path / f"softphone{len(running)}"
-        folder.mkdir()
-        port, console_port = free_port(), free_port()
-        write_speech(folder / "speech.wav", says, at_s)
-        modules = next(path for path in MODULES if path.is_dir())
-        lines = [
-            f"sip_listen 127.0.0.1:{port}",
-            f"audio_source aufile,{folder}/speech.wav",
-            f"audio_player aufile,{folder}/player.wav",
-            f"audio_alert aufile,{folder}/alert.wav",
-            f"ausrc_srate {RATE_HZ}",
-            "ausrc_channels 1",
-            "rtp_ports 29000-31999",
-            f"snd_path {folder}",
-            f"cons_listen 127.0.0.1:{console_port}",
-            f"module_path {modules}",
-            *(f"module {name}.so" for name in ("g711", "g722", "opus", "aufile", "sndfile", "srtp")),
-            *(f"module_app {name}.so" for name in ("account", "menu", "cons")),
-        ]
-        lines += [f"sip_cafile {cafile}"] * (cafile is not None)
-        lines += [f"sip_certificate {certificate}"] * (certificate is not None)
-        (folder / "config").write_text("\n".join(lines) + "\n")
-        (folder / "accounts").write_text(f"<sip:{user}@127.0.0.1>;regint=0;audio_codecs={codec}{account}\n")
-        (folder / "contacts").write_text("")
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(
-                ["baresip", "-f", str(folder), "-t", str(int(FILE_S))],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        running.append(Softphone(process, _console(console_port, process, folder), folder, port))
-        return running[-1]
+    def start(*, says: str = "", at_s: float = GREETING_S, user: str = USER, **more: Any) -> Softphone:
+        return phones.start(user, {at_s: says} if says else {}, **more)
 
     yield start
-    for one in running:
-        one.close()
-
-
-def _console(port: int, process: "subprocess.Popen[bytes]", folder: Path) -> socket.socket:
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            return socket.create_connection(("127.0.0.1", port), timeout=5)
-        except OSError:
-            assert process.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < deadline, (folder / "log").read_text()
-            time.sleep(0.1)
+    phones.close()
 
 
 @pytest.fixture(scope="session")
@@ -200,57 +52,6 @@ def make_certificate(folder: Path) -> Path:
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
     (folder / "both.pem").write_text((folder / "key.pem").read_text() + (folder / "cert.pem").read_text())
     return folder
-
-
-# --- listening to recordings ----------------------------------------------------------------------------------------
-
-
-def plain(text: str) -> str:
-    return " ".join(re.sub(r"[^a-z']+", " ", text.lower()).split())
-
-
-CHANGES = {
-    "closed": "open",
-    "open": "closed",
-    "clinic": "office",
-    "eight": "nine",
-    "tomorrow": "today",
-    "hours": "days",
-}
-
-
-def words_heard(samples: Samples, turns: Sequence[str]) -> str:
-    """The words of a recording, as PocketSphinx finds them among runs of the turns' sentences, and the same sentences
-    with a word changed. '?' for what is none of them."""
-    runs: set[str] = set()
-    for turn in turns:
-        sentences = [plain(part) for part in re.split(r"(?<=[.?!])\s", turn)]
-        runs |= {
-            " ".join(sentences[first:last])
-            for first in range(len(sentences))
-            for last in range(first + 1, 1 + len(sentences))
-        }
-    for run in tuple(runs):
-        runs |= {re.sub(rf"\b{old}\b", new, run, count=1) for old, new in CHANGES.items()}
-    ears = Ears()
-    ears.add({"said": "#JSGF V1.0;\ngrammar said;\npublic <said> = " + " | ".join(sorted(runs)) + ";\n"})
-    heard = []
-    pcm = (samples * 32767).astype("<i2")
-    for first, last in spoken_parts(samples):
-        utterance = ears.begin("said")
-        utterance.feed(pcm[max(0, first - 10) * 160 : (last + 10) * 160].tobytes())
-        found, _, _ = utterance.finish()
-        heard.append(found.text or "?")
-    return " ".join(heard)
-
-
-def spoken_parts(samples: Samples) -> list[tuple[int, int]]:
-    """First and last frame of what lies between pauses."""
-    whole = samples[: len(samples) // 160 * 160].reshape(-1, 160)
-    loud = np.flatnonzero(np.sqrt((whole**2).mean(axis=1)) > LOUD)
-    cuts = np.flatnonzero(np.diff(loud) > PAUSE_FRAMES)
-    starts, ends = np.concatenate([loud[:1], loud[cuts + 1]]), np.concatenate([loud[cuts], loud[-1:]])
-    return [(int(a), int(b)) for a, b in zip(starts, ends, strict=True) if b - a > 10]
 
 
 def until_answered(gateway: Any, words: str, within_s: float) -> None:
