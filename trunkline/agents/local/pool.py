@@ -408,7 +408,10 @@ class _Worker:
             self._end(kill=False)
             for job in jobs:
                 self._deliver(job, ProviderError("speech", "unavailable", "the speech pool closed", retryable=False))
-            await asyncio.gather(*self._chores, return_exceptions=True)
+            chores = tuple(self._chores)
+            await asyncio.gather(*chores, return_exceptions=True)
+            # Where all are done already, Python 3.12's gather does not let the loop run, nor their own callbacks.
+            self._chores.difference_update(chores)
 
 
 def _reap(popen: "subprocess.Popen[bytes]") -> None:
