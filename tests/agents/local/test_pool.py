@@ -204,3 +204,26 @@ def test_the_pool_closing_fails_the_jobs_that_are_left() -> None:
 
     run(story)
     assert [str(reply) for reply in left] == ["speech: unavailable (the speech pool closed)"]
+
+
+def test_a_worker_stops_though_its_last_chore_is_done_already() -> None:
+    """Its own callback has not run by then; waiting for what is done must not keep it from running."""
+
+    async def story() -> None:
+        (worker,) = SpeechPool(1)._workers
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        worker._chore(done)
+        done.set_result(None)
+        await worker.stop()
+        assert not worker._chores
+
+    def too_long(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, too_long)  # a loop that spins cannot time itself out
+    signal.alarm(5)
+    try:
+        asyncio.run(story())
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
