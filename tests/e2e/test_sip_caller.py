@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import importlib.util
+import itertools
+import os
 import shutil
 import socket
 import subprocess
@@ -234,11 +236,16 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(baresip: int) -> None:
 # --- the gateway ----------------------------------------------------------------------------------------------------
 
 
+_ports = itertools.count()
+
+
 @pytest.fixture
 def phoned(start_gateway: Any) -> tuple[Any, str]:
     """A gateway with the stand-in agent, and the address of its loopback trunk."""
-    port = free_udp_port()
-    return start_gateway(sip__port=str(port)), f"sip:+15005550001@127.0.0.1:{port}"
+    # Below the ephemeral ports: those of others' RTP come and go. And a gateway that cannot listen is to say so.
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    port = 9100 + worker * 40 + next(_ports) % 40
+    return start_gateway(sip__port=str(port), sip__enabled="true"), f"sip:+15005550001@127.0.0.1:{port}"
 
 
 @needs_sip
