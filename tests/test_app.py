@@ -19,20 +19,16 @@ from trunkline.app import Gateway, gateway, listen, serve
 from trunkline.errors import ConfigError, StoreError
 from trunkline.media.vad import SileroBatch
 from trunkline.settings import Settings
+from trunkline.testing.ports import lease
 
 ROOT = Path(__file__).parents[1]
 AGENT = ROOT / "bench" / "standin.toml"
 
 
 def settings(folder: Path, **changes: Any) -> Settings:
-    port = free_port()
+    port = lease()
     given: dict[str, Any] = {"agent": AGENT, "data_dir": folder, "http": {"port": port}, "sip": {"enabled": False}}
     return Settings(**(given | changes))
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 def run(scenario: Coroutine[Any, Any, None]) -> None:
@@ -58,13 +54,13 @@ async def warm_up() -> None:
 
 def test_a_gateway_starts_answers_and_leaves_nothing_behind(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run(warm_up())
+    chosen = settings(tmp_path)
     threads = set(threading.enumerate())
     before = open_files()
     files: set[str] = set()
     handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
 
     async def scenario() -> None:
-        chosen = settings(tmp_path)
         up = asyncio.Event()
         alive: list[Gateway] = []
 

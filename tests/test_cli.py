@@ -13,6 +13,7 @@ from trunkline.errors import PeerError
 from trunkline.gateway.api import client
 from trunkline.gateway.dialling import DialOrder
 from trunkline.testing.caller.script import parse_script
+from trunkline.testing.ports import lease
 from trunkline.types import E164
 
 ROOT = Path(__file__).parents[1]
@@ -186,7 +187,7 @@ def test_an_agent_script_with_a_mistake_names_file_and_line(
 ) -> None:
     (tmp_path / "agent.toml").write_text('name = "x"\ngreeting = \n')
     monkeypatch.setenv("TRUNKLINE_AGENT", str(tmp_path / "agent.toml"))
-    monkeypatch.setenv("TRUNKLINE_HTTP__PORT", str(_free_port()))
+    monkeypatch.setenv("TRUNKLINE_HTTP__PORT", str(lease()))
     assert status("serve") == 2
     assert "agent.toml" in one_line(capsys)
 
@@ -217,14 +218,9 @@ def test_a_certificate_that_is_none(
     key.write_text("not pem")
     monkeypatch.setenv("TRUNKLINE_HTTP__TLS_CERT", str(cert))
     monkeypatch.setenv("TRUNKLINE_HTTP__TLS_KEY", str(key))
-    monkeypatch.setenv("TRUNKLINE_HTTP__PORT", str(_free_port()))
+    monkeypatch.setenv("TRUNKLINE_HTTP__PORT", str(lease()))
     assert status("serve") == 2
     assert "http.tls_cert" in one_line(capsys)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 @pytest.mark.parametrize(
@@ -339,7 +335,7 @@ def test_a_dial_whose_gateway_is_lost_was_not_answered(
 
 
 def test_a_dial_without_a_gateway_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    origin = f"http://127.0.0.1:{_free_port()}"
+    origin = f"http://127.0.0.1:{lease()}"
     assert status("dial", "+12025550123", "--gateway", origin) == 2
     assert one_line(capsys) == f"trunkline: --gateway = '{origin}': the origin of a running gateway (trunkline serve)"
 
@@ -348,7 +344,7 @@ def test_a_dial_without_a_gateway_is_one_line(capsys: pytest.CaptureFixture[str]
 
 
 def test_a_call_that_nobody_answers_is_reported_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert status("call", f"http://127.0.0.1:{_free_port()}", "--json") == 1
+    assert status("call", f"http://127.0.0.1:{lease()}", "--json") == 1
     report = json.loads(capsys.readouterr().out)
     assert report["end"] == "failed"
     assert report["detail"]

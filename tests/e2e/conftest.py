@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from trunkline.testing.ports import lease
 
 ROOT = Path(__file__).parents[2]
 STANDIN = ROOT / "bench" / "standin.toml"
@@ -70,11 +71,6 @@ class Gateway:
 Start = Callable[..., Gateway]
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
-
-
 def environment(**settings: str) -> dict[str, str]:
     """Ours without any TRUNKLINE_ of the shell; `http__port="1"` is TRUNKLINE_HTTP__PORT=1."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("TRUNKLINE_")}
@@ -102,7 +98,7 @@ def _gateways(folder: Path) -> Iterator[Start]:
 
     def start(agent: Path | None = STANDIN, *, ready: bool = True, **settings: str) -> Gateway:
         number = len(running)
-        port = int(settings.setdefault("http__port", str(free_port())))
+        port = int(settings.setdefault("http__port", str(lease())))
         data_dir = Path(settings.setdefault("data_dir", str(folder / f"data{number}")))
         settings.setdefault("speech__workers", "1")
         if "sip__port" not in settings:  # several run at once

@@ -3,7 +3,6 @@
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -11,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from trunkline.testing.ports import lease
 
 pytestmark = pytest.mark.e2e
 
@@ -25,12 +26,6 @@ def program(name: str) -> str:
     return path
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 @pytest.fixture
 def database_url() -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="trunkline-postgres-"))  # pytest's own folders are closed to other users
@@ -39,7 +34,7 @@ def database_url() -> Iterator[str]:
         user = pwd.getpwnam("postgres")
         os.chown(folder, user.pw_uid, user.pw_gid)
         as_user = ["runuser", "-u", "postgres", "--"]
-    data, port = folder / "data", free_port()
+    data, port = folder / "data", lease()
 
     def run(*command: str) -> None:
         subprocess.run([*as_user, *command], check=True, capture_output=True, timeout=60, cwd="/")

@@ -34,6 +34,7 @@ from trunkline.testing.caller.commands import (
     bench_sip,
     place_call,
 )
+from trunkline.testing.ports import lease
 
 pytestmark = pytest.mark.e2e
 
@@ -42,12 +43,6 @@ needs_sipp = pytest.mark.skipif(SIPP is None, reason="sipp is not installed")
 needs_baresip = pytest.mark.skipif(BARESIP is None or OPENSSL is None, reason="baresip is not installed")
 needs_sip = pytest.mark.skipif(importlib.util.find_spec("pjsua2") is None, reason="pjsua2 is not installed: make pjsip")
 PHRASE = "can you tell me when you are open on Saturday"
-
-
-def free_udp_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def called(target: str, *actions: Any, **options: Any) -> CallReport:
@@ -128,7 +123,7 @@ def sipp(tmp_path: Path) -> Iterator[Any]:
     with contextlib.ExitStack() as stack:
 
         def start(scenario: str = "") -> str:
-            port = free_udp_port()
+            port = lease()
             what = ["-sn", "uas"]
             if scenario:
                 (tmp_path / "scenario.xml").write_text(scenario)
@@ -190,7 +185,7 @@ def test_set_ups_a_second(sipp: Any) -> None:
 def baresip(tmp_path: Path) -> Iterator[int]:
     """Answers at once and plays a tone: UDP and TCP at this port, TLS at the next, with cert.pem."""
     assert OPENSSL is not None
-    port = free_udp_port()
+    port = lease(2)
     certificate = "req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 2 -subj /CN=localhost"
     argv = [OPENSSL, *certificate.split(), "-addext", "subjectAltName=IP:127.0.0.1"]
     subprocess.run(argv, cwd=tmp_path, check=True, capture_output=True, timeout=60)

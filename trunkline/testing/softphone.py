@@ -20,6 +20,7 @@ import numpy as np
 from trunkline.agents.local.ears import Ears
 from trunkline.clock import SYSTEM_CLOCK
 from trunkline.testing.caller.speech import Samples, read_wav, synthesize
+from trunkline.testing.ports import lease
 
 MODULES = (Path("/usr/lib/baresip/modules"), Path("/usr/lib64/baresip/modules"))
 FILE_S = 60.0  # baresip hangs up at the end of its file
@@ -82,16 +83,6 @@ class Softphone:
         return read_wav(found[-1])
 
 
-def free_port() -> int:
-    """The next one is free as well."""
-    while True:
-        with contextlib.suppress(OSError), contextlib.ExitStack() as held:
-            port = int(held.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1])
-            held.enter_context(socket.create_server(("127.0.0.1", port + 1)))
-            held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)).bind(("127.0.0.1", port))
-            return port
-
-
 def write_speech(path: Path, says: Mapping[float, str]) -> None:
     """`says`: by the second at which it begins."""
     pcm = np.zeros(int(FILE_S * RATE_HZ), dtype="<i2")
@@ -125,7 +116,7 @@ class Softphones:
         """`account`: more of its account's line, such as `;answermode=auto`."""
         folder = self._folder / f"softphone{len(self._running)}"
         folder.mkdir()
-        port, console_port = free_port(), free_port()
+        port, console_port = lease(2), lease()
         write_speech(folder / "speech.wav", says)
         modules = next(path for path in MODULES if path.is_dir())
         lines = [

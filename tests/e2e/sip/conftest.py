@@ -32,6 +32,7 @@ import httpx
 import pytest
 
 from trunkline.testing.caller.sip import rtp
+from trunkline.testing.ports import lease
 
 SIPP = shutil.which("sipp")
 PORTS_A_GATEWAY, PORTS_A_WORKER, FIRST_PORT = 100, 1200, 10_000
@@ -62,28 +63,11 @@ def _needs() -> None:
 _slices = iter(range(10_000))
 
 
-def free_sip_port(host: str = "127.0.0.1") -> int:
-    """Free for TCP and UDP."""
-    while True:
-        with socket.create_server((host, 0)) as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-            port = int(tcp.getsockname()[1])
-            try:
-                udp.bind((host, port))
-            except OSError:
-                continue
-            return port
-
-
-@pytest.fixture(scope="session")
-def free_sip_ports() -> Callable[..., int]:
-    return free_sip_port
-
-
 def _sip_settings(given: dict[str, str]) -> dict[str, str]:
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 15
     low = FIRST_PORT + worker * PORTS_A_WORKER + next(_slices) * PORTS_A_GATEWAY % PORTS_A_WORKER
     ours = {
-        "sip__port": str(free_sip_port()),
+        "sip__port": str(lease()),
         "sip__enabled": "true",
         "sip__rtp_port_min": str(low),
         "sip__rtp_port_max": str(low + PORTS_A_GATEWAY - 1),
@@ -626,7 +610,7 @@ class Sipp:
     ) -> Run:
         lines = _lines(script)
         xml = Script(lines, True, phone.port if phone else 9, number, caller, texts or {}).xml()
-        return self._start(xml, host, free_sip_port(host), (*options, f"127.0.0.1:{gateway.sip_port}"), trace)
+        return self._start(xml, host, lease(host=host), (*options, f"127.0.0.1:{gateway.sip_port}"), trace)
 
     def answer(
         self,

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from trunkline.testing.ports import lease
+
 pytestmark = pytest.mark.e2e
 
 WAIT_S = 8.0
@@ -147,13 +149,13 @@ class Alone:
 
 
 @pytest.fixture
-def stack(free_sip_ports: Callable[..., int]) -> Iterator[Callable[..., Alone]]:
+def stack() -> Iterator[Callable[..., Alone]]:
     """`stack(profile="strict")`: of its trunk `far`."""
     made: list[Alone] = []
 
     def start(port: int = 0, **trunk: Any) -> Alone:
         ours = {"peers": ["127.0.0.1/32"], "host": f"127.0.0.1:{port or 9}", "ping_s": 0}
-        made.append(Alone(free_sip_ports(), {"far": ours | trunk}))
+        made.append(Alone(lease(), {"far": ours | trunk}))
         return made[-1]
 
     yield start
@@ -201,10 +203,8 @@ def md5(text: str) -> str:
 # --- registration ---------------------------------------------------------------------------------------------------
 
 
-def test_a_trunk_registers_with_its_password_renews_at_half_time_and_leaves(
-    stack: Any, sipp: Any, free_sip_ports: Any
-) -> None:
-    port = free_sip_ports()
+def test_a_trunk_registers_with_its_password_renews_at_half_time_and_leaves(stack: Any, sipp: Any) -> None:
+    port = lease()
     registrar = sipp.answer(
         port,
         """
@@ -280,8 +280,8 @@ ENDED = """
 """
 
 
-def test_hold_and_resume_of_ours_are_negotiated(stack: Any, sipp: Any, phone: Any, free_sip_ports: Any) -> None:
-    port = free_sip_ports()
+def test_hold_and_resume_of_ours_are_negotiated(stack: Any, sipp: Any, phone: Any) -> None:
+    port = lease()
     far = sipp.answer(
         port,
         ANSWERED
@@ -312,8 +312,8 @@ def test_hold_and_resume_of_ours_are_negotiated(stack: Any, sipp: Any, phone: An
     assert [up["direction"] for up in ups] == ["sendrecv", "sendonly", "sendrecv"]
 
 
-def test_glare_is_tried_again_after_a_while(stack: Any, sipp: Any, phone: Any, free_sip_ports: Any) -> None:
-    port = free_sip_ports()
+def test_glare_is_tried_again_after_a_while(stack: Any, sipp: Any, phone: Any) -> None:
+    port = lease()
     script = "< INVITE\n> 491 plain\n< ACK\n< INVITE\n> 200 plain sdp=recvonly\n< ACK"
     far = sipp.answer(port, ANSWERED + script + ENDED, phone)
     gateway = stack(port)
@@ -361,10 +361,8 @@ def test_re_invites_that_cross_are_both_refused_and_ours_comes_again(stack: Any,
 
 
 @pytest.mark.parametrize("status", [488, 403])
-def test_a_refused_hold_is_reported_and_audio_goes_on(
-    stack: Any, sipp: Any, phone: Any, free_sip_ports: Any, status: int
-) -> None:
-    port = free_sip_ports()
+def test_a_refused_hold_is_reported_and_audio_goes_on(stack: Any, sipp: Any, phone: Any, status: int) -> None:
+    port = lease()
     far = sipp.answer(port, ANSWERED + f"< INVITE\n> {status} plain\n< ACK\n" + ENDED, phone)
     gateway = stack(port)
     handle = gateway.dial(port)
@@ -423,9 +421,9 @@ def referred(stack: Any, sipp: Any, phone: Any, port: int, script: str, count: i
     return told, far.got("REFER")
 
 
-def test_a_refer_is_followed_to_its_end(stack: Any, sipp: Any, phone: Any, free_sip_ports: Any) -> None:
+def test_a_refer_is_followed_to_its_end(stack: Any, sipp: Any, phone: Any) -> None:
     script = "> 202 plain\n" + notify("active", "trying") + notify("active", "ringing") + notify("over", "ok")
-    told, refer = referred(stack, sipp, phone, free_sip_ports(), script, 4)
+    told, refer = referred(stack, sipp, phone, lease(), script, 4)
     assert told == [(202, False, False), (100, True, False), (180, True, False), (200, True, True)]
     assert refer.header("Refer-To") == "<sip:+14155550199@127.0.0.1;user=phone>"
     assert refer.header("X-Why") == "asked"
@@ -445,16 +443,14 @@ def test_a_refer_is_followed_to_its_end(stack: Any, sipp: Any, phone: Any, free_
     ids=["declined", "not allowed", "silent", "no subscription", "busy", "ended without a word", "two ends"],
 )
 def test_whatever_becomes_of_a_refer_is_told_once(
-    stack: Any, sipp: Any, phone: Any, free_sip_ports: Any, script: str, expected: Any
+    stack: Any, sipp: Any, phone: Any, script: str, expected: Any
 ) -> None:
-    told, _ = referred(stack, sipp, phone, free_sip_ports(), script + "\n", len(expected))
+    told, _ = referred(stack, sipp, phone, lease(), script + "\n", len(expected))
     assert told == expected
 
 
-def test_a_hold_and_a_refer_that_are_challenged_show_the_password(
-    stack: Any, sipp: Any, phone: Any, free_sip_ports: Any
-) -> None:
-    port = free_sip_ports()
+def test_a_hold_and_a_refer_that_are_challenged_show_the_password(stack: Any, sipp: Any, phone: Any) -> None:
+    port = lease()
     script = """
     < INVITE
     > 407 plain @challenge
@@ -501,8 +497,8 @@ def test_a_refer_on_the_wire_within_10_ms(stack: Any, wires: Any, phone: Any) ->
     wire.until(200, "BYE")
 
 
-def test_a_refer_to_another_call_names_its_dialog(stack: Any, sipp: Any, phones: Any, free_sip_ports: Any) -> None:
-    ports = free_sip_ports(), free_sip_ports()
+def test_a_refer_to_another_call_names_its_dialog(stack: Any, sipp: Any, phones: Any) -> None:
+    ports = lease(), lease()
     one = sipp.answer(ports[0], ANSWERED + "< REFER\n> 202 plain\n" + ENDED, phones())
     other = sipp.answer(ports[1], ANSWERED + ENDED, phones())
     gateway = stack(ports[0])
@@ -546,8 +542,8 @@ def test_refers_of_the_far_end_are_declined_and_told_some_times(stack: Any, wire
 # --- PRACK and session timers ---------------------------------------------------------------------------------------
 
 
-def test_a_reliable_183_is_acknowledged(stack: Any, sipp: Any, phone: Any, free_sip_ports: Any) -> None:
-    port = free_sip_ports()
+def test_a_reliable_183_is_acknowledged(stack: Any, sipp: Any, phone: Any) -> None:
+    port = lease()
     far = sipp.answer(
         port,
         "< INVITE\n> 183 sdp @reliable @rseq\n< PRACK\n> 200 plain\n> 200 invite sdp\n< ACK\n" + ENDED,
@@ -580,9 +576,9 @@ def test_our_ringing_is_reliable_where_the_caller_requires_it(stack: Any, wires:
 
 @pytest.mark.parametrize(("profile", "supported", "required"), [("generic", True, False), ("strict", True, True)])
 def test_session_timers_are_offered_as_the_profile_says(
-    stack: Any, sipp: Any, phone: Any, free_sip_ports: Any, profile: str, supported: bool, required: bool
+    stack: Any, sipp: Any, phone: Any, profile: str, supported: bool, required: bool
 ) -> None:
-    port = free_sip_ports()
+    port = lease()
     far = sipp.answer(port, "< INVITE\n> 486\n< ACK", phone)
     gateway = stack(port, profile=profile)
     gateway.dial(port)

@@ -6,6 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
+from trunkline.testing.ports import lease
+
 pytestmark = pytest.mark.e2e
 
 ANSWERED = """
@@ -21,8 +23,8 @@ ANSWERED = """
 
 
 @pytest.fixture(scope="module")
-def ports(free_sip_ports: Any) -> tuple[int, int]:
-    return int(free_sip_ports()), int(free_sip_ports())
+def ports() -> tuple[int, int]:
+    return lease(), lease()
 
 
 @pytest.fixture(scope="module")
@@ -113,10 +115,8 @@ def test_who_is_busy_is_called_again_by_policy_over_the_first_trunk(
     gateway.is_well()
 
 
-def test_a_trunk_that_no_connection_can_be_made_to_is_passed_over(
-    sip_gateway: Any, sipp: Any, phone: Any, free_sip_ports: Any
-) -> None:
-    shut, open_ = free_sip_ports(), free_sip_ports()
+def test_a_trunk_that_no_connection_can_be_made_to_is_passed_over(sip_gateway: Any, sipp: Any, phone: Any) -> None:
+    shut, open_ = lease(), lease()
     gateway = sip_gateway(
         outbound__allow="US",
         sip__trunks__shut__host=f"127.0.0.1:{shut}",
@@ -136,10 +136,8 @@ def test_a_trunk_that_no_connection_can_be_made_to_is_passed_over(
 
 
 @pytest.mark.parametrize("script", ["< INVITE\n> 180\n< ACK", "< INVITE\n> 180\n> 486\n< ACK"], ids=["rings", "waits"])
-def test_after_a_crash_nobody_is_dialled_again(
-    sip_gateway: Any, sipp: Any, free_sip_ports: Any, tmp_path: Any, script: str
-) -> None:
-    peer = free_sip_ports()
+def test_after_a_crash_nobody_is_dialled_again(sip_gateway: Any, sipp: Any, tmp_path: Any, script: str) -> None:
+    peer = lease()
     settings = {
         "data_dir": str(tmp_path / "data"),
         "outbound__allow": "US",

@@ -5,6 +5,8 @@ from typing import Any
 import httpx
 import pytest
 
+from trunkline.testing.ports import lease
+
 pytestmark = pytest.mark.e2e
 
 ANSWERED = """
@@ -20,8 +22,8 @@ ANSWERED = """
 
 
 @pytest.fixture(scope="module")
-def peer_port(free_sip_ports: Any) -> int:
-    return int(free_sip_ports())
+def peer_port() -> int:
+    return lease()
 
 
 @pytest.fixture(scope="module")
@@ -288,10 +290,8 @@ def test_the_gateway_is_well_after_all_of_that(gateway: Any) -> None:
 # --- trunks that are there, or not ----------------------------------------------------------------------------------
 
 
-def test_a_trunk_that_answers_no_options_is_down_and_is_not_dialled(
-    sip_gateway: Any, sipp: Any, free_sip_ports: Any
-) -> None:
-    peer = free_sip_ports()
+def test_a_trunk_that_answers_no_options_is_down_and_is_not_dialled(sip_gateway: Any, sipp: Any) -> None:
+    peer = lease()
     gateway = sip_gateway(
         outbound__allow="US",
         sip__trunks__carrier__host=f"127.0.0.1:{peer}",

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from trunkline.testing.softphone import Softphone, Softphones, free_port, only_loopback, plain, words_heard
+from trunkline.testing.ports import lease
+from trunkline.testing.softphone import Softphone, Softphones, only_loopback, plain, words_heard
 
 pytestmark = [
     pytest.mark.e2e,
@@ -76,7 +77,7 @@ def test_a_softphone_asks_the_clinic_and_hears_its_answer(
 ) -> None:
     """Over TLS with SRTP required and a password; over UDP with none of it."""
     secure = over == "tls"
-    tls_port = free_port()
+    tls_port = lease()
     settings = {
         "sip__tls_cert": str(certificate / "cert.pem"),
         "sip__tls_key": str(certificate / "key.pem"),
@@ -164,7 +165,7 @@ def test_keys_pressed_on_a_softphone_choose_from_the_menu(sip_gateway: Start, so
 def test_a_trunk_that_requires_srtp_takes_no_call_in_clear(
     sip_gateway: Start, softphone: Phones, certificate: Path
 ) -> None:
-    tls_port = free_port()
+    tls_port = lease()
     gateway = sip_gateway(
         sip__tls_cert=str(certificate / "cert.pem"),
         sip__tls_key=str(certificate / "key.pem"),

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from trunkline.testing.ports import lease
+
 pytestmark = pytest.mark.e2e
 
 SOUND = bytes(range(0x10, 0xB0))  # a frame of mu-law that is nobody's silence
@@ -143,11 +145,11 @@ class Alone:
 
 
 @pytest.fixture
-def stack(free_sip_ports: Callable[..., int]) -> Iterator[Callable[[str], Alone]]:
+def stack() -> Iterator[Callable[[str], Alone]]:
     made: list[Alone] = []
 
     def start(mode: str) -> Alone:
-        port = free_sip_ports()
+        port = lease()
         made.append(Alone(port, 20_000 + port % 400 * 100, mode))
         return made[-1]
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from trunkline.media import g711
+from trunkline.testing.ports import lease
 
 pytestmark = pytest.mark.e2e
 
@@ -51,8 +52,8 @@ def notify(state: str, body: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def desk_port(free_sip_ports: Any) -> int:
-    return int(free_sip_ports())
+def desk_port() -> int:
+    return lease()
 
 
 @pytest.fixture(scope="module")
@@ -343,11 +344,9 @@ def test_a_target_hears_early_media_of_nobody_and_the_caller_hears_theirs(
     gateway.is_well()
 
 
-def test_a_trunk_that_takes_no_refer_is_sent_none(
-    sip_gateway: Any, sipp: Any, phones: Any, free_sip_ports: Any, pytestconfig: Any
-) -> None:
+def test_a_trunk_that_takes_no_refer_is_sent_none(sip_gateway: Any, sipp: Any, phones: Any, pytestconfig: Any) -> None:
     """Its profile says so: the caller is joined at once."""
-    caller, target, port = phones(), phones(), free_sip_ports()
+    caller, target, port = phones(), phones(), lease()
     gateway = sip_gateway(
         agent=pytestconfig.rootpath / "tests" / "e2e" / "agents" / "transfer.toml",
         outbound__allow="US",

@@ -13,7 +13,6 @@ One timer looks at all of it: calls that hear nothing any more, trunks whose pin
 
 import asyncio
 import logging
-import re
 import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -221,11 +220,13 @@ class SipDesk:
         if event.call_id in self._call_ids:  # RFC 3261 8.2.2.2: forked on its way, it came twice
             self._stack.refuse(event.handle, 482, "Loop Detected")
             return
-        screened = self._screen(trunk, event)
+        head = _head(event.message)
+        if isinstance(head, Refuse):
+            self._refuse_call(event, trunk, head, None)
+            return
+        screened = trunks.screen(trunk, head, self._inbound[trunk.name])
         if isinstance(screened, Refuse):
-            log.warning("trunk %s: a call is refused: %s (%s)", trunk.name, screened.code, screened.why)
-            self._board.turn_away(self._refused_arrival(event, trunk), screened)
-            self._turn_away(event, screened.code)
+            self._refuse_call(event, trunk, screened, head)
             return
         admitted = self._board.admit(self._arrival(event, screened))
         if isinstance(admitted, Refuse):
@@ -244,39 +245,26 @@ class SipDesk:
             self._stack.ring(event.handle)
             self._answer(dialog, self._clock.now() + READY_WAIT_S)
 
-    def _screen(self, trunk: Trunk, event: s.Incoming) -> Screened | Refuse:
-        try:
-            head = message.parse_head(event.message)
-        except PeerError as error:
-            return Refuse("malformed", str(error))
-        return trunks.screen(trunk, head, self._inbound[trunk.name])
+    def _refuse_call(self, event: s.Incoming, trunk: Trunk, refused: Refuse, head: message.Head | None) -> None:
+        log.warning("trunk %s: a call is refused: %s (%s)", trunk.name, refused.code, refused.why)
+        arrival = Arrival(self._name(event), "sip", "inbound", None, None)
+        if head is not None:
+            called, caller = trunks.called_number(trunk, head), trunks.caller(trunk, head)
+            arrival = replace(arrival, from_number=_shown_number(caller), to_number=called.number if called else None)
+        self._board.turn_away(arrival, refused)
+        self._turn_away(event, refused.code)
 
     def _name(self, event: s.Incoming) -> str:
         name = _shown(event.call_id, MAX_CALL_ID_CHARS)
         # Some devices count up CSeq instead of making a new Call-ID.
         return f"{name};{event.handle}" if self._board.knows(name) else name
 
-    def _refused_arrival(self, event: s.Incoming, trunk: Trunk) -> Arrival:
-        try:
-            head = message.parse_head(event.message)
-        except PeerError:
-            return Arrival(self._name(event), "sip", "inbound", None, None)
-        called, caller = trunks.called_number(trunk, head), trunks.caller(trunk, head)
-        return Arrival(
-            provider_call_id=self._name(event),
-            leg="sip",
-            direction="inbound",
-            from_number=None if caller.withheld else caller.number,
-            to_number=called.number if called else None,
-        )
-
     def _arrival(self, event: s.Incoming, screened: Screened) -> Arrival:
-        caller = screened.caller
         return Arrival(
             provider_call_id=self._name(event),
             leg="sip",
             direction="inbound",
-            from_number=None if caller.withheld else caller.number,
+            from_number=_shown_number(screened.caller),
             to_number=screened.called.number,
             attributes=screened.attributes,
             identity=screened.identities,
@@ -551,6 +539,17 @@ class SipDesk:
             log.log(level, "trunk %s is %s (OPTIONS: %s)%s", changed.trunk, changed.state, said, why)
 
 
+def _head(text: str) -> message.Head | Refuse:
+    try:
+        return message.parse_head(text)
+    except PeerError as error:
+        return Refuse("malformed", str(error))
+
+
+def _shown_number(caller: message.Caller) -> E164 | None:
+    return None if caller.withheld else caller.number
+
+
 def _shown(text: str, limit: int = MAX_REASON_CHARS) -> str:
     """A peer's words as a record or a log may have them."""
     return "".join(char if char.isprintable() else "\ufffd" for char in text[:limit])
@@ -597,11 +596,5 @@ def _failure(dialog: Dialog, event: s.Disconnected) -> Failure:
         rang=dialog.rang,
         dialled=dialog.dialled or event.code != 0,
         words=_shown(event.reason),
-        retry_after_s=_retry_after_s(head.all("Retry-After")) if head else 0.0,
+        retry_after_s=message.retry_after_s(event.message),
     )
-
-
-def _retry_after_s(lines: Sequence[str]) -> float:
-    """RFC 3261 20.33: seconds, then a comment or parameters."""
-    written = re.match(r"[0-9]{1,6}", lines[0].strip()) if lines else None
-    return float(written[0]) if written else 0.0

@@ -439,6 +439,12 @@ def _reasons(items: list[str]) -> tuple[Reason, ...]:
     return tuple(found)
 
 
+def retry_after_s(text: str) -> int:
+    """RFC 3261 20.33: seconds, then a comment or parameters. 0: the message says nothing of it."""
+    found = re.search(r"^retry-after[ \t]*:\s*([0-9]{1,6})", text, re.M | re.I)
+    return int(found[1]) if found else 0
+
+
 def identities(head: Head) -> tuple[str, ...]:
     """Each Identity value (RFC 8224), unchanged: the caller's (shaken), and perhaps those of diversions (div)."""
     return head.items("identity")

@@ -33,7 +33,7 @@ import pjsua2 as pj
 from trunkline.clock import Clock
 from trunkline.errors import ConfigError
 from trunkline.gateway.sip import trunks as t
-from trunkline.gateway.sip.message import parse_head
+from trunkline.gateway.sip.message import parse_head, retry_after_s
 from trunkline.gateway.sip.quality import MediaReport
 from trunkline.gateway.sip.registration import Registration
 from trunkline.gateway.sip.stack import (
@@ -996,7 +996,7 @@ class _Account(pj.Account):
             self.bound = expires_s > 0
             # without a message it is PJSIP's own 408 or 503
             code = param.code if message else 0
-            self.stack.registered(self.trunk.name, code, param.reason, expires_s, _retry_after_s(message))
+            self.stack.registered(self.trunk.name, code, param.reason, expires_s, retry_after_s(message))
         except Exception:
             log.exception("onRegState")
 
@@ -1178,11 +1178,6 @@ def _redirection(response: str) -> tuple[int, str] | None:
     """What was answered; PJSIP itself makes a 487 of every redirection that is not followed."""
     found = re.match(r"SIP/2\.0 (3[0-9][0-9])(?: ([^\r\n]*))?", response)
     return (int(found[1]), found[2] or "") if found else None
-
-
-def _retry_after_s(message: str) -> int:
-    found = re.search(r"^retry-after\s*:\s*([0-9]{1,6})", message, re.M | re.I)
-    return int(found[1]) if found else 0
 
 
 def _why(error: Any) -> str:
