@@ -1,5 +1,6 @@
 """Leased ports: nobody gets one twice, nor one that is taken."""
 
+import contextlib
 import socket
 import subprocess
 import sys
@@ -29,11 +30,13 @@ def test_no_two_processes_get_the_same() -> None:
 
 
 def test_one_that_is_taken_for_tcp_or_udp_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = lease(3)
-    monkeypatch.setattr(ports, "FIRST", first + 3)
-    monkeypatch.setattr(ports, "LAST", first + 5)
-    with socket.create_server(("127.0.0.1", first + 3)), socket.socket(type=socket.SOCK_DGRAM) as udp:
-        udp.bind(("127.0.0.1", first + 4))
-        assert lease() == first + 5
+    with contextlib.ExitStack() as held:
+        monkeypatch.setattr(ports, "_held", held)
+        first = lease(3)  # given back at once: three that are free
+    monkeypatch.setattr(ports, "FIRST", first)
+    monkeypatch.setattr(ports, "LAST", first + 2)
+    with socket.create_server(("127.0.0.1", first)), socket.socket(type=socket.SOCK_DGRAM) as udp, held:
+        udp.bind(("127.0.0.1", first + 1))
+        assert lease() == first + 2
         with pytest.raises(OSError, match="no 1 free ports"):
             lease()
