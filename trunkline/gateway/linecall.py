@@ -417,6 +417,12 @@ class LineCall:
 
     # --- who else is in the call (party.Host) ---
 
+    def number_of(self, target: str) -> E164 | Refuse:
+        named = named_target(self._board.agent.definition.targets, target)
+        if isinstance(named, Refuse):
+            return named
+        return named.number or Refuse("no_number", f"the target {target} has no number that can be dialled")
+
     def may_come(self, invitation: Invitation) -> Decision:
         if self._bus is not None and not isinstance(self._leg, Hands):
             return Refuse("not_supported", "nobody can join this kind of line")

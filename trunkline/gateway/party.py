@@ -231,7 +231,7 @@ class Party:
         if change.muted is not None:
             other.muted = change.muted
         self._apply(other)
-        self.host.event("leg_changed", leg=name, supervision=change.supervision, muted=change.muted)
+        self.host.event("leg_changed", leg=name, supervision=other.supervision, muted=other.muted)
         return None
 
     def dismiss(self, name: str) -> Refuse | None:
