@@ -110,6 +110,9 @@ class DialledLeg:
         self._answered_at = self._clock.now()
         return self.picked_up()
 
+    def held(self, on: bool) -> None:
+        """Who talks to them hears what they play, and may wait."""
+
     def stopped(self, leg: Leg) -> None:
         self._end(HungUp())
 

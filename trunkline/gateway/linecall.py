@@ -123,7 +123,8 @@ class LineCall:
         """A transfer of ours, once the agent's words were heard."""
         self.party = Party(self, board.diallers, board.line, board.clock)
         self._handover: Handover | None = None
-        self._on_hold = False
+        self._on_hold = False  # by an operator
+        self._far_hold = False
         self._back_with: TransferFailed | None = None
         self._attached_at: float | None = None
         self._answered = False
@@ -302,6 +303,11 @@ class LineCall:
     def key(self, digit: str) -> None:
         if self._attendant is not None:
             self._attendant.key(digit)
+
+    def held(self, on: bool) -> None:
+        self._far_hold = on
+        if self._attendant is not None:
+            self._attendant.hold(on)
 
     def stopped(self, leg: Leg) -> None:
         if leg is self._leg:
@@ -573,6 +579,8 @@ class LineCall:
         sorry = TRANSFER_FAILED if failed is None else FAILED_AS.get(failed.reason, TRANSFER_FAILED)
         self.party.gather()
         greeting = {"new": self._greeting, "replaced": RESUMED, "transfer_failed": sorry, "back": BACK}[why]
+        if self._far_hold:
+            self._attendant.hold(True)
         self._attendant.begin(greeting, self.conversation)
 
     def facts(self) -> CallFacts:
