@@ -30,6 +30,8 @@ class Trunk:
     username: str | None = None
     """With a password: INVITEs must show them (digest, RFC 8760's algorithms that PJSIP has)."""
     password: str | None = field(default=None, repr=False)
+    digest_algorithms: tuple[str, ...] = ("SHA-256", "MD5")
+    """In the order they are offered."""
     host: str | None = None
     """Where our calls go: HOST or HOST:PORT. None: inbound only."""
     proxy: str | None = None
@@ -60,6 +62,8 @@ class Trunk:
     """Attribute of the call -> SIP header."""
     ping_s: float = 30.0
     """Between OPTIONS to `host`; 0: none."""
+    refer: bool = False
+    """What the far end asks by REFER is done (`transfer_refer.py`)."""
     profile: str = "generic"
     """Of `profiles.PROFILES`."""
     cost_per_minute: Mapping[str, Decimal] = field(default_factory=dict)
@@ -97,6 +101,7 @@ def _trunk(name: str, written: SipTrunk) -> Trunk:
         media_peers=written.media_peers,
         username=written.username,
         password=written.password.get_secret_value() if written.password else None,
+        digest_algorithms=written.digest_algorithms,
         host=written.host,
         proxy=written.proxy,
         transport=written.transport,
@@ -114,6 +119,7 @@ def _trunk(name: str, written: SipTrunk) -> Trunk:
         headers_in=written.headers_in,
         headers_out=written.headers_out,
         ping_s=written.ping_s if written.host else 0,
+        refer=written.refer,
         profile=written.profile,
         cost_per_minute=written.cost_per_minute,
         registers=written.registers,
