@@ -90,6 +90,15 @@ class DialledLeg:
             self.leg.bus = None
         return port
 
+    def take(self, leg: Hands) -> None:
+        """One that was picked up when it was somebody else's."""
+        self.leg, self._answered_at = leg, self._clock.now()
+
+    def relieved(self) -> None:
+        """Another has its place; what becomes of it is nobody's business any more."""
+        self.over = True
+        self._meter()
+
     # --- LegCall ---
 
     def expect(self, leg: Leg) -> None:

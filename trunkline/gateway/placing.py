@@ -26,6 +26,7 @@ from trunkline.gateway.outbound import (
     concluded,
     unplaced,
 )
+from trunkline.gateway.referred import Referrals, Referring
 from trunkline.media.bus import Receiver
 from trunkline.ports import ENDED_BY, EndedBy, EndReason, Refuse
 from trunkline.types import CallId
@@ -221,6 +222,10 @@ class Trial:
     @property
     def id(self) -> CallId:
         return self._call.id
+
+    @property
+    def referrals(self) -> Referrals | None:
+        return self._call.referrals if isinstance(self._call, Referring) else None
 
     def expect(self, leg: Leg) -> None:
         self.leg = leg

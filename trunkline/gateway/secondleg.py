@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from trunkline.gateway import transfer_steps as t
 from trunkline.gateway.dialledleg import DialledLeg, HungUp, Lost, Over, Unanswered
+from trunkline.gateway.referred import Referrals
+from trunkline.gateway.relief import Relief
 from trunkline.gateway.sip.message import Reason
 from trunkline.media.bus import Receiver
 from trunkline.ports import Refuse
@@ -19,6 +21,8 @@ class SecondLeg(DialledLeg):
         super().__init__(handover.call, handover, attempt=attempt)
         self.attempt = attempt
         self._handover = handover
+        self.referrals = Referrals(Relief(handover, self))
+        """What they ask by REFER."""
 
     def key(self, digit: str) -> None:
         self._handover.feed(t.Keyed(self.attempt, digit))
