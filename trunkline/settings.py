@@ -426,9 +426,9 @@ class SipTrunk(Section):
     username: SipUser | None = None
     """With password: peers must show them (digest)."""
     password: Password | None = None
-    digest_algorithms: Annotated[Texts, AfterValidator(_algorithms)] = ("SHA-256", "MD5")
-    """What peers may show their password with, the best first (RFC 8760): SHA-256, MD5. Some old devices look at the
-    first alone: MD5 for those."""
+    digest_algorithms: Annotated[Texts, AfterValidator(_algorithms)] = ("MD5",)
+    """What peers may show their password with, in the order it is offered: SHA-256, MD5 (RFC 8760). Many devices fail
+    where anything but MD5 is offered, even beside it."""
     host: HostPort | None = None
     """Where our calls go, HOST or HOST:PORT. Without it the trunk only takes calls."""
     proxy: HostPort | None = None

@@ -28,9 +28,9 @@ class Trunk:
     media_peers: tuple[IPv4Network | IPv6Network, ...] = ()
     """RTP may come from here too: many carriers keep media apart from signalling."""
     username: str | None = None
-    """With a password: INVITEs must show them (digest, RFC 8760's algorithms that PJSIP has)."""
+    """With a password: INVITEs must show them (digest)."""
     password: str | None = field(default=None, repr=False)
-    digest_algorithms: tuple[str, ...] = ("SHA-256", "MD5")
+    digest_algorithms: tuple[str, ...] = ("MD5",)
     """In the order they are offered."""
     host: str | None = None
     """Where our calls go: HOST or HOST:PORT. None: inbound only."""
