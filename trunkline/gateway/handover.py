@@ -2,7 +2,7 @@
 
 From the first effect on the caller's leg is plugged into a conference of its own (music, ringback, the target), with
 the recording's taps; the AI agent has stepped aside, its bus stays open without a leg and gets leg and taps back when
-the caller returns. What happens while effects are performed waits its turn. Attempts are dialled over SIP.
+the caller returns. What happens while effects are performed waits its turn.
 """
 
 import asyncio
@@ -241,8 +241,8 @@ class Handover:
 
     def _refer_replaces(self, attempt: int) -> None:
         second = self._seconds[attempt]
-        assert second.leg is not None
-        self._sent(attempt, self._leg.put_through_to(second.leg, partial(self._told, attempt)))
+        assert second.media is not None
+        self._sent(attempt, self._leg.put_through_to(second.media, partial(self._told, attempt)))
 
     def _sent(self, attempt: int, trunk: str | Refuse) -> None:
         if isinstance(trunk, Refuse):
@@ -299,19 +299,20 @@ class Handover:
             plan = dialler.plan(order)
             if isinstance(plan, Refuse):
                 no_way = plan
-            elif plan.kind == "sip":
+            else:
                 return dialler, plan
         return no_way
 
     def _target_port(self, attempt: int) -> Port | None:
         """Its place in the room, made when it is first needed."""
         second = self._seconds.get(attempt)
-        if second is None or second.leg is None or second.over:
+        if second is None or second.media is None or second.over:
             return None
         if second.port is None:
-            port = self._room.join(second.leg, "representative", second.name)
+            leg = second.media
+            port = self._room.join(leg, "representative", second.name, networked=leg.networked)
             assert isinstance(port, Port)
-            second.port = second.leg.bus = port
+            second.port = leg.bus = port
         return second.port
 
     def early_media(self, second: SecondLeg) -> Receiver | Refuse:
@@ -323,7 +324,7 @@ class Handover:
 
     def target_answered(self, second: SecondLeg) -> Receiver | Refuse:
         self.feed(t.TargetAnswered(second.attempt))
-        hears = None if second.leg is None else second.leg.bus
+        hears = None if second.media is None else second.media.bus
         return hears or Refuse("ending", "nobody waits for it any more")
 
     def target_over(self, second: SecondLeg) -> None:
@@ -364,13 +365,13 @@ class Handover:
 
     def _brief(self, attempt: int, spoken: str) -> None:
         second = self._seconds[attempt]
-        assert second.leg is not None
+        assert second.media is not None
         try:
-            self._briefing = Briefing(self, attempt, second.leg, self._line, self._minds, self._clock)
+            self._briefing = Briefing(self, attempt, second.media, self._line, self._minds, self._clock)
         except RuntimeError as error:  # no ears are free: keys still count
             self.feed(t.BriefingFailed(attempt, str(error)))
             return
-        second.leg.bus = self._briefing.bus
+        second.media.bus = self._briefing.bus
         self._briefing.say(spoken)
 
     def _stop_briefing(self) -> None:

@@ -23,7 +23,7 @@ class CallerLine:
     def __init__(self, leg: Hands, bus: Bus, line: "Line", clock: Clock, crashed: Crashed) -> None:
         self.room = Conference(line.heartbeat, clock, crashed)
         self._leg, self._bus = leg, bus
-        port = self.room.join(leg, "caller", "caller")
+        port = self.room.join(leg, "caller", "caller", networked=leg.networked)
         assert isinstance(port, Port), "the room is new"
         self.port = port
         self._given_back = False

@@ -24,12 +24,17 @@ class SecondLeg:
     def __init__(self, handover: "Handover", attempt: int) -> None:
         self.name = f"leg_{secrets.token_hex(8)}"
         self.attempt = attempt
-        self.leg: Hands | None = None
+        self.leg: Leg | None = None
+        """What hanging up closes: the order while it rings, where its media is another leg (Twilio)."""
+        self.media: Hands | None = None
+        """From its early media or its answer on."""
         self.port: Port | None = None
         """In the room."""
         self.over = False
         self._handover = handover
         self._answered_at: float | None = None
+        """It has picked up."""
+        self._attached = False
         self._closed = self._metered = False
 
     @property
@@ -37,40 +42,58 @@ class SecondLeg:
         return self._handover.call.id
 
     def hang_up_leg(self, why: str = "transferred") -> None:
-        """CANCEL or BYE, as is due. Idempotent; `finished` follows."""
+        """CANCEL, BYE or over REST, as is due. Idempotent; `finished` follows."""
         if not self._closed and self.leg is not None:
             self._closed = True
             self._meter()
             self.leg.close(why)
+            if self.media is not None and self.media is not self.leg:
+                self.media.close(why)
 
     # --- LegCall ---
 
     def expect(self, leg: Leg) -> None:
-        assert isinstance(leg, Hands), "a second leg must be able to be plugged"
         self.leg = leg
 
     def listen(self, leg: Leg) -> Receiver | Refuse:
         if self._closed or self.over:
             return Refuse("ending", "nobody waits for it")
+        self._plug(leg)
         return self._handover.early_media(self)
 
     def answered(self) -> None:
         """Its media follows."""
+        if self._answered_at is None:
+            self._answered_at = self._handover.now()
 
     def attach(self, leg: Leg) -> Receiver | Refuse:
         if self._closed or self.over:
             return Refuse("ending", "nobody waits for it")
-        self._answered_at = self._handover.now()
+        if self._attached:
+            return Refuse("not_now", "it has its media already")
+        self._attached = True
+        self._plug(leg)
+        self.answered()
         return self._handover.target_answered(self)
+
+    def _plug(self, leg: Leg) -> None:
+        assert isinstance(leg, Hands), "a second leg must be able to be plugged"
+        self.media = leg
+
+    def answered_by_machine(self) -> None:
+        """A voicemail or a fax: nobody to put a caller through to."""
+        if not self._closed and not self.over:
+            self._handover.feed(t.VoicemailDetected(self.attempt))
 
     def key(self, digit: str) -> None:
         self._handover.feed(t.Keyed(self.attempt, digit))
 
     def stopped(self, leg: Leg) -> None:
+        self._closed = True  # nothing is left to hang up
         self._end(t.TargetHungUp(self.attempt))
 
     def lost(self, leg: Leg, why: str) -> None:
-        if self._answered_at is None:
+        if not self._attached:
             return  # it may ring all the same; the deadline holds
         self.hang_up_leg("media_lost")
         self._end(t.TargetLost(self.attempt, why))
@@ -78,11 +101,11 @@ class SecondLeg:
     def finished(self, reason: EndReason, detail: str = "", by: EndedBy | None = None, provider_code: str = "") -> None:
         self.hang_up_leg(reason)  # where it is not over yet: no audio was negotiated, or not encrypted
         self._closed = True
-        if self._answered_at is None:
+        if reason == "caller_hung_up":
+            self._end(t.TargetHungUp(self.attempt))
+        elif not self._attached:
             status, reasons = _sip(provider_code)
             self._end(t.TargetFailed(self.attempt, status, reasons, reason, detail))
-        elif reason == "caller_hung_up":
-            self._end(t.TargetHungUp(self.attempt))
         else:
             self._end(t.TargetLost(self.attempt, detail or reason))
 
@@ -92,7 +115,7 @@ class SecondLeg:
 
     def event(self, kind: str, **data: Any) -> None:
         self._handover.call.event(kind, leg=self.name, **data)
-        if kind == "progress":
+        if kind in ("progress", "ringing"):
             self._handover.feed(t.TargetRinging(self.attempt))
 
     def crashed(self, error: BaseException) -> None:

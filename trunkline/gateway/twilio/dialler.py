@@ -10,7 +10,9 @@ brings the token first (a callback may overtake the answer to `create`) ties the
 list of requests shows the token of a call whose answer was lost. A token names one call: a second one is hung up.
 
 The leg that rings is the order itself (`Placed`). When the far end answers, Twilio asks our voice webhook, which lets
-the media stream in as for any other call. Hanging up without a stream goes over REST, until Twilio has heard it.
+the media stream in as for any other call. A second leg of a call (`SecondLeg`) is dialled in the same way; the order's
+token leads its stream to it. Hanging up without a stream goes over REST, until Twilio has heard it; a second leg is
+hung up in both ways.
 """
 
 import asyncio
@@ -28,7 +30,7 @@ from trunkline.errors import MisuseError
 from trunkline.gateway import endings
 from trunkline.gateway.api.trunks import TrunkView
 from trunkline.gateway.dialling import DialOrder
-from trunkline.gateway.leg import Leg, LegCall, LegKind, Plan
+from trunkline.gateway.leg import FurtherLegCall, Leg, LegCall, LegKind, Plan
 from trunkline.gateway.outbound import Failure, Route, twilio_failure
 from trunkline.gateway.twilio.account import TOO_MANY, Account, CallOrder, NotTaken, Taken, Unknown
 from trunkline.gateway.twilio.webhooks import FINAL, Heard
@@ -95,6 +97,8 @@ class Placed:
         """Nothing of it is at Twilio, or Twilio has said its last word."""
         self.ringing = False
         self.failure: Failure | None = None
+        self.further = call if isinstance(call, FurtherLegCall) else None
+        """A second leg of a call that has a name already."""
         self._desk = desk
 
     def send(self, messages: Sequence[Message]) -> None:
@@ -299,7 +303,10 @@ class TwilioDialler:
         if placed.call_sid is None:
             placed.call_sid = call_sid
             self._sids.add(call_sid)
-            self._board.named(placed.call.id, call_sid)
+            if placed.further is None:
+                self._board.named(placed.call.id, call_sid)
+            else:
+                placed.call.event("leg_named", provider_call_id=call_sid)
             placed.tied.set()
             log.info("call %s is %s", placed.call.id, call_sid)
             if placed.leaving and not placed.over:
@@ -313,14 +320,19 @@ class TwilioDialler:
 
     # --- the webhooks (PlacedCalls) ---------------------------------------------------------------------------------
 
-    def answer(self, token: str, call_sid: CallSid) -> bool:
-        """The far end picked up, and Twilio asks what now. False: hang up."""
+    def answer(self, token: str, call_sid: CallSid) -> Literal["call", "leg"] | None:
+        """The far end picked up, and Twilio asks what now. None: hang up."""
         placed = self._orders.get(token)
         if placed is None or not self._tie(placed, call_sid) or placed.leaving or placed.over:
-            return False
+            return None
         placed.answered = True
         placed.call.answered()
-        return True
+        return "call" if placed.further is None else "leg"
+
+    def further(self, token: str) -> LegCall | None:
+        """The second leg that was ordered so, while it is wanted: its stream has come."""
+        placed = self._orders.get(token)
+        return None if placed is None or placed.leaving or placed.over else placed.further
 
     def heard(self, token: str, heard: Heard) -> bool:
         """False: no order of ours, as far as we know."""
@@ -361,9 +373,20 @@ class TwilioDialler:
             return
         placed.call.event("answered_by", who=answered_by, after_ms=after_ms)
         machine = answered_by == "fax" or answered_by.startswith("machine")
-        if machine and self._terms.hang_up_on_machine and not placed.over:
+        if placed.further is not None:
+            if machine and not placed.over:
+                placed.further.answered_by_machine()
+        elif machine and self._terms.hang_up_on_machine and not placed.over:
             placed.call.finished("no_answer", "a machine answered", "policy")
             self.hang_up(call_sid)
+
+    def stream_event(self, token: str, call_sid: CallSid, event: str, error: str) -> bool:
+        """False: no second leg of ours."""
+        placed = self._orders.get(token)
+        if placed is None or placed.further is None or placed.call_sid != call_sid:
+            return False
+        placed.call.event("stream_status", event=event, error=error)
+        return True
 
     # --- hanging up -------------------------------------------------------------------------------------------------
 
