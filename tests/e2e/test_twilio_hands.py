@@ -1,0 +1,345 @@
+"""Callers over Twilio who are held and put through by us, and targets who are called over it. What anybody hears is
+looked at frame by frame: nothing between two streams decodes them."""
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.e2e.twilio_office import DESK, FROM, TRANSFER, Office, data, kinds, offices
+from tests.fakes.twilio_server import FakeCall, Fate, Refusal
+from trunkline.media import g711, tones
+from trunkline.media.music import hold_music
+from trunkline.testing.caller.commands import resolve
+from trunkline.testing.caller.script import HangUp, Keys, Listen, Say
+
+pytestmark = pytest.mark.e2e
+
+SUMMARY = "It is about a lost key."
+QUESTION, ANSWER = "when are you open", "We open at eight in the morning."
+
+
+def tone(hz: int) -> bytes:
+    """A frame: whole cycles."""
+    pcm = (4000 * np.sin(2 * np.pi * hz * np.arange(160) / 8000)).astype("<i2")
+    return bytes(g711.encode(pcm.tobytes(), "mulaw"))
+
+
+def frames(audio: bytes) -> frozenset[bytes]:
+    return frozenset(audio[at : at + 160] for at in range(0, len(audio), 160))
+
+
+CALLERS, DESKS, SILENCE = tone(600), tone(1100), b"\xff" * 160
+MUSIC, RINGBACK = frames(hold_music().audio) - {SILENCE}, frames(tones.tone("ringback", "US").audio) - {SILENCE}
+
+
+def what(heard: list[bytes]) -> Counter[str]:
+    """How many frames of what; words are `other`."""
+    found: Counter[str] = Counter()
+    for frame in heard:
+        if frame in (CALLERS, DESKS, SILENCE):
+            found["caller" if frame == CALLERS else "desk" if frame == DESKS else "silence"] += 1
+        else:
+            found["music" if frame in MUSIC else "ringback" if frame in RINGBACK else "other"] += 1
+    return found
+
+
+@pytest.fixture
+def office(start_gateway: Any) -> Any:
+    return offices(start_gateway)
+
+
+class Case:
+    """A caller who has heard the greeting, and asked a question where `asks`."""
+
+    def __init__(self, o: Office, caller: FakeCall, call_id: str) -> None:
+        self.o, self.caller, self.id = o, caller, call_id
+
+    @classmethod
+    async def begins(cls, o: Office, *, asks: bool = False) -> "Case":
+        told = [Listen(), *await resolve([Say(QUESTION)], "en-us")] if asks else []
+        caller = o.twilio.rings(o.gateway.origin, Fate(actions=told, live=True))
+        found: list[str] = []
+
+        async def greeted() -> bool:
+            calls = (await o.http.get("/v1/calls")).json()["calls"]
+            found[:] = [call["id"] for call in calls if call["provider_call_id"] == caller.sid]
+            said = (await o.record(found[0]))["turns"] if found else []
+            return any((ANSWER if asks else "Hello.") in turn["agent_text"] for turn in said)
+
+        await o.until(greeted, 30)
+        await o.until(lambda: set(caller.heard[-30:]) == {SILENCE})
+        return cls(o, caller, found[0])
+
+    async def post(self, hand: str, **asked: Any) -> None:
+        answer = await self.o.http.post(f"/v1/calls/{self.id}/{hand}", json=asked)
+        assert answer.status_code == 202, answer.text
+
+    async def sends(self, kind: str) -> FakeCall:
+        """To the desk; its call, as soon as Twilio has it."""
+        await self.post("transfer", target="desk", kind=kind, summary=SUMMARY)
+        return await self.o.call()
+
+    async def has(self, kind: str, within_s: float = 20.0) -> None:
+        async def happened() -> bool:
+            return kind in kinds(await self.record())
+
+        await self.o.until(happened, within_s)
+
+    async def record(self) -> dict[str, Any]:
+        return await self.o.record(self.id)
+
+    async def agent_says(self, words: str, within_s: float = 20.0) -> None:
+        async def said() -> bool:
+            return any(words in turn["agent_text"] for turn in (await self.record())["turns"])
+
+        await self.o.until(said, within_s)
+
+    async def leaves(self) -> dict[str, Any]:
+        self.caller.do(HangUp())
+        return await self.o.ended(self.id)
+
+    @staticmethod
+    async def hears(call: FakeCall, for_s: float = 1.0) -> Counter[str]:
+        began = len(call.heard)
+        await asyncio.sleep(for_s)
+        return what(call.heard[began:])
+
+
+def attempts(record: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(attempt["how"], attempt["result"]) for attempt in data(record, "transfer_attempt")]
+
+
+async def hear_each_other(caller: FakeCall, desk: FakeCall) -> None:
+    caller.says, desk.says = CALLERS, DESKS
+    await asyncio.sleep(0.5)
+    callers, desks = await asyncio.gather(Case.hears(caller), Case.hears(desk))
+    assert callers["desk"] > 0.9 * callers.total(), callers
+    assert desks["caller"] > 0.9 * desks.total(), desks
+    assert set(callers) <= {"desk", "silence"}, callers
+    assert set(desks) <= {"caller", "silence"}, desks
+
+
+# --- on hold --------------------------------------------------------------------------------------------------------
+
+
+def test_a_caller_on_hold_hears_music_and_is_resumed(office: Any) -> None:
+    async def scenario(o: Office) -> None:
+        case = await Case.begins(o, asks=True)
+        began = len(case.caller.heard)
+        await case.post("hold")
+        await o.until(lambda: what(case.caller.heard[began:])["music"] > 100)
+        heard = what(case.caller.heard[began:])
+        assert set(heard) <= {"music", "silence"}, heard
+        assert heard["silence"] < 25, heard
+        await case.post("resume")
+        await case.agent_says("I'm here again.")
+        (again,) = await resolve([Say(QUESTION)], "en-us")
+        case.caller.do(Listen(), again)
+        await o.until(lambda: what(case.caller.heard[-100:])["other"] > 20)
+        await asyncio.sleep(3)
+        assert (await case.hears(case.caller))["music"] == 0
+        record = await case.leaves()
+        assert record["end_reason"] == "caller_hung_up"
+        assert sum(ANSWER in turn["agent_text"] for turn in record["turns"]) == 2
+
+    assert office(scenario, agent=TRANSFER).complaints() == []
+
+
+# --- put through ----------------------------------------------------------------------------------------------------
+
+
+def test_a_representative_is_briefed_alone_and_takes_the_call(office: Any) -> None:
+    async def scenario(o: Office) -> None:
+        case = await Case.begins(o)
+        case.caller.says = CALLERS
+        o.twilio.fates.append(Fate(live=True, actions=(), ring_s=1.0))
+        began = len(case.caller.heard)
+        desk = await case.sends("warm")
+        assert (desk.first("To"), desk.first("From")) == (DESK, FROM)
+        await o.until(lambda: what(desk.heard)["other"] > 100)
+        briefed = what(desk.heard)
+        assert set(briefed) <= {"other", "silence"}, briefed
+        waited = what(case.caller.heard[began:])
+        assert set(waited) <= {"music", "silence"}, waited
+        assert waited["music"] > 0.9 * waited.total(), waited
+        desk.do(Keys("1"))
+        await case.has("joined")
+        await hear_each_other(case.caller, desk)
+        desk.do(HangUp())
+        record = await o.ended(case.id)
+        await asyncio.wait_for(case.caller.ended.wait(), 5)
+        assert record["end_reason"] == "transferred"
+        assert attempts(record) == [("warm", "transferred")]
+        (attempt,) = data(record, "transfer_attempt")
+        assert attempt["trunk"] == "twilio"
+        assert attempt["ringing_ms"] <= attempt["answered_ms"] <= attempt["accepted_ms"] <= attempt["joined_ms"]
+        assert len([use for use in record["usage"] if use["kind"] == "leg"]) == 2
+        assert data(record, "leg_named")[0]["provider_call_id"] == desk.sid
+        assert record["provider_call_id"] == case.caller.sid
+        assert len(o.twilio.orders()) == 1
+        assert case.caller.phone is not None
+        assert case.caller.phone.report.verbs == ["Stream", "Hangup"]
+
+    assert office(scenario, agent=TRANSFER).complaints() == []
+
+
+@pytest.mark.parametrize("kind", ["bridged", "attended"])
+def test_a_caller_hears_ringback_or_music_and_then_the_target_and_may_leave(office: Any, kind: str) -> None:
+    async def scenario(o: Office) -> None:
+        case = await Case.begins(o)
+        o.twilio.fates.append(Fate(live=True, actions=(), ring_s=1.5))
+        began = len(case.caller.heard)
+        desk = await case.sends(kind)
+        await o.until(lambda: desk.connected)
+        waited = what(case.caller.heard[began:])
+        assert set(waited) <= {"ringback" if kind == "bridged" else "music", "silence"}, waited
+        if kind == "attended":
+            desk.do(Keys("1"))
+        await case.has("joined")
+        await hear_each_other(case.caller, desk)
+        record = await case.leaves()
+        assert (record["end_reason"], attempts(record)) == ("transferred", [(kind, "transferred")])
+        await asyncio.wait_for(desk.ended.wait(), 5)
+        assert [request.path.rpartition("/")[2] for request in o.twilio.endings()] == [f"{desk.sid}.json"]
+
+    assert office(scenario, agent=TRANSFER).complaints() == []
+
+
+def test_who_was_called_is_put_through_as_well(office: Any) -> None:
+    async def scenario(o: Office) -> None:
+        o.twilio.fates.extend((Fate(live=True, actions=()), Fate(live=True, actions=())))
+        call_id = await o.placed()
+        called = await o.call()
+        await o.until(lambda: called.connected and what(called.heard)["other"] > 10)
+        case = Case(o, called, call_id)
+        await case.post("transfer", target="desk", kind="bridged")
+        await case.has("joined")
+        desk = o.twilio.created[1]
+        await hear_each_other(called, desk)
+        desk.do(HangUp())
+        record = await o.ended(call_id)
+        assert record["end_reason"] == "transferred"
+        assert record["provider_call_id"] == called.sid
+
+    assert office(scenario, agent=TRANSFER).complaints() == []
+
+
+# --- and back -------------------------------------------------------------------------------------------------------
+
+MACHINE = Fate(live=True, actions=(), answered_by="machine_start")
+FAILURES = [
+    (Fate("busy", sip_status=486, ring_s=0.5), "busy", "the line is busy"),
+    (Fate("no-answer", ring_s=0.5), "no_answer", "nobody answers there"),
+    (Fate("failed", sip_status=404, error=13224), "failed", "I could not reach them"),
+    (Fate(rest=Refusal(400, 21211, "no number")), "failed", "I could not reach them"),
+    (MACHINE, "voicemail", "I only reached their voicemail"),
+]
+
+
+@pytest.mark.parametrize(("fate", "result", "words"), FAILURES, ids=lambda one: str(one) if one is str else None)
+def test_who_reaches_nobody_is_with_the_agent_and_its_context_again(
+    office: Any, fate: Fate, result: str, words: str
+) -> None:
+    async def scenario(o: Office) -> None:
+        case = await Case.begins(o, asks=True)
+        o.twilio.fates.append(fate)
+        await case.post("transfer", target="desk", kind="warm", summary=SUMMARY)
+        await case.agent_says(words)
+        (again,) = await resolve([Say(QUESTION)], "en-us")
+        case.caller.do(Listen(), again, Listen())
+
+        async def answered() -> bool:
+            return sum(ANSWER in turn["agent_text"] for turn in (await case.record())["turns"]) == 2
+
+        await o.until(answered, 20)
+        record = await case.leaves()
+        assert attempts(record) == [("warm", result)]
+        assert record["end_reason"] == "caller_hung_up"
+        assert len(o.twilio.orders()) == 1
+        if fate is MACHINE:
+            (desk,) = o.twilio.created
+            await asyncio.wait_for(desk.ended.wait(), 5)
+            assert data(record, "answered_by")[0]["who"] == "machine_start"
+
+    assert office(scenario, agent=TRANSFER, twilio__machine_detection="enable").complaints() == []
+
+
+def test_a_representative_who_declines_is_hung_up_on_and_the_caller_is_back(office: Any) -> None:
+    async def scenario(o: Office) -> None:
+        case = await Case.begins(o)
+        o.twilio.fates.append(Fate(live=True, actions=()))
+        desk = await case.sends("warm")
+        await o.until(lambda: desk.connected and what(desk.heard)["other"] > 50)
+        desk.do(Keys("2"))
+        await case.agent_says("nobody can take your call right now")
+        await asyncio.wait_for(desk.ended.wait(), 5)
+        assert (await case.hears(case.caller))["music"] == 0
+        assert attempts(await case.leaves()) == [("warm", "declined")]
+
+    assert office(scenario, agent=TRANSFER).complaints() == []
+
+
+def test_a_caller_who_hangs_up_while_it_rings_ends_the_targets_call_over_rest(office: Any) -> None:
+    async def scenario(o: Office) -> None:
+        case = await Case.begins(o)
+        o.twilio.fates.append(Fate("ring"))
+        desk = await case.sends("warm")
+        await o.until(lambda: "ringing" in desk.told)
+        record = await case.leaves()
+        await asyncio.wait_for(desk.ended.wait(), 5)
+        assert desk.status == "canceled"
+        assert (record["end_reason"], attempts(record)) == ("caller_hung_up", [("warm", "caller_left")])
+
+    assert office(scenario, agent=TRANSFER).complaints() == []
+
+
+def test_an_answer_that_crosses_our_hanging_up_is_told_to_hang_up(office: Any) -> None:
+    """REST stalls while somebody answers: our order's own answer is not even there."""
+
+    async def scenario(o: Office) -> None:
+        case = await Case.begins(o)
+        o.twilio.fates.append(Fate(live=True, actions=(), stall_s=4.0, ring_s=2.0, callbacks=False))
+        desk = await case.sends("warm")
+        record = await case.leaves()
+        assert record["end_reason"] == "caller_hung_up"
+        await asyncio.wait_for(desk.ended.wait(), 10)
+        assert desk.phone is not None
+        assert desk.phone.report.verbs == ["Hangup"]
+        assert len(o.twilio.orders()) == 1
+
+    assert office(scenario, agent=TRANSFER).complaints() == []
+
+
+def test_a_lost_answer_of_the_api_does_not_ring_twice(office: Any) -> None:
+    async def scenario(o: Office) -> None:
+        case = await Case.begins(o)
+        o.twilio.fates.append(Fate(rest="lost", live=True, actions=(), ring_s=1.0))
+        desk = await case.sends("bridged")
+        await case.has("joined")
+        await hear_each_other(case.caller, desk)
+        record = await case.leaves()
+        assert "carrier_unclear" in kinds(record)
+        assert len(o.twilio.orders()) == len(o.twilio.created) == 1
+
+    assert office(scenario, agent=TRANSFER).complaints() == []
+
+
+def test_a_caller_whose_socket_breaks_in_a_conversation_is_with_the_agent_again(office: Any) -> None:
+    async def scenario(o: Office) -> None:
+        case = await Case.begins(o)
+        o.twilio.fates.append(Fate(live=True, actions=()))
+        desk = await case.sends("bridged")
+        await case.has("joined")
+        case.caller.drop()
+        record = await o.ended(case.id)
+        assert record["end_reason"] == "media_lost"
+        await asyncio.wait_for(desk.ended.wait(), 5)
+        await o.until(lambda: case.caller.phone is not None and len(case.caller.phone.lines) == 2)
+        await o.until(lambda: what(case.caller.heard)["other"] > 50)
+        case.caller.do(HangUp())
+        await asyncio.wait_for(case.caller.ended.wait(), 5)
+
+    office(scenario, agent=TRANSFER)
