@@ -2,114 +2,37 @@
 looked at frame by frame: nothing between two streams decodes them."""
 
 import asyncio
-from collections import Counter
 from typing import Any
 
-import numpy as np
 import pytest
 
-from tests.e2e.twilio_office import DESK, FROM, TRANSFER, Office, data, kinds, offices
+from tests.e2e.twilio_office import (
+    ANSWER,
+    CALLERS,
+    DESK,
+    DESKS,
+    FROM,
+    QUESTION,
+    SUMMARY,
+    TRANSFER,
+    Case,
+    Office,
+    attempts,
+    data,
+    kinds,
+    offices,
+    what,
+)
 from tests.fakes.twilio_server import FakeCall, Fate, Refusal
-from trunkline.media import g711, tones
-from trunkline.media.music import hold_music
 from trunkline.testing.caller.commands import resolve
 from trunkline.testing.caller.script import HangUp, Keys, Listen, Say
 
 pytestmark = pytest.mark.e2e
 
-SUMMARY = "It is about a lost key."
-QUESTION, ANSWER = "when are you open", "We open at eight in the morning."
-
-
-def tone(hz: int) -> bytes:
-    """A frame: whole cycles."""
-    pcm = (4000 * np.sin(2 * np.pi * hz * np.arange(160) / 8000)).astype("<i2")
-    return bytes(g711.encode(pcm.tobytes(), "mulaw"))
-
-
-def frames(audio: bytes) -> frozenset[bytes]:
-    return frozenset(audio[at : at + 160] for at in range(0, len(audio), 160))
-
-
-CALLERS, DESKS, SILENCE = tone(600), tone(1100), b"\xff" * 160
-MUSIC, RINGBACK = frames(hold_music().audio) - {SILENCE}, frames(tones.tone("ringback", "US").audio) - {SILENCE}
-
-
-def what(heard: list[bytes]) -> Counter[str]:
-    """How many frames of what; words are `other`."""
-    found: Counter[str] = Counter()
-    for frame in heard:
-        if frame in (CALLERS, DESKS, SILENCE):
-            found["caller" if frame == CALLERS else "desk" if frame == DESKS else "silence"] += 1
-        else:
-            found["music" if frame in MUSIC else "ringback" if frame in RINGBACK else "other"] += 1
-    return found
-
 
 @pytest.fixture
 def office(start_gateway: Any) -> Any:
     return offices(start_gateway)
-
-
-class Case:
-    """A caller who has heard the greeting, and asked a question where `asks`."""
-
-    def __init__(self, o: Office, caller: FakeCall, call_id: str) -> None:
-        self.o, self.caller, self.id = o, caller, call_id
-
-    @classmethod
-    async def begins(cls, o: Office, *, asks: bool = False) -> "Case":
-        told = [Listen(), *await resolve([Say(QUESTION)], "en-us")] if asks else []
-        caller = o.twilio.rings(o.gateway.origin, Fate(actions=told, live=True))
-        found: list[str] = []
-
-        async def greeted() -> bool:
-            calls = (await o.http.get("/v1/calls")).json()["calls"]
-            found[:] = [call["id"] for call in calls if call["provider_call_id"] == caller.sid]
-            said = (await o.record(found[0]))["turns"] if found else []
-            return any((ANSWER if asks else "Hello.") in turn["agent_text"] for turn in said)
-
-        await o.until(greeted, 30)
-        await o.until(lambda: set(caller.heard[-30:]) == {SILENCE})
-        return cls(o, caller, found[0])
-
-    async def post(self, hand: str, **asked: Any) -> None:
-        answer = await self.o.http.post(f"/v1/calls/{self.id}/{hand}", json=asked)
-        assert answer.status_code == 202, answer.text
-
-    async def sends(self, kind: str) -> FakeCall:
-        """To the desk; its call, as soon as Twilio has it."""
-        await self.post("transfer", target="desk", kind=kind, summary=SUMMARY)
-        return await self.o.call()
-
-    async def has(self, kind: str, within_s: float = 20.0) -> None:
-        async def happened() -> bool:
-            return kind in kinds(await self.record())
-
-        await self.o.until(happened, within_s)
-
-    async def record(self) -> dict[str, Any]:
-        return await self.o.record(self.id)
-
-    async def agent_says(self, words: str, within_s: float = 20.0) -> None:
-        async def said() -> bool:
-            return any(words in turn["agent_text"] for turn in (await self.record())["turns"])
-
-        await self.o.until(said, within_s)
-
-    async def leaves(self) -> dict[str, Any]:
-        self.caller.do(HangUp())
-        return await self.o.ended(self.id)
-
-    @staticmethod
-    async def hears(call: FakeCall, for_s: float = 1.0) -> Counter[str]:
-        began = len(call.heard)
-        await asyncio.sleep(for_s)
-        return what(call.heard[began:])
-
-
-def attempts(record: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(attempt["how"], attempt["result"]) for attempt in data(record, "transfer_attempt")]
 
 
 async def hear_each_other(caller: FakeCall, desk: FakeCall) -> None:
@@ -239,14 +162,8 @@ FAILURES = [
 ]
 
 
-@pytest.mark.parametrize(("fate", "result", "words"), FAILURES, ids=lambda one: str(one) if one is str else None)
-def test_who_reaches_nobody_is_with_the_agent_and_its_context_again(
-    office: Any, fate: Fate, result: str, words: str
-) -> None:
-    async def scenario(o: Office) -> None:
-        case = await Case.begins(o, asks=True)
-        o.twilio.fates.append(fate)
-        await case.post("transfer", target="desk", kind="warm", summary=SUMMARY)
+def test_who_reaches_nobody_is_with_the_agent_and_its_context_again(office: Any) -> None:
+    async def fails(o: Office, case: Case, result: str, words: str) -> None:
         await case.agent_says(words)
         (again,) = await resolve([Say(QUESTION)], "en-us")
         case.caller.do(Listen(), again, Listen())
@@ -254,15 +171,21 @@ def test_who_reaches_nobody_is_with_the_agent_and_its_context_again(
         async def answered() -> bool:
             return sum(ANSWER in turn["agent_text"] for turn in (await case.record())["turns"]) == 2
 
-        await o.until(answered, 20)
+        await o.until(answered, 30)
         record = await case.leaves()
         assert attempts(record) == [("warm", result)]
         assert record["end_reason"] == "caller_hung_up"
-        assert len(o.twilio.orders()) == 1
-        if fate is MACHINE:
-            (desk,) = o.twilio.created
-            await asyncio.wait_for(desk.ended.wait(), 5)
-            assert data(record, "answered_by")[0]["who"] == "machine_start"
+        assert [e["who"] for e in data(record, "answered_by")] == (["machine_start"] if result == "voicemail" else [])
+
+    async def scenario(o: Office) -> None:
+        cases = [await Case.begins(o, asks=True) for _ in FAILURES]
+        for count, (case, (fate, _, _)) in enumerate(zip(cases, FAILURES, strict=True), 1):
+            o.twilio.fates.append(fate)
+            await case.post("transfer", target="desk", kind="warm", summary=SUMMARY)
+            await o.until(lambda count=count: len(o.twilio.orders()) == count)
+        await asyncio.gather(*(fails(o, case, *told[1:]) for case, told in zip(cases, FAILURES, strict=True)))
+        assert len(o.twilio.orders()) == len(FAILURES)
+        await asyncio.gather(*(asyncio.wait_for(desk.ended.wait(), 5) for desk in o.twilio.created))
 
     assert office(scenario, agent=TRANSFER, twilio__machine_detection="enable").complaints() == []
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from starlette.datastructures import ImmutableMultiDict
 
 from tests.fakes.twilio_exchange import MEDIA_TIMEOUT_S, SILENCE, TERMS, Exchange, Far, tags
 from trunkline.gateway.hands import Hands
@@ -13,7 +14,7 @@ from trunkline.gateway.linecall import BACK, FAILED_AS, RESUMED, TRANSFER_FAILED
 from trunkline.gateway.twilio.account import NotTaken, Unknown
 from trunkline.gateway.twilio.dialler import Terms
 from trunkline.media.music import hold_music
-from trunkline.ports import Expectation, Message, Refuse, SttEvent, TtsAudio
+from trunkline.ports import CallStarted, Expectation, Message, Refuse, SttEvent, TtsAudio
 from trunkline.testing.board import play, sid
 
 VOICE, ANSWER = b"\x20" * 160, b"\x21" * 160
@@ -397,6 +398,65 @@ def test_a_stream_that_comes_while_the_old_one_seems_well_is_with_the_agent_agai
         assert here.ends() == []
 
     assert run(scenario).results == [("bridged", "transferred")]
+
+
+def test_a_stream_that_comes_while_the_old_one_is_on_hold_is_with_the_agent_again() -> None:
+    async def scenario(here: Exchange) -> None:
+        caller = here.rings()
+        here.control.hold()
+        again = here.stream(here.asks("/twilio/continue?n=0", sid(9)), sid(9))
+        assert (caller.is_left, again.is_left) == (True, False)
+        assert here.agent_now.greeting == RESUMED
+        assert here.control.resume().code == "not_now"
+        here.beat((again, VOICE))
+        assert here.agent_now.bus.stats.received_frames == 1
+
+    run(scenario)
+
+
+def test_an_answered_target_whose_stream_never_comes_was_lost_and_costs_what_it_lasted() -> None:
+    async def scenario(here: Exchange) -> None:
+        caller = here.rings()
+        here.control.send_to("desk", "bridged")
+        await here.ordered()
+        here.tells("in-progress")
+        here.picked_up()
+        here.beat((caller, SILENCE), times=100)
+        assert tags(here.asks(f"/twilio/continue?order={here.token()}", sid(1))) == ["Hangup"]
+        here.tells("completed", CallDuration="2")
+        assert here.agent_now.greeting == FAILED_AS["target_lost"]
+        ((provider, seconds),) = here.leg_seconds()
+        assert (provider, seconds) == ("twilio", pytest.approx(2.0, abs=0.05))
+        assert here.account.ended == []
+
+    assert run(scenario).results == [("bridged", "target_lost")]
+
+
+def test_a_second_stream_of_a_target_is_let_in_nowhere() -> None:
+    async def scenario(here: Exchange) -> None:
+        caller, target = await bridged(here)
+        assert here.answers().is_left
+        here.beat((caller, VOICE), (target, ANSWER), times=5)
+        target.forget()
+        here.beat((caller, VOICE), (target, ANSWER), times=5)
+        assert VOICE in target.heard
+
+    run(scenario)
+
+
+def test_the_second_legs_stream_and_progress_are_in_the_record_by_its_name() -> None:
+    async def scenario(here: Exchange) -> None:
+        await bridged(here)
+        here.tells("ringing")
+        form = {"CallSid": sid(1), "StreamSid": "MZ" + "0" * 32, "StreamEvent": "stream-started"}
+        here.webhooks.stream_status(ImmutableMultiDict(form), {"order": here.token()}, here.clock.now())
+
+    here = run(scenario)
+    (name,) = {e["leg"] for e in here.events("leg_dialled")}
+    for kind in ("leg_named", "carrier_status", "ringing", "stream_status"):
+        assert [e["leg"] for e in here.events(kind)] == [name], kind
+    (started,) = [event for event in here.records if isinstance(event, CallStarted)]
+    assert started.provider_call_id == sid(9), "the call's own name stays"
 
 
 def test_an_operator_gives_a_transfer_up() -> None:

@@ -228,7 +228,8 @@ class TwilioLeg(asyncio.Protocol):
         out: list[bytes] = []
         for message in messages:
             out.append(frame(text, stream.media(message.audio)))
-            out.append(frame(text, stream.mark(message.mark)))
+            if message.mark:
+                out.append(frame(text, stream.mark(message.mark)))
         self._write(b"".join(out))
 
     def clear(self) -> None:
