@@ -309,6 +309,23 @@ def test_a_lost_answer_of_the_api_is_not_ordered_again() -> None:
     run(scenario)
 
 
+def test_an_order_that_was_called_off_before_it_was_sent_again_is_surely_over() -> None:
+    async def scenario(here: Exchange) -> None:
+        here.rings()
+        here.account.answers = [NotTaken(429, 20429, "slow down", 2.0)]
+        here.control.send_to("desk", "bridged")
+        await here.ordered()
+        here.control.take_back()
+        (second,) = here.control._handover._seconds.values()
+        assert not second.over
+        await asyncio.sleep(2.5)
+        assert second.over
+        assert len(here.account.orders) == 1
+        assert here.account.ended == []
+
+    run(scenario)
+
+
 def test_what_twilio_may_have_dialled_is_hung_up_when_it_turns_up_and_the_caller_is_with_the_agent() -> None:
     async def scenario(here: Exchange) -> None:
         caller = here.rings()
@@ -426,7 +443,8 @@ def test_an_answered_target_whose_stream_never_comes_was_lost_and_costs_what_it_
         here.tells("completed", CallDuration="2")
         assert here.agent_now.greeting == FAILED_AS["target_lost"]
         ((provider, seconds),) = here.leg_seconds()
-        assert (provider, seconds) == ("twilio", pytest.approx(2.0, abs=0.05))
+        assert provider == "twilio"
+        assert seconds == pytest.approx(2.0, abs=0.05)
         assert here.account.ended == []
 
     assert run(scenario).results == [("bridged", "target_lost")]

@@ -230,7 +230,8 @@ class TwilioDialler:
         elif isinstance(answer, NotTaken):
             self._not_taken(placed, answer)
         elif answer is None:
-            placed.over = True  # never sent
+            placed.over = True
+            placed.call.finished("no_answer", "called off before it was ordered", "gateway")
         else:
             await self._look_for(placed, answer)
 
