@@ -1,8 +1,7 @@
 """One transfer of one call, performed: `transfer.Transfer` decides, this does it, and tells it what came of it.
 
-From the first effect on the caller's leg is plugged into a conference of its own (music, ringback, the target), with
-the recording's taps; the AI agent has stepped aside, its bus stays open without a leg and gets leg and taps back when
-the caller returns. What happens while effects are performed waits its turn.
+From the first effect on the caller is in the call's room (`room.py`), with music, ringback or the target; the AI agent
+has stepped aside. What happens while effects are performed waits its turn.
 """
 
 import asyncio
@@ -19,12 +18,12 @@ from trunkline.gateway.briefing import Briefing
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.hands import Hands
 from trunkline.gateway.leg import Dialler, Plan
-from trunkline.gateway.parking import CallerLine
+from trunkline.gateway.room import CallRoom
 from trunkline.gateway.secondleg import SecondLeg
 from trunkline.gateway.transfer import State, Transfer
 from trunkline.gateway.transfer_record import Kind, Policy, Target, TransferFailed
 from trunkline.media import tones
-from trunkline.media.bus import Bus, Receiver
+from trunkline.media.bus import Receiver
 from trunkline.media.members import Port
 from trunkline.media.music import hold_music
 from trunkline.media.sources import Source
@@ -71,7 +70,7 @@ class Handover:
         self,
         call: Caller,
         leg: Hands,
-        bus: Bus,
+        room: CallRoom,
         kind: Kind,
         targets: Sequence[Target],
         policy: Policy,
@@ -85,8 +84,7 @@ class Handover:
         self._leg, self._policy, self._diallers = leg, policy, diallers
         self._line, self._minds, self._clock = line, minds, clock
         self._country = country_of(targets[0].number or "")
-        self._callers = CallerLine(leg, bus, line, clock, self._member_crashed)
-        self._room, self._caller = self._callers.room, self._callers.port
+        self._call_room, self._room, self._caller = room, room.conference, room.caller
         self._seconds: dict[int, SecondLeg] = {}
         self._briefing: Briefing | None = None
         self._waits_with = ""
@@ -149,8 +147,9 @@ class Handover:
                 self._perform(effect)
         for second in self._seconds.values():
             second.hang_up_leg()
+        for second in self._seconds.values():
+            self._leaves_room(second)
         self._stop_briefing()
-        self._callers.give_back()
 
     # --- the operator's ---
 
@@ -209,7 +208,7 @@ class Handover:
             case t.Resume(failed):
                 self._stop_timer()
                 self._stop_briefing()
-                self._callers.give_back()
+                self._call_room.free_caller()
                 self.call.back(failed)
             case t.HangUpTarget(attempt):
                 self._hang_up_target(attempt)
@@ -309,10 +308,9 @@ class Handover:
         if second is None or second.media is None or second.over:
             return None
         if second.port is None:
-            leg = second.media
-            port = self._room.join(leg, "representative", second.name, networked=leg.networked)
-            assert isinstance(port, Port)
-            second.port = leg.bus = port
+            port = self._call_room.join(second.media, "representative", second.name)
+            assert isinstance(port, Port), "a place is kept for the target"
+            second.port = second.media.bus = port
         return second.port
 
     def early_media(self, second: SecondLeg) -> Receiver | Refuse:
@@ -333,7 +331,7 @@ class Handover:
             self._stop_briefing()
 
     def _leaves_room(self, second: SecondLeg) -> None:
-        port, second.port = second.port, None
+        port = second.unplug()
         if port is not None:
             self._room.leave(port)
 
@@ -379,9 +377,5 @@ class Handover:
         if briefing is not None:
             briefing.close()
 
-    def _member_crashed(self, name: str | None, error: Exception) -> None:
-        second = next((s for s in self._seconds.values() if s.name == name), None)
-        if second is not None:
-            second.crashed(error)
-        else:
-            self.call.crashed(error)
+    def leg_named(self, name: str | None) -> SecondLeg | None:
+        return next((second for second in self._seconds.values() if second.name == name), None)

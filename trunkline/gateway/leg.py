@@ -78,6 +78,10 @@ class LegCall(Protocol):
 
     def key(self, digit: str) -> None: ...
 
+    def held(self, on: bool) -> None:
+        """The far end has put us on hold, or taken us back: it hears nothing of us meanwhile."""
+        ...
+
     def stopped(self, leg: Leg) -> None:
         """The carrier has ended the stream in order."""
         ...
@@ -103,7 +107,7 @@ class LegCall(Protocol):
 
 @runtime_checkable
 class FurtherLegCall(LegCall, Protocol):
-    """Of a second leg: the call's name, record and agent are those of its first (`secondleg.py`)."""
+    """Of a leg dialled beside the caller's: the call's name, record and agent are the caller's (`dialledleg.py`)."""
 
     @property
     def name(self) -> str:

@@ -1,0 +1,204 @@
+"""A further leg of a call, dialled beside its caller's: what its line reports, told to whoever wanted it. In the record
+by its own name, metered from its answer on; its end is told exactly once."""
+
+import secrets
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from trunkline.gateway.hands import Hands
+from trunkline.gateway.leg import Leg
+from trunkline.media.bus import Receiver
+from trunkline.media.members import Port
+from trunkline.ports import EndedBy, EndReason, Refuse, Usage
+from trunkline.types import CallId
+
+
+class Host(Protocol):
+    """What a further leg asks of its call."""
+
+    @property
+    def id(self) -> CallId: ...
+
+    def event(self, kind: str, **data: object) -> None: ...
+
+    def usage(self, usage: Usage) -> None: ...
+
+    def hang_up(self, reason: EndReason) -> None: ...
+
+
+class Now(Protocol):
+    def now(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """It was never picked up."""
+
+    reason: EndReason
+    detail: str
+    provider_code: str
+
+
+@dataclass(frozen=True, slots=True)
+class HungUp:
+    """By the person on it, after their answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Otherwise, after its answer: its media, its dialog, or our own bug."""
+
+    why: str
+
+
+Over = Unanswered | HungUp | Lost
+
+
+class DialledLeg:
+    """Its LegCall. Who dialled it says what is to be done by overriding the methods of the last section."""
+
+    def __init__(self, host: Host, clock: Now, **of: object) -> None:
+        """`of`: what its record's `leg_ended` says beside its name."""
+        self.name = f"leg_{secrets.token_hex(8)}"
+        self.leg: Leg | None = None
+        """What hanging up closes: the order while it rings, where its media is another leg (Twilio)."""
+        self.media: Hands | None = None
+        """From its early media or its answer on."""
+        self.port: Port | None = None
+        """In the room."""
+        self.over = False
+        self._host, self._clock, self._of = host, clock, of
+        self._answered_at: float | None = None
+        """It was picked up; media follows."""
+        self._attached = False
+        self._closed = self._metered = False
+
+    @property
+    def id(self) -> CallId:
+        return self._host.id
+
+    @property
+    def is_answered(self) -> bool:
+        """And its media is there."""
+        return self._attached
+
+    def hang_up_leg(self, why: str = "transferred") -> None:
+        """CANCEL, BYE or over REST, as is due. Idempotent; `finished` follows."""
+        if not self._closed and self.leg is not None:
+            self._closed = True
+            self._meter()
+            self.leg.close(why)
+            if self.media is not None and self.media is not self.leg:
+                self.media.close(why)
+
+    def unplug(self) -> Port | None:
+        """Nobody hears it any more: the place it had in the room."""
+        port, self.port = self.port, None
+        if port is not None and self.media is not None and self.media.bus is port:
+            self.media.bus = None
+        return port
+
+    # --- LegCall ---
+
+    def expect(self, leg: Leg) -> None:
+        self.leg = leg
+
+    def listen(self, leg: Leg) -> Receiver | Refuse:
+        if self._closed or self.over:
+            return Refuse("ending", "nobody waits for it")
+        self._plug(leg)
+        return self.early_media()
+
+    def answered(self) -> None:
+        """Its media follows."""
+        if self._answered_at is None:
+            self._answered_at = self._clock.now()
+
+    def attach(self, leg: Leg) -> Receiver | Refuse:
+        if self._closed or self.over:
+            return Refuse("ending", "nobody waits for it")
+        if self._attached:
+            return Refuse("not_now", "it has its media already")
+        self._attached = True
+        self._plug(leg)
+        self.answered()
+        return self.picked_up()
+
+    def _plug(self, leg: Leg) -> None:
+        assert isinstance(leg, Hands), "a further leg must be able to be plugged"
+        self.media = leg
+
+    def held(self, on: bool) -> None:
+        """Who talks to them hears what they play, and may wait."""
+
+    def stopped(self, leg: Leg) -> None:
+        self._closed = True  # nothing is left to hang up
+        self._end(HungUp())
+
+    def lost(self, leg: Leg, why: str) -> None:
+        if not self._attached:
+            return  # it may ring all the same; a deadline holds
+        self.hang_up_leg("media_lost")
+        self._end(Lost(why))
+
+    def finished(self, reason: EndReason, detail: str = "", by: EndedBy | None = None, provider_code: str = "") -> None:
+        self.hang_up_leg(reason)  # where it is not over yet: no audio was negotiated, or not encrypted
+        self._closed = True
+        if reason == "caller_hung_up":
+            self._end(HungUp())
+        elif not self._attached:
+            self._end(Unanswered(reason, detail, provider_code))
+        else:
+            self._end(Lost(detail or reason))
+
+    def hang_up(self, reason: EndReason) -> None:
+        """The line's own limit."""
+        self._host.hang_up(reason)
+
+    def event(self, kind: str, **data: Any) -> None:
+        self._host.event(kind, leg=self.name, **data)
+        if kind in ("progress", "ringing"):
+            self.rings()
+
+    def crashed(self, error: BaseException) -> None:
+        """Our own bug in this leg: the caller keeps the call."""
+        self._host.event("crashed", leg=self.name, error=type(error).__name__)
+        self.hang_up_leg("error")
+        self._end(Lost("error"))
+
+    def key(self, digit: str) -> None:
+        """Of its keypad."""
+
+    def answered_by_machine(self) -> None:
+        """A voicemail or a fax, as its carrier or its sound says: nobody to talk to."""
+        self.hang_up_leg("no_answer")
+
+    # --- the end ---
+
+    def _end(self, how: Over) -> None:
+        if self.over:
+            return
+        self.over = True
+        self._meter()
+        self.ended(how)
+
+    def _meter(self) -> None:
+        if self._answered_at is not None and self.leg is not None and not self._metered:
+            self._metered = True
+            seconds = round(self._clock.now() - self._answered_at, 3)
+            self._host.usage(Usage(self.id, self.leg.kind, "leg", "seconds", seconds))
+            self._host.event("leg_ended", leg=self.name, **self._of, seconds=seconds)
+
+    # --- for who dialled it ---
+
+    def rings(self) -> None: ...
+
+    def early_media(self) -> Receiver | Refuse:
+        return Refuse("not_now", "nobody listens yet")
+
+    def picked_up(self) -> Receiver | Refuse:
+        """Who is to hear it."""
+        raise NotImplementedError
+
+    def ended(self, how: Over) -> None:
+        raise NotImplementedError
