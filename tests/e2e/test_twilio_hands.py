@@ -266,3 +266,33 @@ def test_a_caller_whose_socket_breaks_in_a_conversation_is_with_the_agent_again(
         await asyncio.wait_for(case.caller.ended.wait(), 5)
 
     office(scenario, agent=TRANSFER)
+
+
+# --- others ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_supervisor_over_twilio_listens_unheard_and_then_speaks(office: Any) -> None:
+    async def scenario(o: Office) -> None:
+        case = await Case.begins(o)
+        o.twilio.fates.append(Fate(live=True, actions=()))
+        rung = await o.http.post(f"/v1/calls/{case.id}/legs", json={"to": DESK})
+        assert rung.status_code == 201, rung.text
+        await case.has("joined")
+        supervisor = await o.call()
+        supervisor.says, case.caller.says = DESKS, CALLERS
+        await asyncio.sleep(0.5)
+        heard, callers = await asyncio.gather(case.hears(supervisor), case.hears(case.caller))
+        assert heard["caller"] > 0.8 * heard.total(), heard
+        assert callers["desk"] == 0, callers
+        case.caller.says = b""
+        supervisor.do(Keys("6"))
+        await case.has("leg_changed")
+        await o.until(lambda: what(case.caller.heard[-50:])["desk"] > 40)
+        supervisor.do(HangUp())
+        await case.has("left")
+        record = await case.leaves()
+        assert record["end_reason"] == "caller_hung_up"
+        assert len([use for use in record["usage"] if use["kind"] == "leg"]) == 2
+        assert o.twilio.endings() == []
+
+    assert office(scenario, agent=TRANSFER).complaints() == []

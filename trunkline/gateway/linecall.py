@@ -21,7 +21,7 @@ from trunkline.gateway.hands import Hands
 from trunkline.gateway.leg import Leg
 from trunkline.gateway.party import Invitation, Party
 from trunkline.gateway.transfer_record import Kind, Policy, Target, TransferFailed, named_target
-from trunkline.media.bus import Bus
+from trunkline.media.bus import Bus, Receiver
 from trunkline.ports import (
     ENDED_BY,
     NAMED,
@@ -289,7 +289,7 @@ class LineCall:
             self.event("answered")
             self.happened(c.Answered())
 
-    def attach(self, leg: Leg) -> Bus | Refuse:
+    def attach(self, leg: Leg) -> Receiver | Refuse:
         """The agent speaks from here on. During a handover too: that leg is lost, though nobody has told us yet."""
         if self.machine.state in (c.State.ENDING, c.State.ENDED):
             return Refuse("ending", "the call is ending")
@@ -298,6 +298,8 @@ class LineCall:
         if old is not None and old is not leg:
             old.detach()
             old.close("replaced")
+        if self.party.room is not None:
+            return self.party.room.caller  # others are waiting there
         return self._bus or Refuse("error", "the call could not be attended")
 
     def key(self, digit: str) -> None:

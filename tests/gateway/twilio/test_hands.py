@@ -9,15 +9,19 @@ import pytest
 from starlette.datastructures import ImmutableMultiDict
 
 from tests.fakes.twilio_exchange import MEDIA_TIMEOUT_S, SILENCE, TERMS, Exchange, Far, tags
+from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.hands import Hands
 from trunkline.gateway.linecall import BACK, FAILED_AS, RESUMED, TRANSFER_FAILED
+from trunkline.gateway.party import Invitation
 from trunkline.gateway.twilio.account import NotTaken, Unknown
 from trunkline.gateway.twilio.dialler import Terms
+from trunkline.media.members import Supervision
 from trunkline.media.music import hold_music
 from trunkline.ports import CallStarted, Expectation, Message, Refuse, SttEvent, TtsAudio
 from trunkline.testing.board import play, sid
+from trunkline.types import E164
 
-VOICE, ANSWER = b"\x20" * 160, b"\x21" * 160
+VOICE, ANSWER, COACH = b"\x20" * 160, b"\x21" * 160, b"\x22" * 160
 RING_S = 30.0
 
 
@@ -606,3 +610,104 @@ def test_a_representative_who_declines_is_left_and_the_caller_comes_back(how: st
         assert here.agent_now.greeting == FAILED_AS["declined"]
 
     assert run(scenario).results == [("warm", "declined")]
+
+
+# --- others who join ---
+
+
+async def supervised(here: Exchange, caller: Far, supervision: Supervision = "listen") -> Far:
+    asked = Invitation(DialOrder(E164("+14155550177"), ring_timeout_s=20), "supervisor", supervision)
+    assert not isinstance(here.control.party.invite(asked), Refuse)
+    await here.ordered()
+    supervisor = here.answers()
+    here.beat((caller, SILENCE), (supervisor, SILENCE), times=3)
+    return supervisor
+
+
+def test_a_supervisor_over_twilio_hears_a_twilio_caller_and_the_agent_and_is_heard_by_nobody() -> None:
+    async def scenario(here: Exchange) -> None:
+        caller = here.rings()
+        here.beat((caller, SILENCE), times=3)
+        supervisor = await supervised(here, caller)
+        received = here.agent_now.bus.stats.received_frames
+        here.beat((caller, VOICE), (supervisor, COACH), times=10)
+        assert supervisor.heard.count(VOICE) >= 8
+        assert here.agent_now.bus.stats.received_frames >= received + 9
+        here.beat((caller, SILENCE), (supervisor, COACH), times=3)
+        caller.forget()
+        supervisor.forget()
+        here.agent_now.bus.begin()
+        here.agent_now.bus.append(ANSWER * 10, (), 0)
+        here.beat((caller, SILENCE), (supervisor, COACH), times=15)
+        assert hear(supervisor) == hear(caller) == ANSWER * 10
+        supervisor.hangs_up()
+        assert here.control.party.room is None
+        assert here.ends() == []
+        here.beat((caller, VOICE))
+
+    here = run(scenario)
+    assert here.account.ended == []
+    assert [provider for provider, _ in here.leg_seconds()] == ["twilio", "twilio"]
+
+
+def test_the_agent_goes_on_when_a_supervisor_comes_and_goes() -> None:
+    """Nothing is lost; as a clear and marks do not tell to the frame, a moment may be said again."""
+
+    async def scenario(here: Exchange) -> None:
+        caller = here.rings()
+        here.beat((caller, SILENCE), times=3)
+        bus = here.agent_now.bus
+        bus.begin()
+        said = [bytes([0x30 + n]) * 160 for n in range(60)]
+        bus.append(b"".join(said), (), 0)
+        bus.end()
+        here.beat((caller, SILENCE), times=10)
+        supervisor = await supervised(here, caller)
+        here.beat((caller, SILENCE), (supervisor, SILENCE), times=20)
+        supervisor.hangs_up()
+        here.beat((caller, SILENCE), times=80)
+        heard = [frame for frame in caller.carrier.heard if frame != SILENCE]
+        assert set(heard) == set(said)
+        assert len(heard) - len(said) <= 20, "200 ms a change"
+        assert bus.playout.all_heard
+
+    run(scenario)
+
+
+def test_a_machine_that_was_to_supervise_is_hung_up_on() -> None:
+    async def scenario(here: Exchange) -> None:
+        caller = here.rings()
+        supervisor = await supervised(here, caller, "speak")
+        here.guesses("machine_start")
+        assert supervisor.is_left
+        await asyncio.sleep(0.5)
+        assert here.account.ended == [sid(1)]
+        assert here.ends() == []
+
+    run(scenario, replace(TERMS, machine_detection="Enable"))
+
+
+def test_a_supervisor_who_does_not_answer_is_in_the_record() -> None:
+    async def scenario(here: Exchange) -> None:
+        here.rings()
+        here.control.party.invite(Invitation(DialOrder(E164("+14155550177"))))
+        await here.ordered()
+        here.tells("busy", SipResponseCode="486")
+        assert here.control.party.views() == []
+
+    (failed,) = run(scenario).events("leg_failed")
+    assert (failed["reason"], failed["provider_code"]) == ("busy", "twilio:busy;sip:486")
+
+
+def test_a_callers_new_stream_finds_the_supervisor_waiting() -> None:
+    async def scenario(here: Exchange) -> None:
+        caller = here.rings()
+        supervisor = await supervised(here, caller)
+        again = here.stream(here.asks("/twilio/continue?n=0", sid(9)), sid(9))
+        assert caller.is_left
+        supervisor.forget()
+        here.beat((again, VOICE), (supervisor, SILENCE), times=10)
+        assert VOICE in supervisor.heard
+        assert here.account.ended == []
+
+    run(scenario)
