@@ -60,8 +60,8 @@ async def hear_each_other(
     await asyncio.sleep(0.7)
     since, began = time.monotonic(), len(on_twilio.heard)
     await asyncio.sleep(1.5)
-    assert share(of(on_sip, since), twilio_says[1]) > 0.9, pitches(of(on_sip, since))
-    assert share(on_twilio.heard[began:], sip_says[1]) > 0.9, pitches(on_twilio.heard[began:])
+    assert share(of(on_sip, since), twilio_says[1]) > 0.75, pitches(of(on_sip, since))
+    assert share(on_twilio.heard[began:], sip_says[1]) > 0.75, pitches(on_twilio.heard[began:])
 
 
 @pytest.fixture
