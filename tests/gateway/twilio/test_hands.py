@@ -297,6 +297,28 @@ def test_a_target_that_rings_too_long_is_ended_over_rest_and_an_answer_then_is_h
     assert run(scenario).results == [("bridged", "no_answer")]
 
 
+@pytest.mark.parametrize("answered", [False, True])
+def test_what_twilio_has_hung_up_for_us_is_over_though_its_callback_is_lost(answered: bool) -> None:
+    async def scenario(here: Exchange) -> None:
+        here.rings()
+        here.control.party.invite(Invitation(DialOrder(E164("+14155550177"))))
+        await here.ordered()
+        if answered:
+            here.answers()
+        (other,) = here.control.party.views()
+        here.account.end_answers = [Unknown("stalled")]
+        assert here.control.party.dismiss(other.id) is None
+        await asyncio.sleep(1)
+        assert len(here.control.party.views()) == 1
+        await asyncio.sleep(2.5)
+        assert here.control.party.views() == []
+        here.tells("completed")
+        assert here.account.ended == [sid(1)] * 2
+
+    here = run(scenario)
+    assert here.kinds().count("left") + here.kinds().count("leg_failed") == 1
+
+
 def test_a_lost_answer_of_the_api_is_not_ordered_again() -> None:
     async def scenario(here: Exchange) -> None:
         caller = here.rings()

@@ -49,6 +49,7 @@ BUSY_TRIES, BUSY_WAIT_S, MAX_BUSY_WAIT_S = 3, 1.0, 10.0
 LOOK_AFTER_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 CLOCK_SKEW_S = 60.0  # between Twilio's dates and ours
 END_AGAIN_S = (1.0, 2.0, 4.0, 8.0)
+TOLD_S = 2.0  # from our hanging up to the callback that confirms it; less than a transfer waits for it (Policy.clear_s)
 CHECK_AGAIN_S = 10.0
 CLOSE_S = 5.0
 
@@ -132,7 +133,7 @@ class TwilioDialler:
         self._account, self._board, self._terms, self._clock = account, board, terms, clock
         self._orders: OrderedDict[str, Placed] = OrderedDict()
         self._sids: set[CallSid | None] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
         self._placing = 0
         self._refused: NotTaken | None = None
         """Why no call can go out now, when Twilio said so last."""
@@ -310,8 +311,8 @@ class TwilioDialler:
                 placed.call.event("leg_named", provider_call_id=call_sid)
             placed.tied.set()
             log.info("call %s is %s", placed.call.id, call_sid)
-            if placed.leaving and not placed.over:
-                self._spawn(self._end(call_sid))
+            if placed.leaving:
+                self.leave(placed)
         elif placed.call_sid != call_sid:
             log.error("call %s: Twilio made a second call of it, %s, which is hung up", placed.call.id, call_sid)
             placed.call.event("carrier_twice", call_sid=call_sid)
@@ -393,21 +394,35 @@ class TwilioDialler:
 
     def leave(self, placed: Placed) -> None:
         if placed.call_sid is not None and not placed.over:
-            self._spawn(self._end(placed.call_sid))
+            self._spawn(self._leave(placed, placed.call_sid))
+
+    async def _leave(self, placed: Placed, call_sid: CallSid) -> None:
+        if await self._end(call_sid):
+            asyncio.get_running_loop().call_later(TOLD_S, self._untold, placed)
+
+    def _untold(self, placed: Placed) -> None:
+        """Twilio has ended it for us, and the callback that says so was lost."""
+        if not placed.over and not self._closed:
+            placed.over = True
+            status = "completed" if placed.answered else "canceled"
+            ended = endings.from_twilio(status, outbound=True, answered=placed.answered)
+            placed.call.finished(ended.reason, ended.detail, ended.by, ended.provider_code)
 
     def hang_up(self, call_sid: CallSid) -> None:
         """A call of Twilio's that has no stream to end it by, either way. Idempotent."""
         self._spawn(self._end(call_sid))
 
-    async def _end(self, call_sid: CallSid) -> None:
+    async def _end(self, call_sid: CallSid) -> bool:
+        """Whether Twilio has heard it."""
         for pause_s in (*END_AGAIN_S, None):
             answer = await self._account.end(call_sid)
             if isinstance(answer, Taken):
-                return
+                return True
             if pause_s is None or (isinstance(answer, NotTaken) and answer.status not in (0, TOO_MANY)):
                 log.error("%s is not hung up: %s", call_sid, answer.why)
-                return
+                return False
             await asyncio.sleep(pause_s)
+        raise AssertionError("the last attempt returns")
 
     # --- the account's health ---------------------------------------------------------------------------------------
 
@@ -446,13 +461,13 @@ class TwilioDialler:
 
     # --- tasks ------------------------------------------------------------------------------------------------------
 
-    def _spawn(self, work: Coroutine[Any, Any, None], placed: Placed | None = None) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, object], placed: Placed | None = None) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda done: self._done(done, placed))
 
-    def _done(self, task: "asyncio.Task[None]", placed: Placed | None) -> None:
+    def _done(self, task: "asyncio.Task[object]", placed: Placed | None) -> None:
         if task.cancelled() or (error := task.exception()) is None:
             return
         if placed is not None:
