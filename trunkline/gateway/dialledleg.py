@@ -60,12 +60,17 @@ class DialledLeg:
     def __init__(self, host: Host, clock: Now, **of: object) -> None:
         """`of`: what its record's `leg_ended` says beside its name."""
         self.name = f"leg_{secrets.token_hex(8)}"
-        self.leg: Hands | None = None
+        self.leg: Leg | None = None
+        """What hanging up closes: the order while it rings, where its media is another leg (Twilio)."""
+        self.media: Hands | None = None
+        """From its early media or its answer on."""
         self.port: Port | None = None
         """In the room."""
         self.over = False
         self._host, self._clock, self._of = host, clock, of
         self._answered_at: float | None = None
+        """It was picked up; media follows."""
+        self._attached = False
         self._closed = self._metered = False
 
     @property
@@ -74,25 +79,30 @@ class DialledLeg:
 
     @property
     def is_answered(self) -> bool:
-        return self._answered_at is not None
+        """And its media is there."""
+        return self._attached
 
     def hang_up_leg(self, why: str = "transferred") -> None:
-        """CANCEL or BYE, as is due. Idempotent; `finished` follows."""
+        """CANCEL, BYE or over REST, as is due. Idempotent; `finished` follows."""
         if not self._closed and self.leg is not None:
             self._closed = True
             self._meter()
             self.leg.close(why)
+            if self.media is not None and self.media is not self.leg:
+                self.media.close(why)
 
     def unplug(self) -> Port | None:
         """Nobody hears it any more: the place it had in the room."""
         port, self.port = self.port, None
-        if port is not None and self.leg is not None and self.leg.bus is port:
-            self.leg.bus = None
+        if port is not None and self.media is not None and self.media.bus is port:
+            self.media.bus = None
         return port
 
     def take(self, leg: Hands) -> None:
         """One that was picked up when it was somebody else's."""
-        self.leg, self._answered_at = leg, self._clock.now()
+        self.leg = self.media = leg
+        self._attached = True
+        self.answered()
 
     def relieved(self) -> None:
         """Another has its place; what becomes of it is nobody's business any more."""
@@ -102,31 +112,42 @@ class DialledLeg:
     # --- LegCall ---
 
     def expect(self, leg: Leg) -> None:
-        assert isinstance(leg, Hands), "a further leg must be able to be plugged"
         self.leg = leg
 
     def listen(self, leg: Leg) -> Receiver | Refuse:
         if self._closed or self.over:
             return Refuse("ending", "nobody waits for it")
+        self._plug(leg)
         return self.early_media()
 
     def answered(self) -> None:
         """Its media follows."""
+        if self._answered_at is None:
+            self._answered_at = self._clock.now()
 
     def attach(self, leg: Leg) -> Receiver | Refuse:
         if self._closed or self.over:
             return Refuse("ending", "nobody waits for it")
-        self._answered_at = self._clock.now()
+        if self._attached:
+            return Refuse("not_now", "it has its media already")
+        self._attached = True
+        self._plug(leg)
+        self.answered()
         return self.picked_up()
+
+    def _plug(self, leg: Leg) -> None:
+        assert isinstance(leg, Hands), "a further leg must be able to be plugged"
+        self.media = leg
 
     def held(self, on: bool) -> None:
         """Who talks to them hears what they play, and may wait."""
 
     def stopped(self, leg: Leg) -> None:
+        self._closed = True  # nothing is left to hang up
         self._end(HungUp())
 
     def lost(self, leg: Leg, why: str) -> None:
-        if self._answered_at is None:
+        if not self._attached:
             return  # it may ring all the same; a deadline holds
         self.hang_up_leg("media_lost")
         self._end(Lost(why))
@@ -134,10 +155,12 @@ class DialledLeg:
     def finished(self, reason: EndReason, detail: str = "", by: EndedBy | None = None, provider_code: str = "") -> None:
         self.hang_up_leg(reason)  # where it is not over yet: no audio was negotiated, or not encrypted
         self._closed = True
-        if self._answered_at is None:
+        if reason == "caller_hung_up":
+            self._end(HungUp())
+        elif not self._attached:
             self._end(Unanswered(reason, detail, provider_code))
         else:
-            self._end(HungUp() if reason == "caller_hung_up" else Lost(detail or reason))
+            self._end(Lost(detail or reason))
 
     def hang_up(self, reason: EndReason) -> None:
         """The line's own limit."""
@@ -145,7 +168,7 @@ class DialledLeg:
 
     def event(self, kind: str, **data: Any) -> None:
         self._host.event(kind, leg=self.name, **data)
-        if kind == "progress":
+        if kind in ("progress", "ringing"):
             self.rings()
 
     def crashed(self, error: BaseException) -> None:
@@ -156,6 +179,10 @@ class DialledLeg:
 
     def key(self, digit: str) -> None:
         """Of its keypad."""
+
+    def answered_by_machine(self) -> None:
+        """A voicemail or a fax, as its carrier or its sound says: nobody to talk to."""
+        self.hang_up_leg("no_answer")
 
     # --- the end ---
 

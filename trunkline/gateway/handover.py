@@ -1,7 +1,7 @@
 """One transfer of one call, performed: `transfer.Transfer` decides, this does it, and tells it what came of it.
 
 From the first effect on the caller is in the call's room (`room.py`), with music, ringback or the target; the AI agent
-has stepped aside. What happens while effects are performed waits its turn. Attempts are dialled over SIP.
+has stepped aside. What happens while effects are performed waits its turn.
 """
 
 import asyncio
@@ -246,8 +246,8 @@ class Handover:
 
     def _refer_replaces(self, attempt: int) -> None:
         second = self._seconds[attempt]
-        assert second.leg is not None
-        self._sent(attempt, self._leg.put_through_to(second.leg, partial(self._told, attempt)))
+        assert second.media is not None
+        self._sent(attempt, self._leg.put_through_to(second.media, partial(self._told, attempt)))
 
     def _sent(self, attempt: int, trunk: str | Refuse) -> None:
         if isinstance(trunk, Refuse):
@@ -304,19 +304,19 @@ class Handover:
             plan = dialler.plan(order)
             if isinstance(plan, Refuse):
                 no_way = plan
-            elif plan.kind == "sip":
+            else:
                 return dialler, plan
         return no_way
 
     def _target_port(self, attempt: int) -> Port | None:
         """Its place in the room, made when it is first needed."""
         second = self._seconds.get(attempt)
-        if second is None or second.leg is None or second.over:
+        if second is None or second.media is None or second.over:
             return None
         if second.port is None:
-            port = self._call_room.join(second.leg, "representative", second.name)
+            port = self._call_room.join(second.media, "representative", second.name)
             assert isinstance(port, Port), "a place is kept for the target"
-            second.port = second.leg.bus = port
+            second.port = second.media.bus = port
         return second.port
 
     def early_media(self, second: SecondLeg) -> Receiver | Refuse:
@@ -328,7 +328,7 @@ class Handover:
 
     def target_answered(self, second: SecondLeg) -> Receiver | Refuse:
         self.feed(t.TargetAnswered(second.attempt))
-        hears = None if second.leg is None else second.leg.bus
+        hears = None if second.media is None else second.media.bus
         return hears or Refuse("ending", "nobody waits for it any more")
 
     def target_over(self, second: SecondLeg) -> None:
@@ -394,13 +394,13 @@ class Handover:
 
     def _brief(self, attempt: int, spoken: str) -> None:
         second = self._seconds[attempt]
-        assert second.leg is not None
+        assert second.media is not None
         try:
-            self._briefing = Briefing(self, attempt, second.leg, self._line, self._minds, self._clock)
+            self._briefing = Briefing(self, attempt, second.media, self._line, self._minds, self._clock)
         except RuntimeError as error:  # no ears are free: keys still count
             self.feed(t.BriefingFailed(attempt, str(error)))
             return
-        second.leg.bus = self._briefing.bus
+        second.media.bus = self._briefing.bus
         self._briefing.say(spoken)
 
     def _stop_briefing(self) -> None:

@@ -251,8 +251,8 @@ class NewLeg(DialledLeg):
             self._referral.rings(int(data["code"]))
 
     def picked_up(self) -> Receiver | Refuse:
-        assert self.leg is not None
-        took = self._referral.answered(self.leg)
+        assert self.media is not None
+        took = self._referral.answered(self.media)
         if isinstance(took, Refuse):
             self.hang_up_leg("transferred")
         return took

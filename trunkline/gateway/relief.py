@@ -48,7 +48,7 @@ class Relief:
         return self._handover.call.may_call(number)
 
     def talks_with(self, leg: Leg) -> bool:
-        return self._second.leg is leg and self._handover.has_place(self._second)
+        return self._second.media is leg and self._handover.has_place(self._second)
 
     def succeed(self, leg: Movable) -> Receiver | Refuse:
         return self._handover.relieve(self._second, leg)

@@ -27,6 +27,10 @@ class SecondLeg(DialledLeg):
     def key(self, digit: str) -> None:
         self._handover.feed(t.Keyed(self.attempt, digit))
 
+    def answered_by_machine(self) -> None:
+        if not self._closed and not self.over:
+            self._handover.feed(t.VoicemailDetected(self.attempt))
+
     def rings(self) -> None:
         self._handover.feed(t.TargetRinging(self.attempt))
 
