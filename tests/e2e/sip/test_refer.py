@@ -267,8 +267,16 @@ def talking(gateway: Any, wire: Any, phone: Any) -> str:
     return str(tag)
 
 
-def test_a_refer_and_a_bye_at_once(gateway: Any, wires: Any, phone: Any) -> None:
-    """Each is answered, in whichever order, and nobody is called."""
+def test_a_refer_and_a_bye_at_once(sip_gateway: Any, wires: Any, phone: Any) -> None:
+    """Each is answered, in whichever order, and the call is over. A gateway of its own, as an INVITE to where nobody
+    listens is repeated for half a minute."""
+    gateway = sip_gateway(
+        outbound__allow="US",
+        sip__trunks__pbx__peers="127.0.0.1/32",
+        sip__trunks__pbx__host=f"127.0.0.1:{lease()}",
+        sip__trunks__pbx__ping_s="0",
+        sip__trunks__pbx__refer="true",
+    )
     refer_to = f"<sip:{NUMBER}@pbx.example>"
     for first, second in (("BYE", "REFER"), ("REFER", "BYE")):
         wire = wires(gateway)
