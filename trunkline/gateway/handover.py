@@ -2,7 +2,8 @@
 
 From the first effect on the caller's leg is plugged into a conference of its own (music, ringback, the target), with
 the recording's taps; the AI agent has stepped aside, its bus stays open without a leg and gets leg and taps back when
-the caller returns. What happens while effects are performed waits its turn. Attempts are dialled over SIP.
+the caller returns. What happens while effects are performed waits its turn. An attempt that we dial goes over the next
+trunk while nobody can have been rung (`outbound.py`), each time as a leg of its own, which takes a line of the gateway's.
 """
 
 import asyncio
@@ -18,11 +19,13 @@ from trunkline.gateway import transfer_steps as t
 from trunkline.gateway.briefing import Briefing
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.hands import Hands
-from trunkline.gateway.leg import Dialler, Plan
+from trunkline.gateway.leg import Dialler
+from trunkline.gateway.outbound import Failure
 from trunkline.gateway.parking import CallerLine
 from trunkline.gateway.secondleg import SecondLeg
 from trunkline.gateway.transfer import State, Transfer
 from trunkline.gateway.transfer_record import Kind, Policy, Target, TransferFailed
+from trunkline.gateway.waysout import Way, WaysOut
 from trunkline.media import tones
 from trunkline.media.bus import Bus, Receiver
 from trunkline.media.members import Port
@@ -64,6 +67,14 @@ class Caller(Protocol):
     def crashed(self, error: BaseException) -> None: ...
 
 
+class Lines(Protocol):
+    """Of the gateway: how many legs it may carry."""
+
+    def take_line(self) -> Refuse | None: ...
+
+    def give_line(self) -> None: ...
+
+
 class Handover:
     """The line is taken when it is made; `active` until the caller is back or gone. All methods return at once."""
 
@@ -76,18 +87,21 @@ class Handover:
         targets: Sequence[Target],
         policy: Policy,
         diallers: Sequence[Dialler],
+        lines: Lines,
         line: "Line",
         minds: Minds,
         clock: Clock,
     ) -> None:
-        self.call = call
+        self.call, self.lines = call, lines
         self.transfer = Transfer(kind, targets, policy, can_refer=leg.puts_through)
-        self._leg, self._policy, self._diallers = leg, policy, diallers
+        self._leg, self._diallers = leg, diallers
         self._line, self._minds, self._clock = line, minds, clock
         self._country = country_of(targets[0].number or "")
         self._callers = CallerLine(leg, bus, line, clock, self._member_crashed)
         self._room, self._caller = self._callers.room, self._callers.port
         self._seconds: dict[int, SecondLeg] = {}
+        """By attempt, the latest of each."""
+        self._ways: dict[int, WaysOut] = {}
         self._briefing: Briefing | None = None
         self._waits_with = ""
         self._events: deque[t.Event] = deque()
@@ -270,38 +284,55 @@ class Handover:
         if isinstance(decision, Refuse):
             self._refused(attempt, decision)
             return
-        order = DialOrder(number, ring_timeout_s=self._policy.ring_s + RING_SLACK_S, forwarded_by=self._our_number())
-        way = self._way_out(order)
-        if isinstance(way, Refuse):
-            self._refused(attempt, way)
-            return
-        dialler, plan = way
-        second = self._seconds[attempt] = SecondLeg(self, attempt)
+        ring_s = self.transfer.policy.ring_s + RING_SLACK_S
+        order = DialOrder(number, ring_timeout_s=ring_s, forwarded_by=self._our_number())
+        ways = self._ways[attempt] = WaysOut(self._diallers, order)
+        way = ways.first(self.now())
+        refused = way if isinstance(way, Refuse) else self._dial_over(attempt, target, way)
+        if refused is not None:
+            self._refused(attempt, refused)
+
+    def _dial_over(self, attempt: int, target: Target, way: Way) -> Refuse | None:
+        """A leg of its own, recorded before its INVITE leaves."""
+        if (no_line := self.lines.take_line()) is not None:
+            return no_line
+        place, dialler, plan = way
+        second = SecondLeg(self, attempt, target, place.attempt, plan.trunk)
+        self._seconds[attempt] = second
         self.call.event("leg_dialled", leg=second.name, attempt=attempt, target=target.name, trunk=plan.trunk)
         try:
-            second.expect(dialler.dial(plan, second))
+            leg = dialler.dial(plan, second)
         except Exception as error:  # our own bug costs this attempt, not the call
-            second.over = True
+            second.never_was()
             self.call.event("crashed", leg=second.name, error=type(error).__name__)
-            self._refused(attempt, Refuse("error", "the call could not be placed"))
-            return
+            return Refuse("error", "the call could not be placed")
+        if not isinstance(leg, Hands):
+            second.never_was()
+            leg.close("refused")
+            return Refuse("not_supported", f"a call over {plan.trunk} cannot be plugged to the caller's")
+        second.expect(leg)
         self.feed(t.Sent(attempt, plan.trunk))
+        return None
+
+    def rang(self, second: SecondLeg) -> None:
+        self._ways[second.attempt].rang(second.place)
+        self.feed(t.TargetRinging(second.attempt))
+
+    def unanswered(self, second: SecondLeg, failed: t.TargetFailed, failure: Failure) -> None:
+        """Its leg is over: over the next trunk, while it is still wanted and nobody can have been rung."""
+        attempt = self.transfer.attempt
+        wanted = attempt.number == second.attempt and self.transfer.state is State.DIALLING and not self._closed
+        way = self._ways[second.attempt].next(second.place, failure, self.now()) if wanted else None
+        if way is None:
+            self.feed(failed)
+        elif (refused := self._dial_over(second.attempt, second.target, way)) is not None:
+            self._refused(second.attempt, refused)
 
     def _our_number(self) -> E164 | None:
         """Whose line sends the caller on."""
         facts = self.call.facts()
         ours = facts.to_number if facts.direction == "inbound" else facts.from_number
         return E164(ours) if ours else None
-
-    def _way_out(self, order: DialOrder) -> tuple[Dialler, Plan] | Refuse:
-        no_way = Refuse("no_trunk", "no trunk takes outbound calls")
-        for dialler in self._diallers:
-            plan = dialler.plan(order)
-            if isinstance(plan, Refuse):
-                no_way = plan
-            elif plan.kind == "sip":
-                return dialler, plan
-        return no_way
 
     def _target_port(self, attempt: int) -> Port | None:
         """Its place in the room, made when it is first needed."""

@@ -439,6 +439,7 @@ class LineCall:
             (target,),
             policy,
             tuple(board.diallers),
+            board,
             board.line,
             board.agent.minds,
             board.clock,

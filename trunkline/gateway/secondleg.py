@@ -6,12 +6,15 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from trunkline.gateway import transfer_steps as t
+from trunkline.gateway.endings import Ended
 from trunkline.gateway.hands import Hands
 from trunkline.gateway.leg import Leg
+from trunkline.gateway.outbound import Failure, Tried
 from trunkline.gateway.sip.message import Reason
+from trunkline.gateway.transfer_record import Target
 from trunkline.media.bus import Receiver
 from trunkline.media.members import Port
-from trunkline.ports import EndedBy, EndReason, Refuse, Usage
+from trunkline.ports import ENDED_BY, EndedBy, EndReason, Refuse, Usage
 from trunkline.types import CallId
 
 if TYPE_CHECKING:
@@ -19,11 +22,13 @@ if TYPE_CHECKING:
 
 
 class SecondLeg:
-    """The LegCall of one dialled target; in the record by its leg id, and metered from its answer on."""
+    """The LegCall of one target, dialled over one trunk; in the record by its leg id, and metered from its answer on.
+    It has a line of the gateway's until it is over or hung up."""
 
-    def __init__(self, handover: "Handover", attempt: int) -> None:
+    def __init__(self, handover: "Handover", attempt: int, target: Target, place: int, trunk: str) -> None:
+        """`place`: which of the attempt's trunks it is, from 1."""
         self.name = f"leg_{secrets.token_hex(8)}"
-        self.attempt = attempt
+        self.attempt, self.target, self.place, self.trunk = attempt, target, place, trunk
         self.leg: Hands | None = None
         self.port: Port | None = None
         """In the room."""
@@ -31,6 +36,7 @@ class SecondLeg:
         self._handover = handover
         self._answered_at: float | None = None
         self._closed = self._metered = False
+        self._has_line = True
 
     @property
     def id(self) -> CallId:
@@ -41,13 +47,20 @@ class SecondLeg:
         if not self._closed and self.leg is not None:
             self._closed = True
             self._meter()
+            self._give_line()
             self.leg.close(why)
+
+    def never_was(self) -> None:
+        """It could not be dialled."""
+        self.over = self._closed = True
+        self._give_line()
 
     # --- LegCall ---
 
     def expect(self, leg: Leg) -> None:
-        assert isinstance(leg, Hands), "a second leg must be able to be plugged"
-        self.leg = leg
+        """It is plugged (`Hands`), or was refused."""
+        if isinstance(leg, Hands):
+            self.leg = leg
 
     def listen(self, leg: Leg) -> Receiver | Refuse:
         if self._closed or self.over:
@@ -79,8 +92,7 @@ class SecondLeg:
         self.hang_up_leg(reason)  # where it is not over yet: no audio was negotiated, or not encrypted
         self._closed = True
         if self._answered_at is None:
-            status, reasons = _sip(provider_code)
-            self._end(t.TargetFailed(self.attempt, status, reasons, reason, detail))
+            self._unanswered(Ended(reason, by or ENDED_BY[reason], detail, provider_code))
         elif reason == "caller_hung_up":
             self._end(t.TargetHungUp(self.attempt))
         else:
@@ -92,8 +104,8 @@ class SecondLeg:
 
     def event(self, kind: str, **data: Any) -> None:
         self._handover.call.event(kind, leg=self.name, **data)
-        if kind == "progress":
-            self._handover.feed(t.TargetRinging(self.attempt))
+        if kind in ("progress", "ringing"):
+            self._handover.rang(self)
 
     def crashed(self, error: BaseException) -> None:
         """Our own bug in this leg: the caller keeps the call."""
@@ -103,13 +115,43 @@ class SecondLeg:
 
     # --- the end ---
 
-    def _end(self, event: t.TargetFailed | t.TargetHungUp | t.TargetLost) -> None:
+    def _unanswered(self, end: Ended) -> None:
         if self.over:
             return
+        self._over()
+        leg: object = self.leg
+        failure = (leg.failure if isinstance(leg, Tried) else None) or Failure(end, may_have_rung=True)
+        self._handover.call.event(
+            "leg_failed",
+            leg=self.name,
+            attempt=self.attempt,
+            trunk=self.trunk,
+            reason=end.reason,
+            by=end.by,
+            detail=end.detail,
+            provider_code=end.provider_code,
+            may_have_rung=failure.may_have_rung,
+        )
+        status, reasons = _sip(end.provider_code)
+        failed = t.TargetFailed(self.attempt, status, reasons, end.reason, end.detail)
+        self._handover.unanswered(self, failed, failure)
+
+    def _end(self, event: t.TargetHungUp | t.TargetLost) -> None:
+        if self.over:
+            return
+        self._over()
+        self._handover.feed(event)
+
+    def _over(self) -> None:
         self.over = True
         self._meter()
+        self._give_line()
         self._handover.target_over(self)
-        self._handover.feed(event)
+
+    def _give_line(self) -> None:
+        if self._has_line:
+            self._has_line = False
+            self._handover.lines.give_line()
 
     def _meter(self) -> None:
         if self._answered_at is not None and self.leg is not None and not self._metered:

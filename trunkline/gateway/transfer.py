@@ -144,6 +144,11 @@ class Transfer:
         return replace(self._attempt)
 
     @property
+    def policy(self) -> Policy:
+        """Of the current target."""
+        return self._policy
+
+    @property
     def unsettled(self) -> bool:
         """The caller is back, but a REFER may still be followed: the carrier may take the caller away yet, so NOTIFYs
         still belong here, and a further transfer might ring at two telephones."""

@@ -1,0 +1,235 @@
+"""The ways to the target of a transfer: trunk after trunk, and target after target, above a scripted stack."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+
+from trunkline.gateway.dialling import DialOrder
+from trunkline.gateway.leg import LegCall, Plan
+from trunkline.gateway.linecall import FAILED_AS, TRANSFER_FAILED
+from trunkline.gateway.outbound import Route
+from trunkline.gateway.sip import stack as s
+from trunkline.gateway.sip.desk import SipDesk
+from trunkline.gateway.sip.stack import Handle
+from trunkline.gateway.sip.trunks import Trunk
+from trunkline.gateway.switchboard import Limits
+from trunkline.ports import Refuse
+from trunkline.testing.board import MAX_CALL_S, Board, FakeLeg, play
+from trunkline.testing.sipstack import FakeLine, ScriptedStack
+from trunkline.types import E164
+
+FIRST = Trunk(
+    "first",
+    (ip_network("198.51.100.0/24"),),
+    host="one.example.com",
+    caller_id=E164("+14155550101"),
+    country="US",
+    ping_s=0,
+    profile="strict",
+)
+SECOND = replace(FIRST, name="second", host="two.example.com")
+
+
+class Floor(Board):
+    """A caller on SIP, on the first of two trunks, neither of which takes REFER."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack = ScriptedStack()
+        self.desk: SipDesk
+        self.caller: Handle
+        self.caller_line = FakeLine()
+
+    def ring(self) -> None:
+        self.caller = self.stack.invite("first")
+        self.stack.media(self.caller, self.caller_line)
+        self.stack.happens(s.Confirmed(self.caller), s.FirstMedia(self.caller))
+
+    @property
+    def control(self) -> Any:
+        return self.agent_now.control
+
+    def dials(self) -> list[str]:
+        """The trunks of our INVITEs, in order."""
+        return [told[2] for told in self.stack.commands("dial")]
+
+    @property
+    def dialled(self) -> Handle:
+        """The latest."""
+        return Handle(self.stack.commands("dial")[-1][1])
+
+    def answers(self) -> FakeLine:
+        line = FakeLine()
+        self.stack.media(self.dialled, line)
+        self.stack.happens(s.Confirmed(self.dialled), s.FirstMedia(self.dialled))
+        return line
+
+    @property
+    def results(self) -> list[Any]:
+        return [(e["target"], e["how"], e["result"]) for e in self.events("transfer_attempt")]
+
+
+def run(scenario: Callable[[Floor], Coroutine[Any, Any, None]]) -> Floor:
+    async def whole(here: Floor) -> None:
+        here.desk = SipDesk(here.stack, here.switchboard, [FIRST, SECOND], here.clock, media_timeout_s=30.0)
+        await here.desk.start()
+        here.ring()
+        try:
+            await scenario(here)
+        finally:
+            here.switchboard.close()
+            await here.desk.close()
+        assert here.switchboard._second_legs == 0
+        assert here.free_slots() == here.ears.capacity
+
+    return play(Floor(), whole)
+
+
+# --- the next trunk -------------------------------------------------------------------------------------------------
+
+
+def test_a_trunk_that_cannot_is_passed_over_within_one_attempt() -> None:
+    async def scenario(here: Floor) -> None:
+        assert here.control.send_to("desk", "bridged") is None
+        first = here.dialled
+        here.stack.over(first, 503, "No")
+        assert here.dials() == ["first", "second"]
+        assert here.switchboard._second_legs == 1
+        here.answers()
+        here.stack.over(here.caller)
+        here.stack.over(here.dialled, by_us=True)
+
+    here = run(scenario)
+    assert here.results == [("desk", "bridged", "transferred")]
+    assert here.events("transfer_attempt")[0]["trunk"] == "second"
+    kinds = [kind for kind in here.kinds() if kind in ("leg_dialled", "leg_failed", "joined")]
+    assert kinds == ["leg_dialled", "leg_failed", "leg_dialled", "joined"]
+    one, two = here.events("leg_dialled")
+    assert (one["trunk"], two["trunk"]) == ("first", "second")
+    (failed,) = here.events("leg_failed")
+    assert (failed["leg"], failed["provider_code"], failed["may_have_rung"]) == (one["leg"], "sip:503", False)
+    assert here.events("joined")[0]["leg"] == two["leg"] != one["leg"]
+
+
+@pytest.mark.parametrize(("code", "rings", "result"), [(486, False, "busy"), (503, True, "failed")])
+def test_where_somebody_may_have_been_rung_no_other_trunk_is_dialled(code: int, rings: bool, result: str) -> None:
+    async def scenario(here: Floor) -> None:
+        here.control.send_to("desk", "bridged")
+        if rings:
+            here.stack.happens(s.Progress(here.dialled, 180, "Ringing"))
+        here.stack.over(here.dialled, code, "No")
+        assert here.dials() == ["first"]
+        assert here.agent_now.greeting == FAILED_AS.get(result, TRANSFER_FAILED)
+
+    here = run(scenario)
+    assert here.results == [("desk", "bridged", result)]
+    assert here.events("leg_failed")[0]["may_have_rung"] is True
+
+
+def test_the_last_trunks_answer_is_the_attempts() -> None:
+    async def scenario(here: Floor) -> None:
+        here.control.send_to("desk", "bridged")
+        here.stack.over(here.dialled, 503, "No")
+        here.stack.over(here.dialled, 486, "Busy Here")
+        assert here.agent_now.greeting == FAILED_AS["busy"]
+
+    here = run(scenario)
+    assert here.dials() == ["first", "second"]
+    assert here.events("transfer_attempt")[0]["sip_status"] == 486
+
+
+def test_a_leg_that_was_given_up_is_not_dialled_again_over_another_trunk() -> None:
+    async def scenario(here: Floor) -> None:
+        here.control.send_to("desk", "bridged")
+        here.control.take_back()
+        here.stack.over(here.dialled, 503, "No")
+        assert here.dials() == ["first"]
+
+    run(scenario)
+
+
+def test_a_caller_who_left_has_nobody_dialled_over_another_trunk() -> None:
+    async def scenario(here: Floor) -> None:
+        here.control.send_to("desk", "bridged")
+        dialled = here.dialled
+        here.stack.over(here.caller)
+        here.stack.over(dialled, 503, "No")
+        assert here.dials() == ["first"]
+
+    run(scenario)
+
+
+class Deaf:
+    """A dialler whose legs cannot be plugged."""
+
+    def __init__(self) -> None:
+        self.leg = FakeLeg()
+
+    def routes(self, order: DialOrder) -> list[Route]:
+        return [Route("account")] if order.trunk in (None, "account") else []
+
+    def plan(self, order: DialOrder) -> Plan | Refuse:
+        if order.trunk not in (None, "account"):
+            return Refuse("no_trunk", "none of ours")
+        return Plan(order, "twilio", "one", "account", None)
+
+    def dial(self, plan: Plan, call: LegCall) -> FakeLeg:
+        return self.leg
+
+
+def test_a_leg_that_cannot_be_plugged_is_refused_and_closed_at_once() -> None:
+    async def scenario(here: Floor) -> None:
+        deaf = Deaf()
+        here.switchboard.diallers[:] = [deaf]
+        here.control.send_to("desk", "bridged")
+        assert deaf.leg.closed == ["refused"]
+        assert here.agent_now.greeting == FAILED_AS["refused"]
+        here.switchboard.diallers[:] = [here.desk]
+
+    here = run(scenario)
+    assert here.results == [("desk", "bridged", "refused")]
+    assert here.events("transfer_attempt")[0]["detail"].startswith("not_supported")
+
+
+# --- lines ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_leg_takes_a_line_until_it_is_over() -> None:
+    async def scenario(here: Floor) -> None:
+        here.switchboard.limits = Limits(2, MAX_CALL_S)
+        here.control.send_to("desk", "bridged")
+        here.answers()
+        here.refused(7)
+        here.stack.over(here.dialled, 503, "No")
+        assert here.ends()[-1] == ("overloaded", "overloaded")
+        await asyncio.sleep(0)
+        here.admit(8)
+
+    run(scenario)
+
+
+def test_a_transfer_that_finds_no_line_brings_the_caller_back() -> None:
+    async def scenario(here: Floor) -> None:
+        here.switchboard.limits = Limits(1, MAX_CALL_S)
+        here.control.send_to("desk", "bridged")
+        assert here.dials() == []
+        assert here.agent_now.greeting == FAILED_AS["refused"]
+        assert here.ends() == []
+
+    here = run(scenario)
+    assert here.results == [("desk", "bridged", "refused")]
+    assert here.events("transfer_attempt")[0]["detail"].startswith("overloaded")
+
+
+def test_a_drain_lets_a_live_call_be_put_through() -> None:
+    async def scenario(here: Floor) -> None:
+        here.switchboard.draining = True
+        here.control.send_to("desk", "bridged")
+        assert here.dials() == ["first"]
+        here.stack.over(here.dialled, 486, "Busy Here")
+
+    run(scenario)
