@@ -1,24 +1,27 @@
 """The ways to the target of a transfer: trunk after trunk, and target after target, above a scripted stack."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from ipaddress import ip_network
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from trunkline.agents.definition import TransferTerms
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.leg import LegCall, Plan
-from trunkline.gateway.linecall import FAILED_AS, TRANSFER_FAILED
+from trunkline.gateway.linecall import BACK, FAILED_AS, TRANSFER_FAILED
 from trunkline.gateway.outbound import Route
 from trunkline.gateway.sip import stack as s
 from trunkline.gateway.sip.desk import SipDesk
 from trunkline.gateway.sip.stack import Handle
 from trunkline.gateway.sip.trunks import Trunk
 from trunkline.gateway.switchboard import Limits
-from trunkline.ports import Refuse
-from trunkline.testing.board import MAX_CALL_S, Board, FakeLeg, play
+from trunkline.media.music import hold_music
+from trunkline.ports import Allow, Refuse, TtsAudio
+from trunkline.testing.board import DEFINITION, MAX_CALL_S, Board, FakeLeg, play
 from trunkline.testing.sipstack import FakeLine, ScriptedStack
 from trunkline.types import E164
 
@@ -193,6 +196,96 @@ def test_a_leg_that_cannot_be_plugged_is_refused_and_closed_at_once() -> None:
     here = run(scenario)
     assert here.results == [("desk", "bridged", "refused")]
     assert here.events("transfer_attempt")[0]["detail"].startswith("not_supported")
+
+
+# --- the next target ------------------------------------------------------------------------------------------------
+
+
+def with_terms(here: Floor, **terms: TransferTerms) -> None:
+    numbers = {name: f"+1415555010{at}" for at, name in enumerate(terms)}
+    here.agent.definition = replace(DEFINITION, targets=numbers, terms=terms)
+
+
+def told(here: Floor) -> list[str]:
+    """The users of our INVITEs."""
+    return [address.removeprefix("sip:").partition("@")[0] for _, _, _, address, *_ in here.stack.commands("dial")]
+
+
+def test_a_target_has_its_own_kind_patience_and_end() -> None:
+    async def scenario(here: Floor) -> None:
+        with_terms(here, desk=TransferTerms(kind="bridged", ring_s=12, after_target="resume"))
+        assert isinstance(here.control.transfer("desk"), Allow)
+        here.control.hang_up("transferred")
+        await asyncio.sleep(11.9)
+        assert here.stack.commands("hang_up") == []
+        await asyncio.sleep(0.2)
+        assert here.stack.commands("hang_up") == [("hang_up", here.dialled)]
+        assert here.agent_now.greeting == FAILED_AS["no_answer"]
+        here.stack.over(here.dialled, 487, "Terminated", by_us=True)
+        here.control.send_to("desk", "auto")
+        here.answers()
+        here.stack.over(here.dialled)
+        assert here.agent_now.greeting == BACK
+        assert here.ends() == []
+
+    assert run(scenario).results == [("desk", "bridged", "no_answer"), ("desk", "bridged", "transferred")]
+
+
+def test_a_fallback_is_tried_when_the_first_is_not_reached() -> None:
+    async def scenario(here: Floor) -> None:
+        with_terms(here, desk=TransferTerms(fallback="nurse"), nurse=TransferTerms(kind="bridged"))
+        here.control.send_to("desk", "auto")
+        here.stack.over(here.dialled, 486, "Busy Here")
+        assert told(here) == ["+14155550100", "+14155550101"]
+        here.answers()
+        here.stack.over(here.caller)
+
+    here = run(scenario)
+    assert [(target, result) for target, _, result in here.results] == [("desk", "busy"), ("nurse", "transferred")]
+
+
+def test_a_target_that_a_rule_closes_has_an_open_fallback() -> None:
+    async def scenario(here: Floor) -> None:
+        with_terms(here, desk=TransferTerms(fallback="nurse"), nurse=TransferTerms())
+        closed = here.refusing
+        here.switchboard.decide = lambda facts, now: closed["x"] if facts.target == "desk" else Allow()
+        closed["x"] = Refuse("country_closed", "not there")
+        assert here.control.send_to("desk", "bridged") is None
+        assert told(here) == ["+14155550101"]
+        here.stack.over(here.dialled, 486, "Busy Here")
+
+    here = run(scenario)
+    assert [(target, result) for target, _, result in here.results] == [("desk", "refused"), ("nurse", "busy")]
+
+
+def test_a_warm_fallback_of_a_bridged_target_is_briefed_in_its_own_words() -> None:
+    async def scenario(here: Floor) -> None:
+        spoken = []
+
+        async def speak(text: str, format: Any) -> Any:
+            spoken.append(text)
+            yield TtsAudio(b"\x21" * 1600)
+
+        here.mind.feed_mode, here.mind.speak = "gated", speak
+        here.mind.open = lambda *_: SimpleNamespace(
+            expect=lambda _: None, close=lambda: None, finalize=lambda: None, feed=lambda _: None
+        )
+        nurse = TransferTerms(kind="warm", summary="A patient.", prompt="Take it?")
+        with_terms(here, desk=TransferTerms(kind="bridged", fallback="nurse"), nurse=nurse)
+        here.control.send_to("desk", "auto")
+        here.stack.over(here.dialled, 486, "Busy Here")
+        here.answers()
+        await asyncio.sleep(0.001)
+        assert spoken == ["A patient. Take it?"]
+        here.caller_line.heard.clear()
+        here.clock.advance(0.02)
+        here.heartbeat.beat(here.clock.now())
+        here.caller_line.tick(1)
+        assert bytes(here.caller_line.heard) in hold_music().audio
+        here.stack.happens(s.Keyed(here.dialled, "1", "rfc4733"))
+        here.stack.over(here.caller)
+
+    assert run(scenario).results == [("desk", "bridged", "busy"), ("nurse", "warm", "transferred")]
 
 
 # --- lines ----------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 From the first effect on the caller's leg is plugged into a conference of its own (music, ringback, the target), with
 the recording's taps; the AI agent has stepped aside, its bus stays open without a leg and gets leg and taps back when
 the caller returns. What happens while effects are performed waits its turn. An attempt that we dial goes over the next
-trunk while nobody can have been rung (`outbound.py`), each time as a leg of its own, which takes a line of the gateway's.
+trunk while nobody can have been rung (`outbound.py`), each time as a leg of its own, which takes a line.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from trunkline.gateway.outbound import Failure
 from trunkline.gateway.parking import CallerLine
 from trunkline.gateway.secondleg import SecondLeg
 from trunkline.gateway.transfer import State, Transfer
-from trunkline.gateway.transfer_record import Kind, Policy, Target, TransferFailed
+from trunkline.gateway.transfer_record import Target, TransferFailed
 from trunkline.gateway.waysout import Way, WaysOut
 from trunkline.media import tones
 from trunkline.media.bus import Bus, Receiver
@@ -83,9 +83,7 @@ class Handover:
         call: Caller,
         leg: Hands,
         bus: Bus,
-        kind: Kind,
         targets: Sequence[Target],
-        policy: Policy,
         diallers: Sequence[Dialler],
         lines: Lines,
         line: "Line",
@@ -93,7 +91,7 @@ class Handover:
         clock: Clock,
     ) -> None:
         self.call, self.lines = call, lines
-        self.transfer = Transfer(kind, targets, policy, can_refer=leg.puts_through)
+        self.transfer = Transfer("auto", targets, can_refer=leg.puts_through)
         self._leg, self._diallers = leg, diallers
         self._line, self._minds, self._clock = line, minds, clock
         self._country = country_of(targets[0].number or "")

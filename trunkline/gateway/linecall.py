@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from trunkline.agents.cascade import Attendant
 from trunkline.gateway import call as c
@@ -20,7 +20,8 @@ from trunkline.gateway.handover import Handover
 from trunkline.gateway.hands import Hands
 from trunkline.gateway.leg import Leg
 from trunkline.gateway.parking import Parked
-from trunkline.gateway.transfer_record import Kind, Policy, Target, TransferFailed, named_target
+from trunkline.gateway.targets import targets_of
+from trunkline.gateway.transfer_record import Kind, TransferFailed
 from trunkline.media.bus import Bus
 from trunkline.ports import (
     ENDED_BY,
@@ -350,13 +351,15 @@ class LineCall:
             return Refuse("not_supported", "this line cannot put callers through")
         if self._handover is not None and (self._handover.active or self._handover.transfer.unsettled):
             return Refuse("not_now", "the last transfer may be followed yet")
-        target = named_target(self._board.agent.definition.targets, wanted.target)
-        if isinstance(target, Refuse):
-            return target
-        decision = self.ask("transfer", target.name, target.number)
-        if isinstance(decision, Allow):
-            self._wanted = wanted
-            self.event("transfer", target=target.name, wanted=wanted.kind)
+        targets = targets_of(self._board.agent.definition, wanted.target, wanted.kind, "")
+        if isinstance(targets, Refuse):
+            return targets
+        for target in targets:  # one that is closed has a fallback that may be open
+            decision = self.ask("transfer", target.name, target.number)
+            if isinstance(decision, Allow):
+                self._wanted = wanted
+                self.event("transfer", target=wanted.target, wanted=wanted.kind)
+                break
         return decision
 
     # --- an operator's hands ---
@@ -427,17 +430,14 @@ class LineCall:
         if wanted is None:
             self._parked = Parked(leg, bus, board.line, board.clock, lambda _, error: self.crashed(error))
             return
-        target = named_target(board.agent.definition.targets, wanted.target)
-        assert isinstance(target, Target)
-        waiting: Literal["music", "ringback"] = "music" if wanted.kind in ("warm", "attended") else "ringback"
-        policy = Policy(summary=wanted.summary or self._summary(), waiting=waiting)
+        definition = board.agent.definition
+        targets = targets_of(definition, wanted.target, wanted.kind, self._summary(), wanted.summary)
+        assert not isinstance(targets, Refuse)
         self._handover = Handover(
             self,
             leg,
             bus,
-            wanted.kind,
-            (target,),
-            policy,
+            targets,
             tuple(board.diallers),
             board,
             board.line,

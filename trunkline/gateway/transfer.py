@@ -122,10 +122,11 @@ class Transfer:
         self.state = State.READY
         self.result: Result | None = None
         """Of the whole, once it is JOINED, RETURNED or ENDED."""
-        self._kind, self._targets, self._policy = kind, tuple(targets), policy or Policy()
+        self._targets, self._for_all = tuple(targets), (kind, policy or Policy())
+        self._next = 1  # of the targets, from 1
+        self._kind, self._policy = self._terms()
         self._can_refer = can_refer
         self._effects: list[Effect] = []
-        self._next = 0  # of the targets
         self._began_at = 0.0
         self._deadline_at: float | None = None
         self._caller_lost = False
@@ -159,7 +160,7 @@ class Transfer:
         assert self.state is State.READY, "a transfer begins once"
         self._began_at = now
         self._hold("caller")
-        self.state = self._try_next(now)
+        self.state = self._try(now)
         return self._done()
 
     def handle(self, event: Event, now: float) -> list[Effect]:
@@ -187,7 +188,16 @@ class Transfer:
 
     def _try_next(self, now: float) -> State:
         self._next += 1
+        waited_with = self._policy.waiting
+        self._kind, self._policy = self._terms()
+        if self._policy.waiting != waited_with:
+            self._hold("caller")
         return self._try(now)
+
+    def _terms(self) -> tuple[Kind, Policy]:
+        """Of the current target."""
+        target, (kind, policy) = self._targets[self._next - 1], self._for_all
+        return target.kind or kind, target.policy or policy
 
     def _try(self, now: float) -> State:
         """The current target, in the way that is left."""
