@@ -543,6 +543,10 @@ class Sip(Section):
     """Server and User-Agent."""
     ring_timeout_s: Float = Field(default=30.0, ge=5, le=180)
     """How long a call of ours rings."""
+    machine_detection: Literal["off", "enable", "detect_message_end"] = "off"
+    """Whether we listen to who answers our calls and tell: at once, or when an answering machine's greeting is over."""
+    on_machine: Literal["go_on", "hang_up"] = "go_on"
+    """What becomes of a call of ours that a machine answers."""
     trunks: dict[Annotated[str, Field(pattern="^[a-z0-9_-]{1,40}$")], SipTrunk] = {}
     """By name. None: calls are taken from this machine only."""
 
@@ -557,6 +561,8 @@ class Sip(Section):
             raise _contradiction("tls_port", self.tls_port, f"another than sip.port ({self.port})")
         if self.rtp_port_max <= self.rtp_port_min:
             raise _contradiction("rtp_port_max", self.rtp_port_max, f"above sip.rtp_port_min ({self.rtp_port_min})")
+        if self.on_machine == "hang_up" and self.machine_detection == "off":
+            raise _contradiction("on_machine", "hang_up", "needs sip.machine_detection as well")
         for key in ("port", "tls_port") if self.tls_cert else ("port",):
             if self.rtp_port_min <= getattr(self, key) <= self.rtp_port_max:
                 raise _contradiction(key, getattr(self, key), "outside of sip.rtp_port_min to sip.rtp_port_max")

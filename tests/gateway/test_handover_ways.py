@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from functools import cache
 from ipaddress import ip_network
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from trunkline.agents.definition import TransferTerms
@@ -22,7 +24,8 @@ from trunkline.gateway.switchboard import Limits
 from trunkline.media.music import hold_music
 from trunkline.ports import Allow, Refuse, TtsAudio
 from trunkline.testing.board import DEFINITION, MAX_CALL_S, Board, FakeLeg, play
-from trunkline.testing.sipstack import FakeLine, ScriptedStack
+from trunkline.testing.caller.speech import synthesize, to_frames
+from trunkline.testing.sipstack import QUIET, FakeLine, ScriptedStack
 from trunkline.types import E164
 
 FIRST = Trunk(
@@ -286,6 +289,148 @@ def test_a_warm_fallback_of_a_bridged_target_is_briefed_in_its_own_words() -> No
         here.stack.over(here.caller)
 
     assert run(scenario).results == [("desk", "bridged", "busy"), ("nurse", "warm", "transferred")]
+
+
+# --- who answers ----------------------------------------------------------------------------------------------------
+
+
+@cache
+def spoken(text: str) -> tuple[bytes, ...]:
+    return to_frames(asyncio.run(synthesize(text)))
+
+
+def beeped() -> tuple[bytes, ...]:
+    t = np.arange(3200) / 8000
+    return to_frames((0.25 * np.sin(2 * np.pi * 1000 * t)).astype(np.float32))
+
+
+GREETING = "Hi, you have reached Bob Miller. I cannot take your call. Please leave a message after the tone."
+PAUSE = (QUIET,) * 75
+
+
+def plays(here: Floor, line: FakeLine, *parts: tuple[bytes, ...]) -> None:
+    for part in parts:
+        for frame in part:
+            here.clock.advance(0.02)
+            here.heartbeat.beat(here.clock.now())
+            line.tick(1, frame)
+            here.caller_line.tick(1)
+
+
+def answered_by(here: Floor) -> list[str]:
+    return [e["who"] for e in here.events("answered_by")]
+
+
+def test_a_voicemail_does_not_keep_the_caller() -> None:
+    spoken(GREETING)
+
+    async def scenario(here: Floor) -> None:
+        here.control.send_to("desk", "bridged")
+        line = here.answers()
+        plays(here, line, spoken(GREETING))
+        assert here.stack.told[-1] == ("hang_up", here.dialled)
+        assert here.agent_now.greeting == FAILED_AS["voicemail"]
+        assert here.agent_now.call.attributes["transfer_failed"] == "voicemail"
+        here.stack.over(here.dialled, by_us=True)
+        assert here.ends() == []
+
+    here = run(scenario)
+    assert answered_by(here) == ["machine_start"]
+    assert here.events("answered_by")[0]["leg"] == here.events("joined")[0]["leg"]
+
+
+def test_a_person_and_what_sounded_before_they_answered_are_no_voicemail() -> None:
+    spoken(GREETING), spoken("Hello?")
+
+    async def scenario(here: Floor) -> None:
+        here.control.send_to("desk", "bridged")
+        line = FakeLine()
+        here.stack.media(here.dialled, line)
+        here.stack.happens(s.FirstMedia(here.dialled))
+        plays(here, line, spoken(GREETING), beeped(), PAUSE)  # an announcement, while it rings
+        here.stack.happens(s.Confirmed(here.dialled))
+        plays(here, line, PAUSE, spoken("Hello?"), PAUSE)
+        assert here.control._handover.joined
+        here.stack.over(here.caller)
+
+    here = run(scenario)
+    assert answered_by(here) == ["human"]
+    assert here.results == [("desk", "bridged", "transferred")]
+
+
+def test_a_beep_takes_the_caller_back_from_what_passed_for_a_person() -> None:
+    spoken("This is Anna.")
+
+    async def scenario(here: Floor) -> None:
+        here.control.send_to("desk", "bridged")
+        line = here.answers()
+        plays(here, line, spoken("This is Anna."), PAUSE)
+        assert here.control._handover.joined
+        plays(here, line, spoken("This is Anna."), PAUSE, beeped(), PAUSE)
+        assert here.agent_now.greeting == FAILED_AS["voicemail"]
+        here.stack.over(here.dialled, by_us=True)
+
+    assert answered_by(run(scenario)) == ["human", "machine_end_beep"]
+
+
+def test_a_target_that_is_a_queue_is_not_listened_to() -> None:
+    spoken(GREETING)
+
+    async def scenario(here: Floor) -> None:
+        with_terms(here, desk=TransferTerms(kind="bridged", detect_voicemail=False))
+        here.control.send_to("desk", "auto")
+        line = here.answers()
+        plays(here, line, spoken(GREETING), beeped(), PAUSE)
+        assert here.control._handover.joined
+        here.stack.over(here.caller)
+
+    assert answered_by(run(scenario)) == []
+
+
+def briefable(here: Floor) -> None:
+    async def speak(text: str, format: Any) -> Any:
+        yield TtsAudio(b"\x21" * 160 * 50)
+
+    ears = SimpleNamespace(expect=lambda _: None, close=lambda: None, finalize=lambda: None, feed=lambda _: None)
+    here.mind.feed_mode, here.mind.speak, here.mind.open = "gated", speak, lambda *_: ears
+
+
+def test_a_machine_is_briefed_no_longer_than_it_takes_to_know_it_and_the_fallback_is_called() -> None:
+    spoken(GREETING)
+
+    async def scenario(here: Floor) -> None:
+        briefable(here)
+        with_terms(here, desk=TransferTerms(kind="warm", fallback="nurse"), nurse=TransferTerms(kind="bridged"))
+        here.control.send_to("desk", "auto")
+        line = here.answers()
+        await asyncio.sleep(0.001)
+        plays(here, line, spoken(GREETING))
+        first = here.dialled
+        assert here.stack.told[-1] == ("hang_up", first)
+        here.stack.over(first, by_us=True)
+        assert told(here) == ["+14155550100", "+14155550101"]
+        here.stack.over(here.dialled, 486, "Busy Here")
+
+    assert run(scenario).results == [("desk", "warm", "voicemail"), ("nurse", "bridged", "busy")]
+
+
+def test_who_took_the_call_by_key_is_believed_whatever_beeps() -> None:
+    spoken("Hello?")
+
+    async def scenario(here: Floor) -> None:
+        briefable(here)
+        here.control.send_to("desk", "warm")
+        line = here.answers()
+        await asyncio.sleep(0.001)
+        plays(here, line, spoken("Hello?"), PAUSE)
+        here.stack.happens(s.Keyed(here.dialled, "1", "rfc4733"))
+        plays(here, line, spoken("Hello?"), PAUSE, beeped(), PAUSE)
+        assert here.control._handover.joined
+        here.stack.over(here.caller)
+
+    here = run(scenario)
+    assert answered_by(here) == ["human"]
+    assert here.results == [("desk", "warm", "transferred")]
 
 
 # --- lines ----------------------------------------------------------------------------------------------------------

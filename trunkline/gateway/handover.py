@@ -283,7 +283,7 @@ class Handover:
             self._refused(attempt, decision)
             return
         ring_s = self.transfer.policy.ring_s + RING_SLACK_S
-        order = DialOrder(number, ring_timeout_s=ring_s, forwarded_by=self._our_number())
+        order = DialOrder(number, ring_timeout_s=ring_s, forwarded_by=self._our_number(), detects_machine=False)
         ways = self._ways[attempt] = WaysOut(self._diallers, order)
         way = ways.first(self.now())
         refused = way if isinstance(way, Refuse) else self._dial_over(attempt, target, way)
@@ -340,7 +340,8 @@ class Handover:
         if second.port is None:
             port = self._room.join(second.leg, "representative", second.name)
             assert isinstance(port, Port)
-            second.port = second.leg.bus = port
+            second.port = port
+            second.plug(port)
         return second.port
 
     def early_media(self, second: SecondLeg) -> Receiver | Refuse:
@@ -374,6 +375,8 @@ class Handover:
 
     def _join(self, attempt: int) -> None:
         self._stop_briefing()
+        if self.transfer.attempt.accepted_at is not None:
+            self._seconds[attempt].believe()
         port = self._target_port(attempt)
         if port is None:
             self._refused(attempt, Refuse("not_now", "the target's leg is over"))
@@ -399,7 +402,7 @@ class Handover:
         except RuntimeError as error:  # no ears are free: keys still count
             self.feed(t.BriefingFailed(attempt, str(error)))
             return
-        second.leg.bus = self._briefing.bus
+        second.plug(self._briefing.bus)
         self._briefing.say(spoken)
 
     def _stop_briefing(self) -> None:

@@ -6,12 +6,14 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from trunkline.gateway import transfer_steps as t
+from trunkline.gateway.answeredby import AnsweredBy, AnswerListener, is_machine
 from trunkline.gateway.endings import Ended
 from trunkline.gateway.hands import Hands
 from trunkline.gateway.leg import Leg
 from trunkline.gateway.outbound import Failure, Tried
 from trunkline.gateway.sip.message import Reason
 from trunkline.gateway.transfer_record import Target
+from trunkline.media.answering import LONG_GREETING_MS, AnsweringDetector
 from trunkline.media.bus import Receiver
 from trunkline.media.members import Port
 from trunkline.ports import ENDED_BY, EndedBy, EndReason, Refuse, Usage
@@ -37,10 +39,29 @@ class SecondLeg:
         self._answered_at: float | None = None
         self._closed = self._metered = False
         self._has_line = True
+        self._detector = AnsweringDetector(LONG_GREETING_MS) if handover.transfer.policy.detect_voicemail else None
 
     @property
     def id(self) -> CallId:
         return self._handover.call.id
+
+    def plug(self, receiver: Receiver) -> None:
+        """Who hears it from now on, and as long as it matters, we with them: a voicemail is a VoicemailDetected."""
+        if self.leg is not None:
+            detector = self._detector if self._answered_at is not None else None
+            self.leg.bus = receiver if detector is None else AnswerListener(self.leg, receiver, detector, self._is)
+
+    def believe(self) -> None:
+        """Somebody has taken the call by key or word: whatever beeps now."""
+        self._detector = None
+
+    def _is(self, who: AnsweredBy, after_ms: int) -> None:
+        if self._detector is None:
+            return
+        self.event("answered_by", attempt=self.attempt, who=who, after_ms=after_ms)
+        if is_machine(who):
+            self._detector = None
+            self._handover.feed(t.VoicemailDetected(self.attempt))
 
     def hang_up_leg(self, why: str = "transferred") -> None:
         """CANCEL or BYE, as is due. Idempotent; `finished` follows."""
@@ -74,6 +95,8 @@ class SecondLeg:
         if self._closed or self.over:
             return Refuse("ending", "nobody waits for it")
         self._answered_at = self._handover.now()
+        if self.leg is not None and self.leg.bus is not None:  # since its early media
+            self.plug(self.leg.bus)
         return self._handover.target_answered(self)
 
     def key(self, digit: str) -> None:

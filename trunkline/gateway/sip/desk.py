@@ -22,6 +22,7 @@ from functools import partial
 from trunkline.clock import Clock
 from trunkline.errors import PeerError
 from trunkline.gateway import endings, outbound
+from trunkline.gateway.answeredby import NO_DETECTION, AnsweredBy, AnswerListener, MachineTerms, is_machine
 from trunkline.gateway.api.trunks import TrunkView
 from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.dialling import DialOrder
@@ -37,6 +38,7 @@ from trunkline.gateway.sip.leg import SipLeg, sip_lead
 from trunkline.gateway.sip.stack import Handle, Stack
 from trunkline.gateway.sip.trunks import Screened, Trunk
 from trunkline.gateway.switchboard import Switchboard
+from trunkline.media.answering import SHORT_GREETING_MS, AnsweringDetector
 from trunkline.media.detect import DtmfDetector
 from trunkline.media.playout import LeadPolicy
 from trunkline.ports import Refuse
@@ -83,6 +85,8 @@ class Dialog:
     resumed_at: float | None = None
     """After a hold: its silence does not count."""
     attached: bool = False
+    detects: bool = False
+    """Whether a machine answers."""
     closing: str | None = None
     """Why we leave."""
     progress: list[int] = field(default_factory=list)
@@ -106,10 +110,12 @@ class SipDesk:
         *,
         media_timeout_s: float,
         lead: LeadPolicy | None = None,
+        machine: MachineTerms = NO_DETECTION,
     ) -> None:
         self._stack, self._board, self._clock = stack, switchboard, clock
         self._trunks = {trunk.name: trunk for trunk in configured}
         self._media_timeout_s, self._lead = media_timeout_s, lead or sip_lead()
+        self._machine = machine
         self._dialogs: dict[Handle, Dialog] = {}
         self._call_ids: set[str] = set()
         self._registrations: set[str] = set()  # trunks that are registered now
@@ -329,7 +335,9 @@ class SipDesk:
         )
         handle = self._stack.dial(trunk, to_uri, from_uri, limit_s, headers, plan.provider_call_id)
         log.info("call %s: dialled over trunk %s", call.id, trunk.name)
-        return self._open(handle, trunk, plan.provider_call_id, call, inbound=False).leg
+        dialog = self._open(handle, trunk, plan.provider_call_id, call, inbound=False)
+        dialog.detects = self._machine.detection != "off" and plan.order.detects_machine
+        return dialog.leg
 
     def _progress(self, dialog: Dialog, code: int, reason: str) -> None:
         dialog.rang = True
@@ -392,8 +400,19 @@ class SipDesk:
             return
         dialog.attached = True
         bus = dialog.call.attach(dialog.leg)
-        if not isinstance(bus, Refuse):
-            dialog.leg.bus = bus
+        if isinstance(bus, Refuse):
+            return
+        dialog.leg.bus = bus
+        if dialog.detects:
+            told = partial(self._answered_by, dialog)
+            dialog.leg.bus = AnswerListener(dialog.leg, bus, AnsweringDetector(SHORT_GREETING_MS), told)
+
+    def _answered_by(self, dialog: Dialog, who: AnsweredBy, after_ms: int) -> None:
+        if dialog.closing is not None or (who == "machine_start" and self._machine.detection == "detect_message_end"):
+            return
+        dialog.call.event("answered_by", who=who, after_ms=after_ms)
+        if is_machine(who) and self._machine.hang_up:
+            dialog.call.finished("no_answer", "a machine answered", "policy")
 
     # --- LegDesk ----------------------------------------------------------------------------------------------------
 
