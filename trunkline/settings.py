@@ -455,6 +455,8 @@ class SipTrunk(Section):
     """Between OPTIONS to host; 0: none."""
     profile: Literal["generic", "strict", "twilio_elastic_sip", "telnyx", "asterisk"] = "generic"
     """What the far end wants differently."""
+    tell_hold: bool = True
+    """An operator's hold is told to the far end (re-INVITE, sendonly). False: it only hears our music."""
     cost_per_minute: Annotated[dict[str, Decimal], NoDecode, BeforeValidator(_costs), AfterValidator(_beginnings)] = {}
     """The cheapest trunk is tried first. One number, or by beginnings: `{ "+1" = 0.01, "*" = 0.05 }`; in a variable
     +1=0.01, *=0.05. Without it: after those that have one."""

@@ -17,7 +17,7 @@ from trunkline.gateway import transfer_steps as t
 from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.dialling import new_call_id
 from trunkline.gateway.handover import Handover
-from trunkline.gateway.hands import Hands
+from trunkline.gateway.hands import Hands, Holds
 from trunkline.gateway.leg import Leg
 from trunkline.gateway.parking import Parked
 from trunkline.gateway.targets import targets_of
@@ -389,7 +389,7 @@ class LineCall:
     def hold(self) -> Refuse | None:
         """The caller hears music; the agent, or whom they talk to, does not hear them."""
         if self._handover is not None and self._handover.active:
-            return self._asked("hold", self._handover.hold())
+            return self._tell_hold(True, self._asked("hold", self._handover.hold()))
         if self.machine.state is not c.State.ACTIVE:
             return Refuse("not_now", "the caller is on hold, or not with the agent")
         if self._bus is None or not isinstance(self._leg, Hands):
@@ -397,16 +397,22 @@ class LineCall:
         self._wanted = None
         self._asked("hold")
         self.happened(c.HandOver())
-        return None
+        return self._tell_hold(True)
 
     def resume(self) -> Refuse | None:
         if self._handover is not None and self._handover.active:
-            return self._asked("resume", self._handover.resume())
+            return self._tell_hold(False, self._asked("resume", self._handover.resume()))
         if self._parked is None:
             return Refuse("not_now", "the caller is not on hold")
         self._asked("resume")
         self.back(None)
         return None
+
+    def _tell_hold(self, held: bool, refused: Refuse | None = None) -> Refuse | None:
+        """The far end is told, where its leg can."""
+        if refused is None and isinstance(self._leg, Holds):
+            self._leg.hold(held)
+        return refused
 
     def mute(self, muted: bool) -> Refuse | None:
         """Whom the caller was put through to does not hear them."""
@@ -463,6 +469,7 @@ class LineCall:
         if parked is not None:
             parked.close()
         self._back_with = failed
+        self._tell_hold(False)
         self.happened(c.Returned(failed is not None))
 
     def put_through(self) -> None:

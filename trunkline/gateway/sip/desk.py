@@ -32,6 +32,7 @@ from trunkline.gateway.linecall import GOODBYE_S
 from trunkline.gateway.outbound import Failure, Route
 from trunkline.gateway.sip import causes, message, profiles, quality, trunks
 from trunkline.gateway.sip import stack as s
+from trunkline.gateway.sip.farhold import RESUME_AGAIN_S, FarHold
 from trunkline.gateway.sip.health import State as Health
 from trunkline.gateway.sip.health import TrunkHealth
 from trunkline.gateway.sip.leg import SipLeg, sip_lead
@@ -82,6 +83,8 @@ class Dialog:
     rang: bool = False
     on_hold: bool = False
     """The far end owes us nothing: many send no music with `sendonly` either."""
+    far_hold: FarHold = field(default_factory=FarHold)
+    """A hold of ours."""
     resumed_at: float | None = None
     """After a hold: its silence does not count."""
     attached: bool = False
@@ -200,6 +203,8 @@ class SipDesk:
                 dialog.call.event("sip_media", **quality.as_record(report))
             case s.Referred(_, code, reason, notify, final):
                 dialog.leg.referred(code, _shown(reason), notify=notify, final=final)
+            case s.Renegotiated(_, code):
+                self._renegotiated(dialog, code)
             case s.LimitReached():
                 dialog.call.hang_up("max_duration")
             case s.Disconnected():
@@ -438,6 +443,33 @@ class SipDesk:
                 loop.call_later(after_s, self._stack.send_digits, leg.handle, run, leg.dtmf)
             after_s += len(run) * DIGIT_S + PAUSE_S[key]
             run = ""
+
+    def hold(self, leg: SipLeg, held: bool) -> None:
+        """By re-INVITE, where the trunk takes one. The music is heard either way, so a refusal costs nothing."""
+        dialog = self._dialogs.get(leg.handle)
+        if dialog is None or not dialog.confirmed:
+            return
+        if dialog.trunk.quirks.reinvite == "yes" and dialog.trunk.tells_hold:
+            self._renegotiate(dialog, dialog.far_hold.want(held))
+
+    def _renegotiate(self, dialog: Dialog, held: bool | None) -> None:
+        if held is None or dialog.closing is not None:
+            return
+        if held:
+            self._stack.hold(dialog.leg.handle)
+        else:
+            self._stack.resume(dialog.leg.handle)
+
+    def _renegotiated(self, dialog: Dialog, code: int) -> None:
+        held = dialog.far_hold.answered(code)
+        dialog.call.event("held", held=held, code=code)
+        if dialog.far_hold.refused:
+            self._later(dialog, RESUME_AGAIN_S, partial(self._resume_again, dialog))
+        else:
+            self._renegotiate(dialog, dialog.far_hold.next())
+
+    def _resume_again(self, dialog: Dialog) -> None:
+        self._renegotiate(dialog, dialog.far_hold.next())
 
     def refer(self, leg: SipLeg, to: str | SipLeg) -> str | Refuse:
         dialog = self._dialogs.get(leg.handle)

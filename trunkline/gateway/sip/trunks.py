@@ -62,6 +62,8 @@ class Trunk:
     """Between OPTIONS to `host`; 0: none."""
     profile: str = "generic"
     """Of `profiles.PROFILES`."""
+    tells_hold: bool = True
+    """An operator's hold is told to the far end (sendonly), where the profile has re-INVITEs."""
     cost_per_minute: Mapping[str, Decimal] = field(default_factory=dict)
     """By the beginning of the number, `*` for all others; in whatever currency, the same for all trunks."""
     registers: bool = False
@@ -115,6 +117,7 @@ def _trunk(name: str, written: SipTrunk) -> Trunk:
         headers_out=written.headers_out,
         ping_s=written.ping_s if written.host else 0,
         profile=written.profile,
+        tells_hold=written.tell_hold,
         cost_per_minute=written.cost_per_minute,
         registers=written.registers,
         registrar=written.registrar,
