@@ -40,7 +40,7 @@ class Desk(Board):
         super().__init__()
         self.stack = ScriptedStack()
         self.handle: Handle
-        self.line = FakeLine()
+        self.far_line = FakeLine()
 
     def ring(self) -> None:
         self.handle = self.stack.invite("carrier")
@@ -51,7 +51,7 @@ class Desk(Board):
         self.handle = Handle(self.stack.commands("dial")[-1][1])
 
     def picked_up(self) -> None:
-        self.stack.media(self.handle, self.line)
+        self.stack.media(self.handle, self.far_line)
         self.stack.happens(s.Confirmed(self.handle), s.FirstMedia(self.handle))
 
     @property
@@ -68,12 +68,12 @@ class Desk(Board):
         return [(e["held"], e["code"]) for e in self.events("held")]
 
     def hears(self) -> bytes:
-        self.line.heard.clear()
+        self.far_line.heard.clear()
         for _ in range(5):
             self.clock.advance(0.02)
             self.heartbeat.beat(self.clock.now())
-            self.line.tick(1)
-        return bytes(self.line.heard)
+            self.far_line.tick(1)
+        return bytes(self.far_line.heard)
 
 
 def run(
@@ -102,12 +102,12 @@ def test_the_far_end_is_told_of_a_hold_and_of_its_end() -> None:
         control = here.control
         assert control.hold() is None
         assert here.holds() == ["hold"]
-        here.stack.media(here.handle, here.line, direction="sendonly")
+        here.stack.media(here.handle, here.far_line, direction="sendonly")
         here.renegotiated(200)
         assert hold_music().audio.startswith(here.hears()[:160])
         assert control.resume() is None
         assert here.holds() == ["hold", "resume"]
-        here.stack.media(here.handle, here.line)
+        here.stack.media(here.handle, here.far_line)
         here.renegotiated(200)
         assert here.agent_now.greeting == BACK
 
@@ -174,13 +174,13 @@ def test_a_far_end_on_hold_may_be_silent_for_as_long_as_it_lasts() -> None:
     async def scenario(here: Desk) -> None:
         here.ring()
         here.control.hold()
-        here.stack.media(here.handle, here.line, direction="sendonly")
+        here.stack.media(here.handle, here.far_line, direction="sendonly")
         here.renegotiated(200)
-        here.line.quiet_for(300)
+        here.far_line.quiet_for(300)
         await asyncio.sleep(5)
         assert here.ends() == []
         here.control.resume()
-        here.stack.media(here.handle, here.line)
+        here.stack.media(here.handle, here.far_line)
         here.renegotiated(200)
         await asyncio.sleep(MEDIA_TIMEOUT_S - 1)
         assert here.ends() == []
@@ -215,7 +215,7 @@ def spoken(text: str) -> tuple[bytes, ...]:
 def plays(here: Desk, *texts: str) -> None:
     for text in texts:
         for frame in (*spoken(text), *((QUIET,) * 110)):
-            here.line.tick(1, frame)
+            here.far_line.tick(1, frame)
 
 
 @pytest.fixture(autouse=True, scope="module")
