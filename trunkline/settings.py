@@ -262,6 +262,10 @@ def _codecs(names: tuple[str, ...]) -> tuple[str, ...]:
     return found
 
 
+def _some_codecs(names: tuple[str, ...]) -> tuple[str, ...]:
+    return _codecs(names) if names else ()
+
+
 def _patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
     if not all(re.fullmatch(r"\+?[A-Za-z0-9._#-]{0,64}\*?", p) and p.strip("+*") for p in patterns):
         raise ValueError("numbers as +COUNTRY NUMBER or as the peer sends them, or their beginning and a *: +1415*")
@@ -455,7 +459,9 @@ class SipTrunk(Section):
     """Between OPTIONS to host; 0: none."""
     profile: Literal["generic", "strict", "twilio_elastic_sip", "telnyx", "asterisk"] = "generic"
     """What the far end wants differently."""
-    tell_hold: bool = True
+    codecs: Annotated[Texts, AfterValidator(_some_codecs)] = ()
+    """Offered and taken on this trunk, preferred first, of sip.codecs; without it, as the profile has it."""
+    tells_hold: bool = True
     """An operator's hold is told to the far end (re-INVITE, sendonly). False: it only hears our music."""
     cost_per_minute: Annotated[dict[str, Decimal], NoDecode, BeforeValidator(_costs), AfterValidator(_beginnings)] = {}
     """The cheapest trunk is tried first. One number, or by beginnings: `{ "+1" = 0.01, "*" = 0.05 }`; in a variable
@@ -578,6 +584,8 @@ class Sip(Section):
             )
         seen: dict[IPv4Network | IPv6Network, str] = {}
         for name, trunk in self.trunks.items():
+            if strange := [codec for codec in trunk.codecs if codec not in self.codecs]:
+                raise _contradiction(f"trunks.{name}.codecs", strange[0], "is none of sip.codecs")
             for network in trunk.peers:
                 if (other := seen.setdefault(network, name)) != name:
                     raise _contradiction(

@@ -29,7 +29,7 @@ def gateway(shared_sip_gateway: Any) -> Any:
         sip__media_timeout_s="3",
         sip__trunks__carrier__peers="127.0.0.1/32",
         sip__trunks__quiet__peers="127.0.0.2/32",
-        sip__trunks__quiet__tell_hold="false",
+        sip__trunks__quiet__tells_hold="false",
         sip__trunks__quiet__media_peers="127.0.0.1/32",
     )
 
@@ -50,7 +50,7 @@ def music(phone: Any, since: float) -> float:
     """The share of packets since then that sound."""
     heard = [packet.payload for at, packet in tuple(phone.packets) if at >= since]
     levels = [np.abs(np.frombuffer(g711.decode(payload, "mulaw"), "<i2")).max() for payload in heard]
-    return sum(level > 200 for level in levels) / max(1, len(levels))
+    return sum(int(level) > 200 for level in levels) / max(1, len(levels))
 
 
 def held(record: Any) -> list[tuple[bool, int]]:
