@@ -35,6 +35,7 @@ from trunkline.errors import ConfigError
 from trunkline.gateway.answeredby import MachineTerms
 from trunkline.gateway.api.app import create_http
 from trunkline.gateway.api.control import control_routes
+from trunkline.gateway.api.legs import leg_routes
 from trunkline.gateway.api.trunks import trunk_routes
 from trunkline.gateway.call import DIAL_SLACK_S
 from trunkline.gateway.front import front_door
@@ -183,7 +184,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK) -> AsyncGener
             stack.push_async_callback(sip.desk.close)
         ways_out = [way.trunks for way in (sip.desk, twilio) if way is not None]
         more = trunk_routes(lambda: [trunk for trunks in ways_out for trunk in trunks()])
-        more += control_routes(switchboard.call)
+        more += control_routes(switchboard.call) + leg_routes(switchboard.call)
         orders = OrderKeys(database, clock, worker=WORKER)
         http = create_http(
             settings, switchboard, records, metrics, clock, not_ready, tokens, more, orders=orders, placed=twilio

@@ -481,6 +481,30 @@ def test_a_recogniser_of_everything_hears_everything() -> None:
     on_a_call(conversation, stt=Stt("all"))
 
 
+@pytest.mark.parametrize("mode", ["all", "gated"])
+def test_on_hold_the_answer_waits_and_nothing_is_fed(mode: Literal["all", "gated"]) -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("hours")
+        call.pen.write("We open at eight in the morning.").end()
+        await call.run(500)
+        call.attendant.hold(True)
+        fed = call.ears.fed_bytes
+        call.starts()
+        await call.run(60_000)
+        assert call.far.queue == []
+        assert (call.ears.fed_bytes, call.hang_ups, len(call.talk)) == (fed, [], 2)
+        call.attendant.hold(False)
+        await call.run(2500)
+        assert call.talk[-1] == ("agent", "We open at eight in the morning.")
+        assert not call.turns[-1].interrupted
+        before = call.ears.fed_bytes
+        call.starts()
+        await call.run(500)
+        assert call.ears.fed_bytes > before
+
+    on_a_call(conversation, stt=Stt(mode))
+
+
 def test_a_book_is_spoken_as_fast_as_it_is_heard() -> None:
     async def conversation(call: Call) -> None:
         await call.says("read")

@@ -816,6 +816,41 @@ def test_closing_stops_everything_in_every_state(moment: str) -> None:
     assert talk.tell(t.Close(), t.Begin("again")).state is State.IDLE
 
 
+# --- on hold ---
+
+
+@pytest.mark.parametrize("moment", sorted(set(MOMENTS) - {"idle"}))
+def test_on_hold_nothing_is_said_heard_or_waited_for(moment: str) -> None:
+    talk = MOMENTS[moment]()
+    talk.did()
+    assert t.PauseOutput() in talk.tell(t.Held()).did()
+    assert talk.timers.keys() == {"max_duration"}
+    assert talk.utters().tell(t.Partial("stop", complete=True), t.Key("1"), t.Held()).did() == []
+    assert t.ResumeOutput() in talk.tell(t.Unheld()).did()
+    assert talk.timers.keys() > {"max_duration"} or talk.state is State.SPEAKING
+    assert talk.tell(t.Unheld()).did() == []
+
+
+def test_an_answer_that_was_cut_by_a_hold_goes_on_after_it() -> None:
+    talk = speaking().tell(t.Held())
+    talk.did()
+    assert talk.tell(t.Unheld()).did() == [t.CancelStt(), t.ResumeOutput()]
+    assert talk.state is State.SPEAKING
+    assert talk.timers.keys() == {"max_duration"}
+    assert "no_input" in talk.is_heard().timers
+
+
+def test_what_is_said_on_hold_waits_for_its_end() -> None:
+    talk = speaking().tell(t.Held())
+    talk.did()
+    assert talk.tell(t.ReplyFailed()).did() == [t.Say("Sorry."), t.PauseOutput()]
+    assert t.ResumeOutput() in talk.tell(t.Unheld()).did()
+
+
+def test_a_call_whose_time_is_up_on_hold_ends_without_a_goodbye() -> None:
+    assert speaking().tell(t.Held(), t.Leave()).did()[-1] == t.HangUp("max_duration")
+
+
 # --- any events, in any order ---------------------------------------------------------------------------------------
 
 WORDS = ["", "mm-hm", "stop", "what are your hours"]
@@ -832,6 +867,7 @@ EVENTS: list[st.SearchStrategy[Any]] = [
     st.sampled_from([Expectation(), Expectation("main", 4, 4), Expectation("digits_n", 1, 8), Expectation("yes_no")]),
     st.just("ending"),
     st.just("timer"),
+    st.sampled_from([t.Held(), t.Unheld()]),
     st.sampled_from([t.Leave(), t.Close()]),
 ]
 
@@ -867,7 +903,7 @@ class Watch:
 
     def __init__(self, talk: Conversation) -> None:
         self.talk = talk
-        self.replying = self.paused = False
+        self.replying = self.paused = self.held = False
         self.hang_ups = 0
 
     def tell(self, event: t.Event) -> None:
@@ -877,6 +913,8 @@ class Watch:
         if isinstance(event, t.ReplyBegan) and self.paused:
             return  # a paused playout sends nothing
         talk.tell(event)
+        if isinstance(event, t.Held | t.Unheld):
+            self.held = isinstance(event, t.Held)
         if isinstance(event, t.ReplyHeard | t.ReplyFailed):
             self.replying = False
         for effect in talk.did():
@@ -902,6 +940,10 @@ class Watch:
 
     def look_for_a_way_on(self) -> None:
         state, timers = self.talk.state, self.talk.timers.keys()
+        if self.held:
+            assert self.paused or state is State.IDLE, "speaks to nobody"
+            assert timers == ({"max_duration"} if state is not State.IDLE else set())
+            return
         assert self.paused == (state is State.INTERRUPTED), "paused, and nobody to resume"
         match state:
             case State.IDLE:
@@ -922,7 +964,7 @@ class Watch:
 
 def test_every_pair_of_state_and_event_leads_only_where_its_row_says() -> None:
     events = {"Begin", "SpeechStarted", "SpeechSustained", "SpeechEnded", "Partial", "Final", "Key", "ReplyBegan"}
-    events |= {"ReplyHeard", "ReplyFailed", "Leave", "TimerFired", "Close"}
+    events |= {"ReplyHeard", "ReplyFailed", "Leave", "Held", "Unheld", "TimerFired", "Close"}
     in_table = {event.__name__ for row in t.TABLE.values() for event in row} | {event.__name__ for event in t.ALWAYS}
     assert in_table == events
     assert t.TABLE.keys() == set(State)

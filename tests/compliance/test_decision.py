@@ -1,4 +1,5 @@
 import builtins
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -56,8 +57,36 @@ def test_a_transfer_goes_to_a_named_target() -> None:
     assert decided("transfer", target_number="+12025550123") == "no_target"
 
 
+@pytest.mark.parametrize(
+    ("called", "target", "allow", "code"),
+    [
+        ("+15005550001", "+12025550123", (), "allowed"),  # within the country of the number that was called
+        ("+442079460000", "+442079460001", (), "allowed"),
+        ("+442079460000", "+12025550123", (), "country_closed"),
+        ("+442079460000", "+12025550123", ("US",), "allowed"),
+        ("+12025550100", "+18767654321", ("US",), "country_closed"),  # Jamaica shares +1
+        (None, "+12025550123", (), "country_closed"),  # unknown never weakens
+        (None, "+12025550123", ("US",), "allowed"),
+        ("+12025550100", "+80012345678", ("US",), "country_closed"),
+        ("+12025550100", "+1202", ("US",), "invalid_number"),
+    ],
+)
+def test_a_target_is_in_the_country_of_our_number_or_in_one_that_is_open(
+    called: str | None, target: str, allow: tuple[str, ...], code: str
+) -> None:
+    theirs = "+33142685300"
+    facts = Facts("transfer", DEFAULT_TENANT, "inbound", theirs, called, target="desk", target_number=target)
+    ours = replace(facts, direction="outbound", from_number=called, to_number=theirs)
+    for decision in (decision_on(facts, allow), decision_on(ours, allow)):
+        assert (decision.code if isinstance(decision, Refuse) else "allowed") == code
+
+
+def test_a_target_without_a_number_has_no_country() -> None:
+    assert decided("transfer", target="reception") == "allowed"
+
+
 def test_a_transfer_goes_to_no_emergency_or_premium_number_where_the_number_is_known() -> None:
-    assert decided("transfer", target="reception", target_number="+12025550123") == "allowed"
+    assert decided("transfer", target="reception", target_number="+12025550123", to="+12025550100") == "allowed"
     assert decided("transfer", target="police", target_number="911") == "emergency"
     assert decided("transfer", target="chat", target_number="+19005551234") == "premium"
 

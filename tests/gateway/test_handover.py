@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from trunkline.errors import ProviderError
-from trunkline.gateway.linecall import BACK, FAILED_AS, TRANSFER_FAILED
+from trunkline.gateway.linecall import BACK, FAILED_AS, TRANSFER_FAILED, LineCall
 from trunkline.gateway.sip import stack as s
 from trunkline.gateway.sip.desk import SipDesk
 from trunkline.gateway.sip.stack import Handle
@@ -85,6 +85,22 @@ class Floor(Board):
             self.heartbeat.beat(self.clock.now())
             for line in lines:
                 line.tick(1, says or b"\xff" * FRAME_BYTES)
+
+    @property
+    def line_now(self) -> LineCall:
+        assert self.line_or_none is not None
+        return self.line_or_none
+
+    @property
+    def line_or_none(self) -> LineCall | None:
+        (started,) = [event for event in self.records if isinstance(event, CallStarted)]
+        return self.switchboard.call(started.call_id)
+
+    @property
+    def heard_by_agent(self) -> bytes:
+        """What lies in its ears."""
+        bus = self.agent_now.bus
+        return self.ears.latest(bus._slot, 1000)
 
     @property
     def results(self) -> list[Any]:

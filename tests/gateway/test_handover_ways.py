@@ -16,6 +16,7 @@ from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.leg import LegCall, Plan
 from trunkline.gateway.linecall import BACK, FAILED_AS, TRANSFER_FAILED
 from trunkline.gateway.outbound import Route
+from trunkline.gateway.party import Invitation
 from trunkline.gateway.sip import stack as s
 from trunkline.gateway.sip.desk import SipDesk
 from trunkline.gateway.sip.stack import Handle
@@ -461,6 +462,19 @@ def test_a_transfer_that_finds_no_line_brings_the_caller_back() -> None:
     here = run(scenario)
     assert here.results == [("desk", "bridged", "refused")]
     assert here.events("transfer_attempt")[0]["detail"].startswith("overloaded")
+
+
+def test_whom_an_operator_invites_takes_a_line_as_well() -> None:
+    async def scenario(here: Floor) -> None:
+        here.switchboard.limits = Limits(2, MAX_CALL_S)
+        asked = Invitation(DialOrder(E164("+14155550177"), ring_timeout_s=20))
+        assert not isinstance(here.control.party.invite(asked), Refuse)
+        assert here.control.party.invite(asked).code == "overloaded"
+        assert len(here.dials()) == 1
+        here.stack.over(here.dialled, 486, "Busy Here")
+        assert not isinstance(here.control.party.invite(asked), Refuse)
+
+    run(scenario)
 
 
 def test_a_drain_lets_a_live_call_be_put_through() -> None:

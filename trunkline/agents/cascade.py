@@ -166,6 +166,15 @@ class Attendant:
             self._next.decided_at = self._next.final_at = None
         self._handle(t.Key(digit))
 
+    def hold(self, held: bool) -> None:
+        """The far end has put us on hold, or taken us back. Idempotent."""
+        self._handle(t.Held() if held else t.Unheld())
+        if not self._gated:
+            if held:
+                self._stop_feed()
+            elif self._fed_since is None:
+                self._feed(0)
+
     def say_goodbye(self) -> None:
         """The call's time is up: a spoken goodbye, then the end."""
         self._handle(t.Leave())

@@ -15,7 +15,9 @@ House rules:
 5. No wait without an end. Timers are a function of the state (WAITS): they are set and cancelled after every event,
    nowhere else, and each leads to a spoken line or to the end of the call. While the agent speaks, what is awaited is
    that it is heard; a reply that stalls in the middle is the cascade's ReplyFailed.
-6. The recogniser gives one final for each utterance, in their order (`_due`): that of a noise, or of what was said
+6. On hold (the far end's) the call waits: what was being said is paused, nothing is heard, and no timer runs but the
+   call's own limit. Afterwards it goes on where the ear was.
+7. The recogniser gives one final for each utterance, in their order (`_due`): that of a noise, or of what was said
    before it, may come late and is known for what it is.
 
 The caller's patience is learnt: going on after we thought the turn had ended lengthens endpointing for this call.
@@ -130,6 +132,16 @@ class Leave:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """The far end has put us on hold: nobody hears us, and what comes is its music."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unheld:
+    """And has taken us back."""
+
+
+@dataclass(frozen=True, slots=True)
 class TimerFired:
     name: "Timer"
 
@@ -151,6 +163,8 @@ Event = (
     | ReplyHeard
     | ReplyFailed
     | Leave
+    | Held
+    | Unheld
     | TimerFired
     | Close
 )
@@ -293,6 +307,7 @@ class Turns:
         self._restarted: set[Timer] = set()
         self._over = False
         self._leaving = False  # the call's time is up
+        self._held = False  # by the far end
         # what the caller does
         self._hearing = False
         self._speech_at = 0.0
@@ -339,6 +354,8 @@ class Turns:
         """Takes note of what the ears and the timers say; True where that is no news."""
         if isinstance(event, Close):
             return False
+        if self._held and isinstance(event, SpeechStarted | SpeechSustained | SpeechEnded | Partial | Key):
+            return True
         if isinstance(event, SpeechStarted):
             self._hearing, self._speech_at = True, event.at
         elif isinstance(event, SpeechEnded):
@@ -356,7 +373,8 @@ class Turns:
 
     def _set_timers(self) -> None:
         for name, wait_ms in WAITS.items():
-            after_ms = None if self._over or self.state is State.IDLE else wait_ms(self)
+            waits = not self._over and self.state is not State.IDLE and (not self._held or name in HOLD_TIMERS)
+            after_ms = wait_ms(self) if waits else None
             if after_ms is None:
                 if name in self._armed:
                     self._armed.remove(name)
@@ -454,6 +472,8 @@ class Turns:
         self.interruptible, self.ending = interruptible, ending
         self._restart("reply")
         self._do(effect)
+        if self._held:
+            self._do(PauseOutput())
         return State.THINKING
 
     def _fail(self) -> State:
@@ -728,6 +748,9 @@ class Turns:
         if self.ending is not None and self._leaving and isinstance(event, TimerFired):
             self._do(CancelReply())
             return self._hang_up(self.ending)
+        if self._held:  # nobody would hear a goodbye
+            self._do(CancelReply())
+            return self._hang_up(self.ending or "max_duration")
         self._leaving = True
         self._restart("max_duration")
         if self.ending is not None:
@@ -735,6 +758,25 @@ class Turns:
         self._forget_speech()
         self._do(CancelReply())
         return self._say(self._agent.goodbye, ending="max_duration", interruptible=False)
+
+    def held(self, event: Event) -> State:
+        if self._held:
+            return self.state
+        self._forget_speech()
+        state = self._resume() if self.state is State.INTERRUPTED else self.state
+        if not self._over:
+            self._held = True
+            self._do(PauseOutput())
+        return state
+
+    def unheld(self, event: Event) -> State:
+        if not self._held:
+            return self.state
+        self._held = False
+        self._forget_speech()  # their music
+        self._do(ResumeOutput())
+        awaits_words = self.state is State.THINKING and self._reply == "none"  # of an utterance that is forgotten now
+        return self._yield_floor() if awaits_words else self.state
 
     def close(self, event: Event) -> State:
         self._over = True
@@ -794,6 +836,8 @@ TABLE: dict[State, dict[type, Row]] = {
 ALWAYS: dict[type, Row] = {
     TimerFired: Row(Turns.timer, tuple(State)),
     Leave: Row(Turns.time_is_up, (_THINKING, _SPEAKING, _INTERRUPTED, _LISTENING, _IDLE)),
+    Held: Row(Turns.held, tuple(State)),
+    Unheld: Row(Turns.unheld, tuple(State)),
     Close: Row(Turns.close, (_IDLE,)),
 }
 
@@ -808,6 +852,9 @@ WAITS: dict[Timer, Callable[[Turns], int | None]] = {
     "max_duration": Turns.max_duration_ms,
 }
 """How long a timer runs now; None: it does not."""
+
+HOLD_TIMERS: frozenset[Timer] = frozenset(("max_duration",))
+"""Those that also run while the far end holds us."""
 
 ON_TIMER: dict[Timer, Callable[[Turns, Event], State]] = {
     "no_input": Turns.no_input_timer,

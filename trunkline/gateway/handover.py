@@ -1,8 +1,7 @@
 """One transfer of one call, performed: `transfer.Transfer` decides, this does it, and tells it what came of it.
 
-From the first effect on the caller's leg is plugged into a conference of its own (music, ringback, the target), with
-the recording's taps; the AI agent has stepped aside, its bus stays open without a leg and gets leg and taps back when
-the caller returns. What happens while effects are performed waits its turn. An attempt that we dial goes over the next
+From the first effect on the caller is in the call's room (`room.py`), with music, ringback or the target; the AI agent
+has stepped aside. What happens while effects are performed waits its turn. An attempt that we dial goes over the next
 trunk while nobody can have been rung (`outbound.py`), each time as a leg of its own, which takes a line.
 """
 
@@ -21,13 +20,13 @@ from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.hands import Hands
 from trunkline.gateway.leg import Dialler
 from trunkline.gateway.outbound import Failure
-from trunkline.gateway.parking import CallerLine
+from trunkline.gateway.room import CallRoom
 from trunkline.gateway.secondleg import SecondLeg
 from trunkline.gateway.transfer import State, Transfer
 from trunkline.gateway.transfer_record import Target, TransferFailed
 from trunkline.gateway.waysout import Way, WaysOut
 from trunkline.media import tones
-from trunkline.media.bus import Bus, Receiver
+from trunkline.media.bus import Receiver
 from trunkline.media.members import Port
 from trunkline.media.music import hold_music
 from trunkline.media.sources import Source
@@ -66,10 +65,6 @@ class Caller(Protocol):
 
     def crashed(self, error: BaseException) -> None: ...
 
-
-class Lines(Protocol):
-    """Of the gateway: how many legs it may carry."""
-
     def take_line(self) -> Refuse | None: ...
 
     def give_line(self) -> None: ...
@@ -82,21 +77,19 @@ class Handover:
         self,
         call: Caller,
         leg: Hands,
-        bus: Bus,
+        room: CallRoom,
         targets: Sequence[Target],
         diallers: Sequence[Dialler],
-        lines: Lines,
         line: "Line",
         minds: Minds,
         clock: Clock,
     ) -> None:
-        self.call, self.lines = call, lines
+        self.call = call
         self.transfer = Transfer("auto", targets, can_refer=leg.puts_through)
         self._leg, self._diallers = leg, diallers
         self._line, self._minds, self._clock = line, minds, clock
         self._country = country_of(targets[0].number or "")
-        self._callers = CallerLine(leg, bus, line, clock, self._member_crashed)
-        self._room, self._caller = self._callers.room, self._callers.port
+        self._call_room, self._room, self._caller = room, room.conference, room.caller
         self._seconds: dict[int, SecondLeg] = {}
         """By attempt, the latest of each."""
         self._ways: dict[int, WaysOut] = {}
@@ -161,8 +154,9 @@ class Handover:
                 self._perform(effect)
         for second in self._seconds.values():
             second.hang_up_leg()
+        for second in self._seconds.values():
+            self._leaves_room(second)
         self._stop_briefing()
-        self._callers.give_back()
 
     # --- the operator's ---
 
@@ -221,7 +215,7 @@ class Handover:
             case t.Resume(failed):
                 self._stop_timer()
                 self._stop_briefing()
-                self._callers.give_back()
+                self._call_room.free_caller()
                 self.call.back(failed)
             case t.HangUpTarget(attempt):
                 self._hang_up_target(attempt)
@@ -292,7 +286,7 @@ class Handover:
 
     def _dial_over(self, attempt: int, target: Target, way: Way) -> Refuse | None:
         """A leg of its own, recorded before its INVITE leaves."""
-        if (no_line := self.lines.take_line()) is not None:
+        if (no_line := self.call.take_line()) is not None:
             return no_line
         place, dialler, plan = way
         second = SecondLeg(self, attempt, target, place.attempt, plan.trunk)
@@ -338,8 +332,8 @@ class Handover:
         if second is None or second.leg is None or second.over:
             return None
         if second.port is None:
-            port = self._room.join(second.leg, "representative", second.name)
-            assert isinstance(port, Port)
+            port = self._call_room.join(second.leg, "representative", second.name)
+            assert isinstance(port, Port), "a place is kept for the target"
             second.port = port
             second.plug(port)
         return second.port
@@ -362,7 +356,7 @@ class Handover:
             self._stop_briefing()
 
     def _leaves_room(self, second: SecondLeg) -> None:
-        port, second.port = second.port, None
+        port = second.unplug()
         if port is not None:
             self._room.leave(port)
 
@@ -410,9 +404,5 @@ class Handover:
         if briefing is not None:
             briefing.close()
 
-    def _member_crashed(self, name: str | None, error: Exception) -> None:
-        second = next((s for s in self._seconds.values() if s.name == name), None)
-        if second is not None:
-            second.crashed(error)
-        else:
-            self.call.crashed(error)
+    def leg_named(self, name: str | None) -> SecondLeg | None:
+        return next((second for second in self._seconds.values() if second.name == name), None)

@@ -78,6 +78,10 @@ class LegCall(Protocol):
 
     def key(self, digit: str) -> None: ...
 
+    def held(self, on: bool) -> None:
+        """The far end has put us on hold, or taken us back: it hears nothing of us meanwhile."""
+        ...
+
     def stopped(self, leg: Leg) -> None:
         """The carrier has ended the stream in order."""
         ...

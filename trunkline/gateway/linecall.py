@@ -19,9 +19,9 @@ from trunkline.gateway.dialling import new_call_id
 from trunkline.gateway.handover import Handover
 from trunkline.gateway.hands import Hands, Holds
 from trunkline.gateway.leg import Leg
-from trunkline.gateway.parking import Parked
+from trunkline.gateway.party import Invitation, Party
 from trunkline.gateway.targets import targets_of
-from trunkline.gateway.transfer_record import Kind, TransferFailed
+from trunkline.gateway.transfer_record import Kind, TransferFailed, named_target
 from trunkline.media.bus import Bus
 from trunkline.ports import (
     ENDED_BY,
@@ -122,8 +122,10 @@ class LineCall:
         self._limit: asyncio.TimerHandle | None = None
         self._wanted: _Wanted | None = None
         """A transfer of ours, once the agent's words were heard."""
+        self.party = Party(self, board.diallers, board.line, board.clock)
         self._handover: Handover | None = None
-        self._parked: Parked | None = None
+        self._on_hold = False  # by an operator
+        self._far_hold = False
         self._back_with: TransferFailed | None = None
         self._attached_at: float | None = None
         self._answered = False
@@ -176,14 +178,16 @@ class LineCall:
     def usage(self, usage: Usage) -> None:
         self._board.records.append(UsageMetered(self._board.clock.wall(), usage))
 
-    def ask(self, door: Door, target: str | None = None, target_number: str | None = None) -> Decision:
-        """Every door leads through here; what was refused is in the record."""
+    def ask(
+        self, door: Door, target: str | None = None, target_number: str | None = None, dialled: E164 | None = None
+    ) -> Decision:
+        """Every door leads through here; what was refused is in the record. `dialled`: a further leg of the call."""
         facts = Facts(
             door=door,
             tenant=self.started.tenant,
-            direction=self.started.direction,
-            from_number=self.started.from_number,
-            to_number=self.started.to_number,
+            direction=self.started.direction if dialled is None else "outbound",
+            from_number=self.started.from_number if dialled is None else None,
+            to_number=self.started.to_number if dialled is None else dialled,
             target=target,
             target_number=target_number,
             identity=self.arrival.identity,
@@ -235,6 +239,7 @@ class LineCall:
             case c.Release():
                 self._release()
             case c.CloseLeg(why):
+                self.party.close(why)
                 if self._leg is not None:
                     self._leg.close(why)
             case c.SetDeadline(after_s):
@@ -299,6 +304,11 @@ class LineCall:
     def key(self, digit: str) -> None:
         if self._attendant is not None:
             self._attendant.key(digit)
+
+    def held(self, on: bool) -> None:
+        self._far_hold = on
+        if self._attendant is not None:
+            self._attendant.hold(on)
 
     def stopped(self, leg: Leg) -> None:
         if leg is self._leg:
@@ -402,7 +412,7 @@ class LineCall:
     def resume(self) -> Refuse | None:
         if self._handover is not None and self._handover.active:
             return self._tell_hold(False, self._asked("resume", self._handover.resume()))
-        if self._parked is None:
+        if not self._on_hold:
             return Refuse("not_now", "the caller is not on hold")
         self._asked("resume")
         self.back(None)
@@ -420,6 +430,42 @@ class LineCall:
             return Refuse("not_now", "the caller is not with a representative")
         return self._asked("mute" if muted else "unmute", self._handover.mute(muted))
 
+    # --- who else is in the call (party.Host) ---
+
+    def number_of(self, target: str) -> E164 | Refuse:
+        named = named_target(self._board.agent.definition.targets, target)
+        if isinstance(named, Refuse):
+            return named
+        return named.number or Refuse("no_number", f"the target {target} has no number that can be dialled")
+
+    def may_come(self, invitation: Invitation) -> Decision:
+        if self._bus is not None and not isinstance(self._leg, Hands):
+            return Refuse("not_supported", "nobody can join this kind of line")
+        if self.here() is None:
+            return Refuse("not_now", "there is no conversation to come to")
+        number = invitation.order.to_number
+        if invitation.name:
+            return self.ask("transfer", invitation.name, number)
+        return self.ask("dial", dialled=number)
+
+    def here(self) -> tuple[Hands, Bus, bool] | None:
+        talking = self.machine.state in (c.State.ACTIVE, c.State.HANDOVER)
+        if not talking or self._bus is None or not isinstance(self._leg, Hands):
+            return None
+        return self._leg, self._bus, self._attendant is not None
+
+    def take_line(self) -> Refuse | None:
+        return self._board.take_line()
+
+    def give_line(self) -> None:
+        self._board.give_line()
+
+    def member_crashed(self, name: str | None, error: Exception) -> None:
+        leg = self.party.leg_named(name)
+        if leg is None and self._handover is not None:
+            leg = self._handover.leg_named(name)
+        (leg or self).crashed(error)
+
     def _asked(self, what: str, refused: Refuse | None = None) -> Refuse | None:
         if refused is None:
             self.event("operator", asked=what)
@@ -428,13 +474,14 @@ class LineCall:
     # --- a transfer of ours ---
 
     def _step_aside(self) -> None:
-        board, leg, bus = self._board, self._leg, self._bus
-        assert bus is not None
+        board, leg = self._board, self._leg
         assert isinstance(leg, Hands)
         wanted, self._wanted = self._wanted, None
         self._leave_agent()
+        room = self.party.enter()
         if wanted is None:
-            self._parked = Parked(leg, bus, board.line, board.clock, lambda _, error: self.crashed(error))
+            self._on_hold = True
+            room.hold_caller()
             return
         definition = board.agent.definition
         targets = targets_of(definition, wanted.target, wanted.kind, self._summary(), wanted.summary)
@@ -442,10 +489,9 @@ class LineCall:
         self._handover = Handover(
             self,
             leg,
-            bus,
+            room,
             targets,
             tuple(board.diallers),
-            board,
             board.line,
             board.agent.minds,
             board.clock,
@@ -465,9 +511,8 @@ class LineCall:
         return f"{SUMMARY} {said[-1][:SUMMARY_CHARS]}." if said else SUMMARY_OF_NOTHING
 
     def back(self, failed: TransferFailed | None) -> None:
-        parked, self._parked = self._parked, None
-        if parked is not None:
-            parked.close()
+        self._on_hold = False
+        self.party.leave()
         self._back_with = failed
         self._tell_hold(False)
         self.happened(c.Returned(failed is not None))
@@ -545,7 +590,10 @@ class LineCall:
             self._begin_limit()
         failed, self._back_with = self._back_with, None
         sorry = TRANSFER_FAILED if failed is None else FAILED_AS.get(failed.reason, TRANSFER_FAILED)
+        self.party.gather()
         greeting = {"new": self._greeting, "replaced": RESUMED, "transfer_failed": sorry, "back": BACK}[why]
+        if self._far_hold:
+            self._attendant.hold(True)
         self._attendant.begin(greeting, self.conversation)
 
     def facts(self) -> CallFacts:
@@ -567,11 +615,10 @@ class LineCall:
             handover, self._handover = self._handover, None
             if handover is not None:
                 handover.close("the call is over")
-            if self._parked is not None:
-                self._parked.close()
-                self._parked = None
             self._leave_agent()
         finally:
+            self._on_hold = False
+            self.party.suspend()
             if bus is not None:
                 bus.close()
         if bus is None:

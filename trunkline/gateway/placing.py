@@ -227,6 +227,9 @@ class Trial:
     def key(self, digit: str) -> None:
         self._call.key(digit)
 
+    def held(self, on: bool) -> None:
+        self._call.held(on)
+
     def stopped(self, leg: Leg) -> None:
         if self._placing.holds(self):
             self._call.stopped(leg)

@@ -68,6 +68,7 @@ class FakeAttendant:
         self.conversation: list[Message] = []
         self.greeting: str | None = None
         self.keys = ""
+        self.held = False
         self.goodbyes = self.closes = 0
 
     def begin(self, greeting: str | None, conversation: Sequence[Message]) -> None:
@@ -78,6 +79,9 @@ class FakeAttendant:
 
     def key(self, digit: str) -> None:
         self.keys += digit
+
+    def hold(self, held: bool) -> None:
+        self.held = held
 
     def say_goodbye(self) -> None:
         self.goodbyes += 1

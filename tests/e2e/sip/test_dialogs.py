@@ -9,6 +9,7 @@ import pytest
 pytestmark = pytest.mark.e2e
 
 CLINIC = Path(__file__).parents[3] / "trunkline" / "agents" / "examples" / "clinic.toml"
+GREETING = "word0 word1 word2 word3 word4 word5 word6 word7 word8 word9."  # of the stand-in agent, 2 s
 TALK = """
 > INVITE sdp
 <? 100
@@ -160,20 +161,22 @@ def test_a_caller_whose_audio_stops_is_hung_up(gateway: Any, sipp: Any, phone: A
     [("sdp=sendonly", "a=recvonly"), ("sdp=inactive", "a=inactive"), ("sdp=zero", ""), ("sdp=sendonly,zero", "")],
 )
 def test_a_call_is_held_and_taken_back(gateway: Any, sipp: Any, phone: Any, offered: str, answered: str) -> None:
-    """Longer than the media timeout: what is held says nothing."""
-    within = f"> INVITE {offered}\n<? 100\n< 200\n> ACK 2xx\n. 4000\n> INVITE sdp\n<? 100\n< 200\n> ACK 2xx\n. 1500"
+    """Longer than the media timeout: what is held says nothing. The greeting goes on after it, and is heard whole."""
+    within = f"> INVITE {offered}\n<? 100\n< 200\n> ACK 2xx\n. 4000\n> INVITE sdp\n<? 100\n< 200\n> ACK 2xx\n. 2500"
     run = sipp.call(gateway, TALK.format(within=within), phone)
     run.until(lambda: _answers(run) == 2)
     phone.sending = False
     assert answered in run.got("200", 1).text
     run.until(lambda: _answers(run) == 3)
     phone.sending = True
-    before = phone.heard()
+    before, loud = phone.heard(), phone.loud()
     run.ok()
     assert "a=sendrecv" in run.got("200", 2).text
     assert phone.heard() > before + 40
     record = gateway.ended()
     assert record.end() == ("caller_hung_up", "")
+    assert phone.loud() > loud + 30
+    assert record["turns"][0]["agent_text"] == GREETING
     assert len([kind for kind in record.kinds() if kind == "sip_audio"]) >= 2
 
 

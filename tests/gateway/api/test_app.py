@@ -16,6 +16,7 @@ from trunkline.gateway.api.app import create_http
 from trunkline.gateway.api.calls import LiveCall
 from trunkline.gateway.api.control import control_routes
 from trunkline.gateway.api.guard import MAX_BODY_BYTES
+from trunkline.gateway.api.legs import leg_routes
 from trunkline.gateway.api.trunks import TrunkView, trunk_routes
 from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.dialling import DialOrder
@@ -149,6 +150,7 @@ def gateway(*api_keys: str, public_url: str | None = None, orders: FakeOrders | 
         [
             *MORE,
             *control_routes(lambda _: None),
+            *leg_routes(lambda _: None),
             *trunk_routes(lambda: [TrunkView("pbx", "down", takes_calls=True, calls=2)]),
         ],
         orders=orders or FakeOrders(),
@@ -450,7 +452,7 @@ def test_openapi_names_every_route_and_no_other() -> None:
         (path, method)
         for path, item in documented["paths"].items()
         for method in item
-        if method in ("get", "post", "put", "delete")
+        if method in ("get", "post", "put", "patch", "delete")
     }
     references = {part.split('"')[0] for part in json.dumps(documented).split('"#/components/schemas/')[1:]}
     assert references == set(documented["components"]["schemas"])

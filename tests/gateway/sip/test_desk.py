@@ -272,7 +272,9 @@ def test_a_re_invite_keeps_the_call(direction: Any) -> None:
         line.quiet_for(100)
         await asyncio.sleep(1)
         assert (len(here.attendants), here.ends()) == (1, [])  # on hold nothing is to come
+        assert here.agent_now.held == (direction != "sendonly")  # of ours, there they hear the agent
         here.stack.media(handle, line)
+        assert not here.agent_now.held
         await asyncio.sleep(1)
         assert here.ends() == []  # nor has it been missing
         await asyncio.sleep(MEDIA_TIMEOUT_S)

@@ -4,8 +4,8 @@ Every POST is JSON, `{}` where there is nothing to say: a page of another site m
 call cannot do is a problem with a `code`: not_supported and not_now (409), unknown_target (422), a rule's own (403).
 """
 
-from collections.abc import Callable
-from typing import Annotated, Any, Protocol, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Annotated, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
@@ -20,8 +20,10 @@ from trunkline.ports import CallStarted, Refuse
 from trunkline.types import DEFAULT_TENANT, CallId
 
 MAX_SUMMARY_CHARS = 1000
-_CONFLICTS = {"not_supported", "not_now"}
-_FIELDS = {"unknown_target": "target", "bad_target": "target"}
+_CONFLICTS = {"not_supported", "not_now", "conference_full"}
+_BUSY = {"no_trunk", "trunk_down", "trunk_unauthorized", "overloaded", "draining"}
+_UNKNOWN = {"unknown_leg"}
+_FIELDS = {"unknown_target": "target", "bad_target": "target", "no_number": "target", "invalid_number": "to"}
 _WANTED = {
     "target": "the name of a target of the agent",
     "kind": "auto, blind, attended, bridged or warm",
@@ -47,21 +49,21 @@ class OperatedCall(Protocol):
     def mute(self, muted: bool) -> Refuse | None: ...
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class _Transfer(_Body):
+class _Transfer(Body):
     target: Annotated[str, Field(pattern=NAME_PATTERN)]
     kind: Kind = "auto"
     summary: Annotated[str, Field(max_length=MAX_SUMMARY_CHARS, pattern=r"^\P{Cc}*$")] = ""
 
 
-class _Mute(_Body):
+class _Mute(Body):
     muted: bool
 
 
-B = TypeVar("B", bound=_Body)
+B = TypeVar("B", bound=Body)
 
 
 def control_routes(find: Callable[[CallId], OperatedCall | None]) -> list[Route]:
@@ -74,7 +76,7 @@ def control_routes(find: Callable[[CallId], OperatedCall | None]) -> list[Route]
         return call
 
     async def transfer(request: Request) -> Response:
-        asked = await _read(request, _Transfer)
+        asked = await read_json(request, _Transfer, _WANTED)
         if isinstance(asked, Response):
             return asked
         return _answer(request, call_of(request).send_to(asked.target, asked.kind, asked.summary))
@@ -83,15 +85,15 @@ def control_routes(find: Callable[[CallId], OperatedCall | None]) -> list[Route]
         return _answer(request, call_of(request).take_back())
 
     async def hold(request: Request) -> Response:
-        asked = await _read(request, _Body)
+        asked = await read_json(request, Body, _WANTED)
         return asked if isinstance(asked, Response) else _answer(request, call_of(request).hold())
 
     async def resume(request: Request) -> Response:
-        asked = await _read(request, _Body)
+        asked = await read_json(request, Body, _WANTED)
         return asked if isinstance(asked, Response) else _answer(request, call_of(request).resume())
 
     async def mute(request: Request) -> Response:
-        asked = await _read(request, _Mute)
+        asked = await read_json(request, _Mute, _WANTED)
         return asked if isinstance(asked, Response) else _answer(request, call_of(request).mute(asked.muted))
 
     here = "/v1/calls/{call_id}"
@@ -104,7 +106,9 @@ def control_routes(find: Callable[[CallId], OperatedCall | None]) -> list[Route]
     ]
 
 
-async def _read(request: Request, kind: type[B]) -> B | Response:
+async def read_json(request: Request, kind: type[B], wanted: Mapping[str, str]) -> B | Response:
+    """What the body asks for, or the problem with it, which never shows what the body held. `wanted`: what its fields
+    should be, in words."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
         return problem(415, f"Content-Type: {JSON} expected")
     try:
@@ -114,14 +118,21 @@ async def _read(request: Request, kind: type[B]) -> B | Response:
         fields = {str(error["loc"][0]) if error["loc"] else "" for error in errors}
         if "" in fields or any(error["type"] == "json_invalid" for error in errors):
             return problem(400, "a JSON object expected")
-        known = {name: _WANTED[name] for name in sorted(fields & set(_WANTED))}
+        known = {name: wanted[name] for name in sorted(fields & set(wanted))}
         return wrong_fields("invalid_fields", known or {"?": "no such field"})
 
 
-def _answer(request: Request, refused: Refuse | None) -> Response:
-    if refused is None:
-        body: dict[str, Any] = {"id": request.path_params["call_id"]}
-        return JSONResponse(body, 202)
+def refusal(refused: Refuse) -> Response:
     if refused.code in _FIELDS:
         return wrong_fields(refused.code, {_FIELDS[refused.code]: refused.why})
+    if refused.code in _BUSY:
+        return problem(503, refused.why, code=refused.code)
+    if refused.code in _UNKNOWN:
+        return problem(404, refused.why, code=refused.code)
     return problem(409 if refused.code in _CONFLICTS else 403, refused.why, code=refused.code)
+
+
+def _answer(request: Request, refused: Refuse | None) -> Response:
+    if refused is not None:
+        return refusal(refused)
+    return JSONResponse({"id": request.path_params["call_id"]}, 202)

@@ -8,7 +8,9 @@ from trunkline.gateway.api.calls import DEFAULT_PAGE, MAX_PAGE
 from trunkline.gateway.api.control import MAX_SUMMARY_CHARS
 from trunkline.gateway.api.idempotency import MAX_KEY_CHARS
 from trunkline.gateway.dialling import RING_TIMEOUT_S
+from trunkline.gateway.party import OtherRole
 from trunkline.gateway.transfer_record import Kind
+from trunkline.media.members import Supervision
 from trunkline.ports import EndedBy, EndReason
 
 _CALL_ID = {"name": "call_id", "in": "path", "required": True, "schema": {"type": "string"}}
@@ -113,6 +115,19 @@ _SCHEMAS: dict[str, Any] = {
                 "additionalProperties": {"type": "string", "maxLength": orders.MAX_ATTRIBUTE_CHARS},
                 "description": "Kept with the call; the trunk's map makes SIP headers of them.",
             },
+        },
+    },
+    "Leg": {
+        "type": "object",
+        "required": ["id", "role", "state"],
+        "properties": {
+            "id": {"type": "string"},
+            "role": {"enum": list(get_args(OtherRole))},
+            "state": {"enum": ["ringing", "joined"]},
+            "name": {"type": "string", "description": "Of the target; empty where a number was given."},
+            "trunk": {"type": "string"},
+            "supervision": {"enum": [*get_args(Supervision), None], "description": "null: a representative."},
+            "muted": {"type": "boolean"},
         },
     },
     "Dialling": {
@@ -268,6 +283,90 @@ _PATHS: dict[str, Any] = {
             "Whether the representative hears the caller",
             {"type": "object", "required": ["muted"], "properties": {"muted": {"type": "boolean"}}},
         ),
+    },
+    "/v1/calls/{call_id}/legs": {
+        "parameters": [_CALL_ID],
+        "get": {
+            "summary": "Who else is in a live call",
+            "responses": {
+                "200": _json(
+                    "Those who ring or have joined.",
+                    {
+                        "type": "object",
+                        "required": ["legs"],
+                        "properties": {"legs": {"type": "array", "items": {"$ref": "#/components/schemas/Leg"}}},
+                    },
+                ),
+                "default": _PROBLEM,
+            },
+        },
+        "post": {
+            "summary": "Ring a supervisor or a further representative",
+            "requestBody": {
+                "required": True,
+                "content": {
+                    orders.JSON: {
+                        "schema": {
+                            "type": "object",
+                            "additionalProperties": False,
+                            "description": "Either `target` or `to`.",
+                            "properties": {
+                                "target": {"type": "string", "description": "A name of the agent's targets."},
+                                "to": {"type": "string", "maxLength": orders.MAX_NUMBER_CHARS},
+                                "from": {"type": "string", "pattern": orders.E164_PATTERN},
+                                "role": {"enum": list(get_args(OtherRole)), "default": "supervisor"},
+                                "supervision": {"enum": list(get_args(Supervision)), "default": "listen"},
+                                "ring_timeout_s": {
+                                    "type": "number",
+                                    "minimum": orders.RING_S_MIN,
+                                    "maximum": orders.RING_S_MAX,
+                                    "default": RING_TIMEOUT_S,
+                                },
+                            },
+                        }
+                    }
+                },
+            },
+            "responses": {
+                "201": _json("It rings.", {"$ref": "#/components/schemas/Leg"}),
+                "403": _saying("Not allowed; `code`: the rule's."),
+                "409": _saying("`code`: not_supported, not_now or conference_full."),
+                "422": _saying("Wrong fields, by name in `errors`."),
+                "503": _saying("No trunk takes the call now."),
+                "default": _PROBLEM,
+            },
+        },
+    },
+    "/v1/calls/{call_id}/legs/{leg_id}": {
+        "parameters": [_CALL_ID, {"name": "leg_id", "in": "path", "required": True, "schema": {"type": "string"}}],
+        "patch": {
+            "summary": "Whether a supervisor listens, whispers or speaks; whether anybody hears that leg",
+            "requestBody": {
+                "required": True,
+                "content": {
+                    orders.JSON: {
+                        "schema": {
+                            "type": "object",
+                            "additionalProperties": False,
+                            "properties": {
+                                "supervision": {"enum": list(get_args(Supervision))},
+                                "muted": {"type": "boolean"},
+                            },
+                        }
+                    }
+                },
+            },
+            "responses": {
+                "200": _json("As it is now.", {"$ref": "#/components/schemas/Leg"}),
+                "404": _saying("No such live call or leg."),
+                "409": _saying("`code`: not_supported: a representative has no supervision."),
+                "default": _PROBLEM,
+            },
+        },
+        "delete": {
+            "summary": "Hang up that leg; the call goes on",
+            "responses": {"202": _json("It is being hung up.", {"type": "object"}), "default": _PROBLEM},
+        },
     },
     "/v1/trunks": {
         "get": {

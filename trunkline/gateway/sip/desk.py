@@ -374,6 +374,7 @@ class SipDesk:
         if was_on_hold:
             dialog.resumed_at = self._clock.now()
         leg.dtmf = _dtmf(trunk, event.telephone_events)
+        dialog.call.held(event.direction in ("recvonly", "inactive"))
         dialog.call.event(
             "sip_audio",
             codec=event.codec,
