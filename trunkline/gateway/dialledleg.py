@@ -62,8 +62,8 @@ Over = Unanswered | HungUp | Lost
 
 
 class DialledLeg:
-    """Its LegCall. Who dialled it took a line (`Host.take_line`); it is given back when the leg is hung up or over. What
-    is to be done is said by overriding the methods of the last section."""
+    """Its LegCall. Who dialled it took a line (`Host.take_line`), given back when the leg is over or hung up, and says
+    what is to be done by overriding the methods of the last section."""
 
     def __init__(self, host: Host, clock: Now, **of: object) -> None:
         """`of`: what its record's `leg_ended` says beside its name."""
