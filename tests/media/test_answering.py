@@ -64,6 +64,14 @@ def test_a_quiet_voice_is_one_too() -> None:
     assert heard(quiet(0.5), at_level(said("Hello?"), -38), quiet(2), noise_dbfs=-65).who == "human"
 
 
+def test_our_own_voice_coming_back_is_not_taken_for_theirs() -> None:
+    """Of a briefing that talks over their greeting, 26 dB down: telephones cancel more."""
+    briefing = np.concatenate([said(GREETING), said(AT_A_DESK)]) * np.float32(10 ** (-26 / 20))
+    theirs = np.concatenate([quiet(0.4), said("Hello?"), quiet(12)])[: len(briefing)]
+    detector = heard(briefing + theirs, greeting_ms=LONG_GREETING_MS)
+    assert detector.who == "human"
+
+
 def test_whoever_calls_desks_lets_them_finish_their_greeting() -> None:
     parts = quiet(0.3), said(AT_A_DESK), quiet(2)
     assert heard(*parts, greeting_ms=LONG_GREETING_MS).who == "human"

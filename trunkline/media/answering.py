@@ -44,9 +44,9 @@ AFTER_MS = 900
 WORD_MS = 100  # a click or a breath is shorter
 MESSAGE_OVER_MS = 2_000  # of quiet after a greeting: its machine listens, and had no beep
 
-QUIET_DBFS = -50.0
+QUIET_DBFS = -46.0
 OVER_FLOOR_DB = 9.0
-BELOW_PEAK_DB = 30.0  # our own voice, coming back, is mostly further down
+BELOW_PEAK_DB = 24.0  # our own voice, coming back, is further down on most lines
 FLOOR_PERCENTILE = 10
 LIVELY_DB = 3.5  # standard deviation of level within talk: speech has 6 to 12 dB, music and noise 0 to 3
 LIVELY_FROM_MS = 1_500  # a word may be one syllable
