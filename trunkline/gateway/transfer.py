@@ -12,10 +12,11 @@ House rules:
 1. The caller is never in silence, and never alone. Every path ends JOINED (with a person, through us), ENDED (with a
    person through the carrier, or gone by own wish) or RETURNED (with the AI agent, who is told why). Until then the
    caller hears music, or the target's own ringback.
-2. One attempt is one INVITE. The next target, or the same one in another way, is dialled only after the last attempt
-   is surely dead: refused, failed, hung up. One we gave up is waited for in CLEARING, where the answer that crosses
-   our CANCEL is hung up too. A REFER that was not refused cannot be called back: what became of it is found out or
-   not, and if not the caller returns and nobody else is dialled.
+2. One attempt is one INVITE that can ring somebody (trunks that could not are the performer's). The next target, or the
+   same one in another way, is dialled only after the last attempt is surely dead: refused, failed, hung up. One we gave
+   up is waited for in CLEARING, where the answer that crosses our CANCEL is hung up too. A REFER that was not refused
+   cannot be called back: what became of it is found out or not, and if not the caller returns and nobody else is
+   dialled.
 3. A caller's leg is only hung up after the final NOTIFY has said 2xx; all other readings of a silent carrier (see
    Policy) leave it to the carrier to take the caller away.
 4. Every attempt is recorded once, when its result is known. What comes later (a NOTIFY, an answer) changes no record.
