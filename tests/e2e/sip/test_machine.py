@@ -1,4 +1,4 @@
-"""Who answers calls of ours, over the wire. sipp is called; a telephone beside it plays what a person or machine says."""
+"""Who answers calls of ours, over the wire. sipp is called; a telephone beside it plays what people and machines do."""
 
 import asyncio
 from typing import Any
