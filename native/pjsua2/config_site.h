@@ -15,5 +15,6 @@
 #define PJSIP_DONT_SWITCH_TO_TCP        1       /* an Identity header makes 1,300 bytes; a UDP trunk stays UDP */
 #define PJMEDIA_HAS_VIDEO               0
 #define PJMEDIA_CONF_USE_AGC            0
+#define PJMEDIA_G722_DEFAULT_PCM_SHIFT  1       /* level with baresip, FreeSWITCH and Asterisk: 2 clips, and adapts then */
 #define PJMEDIA_SDP_NEG_PREFER_REMOTE_CODEC_ORDER 0     /* the trunk's order of codecs is ours to set */
 #define PJ_LOG_MAX_LEVEL                5

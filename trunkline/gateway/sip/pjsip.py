@@ -535,6 +535,8 @@ class PjsipStack:
             wanted = [c.lower() for c in settings.codecs]
             priority = 255 - wanted.index(name) if name in wanted else 0
             self._endpoint.codecSetPriority(codec.codecId, priority)
+            if name == "opus" and priority:
+                self._take_mono(codec.codecId)
         for trunk in self._trunks:
             account = _Account(self, trunk)
             try:
@@ -616,6 +618,16 @@ class PjsipStack:
         tls.msecTimeout = TLS_HANDSHAKE_MS  # else who connects and stays silent keeps a socket
         tls.verifyServer = True
         tls.verifyClient = tls.requireClientCert = settings.tls_verify_client
+
+    def _take_mono(self, codec_id: str) -> None:
+        """RFC 7587 6.1: neither received nor sent in stereo. PJMEDIA would add up the two channels: twice as loud, and
+        clipped."""
+        param = self._endpoint.codecGetParam(codec_id)
+        for name in ("stereo", "sprop-stereo"):
+            one = pj.CodecFmtp()
+            one.name, one.val = name, "0"
+            param.setting.decFmtp.append(one)
+        self._endpoint.codecSetParam(codec_id, param)
 
     def _account_config(self, trunk: Trunk) -> Any:
         settings = self._settings
