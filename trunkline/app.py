@@ -172,8 +172,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK) -> AsyncGener
         twilio = _open_twilio(settings, agent, switchboard, clock)
         if twilio is not None:
             stack.push_async_callback(twilio.close)
-        hang_up = twilio.hang_up if twilio is not None else None
-        sockets = Sockets(switchboard, tokens, _socket_limits(settings), metrics, clock, hang_up)
+        hang_up, further = (twilio.hang_up, twilio.further) if twilio is not None else (None, None)
+        sockets = Sockets(switchboard, tokens, _socket_limits(settings), metrics, clock, hang_up, further)
         records = _Fresh(database, writer)
 
         def not_ready() -> list[str]:

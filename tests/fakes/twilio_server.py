@@ -4,6 +4,8 @@ for our webhooks, the voice URL asked when somebody answers, the media stream op
     async with TwilioServer(account_sid, {sid: secret}, auth_token) as twilio:
         twilio.fates.append(Fate("busy"))
         ... twilio.origin ... twilio.created ... twilio.requests
+        caller = twilio.rings(gateway.origin, Fate(live=True))
+        ... caller.do(Keys("1")) ... caller.heard
 
 Shapes are those of https://www.twilio.com/docs/voice/api/call-resource. Each POST of a call takes the next fate.
 """
@@ -11,13 +13,14 @@ Shapes are those of https://www.twilio.com/docs/voice/api/call-resource. Each PO
 import asyncio
 import json
 import re
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from itertools import chain
 from typing import Any, Literal, Self
 from urllib.parse import parse_qs, urlsplit
 
@@ -28,8 +31,8 @@ from trunkline.errors import PeerError
 from trunkline.testing.caller.client import run_line
 from trunkline.testing.caller.line import Line
 from trunkline.testing.caller.phone import Phone, new_call_sid
-from trunkline.testing.caller.script import Action, HangUp, Listen
-from trunkline.testing.caller.speech import MixingMouth
+from trunkline.testing.caller.script import Action, HangUp, Listen, Pause
+from trunkline.testing.caller.speech import MixingMouth, Speech
 from trunkline.testing.caller.webhook import CallFields, Dial, Verb, Webhook
 
 Form = Mapping[str, list[str]]
@@ -66,6 +69,8 @@ class Fate:
     """human, machine_start...: what machine detection says."""
     actions: Sequence[Action] = (Listen(), HangUp())
     """Of whoever answers."""
+    live: bool = False
+    """Afterwards the person stays, and does what FakeCall.do() says."""
     ring_s: float = 0.05
     callbacks: bool = True
     """Whether status callbacks reach us."""
@@ -99,9 +104,49 @@ class FakeCall:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     hung_up: asyncio.Event = field(default_factory=asyncio.Event)
     """Over REST."""
+    direction: Literal["inbound", "outbound-api"] = "outbound-api"
+    says: bytes = b""
+    """A frame of mu-law: what the person sounds like all the time."""
+    to_do: deque[Action] = field(default_factory=deque)
 
     def first(self, name: str) -> str:
         return self.form.get(name, [""])[0]
+
+    def do(self, *actions: Action) -> None:
+        self.to_do.extend(actions)
+
+    @property
+    def heard(self) -> list[bytes]:
+        """Frames of mu-law, one every 20 ms of the current stream."""
+        lines = self.phone.lines if self.phone is not None else []
+        return lines[-1].carrier.heard if lines else []
+
+    def drop(self) -> None:
+        """Its socket is closed on the way, without a stop: Twilio asks what next."""
+        assert self.phone is not None
+        self.phone.lines[-1].closed(SYSTEM_CLOCK.now(), clean=False)
+
+    @property
+    def connected(self) -> bool:
+        """Its stream has begun."""
+        return self.phone is not None and bool(self.phone.lines)
+
+    def acts(self, actions: Iterable[Action]) -> Iterator[Action]:
+        yield from actions
+        while self.fate.live:
+            yield self.to_do.popleft() if self.to_do else Pause(20)
+
+
+class _Mouth:
+    """What the call's person says at any time, over the speech of the script."""
+
+    def __init__(self, call: FakeCall) -> None:
+        self._call, self._mouth = call, MixingMouth()
+
+    def frame(self, speech: Speech | None, index: int, heard: Sequence[bytes]) -> bytes:
+        if speech is None and self._call.says:
+            return b64encode(self._call.says)
+        return self._mouth.frame(speech, index, heard)
 
 
 class _Noting(Webhook):
@@ -121,7 +166,8 @@ class _Callee(Phone):
     dial_fates: list[str]
 
     async def _fetch(self, url: str, status: str, **more: str) -> None:
-        await super()._fetch(url, "in-progress" if status == "ringing" else status, **more)
+        ours = self.call_of_ours.direction == "outbound-api"
+        await super()._fetch(url, "in-progress" if status == "ringing" and ours else status, **more)
 
     async def _do(self, verb: Verb) -> bool:
         if not isinstance(verb, Dial):
@@ -173,7 +219,8 @@ class TwilioServer:
 
     @property
     def created(self) -> list[FakeCall]:
-        return list(self.calls.values())
+        """By orders."""
+        return [call for call in self.calls.values() if call.direction == "outbound-api"]
 
     def orders(self) -> list[Request]:
         return [r for r in self.requests if r.method == "POST" and r.path.endswith("/Calls.json")]
@@ -279,7 +326,7 @@ class TwilioServer:
         wanted = {name: query[name][0] for name in ("To", "From", "Status") if name in query}
         found = [
             call
-            for call in reversed(self.created)
+            for call in reversed(self.calls.values())
             if all(wanted[n] == (call.status if n == "Status" else call.first(n)) for n in wanted)
         ]
         uri = f"/2010-04-01/Accounts/{self.account_sid}/Calls.json?PageSize={size}&Page=0"
@@ -307,13 +354,41 @@ class TwilioServer:
             "sid": call.sid, "account_sid": self.account_sid, "to": call.first("To"), "from": call.first("From"),
             "to_formatted": call.first("To"), "from_formatted": call.first("From"), "status": call.status,
             "date_created": date, "date_updated": date, "start_time": None, "end_time": None, "duration": None,
-            "price": None, "price_unit": "USD", "direction": "outbound-api", "answered_by": None, "annotation": None,
+            "price": None, "price_unit": "USD", "direction": call.direction, "answered_by": None, "annotation": None,
             "api_version": "2010-04-01", "forwarded_from": None, "group_sid": None, "caller_name": None,
             "parent_call_sid": None, "phone_number_sid": "PN" + "0" * 32, "queue_time": "0", "trunk_sid": None,
             "uri": uri + ".json", "subresource_uris": {"events": uri + "/Events.json"},
         }  # fmt: skip
 
     # --- the call ---------------------------------------------------------------------------------------------------
+
+    def rings(self, origin: str, fate: Fate, from_number: str = "+14155550199", to_number: str = "") -> FakeCall:
+        """Somebody calls a number of the account, whose webhooks are at `origin`."""
+        to_number = to_number or (self.numbers[0] if self.numbers else "+18005550199")
+        form = {
+            "From": [from_number],
+            "To": [to_number],
+            "Url": [f"{origin}/twilio/voice"],
+            "StatusCallback": [f"{origin}/twilio/status"],
+        }
+        call = FakeCall(new_call_sid(), form, fate, datetime.now(UTC), "ringing", direction="inbound")
+        self.calls[call.sid] = call
+        self._go(self._incoming(call))
+        return call
+
+    async def _incoming(self, call: FakeCall) -> None:
+        assert self._http is not None
+        webhook = _Noting(self._http, auth_token=self.auth_token)
+        webhook.call = call
+        fields = CallFields(self.account_sid, call.sid, call.first("From"), call.first("To"), "inbound")
+        call.status = "in-progress"
+        await self._talk(call, webhook, fields)
+        call.status = "completed"
+        call.told.append("completed")
+        form = fields.form("completed", CallDuration="1", SequenceNumber="0", CallbackSource="call-progress-events")
+        with suppress(PeerError):
+            await webhook.post(call.first("StatusCallback"), form)
+        call.ended.set()
 
     def _go(self, work: Any) -> None:
         task = asyncio.create_task(work)
@@ -362,11 +437,11 @@ class TwilioServer:
         if call.first("MachineDetection") and call.fate.answered_by:
             form = {"CallSid": call.sid, "AccountSid": self.account_sid, "AnsweredBy": call.fate.answered_by}
             self._go(webhook.post(call.first("AsyncAmdStatusCallback"), form | {"MachineDetectionDuration": "1234"}))
-        script, streams = iter(call.fate.actions), iter(range(99))
+        script, streams = iter(call.acts(call.fate.actions)), iter(range(99))
 
         def line(carrier: Any) -> Line:
             again = [Listen()] if next(streams) else []
-            return Line(carrier, iter([*again, *script]) if again else script, MixingMouth(), max_duration_s=60)
+            return Line(carrier, chain(again, script), _Mouth(call), max_duration_s=60)
 
         call.phone = phone = _Callee(
             webhook,
@@ -375,6 +450,7 @@ class TwilioServer:
             lambda url, line: run_line(url, line, SYSTEM_CLOCK),
             SYSTEM_CLOCK,
             voice_url=call.first("Url"),
+            keep_audio=True,
         )
         phone.call_of_ours, phone.dial_fates = call, list(call.fate.dial)
         talking = asyncio.create_task(phone.call())

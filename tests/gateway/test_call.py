@@ -222,3 +222,9 @@ def test_a_line_that_was_handed_over_comes_back_to_the_agent_who_knows_why() -> 
     assert call.handle(Returned(failed=False)) == [Attend("back")]
     call.handle(HandOver())
     assert call.handle(StatusFinal("caller_hung_up"))[-1] == EndRecord("caller_hung_up")
+
+
+def test_a_second_stream_during_a_handover_is_the_callers_and_with_the_agent() -> None:
+    call, _ = after(MediaStarted(), HandOver())
+    assert call.handle(MediaStarted()) == [Release(), Attend("replaced")]
+    assert call.state is State.ACTIVE

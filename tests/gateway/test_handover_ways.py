@@ -185,21 +185,25 @@ class Deaf:
         return Plan(order, "twilio", "one", "account", None)
 
     def dial(self, plan: Plan, call: LegCall) -> FakeLeg:
+        self.call = call
         return self.leg
 
 
-def test_a_leg_that_cannot_be_plugged_is_refused_and_closed_at_once() -> None:
+def test_a_leg_that_cannot_be_plugged_is_hung_up_and_the_caller_is_back() -> None:
     async def scenario(here: Floor) -> None:
         deaf = Deaf()
         here.switchboard.diallers[:] = [deaf]
         here.control.send_to("desk", "bridged")
-        assert deaf.leg.closed == ["refused"]
-        assert here.agent_now.greeting == FAILED_AS["refused"]
+        refused = deaf.call.attach(deaf.leg)
+        assert isinstance(refused, Refuse)
+        assert refused.code == "not_supported"
+        assert deaf.leg.closed == ["failed"]
+        assert here.agent_now.greeting == FAILED_AS["target_lost"]
         here.switchboard.diallers[:] = [here.desk]
 
     here = run(scenario)
-    assert here.results == [("desk", "bridged", "refused")]
-    assert here.events("transfer_attempt")[0]["detail"].startswith("not_supported")
+    assert here.results == [("desk", "bridged", "target_lost")]
+    assert here.events("transfer_attempt")[0]["detail"] == "not_supported"
 
 
 # --- the next target ------------------------------------------------------------------------------------------------

@@ -447,6 +447,14 @@ def test_a_network_that_has_become_slower_costs_a_few_frames_not_one_in_each_win
     assert 1 <= pb.stats.skipped_frames <= 10
 
 
+def test_over_a_network_a_mark_follows_each_tenth_of_a_second(room: Room) -> None:
+    (_, pa), (b, _) = room.join("caller"), room.join("representative", networked=True)
+    for n in range(12):
+        pa.receive(A, n * 20)
+    assert [m.mark for m in b.sent if m.mark] == ["c100", "c200"]
+    assert len(b.sent) == 12
+
+
 def test_marks_that_never_come_back_skip_nothing(room: Room) -> None:
     (_, pa), (b, pb) = room.join("caller"), room.join("representative", networked=True)
     for n in range(500):

@@ -185,6 +185,7 @@ TRANSITIONS: dict[tuple[State, type], State] = {
     (State.ACTIVE, StatusFinal): State.ENDED,
     (State.ACTIVE, HandOver): State.HANDOVER,
     (State.HANDOVER, Returned): State.ACTIVE,
+    (State.HANDOVER, MediaStarted): State.ACTIVE,  # the leg in the handover is dead: its carrier comes back
     (State.HANDOVER, MediaStopped): State.ENDED,
     (State.HANDOVER, MediaLost): State.ENDED,
     (State.HANDOVER, HangUp): State.ENDING,
@@ -230,7 +231,6 @@ IGNORED: frozenset[tuple[State, type]] = frozenset(
             for event in (
                 EarlyMedia,
                 Answered,
-                MediaStarted,  # the leg is in use: `attach` refuses another
                 Transfer,
                 HandOver,
                 Dialled,
@@ -279,7 +279,7 @@ class Call:
             case Returned(failed):
                 return [Attend("transfer_failed" if failed else "back")]
             case MediaStarted():
-                effects: list[Effect] = [Release()] if before is State.ACTIVE else []
+                effects: list[Effect] = [Release()] if before in (State.ACTIVE, State.HANDOVER) else []
                 effects.append(Attend(self._why_attended()))
                 self._attended, self._transfer_failed, self._dialling = True, False, False
                 return effects

@@ -59,6 +59,7 @@ class Lost:
 
 
 Over = Unanswered | HungUp | Lost
+_CANNOT_BE_PLUGGED = Refuse("not_supported", "the audio of this leg cannot be plugged to the caller's")
 
 
 class DialledLeg:
@@ -68,12 +69,17 @@ class DialledLeg:
     def __init__(self, host: Host, clock: Now, **of: object) -> None:
         """`of`: what its record's `leg_ended` says beside its name."""
         self.name = f"leg_{secrets.token_hex(8)}"
-        self.leg: Hands | None = None
+        self.leg: Leg | None = None
+        """What hanging up closes: the order while it rings, where its media is another leg (Twilio)."""
+        self.media: Hands | None = None
+        """From its early media or its answer on."""
         self.port: Port | None = None
         """In the room."""
         self.over = False
         self._host, self._clock, self._of = host, clock, of
         self._answered_at: float | None = None
+        """It was picked up; media follows."""
+        self._attached = False
         self._closed = self._metered = False
         self._has_line = True
 
@@ -83,15 +89,18 @@ class DialledLeg:
 
     @property
     def is_answered(self) -> bool:
-        return self._answered_at is not None
+        """And its media is there."""
+        return self._attached
 
     def hang_up_leg(self, why: str = "transferred") -> None:
-        """CANCEL or BYE, as is due. Idempotent; `finished` follows."""
+        """CANCEL, BYE or over REST, as is due. Idempotent; `finished` follows."""
         if not self._closed and self.leg is not None:
             self._closed = True
             self._meter()
             self._give_line()
             self.leg.close(why)
+            if self.media is not None and self.media is not self.leg:
+                self.media.close(why)
 
     def never_was(self) -> None:
         """It could not be dialled."""
@@ -101,38 +110,53 @@ class DialledLeg:
     def unplug(self) -> Port | None:
         """Nobody hears it any more: the place it had in the room."""
         port, self.port = self.port, None
-        if port is not None and self.leg is not None and self.leg.bus is port:
-            self.leg.bus = None
+        if port is not None and self.media is not None and self.media.bus is port:
+            self.media.bus = None
         return port
 
     # --- LegCall ---
 
     def expect(self, leg: Leg) -> None:
-        assert isinstance(leg, Hands), "a further leg must be able to be plugged"
         self.leg = leg
 
     def listen(self, leg: Leg) -> Receiver | Refuse:
         if self._closed or self.over:
             return Refuse("ending", "nobody waits for it")
+        if not self._plug(leg):
+            return _CANNOT_BE_PLUGGED
         return self.early_media()
 
     def answered(self) -> None:
         """Its media follows."""
+        if self._answered_at is None:
+            self._answered_at = self._clock.now()
 
     def attach(self, leg: Leg) -> Receiver | Refuse:
         if self._closed or self.over:
             return Refuse("ending", "nobody waits for it")
-        self._answered_at = self._clock.now()
+        if self._attached:
+            return Refuse("not_now", "it has its media already")
+        self._attached = True
+        self.answered()
+        if not self._plug(leg):
+            self.hang_up_leg("failed")
+            self._end(Lost(_CANNOT_BE_PLUGGED.code))
+            return _CANNOT_BE_PLUGGED
         return self.picked_up()
+
+    def _plug(self, leg: Leg) -> bool:
+        self.media = leg if isinstance(leg, Hands) else None
+        return self.media is not None
 
     def held(self, on: bool) -> None:
         """Who talks to them hears what they play, and may wait."""
 
     def stopped(self, leg: Leg) -> None:
+        self._closed = True  # nothing is left to hang up
         self._end(HungUp())
 
     def lost(self, leg: Leg, why: str) -> None:
-        if self._answered_at is None:
+        if not self._attached:
             return  # it may ring all the same; a deadline holds
         self.hang_up_leg("media_lost")
         self._end(Lost(why))
@@ -140,10 +164,12 @@ class DialledLeg:
     def finished(self, reason: EndReason, detail: str = "", by: EndedBy | None = None, provider_code: str = "") -> None:
         self.hang_up_leg(reason)  # where it is not over yet: no audio was negotiated, or not encrypted
         self._closed = True
-        if self._answered_at is None:
+        if reason == "caller_hung_up":
+            self._end(HungUp())
+        elif not self._attached:
             self._end(Unanswered(reason, detail, provider_code, by or ENDED_BY[reason]))
         else:
-            self._end(HungUp() if reason == "caller_hung_up" else Lost(detail or reason))
+            self._end(Lost(detail or reason))
 
     def hang_up(self, reason: EndReason) -> None:
         """The line's own limit."""
@@ -162,6 +188,10 @@ class DialledLeg:
 
     def key(self, digit: str) -> None:
         """Of its keypad."""
+
+    def answered_by_machine(self) -> None:
+        """A voicemail or a fax, as its carrier or its sound says: nobody to talk to."""
+        self.hang_up_leg("no_answer")
 
     # --- the end ---
 

@@ -247,8 +247,8 @@ class Handover:
 
     def _refer_replaces(self, attempt: int) -> None:
         second = self._seconds[attempt]
-        assert second.leg is not None
-        self._sent(attempt, self._leg.put_through_to(second.leg, partial(self._told, attempt)))
+        assert second.media is not None
+        self._sent(attempt, self._leg.put_through_to(second.media, partial(self._told, attempt)))
 
     def _sent(self, attempt: int, trunk: str | Refuse) -> None:
         if isinstance(trunk, Refuse):
@@ -298,10 +298,6 @@ class Handover:
             second.never_was()
             self.call.event("crashed", leg=second.name, error=type(error).__name__)
             return Refuse("error", "the call could not be placed")
-        if not isinstance(leg, Hands):
-            second.never_was()
-            leg.close("refused")
-            return Refuse("not_supported", f"a call over {plan.trunk} cannot be plugged to the caller's")
         second.expect(leg)
         self.feed(t.Sent(attempt, plan.trunk))
         return None
@@ -329,10 +325,10 @@ class Handover:
     def _target_port(self, attempt: int) -> Port | None:
         """Its place in the room, made when it is first needed."""
         second = self._seconds.get(attempt)
-        if second is None or second.leg is None or second.over:
+        if second is None or second.media is None or second.over:
             return None
         if second.port is None:
-            port = self._call_room.join(second.leg, "representative", second.name)
+            port = self._call_room.join(second.media, "representative", second.name)
             assert isinstance(port, Port), "a place is kept for the target"
             second.port = port
             second.plug(port)
@@ -347,7 +343,7 @@ class Handover:
 
     def target_answered(self, second: SecondLeg) -> Receiver | Refuse:
         self.feed(t.TargetAnswered(second.attempt))
-        hears = None if second.leg is None else second.leg.bus
+        hears = None if second.media is None else second.media.bus
         return hears or Refuse("ending", "nobody waits for it any more")
 
     def target_over(self, second: SecondLeg) -> None:
@@ -390,9 +386,9 @@ class Handover:
 
     def _brief(self, attempt: int, spoken: str) -> None:
         second = self._seconds[attempt]
-        assert second.leg is not None
+        assert second.media is not None
         try:
-            self._briefing = Briefing(self, attempt, second.leg, self._line, self._minds, self._clock)
+            self._briefing = Briefing(self, attempt, second.media, self._line, self._minds, self._clock)
         except RuntimeError as error:  # no ears are free: keys still count
             self.feed(t.BriefingFailed(attempt, str(error)))
             return

@@ -22,8 +22,13 @@ class Hands(Leg, Protocol):
     """Who hears it."""
 
     @property
+    def networked(self) -> bool:
+        """Its marks come back over a network (Twilio), not the moment the audio is taken (SIP)."""
+        ...
+
+    @property
     def puts_through(self) -> bool:
-        """Its carrier is not known to refuse REFER."""
+        """Its carrier takes REFER, or is not known to refuse it."""
         ...
 
     def put_through(self, address: str, told: Told) -> str | Refuse:

@@ -3,7 +3,7 @@ folders; nothing outside them knows which of the two a call has."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.outbound import Route
@@ -102,6 +102,20 @@ class LegCall(Protocol):
 
     def crashed(self, error: BaseException) -> None:
         """Our own bug while something of this call was handled: it ends, no other does."""
+        ...
+
+
+@runtime_checkable
+class FurtherLegCall(LegCall, Protocol):
+    """Of a leg dialled beside the caller's: the call's name, record and agent are the caller's (`dialledleg.py`)."""
+
+    @property
+    def name(self) -> str:
+        """In the record."""
+        ...
+
+    def answered_by_machine(self) -> None:
+        """A voicemail or a fax, as its carrier or its sound says."""
         ...
 
 

@@ -22,7 +22,7 @@ from trunkline.gateway.leg import Leg
 from trunkline.gateway.party import Invitation, Party
 from trunkline.gateway.targets import targets_of
 from trunkline.gateway.transfer_record import Kind, TransferFailed, named_target
-from trunkline.media.bus import Bus
+from trunkline.media.bus import Bus, Receiver
 from trunkline.ports import (
     ENDED_BY,
     NAMED,
@@ -290,15 +290,17 @@ class LineCall:
             self.event("answered")
             self.happened(c.Answered())
 
-    def attach(self, leg: Leg) -> Bus | Refuse:
-        """The agent speaks from here on."""
-        if self.machine.state not in (c.State.RINGING, c.State.ACTIVE, c.State.TRANSFERRING):
+    def attach(self, leg: Leg) -> Receiver | Refuse:
+        """The agent speaks from here on. During a handover too: that leg is lost, though nobody has told us yet."""
+        if self.machine.state in (c.State.ENDING, c.State.ENDED):
             return Refuse("ending", "the call is ending")
         old, self._leg = self._leg, leg
         self.happened(c.MediaStarted())
         if old is not None and old is not leg:
             old.detach()
             old.close("replaced")
+        if self.party.room is not None:
+            return self.party.room.caller  # others are waiting there
         return self._bus or Refuse("error", "the call could not be attended")
 
     def key(self, digit: str) -> None:
@@ -344,15 +346,25 @@ class LineCall:
 
     def transfer(self, target: str) -> Decision:
         """Allowed: performed when the agent hangs up with reason `transferred`, after its words were heard."""
-        if self._leg is None or not self._leg.transfers:
-            return self._ask_for(_Wanted("auto", target))
-        number = self._board.agent.definition.targets.get(target)
-        if number is None:
-            return Refuse("unknown_target", f"no transfer target is named {target}")
-        decision = self.ask("transfer", target, number)
+        by_carrier = self._by_carrier(target, "auto")
+        return self._ask_dial(target) if by_carrier else self._ask_for(_Wanted("auto", target))
+
+    def _by_carrier(self, target: str, kind: Kind) -> bool:
+        """Twilio's <Dial>: the carrier calls the target, and our stream ends."""
+        if kind == "auto":
+            kind = self._board.agent.definition.terms_of(target).kind
+        return self._leg is not None and self._leg.transfers and kind in ("auto", "blind")
+
+    def _ask_dial(self, name: str) -> Decision:
+        target = named_target(self._board.agent.definition.targets, name)
+        if isinstance(target, Refuse):
+            return target
+        if target.number is None:
+            return Refuse("no_number", f"{name} has no number that can be dialled")
+        decision = self.ask("transfer", target.name, target.number)
         if isinstance(decision, Allow):
-            self.transfer_number = E164(number)
-            self.event("transfer", target=target)
+            self.transfer_number = target.number
+            self.event("transfer", target=target.name)
         return decision
 
     def _ask_for(self, wanted: "_Wanted") -> Decision:
@@ -378,10 +390,8 @@ class LineCall:
         """At once, whatever the agent says. Codes: `not_now`, `not_supported`, `unknown_target`, the door's own."""
         if self.machine.state is not c.State.ACTIVE:
             return Refuse("not_now", "the caller is not with the agent")
-        by_carrier = self._leg is not None and self._leg.transfers
-        if by_carrier and kind not in ("auto", "blind"):
-            return Refuse("not_supported", "this line's carrier puts callers through itself: auto or blind")
-        decision = self.transfer(target) if by_carrier else self._ask_for(_Wanted(kind, target, summary))
+        by_carrier = self._by_carrier(target, kind)
+        decision = self._ask_dial(target) if by_carrier else self._ask_for(_Wanted(kind, target, summary))
         if isinstance(decision, Refuse):
             return decision
         self.event("operator", asked="transfer", target=target, transfer=kind)

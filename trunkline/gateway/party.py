@@ -273,12 +273,12 @@ class Party:
         self._take_out(other)
 
     def _bring_in(self, other: Other) -> None:
-        assert other.leg is not None
-        port = self._made().join(other.leg, other.invitation.role, other.name)
+        assert other.media is not None
+        port = self._made().join(other.media, other.invitation.role, other.name)
         if isinstance(port, Refuse):  # never: places are kept
             other.hang_up_leg("error")
             return
-        other.port = other.leg.bus = port
+        other.port = other.media.bus = port
         self._apply(other)
         self.host.event("joined", leg=other.name, role=other.invitation.role, supervision=other.supervision)
 

@@ -38,7 +38,7 @@ class CallRoom:
 
     def join(self, leg: Hands, role: Role, name: str) -> Port | Refuse:
         """Whose leg's `bus` the port then is to be. Code: `conference_full`."""
-        return self.conference.join(leg, role, name, networked=leg.kind == "twilio")
+        return self.conference.join(leg, role, name, networked=leg.networked)
 
     def seat_agent(self) -> None:
         """The agent hears the room and speaks in it. Idempotent."""

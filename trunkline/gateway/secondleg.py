@@ -30,13 +30,13 @@ class SecondLeg(DialledLeg):
 
     def plug(self, receiver: Receiver) -> None:
         """Who hears it from now on, and as long as it matters, we with them: a voicemail is a VoicemailDetected."""
-        if self.leg is not None:
+        if self.media is not None:
             detector = self._detector if self.is_answered else None
-            self.leg.bus = receiver if detector is None else AnswerListener(self.leg, receiver, detector, self._is)
+            self.media.bus = receiver if detector is None else AnswerListener(self.media, receiver, detector, self._is)
 
     def unplug(self) -> Port | None:
-        if self.leg is not None and isinstance(self.leg.bus, AnswerListener):
-            self.leg.bus = self.leg.bus.to
+        if self.media is not None and isinstance(self.media.bus, AnswerListener):
+            self.media.bus = self.media.bus.to
         return super().unplug()
 
     def believe(self) -> None:
@@ -48,6 +48,11 @@ class SecondLeg(DialledLeg):
             return
         self.event("answered_by", attempt=self.attempt, who=who, after_ms=after_ms)
         if is_machine(who):
+            self.answered_by_machine()
+
+    def answered_by_machine(self) -> None:
+        """Also as the carrier says. Nothing where nobody listens for it."""
+        if self._detector is not None and not self._closed and not self.over:
             self._detector = None
             self._handover.feed(t.VoicemailDetected(self.attempt))
 
@@ -63,8 +68,8 @@ class SecondLeg(DialledLeg):
         return self._handover.early_media(self)
 
     def picked_up(self) -> Receiver | Refuse:
-        if self.leg is not None and self.leg.bus is not None:  # since its early media
-            self.plug(self.leg.bus)
+        if self.media is not None and self.media.bus is not None:  # since its early media
+            self.plug(self.media.bus)
         return self._handover.target_answered(self)
 
     def ended(self, how: Over) -> None:

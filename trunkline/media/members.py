@@ -28,6 +28,7 @@ WINDOW_FRAMES = 25  # half a second: a frame that was spare so long is dropped
 SPARE_MS = FRAME_MS  # what may always wait at the far end: its clock and our beat are never quite together
 SEAT_LIMIT_MS = 2000  # more than any playout's lead
 VAIN_SKIPS = 3
+MARK_MS = 100  # over a network a mark costs a message each way
 _NEVER_MS = 1 << 30
 _SAMPLES_PER_MS = MULAW_8K.rate_hz // 1000
 
@@ -192,7 +193,8 @@ class Port(Place):
             continues = self._sent_ms > 0 and self.partner is None
             self._sent_ms += FRAME_MS
             self.stats.sent_frames += 1
-            self.leg.send((Message(frame, f"c{self._sent_ms}", now, continues),))
+            marked = not self._networked or self._sent_ms % MARK_MS == 0
+            self.leg.send((Message(frame, f"c{self._sent_ms}" if marked else "", now, continues),))
 
     def _judge(self) -> None:
         """Did more wait all the time than must? Over a network the least ever seen is the marks' way; when skipping

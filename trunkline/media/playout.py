@@ -45,7 +45,7 @@ class LeadPolicy:
 
 
 class Message(NamedTuple):
-    """One message for the leg: audio in the lane's format, whole frames, and the mark that follows it."""
+    """One message for the leg: audio in the lane's format, whole frames, and the mark that follows it; "" is none."""
 
     audio: bytes
     mark: str

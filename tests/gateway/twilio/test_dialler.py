@@ -1,64 +1,25 @@
 """Orders over a scripted account, on a board whose time passes by itself."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from tests.fakes.twilio_account import FakeAccount
 from trunkline.gateway.dialling import DialOrder
-from trunkline.gateway.twilio.account import CallOrder, Listed, NotTaken, Taken, Unknown
+from trunkline.gateway.twilio.account import Listed, NotTaken, Unknown
 from trunkline.gateway.twilio.dialler import CHECK_AGAIN_S, MAX_PLACING, Placed, Terms, TwilioDialler
 from trunkline.gateway.twilio.webhooks import CallStatus, Heard
 from trunkline.ports import NAMED, CallEnded, Refuse
 from trunkline.testing.board import Board, FakeLeg, play, sid
-from trunkline.types import E164, CallId, CallSid
+from trunkline.types import E164, CallId
 
 TO, FROM = E164("+14155550123"), E164("+14155550100")
 TERMS = Terms("https://voice.example.com", FROM, 613)
 REFUSED = NotTaken(401, 20003, "Authenticate")
 BUSY = NotTaken(429, 20429, "Too Many Requests", 2.0)
-Answer = Taken | NotTaken | Unknown
-
-
-class FakeAccount:
-    def __init__(self) -> None:
-        self.answers: list[Answer] = []
-        """To create, in order; afterwards Taken with sid(1), sid(2)..."""
-        self.orders: list[CallOrder] = []
-        self.ended: list[CallSid] = []
-        self.end_answers: list[Answer] = []
-        self.listed: list[Listed] = []
-        self.urls: dict[CallSid, list[str]] = {}
-        self.looked = self.checked = 0
-        self.login: NotTaken | Unknown | None = None
-        self.gate: asyncio.Event | None = None
-
-    async def create(self, order: CallOrder) -> Answer:
-        self.orders.append(order)
-        number = len(self.orders)
-        if self.gate is not None:
-            await self.gate.wait()
-        return self.answers.pop(0) if self.answers else Taken(sid(number))
-
-    async def recent(self, to_number: E164, from_number: E164) -> Sequence[Listed] | NotTaken | Unknown:
-        self.looked += 1
-        return self.listed
-
-    async def requested(self, call_sid: CallSid) -> Sequence[str] | NotTaken | Unknown:
-        return self.urls.get(call_sid, [])
-
-    async def end(self, call_sid: CallSid) -> Answer:
-        self.ended.append(call_sid)
-        return self.end_answers.pop(0) if self.end_answers else Taken(call_sid)
-
-    async def check(self) -> NotTaken | Unknown | None:
-        self.checked += 1
-        return self.login
-
-    async def close(self) -> None:
-        pass
 
 
 class Office(Board):
@@ -79,7 +40,7 @@ class Office(Board):
     def heard(self, status: CallStatus, number: int = 1, order: int = 0, **more: Any) -> bool:
         return self.dialler.heard(self.token(order), Heard(sid(number), status, **more))
 
-    def answer(self, number: int = 1, order: int = 0) -> bool:
+    def answer(self, number: int = 1, order: int = 0) -> str | None:
         return self.dialler.answer(self.token(order), sid(number))
 
 

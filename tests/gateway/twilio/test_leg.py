@@ -352,6 +352,8 @@ def test_what_the_call_sends_is_media_and_a_mark_each() -> None:
     assert [e["event"] for e in events] == ["media", "mark", "media", "mark", "clear"]
     assert base64.b64decode(events[2]["media"]["payload"]) == b"\x03" * 800
     assert events[3]["mark"]["name"] == "1:140"
+    socket.leg.send([Message(b"\x02" * 160, "", 0.0)])
+    assert [json.loads(frame.data)["event"] for frame in socket.news()] == ["media"]
 
 
 def test_a_ping_is_answered() -> None:

@@ -1,7 +1,7 @@
 import logging
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlencode
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
@@ -70,14 +70,15 @@ class FakeSwitchboard:
 class FakePlaced:
     """Knows the token `t`."""
 
-    wanted: bool = True
+    wanted: Literal["call", "leg"] | None = "call"
     answered: list[CallSid] = field(default_factory=list)
     said: list[Heard] = field(default_factory=list)
     machines: list[tuple[Any, ...]] = field(default_factory=list)
+    streams: list[tuple[str, str]] = field(default_factory=list)
 
-    def answer(self, token: str, call_sid: CallSid) -> bool:
+    def answer(self, token: str, call_sid: CallSid) -> Literal["call", "leg"] | None:
         self.answered.append(call_sid)
-        return token == "t" and self.wanted
+        return self.wanted if token == "t" else None
 
     def heard(self, token: str, heard: Heard) -> bool:
         self.said.append(heard)
@@ -85,6 +86,12 @@ class FakePlaced:
 
     def machine(self, token: str, call_sid: CallSid, answered_by: str, after_ms: int | None) -> None:
         self.machines.append((token, call_sid, answered_by, after_ms))
+
+    def stream_event(self, token: str, call_sid: CallSid, event: str, error: str) -> bool:
+        if token != "t" or self.wanted != "leg":
+            return False
+        self.streams.append((event, error))
+        return True
 
 
 class Line:
@@ -303,10 +310,27 @@ def test_a_call_of_ours_that_is_answered_gets_a_stream(line: Line) -> None:
     assert (arrival.direction, arrival.to_number) == ("outbound", "+14155550123")
 
 
+def test_a_second_leg_that_is_answered_gets_a_stream_of_its_own_and_is_no_call(line: Line) -> None:
+    line.placed.wanted = "leg"
+    document = line.post("/twilio/voice?order=t", OURS)
+    assert tags(document) == ["Connect"]
+    assert line.switchboard.arrivals == []
+    assert line.tokens.redeem(line.token(document), SID, line.clock.now()) == "t"
+    stream = document[0][0]
+    assert stream.attrib["statusCallback"] == f"{ORIGIN}/twilio/stream-status?order=t"
+    form = {"CallSid": SID, "StreamSid": STREAM, "StreamEvent": "stream-started"}
+    assert line.client.post("/twilio/stream-status?order=t", data=form).status_code == 204
+    assert line.placed.streams == [("stream-started", "")]
+    assert line.switchboard.heard == []
+    after = document[0].attrib["action"].removeprefix(ORIGIN)
+    assert tags(line.post(after, OURS)) == ["Hangup"]
+    assert line.switchboard.arrivals == []
+
+
 @pytest.mark.parametrize("token", ["", "another", "t"])
 def test_an_answer_that_nobody_waits_for_is_hung_up_on(line: Line, token: str) -> None:
     """Ordered by a process that is dead, or given up meanwhile."""
-    line.placed.wanted = False
+    line.placed.wanted = None
     assert tags(line.post(f"/twilio/voice?order={token}", OURS)) == ["Hangup"]
     assert line.switchboard.arrivals == []
 

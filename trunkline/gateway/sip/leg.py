@@ -53,6 +53,7 @@ class SipLeg:
 
     kind: LegKind = "sip"
     transfers = False
+    networked = False
 
     __slots__ = (
         "__weakref__",

@@ -10,7 +10,9 @@ brings the token first (a callback may overtake the answer to `create`) ties the
 list of requests shows the token of a call whose answer was lost. A token names one call: a second one is hung up.
 
 The leg that rings is the order itself (`Placed`). When the far end answers, Twilio asks our voice webhook, which lets
-the media stream in as for any other call. Hanging up without a stream goes over REST, until Twilio has heard it.
+the media stream in as for any other call. A second leg of a call (`SecondLeg`) is dialled in the same way; the order's
+token leads its stream to it. Hanging up without a stream goes over REST, until Twilio has heard it; a second leg is
+hung up in both ways.
 """
 
 import asyncio
@@ -28,7 +30,7 @@ from trunkline.errors import MisuseError
 from trunkline.gateway import endings
 from trunkline.gateway.api.trunks import TrunkView
 from trunkline.gateway.dialling import DialOrder
-from trunkline.gateway.leg import Leg, LegCall, LegKind, Plan
+from trunkline.gateway.leg import FurtherLegCall, Leg, LegCall, LegKind, Plan
 from trunkline.gateway.outbound import Failure, Route, twilio_failure
 from trunkline.gateway.twilio.account import TOO_MANY, Account, CallOrder, NotTaken, Taken, Unknown
 from trunkline.gateway.twilio.webhooks import FINAL, Heard
@@ -47,6 +49,7 @@ BUSY_TRIES, BUSY_WAIT_S, MAX_BUSY_WAIT_S = 3, 1.0, 10.0
 LOOK_AFTER_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 CLOCK_SKEW_S = 60.0  # between Twilio's dates and ours
 END_AGAIN_S = (1.0, 2.0, 4.0, 8.0)
+TOLD_S = 2.0  # from our hanging up to the callback that confirms it; less than a transfer waits for it (Policy.clear_s)
 CHECK_AGAIN_S = 10.0
 CLOSE_S = 5.0
 
@@ -95,6 +98,8 @@ class Placed:
         """Nothing of it is at Twilio, or Twilio has said its last word."""
         self.ringing = False
         self.failure: Failure | None = None
+        self.further = call if isinstance(call, FurtherLegCall) else None
+        """A second leg of a call that has a name already."""
         self._desk = desk
 
     def send(self, messages: Sequence[Message]) -> None:
@@ -128,7 +133,7 @@ class TwilioDialler:
         self._account, self._board, self._terms, self._clock = account, board, terms, clock
         self._orders: OrderedDict[str, Placed] = OrderedDict()
         self._sids: set[CallSid | None] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
         self._placing = 0
         self._refused: NotTaken | None = None
         """Why no call can go out now, when Twilio said so last."""
@@ -226,7 +231,8 @@ class TwilioDialler:
         elif isinstance(answer, NotTaken):
             self._not_taken(placed, answer)
         elif answer is None:
-            placed.over = True  # never sent
+            placed.over = True
+            placed.call.finished("no_answer", "called off before it was ordered", "gateway")
         else:
             await self._look_for(placed, answer)
 
@@ -299,11 +305,14 @@ class TwilioDialler:
         if placed.call_sid is None:
             placed.call_sid = call_sid
             self._sids.add(call_sid)
-            self._board.named(placed.call.id, call_sid)
+            if placed.further is None:
+                self._board.named(placed.call.id, call_sid)
+            else:
+                placed.call.event("leg_named", provider_call_id=call_sid)
             placed.tied.set()
             log.info("call %s is %s", placed.call.id, call_sid)
-            if placed.leaving and not placed.over:
-                self._spawn(self._end(call_sid))
+            if placed.leaving:
+                self.leave(placed)
         elif placed.call_sid != call_sid:
             log.error("call %s: Twilio made a second call of it, %s, which is hung up", placed.call.id, call_sid)
             placed.call.event("carrier_twice", call_sid=call_sid)
@@ -313,14 +322,19 @@ class TwilioDialler:
 
     # --- the webhooks (PlacedCalls) ---------------------------------------------------------------------------------
 
-    def answer(self, token: str, call_sid: CallSid) -> bool:
-        """The far end picked up, and Twilio asks what now. False: hang up."""
+    def answer(self, token: str, call_sid: CallSid) -> Literal["call", "leg"] | None:
+        """The far end picked up, and Twilio asks what now. None: hang up."""
         placed = self._orders.get(token)
         if placed is None or not self._tie(placed, call_sid) or placed.leaving or placed.over:
-            return False
+            return None
         placed.answered = True
         placed.call.answered()
-        return True
+        return "call" if placed.further is None else "leg"
+
+    def further(self, token: str) -> LegCall | None:
+        """The second leg that was ordered so, while it is wanted: its stream has come."""
+        placed = self._orders.get(token)
+        return None if placed is None or placed.leaving or placed.over else placed.further
 
     def heard(self, token: str, heard: Heard) -> bool:
         """False: no order of ours, as far as we know."""
@@ -361,29 +375,54 @@ class TwilioDialler:
             return
         placed.call.event("answered_by", who=answered_by, after_ms=after_ms)
         machine = answered_by == "fax" or answered_by.startswith("machine")
-        if machine and self._terms.hang_up_on_machine and not placed.over:
+        if placed.further is not None:
+            if machine and not placed.over:
+                placed.further.answered_by_machine()
+        elif machine and self._terms.hang_up_on_machine and not placed.over:
             placed.call.finished("no_answer", "a machine answered", "policy")
             self.hang_up(call_sid)
+
+    def stream_event(self, token: str, call_sid: CallSid, event: str, error: str) -> bool:
+        """False: no second leg of ours."""
+        placed = self._orders.get(token)
+        if placed is None or placed.further is None or placed.call_sid != call_sid:
+            return False
+        placed.call.event("stream_status", event=event, error=error)
+        return True
 
     # --- hanging up -------------------------------------------------------------------------------------------------
 
     def leave(self, placed: Placed) -> None:
         if placed.call_sid is not None and not placed.over:
-            self._spawn(self._end(placed.call_sid))
+            self._spawn(self._leave(placed, placed.call_sid))
+
+    async def _leave(self, placed: Placed, call_sid: CallSid) -> None:
+        if await self._end(call_sid):
+            asyncio.get_running_loop().call_later(TOLD_S, self._untold, placed)
+
+    def _untold(self, placed: Placed) -> None:
+        """Twilio has ended it for us, and the callback that says so was lost."""
+        if not placed.over and not self._closed:
+            placed.over = True
+            status = "completed" if placed.answered else "canceled"
+            ended = endings.from_twilio(status, outbound=True, answered=placed.answered)
+            placed.call.finished(ended.reason, ended.detail, ended.by, ended.provider_code)
 
     def hang_up(self, call_sid: CallSid) -> None:
         """A call of Twilio's that has no stream to end it by, either way. Idempotent."""
         self._spawn(self._end(call_sid))
 
-    async def _end(self, call_sid: CallSid) -> None:
+    async def _end(self, call_sid: CallSid) -> bool:
+        """Whether Twilio has heard it."""
         for pause_s in (*END_AGAIN_S, None):
             answer = await self._account.end(call_sid)
             if isinstance(answer, Taken):
-                return
+                return True
             if pause_s is None or (isinstance(answer, NotTaken) and answer.status not in (0, TOO_MANY)):
                 log.error("%s is not hung up: %s", call_sid, answer.why)
-                return
+                return False
             await asyncio.sleep(pause_s)
+        raise AssertionError("the last attempt returns")
 
     # --- the account's health ---------------------------------------------------------------------------------------
 
@@ -422,13 +461,13 @@ class TwilioDialler:
 
     # --- tasks ------------------------------------------------------------------------------------------------------
 
-    def _spawn(self, work: Coroutine[Any, Any, None], placed: Placed | None = None) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, object], placed: Placed | None = None) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda done: self._done(done, placed))
 
-    def _done(self, task: "asyncio.Task[None]", placed: Placed | None) -> None:
+    def _done(self, task: "asyncio.Task[object]", placed: Placed | None) -> None:
         if task.cancelled() or (error := task.exception()) is None:
             return
         if placed is not None:

@@ -19,11 +19,13 @@ from websockets.server import ServerProtocol
 from trunkline.clock import Clock
 from trunkline.errors import MisuseError, PeerError
 from trunkline.gateway import rfc6455
-from trunkline.gateway.leg import LegCall, LegKind
+from trunkline.gateway.hands import Told
+from trunkline.gateway.leg import Leg, LegCall, LegKind
 from trunkline.gateway.rfc6455 import FrameParser
 from trunkline.gateway.twilio.wire import Audio, Keyed, Marked, MediaStream, Phase, Started, Stopped
-from trunkline.media.bus import Bus
+from trunkline.media.bus import Receiver
 from trunkline.media.playout import LeadPolicy, Message
+from trunkline.ports import Refuse
 from trunkline.types import CallSid
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,7 @@ STALL_S = 5.0
 CLOSE_WAIT_S = 2.0  # for the peer's half of the closing handshake
 _OUR_WISH = {"agent_hung_up", "no_input", "max_duration", "refused", "error"}
 _CLOSE_CODES = {"replaced": rfc6455.GOING_AWAY, "going away": rfc6455.GOING_AWAY}
+_NO_REFER = Refuse("not_supported", "Twilio puts callers through by <Dial>, which ends the stream")
 BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -44,7 +47,7 @@ class MediaDoor(Protocol):
         """A new socket. False: too many strangers already."""
         ...
 
-    def attach(self, leg: "TwilioLeg", started: Started) -> tuple[LegCall, Bus]:
+    def attach(self, leg: "TwilioLeg", started: Started) -> tuple[LegCall, Receiver]:
         """A stream has started. Raises PeerError (1008) when its token does not let it in."""
         ...
 
@@ -65,8 +68,10 @@ class TwilioLeg(asyncio.Protocol):
     """One socket, and once it has shown its token the call's Leg."""
 
     kind: LegKind = "twilio"
-    transfers = True
+    transfers = True  # by <Dial>
     sends_dtmf = False  # Media Streams has no outbound DTMF
+    networked = True
+    puts_through = False  # there is no REFER
 
     def __init__(
         self,
@@ -88,7 +93,7 @@ class TwilioLeg(asyncio.Protocol):
         self._head = b""
         self._open = False
         self._call: LegCall | None = None
-        self._bus: Bus | None = None
+        self.bus: Receiver | None = None
         self._call_sid: CallSid | None = None
         self.opened_at = self._media_at = clock.now()
         self._stalled_at: float | None = None
@@ -134,8 +139,8 @@ class TwilioLeg(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.writable = True
         self._stalled_at = None
-        if self._bus is not None:
-            self._bus.leg_writable()
+        if self.bus is not None:
+            self.bus.leg_writable()
 
     # --- handshake ---
 
@@ -195,16 +200,16 @@ class TwilioLeg(asyncio.Protocol):
         event = self.stream.receive(text)
         if isinstance(event, Audio):
             self._media_at = self._clock.now()
-            if self._bus is not None:
-                self._bus.receive(event.data, event.timestamp_ms)
+            if self.bus is not None:
+                self.bus.receive(event.data, event.timestamp_ms)
         elif isinstance(event, Marked):
-            if self._bus is not None:
-                self._bus.mark_returned(event.name)
+            if self.bus is not None:
+                self.bus.mark_returned(event.name)
         elif isinstance(event, Keyed):
             if self._call is not None:
                 self._call.key(event.digit)
         elif isinstance(event, Started):
-            self._call, self._bus = self._door.attach(self, event)
+            self._call, self.bus = self._door.attach(self, event)
             self._call_sid = event.call_sid
             self.authenticated = True
             self._media_at = self._clock.now()
@@ -223,7 +228,8 @@ class TwilioLeg(asyncio.Protocol):
         out: list[bytes] = []
         for message in messages:
             out.append(frame(text, stream.media(message.audio)))
-            out.append(frame(text, stream.mark(message.mark)))
+            if message.mark:
+                out.append(frame(text, stream.mark(message.mark)))
         self._write(b"".join(out))
 
     def clear(self) -> None:
@@ -247,7 +253,15 @@ class TwilioLeg(asyncio.Protocol):
 
     def detach(self) -> None:
         """The call wants nothing more of this socket."""
-        self._call = self._bus = None
+        self._call = self.bus = None
+
+    # --- Hands ---
+
+    def put_through(self, address: str, told: Told) -> str | Refuse:
+        return _NO_REFER
+
+    def put_through_to(self, other: Leg, told: Told) -> str | Refuse:
+        return _NO_REFER
 
     # --- the end ---
 
@@ -291,7 +305,7 @@ class TwilioLeg(asyncio.Protocol):
             log.error("media socket: %s", error, exc_info=error)
 
     def _lose(self, why: str) -> None:
-        call, self._call, self._bus = self._call, None, None
+        call, self._call, self.bus = self._call, None, None
         if call is not None:
             call.lost(self, why)
 

@@ -1,7 +1,7 @@
 """Twilio's media sockets: who may knock, whose call a stream is, and the end of all of them.
 
-A socket is let in while not too many strangers wait; the token in its `start` names the call, which the switchboard
-then attaches to it. Deadlines of all sockets are looked at in one timer.
+A socket is let in while not too many strangers wait; the token in its `start` names the call, or the second leg of one,
+that is then attached to it. Deadlines of all sockets are looked at in one timer.
 """
 
 import asyncio
@@ -17,11 +17,11 @@ from trunkline.gateway.switchboard import Switchboard
 from trunkline.gateway.twilio.leg import CLOSE_WAIT_S, TwilioLeg
 from trunkline.gateway.twilio.tokens import POLICY_VIOLATION, Tokens
 from trunkline.gateway.twilio.wire import Started
-from trunkline.media.bus import Bus
+from trunkline.media.bus import Receiver
 from trunkline.media.playout import LeadPolicy
 from trunkline.metrics import Drop, Metrics
 from trunkline.ports import Refuse
-from trunkline.types import CallSid
+from trunkline.types import CallId, CallSid
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +49,12 @@ class Sockets:
         metrics: Metrics,
         clock: Clock,
         hang_up: Callable[[CallSid], None] | None = None,
+        further: Callable[[str], LegCall | None] | None = None,
     ) -> None:
-        """`hang_up`: ends a call that has no stream any more; without an account nobody can."""
+        """`hang_up`: ends a call that has no stream any more; without an account nobody can. `further`: the second leg
+        of an order."""
         self._switchboard, self._tokens, self._limits = switchboard, tokens, limits
-        self._metrics, self._clock, self._hang_up = metrics, clock, hang_up
+        self._metrics, self._clock, self._hang_up, self._further = metrics, clock, hang_up, further
         self._legs: set[TwilioLeg] = set()
         self._checking: asyncio.TimerHandle | None = None
         self._closed = False
@@ -89,15 +91,19 @@ class Sockets:
         oldest.abort()
         return True
 
-    def attach(self, leg: TwilioLeg, started: Started) -> tuple[LegCall, Bus]:
-        call_id = self._tokens.redeem(started.parameters.get(TOKEN_PARAMETER, ""), started.call_sid, self._clock.now())
-        call = self._switchboard.call(call_id)
+    def attach(self, leg: TwilioLeg, started: Started) -> tuple[LegCall, Receiver]:
+        whose = self._tokens.redeem(started.parameters.get(TOKEN_PARAMETER, ""), started.call_sid, self._clock.now())
+        call = self._whose(whose)
         if call is None:
             raise PeerError("no such call any more", POLICY_VIOLATION)
         bus = call.attach(leg)
         if isinstance(bus, Refuse):
             raise PeerError(bus.why, POLICY_VIOLATION)
         return call, bus
+
+    def _whose(self, name: str) -> LegCall | None:
+        call = self._switchboard.call(CallId(name))
+        return self._further(name) if call is None and self._further is not None else call
 
     def gone(self, leg: TwilioLeg, code: int) -> None:
         self._legs.discard(leg)

@@ -1,4 +1,5 @@
-"""One-time tokens that let one media stream in: signed, bound to the CallSid and to our call, good for a minute.
+"""One-time tokens that let one media stream in: signed, bound to the CallSid and to whom the stream is for (our call's
+id, or the order of a second leg), good for a minute.
 
 They travel as a <Parameter>, because Twilio drops the query string of a <Stream> URL. The worker's name inside tells
 whose memory of used tokens counts: only that worker may redeem it.
@@ -13,7 +14,7 @@ import secrets
 from collections import OrderedDict
 
 from trunkline.errors import PeerError
-from trunkline.types import CallId, CallSid
+from trunkline.types import CallSid
 
 TTL_S = 60.0
 MAX_TOKEN_CHARS = 400  # Twilio: a parameter's name and value together stay under 500 characters
@@ -33,27 +34,27 @@ class Tokens:
         self._worker, self._ttl_s = worker, ttl_s
         self._used: OrderedDict[str, float] = OrderedDict()
 
-    def issue(self, call_sid: CallSid, call_id: CallId, now: float) -> str:
+    def issue(self, call_sid: CallSid, whose: str, now: float) -> str:
         """A fresh token each time; each opens one stream."""
-        body = [self._worker, call_id, round((now + self._ttl_s) * 1000), secrets.token_urlsafe(9)]
+        body = [self._worker, whose, round((now + self._ttl_s) * 1000), secrets.token_urlsafe(9)]
         payload = _encode(json.dumps(body, separators=(",", ":")).encode())
         return f"{payload}.{self._sign(payload, call_sid)}"
 
-    def redeem(self, token: str, call_sid: CallSid, now: float) -> CallId:
-        """Once. Raises PeerError with close code 1008 and the reason: token_malformed, token_forged, token_expired,
-        token_foreign (another worker's), token_used or token_memory_full."""
+    def redeem(self, token: str, call_sid: CallSid, now: float) -> str:
+        """Whose stream it is. Once. Raises PeerError with close code 1008 and the reason: token_malformed,
+        token_forged, token_expired, token_foreign (another worker's), token_used or token_memory_full."""
         if len(token) > MAX_TOKEN_CHARS or not _TOKEN.fullmatch(token):
             raise _refused("malformed")
         payload, _, mac = token.partition(".")
         if not hmac.compare_digest(mac, self._sign(payload, call_sid)):
             raise _refused("forged")
-        worker, call_id, expires_ms, nonce = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        worker, whose, expires_ms, nonce = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         if now * 1000 >= expires_ms:
             raise _refused("expired")
         if worker != self._worker:
             raise _refused("foreign")
         self._remember(nonce, expires_ms / 1000, now)
-        return CallId(call_id)
+        return str(whose)
 
     def _remember(self, nonce: str, expires: float, now: float) -> None:
         while self._used and next(iter(self._used.values())) <= now:

@@ -4,7 +4,8 @@
                      ▲                                        ├──────► <Dial> ─► dial-status   a transfer
                      └──────────── n + 1 ─────────────────────┴──────► again                the leg was lost
 
-A call of ours (dialler.py) begins at voice as well, when the far end answers; `?order=` is the token of its order.
+A call of ours (dialler.py) begins at voice as well, when the far end answers; `?order=` is the token of its order. A
+second leg of a call, to whom its caller is put through, gets a stream of its own there, and is hung up when that ends.
 How often a call was reconnected travels in the action URL (`?n=1`), not in memory: the worker that knew may be dead.
 A signed, well-formed webhook is never answered with an HTTP error: the caller hears the fallback instead.
 
@@ -92,8 +93,8 @@ class Heard:
 class PlacedCalls(Protocol):
     """Calls of ours (`dialler.TwilioDialler`), by the token of their order. Every method returns at once."""
 
-    def answer(self, token: str, call_sid: CallSid) -> bool:
-        """The far end picked up. False: this call is not, or no longer, wanted."""
+    def answer(self, token: str, call_sid: CallSid) -> Literal["call", "leg"] | None:
+        """The far end picked up: of a call, or of a second leg. None: it is not, or no longer, wanted."""
         ...
 
     def heard(self, token: str, heard: Heard) -> bool:
@@ -102,6 +103,10 @@ class PlacedCalls(Protocol):
 
     def machine(self, token: str, call_sid: CallSid, answered_by: str, after_ms: int | None) -> None:
         """Twilio's guess who answered: human, fax, unknown or machine_..."""
+        ...
+
+    def stream_event(self, token: str, call_sid: CallSid, event: str, error: str) -> bool:
+        """Of a second leg's stream. False: no such leg."""
         ...
 
 
@@ -154,10 +159,14 @@ class Webhooks:
         """A new call, or one of ours that is answered. A duplicate gets the same call and a fresh token."""
         arrival = _arrival(form)
         if (token := query.get("order")) is not None:
-            answered = self._placed is not None and self._placed.answer(token, CallSid(arrival.provider_call_id))
-            if not answered:  # given up meanwhile, or ordered by a process that died: nobody would know what to say
+            call_sid = CallSid(arrival.provider_call_id)
+            answered = self._placed.answer(token, call_sid) if self._placed is not None else None
+            if answered is None:  # given up meanwhile, or ordered by a process that died: nobody would know what to say
                 log.warning("%s was answered and nobody here wants it", arrival.provider_call_id)
                 return twiml.hangup()
+            if answered == "leg":
+                order = f"?order={token}"
+                return self._stream(call_sid, token, f"/twilio/continue{order}", f"/twilio/stream-status{order}", now)
         seen = self._switchboard.by_call_sid(CallSid(arrival.provider_call_id))
         if seen and seen.state == "ended":
             return twiml.hangup()
@@ -168,6 +177,8 @@ class Webhooks:
         call_sid = _call_sid(form)
         if _one_of(form, "CallStatus", STATUSES, "in-progress") in FINAL:
             return twiml.hangup()  # the caller has gone; the status callback closes the record
+        if "order" in query:
+            return twiml.hangup()  # a second leg's: whoever it was called for is told by its stream's end
         seen = self._switchboard.by_call_sid(call_sid)
         if seen and seen.state == "ended":
             return twiml.hangup()
@@ -218,7 +229,9 @@ class Webhooks:
             raise PeerError("StreamSid: MZ and 32 hex digits expected")
         event = _one_of(form, "StreamEvent", STREAM_EVENTS)
         error = _field(form, "StreamError", "")[:200]
-        self._switchboard.stream_event(_call_sid(form), StreamSid(stream_sid), event, error)
+        token, placed = query.get("order"), self._placed
+        if token is None or placed is None or not placed.stream_event(token, _call_sid(form), event, error):
+            self._switchboard.stream_event(_call_sid(form), StreamSid(stream_sid), event, error)
         return ""
 
     def fallback(self, *, answered: bool = False) -> str:
@@ -244,12 +257,17 @@ class Webhooks:
             arrival.to_number or "unknown",
             arrival.why,
         )
+        action = f"/twilio/continue?n={arrival.reconnects}"
+        return self._stream(CallSid(arrival.provider_call_id), admitted, action, "/twilio/stream-status", now)
+
+    def _stream(self, call_sid: CallSid, whose: str, action: str, status: str, now: float) -> str:
+        """`whose`: our call's id, or the order of a second leg."""
         return twiml.connect_stream(
             socket_origin(self._origin) + MEDIA_PATH,
-            self._tokens.issue(CallSid(arrival.provider_call_id), admitted, now),
+            self._tokens.issue(call_sid, whose, now),
             {},
-            action_url=self._url(f"/twilio/continue?n={arrival.reconnects}"),
-            status_callback=self._url("/twilio/stream-status"),
+            action_url=self._url(action),
+            status_callback=self._url(status),
         )
 
     def _refused(self, arrival: Arrival, refused: Refuse) -> str:
