@@ -451,6 +451,11 @@ def test_a_peer_is_of_one_trunk() -> None:
         ("port = 10000", "sip.port = '10000': outside of sip.rtp_port_min to sip.rtp_port_max"),
         ('tls_key = "k"', "sip.tls_key = 'k': needs sip.tls_cert as well"),
         ("tls_verify_client = true", "sip.tls_verify_client = 'True': needs sip.tls_ca as well"),
+        ('on_machine = "hang_up"', "sip.on_machine = 'hang_up': needs sip.machine_detection as well"),
+        (
+            'codecs = ["PCMU"]\n[sip.trunks.a]\nhost = "a"\ncodecs = ["G722"]',
+            "sip.trunks.a.codecs = 'G722': is none of sip.codecs",
+        ),
     ],
 )
 def test_sip_settings_that_do_not_go_together(toml: str, line: str) -> None:

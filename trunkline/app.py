@@ -32,6 +32,7 @@ from trunkline.agents.tools.http import HttpTools
 from trunkline.clock import SYSTEM_CLOCK, Clock
 from trunkline.compliance.decision import Policy
 from trunkline.errors import ConfigError
+from trunkline.gateway.answeredby import MachineTerms
 from trunkline.gateway.api.app import create_http
 from trunkline.gateway.api.control import control_routes
 from trunkline.gateway.api.legs import leg_routes
@@ -269,6 +270,7 @@ async def _open_sip(settings: Settings, switchboard: Switchboard, clock: Clock) 
         clock,
         media_timeout_s=settings.sip.media_timeout_s,
         lead=sip_lead(settings.sip.lead_ms),
+        machine=MachineTerms(settings.sip.machine_detection, settings.sip.on_machine == "hang_up"),
     )
     try:
         await desk.start()

@@ -262,6 +262,10 @@ def _codecs(names: tuple[str, ...]) -> tuple[str, ...]:
     return found
 
 
+def _some_codecs(names: tuple[str, ...]) -> tuple[str, ...]:
+    return _codecs(names) if names else ()
+
+
 def _patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
     if not all(re.fullmatch(r"\+?[A-Za-z0-9._#-]{0,64}\*?", p) and p.strip("+*") for p in patterns):
         raise ValueError("numbers as +COUNTRY NUMBER or as the peer sends them, or their beginning and a *: +1415*")
@@ -467,6 +471,10 @@ class SipTrunk(Section):
     refer: bool = False
     """Follow REFERs of the far end: call whom they name instead of them, over a trunk of ours and as outbound.allow has
     it."""
+    codecs: Annotated[Texts, AfterValidator(_some_codecs)] = ()
+    """Offered and taken on this trunk, preferred first, of sip.codecs; without it, as the profile has it."""
+    tells_hold: bool = True
+    """An operator's hold is told to the far end (re-INVITE, sendonly). False: it only hears our music."""
     cost_per_minute: Annotated[dict[str, Decimal], NoDecode, BeforeValidator(_costs), AfterValidator(_beginnings)] = {}
     """The cheapest trunk is tried first. One number, or by beginnings: `{ "+1" = 0.01, "*" = 0.05 }`; in a variable
     +1=0.01, *=0.05. Without it: after those that have one."""
@@ -555,6 +563,10 @@ class Sip(Section):
     """Server and User-Agent."""
     ring_timeout_s: Float = Field(default=30.0, ge=5, le=180)
     """How long a call of ours rings."""
+    machine_detection: Literal["off", "enable", "detect_message_end"] = "off"
+    """Whether we listen to who answers our calls and tell: at once, or when an answering machine's greeting is over."""
+    on_machine: Literal["go_on", "hang_up"] = "go_on"
+    """What becomes of a call of ours that a machine answers."""
     trunks: dict[Annotated[str, Field(pattern="^[a-z0-9_-]{1,40}$")], SipTrunk] = {}
     """By name. None: calls are taken from this machine only."""
 
@@ -569,6 +581,8 @@ class Sip(Section):
             raise _contradiction("tls_port", self.tls_port, f"another than sip.port ({self.port})")
         if self.rtp_port_max <= self.rtp_port_min:
             raise _contradiction("rtp_port_max", self.rtp_port_max, f"above sip.rtp_port_min ({self.rtp_port_min})")
+        if self.on_machine == "hang_up" and self.machine_detection == "off":
+            raise _contradiction("on_machine", "hang_up", "needs sip.machine_detection as well")
         for key in ("port", "tls_port") if self.tls_cert else ("port",):
             if self.rtp_port_min <= getattr(self, key) <= self.rtp_port_max:
                 raise _contradiction(key, getattr(self, key), "outside of sip.rtp_port_min to sip.rtp_port_max")
@@ -582,6 +596,8 @@ class Sip(Section):
             )
         seen: dict[IPv4Network | IPv6Network, str] = {}
         for name, trunk in self.trunks.items():
+            if strange := [codec for codec in trunk.codecs if codec not in self.codecs]:
+                raise _contradiction(f"trunks.{name}.codecs", strange[0], "is none of sip.codecs")
             for network in trunk.peers:
                 if (other := seen.setdefault(network, name)) != name:
                     raise _contradiction(

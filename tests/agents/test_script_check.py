@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trunkline.agents.definition import TransferTerms
 from trunkline.agents.examples import example
 from trunkline.agents.script import Problem, check, check_text, load
 from trunkline.agents.script.check import MAX_FILE_BYTES, read_text
@@ -19,6 +20,7 @@ from trunkline.errors import ConfigError
 
 HEAD = 'name = "A"\ngreeting = "Hi."\nstt.provider = "standin"\ntts.provider = "standin"\n'
 INTENT = '[[intents]]\nname = "a"\nphrases = ["go"]\nreply = "Well."\n'
+DESK = '[targets.desk]\naddress = "+12025550123"\n'
 
 
 def problems_of(text: str) -> list[tuple[int, str, str]]:
@@ -47,6 +49,30 @@ def test_the_clinic_is_read_as_it_is_written() -> None:
     )
     assert definition.targets == {"reception": "+12025550123"}
     assert len(definition.no_input) == 2
+
+
+def test_a_target_may_be_a_table_and_one_without_is_as_it_was() -> None:
+    more = 'fallback = "nurse"\nkind = "warm"\nring_seconds = 20\n[targets.nurse]\naddress = "+12025550124"\n'
+    definition, problems = read_text(HEAD + INTENT + DESK + more + 'summary = "A caller."\nfallback = "porter"\n')
+    assert [p.key for p in problems] == ["targets.nurse.fallback"]
+    definition, problems = read_text(HEAD + INTENT + DESK + more + 'summary = "A caller."\n')
+    assert problems == []
+    assert definition is not None
+    assert definition.targets == {"desk": "+12025550123", "nurse": "+12025550124"}
+    assert definition.terms_of("desk") == TransferTerms(kind="warm", ring_s=20, fallback="nurse")
+    assert definition.terms_of("nurse") == TransferTerms(summary="A caller.")
+    assert definition.terms_of("reception") == TransferTerms()
+    assert definition.chain("desk") == ("desk", "nurse")
+
+
+def test_fallbacks_that_run_in_a_circle_are_found_where_they_stand() -> None:
+    two = '[targets.desk]\naddress = "+12025550123"\nfallback = "nurse"\n'
+    two += '[targets.nurse]\naddress = "+12025550124"\nfallback = "desk"\n'
+    found = check_text(HEAD + INTENT + two)
+    assert [(p.key, p.message) for p in found] == [
+        ("targets.desk.fallback", "leads back to itself: desk -> nurse -> desk"),
+        ("targets.nurse.fallback", "leads back to itself: nurse -> desk -> nurse"),
+    ]
 
 
 def test_what_is_not_written_has_the_definitions_default() -> None:
@@ -172,6 +198,14 @@ yes = ["yes", "aye"]
         (INTENT + '[targets]\ndesk = "2025550123"', 6, "targets.desk"),
         (INTENT + '[targets]\ndesk = "+1202"', 6, "targets.desk"),
         (INTENT + "[targets]\ndesk = 12025550123", 6, "targets.desk"),
+        (INTENT + '[targets.desk]\nkind = "warm"', 5, "targets.desk"),
+        (INTENT + DESK + 'kind = "wam"', 7, "targets.desk.kind"),
+        (INTENT + DESK + "ring_seconds = 3", 7, "targets.desk.ring_seconds"),
+        (INTENT + DESK + 'detect_voicemail = "no"', 7, "targets.desk.detect_voicemail"),
+        (INTENT + DESK + 'fallback = "nurse"', 7, "targets.desk.fallback"),
+        (INTENT + DESK + 'fallback = "desk"', 7, "targets.desk.fallback"),
+        (INTENT + DESK + 'after = "resume"', 7, "targets.desk.after"),
+        (INTENT + '[targets.desk]\naddress = "2025550123"', 6, "targets.desk.address"),
         (INTENT + "[turns]\nno_input_ms = 5", 6, "turns.no_input_ms"),
         (INTENT + "[turns]\nendpointing_ms = 5000", 5, "turns"),
         (INTENT + '[hours]\nmonday = "8-17"\ntime_zone = "Europe/Paris"', 6, "hours.monday"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,25 @@ class TurnTaking:
 
 
 @dataclass(frozen=True, slots=True)
+class TransferTerms:
+    """How callers are put through to a target. `[targets.NAME]` of the agent's file; docs/transfer.md says what each
+    means."""
+
+    kind: Literal["auto", "blind", "attended", "bridged", "warm"] = "auto"
+    summary: str = ""
+    """What a representative hears first. Empty: what the caller said last."""
+    prompt: str = ""
+    """How they are asked to take the call. Empty: ours."""
+    ring_s: int = 30
+    fallback: str | None = None
+    """The target that is tried when nobody is reached here."""
+    after_target: Literal["end_call", "resume"] = "end_call"
+    """When the representative hangs up first: the call ends, or the caller is with the agent again."""
+    detect_voicemail: bool = True
+    """Whom we dial ourselves is listened to: a machine does not keep the caller."""
+
+
+@dataclass(frozen=True, slots=True)
 class AgentDefinition:
     name: str
     stt: ProviderChoice
@@ -52,5 +71,17 @@ class AgentDefinition:
     turns: TurnTaking = TurnTaking()
     targets: Mapping[str, str] = field(default_factory=dict)
     """Transfer targets by name: an E.164 number each."""
+    terms: Mapping[str, TransferTerms] = field(default_factory=dict)
+    """Of the targets that have any."""
     script: Mapping[str, Any] = field(default_factory=dict)
     """The rest of the file, as the script provider reads it (intents, tools, hours...)."""
+
+    def terms_of(self, target: str) -> TransferTerms:
+        return self.terms.get(target, TransferTerms())
+
+    def chain(self, target: str) -> tuple[str, ...]:
+        """The target and its fallbacks, in the order they are tried."""
+        names = [target]
+        while (following := self.terms_of(names[-1]).fallback) is not None and following not in names:
+            names.append(following)
+        return tuple(names)

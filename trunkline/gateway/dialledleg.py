@@ -9,7 +9,7 @@ from trunkline.gateway.hands import Hands
 from trunkline.gateway.leg import Leg
 from trunkline.media.bus import Receiver
 from trunkline.media.members import Port
-from trunkline.ports import EndedBy, EndReason, Refuse, Usage
+from trunkline.ports import ENDED_BY, EndedBy, EndReason, Refuse, Usage
 from trunkline.types import CallId
 
 
@@ -25,6 +25,12 @@ class Host(Protocol):
 
     def hang_up(self, reason: EndReason) -> None: ...
 
+    def take_line(self) -> Refuse | None:
+        """One of the gateway's, for a further leg. Code: `overloaded`."""
+        ...
+
+    def give_line(self) -> None: ...
+
 
 class Now(Protocol):
     def now(self) -> float: ...
@@ -37,6 +43,7 @@ class Unanswered:
     reason: EndReason
     detail: str
     provider_code: str
+    by: EndedBy
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +59,12 @@ class Lost:
 
 
 Over = Unanswered | HungUp | Lost
+_CANNOT_BE_PLUGGED = Refuse("not_supported", "the audio of this leg cannot be plugged to the caller's")
 
 
 class DialledLeg:
-    """Its LegCall. Who dialled it says what is to be done by overriding the methods of the last section."""
+    """Its LegCall. Who dialled it took a line (`Host.take_line`), given back when the leg is over or hung up, and says
+    what is to be done by overriding the methods of the last section."""
 
     def __init__(self, host: Host, clock: Now, **of: object) -> None:
         """`of`: what its record's `leg_ended` says beside its name."""
@@ -72,6 +81,7 @@ class DialledLeg:
         """It was picked up; media follows."""
         self._attached = False
         self._closed = self._metered = False
+        self._has_line = True
 
     @property
     def id(self) -> CallId:
@@ -87,9 +97,15 @@ class DialledLeg:
         if not self._closed and self.leg is not None:
             self._closed = True
             self._meter()
+            self._give_line()
             self.leg.close(why)
             if self.media is not None and self.media is not self.leg:
                 self.media.close(why)
+
+    def never_was(self) -> None:
+        """It could not be dialled."""
+        self.over = self._closed = True
+        self._give_line()
 
     def unplug(self) -> Port | None:
         """Nobody hears it any more: the place it had in the room."""
@@ -107,6 +123,7 @@ class DialledLeg:
     def relieved(self) -> None:
         """Another has its place; what becomes of it is nobody's business any more."""
         self.over = True
+        self._has_line = False  # that one has it
         self._meter()
 
     # --- LegCall ---
@@ -117,7 +134,8 @@ class DialledLeg:
     def listen(self, leg: Leg) -> Receiver | Refuse:
         if self._closed or self.over:
             return Refuse("ending", "nobody waits for it")
-        self._plug(leg)
+        if not self._plug(leg):
+            return _CANNOT_BE_PLUGGED
         return self.early_media()
 
     def answered(self) -> None:
@@ -131,13 +149,16 @@ class DialledLeg:
         if self._attached:
             return Refuse("not_now", "it has its media already")
         self._attached = True
-        self._plug(leg)
         self.answered()
+        if not self._plug(leg):
+            self.hang_up_leg("failed")
+            self._end(Lost(_CANNOT_BE_PLUGGED.code))
+            return _CANNOT_BE_PLUGGED
         return self.picked_up()
 
-    def _plug(self, leg: Leg) -> None:
-        assert isinstance(leg, Hands), "a further leg must be able to be plugged"
-        self.media = leg
+    def _plug(self, leg: Leg) -> bool:
+        self.media = leg if isinstance(leg, Hands) else None
+        return self.media is not None
 
     def held(self, on: bool) -> None:
         """Who talks to them hears what they play, and may wait."""
@@ -158,7 +179,7 @@ class DialledLeg:
         if reason == "caller_hung_up":
             self._end(HungUp())
         elif not self._attached:
-            self._end(Unanswered(reason, detail, provider_code))
+            self._end(Unanswered(reason, detail, provider_code, by or ENDED_BY[reason]))
         else:
             self._end(Lost(detail or reason))
 
@@ -191,7 +212,13 @@ class DialledLeg:
             return
         self.over = True
         self._meter()
+        self._give_line()
         self.ended(how)
+
+    def _give_line(self) -> None:
+        if self._has_line:
+            self._has_line = False
+            self._host.give_line()
 
     def _meter(self) -> None:
         if self._answered_at is not None and self.leg is not None and not self._metered:

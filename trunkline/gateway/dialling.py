@@ -21,6 +21,8 @@ class DialOrder:
     """What whoever placed the call wants kept with it."""
     forwarded_by: E164 | None = None
     """The number of ours that sends a caller on: for the Diversion of trunks whose profile has one."""
+    detects_machine: bool = True
+    """Where the way out is set to. False: whoever dials listens for themselves."""
     call_id: CallId | None = None
     """Where the call was promised a name before it was placed (an idempotency key)."""
 

@@ -1,7 +1,8 @@
 """One transfer of one call, performed: `transfer.Transfer` decides, this does it, and tells it what came of it.
 
 From the first effect on the caller is in the call's room (`room.py`), with music, ringback or the target; the AI agent
-has stepped aside. What happens while effects are performed waits its turn.
+has stepped aside. What happens while effects are performed waits its turn. An attempt that we dial goes over the next
+trunk while nobody can have been rung (`outbound.py`), each time as a leg of its own, which takes a line.
 """
 
 import asyncio
@@ -17,12 +18,14 @@ from trunkline.gateway import transfer_steps as t
 from trunkline.gateway.briefing import Briefing
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.hands import Hands
-from trunkline.gateway.leg import Dialler, Plan
+from trunkline.gateway.leg import Dialler
+from trunkline.gateway.outbound import Failure
 from trunkline.gateway.referred import Movable
 from trunkline.gateway.room import CallRoom
 from trunkline.gateway.secondleg import SecondLeg
 from trunkline.gateway.transfer import State, Transfer
-from trunkline.gateway.transfer_record import Kind, Policy, Target, TransferFailed
+from trunkline.gateway.transfer_record import Target, TransferFailed
+from trunkline.gateway.waysout import Way, WaysOut
 from trunkline.media import tones
 from trunkline.media.bus import Receiver
 from trunkline.media.members import Port
@@ -67,6 +70,10 @@ class Caller(Protocol):
 
     def crashed(self, error: BaseException) -> None: ...
 
+    def take_line(self) -> Refuse | None: ...
+
+    def give_line(self) -> None: ...
+
 
 class Handover:
     """The line is taken when it is made; `active` until the caller is back or gone. All methods return at once."""
@@ -76,21 +83,21 @@ class Handover:
         call: Caller,
         leg: Hands,
         room: CallRoom,
-        kind: Kind,
         targets: Sequence[Target],
-        policy: Policy,
         diallers: Sequence[Dialler],
         line: "Line",
         minds: Minds,
         clock: Clock,
     ) -> None:
         self.call = call
-        self.transfer = Transfer(kind, targets, policy, can_refer=leg.puts_through)
-        self._leg, self._policy, self._diallers = leg, policy, diallers
+        self.transfer = Transfer("auto", targets, can_refer=leg.puts_through)
+        self._leg, self._diallers = leg, diallers
         self._line, self._minds, self._clock = line, minds, clock
         self._country = country_of(targets[0].number or "")
         self._call_room, self._room, self._caller = room, room.conference, room.caller
         self._seconds: dict[int, SecondLeg] = {}
+        """By attempt, the latest of each."""
+        self._ways: dict[int, WaysOut] = {}
         self._briefing: Briefing | None = None
         self._waits_with = ""
         self._events: deque[t.Event] = deque()
@@ -275,38 +282,51 @@ class Handover:
         if isinstance(decision, Refuse):
             self._refused(attempt, decision)
             return
-        order = DialOrder(number, ring_timeout_s=self._policy.ring_s + RING_SLACK_S, forwarded_by=self._our_number())
-        way = self._way_out(order)
-        if isinstance(way, Refuse):
-            self._refused(attempt, way)
-            return
-        dialler, plan = way
-        second = self._seconds[attempt] = SecondLeg(self, attempt)
+        ring_s = self.transfer.policy.ring_s + RING_SLACK_S
+        order = DialOrder(number, ring_timeout_s=ring_s, forwarded_by=self._our_number(), detects_machine=False)
+        ways = self._ways[attempt] = WaysOut(self._diallers, order)
+        way = ways.first(self.now())
+        refused = way if isinstance(way, Refuse) else self._dial_over(attempt, target, way)
+        if refused is not None:
+            self._refused(attempt, refused)
+
+    def _dial_over(self, attempt: int, target: Target, way: Way) -> Refuse | None:
+        """A leg of its own, recorded before its INVITE leaves."""
+        if (no_line := self.call.take_line()) is not None:
+            return no_line
+        place, dialler, plan = way
+        second = SecondLeg(self, attempt, target, place.attempt, plan.trunk)
+        self._seconds[attempt] = second
         self.call.event("leg_dialled", leg=second.name, attempt=attempt, target=target.name, trunk=plan.trunk)
         try:
-            second.expect(dialler.dial(plan, second))
+            leg = dialler.dial(plan, second)
         except Exception as error:  # our own bug costs this attempt, not the call
-            second.over = True
+            second.never_was()
             self.call.event("crashed", leg=second.name, error=type(error).__name__)
-            self._refused(attempt, Refuse("error", "the call could not be placed"))
-            return
+            return Refuse("error", "the call could not be placed")
+        second.expect(leg)
         self.feed(t.Sent(attempt, plan.trunk))
+        return None
+
+    def rang(self, second: SecondLeg) -> None:
+        self._ways[second.attempt].rang(second.place)
+        self.feed(t.TargetRinging(second.attempt))
+
+    def unanswered(self, second: SecondLeg, failed: t.TargetFailed, failure: Failure) -> None:
+        """Its leg is over: over the next trunk, while it is still wanted and nobody can have been rung."""
+        attempt = self.transfer.attempt
+        wanted = attempt.number == second.attempt and self.transfer.state is State.DIALLING and not self._closed
+        way = self._ways[second.attempt].next(second.place, failure, self.now()) if wanted else None
+        if way is None:
+            self.feed(failed)
+        elif (refused := self._dial_over(second.attempt, second.target, way)) is not None:
+            self._refused(second.attempt, refused)
 
     def _our_number(self) -> E164 | None:
         """Whose line sends the caller on."""
         facts = self.call.facts()
         ours = facts.to_number if facts.direction == "inbound" else facts.from_number
         return E164(ours) if ours else None
-
-    def _way_out(self, order: DialOrder) -> tuple[Dialler, Plan] | Refuse:
-        no_way = Refuse("no_trunk", "no trunk takes outbound calls")
-        for dialler in self._diallers:
-            plan = dialler.plan(order)
-            if isinstance(plan, Refuse):
-                no_way = plan
-            else:
-                return dialler, plan
-        return no_way
 
     def _target_port(self, attempt: int) -> Port | None:
         """Its place in the room, made when it is first needed."""
@@ -316,7 +336,8 @@ class Handover:
         if second.port is None:
             port = self._call_room.join(second.media, "representative", second.name)
             assert isinstance(port, Port), "a place is kept for the target"
-            second.port = second.media.bus = port
+            second.port = port
+            second.plug(port)
         return second.port
 
     def early_media(self, second: SecondLeg) -> Receiver | Refuse:
@@ -353,8 +374,9 @@ class Handover:
         attempt = second.attempt
         self._leaves_room(second)
         second.relieved()
-        successor = self._seconds[attempt] = SecondLeg(self, attempt)
+        successor = self._seconds[attempt] = SecondLeg(self, attempt, second.target, second.place, second.trunk)
         successor.take(leg)
+        successor.believe()
         leg.call = successor
         port = self._target_port(attempt)
         assert port is not None
@@ -375,6 +397,8 @@ class Handover:
 
     def _join(self, attempt: int) -> None:
         self._stop_briefing()
+        if self.transfer.attempt.accepted_at is not None:
+            self._seconds[attempt].believe()
         port = self._target_port(attempt)
         if port is None:
             self._refused(attempt, Refuse("not_now", "the target's leg is over"))
@@ -400,7 +424,7 @@ class Handover:
         except RuntimeError as error:  # no ears are free: keys still count
             self.feed(t.BriefingFailed(attempt, str(error)))
             return
-        second.media.bus = self._briefing.bus
+        second.plug(self._briefing.bus)
         self._briefing.say(spoken)
 
     def _stop_briefing(self) -> None:

@@ -38,3 +38,12 @@ class Hands(Leg, Protocol):
     def put_through_to(self, other: Leg, told: Told) -> str | Refuse:
         """REFER with Replaces: to the far end of another leg of ours."""
         ...
+
+
+@runtime_checkable
+class Holds(Protocol):
+    """A leg that can tell its far end of a hold; the far end may refuse, and nobody hears a difference."""
+
+    def hold(self, held: bool) -> None:
+        """What becomes of it is in the record, as `held`."""
+        ...

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from trunkline.agents.cascade import Attendant
 from trunkline.gateway import call as c
@@ -17,11 +17,12 @@ from trunkline.gateway import transfer_steps as t
 from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.dialling import new_call_id
 from trunkline.gateway.handover import Handover
-from trunkline.gateway.hands import Hands
+from trunkline.gateway.hands import Hands, Holds
 from trunkline.gateway.leg import Dialler, Leg
 from trunkline.gateway.party import Invitation, Party
 from trunkline.gateway.referred import Leaving, Movable, Referrals, our_number
-from trunkline.gateway.transfer_record import Kind, Policy, Target, TransferFailed, named_target
+from trunkline.gateway.targets import targets_of
+from trunkline.gateway.transfer_record import Kind, TransferFailed, named_target
 from trunkline.media.bus import Bus, Receiver
 from trunkline.media.members import move
 from trunkline.ports import (
@@ -393,10 +394,13 @@ class LineCall:
 
     def transfer(self, target: str) -> Decision:
         """Allowed: performed when the agent hangs up with reason `transferred`, after its words were heard."""
-        return self._ask_dial(target) if self._by_carrier("auto") else self._ask_for(_Wanted("auto", target))
+        by_carrier = self._by_carrier(target, "auto")
+        return self._ask_dial(target) if by_carrier else self._ask_for(_Wanted("auto", target))
 
-    def _by_carrier(self, kind: Kind) -> bool:
+    def _by_carrier(self, target: str, kind: Kind) -> bool:
         """Twilio's <Dial>: the carrier calls the target, and our stream ends."""
+        if kind == "auto":
+            kind = self._board.agent.definition.terms_of(target).kind
         return self._leg is not None and self._leg.transfers and kind in ("auto", "blind")
 
     def _ask_dial(self, name: str) -> Decision:
@@ -417,13 +421,15 @@ class LineCall:
             return Refuse("not_supported", "this line cannot put callers through")
         if self._handover is not None and (self._handover.active or self._handover.transfer.unsettled):
             return Refuse("not_now", "the last transfer may be followed yet")
-        target = named_target(self._board.agent.definition.targets, wanted.target)
-        if isinstance(target, Refuse):
-            return target
-        decision = self.ask("transfer", target.name, target.number)
-        if isinstance(decision, Allow):
-            self._wanted = wanted
-            self.event("transfer", target=target.name, wanted=wanted.kind)
+        targets = targets_of(self._board.agent.definition, wanted.target, wanted.kind, "")
+        if isinstance(targets, Refuse):
+            return targets
+        for target in targets:  # one that is closed has a fallback that may be open
+            decision = self.ask("transfer", target.name, target.number)
+            if isinstance(decision, Allow):
+                self._wanted = wanted
+                self.event("transfer", target=wanted.target, wanted=wanted.kind)
+                break
         return decision
 
     # --- an operator's hands ---
@@ -432,7 +438,7 @@ class LineCall:
         """At once, whatever the agent says. Codes: `not_now`, `not_supported`, `unknown_target`, the door's own."""
         if self.machine.state is not c.State.ACTIVE:
             return Refuse("not_now", "the caller is not with the agent")
-        by_carrier = self._by_carrier(kind)
+        by_carrier = self._by_carrier(target, kind)
         decision = self._ask_dial(target) if by_carrier else self._ask_for(_Wanted(kind, target, summary))
         if isinstance(decision, Refuse):
             return decision
@@ -451,7 +457,7 @@ class LineCall:
     def hold(self) -> Refuse | None:
         """The caller hears music; the agent, or whom they talk to, does not hear them."""
         if self._handover is not None and self._handover.active:
-            return self._asked("hold", self._handover.hold())
+            return self._tell_hold(True, self._asked("hold", self._handover.hold()))
         if self.machine.state is not c.State.ACTIVE:
             return Refuse("not_now", "the caller is on hold, or not with the agent")
         if self._bus is None or not isinstance(self._leg, Hands):
@@ -459,16 +465,22 @@ class LineCall:
         self._wanted = None
         self._asked("hold")
         self.happened(c.HandOver())
-        return None
+        return self._tell_hold(True)
 
     def resume(self) -> Refuse | None:
         if self._handover is not None and self._handover.active:
-            return self._asked("resume", self._handover.resume())
+            return self._tell_hold(False, self._asked("resume", self._handover.resume()))
         if not self._on_hold:
             return Refuse("not_now", "the caller is not on hold")
         self._asked("resume")
         self.back(None)
         return None
+
+    def _tell_hold(self, held: bool, refused: Refuse | None = None) -> Refuse | None:
+        """The far end is told, where its leg can."""
+        if refused is None and isinstance(self._leg, Holds):
+            self._leg.hold(held)
+        return refused
 
     def mute(self, muted: bool) -> Refuse | None:
         """Whom the caller was put through to does not hear them."""
@@ -500,6 +512,12 @@ class LineCall:
             return None
         return self._leg, self._bus, self._attendant is not None
 
+    def take_line(self) -> Refuse | None:
+        return self._board.take_line()
+
+    def give_line(self) -> None:
+        self._board.give_line()
+
     def member_crashed(self, name: str | None, error: Exception) -> None:
         leg = self.party.leg_named(name)
         if leg is None and self._handover is not None:
@@ -523,17 +541,14 @@ class LineCall:
             self._on_hold = True
             room.hold_caller()
             return
-        target = named_target(board.agent.definition.targets, wanted.target)
-        assert isinstance(target, Target)
-        waiting: Literal["music", "ringback"] = "music" if wanted.kind in ("warm", "attended") else "ringback"
-        policy = Policy(summary=wanted.summary or self._summary(), waiting=waiting)
+        definition = board.agent.definition
+        targets = targets_of(definition, wanted.target, wanted.kind, self._summary(), wanted.summary)
+        assert not isinstance(targets, Refuse)
         self._handover = Handover(
             self,
             leg,
             room,
-            wanted.kind,
-            (target,),
-            policy,
+            targets,
             tuple(board.diallers),
             board.line,
             board.agent.minds,
@@ -557,6 +572,7 @@ class LineCall:
         self._on_hold = False
         self.party.leave()
         self._back_with = failed
+        self._tell_hold(False)
         self.happened(c.Returned(failed is not None))
 
     def put_through(self) -> None:

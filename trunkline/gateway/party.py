@@ -196,7 +196,8 @@ class Party:
     # --- the others ---
 
     def invite(self, invitation: Invitation) -> OtherView | Refuse:
-        """Rings them. Codes: `not_now`, `not_supported`, `conference_full`, the rule's and the dialler's own."""
+        """Rings them. Codes: `not_now`, `not_supported`, `conference_full`, `overloaded`, the rule's and the dialler's
+        own."""
         allowed = self.host.may_come(invitation)
         if isinstance(allowed, Refuse):
             return allowed
@@ -205,6 +206,8 @@ class Party:
         way = self._way_out(invitation.order)
         if isinstance(way, Refuse):
             return way
+        if (no_line := self.host.take_line()) is not None:
+            return no_line
         dialler, plan = way
         other = Other(self, invitation, plan.trunk)
         self._others[other.name] = other

@@ -18,7 +18,6 @@ from trunkline.gateway.outbound import (
     Finish,
     Place,
     RetryPolicy,
-    Route,
     Step,
     Tried,
     Wait,
@@ -27,6 +26,8 @@ from trunkline.gateway.outbound import (
     unplaced,
 )
 from trunkline.gateway.referred import Referrals, Referring
+from trunkline.gateway.waysout import no_way_out, routes
+from trunkline.gateway.waysout import way as way_of
 from trunkline.media.bus import Receiver
 from trunkline.ports import ENDED_BY, EndedBy, EndReason, Refuse
 from trunkline.types import CallId
@@ -56,15 +57,15 @@ class Placing:
 
     def first(self) -> "tuple[Place, Dialler, Plan] | Refuse":
         """Which attempt comes first; nothing happens yet."""
-        step: Step | None = self._attempts.begin(self._routes(), self._board.clock.now())
+        step: Step | None = self._attempts.begin(routes(self._board.diallers, self._order), self._board.clock.now())
         refused: Refuse | None = None
         while isinstance(step, Place):
-            way = self._way(step)
+            way = way_of(self._board.diallers, self._order, step)
             if not isinstance(way, Refuse):
                 return step, *way
             refused = refused or way
             step = self._attempts.failed(step.attempt, unplaced(way), self._board.clock.now())
-        return refused or self._board.no_way_out(self._order)
+        return refused or no_way_out(self._board.diallers, self._order)
 
     def dial(self, call: "LineCall", place: Place, dialler: Dialler, plan: Plan) -> Refuse | None:
         """The dial door was asked. What fails here has ended the call."""
@@ -150,7 +151,7 @@ class Placing:
         """None: it is out."""
         call, attempts = self._call, self._attempts
         assert call is not None
-        way = self._way(place)
+        way = way_of(self._board.diallers, self._order, place)
         if isinstance(way, Refuse):
             return attempts.failed(place.attempt, unplaced(way), self._board.clock.now())
         dialler, plan = way
@@ -172,23 +173,7 @@ class Placing:
         if self._trial is not None and not self._trial.over:
             self._later(OVER_POLL_S, self._due)
         else:
-            self._perform(self._attempts.due(self._routes(), self._board.clock.now()))
-
-    # --- ways out ---
-
-    def _routes(self) -> list[Route]:
-        return [route for dialler in self._board.diallers for route in dialler.routes(self._order)]
-
-    def _way(self, place: Place) -> tuple[Dialler, Plan] | Refuse:
-        order = replace(self._order, trunk=place.route.trunk)
-        refused = Refuse("no_trunk", f"no trunk {place.route.trunk} takes outbound calls")
-        for dialler in self._board.diallers:
-            plan = dialler.plan(order)
-            if not isinstance(plan, Refuse):
-                return dialler, plan
-            if plan.code != "no_trunk":
-                refused = plan
-        return refused
+            self._perform(self._attempts.due(routes(self._board.diallers, self._order), self._board.clock.now()))
 
     # --- the timer ---
 

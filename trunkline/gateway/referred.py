@@ -144,6 +144,9 @@ class Referral:
         if isinstance(way, Refuse):
             self._failed(FAILED, way.code)
             return
+        if (no_line := self.host.take_line()) is not None:
+            self._failed(FAILED, no_line.code)
+            return
         dialler, plan = way
         new = self._new = NewLeg(self)
         self.host.event("leg_dialled", leg=new.name, target="referred", trunk=plan.trunk)
@@ -151,6 +154,7 @@ class Referral:
         try:
             new.expect(dialler.dial(plan, new))
         except Exception as error:  # our own bug costs this attempt, not the call
+            new.never_was()
             self.host.event("crashed", leg=new.name, error=type(error).__name__)
             self._failed(500, "error")
 
@@ -255,6 +259,8 @@ class NewLeg(DialledLeg):
         took = self._referral.answered(self.media)
         if isinstance(took, Refuse):
             self.hang_up_leg("transferred")
+        else:
+            self._give_line()  # it has that of who asked now
         return took
 
     def ended(self, how: Over) -> None:

@@ -77,6 +77,7 @@ class Switchboard:
         self.diallers: list[Dialler] = []
         """Whoever can place calls, in the order they are asked."""
         self.draining = False
+        self._second_legs = 0
         self._calls: dict[CallId, LineCall] = {}
         self._by_provider_id: dict[str, LineCall] = {}
         self._placing: dict[CallId, Placing] = {}
@@ -116,9 +117,26 @@ class Switchboard:
         """Why no further call can be taken now."""
         if self.draining:
             return Refuse("draining", "the gateway is being stopped")
-        if len(self._calls) >= self.limits.max_calls or self.line.heartbeat.late_s > OVERLOADED_LATE_S:
+        return self._full()
+
+    def _full(self) -> Refuse | None:
+        taken = len(self._calls) + self._second_legs
+        if taken >= self.limits.max_calls or self.line.heartbeat.late_s > OVERLOADED_LATE_S:
             return Refuse("overloaded", "no line is free")
         return None
+
+    # --- further legs of calls ---
+
+    def take_line(self) -> Refuse | None:
+        """For a further leg of a live call, which counts as a call does; also while draining. `give_line` once, when it
+        is over."""
+        if (full := self._full()) is not None:
+            return full
+        self._second_legs += 1
+        return None
+
+    def give_line(self) -> None:
+        self._second_legs -= 1
 
     def call(self, call_id: CallId) -> LineCall | None:
         """A live one."""
@@ -160,12 +178,6 @@ class Switchboard:
         self._take(call)
         self._placing[call.id] = placing
         return placing.dial(call, *way) or call.id
-
-    def no_way_out(self, order: DialOrder) -> Refuse:
-        """Of the diallers, the first that has more to say than that the trunk is none of its own."""
-        said = [plan for dialler in self.diallers if isinstance(plan := dialler.plan(order), Refuse)]
-        more = [refused for refused in said if refused.code != "no_trunk"]
-        return (more or said or [Refuse("no_trunk", "no trunk takes outbound calls")])[0]
 
     def named(self, call_id: CallId, provider_call_id: str) -> None:
         """The carrier's name of a call of ours, where it is told only after the order was taken."""

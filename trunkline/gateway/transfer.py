@@ -12,10 +12,11 @@ House rules:
 1. The caller is never in silence, and never alone. Every path ends JOINED (with a person, through us), ENDED (with a
    person through the carrier, or gone by own wish) or RETURNED (with the AI agent, who is told why). Until then the
    caller hears music, or the target's own ringback.
-2. One attempt is one INVITE. The next target, or the same one in another way, is dialled only after the last attempt
-   is surely dead: refused, failed, hung up. One we gave up is waited for in CLEARING, where the answer that crosses
-   our CANCEL is hung up too. A REFER that was not refused cannot be called back: what became of it is found out or
-   not, and if not the caller returns and nobody else is dialled.
+2. One attempt is one INVITE that can ring somebody (trunks that could not are the performer's). The next target, or the
+   same one in another way, is dialled only after the last attempt is surely dead: refused, failed, hung up. One we gave
+   up is waited for in CLEARING, where the answer that crosses our CANCEL is hung up too. A REFER that was not refused
+   cannot be called back: what became of it is found out or not, and if not the caller returns and nobody else is
+   dialled.
 3. A caller's leg is only hung up after the final NOTIFY has said 2xx; all other readings of a silent carrier (see
    Policy) leave it to the carrier to take the caller away.
 4. Every attempt is recorded once, when its result is known. What comes later (a NOTIFY, an answer) changes no record.
@@ -122,10 +123,11 @@ class Transfer:
         self.state = State.READY
         self.result: Result | None = None
         """Of the whole, once it is JOINED, RETURNED or ENDED."""
-        self._kind, self._targets, self._policy = kind, tuple(targets), policy or Policy()
+        self._targets, self._for_all = tuple(targets), (kind, policy or Policy())
+        self._next = 1  # of the targets, from 1
+        self._kind, self._policy = self._terms()
         self._can_refer = can_refer
         self._effects: list[Effect] = []
-        self._next = 0  # of the targets
         self._began_at = 0.0
         self._deadline_at: float | None = None
         self._caller_lost = False
@@ -144,6 +146,11 @@ class Transfer:
         return replace(self._attempt)
 
     @property
+    def policy(self) -> Policy:
+        """Of the current target."""
+        return self._policy
+
+    @property
     def unsettled(self) -> bool:
         """The caller is back, but a REFER may still be followed: the carrier may take the caller away yet, so NOTIFYs
         still belong here, and a further transfer might ring at two telephones."""
@@ -154,7 +161,7 @@ class Transfer:
         assert self.state is State.READY, "a transfer begins once"
         self._began_at = now
         self._hold("caller")
-        self.state = self._try_next(now)
+        self.state = self._try(now)
         return self._done()
 
     def handle(self, event: Event, now: float) -> list[Effect]:
@@ -182,7 +189,16 @@ class Transfer:
 
     def _try_next(self, now: float) -> State:
         self._next += 1
+        waited_with = self._policy.waiting
+        self._kind, self._policy = self._terms()
+        if self._policy.waiting != waited_with:
+            self._hold("caller")
         return self._try(now)
+
+    def _terms(self) -> tuple[Kind, Policy]:
+        """Of the current target."""
+        target, (kind, policy) = self._targets[self._next - 1], self._for_all
+        return target.kind or kind, target.policy or policy
 
     def _try(self, now: float) -> State:
         """The current target, in the way that is left."""

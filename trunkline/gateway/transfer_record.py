@@ -38,39 +38,6 @@ SURELY_DEAD: frozenset[Result] = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """A person or group of the configuration."""
-
-    name: str
-    address: str = field(repr=False)
-    """E.164, or a SIP URI. Not for logs."""
-
-    @property
-    def number(self) -> E164 | None:
-        """For the country check. None: a SIP URI that names no number."""
-        if self.address.startswith("+"):
-            return E164(self.address)
-        uri = parse_uri(self.address)
-        return None if uri is None else number_of(uri)
-
-
-_E164 = re.compile(r"\+[1-9][0-9]{6,14}", re.ASCII)
-
-
-def named_target(targets: Mapping[str, str], name: str) -> Target | Refuse:
-    """As configured (`[targets]` of the agent's file): a name is all that a model or a caller may choose."""
-    address = targets.get(name)
-    if address is None:
-        return Refuse("unknown_target", "there is no transfer target of this name")
-    if _E164.fullmatch(address):
-        return Target(name, address)
-    uri = parse_uri(address)
-    if uri is None or uri.scheme == "tel" or uri.headers or "method" in uri.params:
-        return Refuse("bad_target", f"the target {name} is neither a number as +12025550123 nor a plain SIP URI")
-    return Target(name, address)
-
-
-@dataclass(frozen=True, slots=True)
 class Policy:
     """How patient we are and what the parties hear. Durations in seconds.
 
@@ -107,10 +74,49 @@ class Policy:
     refer_answer_s: float = 15.0
     refer_final_s: float = 40.0
     settle_s: float = 10.0
+    detect_voicemail: bool = True
+    """Of a target we dial ourselves."""
     clear_s: float = 5.0
     """For a leg given up to be over, before the next target is dialled."""
     patience_s: float = 120.0
     """From the beginning; after it no further target is tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A person or group of the configuration."""
+
+    name: str
+    address: str = field(repr=False)
+    """E.164, or a SIP URI. Not for logs."""
+    kind: Kind | None = field(default=None, repr=False)
+    """None: the transfer's."""
+    policy: Policy | None = field(default=None, repr=False)
+    """None: the transfer's."""
+
+    @property
+    def number(self) -> E164 | None:
+        """For the country check. None: a SIP URI that names no number."""
+        if self.address.startswith("+"):
+            return E164(self.address)
+        uri = parse_uri(self.address)
+        return None if uri is None else number_of(uri)
+
+
+_E164 = re.compile(r"\+[1-9][0-9]{6,14}", re.ASCII)
+
+
+def named_target(targets: Mapping[str, str], name: str) -> Target | Refuse:
+    """As configured (`[targets]` of the agent's file): a name is all that a model or a caller may choose."""
+    address = targets.get(name)
+    if address is None:
+        return Refuse("unknown_target", "there is no transfer target of this name")
+    if _E164.fullmatch(address):
+        return Target(name, address)
+    uri = parse_uri(address)
+    if uri is None or uri.scheme == "tel" or uri.headers or "method" in uri.params:
+        return Refuse("bad_target", f"the target {name} is neither a number as +12025550123 nor a plain SIP URI")
+    return Target(name, address)
 
 
 @dataclass(slots=True)

@@ -217,8 +217,8 @@ class ReferReplaces:
 
 @dataclass(frozen=True, slots=True)
 class Dial:
-    """One INVITE. The transfer door is asked first; Sent or Refused follows, and in the end exactly one of Refused,
-    TargetFailed, TargetHungUp or TargetLost."""
+    """One INVITE that can ring somebody. The transfer door is asked first; Sent (again for each trunk that is tried) or
+    Refused follows, and in the end exactly one of Refused, TargetFailed, TargetHungUp or TargetLost."""
 
     attempt: int
     target: Target

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <strings.h>
 #include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
@@ -22,7 +23,10 @@
 #include <cstdio>
 #include <cstring>
 #include <deque>
+#include <iterator>
 #include <mutex>
+#include <sstream>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -131,6 +135,7 @@ struct State {
     };
     std::vector<Told> told = std::vector<Told>(PJSUA_MAX_CALLS);  // by call; with its dialog's lock
     std::vector<std::vector<Network>> networks = std::vector<std::vector<Network>>(PJSUA_MAX_ACC);
+    std::vector<std::vector<std::string>> codecs = std::vector<std::vector<std::string>>(PJSUA_MAX_ACC);  // by account
     pj_pool_t *pool = nullptr;
 
     std::thread clock, reaper;
@@ -576,6 +581,70 @@ void on_call_tsx_state(pjsua_call_id call_id, pjsip_transaction *tsx, pjsip_even
     if (tell && state->before.on_call_tsx_state) state->before.on_call_tsx_state(call_id, tsx, event);
 }
 
+// --- an account's codecs
+
+struct Named {
+    std::string name;
+    unsigned clock_rate = 0;
+    size_t rank = 0;
+};
+
+Named named(const pjmedia_sdp_media *media, const pj_str_t &format) {
+    const pjmedia_sdp_attr *attribute = pjmedia_sdp_media_find_attr2(media, "rtpmap", &format);
+    pjmedia_sdp_rtpmap map;
+    if (!attribute || pjmedia_sdp_attr_get_rtpmap(attribute, &map) != PJ_SUCCESS) return {};
+    return {std::string(map.enc_name.ptr, size_t(map.enc_name.slen)), map.clock_rate, 0};
+}
+
+void forget_format(pjmedia_sdp_media *media, const pj_str_t &format) {
+    for (const char *kind : {"rtpmap", "fmtp"}) {
+        pjmedia_sdp_attr *attribute = pjmedia_sdp_media_find_attr2(media, kind, &format);
+        if (attribute) pjmedia_sdp_media_remove_attr(media, attribute);
+    }
+}
+
+// The formats of these names in this order, and the telephone-events that go with one of them. PJSUA lists all codecs
+// that are switched on, in an answer too: where none is left, the account's are none of those, and nothing changes.
+void keep_codecs(pjmedia_sdp_media *media, const std::vector<std::string> &names) {
+    std::vector<std::pair<Named, pj_str_t>> kept, events, dropped;
+    for (unsigned i = 0; i < media->desc.fmt_count; ++i) {
+        Named one = named(media, media->desc.fmt[i]);
+        if (strcasecmp(one.name.c_str(), "telephone-event") == 0) {
+            events.emplace_back(one, media->desc.fmt[i]);
+            continue;
+        }
+        while (one.rank < names.size() && strcasecmp(names[one.rank].c_str(), one.name.c_str()) != 0) ++one.rank;
+        (one.rank < names.size() ? kept : dropped).emplace_back(one, media->desc.fmt[i]);
+    }
+    if (kept.empty()) return;
+    std::stable_sort(kept.begin(), kept.end(),
+                     [](const auto &one, const auto &other) { return one.first.rank < other.first.rank; });
+    for (const auto &event : events) {
+        const bool used = std::any_of(kept.begin(), kept.end(), [&](const auto &codec) {
+            return codec.first.clock_rate == event.first.clock_rate;
+        });
+        (used ? kept : dropped).push_back(event);
+    }
+    for (const auto &format : dropped) forget_format(media, format.second);
+    media->desc.fmt_count = unsigned(kept.size());
+    for (size_t i = 0; i < kept.size(); ++i) media->desc.fmt[i] = kept[i].second;
+}
+
+// Of offers and of answers, which PJSIP then compares with the offer.
+void on_call_sdp_created(pjsua_call_id call_id, pjmedia_sdp_session *sdp, pj_pool_t *, const pjmedia_sdp_session *) {
+    const pjsua_acc_id account = pjsua_get_var()->calls[call_id].acc_id;
+    if (account < 0 || account >= int(state->codecs.size())) return;
+    std::vector<std::string> names;
+    {
+        std::lock_guard<std::mutex> guard(state->mutex);
+        names = state->codecs[account];
+    }
+    if (names.empty()) return;
+    for (unsigned i = 0; i < sdp->media_count; ++i)
+        if (pj_stricmp2(&sdp->media[i]->desc.media, "audio") == 0 && sdp->media[i]->desc.port != 0)
+            keep_codecs(sdp->media[i], names);
+}
+
 // Only what Python needs to hear. Every other callback of pjsua2 would take the GIL as well, to find that nobody
 // listens: on the clock thread (conference operations), and on the thread that must send a BYE while Python is stuck.
 void keep_needed(pjsua_callback &callbacks) {
@@ -593,6 +662,7 @@ void keep_needed(pjsua_callback &callbacks) {
     callbacks.on_create_media_transport = &on_create_media_transport;
     callbacks.on_call_transfer_request2 = &on_transfer_request;
     callbacks.on_call_replace_request2 = &on_replace_request;
+    callbacks.on_call_sdp_created = &on_call_sdp_created;
 }
 
 // --- threads
@@ -855,6 +925,13 @@ void Bridge::networks(int account, const std::string &cidrs) {
     if (account < 0 || account >= int(state->networks.size())) return;
     std::lock_guard<std::mutex> guard(state->mutex);
     state->networks[account] = Network::parse_all(cidrs);
+}
+
+void Bridge::codecs(int account, const std::string &names) {
+    if (account < 0 || account >= int(state->codecs.size())) return;
+    std::istringstream words(names);
+    std::lock_guard<std::mutex> guard(state->mutex);
+    state->codecs[account].assign(std::istream_iterator<std::string>(words), {});
 }
 
 }  // namespace trunkline

@@ -62,6 +62,10 @@ public:
     /* Networks from which RTP of this account's calls may come, besides the address the SDP names: CIDRs with spaces
      * between. */
     void networks(int account, const std::string &cidrs);
+
+    /* What this account's calls offer and take, of the codecs there are: names with spaces between, preferred first.
+     * Without a word from here it is all of them. */
+    void codecs(int account, const std::string &names);
 };
 
 }  // namespace trunkline

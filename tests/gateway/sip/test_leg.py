@@ -28,6 +28,7 @@ class Desk:
         self.left: list[str] = []
         self.digits = ""
         self.referred: list[str | SipLeg] = []
+        self.held: list[bool] = []
         self.refers = True
         self.crashes: list[BaseException] = []
 
@@ -39,6 +40,9 @@ class Desk:
 
     def crashed(self, error: BaseException) -> None:
         self.crashes.append(error)
+
+    def hold(self, leg: SipLeg, held: bool) -> None:
+        self.held.append(held)
 
     def refer(self, leg: SipLeg, to: str | SipLeg) -> str | Refuse:
         self.referred.append(to)

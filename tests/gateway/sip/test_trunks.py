@@ -1,6 +1,7 @@
 from dataclasses import fields, replace
 from decimal import Decimal
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -105,6 +106,8 @@ def test_a_trunk_is_what_the_settings_say() -> None:
             "headers_out": {"b": "X-B"},
             "ping_s": 60,
             "profile": "strict",
+            "codecs": "g722, pcma",
+            "tells_hold": False,
             "cost_per_minute": {"+1": 0.01, "*": "0.05"},
             "register": True,
             "registrar": "pbx.example:5070",
@@ -138,6 +141,8 @@ def test_a_trunk_is_what_the_settings_say() -> None:
         headers_out={"b": "X-B"},
         ping_s=60.0,
         profile="strict",
+        codecs=("G722", "PCMA"),
+        tells_hold=False,
         cost_per_minute={"+1": Decimal("0.01"), "*": Decimal("0.05")},
         registers=True,
         registrar="pbx.example:5070",
@@ -158,6 +163,19 @@ def test_digits_go_as_the_profile_says_unless_the_trunk_does(monkeypatch: pytest
     monkeypatch.setattr(t, "PROFILES", {"generic": Profile(dtmf="info")})
     written = {"x": SipTrunk(host="h"), "y": SipTrunk(host="h", dtmf="rfc4733")}
     assert [trunk.dtmf for trunk in t.configured(Sip(trunks=written))] == ["info", "rfc4733"]
+
+
+def test_codecs_are_the_trunks_own_else_the_profiles_of_those_in_the_settings() -> None:
+    def codecs(settings: tuple[str, ...], **written: Any) -> tuple[str, ...]:
+        trunk = SipTrunk(host="pbx.example.com", **written)
+        return t.configured(Sip(codecs=settings, trunks={"pbx": trunk}))[0].codecs
+
+    everything = ("PCMU", "PCMA", "G722", "opus")
+    assert codecs(everything) == ()
+    assert codecs(everything, profile="strict") == ("PCMU", "PCMA")
+    assert codecs(("opus", "PCMA"), profile="strict") == ("PCMA",)
+    assert codecs(("opus",), profile="strict") == ()
+    assert codecs(everything, profile="strict", codecs=("G722", "PCMA")) == ("G722", "PCMA")
 
 
 def test_where_and_as_whom_a_trunk_registers() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import phonenumbers
 
-from trunkline.agents.definition import AgentDefinition, ProviderChoice, TurnTaking
+from trunkline.agents.definition import AgentDefinition, ProviderChoice, TransferTerms, TurnTaking
 from trunkline.agents.script import keys
 from trunkline.agents.script.keys import Severity, nearest
 from trunkline.agents.script.lines import Path, Place, Places, places
@@ -134,7 +134,7 @@ def _definition(raw: Mapping[str, Any], problems: Problems) -> AgentDefinition |
     turns = keys.read(top["turns"] or {}, keys.TURNS, ("turns",), report)
     if not turns["endpointing_min_ms"] <= turns["endpointing_ms"] <= turns["endpointing_max_ms"]:
         report(("turns",), "endpointing_min_ms, endpointing_ms and endpointing_max_ms must rise in this order", "error")
-    targets = _targets(top["targets"] or {}, problems)
+    targets, terms = _targets(top["targets"] or {}, problems)
     raw_script = {name: top[name] for name in SECTIONS if top[name] is not None}
     script = read_script(raw_script, report)
     if not str(top["language"]).lower().startswith("en") and "words" not in raw:
@@ -154,6 +154,7 @@ def _definition(raw: Mapping[str, Any], problems: Problems) -> AgentDefinition |
         greeting_interruptible=top["greeting_interruptible"],
         turns=TurnTaking(**turns),
         targets=targets,
+        terms=terms,
         script=raw_script,
     )
     review(definition, script, report)
@@ -197,29 +198,69 @@ def _check_options(definition: AgentDefinition, problems: Problems) -> None:
             problems.report((kind, "provider"), str(error), "warning")
 
 
-def _targets(table: Mapping[str, Any], problems: Problems) -> dict[str, str]:
-    found = {}
-    for name, number in table.items():
-        path = ("targets", name)
+def _targets(table: Mapping[str, Any], problems: Problems) -> tuple[dict[str, str], dict[str, TransferTerms]]:
+    """The numbers, and the terms of those that are tables."""
+    numbers: dict[str, str] = {}
+    terms: dict[str, TransferTerms] = {}
+    for name, written_as in table.items():
+        path: Path = ("targets", name)
         if not NAME.fullmatch(name):
             problems.report(path, f"{name!r} is not a name: lowercase letters, digits and _", "error")
+        elif isinstance(written_as, str):
+            number = _number(written_as, path, problems)
+            if number:
+                numbers[name] = number
+        elif isinstance(written_as, Mapping):
+            held = keys.read(written_as, keys.TARGET, path, problems.report)
+            terms[name] = _terms(held, written_as)
+            number = _number(held["address"], (*path, "address"), problems) if held["address"] else None
+            if number:
+                numbers[name] = number
+        else:
+            problems.report(path, 'must be a number in quotes, such as "+12025550123", or a table', "error")
+    _fallbacks(terms, table, problems)
+    return numbers, terms
+
+
+def _terms(held: Mapping[str, Any], given: Mapping[str, Any]) -> TransferTerms:
+    return TransferTerms(
+        kind=held["kind"],
+        summary=held["summary"] if "summary" in given else "",
+        prompt=held["prompt"] if "prompt" in given else "",
+        ring_s=held["ring_seconds"],
+        fallback=held["fallback"],
+        after_target=held["after_target"],
+        detect_voicemail=held["detect_voicemail"],
+    )
+
+
+def _number(text: str, path: Path, problems: Problems) -> str | None:
+    compact = re.sub(r"[ ().-]", "", text)
+    try:
+        parsed = phonenumbers.parse(compact, None)
+    except phonenumbers.NumberParseException:
+        problems.report(path, f"{text!r} is not an international number: write +, country and number", "error")
+        return None
+    if not phonenumbers.is_possible_number(parsed):
+        problems.report(path, f"{text!r} has too few or too many digits for its country", "error")
+        return None
+    if not phonenumbers.is_valid_number(parsed):
+        problems.report(path, f"{text!r} is in no known range of its country", "warning")
+    return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
+
+
+def _fallbacks(terms: Mapping[str, TransferTerms], table: Mapping[str, Any], problems: Problems) -> None:
+    for name, its in terms.items():
+        path = ("targets", name, "fallback")
+        if its.fallback is not None and its.fallback not in table:
+            problems.report(path, f"there is no {its.fallback!r} in [targets]{nearest(its.fallback, table)}", "error")
             continue
-        if not isinstance(number, str):
-            problems.report(path, 'must be a number in quotes, such as "+12025550123"', "error")
-            continue
-        compact = re.sub(r"[ ().-]", "", number)
-        try:
-            parsed = phonenumbers.parse(compact, None)
-        except phonenumbers.NumberParseException:
-            problems.report(path, f"{number!r} is not an international number: write +, country and number", "error")
-            continue
-        if not phonenumbers.is_possible_number(parsed):
-            problems.report(path, f"{number!r} has too few or too many digits for its country", "error")
-            continue
-        if not phonenumbers.is_valid_number(parsed):
-            problems.report(path, f"{number!r} is in no known range of its country", "warning")
-        found[name] = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
-    return found
+        seen, at = [name], its.fallback
+        while at is not None and at not in seen:
+            seen.append(at)
+            at = terms[at].fallback if at in terms else None
+        if at == name:
+            problems.report(path, f"leads back to itself: {' -> '.join((*seen, name))}", "error")
 
 
 # --- words that the local recogniser has never heard ----------------------------------------------------------------

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from trunkline.agents.definition import AgentDefinition, TurnTaking
+from trunkline.agents.definition import AgentDefinition, TransferTerms, TurnTaking
 from trunkline.agents.script.lines import Path
 
 Severity = Literal["error", "warning"]
@@ -35,7 +35,7 @@ class Key:
 Keys = Mapping[str, Key]
 
 _DEFAULTS = {f.name: f.default for f in fields(AgentDefinition)}
-_TURNS = TurnTaking()
+_TURNS, _TERMS = TurnTaking(), TransferTerms()
 
 
 def _turn(name: str, low: int, high: int, meaning: str) -> Key:
@@ -56,7 +56,9 @@ FILE: Keys = {
     "llm": Key("table", "Who decides what to say: `provider`, and its own options."),
     "tts": Key("table", "Who speaks: `provider`, and its own options."),
     "turns": Key("table", "When the caller has finished, and when the line is dead."),
-    "targets": Key("table", 'Where calls may be transferred: a name and a number, `reception = "+12025550123"`.'),
+    "targets": Key(
+        "table", 'Where calls may be transferred: `reception = "+12025550123"`, or a table: `[targets.reception]`.'
+    ),
     "variables": Key("table", 'Texts of your own for replies: `address = "12 Elm Street"` is spoken by `{address}`.'),
     "hours": Key("table", "Opening hours."),
     "intents": Key("tables", "What callers may want."),
@@ -78,6 +80,31 @@ TURNS: Keys = {
     "max_duration_s": _turn("max_duration_s", 10, 14400, "The longest call."),
     "reply_deadline_ms": _turn("reply_deadline_ms", 1000, 60000, "The longest wait for an answer before `apology`."),
     "filler_after_ms": _turn("filler_after_ms", 500, 10000, "Silence after the caller's turn before `filler`."),
+}
+
+TARGET: Keys = {
+    "address": Key("text", "The number: `+12025550123`.", required=True),
+    "kind": Key(
+        "text",
+        "How callers get there where nobody asks for another way: see [transfers](transfer.md).",
+        _TERMS.kind,
+        choices=("auto", "blind", "attended", "bridged", "warm"),
+    ),
+    "summary": Key("text", "warm, attended: what the representative hears first.", "what the caller said last"),
+    "prompt": Key(
+        "text", "warm, attended: how they are asked. 1 and yes take the call, 2 and no decline it.", "asks just that"
+    ),
+    "ring_seconds": Key("whole", "How long it rings.", _TERMS.ring_s, low=5, high=120),
+    "fallback": Key("text", "Who is tried next when nobody is reached: another name of `[targets]`."),
+    "after_target": Key(
+        "text",
+        "When the representative hangs up first: the end, or back with the agent.",
+        _TERMS.after_target,
+        choices=("end_call", "resume"),
+    ),
+    "detect_voicemail": Key(
+        "flag", "Bring callers back from a machine that answers. Not for queues and menus.", _TERMS.detect_voicemail
+    ),
 }
 
 HOURS: Keys = {

@@ -22,6 +22,7 @@ from functools import partial
 from trunkline.clock import Clock
 from trunkline.errors import PeerError
 from trunkline.gateway import endings, outbound
+from trunkline.gateway.answeredby import NO_DETECTION, AnsweredBy, AnswerListener, MachineTerms, is_machine
 from trunkline.gateway.api.trunks import TrunkView
 from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.dialling import DialOrder
@@ -31,6 +32,7 @@ from trunkline.gateway.linecall import GOODBYE_S
 from trunkline.gateway.outbound import Failure, Route
 from trunkline.gateway.sip import causes, message, profiles, quality, trunks
 from trunkline.gateway.sip import stack as s
+from trunkline.gateway.sip.farhold import RESUME_AGAIN_S, FarHold
 from trunkline.gateway.sip.health import State as Health
 from trunkline.gateway.sip.health import TrunkHealth
 from trunkline.gateway.sip.leg import SipLeg, sip_lead
@@ -38,6 +40,7 @@ from trunkline.gateway.sip.refers import Refers
 from trunkline.gateway.sip.stack import Handle, Stack
 from trunkline.gateway.sip.trunks import Screened, Trunk
 from trunkline.gateway.switchboard import Switchboard
+from trunkline.media.answering import SHORT_GREETING_MS, AnsweringDetector
 from trunkline.media.detect import DtmfDetector
 from trunkline.media.playout import LeadPolicy
 from trunkline.ports import Refuse
@@ -80,9 +83,13 @@ class Dialog:
     rang: bool = False
     on_hold: bool = False
     """The far end owes us nothing: many send no music with `sendonly` either."""
+    far_hold: FarHold = field(default_factory=FarHold)
+    """A hold of ours."""
     resumed_at: float | None = None
     """After a hold: its silence does not count."""
     attached: bool = False
+    detects: bool = False
+    """Whether a machine answers."""
     closing: str | None = None
     """Why we leave."""
     progress: list[int] = field(default_factory=list)
@@ -111,10 +118,12 @@ class SipDesk:
         *,
         media_timeout_s: float,
         lead: LeadPolicy | None = None,
+        machine: MachineTerms = NO_DETECTION,
     ) -> None:
         self._stack, self._board, self._clock = stack, switchboard, clock
         self._trunks = {trunk.name: trunk for trunk in configured}
         self._media_timeout_s, self._lead = media_timeout_s, lead or sip_lead()
+        self._machine = machine
         self._dialogs: dict[Handle, Dialog] = {}
         self._call_ids: set[str] = set()
         self._registrations: set[str] = set()  # trunks that are registered now
@@ -204,6 +213,8 @@ class SipDesk:
                 self._refers.asked(dialog, event)
             case s.ReferTold():
                 self._refers.told(event)
+            case s.Renegotiated(_, code):
+                self._renegotiated(dialog, code)
             case s.LimitReached():
                 dialog.call.hang_up("max_duration")
             case s.Disconnected():
@@ -339,7 +350,9 @@ class SipDesk:
         )
         handle = self._stack.dial(trunk, to_uri, from_uri, limit_s, headers, plan.provider_call_id)
         log.info("call %s: dialled over trunk %s", call.id, trunk.name)
-        return self._open(handle, trunk, plan.provider_call_id, call, inbound=False).leg
+        dialog = self._open(handle, trunk, plan.provider_call_id, call, inbound=False)
+        dialog.detects = self._machine.detection != "off" and plan.order.detects_machine
+        return dialog.leg
 
     def _progress(self, dialog: Dialog, code: int, reason: str) -> None:
         dialog.rang = True
@@ -403,8 +416,19 @@ class SipDesk:
             return
         dialog.attached = True
         bus = dialog.call.attach(dialog.leg)
-        if not isinstance(bus, Refuse):
-            dialog.leg.bus = bus
+        if isinstance(bus, Refuse):
+            return
+        dialog.leg.bus = bus
+        if dialog.detects:
+            told = partial(self._answered_by, dialog)
+            dialog.leg.bus = AnswerListener(dialog.leg, bus, AnsweringDetector(SHORT_GREETING_MS), told)
+
+    def _answered_by(self, dialog: Dialog, who: AnsweredBy, after_ms: int) -> None:
+        if dialog.closing is not None or (who == "machine_start" and self._machine.detection == "detect_message_end"):
+            return
+        dialog.call.event("answered_by", who=who, after_ms=after_ms)
+        if is_machine(who) and self._machine.hang_up:
+            dialog.call.finished("no_answer", "a machine answered", "policy")
 
     # --- LegDesk ----------------------------------------------------------------------------------------------------
 
@@ -430,6 +454,33 @@ class SipDesk:
                 loop.call_later(after_s, self._stack.send_digits, leg.handle, run, leg.dtmf)
             after_s += len(run) * DIGIT_S + PAUSE_S[key]
             run = ""
+
+    def hold(self, leg: SipLeg, held: bool) -> None:
+        """By re-INVITE, where the trunk takes one. The music is heard either way, so a refusal costs nothing."""
+        dialog = self._dialogs.get(leg.handle)
+        if dialog is None or not dialog.confirmed:
+            return
+        if dialog.trunk.quirks.reinvite == "yes" and dialog.trunk.tells_hold:
+            self._renegotiate(dialog, dialog.far_hold.want(held))
+
+    def _renegotiate(self, dialog: Dialog, held: bool | None) -> None:
+        if held is None or dialog.closing is not None:
+            return
+        if held:
+            self._stack.hold(dialog.leg.handle)
+        else:
+            self._stack.resume(dialog.leg.handle)
+
+    def _renegotiated(self, dialog: Dialog, code: int) -> None:
+        held = dialog.far_hold.answered(code)
+        dialog.call.event("held", held=held, code=code)
+        if dialog.far_hold.refused:
+            self._later(dialog, RESUME_AGAIN_S, partial(self._resume_again, dialog))
+        else:
+            self._renegotiate(dialog, dialog.far_hold.next())
+
+    def _resume_again(self, dialog: Dialog) -> None:
+        self._renegotiate(dialog, dialog.far_hold.next())
 
     def refer(self, leg: SipLeg, to: str | SipLeg) -> str | Refuse:
         dialog = self._dialogs.get(leg.handle)

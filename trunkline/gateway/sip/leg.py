@@ -41,6 +41,8 @@ class LegDesk(Protocol):
 
     def send_digits(self, leg: "SipLeg", digits: str) -> None: ...
 
+    def hold(self, leg: "SipLeg", held: bool) -> None: ...
+
     def refer(self, leg: "SipLeg", to: "str | SipLeg") -> str | Refuse:
         """To a number or SIP URI, or in place of another leg; the trunk's name."""
         ...
@@ -159,6 +161,9 @@ class SipLeg:
         if not isinstance(other, SipLeg):
             return Refuse("not_supported", "the two are not both on SIP")
         return self._refer(other, told)
+
+    def hold(self, held: bool) -> None:
+        self._desk.hold(self, held)
 
     def _refer(self, to: "str | SipLeg", told: Told) -> str | Refuse:
         sent = self._desk.refer(self, to)

@@ -611,6 +611,7 @@ class PjsipStack:
             self._accounts[trunk.name] = account
             if self.bridge is not None:
                 self.bridge.networks(account.getId(), " ".join(map(str, (*trunk.peers, *trunk.media_peers))))
+                self.bridge.codecs(account.getId(), " ".join(trunk.codecs))
         if TUNED:
             self._front.trunks(self._table())
             self.bridge.start(self._event_fd)

@@ -55,7 +55,8 @@ class Profile:
     early_media: Literal["heard", "ignored"] = "heard"
     """What sounds before the answer: worth hearing, or a ringing tone of no use."""
     codecs: tuple[str, ...] = ()
-    """Offered, preferred first, of those in the settings. None: all of them."""
+    """Offered and taken, preferred first, of those in the settings. None, there or in common: all of the settings.
+    Unless the trunk says otherwise."""
     notes: str = ""
 
 

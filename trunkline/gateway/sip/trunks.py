@@ -66,6 +66,10 @@ class Trunk:
     """What the far end asks by REFER is done (`transfer_refer.py`)."""
     profile: str = "generic"
     """Of `profiles.PROFILES`."""
+    codecs: tuple[str, ...] = ()
+    """Offered and taken, preferred first. None: all of the settings."""
+    tells_hold: bool = True
+    """An operator's hold is told to the far end (sendonly), where the profile has re-INVITEs."""
     cost_per_minute: Mapping[str, Decimal] = field(default_factory=dict)
     """By the beginning of the number, `*` for all others; in whatever currency, the same for all trunks."""
     registers: bool = False
@@ -91,10 +95,10 @@ def loopback_trunk() -> Trunk:
 
 def configured(sip: Sip) -> tuple[Trunk, ...]:
     """Those of the settings, else the loopback trunk."""
-    return tuple(_trunk(name, written) for name, written in sip.trunks.items()) or (loopback_trunk(),)
+    return tuple(_trunk(name, written, sip) for name, written in sip.trunks.items()) or (loopback_trunk(),)
 
 
-def _trunk(name: str, written: SipTrunk) -> Trunk:
+def _trunk(name: str, written: SipTrunk, sip: Sip) -> Trunk:
     return Trunk(
         name=name,
         peers=written.peers,
@@ -121,6 +125,8 @@ def _trunk(name: str, written: SipTrunk) -> Trunk:
         ping_s=written.ping_s if written.host else 0,
         refer=written.refer,
         profile=written.profile,
+        codecs=written.codecs or tuple(c for c in PROFILES[written.profile].codecs if c in sip.codecs),
+        tells_hold=written.tells_hold,
         cost_per_minute=written.cost_per_minute,
         registers=written.registers,
         registrar=written.registrar,
