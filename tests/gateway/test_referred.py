@@ -45,6 +45,7 @@ def run(scenario: Callable[[Floor], Coroutine[Any, Any, None]], *trunks: Trunk, 
             await here.desk.close()
         assert here.free_slots() == here.ears.capacity
         assert len(here.ends()) == calls
+        assert here.switchboard._second_legs == 0  # each line was given back once
         assert not here.heartbeat._speaking
 
     return play(Floor(trunks[0]), whole)
