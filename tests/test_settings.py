@@ -401,6 +401,8 @@ def test_a_peer_is_an_address_because_a_name_may_come_to_mean_another_machine() 
         ('peers = "192.0.2.1"\nregister = true', "register = 'True': needs registrar or host as well"),
         ('host = "h"\nregister = true', "register = 'True': needs auth_username and auth_password as well"),
         ('host = "h"\ncontact_user = "100"', "contact_user = '100': needs register = true as well"),
+        ('host = "h"\ndigest_algorithms = "SHA-512-256"', "digest_algorithms = 'SHA-512-256': SHA-256, MD5, or both"),
+        ('host = "h"\ndigest_algorithms = []', "digest_algorithms = []: SHA-256, MD5, or both"),
         ('host = "h"\nsrtp = "required"', "srtp = 'required': needs transport = \"tls\": over udp the keys would be"),
     ],
 )

@@ -369,6 +369,7 @@ def _sip_gauges(metrics: Metrics, desk: SipDesk, stack: Stack, before: FrontCoun
         ("bad_digest", now.bad_digest, before.bad_digest),
         ("full", now.full, before.full),
         ("malformed", now.malformed, before.malformed),
+        ("refer", now.refers, before.refers),
     ):
         metrics.sip_turned_away(cause, count - last)  # type: ignore[arg-type]
     return now

@@ -28,7 +28,7 @@ Drop = Literal[
 ]
 Webhook = Literal["voice", "continue", "status", "stream_status", "dial_status", "machine"]
 Outcome = Literal["ok", "bad_request", "bad_signature", "error"]
-Turned = Literal["stranger", "over_rate", "bad_digest", "full", "malformed"]
+Turned = Literal["stranger", "over_rate", "bad_digest", "full", "malformed", "refer"]
 PoolEvent = Literal["done", "failed", "overloaded", "restarted"]
 
 _LATENCY_S = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)

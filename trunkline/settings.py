@@ -272,6 +272,12 @@ def _patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
     return patterns
 
 
+def _algorithms(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names or len(set(names)) < len(names) or not {"SHA-256", "MD5"}.issuperset(names):
+        raise ValueError("SHA-256, MD5, or both, the best first")
+    return names
+
+
 def _sip_user(name: str) -> str:
     if not re.fullmatch(r"[!#-\[\]-~]{1,128}", name):
         raise ValueError("1 to 128 ASCII characters without blanks and quotes")
@@ -424,6 +430,9 @@ class SipTrunk(Section):
     username: SipUser | None = None
     """With password: peers must show them (digest)."""
     password: Password | None = None
+    digest_algorithms: Annotated[Texts, AfterValidator(_algorithms)] = ("MD5",)
+    """What peers may show their password with, in the order it is offered: SHA-256, MD5 (RFC 8760). Many devices fail
+    where anything but MD5 is offered, even beside it."""
     host: HostPort | None = None
     """Where our calls go, HOST or HOST:PORT. Without it the trunk only takes calls."""
     proxy: HostPort | None = None
@@ -463,6 +472,9 @@ class SipTrunk(Section):
     """Offered and taken on this trunk, preferred first, of sip.codecs; without it, as the profile has it."""
     tells_hold: bool = True
     """An operator's hold is told to the far end (re-INVITE, sendonly). False: it only hears our music."""
+    refer: bool = False
+    """Follow REFERs of the far end: call whom they name instead of them, over a trunk of ours and as outbound.allow has
+    it."""
     cost_per_minute: Annotated[dict[str, Decimal], NoDecode, BeforeValidator(_costs), AfterValidator(_beginnings)] = {}
     """The cheapest trunk is tried first. One number, or by beginnings: `{ "+1" = 0.01, "*" = 0.05 }`; in a variable
     +1=0.01, *=0.05. Without it: after those that have one."""

@@ -96,6 +96,14 @@ def test_a_clock_that_stands_still_gives_nothing_and_a_long_rest_no_more_than_th
     assert [rate.allows(5000.0) for _ in range(4)] == [True, True, False, False]
 
 
+def test_a_dialog_over_its_own_rate_uses_up_nothing_of_its_trunks() -> None:
+    trunk = ReferRate(per_minute=60, burst=4)
+    one, other = ReferRate(within=trunk), ReferRate(within=trunk)
+    assert [one.allows(5.0) for _ in range(100)].count(True) == 3
+    assert [other.allows(5.0) for _ in range(100)].count(True) == 1
+    assert other.allows(16.0)
+
+
 def test_replaces_as_in_rfc_3891() -> None:
     assert parse_replaces("a@b;to-tag=x;from-tag=y") == Replaces("a@b", "x", "y")
     assert parse_replaces("a@b;from-tag=y;to-tag=x;early-only") == Replaces("a@b", "x", "y", early_only=True)

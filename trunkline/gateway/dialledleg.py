@@ -114,6 +114,22 @@ class DialledLeg:
             self.media.bus = None
         return port
 
+    def take(self, leg: Hands) -> None:
+        """One that was picked up when it was somebody else's."""
+        self.leg = self.media = leg
+        self._attached = True
+        self.answered()
+
+    def relieved(self) -> None:
+        """Another has its place, and the line it took; what becomes of it is nobody's business any more."""
+        self.over, self._has_line = True, False
+        self._meter()
+
+    def handed_over(self) -> None:
+        """It is the leg of somebody else from here on, who meters it."""
+        self.over = True
+        self._give_line()
+
     # --- LegCall ---
 
     def expect(self, leg: Leg) -> None:

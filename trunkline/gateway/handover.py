@@ -20,6 +20,7 @@ from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.hands import Hands
 from trunkline.gateway.leg import Dialler
 from trunkline.gateway.outbound import Failure
+from trunkline.gateway.referred import Movable
 from trunkline.gateway.room import CallRoom
 from trunkline.gateway.secondleg import SecondLeg
 from trunkline.gateway.transfer import State, Transfer
@@ -50,6 +51,10 @@ class Caller(Protocol):
     def usage(self, usage: Usage) -> None: ...
 
     def ask(self, door: Door, target: str | None = None, target_number: str | None = None) -> Decision: ...
+
+    def may_call(self, number: E164) -> Decision:
+        """The dial door, for a number that a representative names."""
+        ...
 
     def facts(self) -> CallFacts: ...
 
@@ -153,6 +158,7 @@ class Handover:
             if isinstance(effect, t.RecordAttempt):
                 self._perform(effect)
         for second in self._seconds.values():
+            second.referrals.close()
             second.hang_up_leg()
         for second in self._seconds.values():
             self._leaves_room(second)
@@ -347,9 +353,35 @@ class Handover:
         return hears or Refuse("ending", "nobody waits for it any more")
 
     def target_over(self, second: SecondLeg) -> None:
+        second.referrals.close()
         self._leaves_room(second)
         if self._briefing is not None and second.attempt == self.transfer.attempt.number:
             self._stop_briefing()
+
+    # --- a representative's place (relief.py) ---
+
+    @property
+    def diallers(self) -> Sequence[Dialler]:
+        return self._diallers
+
+    def has_place(self, second: SecondLeg) -> bool:
+        return self.joined and self._seconds.get(second.attempt) is second and not second.over
+
+    def relieve(self, second: SecondLeg, leg: Movable) -> Receiver | Refuse:
+        """`leg` takes its place beside the caller."""
+        if not self.has_place(second):
+            return Refuse("not_now", "they are not with the caller")
+        attempt = second.attempt
+        self._leaves_room(second)
+        second.relieved()
+        successor = SecondLeg(self, attempt, second.target, second.place, second.trunk)
+        self._seconds[attempt] = successor
+        successor.take(leg)
+        leg.call = successor
+        port = self._target_port(attempt)
+        assert port is not None
+        self.call.event("joined", leg=successor.name, attempt=attempt)
+        return port
 
     def _leaves_room(self, second: SecondLeg) -> None:
         port = second.unplug()

@@ -18,11 +18,13 @@ from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.dialling import new_call_id
 from trunkline.gateway.handover import Handover
 from trunkline.gateway.hands import Hands, Holds
-from trunkline.gateway.leg import Leg
+from trunkline.gateway.leg import Dialler, Leg
 from trunkline.gateway.party import Invitation, Party
+from trunkline.gateway.referred import Leaving, Movable, Referrals, our_number
 from trunkline.gateway.targets import targets_of
 from trunkline.gateway.transfer_record import Kind, TransferFailed, named_target
 from trunkline.media.bus import Bus, Receiver
+from trunkline.media.members import move
 from trunkline.ports import (
     ENDED_BY,
     NAMED,
@@ -43,7 +45,7 @@ from trunkline.ports import (
     Usage,
     UsageMetered,
 )
-from trunkline.types import DEFAULT_TENANT, E164, CallId
+from trunkline.types import DEFAULT_TENANT, E164, FRAME_MS, CallId
 
 if TYPE_CHECKING:
     from trunkline.gateway.switchboard import Switchboard
@@ -127,6 +129,8 @@ class LineCall:
         self._on_hold = False  # by an operator
         self._far_hold = False
         self._back_with: TransferFailed | None = None
+        self.referrals = Referrals(self)
+        """What its far end asks by REFER."""
         self._attached_at: float | None = None
         self._answered = False
         self._ending_as: EndReason | None = None
@@ -331,6 +335,50 @@ class LineCall:
         over = self._caller_over(reason)
         self._said.setdefault(over, (by, provider_code))
         self.happened(c.StatusFinal(over, detail))
+
+    # --- a REFER from the far end (referred.Host) ---
+
+    @property
+    def our_number(self) -> E164 | None:
+        return our_number(self.facts())
+
+    @property
+    def diallers(self) -> Sequence[Dialler]:
+        return tuple(self._board.diallers)
+
+    def now(self) -> float:
+        return self._board.clock.now()
+
+    def may_call(self, number: E164) -> Decision:
+        return self.ask("dial", dialled=number)
+
+    def talks_with(self, leg: Leg) -> bool:
+        return leg is self._leg and self.machine.state is c.State.ACTIVE and self._bus is not None
+
+    def succeed(self, leg: Movable) -> Receiver | Refuse:
+        bus, old = self._bus, self._leg
+        if bus is None or not isinstance(old, Movable) or not self.talks_with(old):
+            return Refuse("not_now", "the agent does not talk with who asked")
+        self.party.suspend()
+        if self._far_hold:
+            self.held(False)  # that was the other one's
+        leg.continue_from(bus.carrier_ms + FRAME_MS)
+        move(bus, leg)
+        self._leg, leg.call, old.call = leg, self, Leaving(self, old)
+        old.detach()
+        leg.bus = bus
+        self.party.gather()
+        return leg.bus
+
+    def give_up(self, leg: Leg) -> Movable | Refuse:
+        if not isinstance(leg, Movable) or not self.talks_with(leg):
+            return Refuse("not_now", "the agent does not talk with that far end")
+        self.party.suspend()
+        leg.clear()
+        leg.detach()
+        self._leg = None
+        self.happened(c.StatusFinal("transferred", "taken by another call"))
+        return leg
 
     # --- the agent (CallControl and Report) ---
 
@@ -622,6 +670,7 @@ class LineCall:
     def _release(self) -> None:
         bus, self._bus = self._bus, None
         try:
+            self.referrals.close()
             handover, self._handover = self._handover, None
             if handover is not None:
                 handover.close("the call is over")

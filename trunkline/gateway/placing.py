@@ -25,6 +25,7 @@ from trunkline.gateway.outbound import (
     concluded,
     unplaced,
 )
+from trunkline.gateway.referred import Referrals, Referring
 from trunkline.gateway.waysout import no_way_out, routes
 from trunkline.gateway.waysout import way as way_of
 from trunkline.media.bus import Receiver
@@ -206,6 +207,10 @@ class Trial:
     @property
     def id(self) -> CallId:
         return self._call.id
+
+    @property
+    def referrals(self) -> Referrals | None:
+        return self._call.referrals if isinstance(self._call, Referring) else None
 
     def expect(self, leg: Leg) -> None:
         self.leg = leg

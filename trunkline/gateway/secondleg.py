@@ -9,6 +9,8 @@ from trunkline.gateway.answeredby import AnsweredBy, AnswerListener, is_machine
 from trunkline.gateway.dialledleg import DialledLeg, HungUp, Lost, Over, Unanswered
 from trunkline.gateway.endings import Ended
 from trunkline.gateway.outbound import Failure, Tried
+from trunkline.gateway.referred import Referrals
+from trunkline.gateway.relief import Relief
 from trunkline.gateway.sip.message import Reason
 from trunkline.gateway.transfer_record import Target
 from trunkline.media.answering import LONG_GREETING_MS, AnsweringDetector
@@ -27,6 +29,8 @@ class SecondLeg(DialledLeg):
         self.attempt, self.target, self.place, self.trunk = attempt, target, place, trunk
         self._handover = handover
         self._detector = AnsweringDetector(LONG_GREETING_MS) if handover.transfer.policy.detect_voicemail else None
+        self.referrals = Referrals(Relief(handover, self))
+        """What they ask by REFER."""
 
     def plug(self, receiver: Receiver) -> None:
         """Who hears it from now on, and as long as it matters, we with them: a voicemail is a VoicemailDetected."""

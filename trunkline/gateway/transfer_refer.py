@@ -11,6 +11,7 @@ from trunkline.types import E164
 MAX_REFER_TO_CHARS = 1024
 REFERS_PER_MINUTE = 6.0
 REFER_BURST = 3
+TRUNK_REFERS_PER_MINUTE, TRUNK_REFER_BURST = 60.0, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,8 @@ class ReferRefusal:
     status: int
     reason: str
     code: str
-    """For the record and the metrics: not_allowed, rate, malformed, foreign_scheme, foreign_method, no_number,
-    unknown_dialog, or the code of the rule that said no."""
+    """For the record: not_allowed, rate, malformed, foreign_scheme, foreign_method, no_number, unknown_dialog, not_now,
+    pending, or the code of the rule that said no."""
     why: str = ""
     retry_after_s: int | None = None
 
@@ -48,10 +49,12 @@ ReferDecision = ReferFollowed | ReferRefusal
 
 @dataclass(slots=True)
 class ReferRate:
-    """A token bucket; one per trunk and one per dialog. Refused REFERs count as well."""
+    """A token bucket; one per dialog, and `within` that of its trunk, which a dialog over its own does not use up.
+    Refused REFERs count as well."""
 
     per_minute: float = REFERS_PER_MINUTE
     burst: int = REFER_BURST
+    within: "ReferRate | None" = None
     _tokens: float = field(default=-1.0, init=False)
     _at: float = field(default=0.0, init=False)
 
@@ -63,7 +66,11 @@ class ReferRate:
         if self._tokens < 1:
             return False
         self._tokens -= 1
-        return True
+        return self.within is None or self.within.allows(now)
+
+
+def trunk_rate() -> ReferRate:
+    return ReferRate(TRUNK_REFERS_PER_MINUTE, TRUNK_REFER_BURST)
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,13 +226,13 @@ class Seat(Place):
         """The agent speaks and hears here from now on; what its former leg had not yet played is said here."""
         self._position_ms = bus.carrier_ms + FRAME_MS
         self.bus = bus
-        _move(bus, self)
+        move(bus, self)
 
     def unplug(self, leg: LegOut) -> None:
         """Back to a leg of its own, which also gives the bus its frames from now on. Idempotent."""
         bus, self.bus = self.bus, None
         if bus is not None:
-            _move(bus, leg)
+            move(bus, leg)
             self._forget()
 
     # --- LegOut, for the bus ---
@@ -288,7 +288,7 @@ class Seat(Place):
                 bus.leg_writable()
 
 
-def _move(bus: Bus, leg: LegOut) -> None:
+def move(bus: Bus, leg: LegOut) -> None:
     """What was sent and not heard goes back to the queue and is sent again by the new way."""
     running = not bus.playout.paused
     if running and bus.playout.unheard:

@@ -71,6 +71,10 @@ class ScriptedStack:
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
         self.steps: dict[str, list[s.Step]] = {}
+        self.answered_refers: set[int] = set()
+        """0: the stack has declined it itself."""
+        self.named: dict[tuple[str, str, str], Handle] = {}
+        """Dialogs by Call-ID and tags."""
         self.accepting = True
         self.closed = False
         self._handles = 0
@@ -113,6 +117,19 @@ class ScriptedStack:
 
     def refer_to_call(self, handle: Handle, other: Handle) -> None:
         self.told.append(("refer_to_call", handle, other))
+
+    def answer_refer(self, handle: Handle, refer: int, code: int, reason: str = "", headers: Headers = ()) -> bool:
+        if refer in self.answered_refers:
+            return False
+        self.answered_refers.add(refer)
+        self.told.append(("answer_refer", handle, refer, code, dict(headers)))
+        return True
+
+    def tell_refer(self, handle: Handle, refer: int, said: str, state: str) -> None:
+        self.told.append(("tell_refer", handle, refer, said, state))
+
+    def dialog(self, call_id: str, one_tag: str, other_tag: str) -> Handle | None:
+        return self.named.get((call_id, one_tag, other_tag))
 
     def hold(self, handle: Handle) -> None:
         self.told.append(("hold", handle))

@@ -38,6 +38,7 @@ constexpr size_t MAX_CALL_ID = 256, MAX_NONCES = 65536;
 constexpr size_t MAX_STRANGE_CONNECTIONS = 32;       // a dialog's proxy may be no peer; nobody else needs one
 constexpr unsigned FIRST_WORD_S = 10, PEER_WORD_S = 600;  // a connection that says nothing for so long is closed
 constexpr int64_t NOTE_RATE_MS = 60'000;
+constexpr size_t MAX_ADDRESSES = 8;                  // of one call
 
 int64_t now_ms() {
     timespec t;
@@ -51,6 +52,7 @@ struct Peer {
     Network network;
     std::string trunk, username, password;
     int account;
+    std::vector<pjsip_auth_algorithm_type> algorithms;
 };
 
 struct Step {
@@ -66,6 +68,7 @@ struct Traced {
     int account = -1;
     int64_t invite_cseq = -1;                        // of the INVITE that was let in, and where it came from
     std::string invite_source;
+    std::vector<Address> addresses;                  // where its INVITE says it is, and where requests of ours went
     std::vector<Step> steps;
     bool over = false;                               // no call any more: its ladder is for whoever still asks
     std::list<std::string>::iterator age;            // in `ages`, or in `done`
@@ -210,6 +213,8 @@ pj_status_t look_up(pj_pool_t *pool, const pjsip_auth_lookup_cred_param *param, 
 struct Given {
     std::string nonce;
     uint64_t count = 0;                              // nc; 1 without
+    pj_str_t uri = {nullptr, 0};
+    const pjsip_auth_algorithm *algorithm = nullptr;
 };
 
 Given given(const pjsip_msg *msg, const pj_str_t &realm) {
@@ -219,7 +224,9 @@ Given given(const pjsip_msg *msg, const pj_str_t &realm) {
         const pjsip_authorization_hdr *auth = reinterpret_cast<const pjsip_authorization_hdr *>(header);
         if (!pj_stricmp2(&auth->scheme, "digest") && !pj_stricmp(&auth->credential.digest.realm, &realm))
             return {text(auth->credential.digest.nonce),
-                    auth->credential.digest.nc.slen ? strtoull(text(auth->credential.digest.nc).c_str(), nullptr, 16) : 1};
+                    auth->credential.digest.nc.slen ? strtoull(text(auth->credential.digest.nc).c_str(), nullptr, 16) : 1,
+                    auth->credential.digest.uri,
+                    pjsip_auth_get_algorithm_by_iana_name(&auth->credential.digest.algorithm)};
         if (header->next == &msg->hdr) break;
         from = header->next;
     }
@@ -243,11 +250,25 @@ bool is_replay(const Given &given) {                 // with the mutex
     return false;
 }
 
-enum class Shown { right, nothing, stale, wrong };
+// RFC 7616 3.4.6: credentials are for one request; overheard, they must not be good for another number.
+bool is_this_uri(pjsip_rx_data *rdata, const pj_str_t &uri) {
+    pj_str_t copy;
+    pj_strdup_with_null(rdata->tp_info.pool, &copy, &uri);
+    pjsip_uri *shown = pjsip_parse_uri(rdata->tp_info.pool, copy.ptr, size_t(copy.slen), 0);
+    return shown && pjsip_uri_cmp(PJSIP_URI_IN_REQ_URI, pjsip_uri_get_uri(shown),
+                                  pjsip_uri_get_uri(rdata->msg_info.msg->line.req.uri)) == PJ_SUCCESS;
+}
+
+bool offers(const Peer &peer, const pjsip_auth_algorithm *algorithm) {
+    return algorithm && std::find(peer.algorithms.begin(), peer.algorithms.end(), algorithm->algorithm_type) !=
+                            peer.algorithms.end();
+}
+
+enum class Shown { right, nothing, stale, wrong, other_uri };
 
 Shown shown(pjsip_rx_data *rdata, const Peer &peer, pj_str_t realm) {  // with the mutex
     const Given what = given(rdata->msg_info.msg, realm);
-    if (what.nonce.empty()) return Shown::nothing;
+    if (what.nonce.empty() || !offers(peer, what.algorithm)) return Shown::nothing;
     const Nonce age = judge_nonce(what.nonce, rdata->pkt_info.src_name, peer.trunk);
     if (age == Nonce::unknown) return Shown::nothing;
     pjsip_auth_srv server;
@@ -261,6 +282,7 @@ Shown shown(pjsip_rx_data *rdata, const Peer &peer, pj_str_t realm) {  // with t
     const bool right = pjsip_auth_srv_verify(&server, rdata, &status) == PJ_SUCCESS && status == 200;
     state->asked = nullptr;
     if (!right) return Shown::wrong;
+    if (!is_this_uri(rdata, what.uri)) return Shown::other_uri;
     return age == Nonce::fresh && !is_replay(what) ? Shown::right : Shown::stale;
 }
 
@@ -294,7 +316,8 @@ void challenge(pjsip_rx_data *rdata, const Peer &peer, pj_str_t realm, bool stal
     pj_str_t nonce_text = {const_cast<char *>(nonce.data()), pj_ssize_t(nonce.size())};
     pj_str_t qop = pj_str(const_cast<char *>("auth"));
     pjsip_auth_srv_init2(response->pool, &server, &param);
-    pjsip_auth_srv_challenge(&server, &qop, &nonce_text, nullptr, stale, response);
+    for (const pjsip_auth_algorithm_type algorithm : peer.algorithms)  // the strongest first (RFC 8760 2.3)
+        pjsip_auth_srv_challenge2(&server, &qop, &nonce_text, nullptr, stale, response, algorithm);
     pjsip_endpt_send_response2(pjsua_get_pjsip_endpt(), rdata, response, nullptr, nullptr);
 }
 
@@ -305,6 +328,40 @@ const Peer *peer_for(const Address &source) {        // the longest prefix
     for (const Peer &peer : state->peers)
         if (peer.network.has(source) && (!best || peer.network.bits > best->network.bits)) best = &peer;
     return best;
+}
+
+// Whoever guesses a Call-ID must not hang up for others: the call's trunk may, and whom it was sent to.
+bool may_speak(const Traced &call, const Address &source) {  // with the mutex
+    const auto &sent_to = call.addresses;
+    return std::find(sent_to.begin(), sent_to.end(), source) != sent_to.end() ||
+           std::any_of(state->peers.begin(), state->peers.end(), [&](const Peer &peer) {
+               return peer.trunk == call.trunk && peer.network.has(source);
+           });
+}
+
+void add_address(Traced &call, const Address &address) {
+    std::vector<Address> &known = call.addresses;
+    if (address.known && known.size() < MAX_ADDRESSES && std::find(known.begin(), known.end(), address) == known.end())
+        known.push_back(address);
+}
+
+// Whoever let the INVITE in vouches for its Contact and its proxies. Names are left to trunks' networks.
+void add_addresses(Traced &call, const pjsip_msg *msg) {
+    const auto add = [&call](const pjsip_uri *uri) {
+        if (!uri || !(PJSIP_URI_SCHEME_IS_SIP(uri) || PJSIP_URI_SCHEME_IS_SIPS(uri))) return;
+        add_address(call, Address::of(&static_cast<const pjsip_sip_uri *>(pjsip_uri_get_uri(uri))->host));
+    };
+    for (const pjsip_hdr *header = msg->hdr.next; header != &msg->hdr; header = header->next) {
+        if (header->type == PJSIP_H_CONTACT) add(reinterpret_cast<const pjsip_contact_hdr *>(header)->uri);
+        if (header->type == PJSIP_H_RECORD_ROUTE)
+            add(reinterpret_cast<const pjsip_uri *>(&reinterpret_cast<const pjsip_rr_hdr *>(header)->name_addr));
+    }
+}
+
+void note_stranger(const std::string &key, const std::string &name, const pjsip_msg *msg) {  // with the mutex
+    ++state->strangers;
+    if (state->strangers_noted.size() < MAX_SOURCES && state->strangers_noted.insert(key).second)
+        note("stranger " + name + ": " + clean(what_is(msg)));
 }
 
 bool within_rate(const std::string &source, int64_t now) {
@@ -430,6 +487,13 @@ pj_bool_t on_rx_request(pjsip_rx_data *rdata) {
         (in_dialog || method == PJSIP_ACK_METHOD || method == PJSIP_CANCEL_METHOD ||
          (method == PJSIP_INVITE_METHOD && known->second.invite_cseq == cseq &&
           known->second.invite_source == source_key))) {
+        if (!may_speak(known->second, source)) {
+            note_stranger(source_key, source_name, msg);
+            const bool connected = PJSIP_TRANSPORT_IS_RELIABLE(rdata->tp_info.transport) && !peer_for(source);
+            guard.unlock();
+            if (connected) pjsip_transport_shutdown(rdata->tp_info.transport);
+            return PJ_TRUE;
+        }
         step(known->second, true, msg, rdata->msg_info.cseq, peer_of(rdata));
         guard.unlock();
         if (in_dialog && answered_within_call(rdata)) return PJ_TRUE;
@@ -439,9 +503,7 @@ pj_bool_t on_rx_request(pjsip_rx_data *rdata) {
 
     const Peer *peer = peer_for(source);
     if (!peer) {
-        ++state->strangers;
-        if (state->strangers_noted.size() < MAX_SOURCES && state->strangers_noted.insert(source_key).second)
-            note("stranger " + source_name + ": " + clean(what_is(msg)));
+        note_stranger(source_key, source_name, msg);
         const int status = state->stranger_status;
         const bool reply = status && state->answered.take(ANSWERED_OVER_RATE, now);
         guard.unlock();
@@ -477,6 +539,12 @@ pj_bool_t on_rx_request(pjsip_rx_data *rdata) {
             answer(rdata, PJSIP_SC_FORBIDDEN);
             return PJ_TRUE;
         }
+        if (what == Shown::other_uri) {
+            ++state->bad_digest;
+            guard.unlock();
+            answer(rdata, PJSIP_SC_BAD_REQUEST);
+            return PJ_TRUE;
+        }
         if (what != Shown::right) {
             const Peer copy = *peer;
             guard.unlock();
@@ -497,6 +565,11 @@ pj_bool_t on_rx_request(pjsip_rx_data *rdata) {
         answer(rdata, named ? PJSIP_SC_NOT_ACCEPTABLE_HERE : PJSIP_SC_BAD_REQUEST);
         return PJ_TRUE;
     }
+    if (known != state->calls.end() && !known->second.over && known->second.trunk != peer->trunk) {
+        guard.unlock();                              // that call stays its trunk's
+        answer(rdata, PJSIP_SC_LOOP_DETECTED);
+        return PJ_TRUE;
+    }
     if (!state->accepting) {
         ++state->full;
         const unsigned retry_after_s = state->retry_after_s;
@@ -509,6 +582,7 @@ pj_bool_t on_rx_request(pjsip_rx_data *rdata) {
     call.account = peer->account;
     call.invite_cseq = cseq;
     call.invite_source = source_key;
+    add_addresses(call, msg);
     step(call, true, msg, rdata->msg_info.cseq, peer_of(rdata));
     return PJ_FALSE;
 }
@@ -536,7 +610,10 @@ pj_status_t on_tx(pjsip_tx_data *tdata) {
     std::lock_guard<std::mutex> guard(state->mutex);
     const std::string call_id = text(cid->id);
     const bool ours = msg->type == PJSIP_REQUEST_MSG && msg->line.req.method.id == PJSIP_INVITE_METHOD;
-    if (ours || state->calls.count(call_id)) step(trace(call_id), false, msg, cseq, peer);
+    if (!ours && !state->calls.count(call_id)) return PJ_SUCCESS;
+    Traced &call = trace(call_id);
+    step(call, false, msg, cseq, peer);
+    if (msg->type == PJSIP_REQUEST_MSG) add_address(call, Address::of(tdata->tp_info.dst_name));
     return PJ_SUCCESS;
 }
 
@@ -641,8 +718,13 @@ void Front::trunks(const std::string &table) {
             if (c == '\t') fields.emplace_back();
             else fields.back() += c;
         }
-        if (fields.size() != 5) continue;
-        peers.push_back({Network::parse(fields[0]), fields[1], fields[3], fields[4], atoi(fields[2].c_str())});
+        if (fields.size() != 6) continue;
+        std::vector<pjsip_auth_algorithm_type> algorithms;
+        std::istringstream names(fields[5]);
+        for (std::string name; std::getline(names, name, ',');)
+            algorithms.push_back(name == "SHA-256" ? PJSIP_AUTH_ALGORITHM_SHA256 : PJSIP_AUTH_ALGORITHM_MD5);
+        peers.push_back(
+            {Network::parse(fields[0]), fields[1], fields[3], fields[4], atoi(fields[2].c_str()), algorithms});
     }
     std::lock_guard<std::mutex> guard(state->mutex);
     state->peers.swap(peers);
@@ -665,6 +747,11 @@ void Front::accept(bool calls, unsigned retry_after_s) {
     std::lock_guard<std::mutex> guard(state->mutex);
     state->accepting = calls;
     state->retry_after_s = retry_after_s;
+}
+
+void Front::dialled(const std::string &call_id, const std::string &trunk) {
+    std::lock_guard<std::mutex> guard(state->mutex);
+    trace(call_id).trunk = trunk;
 }
 
 std::string Front::trunk_of(const std::string &call_id) {

@@ -2,6 +2,7 @@
 %{
 #include "bridge.hpp"
 #include "front.hpp"
+#include "refers.hpp"
 %}
 %include "pybuffer.i"
 %pybuffer_mutable_binary(unsigned char *buffer, size_t size)
@@ -13,3 +14,4 @@
 %nothread trunkline::Bridge::counters;
 %include "bridge.hpp"
 %include "front.hpp"
+%include "refers.hpp"

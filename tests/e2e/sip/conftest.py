@@ -342,7 +342,7 @@ class Wire:
         call_id, number = also.pop("call_id", self.call_id), also.pop("number", "+15005550001")
         lines = [
             f"{method} sip:{number}@127.0.0.1:{self.to[1]} SIP/2.0",
-            f"Via: SIP/2.0/UDP {self.host}:{self.port};branch=z9hG4bK{call_id}{branch or cseq}",
+            f"Via: SIP/2.0/UDP {self.host}:{self.port};branch=z9hG4bK{call_id.replace('@', '')}{branch or cseq}",
             f"From: <sip:+15005550006@{self.host}>;tag=wire{call_id[-6:]}",
             f"To: <sip:{number}@127.0.0.1>" + (f";tag={tag}" if tag else ""),
             f"Call-ID: {call_id}",

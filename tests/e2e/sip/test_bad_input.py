@@ -1,6 +1,7 @@
 """What strangers and broken peers send: none of it may be noticed by a call that is going on."""
 
 import random
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -99,6 +100,40 @@ def test_a_forged_bye_ends_nothing(gateway: Any, wires: Any, sipp: Any, phone: A
             forger.send(forger.request(method, 77, tag="guessed", call_id=live.call_id))
         answers = forger.drain(0.5)
         assert not [answer.start for answer in answers if answer.start.startswith("SIP/2.0 2")]
+    live.undisturbed()
+
+
+def test_who_knows_all_of_a_dialog_and_calls_from_elsewhere_is_a_stranger(
+    gateway: Any, wires: Any, sipp: Any, phone: Any
+) -> None:
+    """Call-ID, both tags and the next CSeq, overheard: he gets silence, and is counted."""
+    live = Live(gateway, sipp, phone, 4)
+    answered = live.run.got("200")
+    stranger = wires(gateway, "127.0.0.2")
+    before = gateway.metric("trunkline_sip_turned_away_total")
+    sides = f"From: {answered.header('From')}", f"To: {answered.header('To')}"
+    for method in ("BYE", "INVITE", "UPDATE", "INFO", "OPTIONS", "REFER", "MESSAGE"):
+        request = stranger.request(method, 77, call_id=live.call_id, tag=answered.to_tag)
+        for line, own in zip(re.findall(r"^(?:From|To): .*$", request, re.M), sides, strict=True):
+            request = request.replace(line.strip(), own)
+        stranger.send(request)
+    assert stranger.drain(0.5) == []
+    gateway.until(lambda: gateway.metric("trunkline_sip_turned_away_total") >= before + 7)
+    live.undisturbed()
+
+
+def test_a_call_of_one_trunk_is_not_another_trunks(sip_gateway: Any, wires: Any, sipp: Any, phone: Any) -> None:
+    """Nor does an INVITE with its Call-ID make it so."""
+    gateway = sip_gateway(sip__trunks__one__peers="127.0.0.1/32", sip__trunks__two__peers="127.0.0.2/32")
+    live = Live(gateway, sipp, phone, 4)
+    answered = live.run.got("200")
+    other = wires(gateway, "127.0.0.2")
+    other.send(other.request("INVITE", 1, call_id=live.call_id, body=other.sdp()))
+    other.until(482, "INVITE")
+    bye = other.request("BYE", 77, call_id=live.call_id, tag=answered.to_tag)
+    own = next(line for line in bye.splitlines() if line.startswith("From"))
+    other.send(bye.replace(own, f"From: {answered.header('From')}"))
+    assert other.drain(0.5) == []
     live.undisturbed()
 
 

@@ -56,6 +56,14 @@ class Child:
         if command == "dial":
             trunk = self.trunks[arguments[0]]
             tell("handle", handle=self.stack.dial(trunk, arguments[1], "sip:+15005550001@127.0.0.1", 200))
+        elif command == "stand_still":
+            tell("standing still")
+            began = time.monotonic()
+            while time.monotonic() - began < 4.5:
+                sum(range(60_000_000))  # which does not let go of the lock
+            tell("going on")
+        elif command == "counted":
+            tell("counted", **dataclasses.asdict(self.stack.front()))
         elif command == "register":
             self.stack.register(self.trunks[arguments[0]], *arguments[1:])
         else:
@@ -522,21 +530,147 @@ def test_a_refer_to_another_call_names_its_dialog(stack: Any, sipp: Any, phones:
     gateway.do("refer_to_call", first, second)  # dead handles are nothing
 
 
-def test_refers_of_the_far_end_are_declined_and_told_some_times(stack: Any, wires: Any, phone: Any) -> None:
-    gateway = stack()
-    wire = wires(gateway)
+# --- REFER from the far end -----------------------------------------------------------------------------------------
+
+
+def talking(gateway: Any, wire: Any, phone: Any) -> tuple[int, str]:
+    """A call by hand: its handle, and our tag."""
     wire.send(wire.request("INVITE", body=wire.sdp(phone.port)))
     tag = wire.until(200, "INVITE").to_tag
     wire.send(wire.request("ACK", tag=tag, branch="ack"))
-    gateway.says("Confirmed")
-    for cseq in range(2, 202):
-        wire.send(wire.request("REFER", cseq, tag=tag, refer_to="<sip:premium@203.0.113.1>"))
-        wire.until(603, "REFER")
-    told = gateway.all("ReferAsked")
-    assert len(told) == 16
-    assert told[0]["refer_to"] == "<sip:premium@203.0.113.1>"
-    wire.send(wire.request("BYE", 300, tag=tag))
+    return gateway.says("Confirmed")["handle"], tag
+
+
+def leaves(wire: Any, tag: str, cseq: int) -> None:
+    wire.send(wire.request("BYE", cseq, tag=tag))
     wire.until(200, "BYE")
+
+
+def test_a_refer_is_asked_once_answered_as_told_and_heard_of(stack: Any, wires: Any, phone: Any) -> None:
+    gateway = stack()
+    wire = wires(gateway)
+    handle, tag = talking(gateway, wire, phone)
+    refer = wire.request("REFER", 2, tag=tag, refer_to="<sip:+12025550123@203.0.113.1>")
+    for _ in range(3):  # retransmissions
+        wire.send(refer)
+    asked = gateway.says("ReferAsked")
+    assert (asked["refer_to"], asked["silent"]) == ("<sip:+12025550123@203.0.113.1>", False)
+    gateway.do("answer_refer", handle, asked["refer"], 202, "", [["X-Why", "asked"]])
+    accepted = wire.until(202, "REFER")
+    assert accepted.header("Contact")
+    assert accepted.header("X-Why") == "asked"
+    wire.send(refer)
+    assert wire.until(202, "REFER").text == accepted.text
+    gateway.do("tell_refer", handle, asked["refer"], "SIP/2.0 100 Trying", "active;expires=60")
+    notify = wire.until(0, "NOTIFY")
+    assert notify.text.endswith("\n\nSIP/2.0 100 Trying\n")
+    assert notify.header("Event") == "refer"
+    assert notify.header("Subscription-State") == "active;expires=60"
+    assert notify.header("Contact")
+    assert notify.to_tag == f"wire{wire.call_id[-6:]}"
+    answer(wire, notify, "481 No Subscription")  # that ends no call
+    assert gateway.says("ReferTold")["code"] == 481
+    wire.send(wire.request("REFER", 3, tag=tag, refer_to="<sip:+12025550123@203.0.113.1>", refer_sub="false"))
+    again = gateway.says("ReferAsked")
+    assert again["silent"] is True
+    gateway.do("answer_refer", handle, again["refer"], 202)
+    wire.until(202, "REFER")
+    gateway.do("tell_refer", handle, again["refer"], "SIP/2.0 200 OK", "terminated;reason=noresource")
+    second = wire.until(0, "NOTIFY")
+    assert second.header("Event") == "refer;id=3"
+    assert int(second.header("CSeq").split()[0]) > int(notify.header("CSeq").split()[0])
+    answer(wire, second, "200 OK")
+    assert gateway.says("ReferTold")["code"] == 200
+    assert len(gateway.all("ReferAsked")) == 2
+    leaves(wire, tag, 4)
+    gateway.says("Disconnected", code=200)
+
+
+def test_a_refer_that_python_does_not_answer_is_answered_all_the_same(stack: Any, wires: Any, phone: Any) -> None:
+    """The interpreter stands still meanwhile, its lock held."""
+    gateway = stack()
+    wire = wires(gateway)
+    handle, tag = talking(gateway, wire, phone)
+    gateway.do("stand_still")
+    gateway.says("standing still")
+    sent = time.monotonic()
+    wire.send(wire.request("REFER", 2, tag=tag, refer_to="<sip:+12025550123@203.0.113.1>"))
+    wire.until(500, "REFER", 6)
+    assert 2.5 < time.monotonic() - sent < 4.5
+    gateway.says("going on", within_s=30)
+    refer = gateway.says("ReferAsked")["refer"]
+    gateway.do("answer_refer", handle, refer, 202)
+    assert wire.drain(0.5) == []
+    gateway.do("counted")
+    assert gateway.says("counted")["refers"] == 1
+    leaves(wire, tag, 3)
+
+
+def test_refers_beyond_what_may_be_open_are_refused_at_once(stack: Any, wires: Any, phone: Any) -> None:
+    gateway = stack()
+    wire = wires(gateway)
+    _, tag = talking(gateway, wire, phone)
+    for cseq in range(2, 302):
+        wire.send(wire.request("REFER", cseq, tag=tag, refer_to="<sip:+12025550123@203.0.113.1>"))
+    answers = wire.drain(2.0)
+    assert len(answers) >= 290
+    assert {answer.start for answer in answers} == {"SIP/2.0 503 Service Unavailable"}
+    assert answers[0].header("Retry-After") == "60"
+    assert len(gateway.all("ReferAsked")) == 4
+    late = [one.start for one in wire.drain(2.0)]
+    assert late == ["SIP/2.0 500 Server Internal Error"] * 4
+    gateway.do("counted")
+    assert gateway.says("counted")["refers"] == 300
+    leaves(wire, tag, 400)
+
+
+def test_a_refer_with_an_old_cseq_or_another_dialog_is_not_asked(stack: Any, wires: Any, phone: Any) -> None:
+    gateway = stack()
+    wire = wires(gateway)
+    _, tag = talking(gateway, wire, phone)
+    more = {"refer_to": "<sip:+12025550123@203.0.113.1>"}
+    wire.send(wire.request("REFER", 1, tag=tag, branch="old", **more))
+    wire.until(500, "REFER")
+    wire.send(wire.request("REFER", 5, tag="another", **more))
+    wire.until(481, "REFER")
+    wire.send(wire.request("REFER", 6, call_id="out-of-dialog", **more))
+    wire.until(405, "REFER")
+    wire.send(wire.request("REFER", 7, tag=tag, refer_to="<sip:+1@a>\r\nRefer-To: <sip:+2@b>"))
+    assert gateway.says("ReferAsked")["refer_to"] == ""  # two of them
+    assert len(gateway.all("ReferAsked")) == 1
+    leaves(wire, tag, 8)
+
+
+def test_a_notify_that_is_challenged_shows_the_password_once(stack: Any, wires: Any, phone: Any) -> None:
+    gateway = stack(auth_username="700", auth_password="correct-horse")
+    wire = wires(gateway)
+    handle, tag = talking(gateway, wire, phone)
+    wire.send(wire.request("REFER", 2, tag=tag, refer_to="<sip:+12025550123@203.0.113.1>"))
+    refer = gateway.says("ReferAsked")["refer"]
+    gateway.do("answer_refer", handle, refer, 202)
+    gateway.do("tell_refer", handle, refer, "SIP/2.0 100 Trying", "active;expires=60")
+    challenge = 'WWW-Authenticate: Digest realm="pbx", nonce="n1", algorithm=MD5'
+    first = wire.until(0, "NOTIFY")
+    answer(wire, first, "401 Unauthorized", challenge)
+    second = wire.until(0, "NOTIFY")
+    assert 'username="700"' in second.header("Authorization")
+    assert second.text.endswith("SIP/2.0 100 Trying\n")
+    assert int(second.header("CSeq").split()[0]) == int(first.header("CSeq").split()[0]) + 1
+    answer(wire, second, "401 Unauthorized", challenge)  # it was the wrong one
+    assert gateway.says("ReferTold")["code"] == 401
+    leaves(wire, tag, 3)
+
+
+def test_a_refer_that_requires_what_we_do_not_know_is_refused(stack: Any, wires: Any, phone: Any) -> None:
+    gateway = stack()
+    wire = wires(gateway)
+    _, tag = talking(gateway, wire, phone)
+    more = {"refer_to": "<sip:+12025550123@203.0.113.1>"}
+    wire.send(wire.request("REFER", 2, tag=tag, require="replaces, multiple-refer, tdialog", **more))
+    assert wire.until(420, "REFER").header("Unsupported") == "multiple-refer, tdialog"
+    wire.send(wire.request("REFER", 3, tag=tag, require="norefersub, replaces", **more))
+    gateway.says("ReferAsked")
+    leaves(wire, tag, 4)
 
 
 # --- PRACK and session timers ---------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ from trunkline.gateway.sip.farhold import RESUME_AGAIN_S, FarHold
 from trunkline.gateway.sip.health import State as Health
 from trunkline.gateway.sip.health import TrunkHealth
 from trunkline.gateway.sip.leg import SipLeg, sip_lead
+from trunkline.gateway.sip.refers import Refers
 from trunkline.gateway.sip.stack import Handle, Stack
 from trunkline.gateway.sip.trunks import Screened, Trunk
 from trunkline.gateway.switchboard import Switchboard
@@ -69,7 +70,6 @@ class Dialog:
     trunk: Trunk
     inbound: bool
     call_id: str
-    call: LegCall
     leg: SipLeg
     answered: bool = False
     """Our 200 is sent."""
@@ -94,6 +94,11 @@ class Dialog:
     """Why we leave."""
     progress: list[int] = field(default_factory=list)
     timer: asyncio.TimerHandle | None = None
+
+    @property
+    def call(self) -> LegCall:
+        """Whose the leg is: a REFER that is followed gives it to another."""
+        return self.leg.call
 
     def stop_timer(self) -> None:
         if self.timer is not None:
@@ -126,6 +131,7 @@ class SipDesk:
         self._inbound: Counter[str] = Counter()
         self._health = {t.name: TrunkHealth(t.name, t.ping_s if t.host else 0, clock.now()) for t in configured}
         self._ping_at = {name: health.next_ping(clock.now()) for name, health in self._health.items()}
+        self._refers = Refers(stack, clock, self._dialogs.get)
         self._accepting = True
         self._checking: asyncio.TimerHandle | None = None
 
@@ -205,6 +211,10 @@ class SipDesk:
                 dialog.leg.referred(code, _shown(reason), notify=notify, final=final)
             case s.Renegotiated(_, code):
                 self._renegotiated(dialog, code)
+            case s.ReferAsked():
+                self._refers.asked(dialog, event)
+            case s.ReferTold():
+                self._refers.told(event)
             case s.LimitReached():
                 dialog.call.hang_up("max_duration")
             case s.Disconnected():
@@ -505,7 +515,7 @@ class SipDesk:
         leg = SipLeg(handle, self, call, self._lead, puts_through=trunk.quirks.refer == "yes")
         if trunk.dtmf_in == "inband":
             leg.detector = DtmfDetector()
-        dialog = Dialog(trunk, inbound, call_id, call, leg)
+        dialog = Dialog(trunk, inbound, call_id, leg)
         self._dialogs[handle] = dialog
         self._call_ids.add(call_id)
         self._inbound[trunk.name] += inbound
@@ -513,6 +523,7 @@ class SipDesk:
 
     def _forget(self, dialog: Dialog) -> None:
         dialog.stop_timer()
+        self._refers.forget(dialog, dialog.leg.handle)
         if self._dialogs.pop(dialog.leg.handle, None) is not None:
             self._call_ids.discard(dialog.call_id)
             self._inbound[dialog.trunk.name] -= dialog.inbound

@@ -58,8 +58,10 @@ class SipLeg:
     __slots__ = (
         "__weakref__",
         "_closed",
+        "_continue_from",
         "_desk",
         "_marks",
+        "_shift_ms",
         "_told",
         "_written_ms",
         "bus",
@@ -93,6 +95,8 @@ class SipLeg:
         self._written_ms = 0
         self._closed = False
         self._told: Told | None = None
+        self._shift_ms = 0
+        self._continue_from: int | None = None
 
     # --- Leg ---
 
@@ -143,6 +147,11 @@ class SipLeg:
     def detach(self) -> None:
         self.bus = None
 
+    # --- Movable ---
+
+    def continue_from(self, position_ms: int) -> None:
+        self._continue_from = position_ms
+
     # --- Hands ---
 
     def put_through(self, address: str, told: Told) -> str | Refuse:
@@ -180,8 +189,10 @@ class SipLeg:
 
     def frame(self, audio: bytes, position_ms: int) -> None:
         if self.bus is not None:
+            if self._continue_from is not None:
+                self._shift_ms, self._continue_from = self._continue_from - position_ms, None
             try:
-                self.bus.receive(audio, position_ms)
+                self.bus.receive(audio, position_ms + self._shift_ms)
                 if self.detector is not None:
                     for digit in self.detector.feed(audio):
                         self.call.key(digit)

@@ -25,6 +25,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -37,6 +38,7 @@ from trunkline.gateway.sip.message import parse_head, retry_after_s
 from trunkline.gateway.sip.quality import MediaReport
 from trunkline.gateway.sip.registration import Registration
 from trunkline.gateway.sip.stack import (
+    REFER_WAIT_S,
     Confirmed,
     Dialled,
     Disconnected,
@@ -57,6 +59,7 @@ from trunkline.gateway.sip.stack import (
     Progress,
     ReferAsked,
     Referred,
+    ReferTold,
     Registered,
     Renegotiated,
     Step,
@@ -122,13 +125,15 @@ class PjsipStack:
         self._on_event: Callable[[Event], None] = lambda event: None
         self._endpoint: Any = None
         self._front: Any = None
+        self._refers: Any = None
+        self._asked: dict[int, _Asked] = {}
         self._accounts: dict[str, _Account] = {}
         self._accepting, self._retry_after_s = True, 30
         self.bridge: Any = None
         self.lines: list[_Line | None] = [None] * (self._max_calls + SPARE_LINES)
         self._buffer = bytearray(RECORD_BYTES * 2 * len(self.lines))
         self._view = memoryview(self._buffer)
-        self._event_fd = -1
+        self._event_fd = self._refers_fd = -1
         self._notes: asyncio.TimerHandle | None = None
         self._pings: dict[str, asyncio.TimerHandle] = {}
         self._registrations: dict[str, _Registering] = {}
@@ -143,6 +148,7 @@ class PjsipStack:
     async def start(self, on_event: Callable[[Event], None]) -> None:
         self._loop, self._on_event = asyncio.get_running_loop(), on_event
         self._event_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._refers_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         started: asyncio.Future[None] = self._loop.create_future()
         self._owner = threading.Thread(target=self._own, args=(started,), name="sip-owner", daemon=True)
         self._owner.start()
@@ -151,8 +157,10 @@ class PjsipStack:
         except ConfigError:  # nothing runs any more: another start may be tried
             self._owner = None
             os.close(self._event_fd)
+            os.close(self._refers_fd)
             raise
         self._loop.add_reader(self._event_fd, self._tick)
+        self._loop.add_reader(self._refers_fd, self._refer_news)
         self._notes = self._loop.call_later(NOTES_S, self._log_notes)
 
     async def close(self) -> None:
@@ -168,10 +176,12 @@ class PjsipStack:
         self._commands.put(None)
         await asyncio.to_thread(owner.join, 2 * CLOSE_S)
         self._loop.remove_reader(self._event_fd)
+        self._loop.remove_reader(self._refers_fd)
         if owner.is_alive():
             log.error("PJSIP does not stop; left behind")  # with its clock, which still writes to the eventfd
         else:
             os.close(self._event_fd)
+            os.close(self._refers_fd)
 
     def _post(self, event: Event) -> None:
         """From any thread."""
@@ -227,6 +237,8 @@ class PjsipStack:
             operation = _operation(0, headers=headers)
             operation.txOption.localUri = from_uri
             operation.opt.customCallId = call_id
+            if self._front is not None and call_id:
+                self._front.dialled(call_id, trunk.name)
             try:
                 call.makeCall(to_uri, operation)
             except pj.Error as error:
@@ -250,6 +262,54 @@ class PjsipStack:
             call.send_refer(lambda: call.xferReplaces(target, _operation(0)))
 
         self._with_call(handle, perform)
+
+    def answer_refer(self, handle: Handle, refer: int, code: int, reason: str = "", headers: Headers = ()) -> bool:
+        if self._refers is None or not self._refers.take(refer):
+            return False
+        if code // 100 != 2:
+            self._asked.pop(refer, None)
+        lines = "\n".join(f"{name}: {value}" for name, value in headers)
+        self._commands.put(lambda: self._refers.answer(refer, code, reason, lines))
+        return True
+
+    def tell_refer(self, handle: Handle, refer: int, said: str, state: str) -> None:
+        asked = self._asked.get(refer)
+        if asked is None:
+            return
+
+        def perform(call: "_Call") -> None:
+            if self._refers.notify(refer, call.getId(), asked.cseq, asked.named, state, said):
+                self._post(ReferTold(handle, refer, 0))
+
+        self._with_call(handle, perform)
+
+    def dialog(self, call_id: str, one_tag: str, other_tag: str) -> Handle | None:
+        if self._refers is None:
+            return None
+        call = self._live(self._refers.call_of(call_id, one_tag, other_tag))
+        return None if call is None else call.handle
+
+    def _live(self, pj_id: int) -> "_Call | None":
+        return next((call for call in tuple(self._calls.values()) if not call.is_over and call.getId() == pj_id), None)
+
+    def _refer_news(self) -> None:
+        """On the loop."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._refers_fd)
+        for line in self._refers.news().splitlines():
+            kind, refer, number, *rest = line.split("\t", 5)
+            if kind == "told":
+                asked = self._asked.get(int(refer))
+                if asked is not None:
+                    self._on_event(ReferTold(asked.handle, int(refer), int(number)))
+                continue
+            call, (cseq, silent, refer_to) = self._live(int(number)), rest
+            if call is None:
+                self.answer_refer(Handle(0), int(refer), 487)  # RFC 3261 15.1.2
+                continue
+            self._asked[int(refer)] = _Asked(call.handle, int(cseq), call.was_asked)
+            call.was_asked = True
+            self._on_event(ReferAsked(call.handle, int(refer), refer_to, silent == "1"))
 
     def hold(self, handle: Handle) -> None:
         self._with_call(handle, lambda call: call.renegotiate(hold=True))
@@ -358,7 +418,8 @@ class PjsipStack:
         if self._front is None:
             return FrontCounters()
         strangers, over_rate, bad_digest, full, malformed, muted = map(int, self._front.counters().split())
-        return FrontCounters(strangers, over_rate, bad_digest + muted, full, malformed)
+        refers = sum(map(int, self._refers.counters().split()))
+        return FrontCounters(strangers, over_rate, bad_digest + muted, full, malformed, refers)
 
     def clock(self) -> Mapping[str, float]:
         if self.bridge is None:
@@ -504,6 +565,8 @@ class PjsipStack:
 
     def _ended(self, event: Disconnected, line: "_Line | None") -> None:
         """On the loop."""
+        for refer in [refer for refer, asked in self._asked.items() if asked.handle == event.handle]:
+            del self._asked[refer]
         try:
             self._on_event(event)
         finally:
@@ -528,6 +591,8 @@ class PjsipStack:
             self._front.rates(settings.invites_per_second, settings.invites_per_second_per_source)
             self._front.strangers(0 if settings.strangers == "silent" else int(settings.strangers))
             self.bridge = pj.Bridge(len(self.lines))
+            self._refers = pj.Refers()
+            self._refers.start(self._refers_fd, int(REFER_WAIT_S * 1000))
         self._listen()
         self._endpoint.libStart()
         for codec in self._endpoint.codecEnum2():
@@ -691,11 +756,14 @@ class PjsipStack:
         rows: list[str] = []
         for trunk in self._trunks:
             account, user, password = self._accounts[trunk.name].getId(), trunk.username or "", trunk.password or ""
-            rows += (f"{peer}\t{trunk.name}\t{account}\t{user}\t{password}" for peer in trunk.peers)
+            shown = f"{trunk.name}\t{account}\t{user}\t{password}\t{','.join(trunk.digest_algorithms)}"
+            rows += (f"{peer}\t{shown}" for peer in trunk.peers)
         return "\n".join(rows)
 
     def _shut(self) -> None:
         """Every call hung up, every registration taken back, every thread stopped."""
+        if self._refers is not None:
+            self._refers.stop()
         with contextlib.suppress(Exception):
             self._endpoint.hangupAllCalls()
         for account in self._accounts.values():
@@ -831,7 +899,7 @@ class _Call(pj.Call):
     def __init__(self, stack: PjsipStack, account: "_Account", call_id: int, handle: Handle) -> None:
         super().__init__(account, call_id)
         self.stack, self.handle, self.quirks = stack, handle, account.trunk.quirks
-        self.outbound = call_id == NO_CALL
+        self.outbound = self._opening = call_id == NO_CALL
         self.by_us = self.is_over = self._dialled = False
         self.limit_frames = 0
         self.line: _Line | None = None
@@ -840,6 +908,8 @@ class _Call(pj.Call):
         self.srtp = False
         self._refers = False
         """A REFER of ours is under way, or its NOTIFYs."""
+        self.was_asked = False
+        """By a REFER of the far end."""
         # of re-INVITEs, only the owner's: what is asked for, and what then; True is hold
         self._asked: bool | None = None
         self._then: bool | None = None
@@ -906,7 +976,10 @@ class _Call(pj.Call):
             self._referred(code, transaction.statusText, notify=False, final=code // 100 != 2 or silent)
         elif transaction.method == "INVITE":
             code = transaction.statusCode
-            self.stack.in_owner(self, lambda: self._renegotiated(code))
+            if self._opening:
+                self._opening = code // 100 != 2
+            else:
+                self.stack.in_owner(self, lambda: self._renegotiated(code))
 
     def _notified(self, message: str) -> None:
         """RFC 3515 2.4.5. Who ends the subscription or tells of a final answer has told all."""
@@ -922,9 +995,10 @@ class _Call(pj.Call):
             self._referred(0, "the far end says no more", notify=True, final=True)
 
     def onCallTransferRequest(self, param: Any) -> None:
+        """Only without Refers, which would have taken it."""
         param.statusCode = 603
         if not self.is_over:
-            self.stack.post(ReferAsked(self.handle, str(param.dstUri)[:MAX_REFER_TO_CHARS]))
+            self.stack.post(ReferAsked(self.handle, 0, str(param.dstUri)[:MAX_REFER_TO_CHARS]))
 
     # --- hold and resume (owner) ---
 
@@ -1026,6 +1100,16 @@ class _Account(pj.Account):
             transaction = param.e.body.tsxState.tsx
             code, reason = transaction.statusCode, transaction.statusText
         self.stack.pinged(self, code, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A REFER of the far end, until it is refused or its call over."""
+
+    handle: Handle
+    cseq: int
+    named: bool
+    """It is not the call's first."""
 
 
 class _Registering:

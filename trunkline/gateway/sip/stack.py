@@ -22,6 +22,8 @@ Headers = Sequence[tuple[str, str]]
 DtmfMethod = Literal["rfc4733", "info"]
 Transport = Literal["udp", "tcp", "tls"]
 
+REFER_WAIT_S = 3.0
+
 
 # --- audio ----------------------------------------------------------------------------------------------------------
 
@@ -194,10 +196,26 @@ class Referred:
 
 @dataclass(frozen=True, slots=True)
 class ReferAsked:
-    """The far end asked us to call somebody (REFER); the stack has declined it (603)."""
+    """The far end asks us to call somebody (REFER). To be answered (`answer_refer`) within REFER_WAIT_S; then the stack
+    refuses it by itself."""
 
     handle: Handle
+    refer: int
+    """Its name; 0: the stack has declined it already (603)."""
     refer_to: str
+    """The header's value; empty unless there was exactly one."""
+    silent: bool = False
+    """Refer-Sub: false (RFC 4488): they do not want to hear how it goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReferTold:
+    """A NOTIFY (`tell_refer`) was answered."""
+
+    handle: Handle
+    refer: int
+    code: int
+    """0: by nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +262,7 @@ Event = (
     | Disconnected
     | Referred
     | ReferAsked
+    | ReferTold
     | Renegotiated
     | Registered
     | Pinged
@@ -276,6 +295,8 @@ class FrontCounters:
     full: int = 0
     """INVITEs answered 503 while calls were not accepted."""
     malformed: int = 0
+    refers: int = 0
+    """REFERs beyond what may be open at once, or that nobody answered in time."""
 
 
 # --- commands -------------------------------------------------------------------------------------------------------
@@ -319,6 +340,19 @@ class Stack(Protocol):
 
     def refer_to_call(self, handle: Handle, other: Handle) -> None:
         """REFER with Replaces (RFC 3891): the two far ends are to talk to each other. Referred follows."""
+        ...
+
+    def answer_refer(self, handle: Handle, refer: int, code: int, reason: str = "", headers: Headers = ()) -> bool:
+        """False: it is answered already, or gone, and must not be followed."""
+        ...
+
+    def tell_refer(self, handle: Handle, refer: int, said: str, state: str) -> None:
+        """A NOTIFY with the line `said` and this Subscription-State. ReferTold follows. What is answered to it does not
+        touch the call."""
+        ...
+
+    def dialog(self, call_id: str, one_tag: str, other_tag: str) -> Handle | None:
+        """Ours with these tags, whichever end's they are."""
         ...
 
     def hold(self, handle: Handle) -> None:

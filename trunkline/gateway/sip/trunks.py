@@ -28,8 +28,10 @@ class Trunk:
     media_peers: tuple[IPv4Network | IPv6Network, ...] = ()
     """RTP may come from here too: many carriers keep media apart from signalling."""
     username: str | None = None
-    """With a password: INVITEs must show them (digest, RFC 8760's algorithms that PJSIP has)."""
+    """With a password: INVITEs must show them (digest)."""
     password: str | None = field(default=None, repr=False)
+    digest_algorithms: tuple[str, ...] = ("MD5",)
+    """In the order they are offered."""
     host: str | None = None
     """Where our calls go: HOST or HOST:PORT. None: inbound only."""
     proxy: str | None = None
@@ -60,6 +62,8 @@ class Trunk:
     """Attribute of the call -> SIP header."""
     ping_s: float = 30.0
     """Between OPTIONS to `host`; 0: none."""
+    refer: bool = False
+    """What the far end asks by REFER is done (`transfer_refer.py`)."""
     profile: str = "generic"
     """Of `profiles.PROFILES`."""
     codecs: tuple[str, ...] = ()
@@ -101,6 +105,7 @@ def _trunk(name: str, written: SipTrunk, sip: Sip) -> Trunk:
         media_peers=written.media_peers,
         username=written.username,
         password=written.password.get_secret_value() if written.password else None,
+        digest_algorithms=written.digest_algorithms,
         host=written.host,
         proxy=written.proxy,
         transport=written.transport,
@@ -118,6 +123,7 @@ def _trunk(name: str, written: SipTrunk, sip: Sip) -> Trunk:
         headers_in=written.headers_in,
         headers_out=written.headers_out,
         ping_s=written.ping_s if written.host else 0,
+        refer=written.refer,
         profile=written.profile,
         codecs=written.codecs or tuple(c for c in PROFILES[written.profile].codecs if c in sip.codecs),
         tells_hold=written.tells_hold,
