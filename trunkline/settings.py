@@ -468,13 +468,13 @@ class SipTrunk(Section):
     """Between OPTIONS to host; 0: none."""
     profile: Literal["generic", "strict", "twilio_elastic_sip", "telnyx", "asterisk"] = "generic"
     """What the far end wants differently."""
-    refer: bool = False
-    """Follow REFERs of the far end: call whom they name instead of them, over a trunk of ours and as outbound.allow has
-    it."""
     codecs: Annotated[Texts, AfterValidator(_some_codecs)] = ()
     """Offered and taken on this trunk, preferred first, of sip.codecs; without it, as the profile has it."""
     tells_hold: bool = True
     """An operator's hold is told to the far end (re-INVITE, sendonly). False: it only hears our music."""
+    refer: bool = False
+    """Follow REFERs of the far end: call whom they name instead of them, over a trunk of ours and as outbound.allow has
+    it."""
     cost_per_minute: Annotated[dict[str, Decimal], NoDecode, BeforeValidator(_costs), AfterValidator(_beginnings)] = {}
     """The cheapest trunk is tried first. One number, or by beginnings: `{ "+1" = 0.01, "*" = 0.05 }`; in a variable
     +1=0.01, *=0.05. Without it: after those that have one."""

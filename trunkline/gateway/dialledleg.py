@@ -121,10 +121,14 @@ class DialledLeg:
         self.answered()
 
     def relieved(self) -> None:
-        """Another has its place; what becomes of it is nobody's business any more."""
-        self.over = True
-        self._has_line = False  # that one has it
+        """Another has its place, and the line it took; what becomes of it is nobody's business any more."""
+        self.over, self._has_line = True, False
         self._meter()
+
+    def handed_over(self) -> None:
+        """It is the leg of somebody else from here on, who meters it."""
+        self.over = True
+        self._give_line()
 
     # --- LegCall ---
 

@@ -374,9 +374,9 @@ class Handover:
         attempt = second.attempt
         self._leaves_room(second)
         second.relieved()
-        successor = self._seconds[attempt] = SecondLeg(self, attempt, second.target, second.place, second.trunk)
+        successor = SecondLeg(self, attempt, second.target, second.place, second.trunk)
+        self._seconds[attempt] = successor
         successor.take(leg)
-        successor.believe()
         leg.call = successor
         port = self._target_port(attempt)
         assert port is not None

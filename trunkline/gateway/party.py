@@ -16,8 +16,9 @@ from trunkline.gateway import dialledleg
 from trunkline.gateway.dialledleg import DialledLeg, HungUp, Lost, Over, Unanswered
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.hands import Hands
-from trunkline.gateway.leg import Dialler, Plan
+from trunkline.gateway.leg import Dialler
 from trunkline.gateway.room import CallRoom
+from trunkline.gateway.waysout import WaysOut
 from trunkline.media.bus import Bus, Receiver
 from trunkline.media.members import Supervision
 from trunkline.ports import Decision, Refuse
@@ -203,12 +204,12 @@ class Party:
             return allowed
         if len(self._others) >= MAX_OTHERS:
             return Refuse("conference_full", f"at most {MAX_OTHERS} may be invited to a call")
-        way = self._way_out(invitation.order)
+        way = WaysOut(self._diallers, invitation.order).first(self.clock.now())
         if isinstance(way, Refuse):
             return way
         if (no_line := self.host.take_line()) is not None:
             return no_line
-        dialler, plan = way
+        _, dialler, plan = way
         other = Other(self, invitation, plan.trunk)
         self._others[other.name] = other
         self.host.event(
@@ -294,12 +295,3 @@ class Party:
         if port is not None and self.room is not None:
             self.room.conference.leave(port)
         self._settle()
-
-    def _way_out(self, order: DialOrder) -> tuple[Dialler, Plan] | Refuse:
-        no_way = Refuse("no_trunk", "no trunk takes outbound calls")
-        for dialler in self._diallers:
-            plan = dialler.plan(order)
-            if not isinstance(plan, Refuse):
-                return dialler, plan
-            no_way = plan
-        return no_way

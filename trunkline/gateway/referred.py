@@ -23,6 +23,8 @@ from trunkline.gateway.dialledleg import DialledLeg, Over, Unanswered
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.hands import Hands
 from trunkline.gateway.leg import Dialler, Leg, LegCall, Plan
+from trunkline.gateway.outbound import Place, cheapest_first
+from trunkline.gateway.waysout import no_way_out, routes, way
 from trunkline.media.bus import Receiver
 from trunkline.ports import CallFacts, Decision, EndedBy, EndReason, Refuse
 from trunkline.types import E164, CallId
@@ -140,33 +142,31 @@ class Referral:
             return
         assert self._wish.number is not None
         order = DialOrder(self._wish.number, ring_timeout_s=RING_S + RING_SLACK_S, forwarded_by=self.host.our_number)
-        way = self._way_out(order)
-        if isinstance(way, Refuse):
-            self._failed(FAILED, way.code)
+        found = self._way_out(order)
+        if isinstance(found, Refuse):
+            self._failed(FAILED, found.code)
             return
         if (no_line := self.host.take_line()) is not None:
             self._failed(FAILED, no_line.code)
             return
-        dialler, plan = way
+        dialler, plan = found
         new = self._new = NewLeg(self)
         self.host.event("leg_dialled", leg=new.name, target="referred", trunk=plan.trunk)
         self._timer = asyncio.get_running_loop().call_later(RING_S, self.give_up, 480, "no_answer")
         try:
             new.expect(dialler.dial(plan, new))
         except Exception as error:  # our own bug costs this attempt, not the call
-            new.never_was()
             self.host.event("crashed", leg=new.name, error=type(error).__name__)
+            new.never_was()
             self._failed(500, "error")
 
     def _way_out(self, order: DialOrder) -> tuple[Dialler, Plan] | Refuse:
-        no_way = Refuse("no_trunk", "no trunk takes outbound calls")
-        for dialler in self.host.diallers:
-            plan = dialler.plan(order)
-            if isinstance(plan, Refuse):
-                no_way = plan
-            elif plan.kind == "sip":  # another kind's leg cannot take a place
-                return dialler, plan
-        return no_way
+        diallers = self.host.diallers
+        for at, route in enumerate(cheapest_first(routes(diallers, order)), 1):
+            found = way(diallers, order, Place(at, route))
+            if not isinstance(found, Refuse) and found[1].kind == "sip":  # another kind's leg cannot take a place
+                return found
+        return no_way_out(diallers, order)
 
     # --- the new leg ---
 
@@ -260,7 +260,7 @@ class NewLeg(DialledLeg):
         if isinstance(took, Refuse):
             self.hang_up_leg("transferred")
         else:
-            self._give_line()  # it has that of who asked now
+            self.handed_over()
         return took
 
     def ended(self, how: Over) -> None:

@@ -38,14 +38,14 @@ class Relief:
     def usage(self, usage: Usage) -> None:
         self._handover.call.usage(usage)
 
-    def hang_up(self, reason: EndReason) -> None:
-        self._handover.call.hang_up(reason)
-
     def take_line(self) -> Refuse | None:
         return self._handover.call.take_line()
 
     def give_line(self) -> None:
         self._handover.call.give_line()
+
+    def hang_up(self, reason: EndReason) -> None:
+        self._handover.call.hang_up(reason)
 
     def now(self) -> float:
         return self._handover.now()

@@ -28,9 +28,9 @@ class SecondLeg(DialledLeg):
         super().__init__(handover.call, handover, attempt=attempt)
         self.attempt, self.target, self.place, self.trunk = attempt, target, place, trunk
         self._handover = handover
+        self._detector = AnsweringDetector(LONG_GREETING_MS) if handover.transfer.policy.detect_voicemail else None
         self.referrals = Referrals(Relief(handover, self))
         """What they ask by REFER."""
-        self._detector = AnsweringDetector(LONG_GREETING_MS) if handover.transfer.policy.detect_voicemail else None
 
     def plug(self, receiver: Receiver) -> None:
         """Who hears it from now on, and as long as it matters, we with them: a voicemail is a VoicemailDetected."""

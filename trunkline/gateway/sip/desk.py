@@ -209,12 +209,12 @@ class SipDesk:
                 dialog.call.event("sip_media", **quality.as_record(report))
             case s.Referred(_, code, reason, notify, final):
                 dialog.leg.referred(code, _shown(reason), notify=notify, final=final)
+            case s.Renegotiated(_, code):
+                self._renegotiated(dialog, code)
             case s.ReferAsked():
                 self._refers.asked(dialog, event)
             case s.ReferTold():
                 self._refers.told(event)
-            case s.Renegotiated(_, code):
-                self._renegotiated(dialog, code)
             case s.LimitReached():
                 dialog.call.hang_up("max_duration")
             case s.Disconnected():
