@@ -5,6 +5,7 @@ outgoing connection's where it lies in the ephemeral range. So these lie below t
 an abstract Unix socket (Linux), which the kernel gives back when this process ends.
 """
 
+import atexit
 import contextlib
 import itertools
 import os
@@ -13,6 +14,7 @@ import socket
 FIRST, LAST = 20_000, 28_999  # above the gateway's RTP ports, below Linux's ephemeral ones (32,768)
 
 _held = contextlib.ExitStack()
+atexit.register(_held.close)
 _next = itertools.count(os.getpid() * 89)
 
 
