@@ -26,7 +26,8 @@ from trunkline.agents.cascade import Cascade
 from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.examples import example
 from trunkline.agents.local.pool import SpeechPool
-from trunkline.agents.providers import Services, build
+from trunkline.agents.providers import Services, build, build_realtime
+from trunkline.agents.realtime.attendant import RealtimeAgent
 from trunkline.agents.tools import perform
 from trunkline.agents.tools.http import HttpTools
 from trunkline.clock import SYSTEM_CLOCK, Clock
@@ -121,7 +122,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK) -> AsyncGener
         speech_pool=pool,
         allow_private_addresses=settings.tools.allow_private_addresses,
     )
-    minds = build(agent, services)
+    minds, realtime = build(agent, services), build_realtime(agent, services)
     http_tools = HttpTools(services.keys, allow_private=services.allow_private_addresses)
 
     async def tools(tool: ToolCall, control: CallControl, call: CallFacts) -> str:
@@ -141,17 +142,22 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK) -> AsyncGener
         stack.push_async_callback(writer.close)
         stack.push_async_callback(http_tools.close)
         stack.push_async_callback(minds.close)
+        if realtime is not None:
+            stack.push_async_callback(realtime.close)
         await writer.start()
         await minds.start()
+        if realtime is not None:
+            await realtime.start()
 
         capacity = settings.limits.max_calls + SPARE_SLOTS
         ears = Ears(MULAW_8K, capacity, SileroBatch(capacity), EnergyGate(capacity))
         heartbeat = Heartbeat(clock, ears.beat, metrics.beat)
         policy = Policy(record=settings.record, outbound_allow=settings.outbound.allow)
         tokens = Tokens(worker=WORKER)
+        cascade = Cascade(agent, minds, tools, speech_ready)
         hold_music()  # made now: it takes 50 ms, which no call is to notice
         switchboard = Switchboard(
-            Cascade(agent, minds, tools, speech_ready),
+            cascade if realtime is None or agent.realtime is None else RealtimeAgent(cascade, realtime, agent.realtime),
             Line(
                 ears,
                 heartbeat,

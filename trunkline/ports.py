@@ -93,12 +93,13 @@ class Orders(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """One metered event. `unit` is seconds, characters, tokens_in, tokens_out or calls."""
+    """One metered event. Tokens of text and of audio are counted apart where the provider tells them apart; where not,
+    all are tokens_in and tokens_out."""
 
     call_id: CallId
     provider: str
     kind: Literal["leg", "stt", "llm", "tts", "realtime"]
-    unit: Literal["seconds", "characters", "tokens_in", "tokens_out", "calls"]
+    unit: Literal["seconds", "characters", "tokens_in", "tokens_out", "audio_tokens_in", "audio_tokens_out", "calls"]
     quantity: float
 
 
@@ -312,6 +313,201 @@ class Tts(Protocol):
     def speak(self, text: str, format: Format) -> AsyncGenerator[TtsAudio, None]:
         """Speak one phrase. Closing the generator cancels the synthesis. Raises ProviderError."""
         ...
+
+    async def close(self) -> None: ...
+
+
+# --- realtime model -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOpened:
+    """The session is ready, and knows the conversation it was opened with."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpeechStarted:
+    """The model's own detector hears the caller. `ago_ms`: so much was sent to it since."""
+
+    ago_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpeechEnded:
+    """The caller's turn is over, says the model's own detector: it answers by itself. `ago_ms`: since the last of the
+    speech."""
+
+    item: str
+    ago_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTook:
+    """What was committed under this name is an item of the conversation now."""
+
+    utterance: str
+    item: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTranscribed:
+    """What the caller said, as a transcriber beside the model understood it. `failed`: it did not."""
+
+    item: str
+    text: str
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyStarted:
+    """`tag`: of the order that asked for it; empty where the model began by itself."""
+
+    reply: str
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyAudio:
+    reply: str
+    item: str
+    data: bytes
+    """In the session's format, any length."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyText:
+    """More of the words of that item, at or before their audio. `whole`: all of them, in place of what came before."""
+
+    reply: str
+    item: str
+    text: str
+    whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyItemEnded:
+    """All audio of that item has come."""
+
+    reply: str
+    item: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyTool:
+    reply: str
+    call: ToolCall
+
+
+@dataclass(frozen=True, slots=True)
+class RealtimeUsage:
+    """Of one reply. None: not told."""
+
+    text_in: int | None
+    text_out: int | None
+    audio_in: int | None
+    audio_out: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyEnded:
+    """Nothing more of it comes. `error`: it failed; the session goes on."""
+
+    reply: str
+    tag: str
+    usage: RealtimeUsage | None = None
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRefused:
+    """An order that could not be done: the `tag` of a reply, or the name of an utterance. The session goes on."""
+
+    what: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLost:
+    """The session is over. No event follows."""
+
+    error: Exception
+
+
+RealtimeEvent = (
+    ModelOpened
+    | ModelSpeechStarted
+    | ModelSpeechEnded
+    | ModelTook
+    | ModelTranscribed
+    | ReplyStarted
+    | ReplyAudio
+    | ReplyText
+    | ReplyItemEnded
+    | ReplyTool
+    | ReplyEnded
+    | ModelRefused
+    | ModelLost
+)
+
+
+class RealtimeSession(Protocol):
+    """One call's ears, mind and voice in one. All methods return at once; results come to `on_event` on the event loop:
+    ModelOpened first (or ModelLost), ModelLost last. Nothing but close() is called before ModelOpened."""
+
+    def hear(self, audio: bytes) -> None:
+        """The caller, in the session's format, any length. Never blocks; drops are counted there."""
+        ...
+
+    def commit(self, utterance: str) -> None:
+        """What was heard since the last commit is the caller's utterance: ModelTook follows, and ModelTranscribed where
+        there is a transcriber. The model does not answer before it is asked to."""
+        ...
+
+    def clear(self) -> None:
+        """Forget what was heard and not committed."""
+        ...
+
+    def tell(self, message: Message, audio: bytes = b"") -> None:
+        """An entry of the conversation that the model has not heard itself. `audio`: the caller's, in place of text."""
+        ...
+
+    def respond(self, tag: str, say: str | None = None) -> None:
+        """Answer the conversation; with `say`: speak this line, word for word. ReplyStarted or ModelRefused follows."""
+        ...
+
+    def cancel(self, reply: str) -> None:
+        """Stop that reply; empty: whichever is under way. ReplyEnded follows where there was one."""
+        ...
+
+    def truncate(self, item: str, heard_ms: int) -> None:
+        """The caller heard so much of that item: the model forgets the rest of it. 0: all of it."""
+        ...
+
+    def forget(self, item: str) -> None:
+        """It was a noise."""
+        ...
+
+    def close(self) -> None:
+        """Idempotent. No event follows."""
+        ...
+
+
+class Realtime(Protocol):
+    name: str
+    third_party: bool
+    formats: tuple[Format, ...]
+    transcribes: bool
+    """Whether ModelTranscribed follows each utterance."""
+
+    async def start(self) -> None: ...
+
+    def open(
+        self,
+        call: CallFacts,
+        format: Format,
+        conversation: Sequence[Message],
+        on_event: Callable[[RealtimeEvent], None],
+    ) -> RealtimeSession: ...
 
     async def close(self) -> None: ...
 

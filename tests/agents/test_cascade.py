@@ -294,6 +294,11 @@ class Call:
     def send_dtmf(self, digits: str) -> None:
         self.sounded.append(digits)
 
+    fallen_back = 0
+
+    def fall_back(self) -> None:
+        self.fallen_back += 1
+
     # Report
 
     def turn(self, turn: TurnRecord, ago_s: float) -> None:

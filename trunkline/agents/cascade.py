@@ -64,12 +64,21 @@ class Tools(Protocol):
         ...
 
 
+class Provider(Protocol):
+    name: str
+    third_party: bool
+
+
 class Control(CallControl, Protocol):
     """The call itself, as its attendant has it."""
 
     @property
     def sends_dtmf(self) -> bool:
         """Digits are the leg's to send, at once; where not, they are sounded in the audio."""
+        ...
+
+    def fall_back(self) -> None:
+        """This attendant's mind is lost for good: the agent's cascade goes on with the conversation."""
         ...
 
 
@@ -98,6 +107,15 @@ class Cascade:
     tools: Tools
     ready: Callable[[], bool] = lambda: True
     """Cheap: whether a call that is answered now would hear the agent at once."""
+
+    @property
+    def providers(self) -> Sequence[Provider]:
+        """Whom a call's audio and text are given to."""
+        return (self.minds.stt, self.minds.llm, self.minds.tts)
+
+    @property
+    def fallback(self) -> None:
+        return None
 
     def attend(
         self, call: CallFacts, bus: Bus, control: Control, report: Report, clock: Clock, after: After
@@ -153,12 +171,15 @@ class Attendant:
 
     # --- the call's life ---
 
-    def begin(self, greeting: str | None = None, conversation: Sequence[Message] = ()) -> None:
-        """Greet; with another greeting and the conversation so far when a call is taken up again."""
+    def begin(
+        self, greeting: str | None = None, conversation: Sequence[Message] = (), pending: Sequence[str] = ()
+    ) -> None:
+        """Greet; with another greeting and the conversation so far when a call is taken up again. `pending`: what the
+        conversation ends with is answered in place of it."""
         self.conversation += conversation
         if not self._gated:
             self._feed(0)
-        self._handle(t.Begin(self._agent.definition.greeting if greeting is None else greeting))
+        self._handle(t.Begin(self._agent.definition.greeting if greeting is None else greeting, tuple(pending)))
 
     def key(self, digit: str) -> None:
         if self.turns.state is not t.State.THINKING:
@@ -563,7 +584,7 @@ class Attendant:
         playout = self._bus.playout
         exact = playout.ledger.exact(playout.answer_ms)
         interrupted = cut and playout.speaking
-        heard_ms = self._bus.cut() if cut else playout.end_ms
+        heard_ms = self._cut(turn) if cut else playout.end_ms
         messages = turn.heard(playout.ledger, heard_ms) if interrupted or turn.failed else turn.messages()
         playout.ledger.forget(playout.end_ms)
         self.conversation += messages
@@ -571,6 +592,10 @@ class Attendant:
         ago_s = now - (turn.caller_ended_at or turn.asked_at or turn.spoke_at or now)
         self._report.turn(turn.record(self._turn_index, messages, interrupted=interrupted, exact=exact), ago_s)
         self._turn_index += 1
+
+    def _cut(self, turn: Exchange) -> int:
+        """The answer ends where the caller stopped hearing it: that position."""
+        return self._bus.cut()
 
     def _meter_tokens(self, usage: LlmUsage) -> None:
         name = self._agent.minds.llm.name

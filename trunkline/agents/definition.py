@@ -53,6 +53,25 @@ class TransferTerms:
 
 
 @dataclass(frozen=True, slots=True)
+class RealtimeTerms:
+    """`[realtime]` of the agent's file: one model that hears, thinks and speaks, in place of the cascade."""
+
+    model: ProviderChoice
+    turns: Literal["ours", "server"] = "ours"
+    """Who decides when the caller has finished, and when the agent is interrupted."""
+    lines: Literal["model", "tts"] = "model"
+    """Who speaks the fixed lines of the file."""
+    session_minutes: int = 55
+    """A session is replaced by a new one before the provider ends it."""
+    first_audio_ms: int = 5000
+    """The longest wait for an answer to begin."""
+    reconnect_ms: int = 6000
+    """The longest time without a session, from its loss."""
+    fallback: bool = True
+    """When the model is lost, the call goes on with the cascade of the same file."""
+
+
+@dataclass(frozen=True, slots=True)
 class AgentDefinition:
     name: str
     stt: ProviderChoice
@@ -75,6 +94,7 @@ class AgentDefinition:
     """Of the targets that have any."""
     script: Mapping[str, Any] = field(default_factory=dict)
     """The rest of the file, as the script provider reads it (intents, tools, hours...)."""
+    realtime: RealtimeTerms | None = None
 
     def terms_of(self, target: str) -> TransferTerms:
         return self.terms.get(target, TransferTerms())

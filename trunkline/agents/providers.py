@@ -1,7 +1,8 @@
-"""Where providers come from: the entry points `trunkline.providers`, named `stt.NAME`, `llm.NAME`, `tts.NAME`.
+"""Where providers come from: the entry points `trunkline.providers`, named `stt.NAME`, `llm.NAME`, `tts.NAME`,
+`realtime.NAME`.
 
-An entry point is a callable `(definition, options, services) -> Stt | Llm | Tts`. Options are the agent file's table
-less `provider`; a wrong one raises ConfigError. Nothing is imported until an agent names it.
+An entry point is a callable `(definition, options, services) -> Stt | Llm | Tts | Realtime`. Options are the agent
+file's table less `provider`; a wrong one raises ConfigError. Nothing is imported until an agent names it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,9 +14,9 @@ from trunkline.agents.definition import AgentDefinition, ProviderChoice
 from trunkline.agents.local.pool import SpeechPool
 from trunkline.clock import Clock
 from trunkline.errors import ConfigError
-from trunkline.ports import Llm, Stt, Tts
+from trunkline.ports import Llm, Realtime, Stt, Tts
 
-Kind = Literal["stt", "llm", "tts"]
+Kind = Literal["stt", "llm", "tts", "realtime"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +90,11 @@ def build(definition: AgentDefinition, services: Services) -> Minds:
         llm=load("llm", definition.llm)(definition, definition.llm.options, services),
         tts=load("tts", definition.tts)(definition, definition.tts.options, services),
     )
+
+
+def build_realtime(definition: AgentDefinition, services: Services) -> Realtime | None:
+    """Not yet started; None where the agent has none."""
+    if definition.realtime is None:
+        return None
+    choice = definition.realtime.model
+    return cast(Realtime, load("realtime", choice)(definition, choice.options, services))

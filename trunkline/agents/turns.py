@@ -71,6 +71,9 @@ class Begin:
     """The line is open: greet."""
 
     greeting: str
+    pending: tuple[str, ...] = ()
+    """What the caller has said to whoever had the line before us, and nobody answered: answered in place of a
+    greeting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,13 @@ class Leave:
 
 
 @dataclass(frozen=True, slots=True)
+class Broken:
+    """The agent's mind is lost for good: `failure` is spoken, then the call ends for this reason."""
+
+    reason: EndReason = "error"
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
     """The far end has put us on hold: nobody hears us, and what comes is its music."""
 
@@ -163,6 +173,7 @@ Event = (
     | ReplyHeard
     | ReplyFailed
     | Leave
+    | Broken
     | Held
     | Unheld
     | TimerFired
@@ -349,6 +360,11 @@ class Turns:
     def end_after_answer(self, reason: EndReason) -> None:
         """The agent hangs up when this answer has been heard."""
         self.ending = reason
+
+    @property
+    def floor_is_callers(self) -> bool:
+        """What is being said, or was said last, is the caller's turn, and not said over the agent."""
+        return self._has_floor
 
     def _stale(self, event: Event) -> bool:
         """Takes note of what the ears and the timers say; True where that is no news."""
@@ -563,6 +579,8 @@ class Turns:
 
     def begin(self, event: Event) -> State:
         assert isinstance(event, Begin)
+        if event.pending:
+            return self._answer(*event.pending)
         return self._say(event.greeting, interruptible=self._agent.greeting_interruptible)
 
     # --- LISTENING ---
@@ -759,6 +777,17 @@ class Turns:
         self._do(CancelReply())
         return self._say(self._agent.goodbye, ending="max_duration", interruptible=False)
 
+    def broken(self, event: Event) -> State:
+        assert isinstance(event, Broken)
+        if self.state is State.IDLE or self._leaving:
+            return self.state
+        self._forget_speech()
+        self._do(CancelReply())
+        if self._held:  # nobody would hear it
+            return self._hang_up(event.reason)
+        self._carry, self._unclear = (), None
+        return self._say(self._agent.failure, ending=event.reason, interruptible=False)
+
     def held(self, event: Event) -> State:
         if self._held:
             return self.state
@@ -836,6 +865,7 @@ TABLE: dict[State, dict[type, Row]] = {
 ALWAYS: dict[type, Row] = {
     TimerFired: Row(Turns.timer, tuple(State)),
     Leave: Row(Turns.time_is_up, (_THINKING, _SPEAKING, _INTERRUPTED, _LISTENING, _IDLE)),
+    Broken: Row(Turns.broken, (_THINKING, _IDLE, _SPEAKING, _INTERRUPTED, _LISTENING)),
     Held: Row(Turns.held, tuple(State)),
     Unheld: Row(Turns.unheld, tuple(State)),
     Close: Row(Turns.close, (_IDLE,)),

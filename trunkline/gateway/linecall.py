@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
-from trunkline.agents.cascade import Attendant
+from trunkline.agents.attending import Agent, Attending
 from trunkline.gateway import call as c
 from trunkline.gateway import transfer_steps as t
 from trunkline.gateway.arrival import Arrival
@@ -23,7 +23,7 @@ from trunkline.gateway.party import Invitation, Party
 from trunkline.gateway.referred import Leaving, Movable, Referrals, our_number
 from trunkline.gateway.targets import targets_of
 from trunkline.gateway.transfer_record import Kind, TransferFailed, named_target
-from trunkline.media.bus import Bus, Receiver
+from trunkline.media.bus import NOBODY, Bus, Receiver
 from trunkline.media.members import move
 from trunkline.ports import (
     ENDED_BY,
@@ -119,7 +119,9 @@ class LineCall:
         self.conversation: Sequence[Message] = before.conversation if before is not None else ()
         self._leg: Leg | None = None
         self._bus: Bus | None = None
-        self._attendant: Attendant | None = None
+        self._agent: Agent = board.agent
+        """Who attends it: another than it began with, once that one's mind was lost."""
+        self._attendant: Attending | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._limit: asyncio.TimerHandle | None = None
         self._wanted: _Wanted | None = None
@@ -626,18 +628,44 @@ class LineCall:
                 bus.taps.append(tap)
         return bus
 
+    def fall_back(self) -> None:
+        agent, bus = self._agent.fallback, self._bus
+        if self.machine.state is not c.State.ACTIVE or bus is None or agent is None:
+            return
+        self._leave_agent()
+        bus.listener = NOBODY
+        self._agent = agent
+        self.event("agent_changed", providers=[provider.name for provider in agent.providers])
+        if not self._may_hear(agent):
+            self.happened(c.HangUp("refused"))
+            return
+        said = self.conversation
+        pending = (said[-1].text,) if said and said[-1].role == "caller" and said[-1].text else ()
+        greeted = any(message.role == "agent" for message in said)
+        self._attendant = agent.attend(
+            self.facts(), bus, self, self, self._board.clock, asyncio.get_running_loop().call_later
+        )
+        if self._far_hold:
+            self._attendant.hold(True)
+        self._attendant.begin(agent.definition.apology if greeted else self._greeting, said, pending)
+
+    def _may_hear(self, agent: Agent) -> bool:
+        return not any(
+            provider.third_party and isinstance(self.ask("third_party", provider.name), Refuse)
+            for provider in agent.providers
+        )
+
     def _attend(self, why: str) -> None:
         board = self._board
-        for provider in (board.agent.minds.stt, board.agent.minds.llm, board.agent.minds.tts):
-            if provider.third_party and isinstance(self.ask("third_party", provider.name), Refuse):
-                self.happened(c.HangUp("refused"))
-                return
+        if not self._may_hear(self._agent):
+            self.happened(c.HangUp("refused"))
+            return
         if self._bus is not None:
             self._bus.forget_speech()  # of an announcement, before the far end answered
         bus = self._open_bus()
         facts = self.facts()
         loop = asyncio.get_running_loop()
-        self._attendant = board.agent.attend(facts, bus, self, self, board.clock, loop.call_later)
+        self._attendant = self._agent.attend(facts, bus, self, self, board.clock, loop.call_later)
         if self._attached_at is None:
             self._attached_at = board.clock.now()
         self.transfer_number = self._wanted = None

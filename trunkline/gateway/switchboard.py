@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from trunkline.agents.cascade import Cascade
+from trunkline.agents.attending import Agent
 from trunkline.clock import Clock
 from trunkline.gateway import call as c
 from trunkline.gateway.api.calls import LiveCall
@@ -60,7 +60,7 @@ class Switchboard:
 
     def __init__(
         self,
-        agent: Cascade,
+        agent: Agent,
         line: Line,
         limits: Limits,
         records: RecordSink,

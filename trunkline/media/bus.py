@@ -126,7 +126,7 @@ class Bus:
         lead: LeadPolicy | None = None,
         echo: Echo | None = None,
     ) -> None:
-        self.leg, self.listener = leg, _NOBODY
+        self.leg, self.listener = leg, NOBODY
         self.playout = Playout(ears.format, lead)
         self.stats = LaneStats()
         self.carrier_ms = 0
@@ -279,7 +279,7 @@ class Bus:
             self._feed = None
             self._heartbeat.forget(self)
             self._ears.close(self._slot)
-            self.listener = _NOBODY
+            self.listener = NOBODY
             for tap in self.taps:
                 tap.close()
 
@@ -381,4 +381,4 @@ class _Nobody:
     def crashed(self, error: Exception) -> None: ...
 
 
-_NOBODY: BusListener = _Nobody()
+NOBODY: BusListener = _Nobody()

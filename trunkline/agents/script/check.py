@@ -15,7 +15,7 @@ from typing import Any
 
 import phonenumbers
 
-from trunkline.agents.definition import AgentDefinition, ProviderChoice, TransferTerms, TurnTaking
+from trunkline.agents.definition import AgentDefinition, ProviderChoice, RealtimeTerms, TransferTerms, TurnTaking
 from trunkline.agents.script import keys
 from trunkline.agents.script.keys import Severity, nearest
 from trunkline.agents.script.lines import Path, Place, Places, places
@@ -156,6 +156,7 @@ def _definition(raw: Mapping[str, Any], problems: Problems) -> AgentDefinition |
         targets=targets,
         terms=terms,
         script=raw_script,
+        realtime=_realtime(top["realtime"], problems),
     )
     review(definition, script, report)
     if choices["stt"].provider == "pocketsphinx":
@@ -175,6 +176,15 @@ def _provider(kind: str, table: Mapping[str, Any] | None, problems: Problems) ->
     return ProviderChoice(name, held)
 
 
+def _realtime(table: Mapping[str, Any] | None, problems: Problems) -> RealtimeTerms | None:
+    if table is None:
+        return None
+    held = keys.read(table, keys.REALTIME, ("realtime",), problems.report, extra=True)
+    common = {name: held.pop(name) for name in keys.REALTIME if name != "provider"}
+    choice = _provider("realtime", {"provider": held.pop("provider") or "openai", **held}, problems)
+    return RealtimeTerms(choice, **common)
+
+
 def provider_names(kind: str) -> frozenset[str]:
     found = entry_points(group="trunkline.providers")
     return frozenset(entry.name.partition(".")[2] for entry in found if entry.name.startswith(f"{kind}."))
@@ -182,7 +192,9 @@ def provider_names(kind: str) -> frozenset[str]:
 
 def _check_options(definition: AgentDefinition, problems: Problems) -> None:
     """A provider may offer `check_options(options)`, which raises ConfigError: then its mistakes have a line too."""
-    choices = (("stt", definition.stt), ("llm", definition.llm), ("tts", definition.tts))
+    choices = [("stt", definition.stt), ("llm", definition.llm), ("tts", definition.tts)]
+    if definition.realtime is not None:
+        choices.append(("realtime", definition.realtime.model))
     found = {entry.name: entry for entry in entry_points(group="trunkline.providers")}
     for kind, choice in choices:
         entry = found.get(f"{kind}.{choice.provider}")

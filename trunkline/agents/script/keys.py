@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from trunkline.agents.definition import AgentDefinition, TransferTerms, TurnTaking
+from trunkline.agents.definition import AgentDefinition, ProviderChoice, RealtimeTerms, TransferTerms, TurnTaking
 from trunkline.agents.script.lines import Path
 
 Severity = Literal["error", "warning"]
@@ -36,6 +36,7 @@ Keys = Mapping[str, Key]
 
 _DEFAULTS = {f.name: f.default for f in fields(AgentDefinition)}
 _TURNS, _TERMS = TurnTaking(), TransferTerms()
+_REALTIME = RealtimeTerms(ProviderChoice(""))
 
 
 def _turn(name: str, low: int, high: int, meaning: str) -> Key:
@@ -55,6 +56,9 @@ FILE: Keys = {
     "stt": Key("table", "Who hears: `provider`, and its own options."),
     "llm": Key("table", "Who decides what to say: `provider`, and its own options."),
     "tts": Key("table", "Who speaks: `provider`, and its own options."),
+    "realtime": Key(
+        "table", "One model that hears, thinks and speaks, in place of the three: see [models](models.md)."
+    ),
     "turns": Key("table", "When the caller has finished, and when the line is dead."),
     "targets": Key(
         "table", 'Where calls may be transferred: `reception = "+12025550123"`, or a table: `[targets.reception]`.'
@@ -67,6 +71,40 @@ FILE: Keys = {
     "tools": Key("table", "What the agent may do beyond talking: `[tools.lookup]`."),
     "fallback": Key("table", "What happens when the agent does not understand."),
     "words": Key("table", "The words for yes, no, repeat and goodbye, in place of ours."),
+}
+
+REALTIME: Keys = {
+    "provider": Key("text", "Name of the provider.", required=True),
+    "turns": Key(
+        "text",
+        "Who decides when the caller has finished, and when the agent is interrupted: we, or the model's server.",
+        _REALTIME.turns,
+        choices=("ours", "server"),
+    ),
+    "lines": Key(
+        "text",
+        "Who speaks the fixed lines of this file: the model, asked to say them, or `[tts]`, word for word.",
+        _REALTIME.lines,
+        choices=("model", "tts"),
+    ),
+    "session_minutes": Key(
+        "whole",
+        "Before a session is this old the call moves to a new one, with what was said.",
+        _REALTIME.session_minutes,
+        low=1,
+        high=1440,
+    ),
+    "first_audio_ms": Key(
+        "whole", "The longest wait for an answer to begin.", _REALTIME.first_audio_ms, low=50, high=60000
+    ),
+    "reconnect_ms": Key(
+        "whole", "The longest time without a session when one breaks.", _REALTIME.reconnect_ms, low=0, high=60000
+    ),
+    "fallback": Key(
+        "flag",
+        "Whether a call whose model is lost goes on with `[stt]`, `[llm]` and `[tts]`. Else: `failure`, and the end.",
+        _REALTIME.fallback,
+    ),
 }
 
 PROVIDER: Keys = {"provider": Key("text", "Name of the provider.", required=True)}

@@ -1,0 +1,727 @@
+"""A realtime model on a real bus with a far end that plays what it is sent; the model says what a test has it say."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tests.agents.test_cascade import AGENT, Call, Llm, Stream, Stt, Tts
+from trunkline.agents import turns as t
+from trunkline.agents.cascade import Cascade
+from trunkline.agents.definition import AgentDefinition, ProviderChoice, RealtimeTerms
+from trunkline.agents.exchange import UNKNOWN_OUTCOME
+from trunkline.agents.providers import Minds
+from trunkline.agents.realtime.attendant import RealtimeAgent, RealtimeAttendant
+from trunkline.errors import ProviderError
+from trunkline.ports import (
+    CallControl,
+    CallFacts,
+    Message,
+    ModelLost,
+    ModelOpened,
+    ModelRefused,
+    ModelSpeechEnded,
+    ModelSpeechStarted,
+    ModelTook,
+    ModelTranscribed,
+    RealtimeEvent,
+    RealtimeUsage,
+    ReplyAudio,
+    ReplyEnded,
+    ReplyItemEnded,
+    ReplyStarted,
+    ReplyText,
+    ReplyTool,
+    ToolCall,
+)
+from trunkline.types import FRAME_MS, MULAW_8K, Format
+
+GONE = ProviderError("model", "unavailable", retryable=True)
+FOR_GOOD = ProviderError("model", "auth", retryable=False)
+
+
+@dataclass
+class Session:
+    """One session of the model, as the test has it behave."""
+
+    on_event: Callable[[RealtimeEvent], None]
+    conversation: list[Message]
+    orders: list[tuple[Any, ...]] = field(default_factory=list)
+    told: list[tuple[Message, bytes]] = field(default_factory=list)
+    heard: bytearray = field(default_factory=bytearray)
+    closed: bool = False
+    replies: int = 0
+
+    def hear(self, audio: bytes) -> None:
+        self.heard += audio
+
+    def commit(self, utterance: str) -> None:
+        self.orders.append(("commit", utterance))
+
+    def clear(self) -> None:
+        self.orders.append(("clear",))
+
+    def tell(self, message: Message, audio: bytes = b"") -> None:
+        self.told.append((message, audio))
+
+    def respond(self, tag: str, say: str | None = None) -> None:
+        self.orders.append(("respond", tag, say))
+
+    def cancel(self, reply: str) -> None:
+        self.orders.append(("cancel", reply))
+
+    def truncate(self, item: str, heard_ms: int) -> None:
+        self.orders.append(("truncate", item, heard_ms))
+
+    def forget(self, item: str) -> None:
+        self.orders.append(("forget", item))
+
+    def close(self) -> None:
+        self.closed = True
+
+    # what the model does
+
+    def of(self, kind: str) -> list[tuple[Any, ...]]:
+        return [order[1:] for order in self.orders if order[0] == kind]
+
+    def begins(self) -> str:
+        """The reply that was asked for last."""
+        self.replies += 1
+        self.on_event(ReplyStarted(f"resp{self.replies}", self.of("respond")[-1][0]))
+        return f"resp{self.replies}"
+
+    def speaks(self, reply: str, text: str, length_ms: int, item: str = "") -> None:
+        item = item or f"item-{reply}"
+        self.on_event(ReplyText(reply, item, text))
+        for _ in range(length_ms // 100):
+            self.on_event(ReplyAudio(reply, item, b"\x10" * 800))
+
+    def ends(self, reply: str, usage: RealtimeUsage | None = None, tag: str = "", error: Any = None) -> None:
+        self.on_event(ReplyItemEnded(reply, f"item-{reply}"))
+        self.on_event(ReplyEnded(reply, tag, usage, error))
+
+    def says(self, text: str, length_ms: int = 400, usage: RealtimeUsage | None = None) -> None:
+        reply = self.begins()
+        self.speaks(reply, text, length_ms)
+        self.ends(reply, usage)
+
+
+class Model:
+    name = "model"
+    third_party = True
+    formats: tuple[Format, ...] = (MULAW_8K,)
+
+    def __init__(self, transcribes: bool = True, opens: bool = True) -> None:
+        self.transcribes, self.opens = transcribes, opens
+        self.sessions: list[Session] = []
+
+    async def start(self) -> None: ...
+
+    def open(
+        self,
+        call: CallFacts,
+        format: Format,
+        conversation: Sequence[Message],
+        on_event: Callable[[RealtimeEvent], None],
+    ) -> Session:
+        self.sessions.append(Session(on_event, list(conversation)))
+        if self.opens:
+            asyncio.get_running_loop().call_soon(on_event, ModelOpened())
+        return self.sessions[-1]
+
+    async def close(self) -> None: ...
+
+
+class RealtimeCall(Call):
+    def __init__(
+        self, agent: AgentDefinition = AGENT, model: Model | None = None, tts: Tts | None = None, **terms: Any
+    ) -> None:
+        self.model = model or Model()
+        stt = Stt()
+        stt.streams.append(Stream(lambda _: None))
+        cascade = Cascade(agent, Minds(stt, Llm(), tts or Tts()), self._tool)
+        its = RealtimeTerms(ProviderChoice("model"), **terms)
+        super().__init__(cascade=RealtimeAgent(cascade, self.model, its))  # type: ignore[arg-type]
+
+    @property
+    def session(self) -> Session:
+        return self.model.sessions[-1]
+
+    async def begun(self) -> "RealtimeCall":
+        self.attendant.begin()
+        await self.settle()
+        self.session.says("Hello there.")
+        await self.run(1000)
+        assert self.state is t.State.LISTENING
+        return self
+
+    async def spoken(self, length_ms: int = 600) -> None:
+        """The caller says something, and is done."""
+        self.starts()
+        await self.run(length_ms)
+        self.bus.speech_ended(self.clock.now() - 0.2)
+        await self.settle()
+
+    async def took(self, item: str) -> None:
+        self.session.on_event(ModelTook(self.session.of("commit")[-1][0], item))
+        await self.settle()
+
+    async def transcribed(self, item: str, text: str) -> None:
+        self.session.on_event(ModelTranscribed(item, text))
+        await self.settle()
+
+
+def on_a_call(test: Callable[[RealtimeCall], Coroutine[Any, Any, None]], **kind: Any) -> None:
+    async def main() -> None:
+        call = await RealtimeCall(**kind).begun()
+        await test(call)
+        call.attendant.close()
+        call.bus.close()
+        await call.settle()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left, "a task outlives its call"
+        assert not call.crashes, call.crashes
+        assert all(session.closed for session in call.model.sessions)
+        assert all(timer.cancelled for timer in call.timers), "a timer outlives its call"
+
+    asyncio.run(main())
+
+
+# --- turns are ours -------------------------------------------------------------------------------------------------
+
+
+def test_the_greeting_is_spoken_by_the_model_word_for_word() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        assert call.session.of("respond") == [(call.session.of("respond")[0][0], "Hello there.")]
+        assert call.talk == [("agent", "Hello there.")]
+        assert call.far.played_ms == 400
+        assert call.tts.spoken == []
+
+    on_a_call(conversation)
+
+
+def test_speech_alone_reaches_the_model_and_is_answered_without_waiting_for_its_words() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        assert call.session.heard == b""
+        await call.spoken(600)
+        assert len(call.session.heard) == (300 + 600) * 8
+        assert [order[0] for order in call.session.orders[-2:]] == ["commit", "respond"]
+        await call.took("u1")
+        call.session.says("We open at eight.", 800)
+        await call.transcribed("u1", "when do you open")
+        await call.run(1500)
+        assert call.talk[1:] == [("caller", "when do you open"), ("agent", "We open at eight.")]
+        assert (call.turns[-1].caller_text, call.turns[-1].agent_text) == ("when do you open", "We open at eight.")
+        assert call.turns[-1].total_ms == 200
+        assert call.state is t.State.LISTENING
+
+    on_a_call(conversation)
+
+
+def test_an_interruption_is_reversible_and_its_words_decide() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        await call.spoken()
+        call.session.says("It is a long answer to a short question.", 4000)
+        await call.run(1000)
+        call.starts()
+        assert call.state.name == "INTERRUPTED"
+        await call.run(200)
+        played = call.far.played_ms
+        call.bus.speech_ended(call.clock.now())
+        await call.took("cough")
+        assert call.far.played_ms == played
+        await call.transcribed("cough", "")
+        assert call.session.of("forget") == [("cough",)]
+        assert call.state is t.State.SPEAKING
+        await call.run(5000)
+        assert call.talk[-1] == ("agent", "It is a long answer to a short question.")
+        assert call.session.of("truncate") == []
+
+    on_a_call(conversation)
+
+
+def test_on_an_interruption_the_model_forgets_what_was_not_heard_to_the_frame() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        await call.spoken()
+        before = call.far.played_ms
+        reply = call.session.begins()
+        call.session.speaks(reply, "one two three four five six seven eight nine ten", 4000)
+        await call.run(1500)
+        await call.interrupts()
+        played_ms = call.far.played_ms - before
+        [(item, heard_ms)] = call.session.of("truncate")
+        assert item == f"item-{reply}"
+        assert played_ms - FRAME_MS <= heard_ms <= played_ms
+        assert ("cancel", reply) in call.session.orders
+        cut, truncated = (
+            call.session.orders.index(("cancel", reply)),
+            call.session.orders.index(("truncate", item, heard_ms)),
+        )
+        assert cut < truncated
+        said = call.attendant.conversation[-1]
+        assert said.cut
+        assert 0 < len(said.text.split()) < 10 * played_ms / 4000 + 1
+        assert not call.turns[-1].heard_exact
+        call.session.on_event(ReplyAudio(reply, item, b"\x10" * 800))  # late: void
+        await call.settle()
+        assert call.bus.playout.queued_ms == 0
+
+    on_a_call(conversation)
+
+
+def test_an_item_that_nobody_heard_is_truncated_to_nothing() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        await call.spoken()
+        reply = call.session.begins()
+        call.session.speaks(reply, "first", 2000, "first")
+        call.session.speaks(reply, "second", 2000, "second")
+        await call.run(800)
+        await call.interrupts()
+        first, second = call.session.of("truncate")
+        assert first[0] == "first"
+        assert second == ("second", 0)
+
+    on_a_call(conversation)
+
+
+def test_an_answer_that_was_cut_before_it_began_is_cancelled_when_it_does() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        await call.spoken()
+        await call.interrupts()  # the caller goes on
+        assert call.session.of("cancel") == [("",)]
+        call.session.begins()
+        assert call.session.of("cancel") == [("",), ("resp2",)]
+        call.session.speaks("resp2", "void", 400)
+        await call.run(200)
+        assert call.far.played_ms == 400  # the greeting
+
+    on_a_call(conversation)
+
+
+def test_a_short_word_with_the_floor_is_answered_when_it_was_one() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        call.starts()
+        await call.run(260)
+        call.bus.speech_ended(call.clock.now() - 0.1)
+        await call.took("u1")
+        assert len(call.session.of("respond")) == 1
+        await call.transcribed("u1", "no")
+        assert len(call.session.of("respond")) == 2
+        assert call.talk[-1] == ("caller", "no")
+
+    on_a_call(conversation)
+
+
+def test_without_a_transcriber_speech_with_the_floor_is_words_and_over_the_agent_a_noise() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        call.starts()
+        await call.run(260)
+        call.bus.speech_ended(call.clock.now() - 0.1)
+        await call.settle()
+        call.session.says("It is a long answer.", 3000)
+        await call.run(500)
+        call.starts()
+        await call.run(200)
+        call.bus.speech_ended(call.clock.now())
+        await call.settle()
+        assert call.state is t.State.SPEAKING
+        await call.run(4000)
+        assert call.talk[1:] == [("caller", ""), ("agent", "It is a long answer.")]
+
+    on_a_call(conversation, model=Model(transcribes=False))
+
+
+def test_keys_are_told_and_answered() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        call.attendant.key("5")
+        await call.settle()
+        assert call.session.told[-1] == (Message("caller", "5", keyed=True), b"")
+        assert len(call.session.of("respond")) == 2
+
+    on_a_call(conversation)
+
+
+def test_on_hold_nothing_is_sent_to_the_model() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        call.attendant.hold(True)
+        await call.spoken()
+        assert call.session.heard == b""
+        call.attendant.hold(False)
+        await call.spoken()
+        assert len(call.session.heard) == (300 + 600) * 8
+
+    on_a_call(conversation)
+
+
+def test_tokens_are_metered_once_for_each_reply_text_and_audio_apart() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        await call.spoken()
+        call.session.says("Eight.", usage=RealtimeUsage(30, 5, 40, 20))
+        await call.run(1000)
+        used = [(usage.kind, usage.provider, usage.unit, usage.quantity) for usage in call.metered]
+        assert used == [
+            ("realtime", "model", "tokens_in", 30),
+            ("realtime", "model", "tokens_out", 5),
+            ("realtime", "model", "audio_tokens_in", 40),
+            ("realtime", "model", "audio_tokens_out", 20),
+        ]
+
+    on_a_call(conversation)
+
+
+# --- tools ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_tools_result_goes_back_and_the_model_speaks_on() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        await call.spoken()
+        reply = call.session.begins()
+        call.session.speaks(reply, "Let me look.", 400)
+        call.session.on_event(ReplyTool(reply, ToolCall("c1", "lookup", {"a": 1})))
+        call.session.ends(reply)
+        await call.settle()
+        assert call.session.told[-1][0] == Message("tool", "done", tool_call_id="c1")
+        assert len(call.session.of("respond")) == 3
+        call.session.says("It is at ten.", 400)
+        await call.run(2000)
+        assert call.turns[-1].tools == ("lookup",)
+        assert call.turns[-1].agent_text == "Let me look. It is at ten."
+        assert call.attendant.conversation[-3].tool_calls == (ToolCall("c1", "lookup", {"a": 1}),)
+
+    on_a_call(conversation)
+
+
+def test_a_hang_up_waits_until_the_goodbye_was_heard() -> None:
+    async def hangs_up(tool: ToolCall, control: CallControl) -> str:
+        control.hang_up("agent_hung_up")
+        return "done"
+
+    async def conversation(call: RealtimeCall) -> None:
+        call.tool = hangs_up
+        await call.spoken()
+        reply = call.session.begins()
+        call.session.speaks(reply, "Goodbye.", 600)
+        call.session.on_event(ReplyTool(reply, ToolCall("c1", "hang_up", {})))
+        call.session.ends(reply)
+        await call.run(400)
+        assert call.hang_ups == []
+        assert len(call.session.of("respond")) == 2
+        await call.run(600)
+        assert call.hang_ups == ["agent_hung_up"]
+
+    on_a_call(conversation)
+
+
+def test_a_tool_that_was_cut_off_has_an_outcome_for_the_model() -> None:
+    async def never(tool: ToolCall, control: CallControl) -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    async def conversation(call: RealtimeCall) -> None:
+        call.tool = never
+        await call.spoken()
+        reply = call.session.begins()
+        call.session.on_event(ReplyTool(reply, ToolCall("c1", "lookup", {})))
+        call.session.ends(reply)
+        await call.settle()
+        await call.interrupts()
+        assert Message("tool", UNKNOWN_OUTCOME, tool_call_id="c1") in [message for message, _ in call.session.told]
+
+    on_a_call(conversation)
+
+
+# --- turns are the server's -----------------------------------------------------------------------------------------
+
+
+def test_the_server_hears_everything_and_answers_by_itself() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        asked = len(call.session.of("respond"))
+        before = len(call.session.heard)
+        await call.run(200)
+        assert len(call.session.heard) - before == 200 * 8
+        call.session.on_event(ModelSpeechStarted(200))
+        await call.run(600)
+        call.session.on_event(ModelSpeechEnded("u1", 500))
+        call.session.on_event(ReplyStarted("r", ""))
+        call.session.speaks("r", "We open at eight.", 800)
+        call.session.ends("r")
+        call.session.on_event(ModelTranscribed("u1", "when do you open"))
+        await call.run(1500)
+        assert len(call.session.of("respond")) == asked
+        assert call.session.of("commit") == []
+        assert call.talk[1:] == [("caller", "when do you open"), ("agent", "We open at eight.")]
+        assert call.turns[-1].total_ms == 500
+
+    on_a_call(conversation, turns="server")
+
+
+def test_the_servers_speech_started_cuts_at_once_and_the_item_is_truncated() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        call.session.on_event(ModelSpeechStarted(200))
+        await call.run(600)
+        call.session.on_event(ModelSpeechEnded("u1", 500))
+        before = call.far.played_ms
+        call.session.on_event(ReplyStarted("r", ""))
+        call.session.speaks("r", "one two three four five six", 3000)
+        await call.run(1000)
+        call.session.on_event(ModelSpeechStarted(40))
+        played_ms = call.far.played_ms - before
+        assert call.state is t.State.LISTENING
+        await call.run(100)
+        assert call.far.played_ms - before == played_ms
+        [(_, heard_ms)] = call.session.of("truncate")
+        assert played_ms - FRAME_MS <= heard_ms <= played_ms
+        assert call.session.of("cancel") == []  # it has done so itself
+        assert call.turns[-1].interrupted
+        assert call.turns[-1].barge_in_ms == 40
+
+    on_a_call(conversation, turns="server")
+
+
+def test_our_own_ears_decide_nothing_where_the_server_owns_the_turns() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        await call.spoken()
+        assert call.state is t.State.LISTENING
+        assert call.session.of("commit") == []
+
+    on_a_call(conversation, turns="server")
+
+
+def test_a_greeting_that_must_be_heard_is_not_interrupted_by_the_server() -> None:
+    async def conversation() -> None:
+        agent = replace(AGENT, greeting_interruptible=False)
+        call = RealtimeCall(agent, turns="server")
+        call.attendant.begin()
+        await call.settle()
+        reply = call.session.begins()
+        call.session.speaks(reply, "Hello there.", 1000)
+        await call.run(300)
+        assert call.session.heard == b""
+        call.session.ends(reply)
+        await call.run(1200)
+        assert call.state is t.State.LISTENING
+        assert len(call.session.heard) > 0
+        call.attendant.close()
+        call.bus.close()
+        assert not call.crashes
+
+    asyncio.run(conversation())
+
+
+# --- lines ----------------------------------------------------------------------------------------------------------
+
+
+def test_lines_by_tts_are_told_to_the_model() -> None:
+    async def conversation() -> None:
+        call = RealtimeCall(lines="tts")
+        call.attendant.begin()
+        await call.run(1500)
+        assert call.tts.spoken == ["Hello there."]
+        assert call.session.of("respond") == []
+        assert call.session.told == [(Message("agent", "Hello there."), b"")]
+        call.attendant.close()
+        call.bus.close()
+
+    asyncio.run(conversation())
+
+
+def test_a_model_that_does_not_begin_is_apologised_for_by_the_other_voice() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        await call.spoken()
+        await call.run(5100)
+        assert "reply_failed" in call.events
+        assert call.session.of("cancel") == [("",)]
+        await call.run(1000)
+        assert call.tts.spoken[-1] == "Sorry."
+        await call.spoken()
+        call.session.says("We open at eight.", 400)
+        await call.run(1000)
+        assert call.talk[-1] == ("agent", "We open at eight.")
+        assert call.fallen_back == 0
+
+    on_a_call(conversation, agent=replace(AGENT, filler=()))
+
+
+def test_two_answers_in_a_row_that_fail_end_the_model() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        for _ in range(2):
+            await call.spoken()
+            tag = call.session.of("respond")[-1][0]
+            reply = call.session.begins()
+            call.session.ends(reply, tag=tag, error=GONE)
+            await call.run(1000)
+        assert call.fallen_back == 1
+        assert "model_lost" in call.events
+
+    on_a_call(conversation)
+
+
+def test_an_order_that_is_refused_fails_its_answer() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        await call.spoken()
+        call.session.on_event(ModelRefused(call.session.of("respond")[-1][0], "bad"))
+        await call.run(1000)
+        assert call.tts.spoken[-1] == "Sorry."
+
+    on_a_call(conversation)
+
+
+# --- sessions end ---------------------------------------------------------------------------------------------------
+
+
+def test_a_session_that_breaks_between_turns_is_followed_by_one_with_the_conversation() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        first = call.session
+        await call.spoken()
+        await call.took("u1")
+        await call.transcribed("u1", "my name is Ada")
+        first.says("Hello Ada.")
+        await call.run(1000)
+        first.on_event(ModelLost(GONE))
+        await call.run(400)
+        assert len(call.model.sessions) == 2
+        assert [(m.role, m.text) for m in call.session.conversation] == [
+            ("agent", "Hello there."),
+            ("caller", "my name is Ada"),
+            ("agent", "Hello Ada."),
+        ]
+        await call.spoken()
+        call.session.says("Yes, Ada.")
+        await call.run(1000)
+        assert call.talk[-1] == ("agent", "Yes, Ada.")
+
+    on_a_call(conversation)
+
+
+def test_what_was_said_and_not_answered_is_told_again_as_it_was_heard() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        first = call.session
+        await call.spoken(600)
+        first.on_event(ModelLost(GONE))
+        await call.run(400)
+        [(message, audio)] = call.session.told
+        assert message == Message("caller", "")
+        assert len(audio) == (300 + 600) * 8
+        assert len(call.session.of("respond")) == 1
+        call.session.says("Once more with feeling.", 400)
+        await call.run(1000)
+        assert call.talk[-1] == ("agent", "Once more with feeling.")
+        assert "reply_failed" not in call.events
+
+    on_a_call(conversation)
+
+
+def test_an_answer_that_broke_off_is_heard_as_far_as_it_came_and_apologised_for() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        await call.spoken()
+        before = call.far.played_ms
+        reply = call.session.begins()
+        call.session.speaks(reply, "It is a", 600)
+        call.session.on_event(ModelLost(GONE))
+        await call.run(2000)
+        assert call.far.played_ms - before >= 600
+        assert call.tts.spoken[-1] == "Sorry."
+        assert "reply_failed" in call.events
+
+    on_a_call(conversation)
+
+
+def test_a_model_that_cannot_be_had_again_in_time_hands_the_call_to_the_cascade() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        call.model.opens = False
+        call.session.on_event(ModelLost(GONE))
+        for _ in range(20):
+            if not call.fallen_back:
+                call.session.on_event(ModelLost(GONE))
+                await call.run(260)
+        assert call.fallen_back == 1
+        assert len(call.model.sessions) == 8  # a try each 260 ms, of two seconds
+
+    on_a_call(conversation, reconnect_ms=2000)
+
+
+def test_a_model_that_refuses_for_good_is_not_asked_again() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        call.session.on_event(ModelLost(FOR_GOOD))
+        await call.run(100)
+        assert call.fallen_back == 1
+        assert len(call.model.sessions) == 1
+
+    on_a_call(conversation)
+
+
+def test_without_a_fallback_the_caller_hears_failure_and_the_call_ends() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        call.session.on_event(ModelLost(FOR_GOOD))
+        await call.run(1500)
+        assert call.tts.spoken == ["Broken."]
+        assert call.hang_ups == ["error"]
+        assert call.fallen_back == 0
+
+    on_a_call(conversation, fallback=False)
+
+
+def test_without_a_fallback_the_files_way_out_is_a_transfer() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        call.session.on_event(ModelLost(FOR_GOOD))
+        await call.run(1500)
+        assert call.transfers == ["desk"]
+        assert call.hang_ups == ["transferred"]
+
+    script = {"fallback": {"transfer": "desk"}}
+    on_a_call(conversation, fallback=False, agent=replace(AGENT, script=script, targets={"desk": "+12025550123"}))
+
+
+def test_a_session_grows_old_and_the_call_moves_to_a_new_one_between_turns() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        first = call.session
+        await call.run(59_200)
+        assert len(call.model.sessions) == 2
+        assert call.events.count("session_renewed") == 1
+        assert first.closed
+        assert [(m.role, m.text) for m in call.session.conversation] == [("agent", "Hello there.")]
+        await call.spoken()
+        call.session.says("Still here.")
+        await call.run(1000)
+        assert call.talk[-1] == ("agent", "Still here.")
+
+    quiet = replace(AGENT, turns=replace(AGENT.turns, no_input_ms=60_000 * 5))
+    on_a_call(conversation, agent=quiet, session_minutes=1)
+
+
+def test_a_new_session_waits_for_the_end_of_the_turn_and_is_told_of_it() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        first = call.session
+        await call.run(58_000)
+        await call.spoken()
+        await call.took("u1")
+        reply = first.begins()
+        first.speaks(reply, "A long answer.", 4000)
+        first.ends(reply)
+        await call.run(2000)
+        assert len(call.model.sessions) == 2
+        assert not first.closed
+        first.on_event(ModelTranscribed("u1", "tell me"))
+        played = call.far.played_ms
+        await call.run(1800)
+        assert call.far.played_ms == played + 1800  # without a gap
+        await call.run(1200)
+        assert first.closed
+        assert [m.text for m, _ in call.session.told] == ["tell me", "A long answer."]
+
+    quiet = replace(AGENT, turns=replace(AGENT.turns, no_input_ms=60_000 * 5))
+    on_a_call(conversation, agent=quiet, session_minutes=1)
+
+
+def test_a_call_that_is_over_frees_its_session_and_hears_no_more_of_it() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        session = call.session
+        assert isinstance(call.attendant, RealtimeAttendant)
+        call.attendant.close()
+        assert session.closed
+        count = len(session.orders)
+        session.on_event(ReplyStarted("late", ""))
+        session.on_event(ModelLost(GONE))
+        assert len(session.orders) == count
+
+    on_a_call(conversation)

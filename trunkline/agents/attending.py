@@ -1,0 +1,60 @@
+"""What the gateway knows of an agent, whichever kind it is: a cascade, a realtime model."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from trunkline.agents.cascade import After, Control, Provider, Report
+from trunkline.agents.definition import AgentDefinition
+from trunkline.agents.providers import Minds
+from trunkline.clock import Clock
+from trunkline.media.bus import Bus
+from trunkline.ports import CallFacts, Message
+
+
+class Attending(Protocol):
+    """Answers one call. Methods return at once; close() is idempotent."""
+
+    conversation: list[Message]
+
+    def begin(
+        self, greeting: str | None = None, conversation: Sequence[Message] = (), pending: Sequence[str] = ()
+    ) -> None: ...
+
+    def key(self, digit: str) -> None: ...
+
+    def hold(self, held: bool) -> None: ...
+
+    def say_goodbye(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Agent(Protocol):
+    """One agent of this process."""
+
+    @property
+    def definition(self) -> AgentDefinition: ...
+
+    @property
+    def minds(self) -> Minds:
+        """Ears and voice for what the gateway itself says and asks: a briefing."""
+        ...
+
+    @property
+    def providers(self) -> Sequence[Provider]:
+        """Whom a call's audio and text are given to: each needs the third_party door."""
+        ...
+
+    @property
+    def fallback(self) -> "Agent | None":
+        """Who goes on with a call whose mind is lost."""
+        ...
+
+    @property
+    def ready(self) -> Callable[[], bool]:
+        """Cheap: whether a call that is answered now would hear the agent at once."""
+        ...
+
+    def attend(
+        self, call: CallFacts, bus: Bus, control: Control, report: Report, clock: Clock, after: After
+    ) -> Attending: ...

@@ -1,0 +1,643 @@
+"""`realtime.openai`: OpenAI's Realtime API over WebSocket, mu-law both ways: nothing is decoded in between.
+
+The wire protocol is spoken directly: the SDK's client builds a typed object for every event and walks every event it
+sends, which costs more than all the rest of a call (bench/README.md). Its types are what the tests hold us to.
+
+A session is one task that connects, reads and writes. Orders are queued and return at once; what the server says comes
+to `on_event`. Every wait has a deadline of ours.
+"""
+
+import asyncio
+import json
+import logging
+from base64 import b64encode
+from binascii import Error as Base64Error
+from binascii import a2b_base64
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import msgspec
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+
+from trunkline.agents.definition import AgentDefinition
+from trunkline.agents.llm.openai import EXPECT_DIGITS, OPENAI_URL
+from trunkline.agents.providers import Services
+from trunkline.agents.script.keys import Key, Keys, fault, nearest
+from trunkline.agents.script.model import Script
+from trunkline.agents.tools import tool_specs
+from trunkline.errors import ConfigError, ProviderError
+from trunkline.ports import (
+    CallFacts,
+    Message,
+    ModelLost,
+    ModelOpened,
+    ModelRefused,
+    ModelSpeechEnded,
+    ModelSpeechStarted,
+    ModelTook,
+    ModelTranscribed,
+    RealtimeEvent,
+    RealtimeUsage,
+    ReplyAudio,
+    ReplyEnded,
+    ReplyItemEnded,
+    ReplyStarted,
+    ReplyText,
+    ReplyTool,
+    ToolCall,
+)
+from trunkline.types import ALAW_8K, MULAW_8K, Format
+
+PHONE_RULES = (
+    "You are speaking on the telephone. Answer in one to three short sentences of plain spoken language. If you did "
+    "not understand the caller, ask again. Say goodbye before you end the call."
+)
+VERBATIM = "Speak this line to the caller, word for word, and nothing else: "
+CLOSE_S = 2.0
+SEND_S = 5.0  # a server that does not read for so long is gone
+PREFIX_MS = 300  # of audio before the speech that its detector heard
+BATCH_MS = 40  # of the caller's audio in one message: half the messages for 10 ms on average
+WAITING_MESSAGES = 512  # orders and audio that wait for the socket: ten seconds of audio
+EVENT_BYTES = 1 << 22
+
+OPTIONS: Keys = {
+    "model": Key("text", "Name of the model.", required=True),
+    "base_url": Key("text", "The server's address, up to and with `/v1`.", OPENAI_URL),
+    "instructions": Key("text", "Who the agent is, what it knows and how it behaves.", ""),
+    "voice": Key("text", "The voice it speaks with.", "marin"),
+    "transcription": Key(
+        "text", "The model that writes down what callers say, for the record; `none`: nobody does.", "gpt-transcribe"
+    ),
+    "max_tokens": Key("whole", "The longest reply, in tokens of audio and text.", 2048, low=64, high=4096),
+    "vad": Key(
+        "text",
+        'turns = "server": by silence, or by what was said.',
+        "server_vad",
+        choices=("server_vad", "semantic_vad"),
+    ),
+    "vad_silence_ms": Key("whole", "server_vad: silence that ends a turn.", 500, low=100, high=5000),
+    "vad_threshold": Key("number", "server_vad: how loud is speech, 0 to 1.", 0.5, low=0, high=1),
+    "eagerness": Key(
+        "text",
+        "semantic_vad: how soon it takes the turn.",
+        "auto",
+        choices=("low", "medium", "high", "auto"),
+    ),
+    "connect_ms": Key("whole", "The longest wait for a session.", 4000, low=50, high=60000),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    model: str
+    base_url: str
+    instructions: str
+    voice: str
+    transcription: str
+    max_tokens: int
+    vad: str
+    vad_silence_ms: int
+    vad_threshold: float
+    eagerness: str
+    connect_ms: int
+
+
+def read_options(options: Mapping[str, Any]) -> Options:
+    """Raises ConfigError."""
+    held = {name: key.default for name, key in OPTIONS.items()}
+    for name, value in options.items():
+        key = OPTIONS.get(name)
+        if key is None:
+            raise ConfigError(name, value, f"unknown key{nearest(name, OPTIONS)}")
+        if wrong := fault(key, value):
+            raise ConfigError(name, value, wrong[1])
+        held[name] = value
+    if held["model"] is None:
+        raise ConfigError("model", None, f"is missing: {OPTIONS['model'].meaning}")
+    parts = urlsplit(held["base_url"])
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+        raise ConfigError(
+            "base_url", held["base_url"], "must start with https:// or http:// and a host, without password"
+        )
+    return Options(**held)
+
+
+class OpenAiRealtime:
+    name = "openai"
+    third_party = True
+    formats: tuple[Format, ...] = (MULAW_8K, ALAW_8K)
+
+    def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:
+        """Raises ConfigError."""
+        self.options = read_options(options)
+        key = services.keys.get("openai")
+        if key is None and self.options.base_url == OPENAI_URL:
+            raise ConfigError("openai.api_key", None, "an API key is needed for OpenAI's own server")
+        self.transcribes = self.options.transcription != "none"
+        self.headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.url = f"ws{self.options.base_url[4:].rstrip('/')}/realtime?model={quote(self.options.model)}"
+        self.tasks: set[asyncio.Task[None]] = set()
+        self._definition, self._clock = definition, services.clock
+        self._script = Script.of(definition)
+        self._tools = _tools(definition, self._script)
+        self._started = False
+
+    @staticmethod
+    def check_options(options: Mapping[str, Any]) -> None:
+        read_options(options)
+
+    async def start(self) -> None:
+        self._started = True
+
+    def open(
+        self,
+        call: CallFacts,
+        format: Format,
+        conversation: Sequence[Message],
+        on_event: Callable[[RealtimeEvent], None],
+    ) -> "OpenAiRealtimeSession":
+        if not self._started:
+            raise ProviderError(self.name, "unavailable", "not started", retryable=False)
+        return OpenAiRealtimeSession(self, format, conversation, on_event)
+
+    async def close(self) -> None:
+        """Sessions that are still open are closed."""
+        self._started = False
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    # --- what a session asks of it ---
+
+    def session(self, format: Format) -> dict[str, Any]:
+        """The body of `session.update`."""
+        options = self.options
+        audio = {"type": "audio/pcmu" if format.encoding == "mulaw" else "audio/pcma"}
+        return {
+            "type": "realtime",
+            "instructions": self._instructions(),
+            "output_modalities": ["audio"],
+            "max_output_tokens": options.max_tokens,
+            "audio": {
+                "input": {
+                    "format": audio,
+                    "transcription": self._transcription(),
+                    "turn_detection": self._turn_detection(),
+                },
+                "output": {"format": audio, "voice": options.voice},
+            },
+            "tools": self._tools,
+            "tool_choice": "auto",
+        }
+
+    def error(self, code: str, detail: str, *, retryable: bool) -> ProviderError:
+        return ProviderError(self.name, code, detail, retryable=retryable)
+
+    def refused(self, error: InvalidStatus) -> ProviderError:
+        """The handshake was answered, but not with 101."""
+        status = error.response.status_code
+        if status in (401, 403):
+            return self.error("auth", f"status {status}", retryable=False)
+        if status == 429:
+            quota = b"insufficient_quota" in bytes(error.response.body or b"")
+            after = error.response.headers.get("Retry-After", "")
+            detail = "quota used up" if quota else f"retry after {after} s" if after else ""
+            return self.error("rate_limited", detail, retryable=not quota)
+        if status == 408:
+            return self.error("timeout", f"status {status}", retryable=True)
+        if status >= 500:
+            return self.error("unavailable", f"status {status}", retryable=True)
+        return self.error("bad_request", f"status {status}", retryable=False)
+
+    def failed(self, code: str | None, kind: str | None) -> ProviderError:
+        """An error that the server told. Its text may quote the key or the caller: it is left out."""
+        said = code or kind or ""
+        if said in ("insufficient_quota", "billing_hard_limit_reached"):
+            return self.error("rate_limited", "quota used up", retryable=False)
+        if said.startswith("rate_limit"):
+            return self.error("rate_limited", "", retryable=True)
+        if said in ("invalid_api_key", "authentication_error"):
+            return self.error("auth", said, retryable=False)
+        if said in ("server_error", "session_expired", "internal_error"):
+            return self.error("unavailable", said, retryable=True)
+        return self.error("bad_request", said[:60], retryable=False)
+
+    @property
+    def silence_ms(self) -> int:
+        """How much silence the server's detector counts into a turn; 0: it does not say."""
+        return self.options.vad_silence_ms if self.options.vad == "server_vad" else 0
+
+    def _instructions(self) -> str:
+        parts = [self.options.instructions or f"You answer the telephone of {self._definition.name}.", PHONE_RULES]
+        hours = self._script.hours
+        if hours is not None:
+            now = self._clock.wall()
+            local = now.astimezone(hours.zone)
+            state = "open" if hours.is_open(now) else f"closed until {hours.spoken(now)['next_opening']}"
+            parts.append(f"It is {local:%A, %d %B %Y, %H:%M}. We are {state}.")
+        return "\n\n".join(parts)
+
+    def _transcription(self) -> dict[str, Any] | None:
+        if not self.transcribes:
+            return None
+        return {"model": self.options.transcription, "language": self._definition.language.partition("-")[0]}
+
+    def _turn_detection(self) -> dict[str, Any] | None:
+        terms, options = self._definition.realtime, self.options
+        if terms is None or terms.turns == "ours":
+            return None
+        answers = {"create_response": True, "interrupt_response": True}
+        if options.vad == "semantic_vad":
+            return {"type": "semantic_vad", "eagerness": options.eagerness, **answers}
+        return {
+            "type": "server_vad",
+            "threshold": options.vad_threshold,
+            "prefix_padding_ms": PREFIX_MS,
+            "silence_duration_ms": options.vad_silence_ms,
+            **answers,
+        }
+
+
+# --- what the server says -------------------------------------------------------------------------------------------
+
+
+class _Tokens(msgspec.Struct):
+    text_tokens: int | None = None
+    audio_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    input_token_details: _Tokens | None = None
+    output_token_details: _Tokens | None = None
+
+    def read(self) -> RealtimeUsage:
+        text_in, audio_in = _apart(self.input_tokens, self.input_token_details)
+        text_out, audio_out = _apart(self.output_tokens, self.output_token_details)
+        return RealtimeUsage(text_in, text_out, audio_in, audio_out)
+
+
+def _apart(total: int | None, details: _Tokens | None) -> tuple[int | None, int | None]:
+    if details is None or details.audio_tokens is None:
+        return total, None
+    text = details.text_tokens
+    return (total - details.audio_tokens if text is None and total is not None else text), details.audio_tokens
+
+
+class _Error(msgspec.Struct):
+    type: str | None = None
+    code: str | None = None
+    event_id: str | None = None
+
+
+class _StatusDetails(msgspec.Struct):
+    error: _Error | None = None
+
+
+class _Response(msgspec.Struct):
+    id: str | None = None
+    status: str | None = None
+    status_details: _StatusDetails | None = None
+    usage: _Usage | None = None
+    metadata: dict[str, str] | None = None
+
+    @property
+    def tag(self) -> str:
+        return (self.metadata or {}).get("tag", "")
+
+
+class _Event(msgspec.Struct):
+    """Any of the server's events, as far as we read it."""
+
+    type: str
+    item_id: str = ""
+    response_id: str = ""
+    delta: str = ""
+    transcript: str = ""
+    call_id: str = ""
+    name: str = ""
+    arguments: str = ""
+    audio_start_ms: int = 0
+    audio_end_ms: int = 0
+    response: _Response | None = None
+    error: _Error | None = None
+
+
+_DECODE = msgspec.json.Decoder(_Event).decode
+_SILENT = logging.getLogger(f"{__name__}.wire")
+_SILENT.disabled = True  # at debug level it would write the key
+
+
+class OpenAiRealtimeSession:
+    """`close` closes the connection: the server stops speaking."""
+
+    def __init__(
+        self,
+        provider: OpenAiRealtime,
+        format: Format,
+        conversation: Sequence[Message],
+        on_event: Callable[[RealtimeEvent], None],
+    ) -> None:
+        self.dropped_ms = 0
+        """Of the caller's audio: the server did not read."""
+        self._provider, self._format, self._on_event = provider, format, on_event
+        self._conversation: Sequence[Message] = conversation
+        self._batch_bytes = BATCH_MS * format.bytes_per_ms
+        self._audio = bytearray()
+        self._sent_bytes = 0
+        self._out: deque[str] = deque()
+        self._more = asyncio.Event()
+        self._uncommitted: deque[str] = deque()  # names of utterances, in the order of their commits
+        self._closed = False
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="realtime session")
+        provider.tasks.add(self._task)
+        self._task.add_done_callback(provider.tasks.discard)
+
+    # --- RealtimeSession ---
+
+    def hear(self, audio: bytes) -> None:
+        self._audio += audio
+        if len(self._audio) >= self._batch_bytes:
+            self._flush()
+
+    def commit(self, utterance: str) -> None:
+        self._flush()
+        self._uncommitted.append(utterance)
+        self._send({"type": "input_audio_buffer.commit", "event_id": f"commit-{utterance}"})
+
+    def clear(self) -> None:
+        self._audio.clear()
+        self._send({"type": "input_audio_buffer.clear"})
+
+    def tell(self, message: Message, audio: bytes = b"") -> None:
+        for item in _items(message, audio):
+            self._send({"type": "conversation.item.create", "item": item})
+
+    def respond(self, tag: str, say: str | None = None) -> None:
+        response: dict[str, Any] = {"metadata": {"tag": tag}}
+        if say is not None:
+            response |= {"instructions": f"{VERBATIM}{json.dumps(say, ensure_ascii=False)}", "tool_choice": "none"}
+        self._send({"type": "response.create", "event_id": f"respond-{tag}", "response": response})
+
+    def cancel(self, reply: str) -> None:
+        self._send({"type": "response.cancel", **({"response_id": reply} if reply else {})})
+
+    def truncate(self, item: str, heard_ms: int) -> None:
+        if heard_ms <= 0:
+            self.forget(item)
+            return
+        self._send(
+            {"type": "conversation.item.truncate", "item_id": item, "content_index": 0, "audio_end_ms": heard_ms}
+        )
+
+    def forget(self, item: str) -> None:
+        self._send({"type": "conversation.item.delete", "item_id": item})
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._task.cancel()
+
+    # --- the wire ---
+
+    def _flush(self) -> None:
+        """One message of the caller's audio. Base64 needs no escaping."""
+        if not self._audio:
+            return
+        if len(self._out) >= WAITING_MESSAGES:
+            self.dropped_ms += len(self._audio) // self._format.bytes_per_ms
+        else:
+            self._sent_bytes += len(self._audio)
+            self._put(f'{{"type":"input_audio_buffer.append","audio":"{b64encode(self._audio).decode()}"}}')
+        self._audio.clear()
+
+    def _send(self, event: dict[str, Any]) -> None:
+        if len(self._out) < 2 * WAITING_MESSAGES:  # orders are few: a server that takes none is soon found out
+            self._put(json.dumps(event, ensure_ascii=False, separators=(",", ":")))
+
+    def _put(self, message: str) -> None:
+        if not self._closed:
+            self._out.append(message)
+            self._more.set()
+
+    async def _run(self) -> None:
+        error: ProviderError
+        try:
+            await self._live()
+            error = self._provider.error("unavailable", "the server ended the session", retryable=True)
+        except ProviderError as failed:
+            error = failed
+        except InvalidStatus as refused:
+            error = self._provider.refused(refused)
+        except TimeoutError:
+            error = self._provider.error("timeout", "no session, or the server does not read", retryable=True)
+        except (OSError, InvalidHandshake):
+            error = self._provider.error("unavailable", "no connection", retryable=True)
+        except ConnectionClosed:
+            error = self._provider.error("unavailable", "the connection broke", retryable=True)
+        except Exception as unforeseen:  # whatever a stranger's bytes make a parser raise
+            error = self._provider.error("protocol", type(unforeseen).__name__, retryable=False)
+        self._tell(ModelLost(error))
+        self._closed = True
+
+    async def _live(self) -> None:
+        provider = self._provider
+        deadline = asyncio.get_running_loop().time() + provider.options.connect_ms / 1000
+        socket: ClientConnection | None = None
+        writer: asyncio.Task[None] | None = None
+        try:
+            async with asyncio.timeout_at(deadline):
+                socket = await connect(
+                    provider.url,
+                    additional_headers=provider.headers,
+                    compression=None,
+                    max_size=EVENT_BYTES,
+                    open_timeout=None,  # ours
+                    close_timeout=CLOSE_S,
+                    logger=_SILENT,
+                )
+                await self._expect(socket, "session.created")
+                await socket.send(json.dumps({"type": "session.update", "session": provider.session(self._format)}))
+                await self._expect(socket, "session.updated")
+            for message in self._conversation:
+                self.tell(message)
+            self._conversation = ()
+            writer = asyncio.create_task(self._write(socket))
+            self._tell(ModelOpened())
+            await self._read(socket)
+        finally:
+            if writer is not None:
+                writer.cancel()
+            if socket is not None:
+                await _close(socket)
+
+    async def _expect(self, socket: ClientConnection, wanted: str) -> None:
+        while True:
+            event = self._decoded(await socket.recv(decode=False))
+            if event.type == wanted:
+                return
+            if event.type == "error" and event.error is not None:
+                raise self._provider.failed(event.error.code, event.error.type)
+
+    async def _write(self, socket: ClientConnection) -> None:
+        try:
+            while True:
+                await self._more.wait()
+                self._more.clear()
+                while self._out:
+                    message = self._out.popleft()
+                    async with asyncio.timeout(SEND_S):
+                        await socket.send(message)
+        except TimeoutError:
+            socket.transport.abort()  # the reader tells of it
+        except ConnectionClosed:
+            pass
+
+    async def _read(self, socket: ClientConnection) -> None:
+        try:
+            while True:
+                self._heard(self._decoded(await socket.recv(decode=False)))
+        except ConnectionClosed as closed:
+            if closed.rcvd is not None and closed.rcvd.code in (1000, 1001):
+                return
+            raise
+
+    def _decoded(self, raw: bytes | str) -> _Event:
+        try:
+            return _DECODE(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise self._provider.error("protocol", "an event that cannot be read", retryable=True) from None
+
+    def _tell(self, event: RealtimeEvent) -> None:
+        if not self._closed:
+            self._on_event(event)
+
+    def _ago_ms(self, position_ms: int) -> int:
+        """How long ago the caller's audio at this position of the session was sent."""
+        return max(0, self._sent_bytes // self._format.bytes_per_ms - position_ms)
+
+    def _heard(self, event: _Event) -> None:
+        reply, item = event.response_id, event.item_id
+        match event.type:
+            case "response.output_audio.delta":
+                try:
+                    data = a2b_base64(event.delta, strict_mode=True)
+                except (Base64Error, ValueError):
+                    raise self._provider.error("protocol", "audio that is not base64", retryable=True) from None
+                self._tell(ReplyAudio(reply, item, data))
+            case "response.output_audio_transcript.delta":
+                self._tell(ReplyText(reply, item, event.delta))
+            case "response.output_audio_transcript.done":
+                self._tell(ReplyText(reply, item, event.transcript, whole=True))
+            case "response.output_audio.done":
+                self._tell(ReplyItemEnded(reply, item))
+            case "response.function_call_arguments.done":
+                self._tell(ReplyTool(reply, ToolCall(event.call_id or item, event.name, _arguments(event.arguments))))
+            case "response.created" if event.response is not None:
+                self._tell(ReplyStarted(event.response.id or "", event.response.tag))
+            case "response.done" if event.response is not None:
+                self._tell(self._ended(event.response))
+            case "input_audio_buffer.speech_started":
+                self._tell(ModelSpeechStarted(self._ago_ms(event.audio_start_ms + PREFIX_MS)))
+            case "input_audio_buffer.speech_stopped":
+                self._tell(ModelSpeechEnded(item, self._ago_ms(event.audio_end_ms) + self._provider.silence_ms))
+            case "input_audio_buffer.committed":
+                if self._uncommitted:  # else it is the server's own
+                    self._tell(ModelTook(self._uncommitted.popleft(), item))
+            case "conversation.item.input_audio_transcription.completed":
+                self._tell(ModelTranscribed(item, event.transcript.strip()))
+            case "conversation.item.input_audio_transcription.failed":
+                self._tell(ModelTranscribed(item, "", failed=True))
+            case "error" if event.error is not None:
+                self._refused(event.error)
+
+    def _ended(self, response: _Response) -> ReplyEnded:
+        error: ProviderError | None = None
+        if response.status == "failed":
+            said = response.status_details.error if response.status_details is not None else None
+            error = self._provider.failed(said.code if said else None, said.type if said else "server_error")
+        usage = response.usage.read() if response.usage is not None else None
+        return ReplyEnded(response.id or "", response.tag, usage, error)
+
+    def _refused(self, error: _Error) -> None:
+        """Most errors leave the session as it was. One that ends it is followed by its close."""
+        order, _, name = (error.event_id or "").partition("-")
+        failed = self._provider.failed(error.code, error.type)
+        if failed.code in ("auth", "unavailable") or (failed.code == "rate_limited" and not failed.retryable):
+            raise failed
+        if order == "commit" and name in self._uncommitted:
+            self._uncommitted.remove(name)
+        if order in ("commit", "respond"):
+            self._tell(ModelRefused(name, error.code or ""))
+
+
+async def _close(socket: ClientConnection) -> None:
+    try:
+        async with asyncio.timeout(CLOSE_S):
+            await socket.close()
+    except TimeoutError:
+        socket.transport.abort()
+
+
+def _arguments(text: str) -> Mapping[str, Any]:
+    """What is no JSON object becomes none: the tool refuses and the model may try again."""
+    try:
+        arguments = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return arguments if isinstance(arguments, dict) else {}
+
+
+def _items(message: Message, audio: bytes) -> list[dict[str, Any]]:
+    """A message as items of the conversation."""
+    if message.role == "tool":
+        return [{"type": "function_call_output", "call_id": message.tool_call_id, "output": message.text}]
+    if message.role == "caller":
+        content = (
+            {"type": "input_audio", "audio": b64encode(audio).decode()}
+            if audio
+            else {"type": "input_text", "text": _said(message)}
+        )
+        return [{"type": "message", "role": "user", "content": [content]}]
+    items: list[dict[str, Any]] = []
+    if message.text:
+        text = f"{message.text}..." if message.cut else message.text
+        items.append({"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]})
+    for call in message.tool_calls:
+        arguments = json.dumps(dict(call.arguments))
+        items.append({"type": "function_call", "call_id": call.id, "name": call.name, "arguments": arguments})
+    return items
+
+
+def _said(message: Message) -> str:
+    if message.keyed:
+        return f"(keyed on the telephone's keypad) {message.text}"
+    return message.text or "(the caller spoke, but the words were not recognised)"
+
+
+def _tools(definition: AgentDefinition, script: Script) -> list[dict[str, Any]]:
+    found = [
+        {"type": "function", "name": spec.name, "description": spec.description, "parameters": dict(spec.parameters)}
+        for spec in tool_specs(definition)
+    ]
+    if script.digits:
+        names = {"type": "string", "enum": list(script.digits)}
+        found.append(
+            {
+                "type": "function",
+                "name": EXPECT_DIGITS,
+                "description": "Call this whenever you ask the caller to key in a number, together with your question.",
+                "parameters": {
+                    "type": "object",
+                    "properties": {"name": names},
+                    "required": ["name"],
+                    "additionalProperties": False,
+                },
+            }
+        )
+    return found
