@@ -2,6 +2,7 @@ import asyncio
 import gc
 import weakref
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from trunkline.ports import (
     TurnRecord,
     UsageMetered,
 )
-from trunkline.testing.board import Board, FakeLeg, run, sid
+from trunkline.testing.board import DEFINITION, Board, FakeLeg, run, sid
 from trunkline.types import E164, CallId, StreamSid
 
 # --- admission ---
@@ -331,6 +332,66 @@ def test_a_third_party_that_is_refused_hears_nothing() -> None:
         with pytest.raises(AssertionError, match="could not be attended"):
             board.attach(call_id)
         assert board.attendants == []
+        await asyncio.sleep(CLOSE_WAIT_S + 0.1)
+        assert board.ends() == [("refused", "")]
+
+    run(scenario)
+
+
+def _other_kind(board: Board) -> SimpleNamespace:
+    """The agent that goes on when this one's mind is lost."""
+    other = SimpleNamespace(name="other", third_party=True)
+    board.agent.fallback = SimpleNamespace(**{**vars(board.agent), "providers": (other,), "fallback": None})
+    return other
+
+
+def test_a_call_whose_mind_is_lost_goes_on_with_another_kind_and_its_conversation() -> None:
+    async def scenario(board: Board) -> None:
+        _other_kind(board)
+        call_id, _ = board.answered()
+        first, line = board.agent_now, board.line()
+        first.conversation += [Message("agent", "Hello."), Message("caller", "my name is Ada")]
+        bus = first.bus
+        line.held(True)
+        line.fall_back()
+        second = board.agent_now
+        assert second is not first
+        assert first.closes == 1
+        assert second.bus is bus
+        assert second.conversation == [Message("agent", "Hello."), Message("caller", "my name is Ada")]
+        assert second.pending == ("my name is Ada",)
+        assert second.held
+        assert [f.target for f in board.asked if f.door == "third_party"] == ["other"]
+        assert [e.kind for e in board.records if isinstance(e, CallEvent)].count("agent_changed") == 1
+        line.fall_back()  # there is no third
+        assert board.agent_now is second
+        assert board.switchboard.call(call_id) is line
+
+    run(scenario)
+
+
+def test_a_fallback_that_nobody_has_heard_yet_greets_and_one_after_the_agent_spoke_apologises() -> None:
+    async def scenario(board: Board) -> None:
+        _other_kind(board)
+        board.answered(1)
+        board.line(1).fall_back()
+        assert board.agent_now.greeting is None
+        board.answered(2)
+        board.agent_now.conversation.append(Message("agent", "Hello."))
+        board.line(2).fall_back()
+        assert board.agent_now.greeting == DEFINITION.apology
+        assert board.agent_now.pending == ()
+
+    run(scenario)
+
+
+def test_a_fallback_that_may_not_hear_the_caller_ends_the_call() -> None:
+    async def scenario(board: Board) -> None:
+        _other_kind(board)
+        board.answered()
+        board.refusing["third_party"] = Refuse("no_consent", "not asked")
+        board.line().fall_back()
+        assert len(board.attendants) == 1
         await asyncio.sleep(CLOSE_WAIT_S + 0.1)
         assert board.ends() == [("refused", "")]
 

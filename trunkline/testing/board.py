@@ -7,7 +7,7 @@ from datetime import datetime
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
-from trunkline.agents.cascade import Cascade
+from trunkline.agents.attending import Agent
 from trunkline.agents.definition import AgentDefinition, ProviderChoice
 from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.leg import LegKind
@@ -67,14 +67,17 @@ class FakeAttendant:
         self.board, self.call, self.bus, self.control = board, call, bus, control
         self.conversation: list[Message] = []
         self.greeting: str | None = None
+        self.pending: tuple[str, ...] = ()
         self.keys = ""
         self.held = False
         self.goodbyes = self.closes = 0
 
-    def begin(self, greeting: str | None, conversation: Sequence[Message]) -> None:
+    def begin(
+        self, greeting: str | None, conversation: Sequence[Message] = (), pending: Sequence[str] = ()
+    ) -> None:
         if self.board.breaks == "begin":
             raise RuntimeError("a bug")
-        self.greeting = greeting
+        self.greeting, self.pending = greeting, tuple(pending)
         self.conversation += conversation
 
     def key(self, digit: str) -> None:
@@ -151,6 +154,8 @@ class Board:
         self.agent = SimpleNamespace(
             definition=DEFINITION,
             minds=SimpleNamespace(stt=self.mind, llm=self.mind, tts=self.mind),
+            providers=(self.mind,),
+            fallback=None,
             attend=self._attend,
             ready=lambda: self.ready,
         )
@@ -158,7 +163,7 @@ class Board:
         self.ears = Ears(MULAW_8K, capacity, cast(Any, _Detector()), EnergyGate(capacity))
         self.taps: list[CallId] = []
         self.switchboard = Switchboard(
-            cast(Cascade, self.agent),
+            cast(Agent, self.agent),
             Line(self.ears, self.heartbeat, lambda: None, self._recorder),
             Limits(max_calls, MAX_CALL_S),
             self,
