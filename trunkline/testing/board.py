@@ -72,9 +72,7 @@ class FakeAttendant:
         self.held = False
         self.goodbyes = self.closes = 0
 
-    def begin(
-        self, greeting: str | None, conversation: Sequence[Message] = (), pending: Sequence[str] = ()
-    ) -> None:
+    def begin(self, greeting: str | None, conversation: Sequence[Message] = (), pending: Sequence[str] = ()) -> None:
         if self.board.breaks == "begin":
             raise RuntimeError("a bug")
         self.greeting, self.pending = greeting, tuple(pending)

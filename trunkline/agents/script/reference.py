@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.agents.llm import openai
+from trunkline.agents.realtime import openai as realtime_openai
 from trunkline.agents.script import keys
 from trunkline.agents.script.keys import Key, Keys
 
@@ -21,6 +22,8 @@ TABLES: dict[str, Keys] = {
     "fallback": keys.FALLBACK,
     "words": keys.WORDS,
     "openai": openai.OPTIONS,
+    "realtime": keys.REALTIME,
+    "realtime_openai": realtime_openai.OPTIONS,
 }
 
 _PLACE = re.compile(r"(<!-- keys: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
