@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trunkline.agents.definition import TransferTerms
+from trunkline.agents.definition import ProviderChoice, RealtimeTerms, TransferTerms
 from trunkline.agents.examples import example
 from trunkline.agents.script import Problem, check, check_text, load
 from trunkline.agents.script.check import MAX_FILE_BYTES, read_text
@@ -49,6 +49,20 @@ def test_the_clinic_is_read_as_it_is_written() -> None:
     )
     assert definition.targets == {"reception": "+12025550123"}
     assert len(definition.no_input) == 2
+
+
+def test_a_realtime_model_is_read_with_its_own_options_apart() -> None:
+    definition, problems = read_text(
+        HEAD + '[realtime]\nprovider = "openai"\nturns = "server"\nsession_minutes = 30\nmodel = "m"\nvoice = "cedar"\n'
+    )
+    assert problems == []
+    assert definition is not None
+    assert definition.realtime == RealtimeTerms(
+        ProviderChoice("openai", {"model": "m", "voice": "cedar"}), turns="server", session_minutes=30
+    )
+    without, _ = read_text(HEAD)
+    assert without is not None
+    assert without.realtime is None
 
 
 def test_a_target_may_be_a_table_and_one_without_is_as_it_was() -> None:
@@ -233,6 +247,10 @@ yes = ["yes", "aye"]
         (INTENT + '[llm]\nprovider = "scrpt"', 6, "llm.provider"),
         (INTENT + '[llm]\nprovider = "openai"\nmodel = "m"\nbase_ulr = "x"', 8, "llm.base_ulr"),
         (INTENT + '[llm]\nmodel = "m"', 5, "llm"),
+        (INTENT + '[realtime]\nmodel = "m"', 5, "realtime"),
+        (INTENT + '[realtime]\nprovider = "opnai"', 6, "realtime.provider"),
+        (INTENT + '[realtime]\nprovider = "openai"\nmodel = "m"\nturns = "nobody"', 8, "realtime.turns"),
+        (INTENT + '[realtime]\nprovider = "openai"\nmodel = "m"\nvoise = "x"', 8, "realtime.voise"),
         ('intents = "x"', 1, "intents"),
         (INTENT + '[words]\nyes = ["(yes"]', 6, "words.yes[1]"),
     ],

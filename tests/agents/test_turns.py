@@ -853,6 +853,38 @@ def test_a_call_whose_time_is_up_on_hold_ends_without_a_goodbye() -> None:
 
 # --- any events, in any order ---------------------------------------------------------------------------------------
 
+# --- another mind ---------------------------------------------------------------------------------------------------
+
+
+def test_a_mind_that_is_lost_is_told_of_and_ends_the_call() -> None:
+    talk = greeted().says("hours")
+    talk.agent_speaks().did()
+    talk.tell(t.Broken("transferred"))
+    assert talk.did() == [t.CancelStt(), t.CancelReply(), t.Say("Broken.")]
+    assert not talk.turns.interruptible
+    talk.agent_speaks().is_heard()
+    assert talk.did()[-1] == t.HangUp("transferred")
+
+
+def test_a_mind_that_is_lost_while_nobody_hears_us_ends_the_call_at_once() -> None:
+    talk = greeted().tell(t.Held())
+    talk.did()
+    talk.tell(t.Broken())
+    assert talk.did()[-1] == t.HangUp("error")
+
+
+def test_a_goodbye_that_is_being_said_is_not_begun_anew_by_a_lost_mind() -> None:
+    talk = greeted().tell(t.Leave())
+    talk.did()
+    assert talk.tell(t.Broken()).did() == []
+
+
+def test_who_takes_over_answers_what_nobody_has_answered_in_place_of_a_greeting() -> None:
+    talk = Conversation().tell(t.Begin("Hello.", ("my name is Ada",)))
+    assert talk.did() == [t.Answer(("my name is Ada",))]
+    assert talk.state is State.THINKING
+
+
 WORDS = ["", "mm-hm", "stop", "what are your hours"]
 EVENTS: list[st.SearchStrategy[Any]] = [
     st.just("start"),
@@ -868,7 +900,7 @@ EVENTS: list[st.SearchStrategy[Any]] = [
     st.just("ending"),
     st.just("timer"),
     st.sampled_from([t.Held(), t.Unheld()]),
-    st.sampled_from([t.Leave(), t.Close()]),
+    st.sampled_from([t.Leave(), t.Broken(), t.Close()]),
 ]
 
 
@@ -964,7 +996,7 @@ class Watch:
 
 def test_every_pair_of_state_and_event_leads_only_where_its_row_says() -> None:
     events = {"Begin", "SpeechStarted", "SpeechSustained", "SpeechEnded", "Partial", "Final", "Key", "ReplyBegan"}
-    events |= {"ReplyHeard", "ReplyFailed", "Leave", "Held", "Unheld", "TimerFired", "Close"}
+    events |= {"ReplyHeard", "ReplyFailed", "Leave", "Broken", "Held", "Unheld", "TimerFired", "Close"}
     in_table = {event.__name__ for row in t.TABLE.values() for event in row} | {event.__name__ for event in t.ALWAYS}
     assert in_table == events
     assert t.TABLE.keys() == set(State)

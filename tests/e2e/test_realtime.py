@@ -150,8 +150,9 @@ def test_a_caller_talks_to_the_model_and_its_goodbye_is_heard(bakery: Bakery) ->
     assert all(turn["total_ms"] < 1600 for turn in record["turns"][1:])  # 600 of silence, 300 of the model
 
 
-def played_ms(bakery: Bakery, audio: bytes) -> int:
-    """How much of this audio the caller's side played, from its beginning to the first sample that is another."""
+def played_ms(bakery: Bakery, audio: bytes) -> tuple[float, float]:
+    """How much of this audio the caller's side played: at least up to the last of its sound, at most up to the first
+    sample that is another. The two differ where it was cut within silence."""
     with wave.open(str(bakery.folder / "call.wav"), "rb") as file:
         both = np.frombuffer(file.readframes(file.getnframes()), np.int16).reshape(-1, 2)
     heard, said = both[:, 1], np.frombuffer(g711.decode(audio, "mulaw"), np.int16)
@@ -161,22 +162,24 @@ def played_ms(bakery: Bakery, audio: bytes) -> int:
         if np.array_equal(heard[start : start + len(needle)], needle):
             rest = heard[start:][: len(said) - loud]
             same = rest == said[loud : loud + len(rest)]
-            return (loud + (len(same) if same.all() else int(same.argmin()))) // 8
+            at_most = len(same) if same.all() else int(same.argmin())
+            at_least = int(np.flatnonzero(rest[:at_most])[-1]) + 1
+            return (loud + at_least) / 8, (loud + at_most) / 8
     raise AssertionError("none of it was heard")
 
 
-def cut_at(bakery: Bakery, record: Mapping[str, Any]) -> tuple[int, int]:
-    """What the caller's side played of the answer that was cut, and what the model was told of it."""
+def cut_at(bakery: Bakery, record: Mapping[str, Any]) -> tuple[float, float, int]:
+    """What the caller's side played of the answer that was cut, at least and at most, and what the model was told."""
     [(item, told_ms)] = bakery.realtime.session.truncated
     assert item in bakery.realtime.session.spoken
-    played = played_ms(bakery, spoken(STORY))
-    assert 2000 < played < len(spoken(STORY)) // 8 - 500
+    at_least, at_most = played_ms(bakery, spoken(STORY))
+    assert 2000 < at_least <= at_most < len(spoken(STORY)) / 8 - 500
     turn = next(turn for turn in record["turns"] if turn["interrupted"])
     words = turn["agent_text"].split()
     assert STORY.split()[: len(words)] == words
-    assert 0 < len(words) < len(STORY.split()) * played * 8 / len(spoken(STORY)) + 1
+    assert 0 < len(words) < len(STORY.split()) * at_most * 8 / len(spoken(STORY)) + 1
     assert not turn["heard_exact"]
-    return played, told_ms
+    return at_least, at_most, told_ms
 
 
 INTERRUPTS: list[Action] = [
@@ -197,8 +200,8 @@ def test_an_interrupted_item_is_truncated_where_a_twilio_caller_stopped_hearing_
         Reply("The same.", spoken("The same."), first_s=0.3),
     ]
     _, record = bakery.call(INTERRUPTS, terms)
-    played, told = cut_at(bakery, record)
-    assert played - 2 * FRAME_MS <= told <= played
+    at_least, at_most, told = cut_at(bakery, record)
+    assert at_least - 2 * FRAME_MS <= told <= at_most
     assert said(record)[-1] == ("and tomorrow", "The same.")
 
 
@@ -211,8 +214,9 @@ def test_an_interrupted_item_is_truncated_to_the_frame_on_a_sip_call(bakery: Bak
         Reply("The same.", spoken("The same."), first_s=0.3),
     ]
     _, record = bakery.call(INTERRUPTS, terms, sip=True)
-    played, told = cut_at(bakery, record)
-    assert abs(played - told) < FRAME_MS
+    at_least, at_most, told = cut_at(bakery, record)
+    assert told % FRAME_MS == 0
+    assert at_least <= told <= at_most + 1 / 8
     assert said(record)[-1] == ("and tomorrow", "The same.")
 
 

@@ -52,7 +52,8 @@ class _Review:
         for key in ("greeting", "goodbye", "apology", "failure"):
             if template.variables(getattr(self.definition, key)):
                 self.report((key,), "is spoken as it is written: it cannot hold a {variable}", "error")
-        if self.definition.llm.provider == "script" and len(self.script.intents) == 2:
+        its_mind = self.definition.llm.provider == "script" and self.definition.realtime is None
+        if its_mind and len(self.script.intents) == 2:
             self.report((), "there are no [[intents]]: the agent would understand nothing", "error")
         self._same_phrases()
 
