@@ -177,7 +177,7 @@ class Attendant:
         """Greet; with another greeting and the conversation so far when a call is taken up again. `pending`: what the
         conversation ends with is answered in place of it."""
         self.conversation += conversation
-        if not self._gated:
+        if not self._gated and not self.turns.on_hold:
             self._feed(0)
         self._handle(t.Begin(self._agent.definition.greeting if greeting is None else greeting, tuple(pending)))
 
