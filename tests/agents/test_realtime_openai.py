@@ -427,9 +427,9 @@ def test_a_server_that_does_not_read_costs_audio_and_not_memory(monkeypatch: pyt
     async def test(far: Far) -> None:
         await far.opened()
         monkeypatch.setattr(module, "WAITING_MESSAGES", 4)
-        for _ in range(20):
+        for _ in range(50):
             far.session.hear(LOUD)
-        assert far.session.dropped_ms == (10 - 4) * module.BATCH_MS
+        assert far.session.dropped_ms == (10 - 4) * module.SPEECH_BATCH_MS
 
     with_session(test)
 

@@ -60,7 +60,7 @@ def test_a_realtime_model_is_read_with_its_own_options_apart() -> None:
     assert definition.realtime == RealtimeTerms(
         ProviderChoice("openai", {"model": "m", "voice": "cedar"}), turns="server", session_minutes=30
     )
-    without, _ = read_text(HEAD)
+    without, _ = read_text(HEAD + INTENT)
     assert without is not None
     assert without.realtime is None
 

@@ -61,6 +61,7 @@ CLOSE_S = 2.0
 SEND_S = 5.0  # a server that does not read for so long is gone
 PREFIX_MS = 300  # of audio before the speech that its detector heard
 BATCH_MS = 40  # of the caller's audio in one message: half the messages for 10 ms on average
+SPEECH_BATCH_MS = 100  # where we commit: that sends the rest at once
 WAITING_MESSAGES = 512  # orders and audio that wait for the socket: ten seconds of audio
 EVENT_BYTES = 1 << 22
 
@@ -227,6 +228,10 @@ class OpenAiRealtime:
         return self.error("bad_request", said[:60], retryable=False)
 
     @property
+    def batch_ms(self) -> int:
+        return BATCH_MS if self._turn_detection() is not None else SPEECH_BATCH_MS
+
+    @property
     def silence_ms(self) -> int:
         """How much silence the server's detector counts into a turn; 0: it does not say."""
         return self.options.vad_silence_ms if self.options.vad == "server_vad" else 0
@@ -347,7 +352,7 @@ class OpenAiRealtimeSession:
         """Of the caller's audio: the server did not read."""
         self._provider, self._format, self._on_event = provider, format, on_event
         self._conversation: Sequence[Message] = conversation
-        self._batch_bytes = BATCH_MS * format.bytes_per_ms
+        self._batch_bytes = provider.batch_ms * format.bytes_per_ms
         self._audio = bytearray()
         self._sent_bytes = 0
         self._out: deque[str] = deque()
