@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soxr
 
-from trunkline.agents.definition import AgentDefinition, ProviderChoice
+from trunkline.agents.definition import AgentDefinition, ProviderChoice, RealtimeTerms
 from trunkline.agents.local import voice
 from trunkline.agents.local.pool import OnReply, Reply, SpeechPool
 from trunkline.agents.local.wire import Message
@@ -324,6 +324,8 @@ def test_wrong_options_formats_and_an_empty_script_are_refused() -> None:
         Pocketsphinx(AGENT, {"model": "big"}, services)
     with pytest.raises(ConfigError, match="phrases of a script"):
         Pocketsphinx(AgentDefinition("mute", NONE, NONE, NONE, "Hello."), {}, services)
+    realtime = RealtimeTerms(ProviderChoice("openai"))  # needs it for yes and no of a representative alone
+    Pocketsphinx(AgentDefinition("mute", NONE, NONE, NONE, "Hello.", realtime=realtime), {}, services)
     with pytest.raises(MisuseError):
         provider(FakePool()).open(CALL, PCM_16K, lambda event: None)
     assert load("stt", AGENT.stt) is Pocketsphinx

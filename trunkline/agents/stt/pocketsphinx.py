@@ -37,7 +37,7 @@ class Pocketsphinx:
         for key in options:
             raise ConfigError(f"stt.{key}", options[key], "no such option; pocketsphinx takes none")
         self.grammars = grammars(definition)
-        if not definition.script.get("intents"):
+        if not definition.script.get("intents") and definition.realtime is None:  # there it waits for a briefing
             raise ConfigError("stt.provider", self.name, "hears only the phrases of a script, and this one has none")
         jsgf = {name: grammar.jsgf for name, grammar in self.grammars.items()}
         # Agents share the workers, and an agent's new version is another agent.
