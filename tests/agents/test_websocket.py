@@ -3,8 +3,10 @@
 import asyncio
 import logging
 import socket
+import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -86,6 +88,26 @@ def test_text_and_binary_go_both_ways_and_pings_are_answered(run: Run) -> None:
             await client.until(lambda: len(client.messages) == 4)
             client.link.close()
             client.link.close()
+
+    run(story())
+
+
+def test_over_tls_the_certificate_is_checked(run: Run) -> None:
+    pem = Path(__file__).parents[1] / "vectors" / "tls" / "loopback.pem"
+    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    theirs.load_cert_chain(pem)
+
+    async def story() -> None:
+        async with serve(echo, "127.0.0.1", 0, logger=SILENT, ssl=theirs) as running:
+            url = f"wss://127.0.0.1:{next(iter(running.sockets)).getsockname()[1]}/"
+            client = Client(url)
+            await client.link.open(ssl.create_default_context(cafile=str(pem)))
+            client.link.send("secret")
+            await client.until(lambda: client.messages)
+            assert client.messages == ["secret"]
+            client.link.close()
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await Client(url).link.open(ssl.create_default_context())
 
     run(story())
 
