@@ -8,9 +8,9 @@ import pytest
 from openai import AsyncOpenAI
 
 from tests.fakes.openai_server import Answer, Call, Drop, OpenAiServer, Raw, Refusal, Wait
+from trunkline.agents import openai_http
 from trunkline.agents.definition import AgentDefinition, ProviderChoice
 from trunkline.agents.examples import example
-from trunkline.agents.llm import openai as module
 from trunkline.agents.llm.openai import OpenAiLlm, OpenAiSession, read_options
 from trunkline.agents.providers import Services
 from trunkline.agents.script import load
@@ -408,4 +408,4 @@ def test_text_leaves_this_machine_unless_the_server_is_on_it(url: str, away: boo
 def test_without_the_package_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "openai", None)
     with pytest.raises(MissingExtra, match=r"trunkline\[openai\]"):
-        module._sdk()
+        openai_http.sdk()
