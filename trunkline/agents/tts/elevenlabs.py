@@ -10,6 +10,7 @@ The wire is spoken with `websockets`: the SDK's client for it is synchronous, kn
 
 import asyncio
 import itertools
+import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
@@ -122,6 +123,9 @@ class Reply(msgspec.Struct, rename="camel"):
         return (self.context_id or self.context or context) == context
 
 
+_QUIET = logging.getLogger("trunkline.elevenlabs")
+_QUIET.setLevel(logging.WARNING)  # in detail, `websockets` logs the key and the audio
+
 _read = msgspec.json.Decoder(Reply).decode
 _write = msgspec.json.encode
 
@@ -131,12 +135,13 @@ class WordTimes:
 
     A word is found by its letters and digits in their order, whatever spaces and punctuation lie between (the service
     splits words over messages, and now and then a space into one). It ends where its last letter does: the pause in
-    its punctuation is nobody's. A word the characters do not give ("10:30" that comes as "ten thirty"), and those
-    after it, count as ended with the audio: later than they did, never sooner.
+    its punctuation is nobody's. One without any ("-", "&") ends where the next begins. A word the characters do not
+    give ("10:30" that comes as "ten thirty"), and those after it, count as ended with the audio: later than they did,
+    never sooner.
     """
 
     def __init__(self, text: str) -> None:
-        self._waiting = deque((word, deque(_anchors(word))) for word in text.split())
+        self._waiting = deque((word, deque(filter(str.isalnum, word.lower()))) for word in text.split())
         self._found: deque[Word] = deque()
         self._start_ms: int | None = None
         self._end_ms = 0
@@ -144,18 +149,18 @@ class WordTimes:
     def feed(self, times: CharTimes, offset_ms: int) -> None:
         """Of audio that begins at `offset_ms` of the phrase."""
         for char, start, duration in zip(times.chars, times.char_start_times_ms, times.char_durations_ms, strict=False):
-            if not self._waiting:
+            if (anchors := next((anchors for _, anchors in self._waiting if anchors), None)) is None:
                 return
-            word, anchors = self._waiting[0]
             if char.lower() != anchors[0]:
                 continue
             anchors.popleft()
             if self._start_ms is None:
                 self._start_ms = max(self._end_ms, offset_ms + int(start))
+                while self._waiting[0][1] is not anchors:
+                    self._found.append(Word(self._waiting.popleft()[0], self._end_ms, self._start_ms))
             if not anchors:
                 end_ms = max(self._start_ms, offset_ms + round(start + duration))
-                self._found.append(Word(word, self._start_ms, end_ms))
-                self._waiting.popleft()
+                self._found.append(Word(self._waiting.popleft()[0], self._start_ms, end_ms))
                 self._start_ms, self._end_ms = None, end_ms
 
     def ended(self, until_ms: int) -> tuple[Word, ...]:
@@ -172,10 +177,6 @@ class WordTimes:
         self._found.clear()
         self._waiting.clear()
         return tuple(words)
-
-
-def _anchors(word: str) -> str:
-    return "".join(char for char in word if char.isalnum()).lower() or word
 
 
 # --- connections ----------------------------------------------------------------------------------------------------
@@ -264,7 +265,7 @@ class Lines:
                 max_queue=MESSAGES_WAITING,
                 compression=None,  # base64 of speech does not shrink enough to pay for it
                 user_agent_header=None,
-                proxy=None,
+                logger=_QUIET,
             )
         )
 
@@ -498,7 +499,7 @@ class ElevenLabs:
         return text.replace(self._key, "***") if self._key else text
 
 
-def _detail(body: bytes | None) -> tuple[str, str]:
+def _detail(body: bytes | bytearray | None) -> tuple[str, str]:
     """Name and words of an HTTP error: {"detail": {"status" or "code": ..., "message": ...}}, or words alone."""
     try:
         detail = msgspec.json.decode(body or b"{}").get("detail", "")
