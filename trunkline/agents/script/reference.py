@@ -8,6 +8,8 @@ from typing import Any
 from trunkline.agents.llm import openai
 from trunkline.agents.script import keys
 from trunkline.agents.script.keys import Key, Keys
+from trunkline.agents.tts import elevenlabs
+from trunkline.agents.tts import openai as openai_speech
 
 TABLES: dict[str, Keys] = {
     "file": keys.FILE,
@@ -21,6 +23,8 @@ TABLES: dict[str, Keys] = {
     "fallback": keys.FALLBACK,
     "words": keys.WORDS,
     "openai": openai.OPTIONS,
+    "openai_speech": openai_speech.OPTIONS,
+    "elevenlabs": elevenlabs.OPTIONS,
 }
 
 _PLACE = re.compile(r"(<!-- keys: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
