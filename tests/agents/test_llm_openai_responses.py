@@ -95,9 +95,11 @@ def failure_of(*answers: Answer | Refusal, **options: Any) -> ProviderError:
 
 def test_the_sdk_reads_what_the_fake_writes() -> None:
     async def test(server: OpenAiServer, _: OpenAiSession) -> None:
-        async with AsyncOpenAI(base_url=server.base_url, api_key="x", max_retries=0) as client:
-            async with client.responses.stream(model="m", input="hi") as stream:
-                whole = await stream.get_final_response()
+        async with (
+            AsyncOpenAI(base_url=server.base_url, api_key="x", max_retries=0) as client,
+            client.responses.stream(model="m", input="hi") as stream,
+        ):
+            whole = await stream.get_final_response()
         assert whole.output_text == "Hello."
         call = whole.output[1]
         assert call.type == "function_call"

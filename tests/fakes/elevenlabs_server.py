@@ -12,6 +12,7 @@ espeak-ng, whose word times are real: each character gets its part of its word's
 
 import asyncio
 import base64
+import functools
 import json
 import logging
 from collections import deque
@@ -261,7 +262,9 @@ Char = tuple[str, float, float]
 """A character, where it starts and how long it lasts, in ms of the phrase."""
 
 
+@functools.cache
 def spoken(text: str, format: Format) -> tuple[bytes, list[WordTime]]:
+    """The same audio each time, which espeak-ng alone does not give."""
     whole = utterance(VoiceOptions(), format)
     cut, audio, words = pieces(text), bytearray(), list[WordTime]()
     for index, piece in enumerate(cut):
