@@ -775,6 +775,7 @@ class Settings(BaseSettings):
     log: Log = Log()
     otel: Otel = Otel()
     openai: ProviderKey = ProviderKey()
+    deepgram: ProviderKey = ProviderKey()
     elevenlabs: ProviderKey = ProviderKey()
     tools: Tools = Tools()
     keys: dict[Annotated[str, Field(pattern="^[a-z0-9_-]{1,40}$")], SecretStr] = {}
@@ -836,8 +837,8 @@ class Settings(BaseSettings):
 
     def provider_keys(self) -> dict[str, str]:
         """API keys by provider name, as `Services.keys` wants them. Reads the key files."""
-        ours = {"openai": self.openai.read(), "elevenlabs": self.elevenlabs.read()}
-        found = {**ours, **{name: key.get_secret_value() for name, key in self.keys.items()}}
+        own = {name: getattr(self, name).read() for name in ("openai", "deepgram", "elevenlabs")}
+        found = {**own, **{name: key.get_secret_value() for name, key in self.keys.items()}}
         return {name: key for name, key in found.items() if key}
 
 
