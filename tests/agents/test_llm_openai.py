@@ -299,12 +299,35 @@ def test_a_rate_limit_says_for_how_long() -> None:
         (Answer("We", finish=None), True),
         (Answer("We", Raw(b"data: {garbage\n\n")), False),
         (Answer("We", Raw(b"data: \xff\xfe\n\n")), False),
-        (Answer("We", Raw(b'data: {"error": {"message": "overloaded", "type": "server_error"}}\n\n')), True),
+        (Answer("We", Raw(b'data: {"error": {"message": "the GPU is on fire", "type": "HTTP"}}\n\n')), True),
     ],
 )
 def test_an_answer_that_breaks_off_is_a_protocol_error(answer: Answer, retryable: bool) -> None:
     error = failure_of(answer)
     assert (error.code, error.retryable) == ("protocol", retryable)
+
+
+@pytest.mark.parametrize(
+    ("told", "code", "retryable"),
+    [
+        (b'{"message": "no", "type": "server_error"}', "unavailable", True),
+        (b'{"message": "no", "code": "insufficient_quota", "type": "x"}', "rate_limited", False),
+        (b'{"message": "no", "code": "invalid_prompt"}', "bad_request", False),
+        (b'"no"', "protocol", True),
+    ],
+)
+def test_an_error_told_in_mid_answer_is_typed(told: bytes, code: str, retryable: bool) -> None:
+    error = failure_of(Answer("We", Raw(b'data: {"error": ' + told + b"}\n\n")))
+    assert (error.code, error.retryable) == (code, retryable)
+
+
+def test_an_answer_is_whole_though_its_connection_stays_open() -> None:
+    async def test(server: OpenAiServer, session: OpenAiSession) -> None:
+        end = b'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
+        server.answers.append(Answer("We open.", Raw(end), Wait()))
+        assert await collect(session) == [TextDelta("We open."), EXPECT]
+
+    with_server(test, between_tokens_ms=50)
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,14 @@ def test_a_voice_that_fails_is_in_the_record_and_the_call_goes_on(start_gateway:
                 start_gateway, agent_file(tmp_path, server.base_url), elevenlabs__api_key=KEY
             )
             server.takes += [Take(), Take(error=("system_busy", "busy"))]
-            actions = [Listen(), Say("when are you open"), Listen(), Say("where is the clinic"), Listen(), HangUp()]
+            actions: list[Action] = [
+                Listen(),
+                Say("when are you open"),
+                Listen(),
+                Say("where is the clinic"),
+                Listen(),
+                HangUp(),
+            ]
             report = await place_call(CallOptions(gateway.origin, actions, api_url="auto"))
             assert gateway.complaints() == []
             return report

@@ -1,4 +1,5 @@
 """A local server that speaks ElevenLabs' multi-context WebSocket: `/v1/text-to-speech/{voice}/multi-stream-input`.
+(And so much of `stream-input`, one context a connection, as the SDK's own client needs: bench/voices.py.)
 
 Written from the service's AsyncAPI description (docs: api-reference/text-to-speech, Multi-Context WebSocket), its guide
 "Multi-Context Websocket" (five contexts a connection), errors as users of the service report them (a message with
@@ -143,12 +144,14 @@ class ElevenLabsServer:
         assert connection.request is not None
         parts = urlsplit(connection.request.path)
         _, v1, kind, voice, endpoint = parts.path.split("/")
-        assert (v1, kind, endpoint) == ("v1", "text-to-speech", "multi-stream-input"), parts.path
+        assert (v1, kind) == ("v1", "text-to-speech"), parts.path
+        assert endpoint in ("multi-stream-input", "stream-input"), parts.path
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         self.connections.append(Connection(voice, query, connection.request.headers))
         self.open.add(connection)
         try:
-            await _Contexts(self, connection, FORMATS[query["output_format"]]).serve()
+            contexts = _Contexts(self, connection, FORMATS[query["output_format"]])
+            await (contexts.serve() if endpoint == "multi-stream-input" else contexts.serve_one())
         finally:
             self.open.discard(connection)
 
@@ -176,6 +179,21 @@ class _Contexts:
                 self.server.disconnected.set()
             for task in self.tasks:
                 task.cancel()
+
+    async def serve_one(self) -> None:
+        """`stream-input`: an empty text is the end of the text, and after its audio of the connection."""
+        text = ""
+        try:
+            async for data in self.connection:
+                message = json.loads(data)
+                if message["text"] == "":
+                    phrase = Phrase(text.strip(), "", self.number, self.format)
+                    self.texts[""] = text
+                    await self.say(phrase, self.server.next_take())
+                    return
+                text += message["text"]
+        except ConnectionClosed:
+            pass
 
     async def handle(self, message: dict[str, Any]) -> None:
         assert not set(message) - {"text", "context_id", "flush", "close_context", "close_socket", "voice_settings"}

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import openai
 
 OPENAI_URL = "https://api.openai.com/v1"
+_LEFT_TO_US = "X-Stainless-Raw-Response"
+"""With `stream`, as the SDK's own `with_streaming_response` does: the body is neither read nor parsed."""
 
 
 class OpenAiHttp:
@@ -42,16 +44,19 @@ class OpenAiHttp:
         if client is not None:
             await client.close()
 
-    @property
-    def client(self) -> "openai.AsyncOpenAI":
-        """Raises ProviderError before start and after close."""
+    async def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """The answer's head; its body comes by `iter_bytes`, and close() ends it. Raises ProviderError before start and
+        after close, else the SDK's errors.
+
+        Not by the SDK's methods for each endpoint: they go through `body` by its types, in every request, and build
+        these at the first, while every call of the process waits.
+        """
         if self._client is None:
             raise self.error("unavailable", "not started", retryable=False)
-        return self._client
-
-    def headers(self) -> dict[str, Any]:
-        """What every request needs: without a key, none is sent."""
-        return {"extra_headers": {"Authorization": self._sdk.Omit()}} if self._key is None else {}
+        headers: dict[str, Any] = {_LEFT_TO_US: "stream"}
+        if self._key is None:
+            headers["Authorization"] = self._sdk.Omit()
+        return await self._client.post(path, body=body, cast_to=object, options={"headers": headers})
 
     # --- failures ---
 
@@ -64,22 +69,24 @@ class OpenAiHttp:
             return self._status_failed(error)
         if not begun:
             return self.error("unavailable", "no connection", retryable=True)
-        if isinstance(error, sdk.APIError):  # the connection broke, or the server sent an error event
-            return self.error("protocol", "the answer broke off", retryable=True)
-        return self.error("protocol", f"the answer cannot be read: {type(error).__name__}", retryable=False)
+        if isinstance(error, ValueError):
+            return self.error("protocol", f"the answer cannot be read: {type(error).__name__}", retryable=False)
+        return self.error("protocol", "the answer broke off", retryable=True)
 
     def refused(self, code: str, message: str) -> ProviderError:
-        """An error the server told in mid-answer."""
+        """An error the server told in mid-answer, by OpenAI's names where it uses them."""
         match code:
             case "insufficient_quota":
                 return self.error("rate_limited", "quota used up", retryable=False)
             case "rate_limit_exceeded":
                 return self.error("rate_limited", "", retryable=True)
-            case "server_error" | "":
+            case "server_error":
                 return self.error("unavailable", self._shown(message), retryable=True)
             case "server_is_overloaded" | "slow_down":
                 return self.error("overloaded", "", retryable=True)
-        return self.error("bad_request", f"{code}: {self._shown(message)}", retryable=False)
+        if code.startswith("invalid_") or code.endswith(("_policy", "_policy_violation", "_mismatch")):
+            return self.error("bad_request", f"{code}: {self._shown(message)}", retryable=False)
+        return self.error("protocol", f"the answer broke off: {self._shown(f'{code} {message}')}", retryable=True)
 
     def error(self, code: str, detail: str, *, retryable: bool) -> ProviderError:
         return ProviderError(self.name, code, detail, retryable=retryable)

@@ -3,12 +3,17 @@
 One streaming request per reply, to Chat Completions or to Responses (`api`): openai_chat and openai_responses say what
 is asked and what an answer means, `told` what a model learns of the call. The deadlines are ours: one to the first
 token, one between tokens; a request that misses one is closed.
+
+The SDK makes the request and tells what became of it; the events of the answer are read here (`sse`): the SDK's models
+of them cost four times the rest (bench/README.md).
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from trunkline.agents import options as given
 from trunkline.agents.definition import AgentDefinition
@@ -17,7 +22,7 @@ from trunkline.agents.openai_http import OPENAI_URL, OpenAiHttp
 from trunkline.agents.providers import Services
 from trunkline.agents.script.keys import Key, Keys
 from trunkline.agents.script.model import Script
-from trunkline.errors import ProviderError
+from trunkline.agents.sse import Events
 from trunkline.ports import CallFacts, Expect, Expectation, LlmEvent, Message, TextDelta
 
 OPTIONS: Keys = {
@@ -71,6 +76,7 @@ class OpenAiLlm:
         self.options = read_options(options)
         self.http = OpenAiHttp(self.name, self.options.base_url, services.keys)
         self.third_party = self.http.third_party
+        self.path = "/responses" if self.options.api == "responses" else "/chat/completions"
         self._script = Script.of(definition)
         self._functions = told.functions(definition, self._script)
 
@@ -82,7 +88,7 @@ class OpenAiLlm:
         self.http.start()
 
     def open(self, call: CallFacts) -> "OpenAiSession":
-        return OpenAiSession(self, self.http.client)
+        return OpenAiSession(self)
 
     async def close(self) -> None:
         await self.http.close()
@@ -103,7 +109,7 @@ class OpenAiLlm:
             request[key] = options.max_tokens
         if options.temperature is not None:
             request["temperature"] = options.temperature
-        return {"model": options.model, **request, **self.http.headers()}
+        return {"model": options.model, **request}
 
     def answer(self) -> _Answer:
         return openai_responses.Answer() if self.options.api == "responses" else openai_chat.Answer()
@@ -115,14 +121,10 @@ class OpenAiLlm:
             return Expectation(), ""
         return Expectation(digits_min=entry.min, digits_max=entry.max), entry.prompt
 
-    def error(self, code: str, detail: str, *, retryable: bool) -> ProviderError:
-        return self.http.error(code, detail, retryable=retryable)
-
 
 class OpenAiSession:
-    def __init__(self, llm: OpenAiLlm, client: Any) -> None:
+    def __init__(self, llm: OpenAiLlm) -> None:
         self._llm = llm
-        self._create = client.responses.create if llm.options.api == "responses" else client.chat.completions.create
 
     async def reply(
         self, conversation: Sequence[Message], *, understood: bool = True
@@ -131,19 +133,19 @@ class OpenAiSession:
         llm, http = self._llm, self._llm.http
         answer = llm.answer()
         request = llm.request(conversation, understood)
-        stream: Any = None
+        response: Any = None
         try:
             try:
                 async with asyncio.timeout(llm.options.first_token_ms / 1000):
-                    stream = await self._create(**request)
-                    chunks = aiter(stream)
+                    response = await http.post(llm.path, request)
+                    chunks = _events(response.iter_bytes())
                     chunk = await _first(chunks, answer)
             except TimeoutError:
-                raise llm.error("timeout", "no first token", retryable=True) from None
+                raise http.error("timeout", "no first token", retryable=True) from None
             except Exception as error:
-                if stream is None and not isinstance(error, http.sdk_error):
+                if response is None and not isinstance(error, http.sdk_error):
                     raise
-                raise http.failed(error, begun=stream is not None) from None
+                raise http.failed(error, begun=response is not None) from None
             while chunk is not None:
                 for text in answer.take(chunk):
                     yield TextDelta(text)
@@ -153,14 +155,16 @@ class OpenAiSession:
                     async with asyncio.timeout(llm.options.between_tokens_ms / 1000):
                         chunk = await anext(chunks, None)
                 except TimeoutError:
-                    raise llm.error("timeout", "the model stalled in mid-answer", retryable=True) from None
-                except Exception as error:  # whatever a stranger's bytes make the SDK raise
+                    if answer.finished:  # nothing is missing but the end of the connection
+                        break
+                    raise http.error("timeout", "the model stalled in mid-answer", retryable=True) from None
+                except Exception as error:  # whatever a stranger's bytes make of it
                     raise http.failed(error, begun=True) from None
         finally:
-            if stream is not None:
-                await stream.close()
+            if response is not None:
+                await response.close()
         if not answer.finished:
-            raise llm.error("protocol", "the answer ended in the middle", retryable=True)
+            raise http.error("protocol", "the answer ended in the middle", retryable=True)
         for event in self._end(answer):
             yield event
 
@@ -180,6 +184,15 @@ class OpenAiSession:
         if answer.usage is not None:
             events.append(answer.usage)
         return [*events, Expect(expectation)]
+
+
+async def _events(body: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    """To the end of the body, so that its connection can be used again. Raises ValueError."""
+    events = Events()
+    async for data in body:
+        for event in events.feed(data):
+            if event != b"[DONE]":
+                yield msgspec.json.decode(event)
 
 
 async def _first(chunks: AsyncIterator[Any], answer: _Answer) -> Any:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trunkline.agents.llm import told
+from trunkline.agents.llm.told import field_of
 from trunkline.ports import LlmUsage, Message, ToolCall
 
 
@@ -54,39 +55,41 @@ class PartialCall:
 
 @dataclass(slots=True)
 class Answer:
-    """A streamed answer as far as it has come. The SDK does not check what it parses: nothing is taken on trust."""
+    """A streamed answer as far as it has come, out of what its events hold as JSON. Nothing is taken on trust."""
 
     finished: bool = False
     spoke: bool = False
     usage: LlmUsage | None = None
     refused: tuple[str, str] | None = None
-    """Code and message of an error in mid-answer. Never here: the SDK raises it."""
+    """Code and message of an error in mid-answer."""
     partial: dict[int, PartialCall] = field(default_factory=dict)
 
     def take(self, chunk: Any) -> list[str]:
         """Keep what the chunk says; its text."""
-        self._take_usage(getattr(chunk, "usage", None))
+        self._take_usage(field_of(chunk, "usage"))
+        if error := field_of(chunk, "error"):
+            code = field_of(error, "code") or field_of(error, "type")
+            self.refused = str(code or ""), str(field_of(error, "message") or "")
         texts: list[str] = []
-        choices = getattr(chunk, "choices", None)
-        for choice in choices[:1] if isinstance(choices, list) else ():
-            delta = getattr(choice, "delta", None)
-            content = getattr(delta, "content", None)
-            if isinstance(content, str) and content:
-                texts.append(content)
-            calls = getattr(delta, "tool_calls", None)
-            for call in calls if isinstance(calls, list) else ():
-                self._take_call(call)
-            if getattr(choice, "finish_reason", None):
-                self.finished = True
+        choice = _first(field_of(chunk, "choices"))
+        delta = field_of(choice, "delta")
+        content = field_of(delta, "content")
+        if isinstance(content, str) and content:
+            texts.append(content)
+        calls = field_of(delta, "tool_calls")
+        for call in calls if isinstance(calls, list) else ():
+            self._take_call(call)
+        if field_of(choice, "finish_reason"):
+            self.finished = True
         self.spoke = self.spoke or any(text.strip() for text in texts)
         return texts
 
     def begins(self, chunk: Any) -> bool:
         """Whether the chunk says something; a role or an empty text does not."""
-        choices = getattr(chunk, "choices", None)
-        choice = choices[0] if isinstance(choices, list) and choices else None
-        delta, finish = getattr(choice, "delta", None), getattr(choice, "finish_reason", None)
-        return bool(getattr(delta, "content", None) or getattr(delta, "tool_calls", None) or finish)
+        choice = _first(field_of(chunk, "choices"))
+        delta = field_of(choice, "delta")
+        said = field_of(delta, "content") or field_of(delta, "tool_calls")
+        return bool(said or field_of(choice, "finish_reason") or field_of(chunk, "error"))
 
     def calls(self) -> list[ToolCall]:
         return [
@@ -96,16 +99,20 @@ class Answer:
         ]
 
     def _take_usage(self, usage: Any) -> None:
-        tokens_in, tokens_out = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
+        tokens_in, tokens_out = field_of(usage, "prompt_tokens"), field_of(usage, "completion_tokens")
         if isinstance(tokens_in, int) and isinstance(tokens_out, int):
             self.usage = LlmUsage(tokens_in, tokens_out)
 
     def _take_call(self, delta: Any) -> None:
-        index = getattr(delta, "index", None)
+        index = field_of(delta, "index")
         if not isinstance(index, int):
             index = len(self.partial)  # some servers send whole calls without an index
         part = self.partial.setdefault(index, PartialCall())
-        function = getattr(delta, "function", None)
-        part.id = part.id or str(getattr(delta, "id", None) or "")
-        part.name = part.name or str(getattr(function, "name", None) or "")
-        part.arguments += str(getattr(function, "arguments", None) or "")
+        function = field_of(delta, "function")
+        part.id = part.id or str(field_of(delta, "id") or "")
+        part.name = part.name or str(field_of(function, "name") or "")
+        part.arguments += str(field_of(function, "arguments") or "")
+
+
+def _first(choices: Any) -> Any:
+    return choices[0] if isinstance(choices, list) and choices else None

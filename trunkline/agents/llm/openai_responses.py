@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trunkline.agents.llm import told
+from trunkline.agents.llm.told import field_of
 from trunkline.ports import LlmUsage, Message, ToolCall
 
 _TEXT = ("response.output_text.delta", "response.refusal.delta")
@@ -61,7 +62,7 @@ class PartialCall:
 
 @dataclass(slots=True)
 class Answer:
-    """A streamed answer as far as it has come. The SDK does not check what it parses: nothing is taken on trust."""
+    """A streamed answer as far as it has come, out of what its events hold as JSON. Nothing is taken on trust."""
 
     finished: bool = False
     spoke: bool = False
@@ -72,9 +73,9 @@ class Answer:
 
     def take(self, event: Any) -> list[str]:
         """Keep what the event says; its text."""
-        kind = getattr(event, "type", None)
+        kind = field_of(event, "type")
         if kind in _TEXT:
-            return self._text(getattr(event, "delta", None))
+            return self._text(field_of(event, "delta"))
         match kind:
             case "response.output_item.added" | "response.output_item.done":
                 self._take_item(event)
@@ -82,20 +83,21 @@ class Answer:
                 if (part := self._part(event)) is not None:
                     part.arguments += _text(event, "delta")
             case "response.completed" | "response.incomplete":
-                self._take_usage(getattr(getattr(event, "response", None), "usage", None))
+                self._take_usage(field_of(field_of(event, "response"), "usage"))
                 self.finished = True
             case "response.failed":
-                error = getattr(getattr(event, "response", None), "error", None)
+                error = field_of(field_of(event, "response"), "error")
                 self.refused = _text(error, "code"), _text(error, "message")
             case "error":
-                self.refused = _text(event, "code"), _text(event, "message")
+                error = field_of(event, "error") or event  # as the API tells it in a body, and as an event of its own
+                self.refused = _text(error, "code"), _text(error, "message")
         return []
 
     def begins(self, event: Any) -> bool:
         """Whether the event says something; that the response was created, or is being thought about, does not."""
-        kind = getattr(event, "type", None)
+        kind = field_of(event, "type")
         if kind == "response.output_item.added":
-            return getattr(getattr(event, "item", None), "type", None) == "function_call"
+            return bool(field_of(field_of(event, "item"), "type") == "function_call")
         return kind in (*_TEXT, "response.completed", "response.incomplete", "response.failed", "error")
 
     def calls(self) -> list[ToolCall]:
@@ -112,22 +114,22 @@ class Answer:
         return [delta]
 
     def _take_item(self, event: Any) -> None:
-        item = getattr(event, "item", None)
-        if getattr(item, "type", None) != "function_call" or (part := self._part(event)) is None:
+        item = field_of(event, "item")
+        if field_of(item, "type") != "function_call" or (part := self._part(event)) is None:
             return
         part.id, part.name = _text(item, "call_id") or part.id, _text(item, "name") or part.name
         part.arguments = _text(item, "arguments") or part.arguments  # all of them, once it is done
 
     def _part(self, event: Any) -> PartialCall | None:
-        index = getattr(event, "output_index", None)
+        index = field_of(event, "output_index")
         return self.partial.setdefault(index, PartialCall()) if isinstance(index, int) else None
 
     def _take_usage(self, usage: Any) -> None:
-        tokens_in, tokens_out = getattr(usage, "input_tokens", None), getattr(usage, "output_tokens", None)
+        tokens_in, tokens_out = field_of(usage, "input_tokens"), field_of(usage, "output_tokens")
         if isinstance(tokens_in, int) and isinstance(tokens_out, int):
             self.usage = LlmUsage(tokens_in, tokens_out)
 
 
 def _text(value: Any, name: str) -> str:
-    found = getattr(value, name, None)
+    found = field_of(value, name)
     return found if isinstance(found, str) else ""

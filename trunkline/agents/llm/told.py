@@ -105,3 +105,8 @@ def functions(definition: AgentDefinition, script: Script) -> list[dict[str, Any
             }
         )
     return found
+
+
+def field_of(value: Any, name: str) -> Any:
+    """Of a JSON object; None of anything else."""
+    return value.get(name) if isinstance(value, dict) else None

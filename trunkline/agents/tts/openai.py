@@ -122,14 +122,12 @@ class OpenAiTts:
             "voice": options.voice,
             "input": text,
             "response_format": "pcm",
-            **self.http.headers(),
         }
         if options.instructions:
             request["instructions"] = options.instructions
         if options.speed is not None:
             request["speed"] = options.speed
-        # What the SDK calls a streaming response is a context manager; its exit is our close.
-        return await self.http.client.audio.speech.with_streaming_response.create(**request).__aenter__()
+        return await self.http.post("/audio/speech", request)
 
     async def _next(self, chunks: AsyncIterator[bytes], response: Any) -> bytes:
         try:
