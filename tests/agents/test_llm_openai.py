@@ -127,6 +127,15 @@ def test_the_request_is_a_streamed_one_with_the_key_and_the_conversation() -> No
     with_server(test, instructions="Be kind.", max_tokens=120, temperature=0.5)
 
 
+def test_openais_own_server_is_told_to_store_nothing_and_others_are_not_asked() -> None:
+    services = Services(CLOCK, keys={"openai": KEY})
+    own = OpenAiLlm(BARE, {"model": "m"}, services).request(ASKED, True)
+    assert (own["store"], own["max_completion_tokens"]) == (False, 300)
+    other = OpenAiLlm(BARE, {"model": "m", "base_url": "http://127.0.0.1:1/v1"}, services).request(ASKED, True)
+    assert "store" not in other
+    assert other["max_tokens"] == 300
+
+
 def test_a_local_server_needs_no_key_and_gets_none() -> None:
     async def test(server: OpenAiServer, session: OpenAiSession) -> None:
         server.answers.append(Answer("Yes."))

@@ -49,7 +49,8 @@ class TestConformance(LlmConformance):
     async def stage(self, situation: Situation) -> AsyncGenerator[Stage[Llm], None]:
         async with OpenAiServer() as server:
             server.answers.extend(SITUATIONS[situation])
-            llm = mind(server, first_token_ms=300, between_tokens_ms=300)
+            patience_ms = 5000 if situation == "answers" else 300  # a machine at work is slow
+            llm = mind(server, first_token_ms=patience_ms, between_tokens_ms=patience_ms)
             if situation == "absent":
                 await server.__aexit__()
             yield Stage(llm, server.disconnected.wait)

@@ -148,7 +148,7 @@ class OpenAiServer:
         return f"http://127.0.0.1:{port}/v1"
 
     def _answer(self, request: Request) -> Answer | Speech | Refusal:
-        if request.path == "/v1/audio/speech" and not self.answers:
+        if request.path == "/v1/audio/speech" and (not self.answers or isinstance(self.answers[0], Answer)):
             pcm = synthesize(request.body["input"], rate_hz=SPEECH_HZ)
             return Speech(*(pcm[at : at + 4800] for at in range(0, len(pcm), 4800)), delay_s=self.first_audio_s)
         return self.answers.popleft()

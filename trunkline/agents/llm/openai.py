@@ -104,9 +104,10 @@ class OpenAiLlm:
             request["max_output_tokens"] = options.max_tokens
         else:
             request = openai_chat.request(system, seen, self._functions, understood)
-            # OpenAI has renamed it; most other servers know the old name only.
-            key = "max_completion_tokens" if options.base_url == OPENAI_URL else "max_tokens"
-            request[key] = options.max_tokens
+            if options.base_url == OPENAI_URL:
+                request |= {"max_completion_tokens": options.max_tokens, "store": False}
+            else:  # most other servers know the old name only, and nothing of storing
+                request["max_tokens"] = options.max_tokens
         if options.temperature is not None:
             request["temperature"] = options.temperature
         return {"model": options.model, **request}

@@ -1,4 +1,5 @@
-"""The tables of docs/agent-script.md: `python -m trunkline.agents.script.reference FILE` writes them from the keys."""
+"""The tables of docs/agent-script.md and docs/models.md, written from the keys: `python -m
+trunkline.agents.script.reference FILE`."""
 
 import re
 import sys
