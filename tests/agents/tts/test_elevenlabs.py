@@ -293,6 +293,37 @@ def test_more_phrases_at_once_than_there_may_be_are_refused(monkeypatch: pytest.
     with_server(test, Take(fault="stall"))
 
 
+def test_connections_that_are_still_being_opened_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(elevenlabs, "MAX_OPEN", 1)
+
+    async def run() -> None:
+        async with ElevenLabsServer(handshake_s=0.05) as server:
+            tts = voice(server)
+            await tts.start()
+            spoken = await asyncio.gather(collect(tts), collect(tts), return_exceptions=True)
+            assert [isinstance(each, ProviderError) for each in spoken] == [False, True]
+            await tts.close()
+
+    asyncio.run(run())
+
+
+def test_a_connection_that_opens_after_the_voice_was_closed_is_closed() -> None:
+    async def run() -> None:
+        async with ElevenLabsServer(handshake_s=0.05) as server:
+            tts = voice(server)
+            await tts.start()
+            phrase = asyncio.ensure_future(collect(tts))
+            await asyncio.sleep(0.01)
+            await tts.close()
+            with pytest.raises(ProviderError) as caught:
+                await phrase
+            assert caught.value.code == "unavailable"
+            while server.open:
+                await asyncio.sleep(0.001)
+
+    asyncio.run(run())
+
+
 def test_closing_the_voice_closes_every_connection() -> None:
     async def test(server: ElevenLabsServer, tts: ElevenLabs) -> None:
         await collect(tts)

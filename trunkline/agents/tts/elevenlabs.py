@@ -207,6 +207,7 @@ class Lines:
     headers: Mapping[str, str] = field(repr=False)
     idle: list[Line] = field(default_factory=list)
     lent: set[Line] = field(default_factory=set)
+    opening: int = 0
     tasks: set["asyncio.Task[None]"] = field(default_factory=set)
     closed: bool = False
 
@@ -217,9 +218,16 @@ class Lines:
             if line.open:
                 self.lent.add(line)
                 return line
-        if len(self.lent) >= MAX_OPEN:
+        if len(self.lent) + self.opening >= MAX_OPEN:
             raise OverflowError
-        line = await self._connect()
+        self.opening += 1
+        try:
+            line = await self._connect()
+        finally:
+            self.opening -= 1
+        if self.closed:
+            line.drop()
+            raise ConnectionAbortedError
         self.lent.add(line)
         return line
 
