@@ -25,6 +25,7 @@ HEAVY = {
     "aiortc",
     "asyncpg",
     "deepgram",
+    "elevenlabs",
     "espeakng_loader",
     "onnxruntime",
     "openai",

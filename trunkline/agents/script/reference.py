@@ -11,6 +11,8 @@ from trunkline.agents.script import keys
 from trunkline.agents.script.keys import Key, Keys
 from trunkline.agents.stt import deepgram as stt_deepgram
 from trunkline.agents.tts import deepgram as tts_deepgram
+from trunkline.agents.tts import elevenlabs as tts_elevenlabs
+from trunkline.agents.tts import openai as tts_openai
 
 TABLES: dict[str, Keys] = {
     "file": keys.FILE,
@@ -28,6 +30,8 @@ TABLES: dict[str, Keys] = {
 MODELS: dict[str, Keys] = {
     "stt_deepgram": stt_deepgram.OPTIONS,
     "tts_deepgram": tts_deepgram.OPTIONS,
+    "tts_elevenlabs": tts_elevenlabs.OPTIONS,
+    "tts_openai": tts_openai.OPTIONS,
 }
 """Those of docs/models.md."""
 
