@@ -12,6 +12,7 @@ from trunkline.agents.script.keys import Key, Keys
 TABLES: dict[str, Keys] = {
     "file": keys.FILE,
     "turns": keys.TURNS,
+    "failover": keys.FAILOVER,
     "targets": keys.TARGET,
     "hours": keys.HOURS,
     "intents": keys.INTENT,
