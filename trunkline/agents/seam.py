@@ -50,7 +50,7 @@ class Seam:
                 len(written) >= len(before) >= min(_REPEATED_WORDS, len(self._said))
                 and written[: len(before)] == before
             ):
-                self._open = False
+                self._held, self._open = "", False
                 return "".join(words[len(before) :])
         if any(self._said[start:][: len(written)] == written for start in self._starts):
             return ""
