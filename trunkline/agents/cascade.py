@@ -325,6 +325,11 @@ class Attendant:
             case t.Fill(text):
                 self._stop_filler()
                 self._filler = self._spawn(self._fill(text))
+            case t.PutThrough(target):
+                if not isinstance(self._control.transfer(target), Allow):
+                    self.turns.end_after_answer("error")
+            case t.TakeMessage(text):
+                self._report.event("message", text=text)
             case t.PauseOutput():
                 self._bus.pause()
             case t.ResumeOutput():
@@ -440,18 +445,41 @@ class Attendant:
         self._bus.end()
 
     def _watch(self, turn: Exchange) -> None:
-        """A reply that stalls in the middle fails; until its first audio the turn machine waits for it."""
+        """A reply that falls silent in the middle is filled, and fails in the end; until its first audio the turn
+        machine waits for it."""
         if turn.epoch != self.epoch or self._task is None:
             return
-        playout, deadline_s = self._bus.playout, self._agent.definition.turns.reply_deadline_ms / 1000
-        silent_since = max(turn.last_audio_at, playout.playing_until)
-        left_s = silent_since + deadline_s - self._clock.now()
-        if playout.paused or playout.queued_ms >= FRAME_MS:
-            left_s = deadline_s
-        if left_s > 0:
-            self._set_timer("stall", left_s, lambda: self._watch(turn))
-        else:
+        playout, terms = self._bus.playout, self._agent.definition.turns
+        now = self._clock.now()
+        deadline_s, filler_s = terms.reply_deadline_ms / 1000, terms.filler_after_ms / 1000
+        silent_from = max(turn.last_audio_at, playout.playing_until, now if playout.paused else 0.0)
+        if not playout.paused:
+            silent_from += max(0, playout.queued_ms) / 1000
+        fails_at = (silent_from if turn.dry_at is None else max(turn.dry_at, turn.last_audio_at)) + deadline_s
+        if playout.paused:
+            fails_at = now + deadline_s
+        if fails_at <= now:
             self._fail(turn, ProviderError("reply", "timeout", "stalled in the middle", retryable=True))
+            return
+        fills = turn.asked_at is not None and bool(self._agent.definition.filler) and not playout.paused
+        fills_at = silent_from + filler_s if fills else fails_at
+        if fills_at <= now:
+            fills_at = now + filler_s
+            if self.turns.state is t.State.SPEAKING and not turn.in_phrase:
+                self._stop_filler()
+                self._filler = self._spawn(self._fill_between(turn, silent_from))
+        self._set_timer("stall", max(0.0, min(fails_at, fills_at) - now), lambda: self._watch(turn))
+
+    async def _fill_between(self, turn: Exchange, silent_from: float) -> None:
+        """A filler in the middle of an answer: of its audio, but none of its words."""
+        lines, heard_at = self._agent.definition.filler, turn.last_audio_at
+        text = lines[min(turn.fillers, len(lines) - 1)]
+        turn.fillers += 1
+        audio = await self._filler_audio(text)
+        speaking = turn.epoch == self.epoch and self.turns.state is t.State.SPEAKING and self._task is not None
+        if audio and speaking and not turn.in_phrase and turn.last_audio_at == heard_at:
+            turn.dry_at = silent_from if turn.dry_at is None else turn.dry_at
+            self._bus.append(audio, (), self._bus.position_ms)
 
     async def _line(self, text: str, turn: Exchange) -> None:
         line = Written(text)
@@ -461,15 +489,21 @@ class Attendant:
 
     async def _fill(self, text: str) -> None:
         """Spoken whole or not at all: the answer may come at any moment."""
+        audio = await self._filler_audio(text)
+        awaited = self.turns.state is t.State.THINKING and (self._turn is None or self._turn.first_audio_at is None)
+        if audio and awaited:
+            self._bus.fill(audio)
+            self._handle(t.Filled(len(audio) // self._bus.playout.format.bytes_per_ms))
+
+    async def _filler_audio(self, text: str) -> bytes:
+        """Empty where it cannot be spoken."""
         try:
-            audio = await self._voice.record(text)
+            return await self._voice.record(text)
         except ProviderError as error:
             self._report.event("filler_failed", error=str(error), provider=error.provider, code=error.code)
         except Exception as error:
             self._report.crashed(error)
-        else:
-            if self.turns.state is t.State.THINKING and (self._turn is None or self._turn.first_audio_at is None):
-                self._bus.fill(audio)
+        return b""
 
     async def _reply(self, turn: Exchange) -> None:
         """The voice's side: speaks what the model's side hands it."""
@@ -611,17 +645,21 @@ class Attendant:
     async def _speak(self, text: str, written: Written, turn: Exchange) -> None:
         if turn.first_phrase_at is None:
             turn.first_phrase_at = self._clock.now()
-        await self._voice.speak(text, written, lambda audio, words, at_ms: self._append(turn, audio, words, at_ms))
+        turn.in_phrase = True
+        try:
+            await self._voice.speak(text, written, lambda audio, words, at_ms: self._append(turn, audio, words, at_ms))
+        finally:
+            turn.in_phrase = False
 
     def _append(self, turn: Exchange, audio: bytes, words: Sequence[Word], offset_ms: int) -> bool:
         """False when it is void: the reply was cancelled."""
         if turn.epoch != self.epoch:
             return False
         if audio:
-            turn.last_audio_at = self._clock.now()
+            turn.last_audio_at, turn.dry_at = self._clock.now(), None
             if turn.first_audio_at is None:
                 turn.first_audio_at = turn.last_audio_at
-                self._stop_filler()
+            self._stop_filler()
         self._bus.append(audio, words, offset_ms)
         return True
 
