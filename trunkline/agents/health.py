@@ -55,6 +55,10 @@ class Breaker:
 
     def succeeded(self) -> None:
         self.successes += 1
+        self.mended()
+
+    def mended(self) -> None:
+        """It is as good as any from now on; counts stay."""
         self.in_a_row, self.state, self._wait_s = 0, "closed", 0.0
 
     def failed(self, error: ProviderError, now: float) -> None:

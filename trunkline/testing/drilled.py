@@ -1,0 +1,139 @@
+"""What a caller heard of an answer, from the sound: which words, and the longest silence. A plain core.
+
+A voice's audio goes to a Twilio leg as it is, byte for byte: a word was heard where its piece of the voice's audio is
+found in what the far end played.
+"""
+
+import difflib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trunkline.media.g711 import decode
+from trunkline.testing.faults import Utterance
+from trunkline.types import MULAW_8K
+
+QUIET = 200  # of 32,768: what a caller takes for silence
+FRAME = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    words: tuple[str, ...]
+    silence_ms: int
+    """The longest, from the end of the caller's words to the end of the agent's."""
+    first_ms: int
+    """From the end of the caller's words to the first sound."""
+
+
+def pieces(utterance: Utterance) -> list[tuple[str, bytes]]:
+    """Each word with its piece of the audio, as 16-bit PCM; without word times, of a whole phrase, by letters."""
+    pcm = decode(bytes(utterance.audio), utterance.format.encoding)  # type: ignore[arg-type]
+    if utterance.word_times:
+        spans = [(word.text, word.start_ms, word.end_ms) for word in utterance.words]
+    elif utterance.whole:
+        spans, at = [], 0.0
+        words = utterance.text.split()
+        a_letter = len(pcm) / 16 / max(1, sum(len(word) + 1 for word in words))
+        for word in words:
+            end = at + (len(word) + 1) * a_letter
+            spans.append((word, int(at), int(end)))
+            at = end
+    else:
+        spans = []
+    return [(word, pcm[start * 16 : end * 16]) for word, start, end in spans]
+
+
+def words_heard(played: bytes, spoken: Sequence[Utterance]) -> list[str]:
+    """The words whose sound is in `played` (16-bit PCM), in the order in which it is; what is heard twice is there
+    twice. A pause sounds like any other: a quiet word counts where it lies beside its neighbour."""
+    found: dict[int, str] = {}
+    for utterance in spoken:
+        before = set[int]()  # where the word before ends, each time it was heard
+        quiet: list[tuple[str, bytes]] = []
+        for word, piece in pieces(utterance):
+            if not _loud(piece):
+                at = next((at for at in sorted(before) if played[at : at + len(piece)] == piece), None)
+                if at is None:
+                    quiet.append((word, piece))
+                else:
+                    found[at], before = word, {at + len(piece)}
+                continue
+            places = _places(played, piece)
+            found.update(dict.fromkeys(places, word))
+            for place in places[:1]:  # those before it that were too quiet to be found
+                for earlier, silent in reversed(quiet):
+                    place -= len(silent)
+                    if played[place : place + len(silent)] == silent:
+                        found[place] = earlier
+            quiet.clear()
+            before = {place + len(piece) for place in places}
+    return [found[at] for at in sorted(found)]
+
+
+def _places(played: bytes, piece: bytes) -> list[int]:
+    places, at = list[int](), played.find(piece)
+    while at >= 0:
+        places.append(at)
+        at = played.find(piece, at + len(piece))
+    return places
+
+
+def _loud(piece: bytes) -> bool:
+    samples = np.frombuffer(piece[: len(piece) // 2 * 2], dtype="<i2").astype(np.int32)
+    return bool(len(samples)) and int(np.abs(samples).max()) > QUIET
+
+
+def asked_for(spoken: Sequence[Utterance]) -> list[str]:
+    """What the voices were to say, once: a text that is the end of the one before it, which broke off, is its rest."""
+    words: list[str] = []
+    broken: list[str] = []
+    for utterance in spoken:
+        wanted = utterance.text.split()
+        if not (broken and broken[-len(wanted) :] == wanted):
+            words += wanted
+        broken = [] if utterance.whole else wanted
+    return words
+
+
+def without(spoken: Sequence[Utterance], lines: Collection[str]) -> list[Utterance]:
+    """Less the fixed lines: fillers are no part of an answer."""
+    return [utterance for utterance in spoken if utterance.text not in lines]
+
+
+def compare(reference: Sequence[str], heard: Sequence[str]) -> tuple[int, int]:
+    """(lost, repeated or added) words."""
+    wanted, given = [_plain(word) for word in reference], [_plain(word) for word in heard]
+    same = sum(
+        block.size for block in difflib.SequenceMatcher(None, wanted, given, autojunk=False).get_matching_blocks()
+    )
+    return len(wanted) - same, len(given) - same
+
+
+def _plain(word: str) -> str:
+    return word.strip(".,!?:;\u2026\"'").lower()
+
+
+def heard(caller: bytes, played: bytes, spoken: Sequence[Utterance], endpointing_ms: float) -> Heard:
+    """`caller` and `played`: 16-bit PCM at 8 kHz, in step. The dead air begins with the end-of-turn decision: so long
+    after the caller's last sound."""
+    last = _sounding(caller).nonzero()[0]
+    sounds = _sounding(played)
+    begin = (int(last[-1]) + 1 if len(last) else 0) + round(endpointing_ms / 20)
+    after = sounds[begin:]
+    audible = after.nonzero()[0]
+    silence = first = len(after)
+    if len(audible):
+        edges = np.concatenate(([-1], audible))
+        silence, first = int(np.diff(edges).max()) - 1, int(audible[0])
+    return Heard(tuple(words_heard(played, spoken)), silence * 20, first * 20)
+
+
+def _sounding(pcm: bytes) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+    samples = np.frombuffer(pcm[: len(pcm) // (2 * FRAME) * 2 * FRAME], dtype="<i2").reshape(-1, FRAME)
+    loud: np.ndarray[tuple[int], np.dtype[np.bool_]] = np.abs(samples.astype(np.int32)).max(axis=1) > QUIET
+    return loud
+
+
+assert MULAW_8K.frame_bytes == FRAME
