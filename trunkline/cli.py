@@ -373,6 +373,32 @@ def drill(
     raise typer.Exit(0 if drills.well(done) else 1)
 
 
+@app.command()
+def doctor(config: Config = None, as_json: AsJson = False) -> None:
+    """Look at settings, ports, PJSIP, database, disk and each provider of the agent. Exit status 1 for an error."""
+    import json
+    from dataclasses import asdict
+
+    keep_mathematics_single_threaded()
+    settings = load(config)
+    from trunkline import doctor as doctors
+    from trunkline.app import configure_logs
+
+    configure_logs(settings)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+
+    def tell(finding: doctors.Finding) -> None:
+        if not as_json:
+            took = f" ({finding.took_ms} ms)" if finding.took_ms is not None else ""
+            remedy = f"; {finding.remedy}" if finding.remedy else ""
+            console.print(f"{finding.verdict:8}{finding.check}: {finding.detail}{took}{remedy}")
+
+    findings = _run(doctors.examine(settings, tell=tell))
+    if as_json:
+        typer.echo(json.dumps({"findings": [asdict(finding) for finding in findings]}, indent=2))
+    raise typer.Exit(1 if any(finding.verdict == "error" for finding in findings) else 0)
+
+
 @agent_app.command("check")
 def agent_check(file: Annotated[Path, typer.Argument(help="The agent's TOML file.")], as_json: AsJson = False) -> None:
     """Explain the mistakes of an agent script, by line. Exit status 1 when there is an error."""

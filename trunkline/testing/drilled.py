@@ -47,29 +47,39 @@ def pieces(utterance: Utterance) -> list[tuple[str, bytes]]:
 
 def words_heard(played: bytes, spoken: Sequence[Utterance]) -> list[str]:
     """The words whose sound is in `played` (16-bit PCM), in the order in which it is; what is heard twice is there
-    twice. A pause sounds like any other: a quiet word counts where it lies beside its neighbour."""
-    found: dict[int, str] = {}
-    for utterance in spoken:
-        before = set[int]()  # where the word before ends, each time it was heard
-        quiet: list[tuple[str, bytes]] = []
-        for word, piece in pieces(utterance):
-            if not _loud(piece):
-                at = next((at for at in sorted(before) if played[at : at + len(piece)] == piece), None)
-                if at is None:
-                    quiet.append((word, piece))
-                else:
-                    found[at], before = word, {at + len(piece)}
+    twice. Sounds are alike, and pauses more so: of two words that would lie on each other, the one in the longer run of
+    an utterance was heard, and a quiet one only beside its neighbours."""
+    runs = [run for utterance in spoken for run in _runs(played, pieces(utterance))]
+    taken: list[tuple[int, int, str]] = []
+    for run in sorted(runs, key=lambda run: run[0][0] - run[-1][1]):
+        taken += [word for word in run if not any(word[0] < end and start < word[1] for start, end, _ in taken)]
+    return [word for _, _, word in sorted(taken)]
+
+
+def _runs(played: bytes, words: Sequence[tuple[str, bytes]]) -> list[list[tuple[int, int, str]]]:
+    """(start, end, word): every stretch in which words of it follow one another."""
+    runs: list[list[tuple[int, int, str]]] = []
+    known: set[tuple[int, int]] = set()
+    for first, (_, piece) in enumerate(words):
+        for at in _places(played, piece) if _loud(piece) else ():
+            if (first, at) in known:
                 continue
-            places = _places(played, piece)
-            found.update(dict.fromkeys(places, word))
-            for place in places[:1]:  # those before it that were too quiet to be found
-                for earlier, silent in reversed(quiet):
-                    place -= len(silent)
-                    if played[place : place + len(silent)] == silent:
-                        found[place] = earlier
-            quiet.clear()
-            before = {place + len(piece) for place in places}
-    return [found[at] for at in sorted(found)]
+            start, run = at, list[tuple[int, int, str]]()
+            for earlier in range(first - 1, -1, -1):  # quiet ones before it
+                silent = words[earlier][1]
+                if _loud(silent) or played[start - len(silent) : start] != silent:
+                    break
+                run.insert(0, (start - len(silent), start, words[earlier][0]))
+                start -= len(silent)
+            for index in range(first, len(words)):
+                word, sound = words[index]
+                if played[at : at + len(sound)] != sound:
+                    break
+                known.add((index, at))
+                run.append((at, at + len(sound), word))
+                at += len(sound)
+            runs.append(run)
+    return runs
 
 
 def _places(played: bytes, piece: bytes) -> list[int]:
