@@ -56,6 +56,7 @@ from trunkline.media.heartbeat import Heartbeat
 from trunkline.media.music import hold_music
 from trunkline.media.playout import LeadPolicy
 from trunkline.media.recorder import Recorder
+from trunkline.media.sources import soft_work
 from trunkline.media.vad import EnergyGate, SileroBatch
 from trunkline.metrics import Metrics
 from trunkline.ports import Allow, CallControl, CallFacts, EndReason, ToolCall
@@ -153,6 +154,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         policy = Policy(record=settings.record, outbound_allow=settings.outbound.allow)
         tokens = Tokens(worker=WORKER)
         hold_music()  # made now: it takes 50 ms, which no call is to notice
+        if agent.background:
+            soft_work()
         switchboard = Switchboard(
             Cascade(agent, minds, tools, speech_ready),
             Line(

@@ -1,7 +1,7 @@
 """`trunkline doctor`: what a gateway needs, looked at one by one, each with one line and its remedy.
 
-Nothing of it changes anything: the database is only opened, ports are bound and given back, and each provider of the
-agent is asked for something small, with a deadline. That costs as much as a word or two.
+The database is opened as at a start (its tables are made or upgraded), ports are bound and given back, and each
+provider of the agent is asked for something small, with a deadline: that costs as much as a word or two.
 """
 
 import asyncio

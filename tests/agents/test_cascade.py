@@ -1190,6 +1190,51 @@ def test_between_two_fillers_the_silence_is_short() -> None:
     on_a_call(conversation)
 
 
+def test_work_can_be_heard_while_an_answer_is_awaited_and_holds_it_up_for_a_moment_only() -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("hours")
+        await call.run(400)
+        before = call.far.played_ms
+        await call.run(1000)
+        assert 800 <= call.far.played_ms - before <= 1000
+        assert call.turns[-1].agent_text == "Hello there.", "it is no answer"
+        call.pen.write("We open at eight.").end()
+        await call.settle()
+        asked_at = call.clock.now()
+        await call.run(2000)
+        assert call.talk[-1] == ("agent", "We open at eight.")
+        assert call.turns[-1].total_ms is not None
+        assert call.state is t.State.LISTENING
+        assert call.clock.now() - asked_at <= 2.0
+
+    on_a_call(conversation, agent=replace(AGENT, background=True))
+
+
+def test_a_tool_in_mid_answer_is_heard_working_and_filled_and_given_up_in_time() -> None:
+    async def conversation(call: Call) -> None:
+        async def never(tool: ToolCall, control: CallControl) -> str:
+            await asyncio.Event().wait()
+            return ""
+
+        call.tool = never
+        await call.says("hours")
+        call.pen.write("Let me look.", ToolCall("1", "http", {})).end()
+        silent = longest = 0
+        for _ in range(500):  # 10 s
+            before = call.far.played_ms
+            await call.run(20)
+            silent = 0 if call.far.played_ms > before else silent + 20
+            longest = max(longest, silent)
+        assert longest <= 160
+        assert "One moment." in call.tts.spoken
+        assert call.state is t.State.SPEAKING
+        await call.run(2000)
+        assert call.tts.spoken[-1] == "Sorry."
+        assert [text for role, text in call.talk if role == "agent"][-2:] == ["Let me look.", "Sorry."]
+
+    on_a_call(conversation, agent=replace(AGENT, background=True))
+
+
 def test_when_nothing_works_the_caller_is_put_through_where_the_file_says_so() -> None:
     async def conversation(call: Call) -> None:
         for _ in range(2):

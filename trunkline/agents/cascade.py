@@ -35,6 +35,8 @@ from trunkline.clock import Clock
 from trunkline.errors import ProviderError
 from trunkline.media.bus import Bus
 from trunkline.media.dtmf import tones
+from trunkline.media.g711 import transcode
+from trunkline.media.sources import soft_work
 from trunkline.ports import (
     Allow,
     CallControl,
@@ -56,9 +58,11 @@ from trunkline.ports import (
     Usage,
     Word,
 )
-from trunkline.types import FRAME_MS
+from trunkline.types import FRAME_MS, MULAW_8K
 
 PHRASES_WAITING = 16
+BACKGROUND_AFTER_S = 0.4  # nobody hears a shorter wait as one
+BACKGROUND_MS = 100  # at a time: the answer waits for no more than this
 TOOL_ROUNDS = 5  # a model that does nothing but call tools is stopped
 
 
@@ -184,6 +188,7 @@ class Attendant:
         self._next = Exchange()  # what is known of the turn the caller is taking
         self._fed_since: float | None = None
         self._closed = False
+        self._background = soft_work().play() if agent.definition.background else None
         bus.listener = self
 
     # --- the call's life ---
@@ -385,6 +390,28 @@ class Attendant:
         if keyed:
             turn.decided_at, turn.final_at = turn.asked_at, None
         self._start(turn, lambda: self._reply(turn))
+        if self._background is not None:
+            self._set_timer("background", BACKGROUND_AFTER_S, lambda: self._play_background(turn))
+
+    def _play_background(self, turn: Exchange) -> None:
+        """Softly, while an answer is awaited or falls silent, a little at a time."""
+        source, playout, now = self._background, self._bus.playout, self._clock.now()
+        if source is None or turn.epoch != self.epoch or self._task is None:
+            return
+        again_s = BACKGROUND_MS / 1000
+        quiet_s = playout.playing_until + max(0, playout.queued_ms) / 1000 - now
+        if quiet_s > again_s or playout.paused:
+            again_s = max(again_s, quiet_s - FRAME_MS / 1000)
+        elif not turn.in_phrase and self.turns.state in (t.State.THINKING, t.State.SPEAKING):
+            audio = b"".join(source.frame() for _ in range(BACKGROUND_MS // FRAME_MS))
+            if playout.format != MULAW_8K:
+                audio = transcode(audio, MULAW_8K, playout.format)
+            if turn.first_audio_at is None:
+                self._bus.fill(audio)
+            else:
+                turn.background_from = now + quiet_s if turn.background_from is None else turn.background_from
+                self._bus.append(audio, (), self._bus.position_ms)
+        self._set_timer("background", again_s, lambda: self._play_background(turn))
 
     def _start(self, turn: Exchange, reply: "_Reply") -> None:
         if self._turn is not None:
@@ -416,6 +443,7 @@ class Attendant:
         if task is not None:
             task.cancel()
         self._cancel_timer("stall")
+        self._cancel_timer("background")
 
     def _stop_filler(self) -> None:
         filler, self._filler = self._filler, None
@@ -455,6 +483,8 @@ class Attendant:
         silent_from = max(turn.last_audio_at, playout.playing_until, now if playout.paused else 0.0)
         if not playout.paused:
             silent_from += max(0, playout.queued_ms) / 1000
+        if turn.background_from is not None:
+            silent_from = turn.background_from
         fails_at = (silent_from if turn.dry_at is None else max(turn.dry_at, turn.last_audio_at)) + deadline_s
         if playout.paused:
             fails_at = now + deadline_s
@@ -479,6 +509,7 @@ class Attendant:
         speaking = turn.epoch == self.epoch and self.turns.state is t.State.SPEAKING and self._task is not None
         if audio and speaking and not turn.in_phrase and turn.last_audio_at == heard_at:
             turn.dry_at = silent_from if turn.dry_at is None else turn.dry_at
+            turn.background_from = None
             self._bus.append(audio, (), self._bus.position_ms)
 
     async def _line(self, text: str, turn: Exchange) -> None:
@@ -656,7 +687,7 @@ class Attendant:
         if turn.epoch != self.epoch:
             return False
         if audio:
-            turn.last_audio_at, turn.dry_at = self._clock.now(), None
+            turn.last_audio_at, turn.dry_at, turn.background_from = self._clock.now(), None, None
             if turn.first_audio_at is None:
                 turn.first_audio_at = turn.last_audio_at
             self._stop_filler()

@@ -84,6 +84,8 @@ class Exchange:
     """In the middle of it, while a tool or the model takes long."""
     dry_at: float | None = None
     """When its own audio had run out, where a filler was heard since."""
+    background_from: float | None = None
+    """Since when there is only the soft sound of work."""
     failed: bool = False
     """What is queued is still heard, then it has failed."""
 
