@@ -66,6 +66,11 @@ class Minds:
             found[key] = provider
         return found
 
+    def best(self, kind: Kind, now: float) -> Any:
+        """For a use that is not worth switching in the middle."""
+        named = self.named(kind)
+        return named[self.health.order(list(named), now)[0]]
+
     def everyone(self) -> Iterator[Any]:
         for kind in KINDS:
             yield from self.named(kind).values()
