@@ -944,11 +944,11 @@ class Watch:
             assert self.paused or state is State.IDLE, "speaks to nobody"
             assert timers == ({"max_duration"} if state is not State.IDLE else set())
             return
+        if state is State.IDLE:
+            assert not timers
+            return
         assert self.paused == (state is State.INTERRUPTED), "paused, and nobody to resume"
         match state:
-            case State.IDLE:
-                assert not timers
-                return
             case State.LISTENING:
                 assert timers & {"no_input", "digits", "utterance"}
                 assert not self.replying

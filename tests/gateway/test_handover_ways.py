@@ -473,10 +473,38 @@ def test_whom_an_operator_invites_takes_a_line_as_well() -> None:
         here.switchboard.limits = Limits(2, MAX_CALL_S)
         asked = Invitation(DialOrder(E164("+14155550177"), ring_timeout_s=20))
         assert not isinstance(here.control.party.invite(asked), Refuse)
-        assert here.control.party.invite(asked).code == "overloaded"
+        other = Invitation(DialOrder(E164("+14155550178")))
+        assert here.control.party.invite(other).code == "overloaded"
         assert len(here.dials()) == 1
         here.stack.over(here.dialled, 486, "Busy Here")
         assert not isinstance(here.control.party.invite(asked), Refuse)
+
+    run(scenario)
+
+
+def test_whom_an_operator_invites_is_rung_over_the_next_trunk_while_nobody_can_have_been_rung() -> None:
+    async def scenario(here: Floor) -> None:
+        rung = here.control.party.invite(Invitation(DialOrder(E164("+14155550177"))))
+        here.stack.over(here.dialled, 503, "No")
+        assert here.dials() == ["first", "second"]
+        (view,) = here.control.party.views()
+        assert (view.id, view.trunk, view.state) == (rung.id, "second", "ringing")
+        here.stack.over(here.dialled, 486, "Busy Here")
+        assert here.dials() == ["first", "second"]
+        assert here.control.party.views() == []
+
+    assert [(e["trunk"], e["may_have_rung"]) for e in run(scenario).events("leg_failed")] == [
+        ("first", False),
+        ("second", True),
+    ]
+
+
+def test_who_was_sent_away_is_not_rung_over_the_next_trunk() -> None:
+    async def scenario(here: Floor) -> None:
+        rung = here.control.party.invite(Invitation(DialOrder(E164("+14155550177"))))
+        assert here.control.party.dismiss(rung.id) is None
+        here.stack.over(here.dialled, 503, "No")
+        assert here.dials() == ["first"]
 
     run(scenario)
 

@@ -271,6 +271,64 @@ def test_a_room_has_room_for_so_many() -> None:
     run(scenario, NO_REFER)
 
 
+def test_a_request_that_is_repeated_rings_nobody_twice() -> None:
+    async def scenario(here: Floor) -> None:
+        _, handle, _ = comes(here, invitation())
+        for _ in range(2):
+            again = here.line_now.party.invite(invitation())
+            assert again == Refuse("not_now", "this number rings already, or is in the call")
+        assert len(here.stack.commands("dial")) == 1
+        here.stack.over(handle)
+
+    run(scenario)
+
+
+def test_who_was_sent_away_does_not_come_back_with_the_agent() -> None:
+    """Its BYE is not answered yet."""
+
+    async def scenario(here: Floor) -> None:
+        view, _, line = comes(here, invitation("representative"))
+        assert here.line_now.hold() is None
+        assert here.line_now.party.dismiss(view.id) is None
+        assert [v.state for v in here.line_now.party.views()] == ["ending"]
+        assert here.line_now.resume() is None
+        assert here.line_now.party.room is None
+        speaks(here, line, COACH, 5, here.caller_line)
+        assert COACH not in bytes(here.caller_line.heard)
+
+    assert len(run(scenario).events("joined")) == 1
+
+
+def test_when_the_first_representative_leaves_the_caller_stays_with_the_other_one() -> None:
+    async def scenario(here: Floor) -> None:
+        _, other, line = comes(here, invitation("representative"))
+        here.transfer()
+        target = Handle(here.stack.commands("dial")[-1][1])
+        here.stack.media(target, FakeLine())
+        here.stack.happens(s.Confirmed(target), s.FirstMedia(target))
+        here.stack.over(target)
+        assert here.ends() == []
+        speaks(here, line, COACH, 5, here.caller_line)
+        assert COACH in bytes(here.caller_line.heard)
+        here.stack.over(other)
+        here.stack.over(here.caller, by_us=True)
+
+    assert run(scenario, NO_REFER).ends() == [("transferred", "")]
+
+
+def test_a_caller_who_leaves_the_other_representative_was_put_through() -> None:
+    async def scenario(here: Floor) -> None:
+        comes(here, invitation("representative"))
+        here.transfer()
+        target = Handle(here.stack.commands("dial")[-1][1])
+        here.stack.media(target, FakeLine())
+        here.stack.happens(s.Confirmed(target), s.FirstMedia(target))
+        here.stack.over(target)
+        here.stack.over(here.caller)
+
+    assert run(scenario, NO_REFER).ends() == [("transferred", "")]
+
+
 def test_the_rules_are_asked_and_the_trunk() -> None:
     async def scenario(here: Floor) -> None:
         here.refusing["dial"] = Refuse("country_closed", "closed")

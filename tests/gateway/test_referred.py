@@ -8,10 +8,12 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.gateway.test_handover import ANSWER, CARRIER, MEDIA_TIMEOUT_S, VOICE, Floor, bridged
 from tests.gateway.test_party import COACH, comes, invitation, speaks
+from trunkline.gateway.answeredby import NO_DETECTION, MachineTerms
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.referred import BYE_WAIT_S, RING_S
 from trunkline.gateway.sip import stack as s
@@ -21,6 +23,7 @@ from trunkline.gateway.sip.trunks import Trunk
 from trunkline.gateway.transfer_refer import TRUNK_REFER_BURST
 from trunkline.ports import Refuse
 from trunkline.testing.board import play
+from trunkline.testing.caller.speech import to_frames
 from trunkline.testing.sipstack import FRAME_BYTES, FakeLine
 from trunkline.types import E164
 
@@ -30,12 +33,19 @@ REFER_TO = f"<sip:{NUMBER}@192.0.2.9>"
 QUIET = b"\xff" * FRAME_BYTES
 
 
-def run(scenario: Callable[[Floor], Coroutine[Any, Any, None]], *trunks: Trunk, calls: int = 1) -> Floor:
+def run(
+    scenario: Callable[[Floor], Coroutine[Any, Any, None]],
+    *trunks: Trunk,
+    calls: int = 1,
+    machine: MachineTerms = NO_DETECTION,
+) -> Floor:
     """`calls`: so many have ended by then, each once."""
     trunks = trunks or (OPEN,)
 
     async def whole(here: Floor) -> None:
-        here.desk = SipDesk(here.stack, here.switchboard, trunks, here.clock, media_timeout_s=MEDIA_TIMEOUT_S)
+        here.desk = SipDesk(
+            here.stack, here.switchboard, trunks, here.clock, media_timeout_s=MEDIA_TIMEOUT_S, machine=machine
+        )
         await here.desk.start()
         here.ring()
         try:
@@ -109,6 +119,43 @@ def test_whom_the_far_end_names_talks_with_the_agent_instead() -> None:
     assert followed(here) == [("followed", 200)]
     assert here.events("refer_asked") == [{"status": 202, "code": "accepted", "target": "+1202***23"}]
     assert len(here.leg_usage) == 1  # one after the other
+
+
+@pytest.mark.parametrize("detection", ["off", "enable"])
+def test_a_supervisor_who_leaves_takes_nobodys_ears(detection: Any) -> None:
+    """Also with machine detection on: it is for calls of ours."""
+
+    async def scenario(here: Floor) -> None:
+        _, supervisor, _ = comes(here, invitation())
+        assert asks(here) == 202
+        line = FakeLine()
+        new = Handle(here.stack.commands("dial")[-1][1])
+        here.stack.media(new, line)
+        here.stack.happens(s.Confirmed(new), s.FirstMedia(new))
+        here.stack.over(here.caller)
+        here.stack.over(supervisor)
+        before = here.agent_now.bus.stats.received_frames
+        line.tick(3, VOICE)
+        assert here.agent_now.bus.stats.received_frames == before + 3
+        here.stack.over(new)
+
+    run(scenario, machine=MachineTerms(detection))
+
+
+def test_who_is_named_is_called_over_the_next_trunk_while_nobody_can_have_been_rung() -> None:
+    second = replace(OPEN, name="second", host="second.example.com")
+
+    async def scenario(here: Floor) -> None:
+        assert asks(here) == 202
+        first = Handle(here.stack.commands("dial")[-1][1])
+        here.stack.over(first, 503, "No")
+        assert [told[2] for told in here.stack.commands("dial")] == ["carrier", "second"]
+        assert told(here) == [100]
+        here.stack.over(Handle(here.stack.commands("dial")[-1][1]), 486, "Busy Here")
+        assert told(here) == [100, 486]
+        here.stack.over(here.caller)
+
+    assert followed(run(scenario, OPEN, second)) == [("busy", 486)]
 
 
 def test_who_asked_and_does_not_leave_is_hung_up() -> None:
@@ -260,10 +307,10 @@ def test_a_refusal_is_answered_and_noted_and_nobody_is_called() -> None:
         assert asks(here) == 403
         assert asks(here, refer=2, to="<http://example.com>") == 416
         here.clock.advance(60)
-        assert asks(here, refer=3, to="<sip:x@y?Replaces=a%3Bto-tag%3D1%3Bfrom-tag%3D2>") == 481
+        assert asks(here, refer=3, to="<sip:x@y?Replaces=a%3Bto-tag%3D1%3Bfrom-tag%3D2>") == 603
         assert here.stack.commands("dial", "tell_refer") == []
 
-    assert asked(run(scenario)) == [(403, "country_closed"), (416, "foreign_scheme"), (481, "unknown_dialog")]
+    assert asked(run(scenario)) == [(403, "country_closed"), (416, "foreign_scheme"), (603, "unknown_dialog")]
 
 
 def test_a_trunk_that_is_not_open_for_it_declines() -> None:
@@ -394,6 +441,24 @@ def test_one_dialog_does_not_use_up_its_trunk_and_many_do() -> None:
 # --- a representative -----------------------------------------------------------------------------------------------
 
 
+def test_a_voicemail_that_relieves_a_representative_does_not_keep_the_caller() -> None:
+    t = np.arange(3200) / 8000
+    beep = to_frames((0.25 * np.sin(2 * np.pi * 1000 * t)).astype(np.float32))
+
+    async def scenario(here: Floor) -> None:
+        bridged(here)
+        assert asks(here, here.dialled) == 202
+        line = FakeLine()
+        new = Handle(here.stack.commands("dial")[-1][1])
+        here.stack.media(new, line)
+        here.stack.happens(s.Confirmed(new), s.FirstMedia(new))
+        for frame in (*[QUIET] * 75, *beep, *[QUIET] * 75):
+            line.tick(1, frame)
+        assert here.agent_now.call.attributes["transfer_failed"] == "voicemail"
+
+    run(scenario, replace(OPEN, profile="strict"))
+
+
 def test_a_representative_is_relieved_by_whom_they_name() -> None:
     async def scenario(here: Floor) -> None:
         bridged(here)
@@ -474,7 +539,7 @@ def test_a_replaces_of_what_cannot_be_taken_is_unknown(case: str) -> None:
         if case == "over":
             here.stack.over(other)
         here.stack.named["other@test", "f", "t"] = here.caller if case == "itself" else other
-        assert asks(here, to=REPLACES.replace(">", "%3Bearly-only>") if case == "early only" else REPLACES) == 481
+        assert asks(here, to=REPLACES.replace(">", "%3Bearly-only>") if case == "early only" else REPLACES) == 603
 
     run(scenario, OPEN, replace(OPEN, name="another"), calls=2)
 

@@ -196,7 +196,7 @@ class Attendant:
     def begin(self, greeting: str | None = None, conversation: Sequence[Message] = ()) -> None:
         """Greet; with another greeting and the conversation so far when a call is taken up again."""
         self.conversation += conversation
-        if not self._gated:
+        if not self._gated and not self.turns.on_hold:
             self._feed(0)
         self._handle(t.Begin(self._agent.definition.greeting if greeting is None else greeting))
 

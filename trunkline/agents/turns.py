@@ -370,6 +370,11 @@ class Turns:
         effects, self._effects = self._effects, []
         return effects
 
+    @property
+    def on_hold(self) -> bool:
+        """The far end has put us on hold."""
+        return self._held
+
     def expect(self, expectation: Expectation) -> None:
         """What the caller is expected to say or key next."""
         self.expectation = expectation

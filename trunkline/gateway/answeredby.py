@@ -37,6 +37,19 @@ class Plugged(Protocol):
     bus: Receiver | None
 
 
+def plug(leg: Plugged, receiver: Receiver) -> None:
+    """Who hears the leg from now on; who listens for machines goes on listening."""
+    if isinstance(leg.bus, AnswerListener):
+        leg.bus.to = receiver
+    else:
+        leg.bus = receiver
+
+
+def plugged(leg: Plugged) -> Receiver | None:
+    """Who hears it, behind who listens for machines."""
+    return leg.bus.to if isinstance(leg.bus, AnswerListener) else leg.bus
+
+
 class AnswerListener:
     """To be the leg's `bus` in place of `to`. It steps aside by itself."""
 

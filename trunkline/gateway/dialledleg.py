@@ -5,8 +5,10 @@ import secrets
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from trunkline.gateway.endings import Ended
 from trunkline.gateway.hands import Hands
 from trunkline.gateway.leg import Leg
+from trunkline.gateway.outbound import Failure, Tried
 from trunkline.media.bus import Receiver
 from trunkline.media.members import Port
 from trunkline.ports import ENDED_BY, EndedBy, EndReason, Refuse, Usage
@@ -91,6 +93,11 @@ class DialledLeg:
     def is_answered(self) -> bool:
         """And its media is there."""
         return self._attached
+
+    @property
+    def leaving(self) -> bool:
+        """We have hung it up, or it is over."""
+        return self._closed or self.over
 
     def hang_up_leg(self, why: str = "transferred") -> None:
         """CANCEL, BYE or over REST, as is due. Idempotent; `finished` follows."""
@@ -230,6 +237,22 @@ class DialledLeg:
             seconds = round(self._clock.now() - self._answered_at, 3)
             self._host.usage(Usage(self.id, self.leg.kind, "leg", "seconds", seconds))
             self._host.event("leg_ended", leg=self.name, **self._of, seconds=seconds)
+
+    def failed(self, how: Unanswered, **of: object) -> Failure:
+        """Why it was not answered, which is in the record by then: whether somebody may have been rung."""
+        leg: object = self.leg
+        end = Ended(how.reason, how.by, how.detail, how.provider_code)
+        failure = (leg.failure if isinstance(leg, Tried) else None) or Failure(end, may_have_rung=True)
+        self.event(
+            "leg_failed",
+            **of,
+            reason=how.reason,
+            by=how.by,
+            detail=how.detail,
+            provider_code=how.provider_code,
+            may_have_rung=failure.may_have_rung,
+        )
+        return failure
 
     # --- for who dialled it ---
 

@@ -20,7 +20,7 @@ from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.hands import Hands
 from trunkline.gateway.leg import Dialler
 from trunkline.gateway.outbound import Failure
-from trunkline.gateway.referred import Movable
+from trunkline.gateway.referred import Movable, our_number
 from trunkline.gateway.room import CallRoom
 from trunkline.gateway.secondleg import SecondLeg
 from trunkline.gateway.transfer import State, Transfer
@@ -148,21 +148,26 @@ class Handover:
         finally:
             self._busy = False
 
-    def close(self, why: str = "") -> None:
-        """The call is over, or the leg is needed elsewhere: nobody is left on a line. Idempotent."""
+    def close(self, why: str = "") -> TransferFailed | None:
+        """The call is over, or the leg is needed elsewhere: nobody is left on a line. What was given up of a transfer
+        that was under way. Idempotent."""
+        failed: TransferFailed | None = None
         if self._closed:
-            return
+            return failed
         self._closed = True
         self._stop_timer()
-        for effect in self.transfer.handle(t.Cancel(why), self.now()):
+        for effect in self.transfer.close(why, self.now()):
             if isinstance(effect, t.RecordAttempt):
                 self._perform(effect)
+            elif isinstance(effect, t.Resume):
+                failed = effect.failed
         for second in self._seconds.values():
             second.referrals.close()
             second.hang_up_leg()
         for second in self._seconds.values():
             self._leaves_room(second)
         self._stop_briefing()
+        return failed
 
     # --- the operator's ---
 
@@ -283,7 +288,9 @@ class Handover:
             self._refused(attempt, decision)
             return
         ring_s = self.transfer.policy.ring_s + RING_SLACK_S
-        order = DialOrder(number, ring_timeout_s=ring_s, forwarded_by=self._our_number(), detects_machine=False)
+        order = DialOrder(
+            number, ring_timeout_s=ring_s, forwarded_by=our_number(self.call.facts()), detects_machine=False
+        )
         ways = self._ways[attempt] = WaysOut(self._diallers, order)
         way = ways.first(self.now())
         refused = way if isinstance(way, Refuse) else self._dial_over(attempt, target, way)
@@ -321,12 +328,6 @@ class Handover:
             self.feed(failed)
         elif (refused := self._dial_over(second.attempt, second.target, way)) is not None:
             self._refused(second.attempt, refused)
-
-    def _our_number(self) -> E164 | None:
-        """Whose line sends the caller on."""
-        facts = self.call.facts()
-        ours = facts.to_number if facts.direction == "inbound" else facts.from_number
-        return E164(ours) if ours else None
 
     def _target_port(self, attempt: int) -> Port | None:
         """Its place in the room, made when it is first needed."""
@@ -381,7 +382,7 @@ class Handover:
         port = self._target_port(attempt)
         assert port is not None
         self.call.event("joined", leg=successor.name, attempt=attempt)
-        return port
+        return leg.bus or port  # the listener for voicemail, before it
 
     def _leaves_room(self, second: SecondLeg) -> None:
         port = second.unplug()

@@ -411,7 +411,7 @@ class LineCall:
             return Refuse("no_number", f"{name} has no number that can be dialled")
         decision = self.ask("transfer", target.name, target.number)
         if isinstance(decision, Allow):
-            self.transfer_number = target.number
+            self.transfer_number, self._wanted = target.number, None
             self.event("transfer", target=target.name)
         return decision
 
@@ -427,7 +427,7 @@ class LineCall:
         for target in targets:  # one that is closed has a fallback that may be open
             decision = self.ask("transfer", target.name, target.number)
             if isinstance(decision, Allow):
-                self._wanted = wanted
+                self._wanted, self.transfer_number = wanted, None
                 self.event("transfer", target=wanted.target, wanted=wanted.kind)
                 break
         return decision
@@ -576,13 +576,20 @@ class LineCall:
         self.happened(c.Returned(failed is not None))
 
     def put_through(self) -> None:
-        self.happened(c.HangUp("transferred"))
+        if not self.party.represented:
+            self.happened(c.HangUp("transferred"))
+
+    def deserted(self) -> None:
+        handover = self._handover
+        if handover is not None and handover.put_through and not handover.active:
+            self.happened(c.HangUp("transferred"))
 
     def _caller_over(self, reason: EndReason) -> EndReason:
         """The caller's leg is: what that means for the call while a transfer has the line."""
         handover = self._handover
         if handover is None or not handover.active:
-            return reason
+            with_somebody = handover is not None and handover.put_through and self.party.represented
+            return "transferred" if with_somebody and reason == "caller_hung_up" else reason
         handover.feed(t.CallerLeft() if reason == "caller_hung_up" else t.CallerLost(reason))
         return "transferred" if handover.put_through else reason
 
@@ -673,7 +680,9 @@ class LineCall:
             self.referrals.close()
             handover, self._handover = self._handover, None
             if handover is not None:
-                handover.close("the call is over")
+                replaced = self.machine.state is c.State.ACTIVE
+                given_up = handover.close("the caller's leg was replaced" if replaced else "the call is over")
+                self._back_with = given_up if replaced else None
             self._leave_agent()
         finally:
             self._on_hold = False

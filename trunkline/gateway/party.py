@@ -18,7 +18,7 @@ from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.hands import Hands
 from trunkline.gateway.leg import Dialler
 from trunkline.gateway.room import CallRoom
-from trunkline.gateway.waysout import WaysOut
+from trunkline.gateway.waysout import Way, WaysOut
 from trunkline.media.bus import Bus, Receiver
 from trunkline.media.members import Supervision
 from trunkline.ports import Decision, Refuse
@@ -57,7 +57,7 @@ class OtherView:
 
     id: str
     role: OtherRole
-    state: Literal["ringing", "joined"]
+    state: Literal["ringing", "joined", "ending"]
     name: str
     trunk: str
     supervision: Supervision | None
@@ -76,6 +76,10 @@ class Host(dialledleg.Host, Protocol):
         """The caller's leg, the agent's bus, and whether the agent is with the caller. None: no conversation."""
         ...
 
+    def deserted(self) -> None:
+        """The last further representative has left."""
+        ...
+
     def member_crashed(self, name: str | None, error: Exception) -> None:
         """Our own bug with this member of the room, or with the room."""
         ...
@@ -84,11 +88,12 @@ class Host(dialledleg.Host, Protocol):
 class Other(DialledLeg):
     """One of them, until they are over."""
 
-    def __init__(self, party: "Party", invitation: Invitation, trunk: str) -> None:
+    def __init__(self, party: "Party", invitation: Invitation, trunk: str, ways: WaysOut, place: int) -> None:
+        """`place`: which of the trunks it is, from 1."""
         super().__init__(party.host, party.clock, role=invitation.role)
-        self.invitation, self.trunk = invitation, trunk
+        self.invitation, self.trunk, self.ways, self.place = invitation, trunk, ways, place
         self.supervision: Supervision = invitation.supervision
-        self.muted = False
+        self.muted = self.dismissed = False
         self._party = party
         self._ringing: asyncio.TimerHandle | None = None
 
@@ -119,7 +124,7 @@ class Other(DialledLeg):
         return OtherView(
             id=self.name,
             role=role,
-            state="joined" if self.is_answered else "ringing",
+            state="ending" if self.leaving else "joined" if self.is_answered else "ringing",
             name=self.invitation.name,
             trunk=self.trunk,
             supervision=self.supervision if role == "supervisor" else None,
@@ -156,7 +161,7 @@ class Party:
     def gather(self) -> None:
         """The agent has the line, and says nothing yet: who waits comes in."""
         for other in tuple(self._others.values()):
-            if other.is_answered and other.port is None:
+            if other.is_answered and other.port is None and not other.leaving:
                 self._bring_in(other)
         self._settle()
 
@@ -204,13 +209,19 @@ class Party:
             return allowed
         if len(self._others) >= MAX_OTHERS:
             return Refuse("conference_full", f"at most {MAX_OTHERS} may be invited to a call")
-        way = WaysOut(self._diallers, invitation.order).first(self.clock.now())
-        if isinstance(way, Refuse):
-            return way
+        if any(other.invitation.order.to_number == invitation.order.to_number for other in self._others.values()):
+            return Refuse("not_now", "this number rings already, or is in the call")  # a request that was repeated
+        ways = WaysOut(self._diallers, invitation.order)
+        way = ways.first(self.clock.now())
+        return way if isinstance(way, Refuse) else self._ring(invitation, ways, way)
+
+    def _ring(self, invitation: Invitation, ways: WaysOut, way: Way, name: str = "") -> OtherView | Refuse:
+        """`name`: of who was tried over another trunk."""
         if (no_line := self.host.take_line()) is not None:
             return no_line
-        _, dialler, plan = way
-        other = Other(self, invitation, plan.trunk)
+        place, dialler, plan = way
+        other = Other(self, invitation, plan.trunk, ways, place.attempt)
+        other.name = name or other.name
         self._others[other.name] = other
         self.host.event(
             "leg_dialled", leg=other.name, role=invitation.role, target=invitation.name or None, trunk=plan.trunk
@@ -220,6 +231,8 @@ class Party:
         except Exception as error:  # our own bug costs this leg, not the call
             other.crashed(error)
             return Refuse("error", "the call could not be placed")
+        if other.over:
+            return Refuse("failed", "the call could not be placed")
         other.ring_for(invitation.order.ring_timeout_s + plan.ring_slack_s)
         return other.view
 
@@ -244,6 +257,7 @@ class Party:
         if other is None:
             return Refuse("unknown_leg", "the call has no such leg")
         self.host.event("operator", asked="dismiss", leg=name)
+        other.dismissed = True
         self._take_out(other)
         other.hang_up_leg("agent_hung_up")
         return None
@@ -265,13 +279,29 @@ class Party:
     def gone(self, other: Other, how: Over) -> None:
         self._others.pop(other.name, None)
         match how:
-            case Unanswered(reason, detail, code):
-                self.host.event("leg_failed", leg=other.name, reason=reason, detail=detail, provider_code=code)
+            case Unanswered():
+                self._unanswered(other, how)
             case HungUp():
                 self.host.event("left", leg=other.name)
             case Lost(why):
                 self.host.event("left", leg=other.name, why=why)
         self._take_out(other)
+        if other.invitation.role == "representative" and not self.represented:
+            self.host.deserted()
+
+    def _unanswered(self, other: Other, how: Unanswered) -> None:
+        """Over the next trunk, while they are still wanted and nobody can have been rung."""
+        failure = other.failed(how, trunk=other.trunk)
+        if other.dismissed or self.host.here() is None:
+            return
+        way = other.ways.next(other.place, failure, self.clock.now())
+        if way is not None:
+            self._ring(other.invitation, other.ways, way, other.name)
+
+    @property
+    def represented(self) -> bool:
+        """A further representative is with the caller."""
+        return any(o.port is not None and o.invitation.role == "representative" for o in self._others.values())
 
     def _bring_in(self, other: Other) -> None:
         assert other.media is not None

@@ -22,9 +22,9 @@ from trunkline.gateway import dialledleg
 from trunkline.gateway.dialledleg import DialledLeg, Over, Unanswered
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.hands import Hands
-from trunkline.gateway.leg import Dialler, Leg, LegCall, Plan
-from trunkline.gateway.outbound import Place, cheapest_first
-from trunkline.gateway.waysout import no_way_out, routes, way
+from trunkline.gateway.leg import Dialler, Leg, LegCall
+from trunkline.gateway.outbound import Failure
+from trunkline.gateway.waysout import Way, WaysOut
 from trunkline.media.bus import Receiver
 from trunkline.ports import CallFacts, Decision, EndedBy, EndReason, Refuse
 from trunkline.types import E164, CallId
@@ -134,6 +134,7 @@ class Referral:
         self._asking, self._wish = asking, wish
         self._new: NewLeg | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._ways: WaysOut | None = None
 
     def begin(self) -> None:
         self._wish.tell(100)
@@ -141,32 +142,32 @@ class Referral:
             self._take(*self._wish.other)
             return
         assert self._wish.number is not None
-        order = DialOrder(self._wish.number, ring_timeout_s=RING_S + RING_SLACK_S, forwarded_by=self.host.our_number)
-        found = self._way_out(order)
+        order = DialOrder(
+            self._wish.number,
+            ring_timeout_s=RING_S + RING_SLACK_S,
+            forwarded_by=self.host.our_number,
+            detects_machine=False,
+        )
+        self._ways = WaysOut([dialler for dialler in self.host.diallers if _over_sip(dialler, order)], order)
+        self._timer = asyncio.get_running_loop().call_later(RING_S, self.give_up, 480, "no_answer")
+        self._ring(self._ways.first(self.host.now()))
+
+    def _ring(self, found: Way | Refuse) -> None:
         if isinstance(found, Refuse):
             self._failed(FAILED, found.code)
             return
         if (no_line := self.host.take_line()) is not None:
             self._failed(FAILED, no_line.code)
             return
-        dialler, plan = found
-        new = self._new = NewLeg(self)
+        place, dialler, plan = found
+        new = self._new = NewLeg(self, place.attempt)
         self.host.event("leg_dialled", leg=new.name, target="referred", trunk=plan.trunk)
-        self._timer = asyncio.get_running_loop().call_later(RING_S, self.give_up, 480, "no_answer")
         try:
             new.expect(dialler.dial(plan, new))
         except Exception as error:  # our own bug costs this attempt, not the call
             self.host.event("crashed", leg=new.name, error=type(error).__name__)
             new.never_was()
             self._failed(500, "error")
-
-    def _way_out(self, order: DialOrder) -> tuple[Dialler, Plan] | Refuse:
-        diallers = self.host.diallers
-        for at, route in enumerate(cheapest_first(routes(diallers, order)), 1):
-            found = way(diallers, order, Place(at, route))
-            if not isinstance(found, Refuse) and found[1].kind == "sip":  # another kind's leg cannot take a place
-                return found
-        return no_way_out(diallers, order)
 
     # --- the new leg ---
 
@@ -186,6 +187,14 @@ class Referral:
 
     def not_answered(self, status: int, why: str) -> None:
         self._failed(status, why)
+
+    def unanswered(self, new: "NewLeg", failure: Failure, status: int) -> None:
+        """Over the next trunk, while nobody can have been rung."""
+        way = None if self.over or self._ways is None else self._ways.next(new.place, failure, self.host.now())
+        if way is None:
+            self._failed(status, failure.ended.reason)
+        else:
+            self._ring(way)
 
     def give_up(self, status: int, why: str) -> None:
         """Idempotent."""
@@ -234,12 +243,19 @@ class Referral:
         self.host.event("refer_followed", leg=self._new.name if self._new else None, result=result, status=status)
 
 
+def _over_sip(dialler: Dialler, order: DialOrder) -> bool:
+    """Another kind's leg cannot take a place."""
+    plan = dialler.plan(order)
+    return isinstance(plan, Refuse) or plan.kind == "sip"
+
+
 class NewLeg(DialledLeg):
     """Who is called for a REFER, until they answer: then the leg is the call's own."""
 
-    def __init__(self, referral: Referral) -> None:
+    def __init__(self, referral: Referral, place: int) -> None:
+        """`place`: which of the trunks it is, from 1."""
         super().__init__(referral.host, referral.host)
-        self._referral = referral
+        self._referral, self.place = referral, place
 
     def expect(self, leg: Leg) -> None:
         super().expect(leg)
@@ -267,7 +283,8 @@ class NewLeg(DialledLeg):
         match how:
             case Unanswered(reason, _, provider_code):
                 said = re.search(r"sip:([3-6][0-9]{2})", provider_code)
-                self._referral.not_answered(int(said[1]) if said else STATUS_OF.get(reason, FAILED), reason)
+                status = int(said[1]) if said else STATUS_OF.get(reason, FAILED)
+                self._referral.unanswered(self, self.failed(how), status)
             case _:
                 self._referral.not_answered(500, "target_lost")
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from trunkline.clock import Clock
+from trunkline.gateway.answeredby import plug, plugged
 from trunkline.gateway.hands import Hands
 from trunkline.media.bus import Bus
 from trunkline.media.conference import Conference
@@ -34,7 +35,7 @@ class CallRoom:
         assert isinstance(port, Port), "the room is new"
         self.caller = port
         self.conference.take_taps(bus)
-        leg.bus = port
+        plug(leg, port)
 
     def join(self, leg: Hands, role: Role, name: str) -> Port | Refuse:
         """Whose leg's `bus` the port then is to be. Code: `conference_full`."""
@@ -75,7 +76,7 @@ class CallRoom:
         self.conference.give_taps(self._bus)
         if self.conference.caller_ms is not None:
             self._bus.skip_to(self.conference.caller_ms)
-        if self._leg.bus is self.caller:
-            self._leg.bus = self._bus
+        if plugged(self._leg) is self.caller:
+            plug(self._leg, self._bus)
         self.unseat_agent()
         self.conference.close()

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 from trunkline.gateway import transfer_steps as t
 from trunkline.gateway.answeredby import AnsweredBy, AnswerListener, is_machine
 from trunkline.gateway.dialledleg import DialledLeg, HungUp, Lost, Over, Unanswered
-from trunkline.gateway.endings import Ended
-from trunkline.gateway.outbound import Failure, Tried
 from trunkline.gateway.referred import Referrals
 from trunkline.gateway.relief import Relief
 from trunkline.gateway.sip.message import Reason
@@ -87,19 +85,7 @@ class SecondLeg(DialledLeg):
                 self._handover.feed(t.TargetLost(self.attempt, why))
 
     def _unanswered(self, how: Unanswered) -> None:
-        leg: object = self.leg
-        end = Ended(how.reason, how.by, how.detail, how.provider_code)
-        failure = (leg.failure if isinstance(leg, Tried) else None) or Failure(end, may_have_rung=True)
-        self.event(
-            "leg_failed",
-            attempt=self.attempt,
-            trunk=self.trunk,
-            reason=how.reason,
-            by=how.by,
-            detail=how.detail,
-            provider_code=how.provider_code,
-            may_have_rung=failure.may_have_rung,
-        )
+        failure = self.failed(how, attempt=self.attempt, trunk=self.trunk)
         status, reasons = _sip(how.provider_code)
         failed = t.TargetFailed(self.attempt, status, reasons, how.reason, how.detail)
         self._handover.unanswered(self, failed, failure)

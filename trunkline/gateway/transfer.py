@@ -181,6 +181,15 @@ class Transfer:
         assert self.state in row.leads_to, f"{before} {event} led to {self.state}"
         return self._done()
 
+    def close(self, why: str, now: float) -> list[Effect]:
+        """The call is over, or its caller's leg is: what is under way is given up. Nothing where it was settled."""
+        if (self.state, Cancel) in IGNORED:
+            return []
+        if not self._caller_lost:
+            return self.handle(Cancel(why), now)
+        self.state = self._gone("carrier_vanished", now, why)
+        return self._done()
+
     def _done(self) -> list[Effect]:
         effects, self._effects = self._effects, []
         return effects

@@ -127,8 +127,15 @@ def _replacing(header: str, rules: ReferRules) -> ReferDecision:
     if replaces is None:
         return ReferRefusal(400, "Bad Request", "malformed", "Replaces is not as in RFC 3891")
     if not rules.knows(replaces):
-        return ReferRefusal(481, "Call/Transaction Does Not Exist", "unknown_dialog", "Replaces names no call of ours")
+        # Not 481: within a call it says that the call itself is gone (RFC 3261 12.2.1.2), and PBXs hang up then.
+        return ReferRefusal(603, "Decline", "unknown_dialog", "Replaces names no call of ours")
     return ReferFollowed(None, replaces)
+
+
+def replaced(refer_to: str) -> Replaces | None:
+    """The dialog whose place is asked for, where the header's value names one."""
+    address = parse_name_addr(refer_to) if "<" in refer_to and len(refer_to) <= MAX_REFER_TO_CHARS else None
+    return None if address is None else parse_replaces(address.uri.headers.get("replaces", ""))
 
 
 def parse_replaces(header: str) -> Replaces | None:

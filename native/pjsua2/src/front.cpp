@@ -467,6 +467,17 @@ bool answered_within_call(pjsip_rx_data *rdata) {
     return true;
 }
 
+// Of a transaction that is still answered, though its call is forgotten: a BYE whose 200 was lost.
+bool is_repeated(pjsip_rx_data *rdata) {
+    pj_str_t key;
+    if (pjsip_tsx_create_key(rdata->tp_info.pool, &key, PJSIP_ROLE_UAS, &rdata->msg_info.cseq->method, rdata) !=
+        PJ_SUCCESS)
+        return false;
+    pjsip_transaction *tsx = pjsip_tsx_layer_find_tsx2(&key, PJ_TRUE);
+    if (tsx) pj_grp_lock_dec_ref(tsx->grp_lock);
+    return tsx != nullptr;
+}
+
 // True: it goes no further.
 pj_bool_t on_rx_request(pjsip_rx_data *rdata) {
     const pjsip_msg *msg = rdata->msg_info.msg;
@@ -528,7 +539,12 @@ pj_bool_t on_rx_request(pjsip_rx_data *rdata) {
         if (reply) answer(rdata, PJSIP_SC_SERVICE_UNAVAILABLE, "Retry-After", 1);
         return PJ_TRUE;
     }
-    if (in_dialog || method == PJSIP_CANCEL_METHOD) return PJ_FALSE;  // of no call of ours: PJSIP says 481
+    if (in_dialog || method == PJSIP_CANCEL_METHOD) {  // of no call of ours: PJSIP would find its dialog by tags alone
+        guard.unlock();
+        if (is_repeated(rdata)) return PJ_FALSE;
+        answer(rdata, PJSIP_SC_CALL_TSX_DOES_NOT_EXIST);
+        return PJ_TRUE;
+    }
     if (!peer->username.empty()) {
         const pj_str_t realm = pj_str(const_cast<char *>("trunkline"));
         const Shown what = shown(rdata, *peer, realm);

@@ -24,6 +24,7 @@ namespace {
 
 constexpr size_t MAX_OPEN = 64, MAX_OPEN_OF_CALL = 4, MAX_NEWS = 512, MAX_REFER_TO = 1100;
 constexpr unsigned RETRY_AFTER_S = 60;
+constexpr double TOLD_AT_ONCE = 16, TOLD_A_MINUTE = 12;  // of one call; Python's own rate is below that
 
 struct Open {
     pjsip_transaction *tsx;                          // we hold a reference to its lock, so it stays
@@ -33,9 +34,17 @@ struct Open {
     bool taken = false;
 };
 
+// What of one call's REFERs reaches Python.
+struct Asking {
+    const pjsip_dialog *dialog = nullptr;            // whose call this number is now
+    double tokens = TOLD_AT_ONCE;
+    int64_t at_ms = 0;
+};
+
 struct State {
     std::mutex mutex;
     std::unordered_map<unsigned, Open> open;
+    std::unordered_map<int, Asking> asking;          // at most one a call
     std::deque<std::string> news;
     unsigned last_id = 0;
     unsigned wait_ms = 3'000;
@@ -165,6 +174,19 @@ bool is_crowded(int call) {                          // with the mutex
     return state->open.size() >= MAX_OPEN || size_t(same) >= MAX_OPEN_OF_CALL;
 }
 
+bool is_over_rate(int call, const pjsip_dialog *dialog) {  // with the mutex
+    pj_time_val now;
+    pj_gettickcount(&now);
+    const int64_t now_ms = int64_t(now.sec) * 1000 + now.msec;
+    Asking &asking = state->asking[call];
+    if (asking.dialog != dialog) asking = Asking{dialog, TOLD_AT_ONCE, now_ms};
+    asking.tokens = std::min(TOLD_AT_ONCE, asking.tokens + double(now_ms - asking.at_ms) * TOLD_A_MINUTE / 60'000);
+    asking.at_ms = now_ms;
+    if (asking.tokens < 1) return true;
+    asking.tokens -= 1;
+    return false;
+}
+
 // A transaction of ours; its REFER is told.
 void open_refer(pjsip_rx_data *rdata, const pjsip_dialog *dialog, int call) {
     pjsip_endpoint *endpoint = pjsua_get_pjsip_endpt();
@@ -223,7 +245,7 @@ pj_bool_t on_rx_request(pjsip_rx_data *rdata) {
     {
         std::lock_guard<std::mutex> guard(state->mutex);
         stopped = state->stopped;
-        crowded = talks && is_crowded(call->index);
+        crowded = talks && !stale && (is_crowded(call->index) || is_over_rate(call->index, dialog));
     }
     const std::string unknown = not_understood(msg);
     if (stale) refuse(rdata, PJSIP_SC_INTERNAL_SERVER_ERROR, false);

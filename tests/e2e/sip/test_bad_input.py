@@ -134,6 +134,11 @@ def test_a_call_of_one_trunk_is_not_another_trunks(sip_gateway: Any, wires: Any,
     own = next(line for line in bye.splitlines() if line.startswith("From"))
     other.send(bye.replace(own, f"From: {answered.header('From')}"))
     assert other.drain(0.5) == []
+    for cseq, method in enumerate(("BYE", "CANCEL", "INVITE", "UPDATE"), 78):  # by its tags alone
+        forged = other.request(method, cseq, call_id="another@call", tag=answered.to_tag)
+        own = next(line for line in forged.splitlines() if line.startswith("From"))
+        other.send(forged.replace(own, f"From: {answered.header('From')}"))
+        other.until(481, method)
     live.undisturbed()
 
 

@@ -219,7 +219,7 @@ def test_who_asks_and_hangs_up_leaves_nobody_ringing(gateway: Any, sipp: Any, ph
         ("<sip:sales@pbx.example>", 403, "no_number"),
         ("<sip:+442079460000@pbx.example>", 403, "country_closed"),
         ("<sip:+19005550123@pbx.example>", 403, "premium"),
-        ("<sip:+12025550123@pbx.example?Replaces=no%40host%3Bto-tag%3D1%3Bfrom-tag%3D2>", 481, "unknown_dialog"),
+        ("<sip:+12025550123@pbx.example?Replaces=no%40host%3Bto-tag%3D1%3Bfrom-tag%3D2>", 603, "unknown_dialog"),
         ("sip:+12025550123@pbx.example?Replaces=no%40host%3Bto-tag%3D1%3Bfrom-tag%3D2", 400, "malformed"),
         ("<sip:", 400, "malformed"),
     ],

@@ -9,6 +9,7 @@ import pytest
 from starlette.datastructures import ImmutableMultiDict
 
 from tests.fakes.twilio_exchange import MEDIA_TIMEOUT_S, SILENCE, TERMS, Exchange, Far, tags
+from trunkline.agents.definition import TransferTerms
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.hands import Hands
 from trunkline.gateway.linecall import BACK, FAILED_AS, RESUMED, TRANSFER_FAILED
@@ -17,8 +18,8 @@ from trunkline.gateway.twilio.account import NotTaken, Unknown
 from trunkline.gateway.twilio.dialler import Terms
 from trunkline.media.members import Supervision
 from trunkline.media.music import hold_music
-from trunkline.ports import CallStarted, Expectation, Message, Refuse, SttEvent, TtsAudio
-from trunkline.testing.board import play, sid
+from trunkline.ports import Allow, CallStarted, Expectation, Message, Refuse, SttEvent, TtsAudio
+from trunkline.testing.board import DEFINITION, play, sid
 from trunkline.types import E164
 
 VOICE, ANSWER, COACH = b"\x20" * 160, b"\x21" * 160, b"\x22" * 160
@@ -156,6 +157,27 @@ def test_by_itself_a_twilio_caller_is_dialled_for_by_twilio() -> None:
         assert caller.is_left
         document = here.asks("/twilio/continue?n=0", sid(9))
         assert (tags(document), document[0][0].text) == (["Dial"], "+14155550100")
+        assert here.account.orders == []
+
+    run(scenario)
+
+
+def test_a_caller_who_wants_somebody_else_after_all_is_put_through_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offered the desk, which we would call and brief, they interrupt and ask for the nurse, whom Twilio dials."""
+    definition = replace(
+        DEFINITION,
+        targets={"desk": "+14155550100", "nurse": "+14155550101"},
+        terms={"desk": TransferTerms(kind="warm")},
+    )
+
+    async def scenario(here: Exchange) -> None:
+        monkeypatch.setattr(here.agent, "definition", definition)
+        here.rings()
+        assert isinstance(here.control.transfer("desk"), Allow)
+        assert isinstance(here.control.transfer("nurse"), Allow)
+        here.control.hang_up("transferred")
+        document = here.asks("/twilio/continue?n=0", sid(9))
+        assert (tags(document), document[0][0].text) == (["Dial"], "+14155550101")
         assert here.account.orders == []
 
     run(scenario)

@@ -88,6 +88,7 @@ def leg_routes(find: Callable[[CallId], AttendedCall | None]) -> list[Route]:
             number,
             from_number=None if asked.from_number is None else E164(asked.from_number),
             ring_timeout_s=asked.ring_timeout_s,
+            detects_machine=False,
         )
         rung = call.party.invite(Invitation(order, asked.role, asked.supervision, asked.target or ""))
         if isinstance(rung, Refuse):

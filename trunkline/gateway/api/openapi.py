@@ -123,7 +123,7 @@ _SCHEMAS: dict[str, Any] = {
         "properties": {
             "id": {"type": "string"},
             "role": {"enum": list(get_args(OtherRole))},
-            "state": {"enum": ["ringing", "joined"]},
+            "state": {"enum": ["ringing", "joined", "ending"]},
             "name": {"type": "string", "description": "Of the target; empty where a number was given."},
             "trunk": {"type": "string"},
             "supervision": {"enum": [*get_args(Supervision), None], "description": "null: a representative."},

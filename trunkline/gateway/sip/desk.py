@@ -16,23 +16,23 @@ import logging
 import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
 
 from trunkline.clock import Clock
 from trunkline.errors import PeerError
-from trunkline.gateway import endings, outbound
+from trunkline.gateway import outbound
 from trunkline.gateway.answeredby import NO_DETECTION, AnsweredBy, AnswerListener, MachineTerms, is_machine
 from trunkline.gateway.api.trunks import TrunkView
 from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.dialling import DialOrder
-from trunkline.gateway.endings import Ended
 from trunkline.gateway.leg import Leg, LegCall, Plan
 from trunkline.gateway.linecall import GOODBYE_S
-from trunkline.gateway.outbound import Failure, Route
+from trunkline.gateway.outbound import Route
 from trunkline.gateway.sip import causes, message, profiles, quality, trunks
 from trunkline.gateway.sip import stack as s
-from trunkline.gateway.sip.farhold import RESUME_AGAIN_S, FarHold
+from trunkline.gateway.sip.dialog import Dialog, ending, failure, shown
+from trunkline.gateway.sip.farhold import RESUME_AGAIN_S
 from trunkline.gateway.sip.health import State as Health
 from trunkline.gateway.sip.health import TrunkHealth
 from trunkline.gateway.sip.leg import SipLeg, sip_lead
@@ -57,53 +57,10 @@ RETRY_AFTER_S = 30
 PING_LOST_S = 64.0  # every transaction of SIP is over by then (RFC 3261, 64 * T1)
 DIGIT_S, PAUSE_S = 0.25, {"w": 0.5, "W": 1.0}
 MAX_PROGRESS = 16  # provisional answers in a record
-MAX_CALL_ID_CHARS, MAX_REASON_CHARS = 200, 64  # of a peer's, in a record
+MAX_CALL_ID_CHARS = 200  # of a peer's, in a record
 
 _REFUSED_AS = {"drained": "draining", "overloaded": "overloaded", "error": "error", "refused": "policy"}
 """What a caller who still rings is told, by why we leave; any other reason declines."""
-
-
-@dataclass(slots=True)
-class Dialog:
-    """One INVITE dialog and the call it carries."""
-
-    trunk: Trunk
-    inbound: bool
-    call_id: str
-    leg: SipLeg
-    answered: bool = False
-    """Our 200 is sent."""
-    confirmed: bool = False
-    peer: str = ""
-    """Who sent the INVITE, as ADDRESS:PORT."""
-    heard: bool = False
-    """The far end's RTP has come."""
-    dialled: bool = False
-    """The stack took our INVITE to be sent."""
-    rang: bool = False
-    on_hold: bool = False
-    """The far end owes us nothing: many send no music with `sendonly` either."""
-    far_hold: FarHold = field(default_factory=FarHold)
-    """A hold of ours."""
-    resumed_at: float | None = None
-    """After a hold: its silence does not count."""
-    attached: bool = False
-    detects: bool = False
-    """Whether a machine answers."""
-    closing: str | None = None
-    """Why we leave."""
-    progress: list[int] = field(default_factory=list)
-    timer: asyncio.TimerHandle | None = None
-
-    @property
-    def call(self) -> LegCall:
-        """Whose the leg is: a REFER that is followed gives it to another."""
-        return self.leg.call
-
-    def stop_timer(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
 
 
 class SipDesk:
@@ -208,7 +165,7 @@ class SipDesk:
             case s.MediaDown(_, report):
                 dialog.call.event("sip_media", **quality.as_record(report))
             case s.Referred(_, code, reason, notify, final):
-                dialog.leg.referred(code, _shown(reason), notify=notify, final=final)
+                dialog.leg.referred(code, shown(reason), notify=notify, final=final)
             case s.Renegotiated(_, code):
                 self._renegotiated(dialog, code)
             case s.ReferAsked():
@@ -276,7 +233,7 @@ class SipDesk:
         self._turn_away(event, refused.code)
 
     def _name(self, event: s.Incoming) -> str:
-        name = _shown(event.call_id, MAX_CALL_ID_CHARS)
+        name = shown(event.call_id, MAX_CALL_ID_CHARS)
         # Some devices count up CSeq instead of making a new Call-ID.
         return f"{name};{event.handle}" if self._board.knows(name) else name
 
@@ -359,7 +316,7 @@ class SipDesk:
         seen = dialog.progress
         if (not seen or seen[-1] != code) and len(seen) < MAX_PROGRESS:
             seen.append(code)
-            dialog.call.event("progress", code=code, reason=_shown(reason))
+            dialog.call.event("progress", code=code, reason=shown(reason))
 
     # --- the conversation -------------------------------------------------------------------------------------------
 
@@ -505,8 +462,8 @@ class SipDesk:
         if steps:
             dialog.call.event("sip_ladder", steps=[asdict(step) for step in steps])
         if not dialog.confirmed and not dialog.inbound:
-            dialog.leg.failure = _failure(dialog, event)
-        end = _ending(dialog, event)
+            dialog.leg.failure = failure(dialog, event)
+        end = ending(dialog, event)
         dialog.closing = dialog.closing or end.reason  # nothing is to be sent
         dialog.call.finished(end.reason, end.detail, end.by, end.provider_code)
         self._forget(dialog)
@@ -597,7 +554,7 @@ class SipDesk:
         self._ping_at[event.trunk] = health.next_ping(self._clock.now())
         if changed is not None:
             level = logging.WARNING if changed.state == "down" else logging.INFO
-            why = f": {_shown(event.reason)}" if event.reason else ""
+            why = f": {shown(event.reason)}" if event.reason else ""
             said = changed.code or "no answer"
             log.log(level, "trunk %s is %s (OPTIONS: %s)%s", changed.trunk, changed.state, said, why)
 
@@ -613,11 +570,6 @@ def _shown_number(caller: message.Caller) -> E164 | None:
     return None if caller.withheld else caller.number
 
 
-def _shown(text: str, limit: int = MAX_REASON_CHARS) -> str:
-    """A peer's words as a record or a log may have them."""
-    return "".join(char if char.isprintable() else "\ufffd" for char in text[:limit])
-
-
 def _refer_to(dialog: Dialog, address: str) -> str:
     """A number is one of the carrier that is to call it."""
     if not address.startswith("+"):
@@ -630,34 +582,3 @@ def _dtmf(trunk: Trunk, telephone_events: bool) -> s.DtmfMethod | None:
     if trunk.dtmf == "info":
         return "info"
     return "rfc4733" if trunk.dtmf == "rfc4733" and telephone_events else None
-
-
-def _ending(dialog: Dialog, event: s.Disconnected) -> Ended:
-    """What the end of a dialog means for a call that has not ended for a reason of its own."""
-    said = f"SIP {event.code} {_shown(event.reason)}".strip() if event.code else "no answer"
-    if dialog.confirmed:
-        end = endings.from_sip_dialog(event.code, by_us=event.by_us)
-        if event.by_us:
-            return replace(end, detail=f"ended by the stack: {said}")
-        return end if end.reason == "caller_hung_up" else replace(end, detail=said)
-    if not dialog.inbound:
-        return _failure(dialog, event).ended
-    if event.by_us:
-        return endings.ended("failed", said, by="gateway")
-    if event.code == 408:
-        return endings.ended("never_started", "our answer was not acknowledged")
-    return endings.ended("caller_hung_up", "cancelled")
-
-
-def _failure(dialog: Dialog, event: s.Disconnected) -> Failure:
-    """Of a call of ours that nobody answered."""
-    head = message.parse_head(event.message) if event.message else None
-    return outbound.sip_failure(
-        event.code,
-        message.reasons(head) if head else (),
-        from_peer=head is not None,
-        rang=dialog.rang,
-        dialled=dialog.dialled or event.code != 0,
-        words=_shown(event.reason),
-        retry_after_s=message.retry_after_s(event.message),
-    )

@@ -66,6 +66,7 @@ from trunkline.gateway.sip.stack import (
     Transport,
 )
 from trunkline.gateway.sip.trunks import Trunk
+from trunkline.gateway.transfer_refer import Replaces, replaced
 from trunkline.media import g711
 from trunkline.settings import Sip
 from trunkline.types import FRAME_MS, MULAW_8K, PCM_8K
@@ -73,6 +74,7 @@ from trunkline.types import FRAME_MS, MULAW_8K, PCM_8K
 log = logging.getLogger("trunkline.sip")
 
 TUNED = hasattr(pj, "Bridge")
+_CURRENT = not TUNED or (hasattr(pj, "Refers") and hasattr(pj.Bridge, "codecs"))
 PUBLISHED_CALLS = 4  # what the published wheel was compiled for
 PJSUA_CALLS = 1024  # what ours was compiled for
 SPARE_LINES = 16  # calls that are ending while others begin
@@ -127,6 +129,7 @@ class PjsipStack:
         self._front: Any = None
         self._refers: Any = None
         self._asked: dict[int, _Asked] = {}
+        self._named: dict[tuple[str, str, str], Handle] = {}
         self._accounts: dict[str, _Account] = {}
         self._accepting, self._retry_after_s = True, 30
         self.bridge: Any = None
@@ -146,6 +149,7 @@ class PjsipStack:
     # --- the life of the stack (loop) ---
 
     async def start(self, on_event: Callable[[Event], None]) -> None:
+        self._check_build()
         self._loop, self._on_event = asyncio.get_running_loop(), on_event
         self._event_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._refers_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -284,10 +288,21 @@ class PjsipStack:
         self._with_call(handle, perform)
 
     def dialog(self, call_id: str, one_tag: str, other_tag: str) -> Handle | None:
-        if self._refers is None:
-            return None
-        call = self._live(self._refers.call_of(call_id, one_tag, other_tag))
-        return None if call is None else call.handle
+        """Of what the REFER named that is being asked about: looked up before, as PJSIP's locks may be waited for."""
+        return self._named.get((call_id, one_tag, other_tag))
+
+    def _name(self, named: Replaces, event: ReferAsked) -> None:
+        """In the owner's thread."""
+        key = named.call_id, named.from_tag, named.to_tag
+        pj_id = self._refers.call_of(*key)
+        self.call_soon_safe(lambda: self._ask_of(key, pj_id, event))
+
+    def _ask_of(self, key: tuple[str, str, str], pj_id: int, event: ReferAsked) -> None:
+        """On the loop."""
+        other = self._live(pj_id)
+        self._named = {} if other is None else {key: other.handle}
+        self._on_event(event)
+        self._named = {}
 
     def _live(self, pj_id: int) -> "_Call | None":
         return next((call for call in tuple(self._calls.values()) if not call.is_over and call.getId() == pj_id), None)
@@ -309,7 +324,12 @@ class PjsipStack:
                 continue
             self._asked[int(refer)] = _Asked(call.handle, int(cseq), call.was_asked)
             call.was_asked = True
-            self._on_event(ReferAsked(call.handle, int(refer), refer_to, silent == "1"))
+            event = ReferAsked(call.handle, int(refer), refer_to, silent == "1")
+            named = replaced(refer_to)
+            if named is None:
+                self._on_event(event)
+            else:
+                self._commands.put(partial(self._name, named, event))
 
     def hold(self, handle: Handle) -> None:
         self._with_call(handle, lambda call: call.renegotiate(hold=True))
@@ -577,6 +597,19 @@ class PjsipStack:
         self._calls.pop(call.handle, None)
         self._admit()
         self._dead.append((self._clock.now(), call))
+
+    def _check_build(self) -> None:
+        """Raises ConfigError for a PJSIP that cannot do what is asked of it."""
+        if not _CURRENT:
+            raise ConfigError("sip", "enabled", "PJSIP was built for an older Trunkline: run `make pjsip`")
+        for trunk in self._trunks if not TUNED else ():
+            if trunk.username:
+                key = f"sip.trunks.{trunk.name}.username"
+                raise ConfigError(
+                    key, trunk.username, "PJSIP as published asks nobody for a password: run `make pjsip`"
+                )
+            if trunk.refer:
+                raise ConfigError(f"sip.trunks.{trunk.name}.refer", True, "PJSIP as published cannot: run `make pjsip`")
 
     def _open(self) -> None:
         settings = self._settings
