@@ -21,6 +21,7 @@ from trunkline.ports import (
     Expectation,
     LlmEvent,
     Message,
+    SttEvent,
     SttFailed,
     SttFinal,
     TextDelta,
@@ -471,6 +472,27 @@ def test_the_last_ears_failure_is_apologised_for() -> None:
         line.bus.speech_ended(line.clock.now() - 0.2)
         ears[0].streams[0].on_event(SttFailed(down("e")))
         ears[1].streams[0].on_event(SttFailed(down("f")))
+        await line.run(2000)
+        assert ("agent", "Sorry.") in line.talk
+        assert line.state is t.State.LISTENING
+
+    on_a_line(turn, lambda: Line([Model("a", ANSWER)], [Voice("v")], ears))
+
+
+def test_ears_that_all_fail_are_left_alone_until_the_utterance_is_over() -> None:
+    class Broken(Ear):
+        def open(self, call: CallFacts, format: Format, on_event: Callable[[SttEvent], None]) -> Any:
+            stream = super().open(call, format, on_event)
+            stream.feed = lambda audio: on_event(SttFailed(down(self.name)))  # type: ignore[method-assign]
+            return stream
+
+    ears = Broken("e"), Broken("f")
+
+    async def turn(line: Line) -> None:
+        line.starts()
+        await line.run(1000)
+        assert len(line.switches) == 1
+        line.bus.speech_ended(line.clock.now() - 0.2)
         await line.run(2000)
         assert ("agent", "Sorry.") in line.talk
         assert line.state is t.State.LISTENING

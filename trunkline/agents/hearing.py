@@ -43,6 +43,7 @@ class Hearing:
         self._generation = 0
         self._timer: Any = None
         self._closed = False
+        self._given_up: ProviderError | None = None  # by all of them, for the utterance that is being fed
         failure = self._open()
         while failure is not None and self._ears.failed(failure):
             failure = self._open()
@@ -62,6 +63,8 @@ class Hearing:
     # --- SttStream ---
 
     def feed(self, audio: bytes) -> None:
+        if self._given_up is not None:
+            return
         if not self._ears.choice.alone:
             self._utterance += audio
             if len(self._utterance) > self._kept_bytes:
@@ -75,6 +78,10 @@ class Hearing:
             self._stream.expect(expectation)
 
     def finalize(self) -> None:
+        error, self._given_up = self._given_up, None
+        if error is not None:
+            self._on_event(SttFailed(error))
+            return
         self._pending.append(bytes(self._utterance))
         self._utterance.clear()
         if len(self._pending) > PENDING:
@@ -86,6 +93,7 @@ class Hearing:
             self._fail(ProviderError(self.name, "unavailable", retryable=True))
 
     def cancel(self) -> None:
+        self._given_up = None
         self._utterance.clear()
         if self._stream is not None:
             self._stream.cancel()
@@ -134,10 +142,13 @@ class Hearing:
             self._open()
             self._on_gated()
         self._stop_timer()
-        self._utterance.clear()
-        for _ in range(max(1, len(self._pending))):
-            self._on_event(SttFailed(error))
+        if self._utterance:
+            self._given_up = error
+            self._utterance.clear()
+        pending = len(self._pending)
         self._pending.clear()
+        for _ in range(pending):
+            self._on_event(SttFailed(error))
 
     def _open(self) -> ProviderError | None:
         """The stream of whose turn it is; what went wrong where there is none."""

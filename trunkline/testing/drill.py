@@ -153,10 +153,10 @@ class _Drilling:
             self.faults.armed.clear()
         self._last = report
         caller, played = await asyncio.to_thread(_sides, out)
-        spoken = without(self.faults.spoken, self.lines)
+        spoken = list(self.faults.spoken)
         turns = (report.record or {}).get("turns") or [{}]
         endpointing_ms = next((turn["endpointing_ms"] for turn in turns if turn.get("endpointing_ms")), 0.0)
-        return heard(caller, played, spoken, endpointing_ms), spoken
+        return heard(caller, played, spoken, endpointing_ms, self.lines), without(spoken, self.lines)
 
     _last: CallReport
 

@@ -45,15 +45,16 @@ def pieces(utterance: Utterance) -> list[tuple[str, bytes]]:
     return [(word, pcm[start * 16 : end * 16]) for word, start, end in spans]
 
 
-def words_heard(played: bytes, spoken: Sequence[Utterance]) -> list[str]:
+def words_heard(played: bytes, spoken: Sequence[Utterance], but: Collection[str] = ()) -> list[str]:
     """The words whose sound is in `played` (16-bit PCM), in the order in which it is; what is heard twice is there
     twice. Sounds are alike, and pauses more so: of two words that would lie on each other, the one in the longer run of
-    an utterance was heard, and a quiet one only beside its neighbours."""
-    runs = [run for utterance in spoken for run in _runs(played, pieces(utterance))]
-    taken: list[tuple[int, int, str]] = []
-    for run in sorted(runs, key=lambda run: run[0][0] - run[-1][1]):
-        taken += [word for word in run if not any(word[0] < end and start < word[1] for start, end, _ in taken)]
-    return [word for _, _, word in sorted(taken)]
+    an utterance was heard, and a quiet one only beside its neighbours. Texts in `but` are looked for and left out."""
+    runs = [(run, utterance.text not in but) for utterance in spoken for run in _runs(played, pieces(utterance))]
+    taken: list[tuple[int, int, str, bool]] = []
+    for run, counts in sorted(runs, key=lambda run: run[0][0][0] - run[0][-1][1]):
+        free = [word for word in run if not any(word[0] < end and start < word[1] for start, end, _, _ in taken)]
+        taken += [(*word, counts) for word in free]
+    return [word for _, _, word, counts in sorted(taken) if counts]
 
 
 def _runs(played: bytes, words: Sequence[tuple[str, bytes]]) -> list[list[tuple[int, int, str]]]:
@@ -125,19 +126,20 @@ def _plain(word: str) -> str:
     return word.strip(".,!?:;\u2026\"'").lower()
 
 
-def heard(caller: bytes, played: bytes, spoken: Sequence[Utterance], endpointing_ms: float) -> Heard:
-    """`caller` and `played`: 16-bit PCM at 8 kHz, in step. The dead air begins with the end-of-turn decision: so long
-    after the caller's last sound."""
+def heard(
+    caller: bytes, played: bytes, spoken: Sequence[Utterance], endpointing_ms: float, but: Collection[str] = ()
+) -> Heard:
+    """`caller` and `played`: 16-bit PCM at 8 kHz, in step; what counts is played after the caller's last sound. The
+    dead air begins with the end-of-turn decision: so long after it. Fixed lines, `but`, are sound, and no words."""
     last = _sounding(caller).nonzero()[0]
-    sounds = _sounding(played)
-    begin = (int(last[-1]) + 1 if len(last) else 0) + round(endpointing_ms / 20)
-    after = sounds[begin:]
+    spoke = int(last[-1]) + 1 if len(last) else 0
+    after = _sounding(played)[spoke + round(endpointing_ms / 20) :]
     audible = after.nonzero()[0]
     silence = first = len(after)
     if len(audible):
         edges = np.concatenate(([-1], audible))
         silence, first = int(np.diff(edges).max()) - 1, int(audible[0])
-    return Heard(tuple(words_heard(played, spoken)), silence * 20, first * 20)
+    return Heard(tuple(words_heard(played[spoke * 2 * FRAME :], spoken, but)), silence * 20, first * 20)
 
 
 def _sounding(pcm: bytes) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
