@@ -146,7 +146,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         stack.push_async_callback(http_tools.close)
         stack.push_async_callback(minds.close)
         await writer.start()
-        await minds.start()
+        await minds.start(clock.now())
 
         capacity = settings.limits.max_calls + SPARE_SLOTS
         ears = Ears(MULAW_8K, capacity, SileroBatch(capacity), EnergyGate(capacity))

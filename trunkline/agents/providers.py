@@ -75,18 +75,18 @@ class Minds:
         for kind in KINDS:
             yield from self.named(kind).values()
 
-    async def start(self) -> None:
+    async def start(self, now: float = 0.0) -> None:
         """One of each kind must start, else all are closed again and the error of the preferred one is raised. Others
         that cannot start are asked last, and say so again when they are asked."""
         started: list[Any] = []
         try:
             for kind in KINDS:
-                await self._start(kind, started)
+                await self._start(kind, started, now)
         except BaseException:
             await _close(started)
             raise
 
-    async def _start(self, kind: Kind, started: list[Any]) -> None:
+    async def _start(self, kind: Kind, started: list[Any], now: float) -> None:
         first: ProviderError | None = None
         well = False
         for key, provider in self.named(kind).items():
@@ -97,7 +97,7 @@ class Minds:
                 log.warning("%s did not start: %s", key, error)
                 breaker = self.health.of(key)
                 for _ in range(breaker.terms.failures):
-                    breaker.failed(error, 0.0)
+                    breaker.failed(error, now)
                 first = first or error
             else:
                 well = True
