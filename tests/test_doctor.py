@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from tests.fakes.openai_server import Answer, OpenAiServer, Refusal
 from trunkline import doctor
@@ -44,7 +45,9 @@ def asked(folder: Path, *answers: Answer | Refusal) -> Finding:
     async def main() -> Finding:
         async with OpenAiServer() as server:
             server.answers.extend(answers)
-            given = settings(folder, AGENT.format(url=server.base_url), openai=ProviderKey(api_key="sk-secret"))
+            given = settings(
+                folder, AGENT.format(url=server.base_url), openai=ProviderKey(api_key=SecretStr("sk-secret"))
+            )
             return {finding.check: finding for finding in await examine(given)}["llm.openai"]
 
     return asyncio.run(main())

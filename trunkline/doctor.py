@@ -125,7 +125,9 @@ async def _database(settings: Settings) -> Finding:
 
 
 def _ports(settings: Settings) -> list[tuple[str, str, int, tuple[int, ...]]]:
-    ports = [("http.port", settings.http.host, settings.http.port, (socket.SOCK_STREAM,))]
+    ports: list[tuple[str, str, int, tuple[int, ...]]] = [
+        ("http.port", settings.http.host, settings.http.port, (socket.SOCK_STREAM,))
+    ]
     if settings.sip.enabled is not False and importlib.util.find_spec("pjsua2") is not None:
         ports.append(("sip.port", settings.sip.host, settings.sip.port, (socket.SOCK_STREAM, socket.SOCK_DGRAM)))
     return ports

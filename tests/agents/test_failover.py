@@ -212,6 +212,10 @@ def on_a_line(test: Callable[[Line], Any], make: Callable[[], Line]) -> None:
 
 async def answered(line: Line, at_most_ms: int) -> None:
     await line.says("what are your hours")
+    await answered_on(line, at_most_ms)
+
+
+async def answered_on(line: Line, at_most_ms: int) -> None:
     while line.state is not t.State.LISTENING and at_most_ms > 0:
         await line.run(500)
         at_most_ms -= 500
@@ -388,6 +392,34 @@ def test_a_voice_without_word_times_is_followed_near_the_cut() -> None:
         assert line.talk[-1] == ("agent", ANSWER)
 
     on_a_line(turn, lambda: Line([Model("a", ANSWER)], voices))
+
+
+def test_a_filler_and_an_answer_that_fail_with_one_voice_change_it_once() -> None:
+    voices = Voice("v", after=2, fault="stall"), Voice("w"), Voice("x")  # the greeting takes 2
+
+    async def turn(line: Line) -> None:
+        model = line.cascade.minds.llm
+        assert isinstance(model, Slow)
+        await line.says("hours")
+        await line.run(1600)  # a filler is being spoken, and stalls
+        model.go.set()
+        await answered_on(line, 8000)
+        assert line.words == list(range(20))
+        assert line.switches == [("tts.v", "tts.w", "timeout")]
+
+    class Slow(Model):
+        def open(self, call: CallFacts) -> Any:
+            return SlowSession(self)
+
+        go = asyncio.Event()
+
+    class SlowSession(_Session):
+        async def reply(self, asked: Sequence[Message], *, understood: bool = True) -> AsyncGenerator[LlmEvent, None]:
+            await Slow.go.wait()
+            async for event in super().reply(asked, understood=understood):
+                yield event
+
+    on_a_line(turn, lambda: Line([Slow("a", ANSWER)], voices))
 
 
 def test_with_every_voice_lost_all_are_tried_again_for_the_apology() -> None:

@@ -59,10 +59,13 @@ class Sticky:
         left = [key for key in self.choice.order() if key not in self._lost and key != self.key]
         return left[0] if left else None
 
-    def failed(self, error: ProviderError, **more: Any) -> bool:
-        """Whether another has taken over. Where not, the next time begins with the best of all."""
-        key, following = self.key, self.following()
+    def failed(self, key: str, error: ProviderError, **more: Any) -> bool:
+        """Whether another has taken over from the one of this key, now or before. Where not, the next time begins with
+        the best of all."""
         self.choice.failed(key, error)
+        if key != self.key:
+            return True
+        following = self.following()
         self._lost.add(key)
         if following is None:
             self._lost.clear()

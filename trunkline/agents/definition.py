@@ -39,7 +39,7 @@ class Failover:
 
     first_word_ms: int = 2000
     """Without a first word of the model by then."""
-    first_audio_ms: int = 1000
+    first_audio_ms: int = 700
     """Without a first sound of the voice."""
     stall_ms: int = 1000
     """Without more of either, once it has begun."""

@@ -45,7 +45,7 @@ class Hearing:
         self._closed = False
         self._given_up: ProviderError | None = None  # by all of them, for the utterance that is being fed
         failure = self._open()
-        while failure is not None and self._ears.failed(failure):
+        while failure is not None and self._ears.failed(self._ears.key, failure):
             failure = self._open()
 
     @property
@@ -131,7 +131,7 @@ class Hearing:
         self._on_event(event)
 
     def _fail(self, error: ProviderError) -> None:
-        while self._ears.failed(error):
+        while self._ears.failed(self._ears.key, error):
             failure = self._open()
             if failure is None:
                 self._replay()

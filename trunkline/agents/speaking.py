@@ -69,7 +69,7 @@ class Speaking:
                     async for chunk in chunks:
                         audio += chunk.data
             except ProviderError as error:
-                if not self._voice.failed(error):
+                if not self._voice.failed(key, error):
                     raise
             else:
                 self._voice.choice.succeeded(key)
@@ -114,7 +114,7 @@ class Speaking:
         bus, phrase = self._bus, given.phrase
         count, until_ms = given.spoken(tts.word_times, bus.position_ms, self._ms_a_letter.get(key, MS_A_LETTER))
         words = given.text.split()
-        if not self._voice.failed(error, words_spoken=count, words_left=len(words) - count):
+        if not self._voice.failed(key, error, words_spoken=count, words_left=len(words) - count):
             return None
         if phrase is None:
             return given.text
