@@ -17,6 +17,7 @@ from trunkline.agents.tts import openai as tts_openai
 TABLES: dict[str, Keys] = {
     "file": keys.FILE,
     "turns": keys.TURNS,
+    "failover": keys.FAILOVER,
     "targets": keys.TARGET,
     "hours": keys.HOURS,
     "intents": keys.INTENT,
