@@ -210,7 +210,7 @@ async def whole_calls(url: str, calls: int, seconds: float) -> None:
                 while leg.marks and leg.marks[0][0] <= at:
                     bus.mark_returned(leg.marks.pop(0)[1])
     cpu, took = time.process_time() - cpu, time.perf_counter() - began
-    late = await results(last._session)
+    late = await results(last._live)
     print(f"{calls} calls, {took:.0f} s: {cpu / took:.0%} of a core, {cpu / took / calls:.2%} a call")
     print(f"beats: {figures(beats_ms)}")
     print(f"frames to the model: {figures(late)}; audio of the model: {figures(back_ms)}")

@@ -775,6 +775,8 @@ class Settings(BaseSettings):
     log: Log = Log()
     otel: Otel = Otel()
     openai: ProviderKey = ProviderKey()
+    deepgram: ProviderKey = ProviderKey()
+    elevenlabs: ProviderKey = ProviderKey()
     tools: Tools = Tools()
     keys: dict[Annotated[str, Field(pattern="^[a-z0-9_-]{1,40}$")], SecretStr] = {}
     """More secrets by name, for an agent's `http` tools: `{key:NAME}` in a header."""
@@ -835,7 +837,8 @@ class Settings(BaseSettings):
 
     def provider_keys(self) -> dict[str, str]:
         """API keys by provider name, as `Services.keys` wants them. Reads the key files."""
-        found = {"openai": self.openai.read(), **{name: key.get_secret_value() for name, key in self.keys.items()}}
+        own = {name: getattr(self, name).read() for name in ("openai", "deepgram", "elevenlabs")}
+        found = {**own, **{name: key.get_secret_value() for name, key in self.keys.items()}}
         return {name: key for name, key in found.items() if key}
 
 

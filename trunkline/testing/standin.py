@@ -1,8 +1,8 @@
 """Stand-in providers: scripted latencies, real speech out, no thinking. For measuring the gateway alone (bench/).
 
 The recogniser hears any speech as "caller phrase", complete after PARTIAL_AFTER_MS of it; the model answers with
-numbered words ("word0 word1 ..."), token by token; the voice speaks each word in exactly WORD_MS of synthesized speech,
-so what was heard can be told from how long it was played.
+numbered words ("word0 word1 ..."), token by token, and goes on after those that another model has said; the voice
+speaks each word in exactly WORD_MS of synthesized speech, so what was heard can be told from how long it was played.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.providers import Services
+from trunkline.agents.seam import GO_ON
 from trunkline.errors import ConfigError
 from trunkline.media import g711
 from trunkline.ports import (
@@ -68,30 +69,35 @@ class StandinStt:
 class StandinSttStream:
     def __init__(self, format: Format, on_event: Callable[[SttEvent], None], final_s: float) -> None:
         self._enough_bytes = PARTIAL_AFTER_MS * format.bytes_per_ms
-        self._on_event, self._final_s = on_event, final_s
+        self._on_event: Callable[[SttEvent], None] | None = on_event
+        self._final_s = final_s
         self._fed_bytes = 0
         self._finals: list[asyncio.TimerHandle] = []
 
     def feed(self, audio: bytes) -> None:
         before, self._fed_bytes = self._fed_bytes, self._fed_bytes + len(audio)
-        if before < self._enough_bytes <= self._fed_bytes:
+        if before < self._enough_bytes <= self._fed_bytes and self._on_event is not None:
             self._on_event(SttPartial("caller phrase", complete=True))
 
     def expect(self, expectation: Expectation) -> None: ...
 
     def finalize(self) -> None:
+        if self._on_event is None:
+            return
         self._fed_bytes = 0
         loop = asyncio.get_running_loop()
         self._finals.append(loop.call_later(self._final_s, self._final))
 
     def _final(self) -> None:
         self._finals.pop(0)
-        self._on_event(SttFinal("caller phrase"))
+        if self._on_event is not None:
+            self._on_event(SttFinal("caller phrase"))
 
     def cancel(self) -> None:
         self._fed_bytes = 0
 
     def close(self) -> None:
+        self._on_event = None
         for timer in self._finals:
             timer.cancel()
         self._finals.clear()
@@ -123,13 +129,19 @@ class StandinLlmSession:
     ) -> AsyncGenerator[LlmEvent, None]:
         loop = asyncio.get_running_loop()
         due = loop.time() + self._llm.first_s
-        for i in range(self._llm.words):
+        for i in range(_begun(conversation), self._llm.words):
             await asyncio.sleep(max(0.0, due - loop.time()))  # absolute: a loop's timer steps do not add up
             due += self._llm.token_s
             yield TextDelta(f"word{i}" + (". " if i % WORDS_A_SENTENCE == WORDS_A_SENTENCE - 1 else " "))
         yield LlmUsage(sum(len(m.text.split()) for m in conversation), self._llm.words)
 
     def close(self) -> None: ...
+
+
+def _begun(conversation: Sequence[Message]) -> int:
+    """How many words of the answer another model has said."""
+    goes_on = len(conversation) > 1 and conversation[-1].text == GO_ON
+    return len(conversation[-2].text.split()) if goes_on else 0
 
 
 class StandinTts:

@@ -18,13 +18,12 @@ the session: turn machine, playout, tools, records and hands are the same. What 
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from weakref import ref
 
 from trunkline.agents import turns as t
 from trunkline.agents.cascade import (
     TOOL_ROUNDS,
-    After,
     Attendant,
     Cascade,
     Control,
@@ -32,10 +31,12 @@ from trunkline.agents.cascade import (
     Report,
     _Hands,
 )
+from trunkline.agents.deadline import After
 from trunkline.agents.definition import AgentDefinition, RealtimeTerms
 from trunkline.agents.exchange import UNKNOWN_OUTCOME, Exchange, Phrase, Written
-from trunkline.agents.llm.openai import EXPECT_DIGITS
-from trunkline.agents.providers import Minds
+from trunkline.agents.hearing import Hearing
+from trunkline.agents.llm.told import EXPECT_DIGITS
+from trunkline.agents.providers import Kind, Minds
 from trunkline.agents.script.model import Script
 from trunkline.clock import Clock
 from trunkline.errors import ProviderError
@@ -99,7 +100,7 @@ class RealtimeAgent:
 
     @property
     def providers(self) -> Sequence[Provider]:
-        return (self.model, self.cascade.minds.tts)
+        return (self.model, *self.cascade.minds.named("tts").values())
 
     @property
     def ready(self) -> Callable[[], bool]:
@@ -243,11 +244,17 @@ class RealtimeAttendant(Attendant):
         ears = _Ears(agent.model.name, "all" if self._server else "gated", agent.model.formats)
         stt: Stt = ears
         llm: Llm = _NoWords()
-        cascade = replace(agent.cascade, minds=replace(agent.cascade.minds, stt=stt, llm=llm))
+        minds = agent.cascade.minds
+        voices: dict[Kind, tuple[Any, ...]] = {
+            "tts": minds.spares.get("tts", ())
+        }  # the model has no spares: what follows it is the cascade
+        cascade = replace(agent.cascade, minds=replace(minds, stt=stt, llm=llm, spares=voices))
         super().__init__(cascade, call, bus, control, report, clock, after)
         ears.belong_to(self)
+        self._stt.close()
+        self._stt = cast(Hearing, ears)  # nobody follows them, and their finals are ours
         self._script = Script.of(agent.definition)
-        self._session: RealtimeSession | None = None  # that is open
+        self._live: RealtimeSession | None = None  # that is open
         self._opening: RealtimeSession | None = None
         self._next_session: RealtimeSession | None = None  # that follows by age
         self._next_open, self._next_told = False, 0
@@ -282,10 +289,10 @@ class RealtimeAttendant(Attendant):
         try:
             super().close()
         finally:
-            for session in (self._session, self._opening, self._next_session):
+            for session in (self._live, self._opening, self._next_session):
                 if session is not None:
                     session.close()
-            self._session = self._opening = self._next_session = None
+            self._live = self._opening = self._next_session = None
             for name in ("reopen", "renew", "swap", "first_audio"):
                 self._cancel_timer(name)
             self._utterances.clear()
@@ -329,7 +336,7 @@ class RealtimeAttendant(Attendant):
         if self._closed:
             return
         try:
-            if session is self._session:
+            if session is self._live:
                 self._happened(event)
             elif session is self._opening:
                 self._while_opening(session, event)
@@ -349,7 +356,7 @@ class RealtimeAttendant(Attendant):
 
     def _has_session(self, session: RealtimeSession) -> None:
         without_ms = 0.0 if self._lost_at is None else (self._clock.now() - self._lost_at) * 1000
-        self._session, self._lost_at = session, None
+        self._live, self._lost_at = session, None
         for utterance in self._utterances.values():  # said while there was none, or not yet answered
             if not utterance.text and utterance.audio:
                 session.tell(Message("caller", ""), bytes(utterance.audio))
@@ -372,9 +379,9 @@ class RealtimeAttendant(Attendant):
 
     def _lost(self, error: Exception) -> None:
         """Mid-call. What has come of the answer is heard."""
-        if self._session is not None:
-            self._session.close()
-        self._session = None
+        if self._live is not None:
+            self._live.close()
+        self._live = None
         self._news.clear()
         self._cancel_timer("renew")
         response, self._response = self._response, None
@@ -394,9 +401,9 @@ class RealtimeAttendant(Attendant):
             return
         self._broken = error
         self._news.set()
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+        if self._live is not None:
+            self._live.close()
+            self._live = None
         self._cancel_timer("reopen")
         self._report.event("model_lost", error=str(error), provider=error.provider, code=error.code)
         if self._terms.fallback:
@@ -413,12 +420,12 @@ class RealtimeAttendant(Attendant):
 
     async def _have_session(self) -> RealtimeSession:
         """Raises ProviderError when there will be none."""
-        while self._session is None:
+        while self._live is None:
             if self._broken is not None:
                 raise self._broken
             self._news.clear()
             await self._news.wait()
-        return self._session
+        return self._live
 
     # --- a session's age ---
 
@@ -452,14 +459,14 @@ class RealtimeAttendant(Attendant):
             self._set_timer("swap", SWAP_AGAIN_S, self._swap_when_quiet)
 
     def _swap(self) -> None:
-        old, session = self._session, self._next_session
+        old, session = self._live, self._next_session
         assert session is not None
         self._next_session, self._next_open = None, False
         for message in self.conversation[self._next_told :]:
             if message.role != "caller" or message.text:
                 session.tell(message)
         self._report.event("session_renewed")
-        self._session = None
+        self._live = None
         if old is not None:
             old.close()
         self._has_session(session)
@@ -505,8 +512,8 @@ class RealtimeAttendant(Attendant):
         response = self._response
         if response is not None and not response.id and (tag == response.tag or (response.by_server and not tag)):
             response.id = reply
-        elif self._session is not None:
-            self._session.cancel(reply)  # cut before it began
+        elif self._live is not None:
+            self._live.cancel(reply)  # cut before it began
 
     def _item(self, response: _Response, name: str) -> _Item:
         item = self._items.get(name)
@@ -532,9 +539,9 @@ class RealtimeAttendant(Attendant):
         self._append(turn, data, (), item.start_ms)
 
     def _stop_book(self, response: _Response, item: _Item) -> None:
-        assert self._session is not None
-        self._session.cancel(response.id)
-        self._session.truncate(item.id, item.audio_bytes // self._bus.playout.format.bytes_per_ms)
+        assert self._live is not None
+        self._live.cancel(response.id)
+        self._live.truncate(item.id, item.audio_bytes // self._bus.playout.format.bytes_per_ms)
         self._item_is_whole(item)
         self._response = None
         if not response.over.done():
@@ -612,15 +619,15 @@ class RealtimeAttendant(Attendant):
 
     def _hear(self, audio: bytes) -> None:
         if self._server:
-            if self._session is not None and not self._deaf:
-                self._session.hear(audio)
+            if self._live is not None and not self._deaf:
+                self._live.hear(audio)
             return
         if self._heard is None:
             self._heard = self._utterance()
         if len(self._heard.audio) < KEPT_AUDIO_MS * self._bus.playout.format.bytes_per_ms:
             self._heard.audio += audio
-        if self._session is not None:
-            self._session.hear(audio)
+        if self._live is not None:
+            self._live.hear(audio)
 
     def _utterance(self) -> _Utterance:
         self._names += 1
@@ -635,14 +642,14 @@ class RealtimeAttendant(Attendant):
             del self._utterances[next(iter(self._utterances))]
         if ended is not None:
             utterance.item = ended.item
-        elif self._session is not None:
-            self._session.commit(utterance.name)
+        elif self._live is not None:
+            self._live.commit(utterance.name)
         callers = self.turns.floor_is_callers
         long = self._speech_ms >= t.MEANT_MS or self._server or self._bus.hearing_speech
         if self._server or (callers and long):
             self._next.final_at = self._clock.now()
             self._handle(t.Final(_Words.of(utterance, SPOKEN), understood=True))
-        elif self._model.transcribes and self._session is not None:
+        elif self._model.transcribes and self._live is not None:
             utterance.awaits_words = True
         else:
             self._decide_without_words(utterance, callers)
@@ -677,14 +684,14 @@ class RealtimeAttendant(Attendant):
             self._handle(t.Final(_Words.of(utterance, text), understood=True))
         else:
             self._utterances.pop(utterance.name, None)
-            if self._session is not None and not failed:
-                self._session.forget(item)
+            if self._live is not None and not failed:
+                self._live.forget(item)
             self._handle(t.Final("", understood=False, failed=failed))
 
     def _forget_utterance(self) -> None:
         self._heard = None
-        if self._session is not None:
-            self._session.clear()
+        if self._live is not None:
+            self._live.clear()
 
     def _server_hears(self, ago_ms: int) -> None:
         if not self._server or self._deaf:
@@ -716,8 +723,8 @@ class RealtimeAttendant(Attendant):
                     message = Message("caller", text, keyed=keyed)
                     self.conversation.append(message)
                     said.append(text)
-                    if self._session is not None:
-                        self._session.tell(message)
+                    if self._live is not None:
+                        self._live.tell(message)
             elif utterance.message_at is None:
                 utterance.message_at, utterance.turn = len(self.conversation), turn
                 self.conversation.append(Message("caller", utterance.text))
@@ -731,18 +738,18 @@ class RealtimeAttendant(Attendant):
             turn.decided_at, turn.final_at = turn.asked_at, None
         asked: list[_Response] = []
         self._start(turn, lambda: self._reply(turn, asked))
-        if self._session is not None:  # now, not when the task runs: it may be over by then
-            asked.append(self._ask(turn, by_server=by_server))
+        if self._live is not None:  # now, not when the task runs: it may be over by then
+            asked.append(self._order(turn, by_server=by_server))
 
-    def _ask(self, turn: Exchange, say: str | None = None, by_server: bool = False) -> _Response:
+    def _order(self, turn: Exchange, say: str | None = None, by_server: bool = False) -> _Response:
         """The model is to speak; the reply's task waits for it."""
-        assert self._session is not None
+        assert self._live is not None
         self._names += 1
         over = asyncio.get_running_loop().create_future()
         over.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be waiting any more
         response = self._response = _Response(str(self._names), turn, over, by_server)
         if not by_server:
-            self._session.respond(response.tag, say)
+            self._live.respond(response.tag, say)
         self._set_timer("first_audio", self._terms.first_audio_ms / 1000, lambda: self._late(response))
         return response
 
@@ -760,7 +767,7 @@ class RealtimeAttendant(Attendant):
             try:
                 if response is None:
                     await self._have_session()
-                    response = self._ask(turn)
+                    response = self._order(turn)
                 await response.over
             except _SessionLost:
                 if turn.first_audio_at is not None:
@@ -794,8 +801,8 @@ class RealtimeAttendant(Attendant):
             if hands.digits:
                 await self._key(turn, hands.digits)
         written.results[call.id] = result
-        if self._session is not None:
-            self._session.tell(Message("tool", result, tool_call_id=call.id))
+        if self._live is not None:
+            self._live.tell(Message("tool", result, tool_call_id=call.id))
 
     def _expect_digits(self, call: ToolCall, turn: Exchange) -> str:
         entry = self._script.digits.get(str(call.arguments.get("name", "")))
@@ -810,7 +817,7 @@ class RealtimeAttendant(Attendant):
             return
         try:
             await self._have_session()
-            await self._ask(turn, say=text).over
+            await self._order(turn, say=text).over
         except (ProviderError, _SessionLost) as error:
             if turn.first_audio_at is not None:
                 raise ProviderError(self._model.name, "unavailable", "the line broke off", retryable=True) from error
@@ -843,8 +850,8 @@ class RealtimeAttendant(Attendant):
         """The model speaks no more; what still comes is void."""
         response, self._response = self._response, None
         self._cancel_timer("first_audio")
-        if response is not None and self._session is not None and not (self._cut_by_server and self._server):
-            self._session.cancel(response.id)
+        if response is not None and self._live is not None and not (self._cut_by_server and self._server):
+            self._live.cancel(response.id)
 
     def _end_turn(self, *, cut: bool) -> None:
         turn, before = self._turn, len(self.conversation)
@@ -855,14 +862,14 @@ class RealtimeAttendant(Attendant):
         self._deaf = False
         if turn is None:
             return
-        if self._session is not None:
+        if self._live is not None:
             if self._told_line:
                 for message in self.conversation[before:]:
-                    self._session.tell(message)
+                    self._live.tell(message)
             for written in turn.written:
                 for call in written.calls:
                     if call.id not in written.results:
-                        self._session.tell(Message("tool", UNKNOWN_OUTCOME, tool_call_id=call.id))
+                        self._live.tell(Message("tool", UNKNOWN_OUTCOME, tool_call_id=call.id))
         self._items.clear()
         self._told_line = False
         for utterance in self._utterances.values():
@@ -883,7 +890,7 @@ class RealtimeAttendant(Attendant):
 
     def _cut(self, turn: Exchange) -> int:
         heard_ms = super()._cut(turn)
-        session = self._session
+        session = self._live
         if session is not None:
             for item in self._items.values():
                 if item.start_ms is not None and heard_ms < self._end_of(item):

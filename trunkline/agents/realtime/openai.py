@@ -24,7 +24,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from trunkline.agents.definition import AgentDefinition
-from trunkline.agents.llm.openai import EXPECT_DIGITS, OPENAI_URL
+from trunkline.agents.llm.told import EXPECT_DIGITS
+from trunkline.agents.openai_http import OPENAI_URL
 from trunkline.agents.providers import Services
 from trunkline.agents.script.keys import Key, Keys, fault, nearest
 from trunkline.agents.script.model import Script

@@ -1,4 +1,5 @@
-"""The tables of docs/agent-script.md: `python -m trunkline.agents.script.reference FILE` writes them from the keys."""
+"""The tables of docs/agent-script.md and docs/models.md, from the keys:
+`python -m trunkline.agents.script.reference FILE` writes them."""
 
 import re
 import sys
@@ -9,10 +10,15 @@ from trunkline.agents.llm import openai
 from trunkline.agents.realtime import openai as realtime_openai
 from trunkline.agents.script import keys
 from trunkline.agents.script.keys import Key, Keys
+from trunkline.agents.stt import deepgram as stt_deepgram
+from trunkline.agents.tts import deepgram as tts_deepgram
+from trunkline.agents.tts import elevenlabs as tts_elevenlabs
+from trunkline.agents.tts import openai as tts_openai
 
 TABLES: dict[str, Keys] = {
     "file": keys.FILE,
     "turns": keys.TURNS,
+    "failover": keys.FAILOVER,
     "targets": keys.TARGET,
     "hours": keys.HOURS,
     "intents": keys.INTENT,
@@ -25,6 +31,13 @@ TABLES: dict[str, Keys] = {
     "realtime": keys.REALTIME,
     "realtime_openai": realtime_openai.OPTIONS,
 }
+MODELS: dict[str, Keys] = {
+    "stt_deepgram": stt_deepgram.OPTIONS,
+    "tts_deepgram": tts_deepgram.OPTIONS,
+    "tts_elevenlabs": tts_elevenlabs.OPTIONS,
+    "tts_openai": tts_openai.OPTIONS,
+}
+"""Those of docs/models.md."""
 
 _PLACE = re.compile(r"(<!-- keys: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _SHOWN_CHARACTERS = 70
@@ -38,7 +51,7 @@ def table(keys: Keys) -> str:
 
 def with_tables(text: str) -> str:
     """`text` with every table between `<!-- keys: NAME -->` and `<!-- end -->` written anew."""
-    return _PLACE.sub(lambda match: match[1] + table(TABLES[match[2]]) + match[3], text)
+    return _PLACE.sub(lambda match: match[1] + table((TABLES | MODELS)[match[2]]) + match[3], text)
 
 
 def _meaning(key: Key) -> str:
