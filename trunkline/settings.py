@@ -775,6 +775,7 @@ class Settings(BaseSettings):
     log: Log = Log()
     otel: Otel = Otel()
     openai: ProviderKey = ProviderKey()
+    deepgram: ProviderKey = ProviderKey()
     tools: Tools = Tools()
     keys: dict[Annotated[str, Field(pattern="^[a-z0-9_-]{1,40}$")], SecretStr] = {}
     """More secrets by name, for an agent's `http` tools: `{key:NAME}` in a header."""
@@ -835,7 +836,8 @@ class Settings(BaseSettings):
 
     def provider_keys(self) -> dict[str, str]:
         """API keys by provider name, as `Services.keys` wants them. Reads the key files."""
-        found = {"openai": self.openai.read(), **{name: key.get_secret_value() for name, key in self.keys.items()}}
+        own = {"openai": self.openai.read(), "deepgram": self.deepgram.read()}
+        found = {**own, **{name: key.get_secret_value() for name, key in self.keys.items()}}
         return {name: key for name, key in found.items() if key}
 
 

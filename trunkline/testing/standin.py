@@ -68,30 +68,35 @@ class StandinStt:
 class StandinSttStream:
     def __init__(self, format: Format, on_event: Callable[[SttEvent], None], final_s: float) -> None:
         self._enough_bytes = PARTIAL_AFTER_MS * format.bytes_per_ms
-        self._on_event, self._final_s = on_event, final_s
+        self._on_event: Callable[[SttEvent], None] | None = on_event
+        self._final_s = final_s
         self._fed_bytes = 0
         self._finals: list[asyncio.TimerHandle] = []
 
     def feed(self, audio: bytes) -> None:
         before, self._fed_bytes = self._fed_bytes, self._fed_bytes + len(audio)
-        if before < self._enough_bytes <= self._fed_bytes:
+        if before < self._enough_bytes <= self._fed_bytes and self._on_event is not None:
             self._on_event(SttPartial("caller phrase", complete=True))
 
     def expect(self, expectation: Expectation) -> None: ...
 
     def finalize(self) -> None:
+        if self._on_event is None:
+            return
         self._fed_bytes = 0
         loop = asyncio.get_running_loop()
         self._finals.append(loop.call_later(self._final_s, self._final))
 
     def _final(self) -> None:
         self._finals.pop(0)
-        self._on_event(SttFinal("caller phrase"))
+        if self._on_event is not None:
+            self._on_event(SttFinal("caller phrase"))
 
     def cancel(self) -> None:
         self._fed_bytes = 0
 
     def close(self) -> None:
+        self._on_event = None
         for timer in self._finals:
             timer.cancel()
         self._finals.clear()
