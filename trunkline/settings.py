@@ -776,6 +776,7 @@ class Settings(BaseSettings):
     otel: Otel = Otel()
     openai: ProviderKey = ProviderKey()
     deepgram: ProviderKey = ProviderKey()
+    remote: ProviderKey = ProviderKey()
     tools: Tools = Tools()
     keys: dict[Annotated[str, Field(pattern="^[a-z0-9_-]{1,40}$")], SecretStr] = {}
     """More secrets by name, for an agent's `http` tools: `{key:NAME}` in a header."""
@@ -836,7 +837,7 @@ class Settings(BaseSettings):
 
     def provider_keys(self) -> dict[str, str]:
         """API keys by provider name, as `Services.keys` wants them. Reads the key files."""
-        own = {"openai": self.openai.read(), "deepgram": self.deepgram.read()}
+        own = {"openai": self.openai.read(), "deepgram": self.deepgram.read(), "remote": self.remote.read()}
         found = {**own, **{name: key.get_secret_value() for name, key in self.keys.items()}}
         return {name: key for name, key in found.items() if key}
 
