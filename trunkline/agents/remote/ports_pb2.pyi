@@ -294,6 +294,7 @@ class AsrEvent(_message.Message):
     FAILED_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
     utterance: _builtins.int
+    """0: the recogniser has ended it by itself, before it was finalized"""
     @_builtins.property
     def partial(self) -> Global___AsrPartial: ...
     @_builtins.property

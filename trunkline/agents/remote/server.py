@@ -215,12 +215,9 @@ class _Ears:
                 raise wire.WireError("a request of an unknown kind")
 
     def _take(self, event: SttEvent) -> None:
-        if isinstance(event, SttPartial):
-            utterance = self._current
-        elif self._finalized:
-            utterance = self._finalized.pop(0)
-        else:
-            return
+        utterance = self._current
+        if not isinstance(event, SttPartial):  # 0: the recogniser ended the utterance by itself, as some do
+            utterance = self._finalized.pop(0) if self._finalized else 0
         if self.events.qsize() < EVENTS:
             self.events.put_nowait(wire.write_stt_event(utterance, event))
         else:

@@ -202,6 +202,8 @@ class RemoteStream:
         if utterance == next(iter(self._waiting), None):
             self._waiting.pop(utterance).cancel()
             self._on_event(event)
+        elif utterance == 0:  # the recogniser ended it by itself
+            self._on_event(event)
         elif utterance in self._waiting:
             self._break(self._error("protocol", "finals out of order"))
 
