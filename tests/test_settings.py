@@ -77,8 +77,11 @@ def test_a_list_of_tokens_in_the_file() -> None:
 
 def test_a_provider_key_may_lie_in_a_file() -> None:
     Path("key").write_text("sk-from-file\n")
-    Path("trunkline.toml").write_text('[openai]\napi_key_file = "key"\n')
-    assert load().provider_keys() == {"openai": "sk-from-file"}
+    Path("trunkline.toml").write_text('[openai]\napi_key_file = "key"\n[deepgram]\napi_key = "dg-secret"\n')
+    settings = load()
+    assert settings.provider_keys() == {"openai": "sk-from-file", "deepgram": "dg-secret"}
+    assert "dg-secret" not in repr(settings)
+    assert "dg-secret" in settings.secrets()
 
 
 def test_empty_variables_count_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:

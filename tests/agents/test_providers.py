@@ -52,7 +52,7 @@ def test_an_agents_providers_are_found_by_name_and_get_their_options() -> None:
 def test_an_unknown_provider_is_one_line_that_names_those_there_are() -> None:
     with pytest.raises(ConfigError) as wrong:
         load("stt", ProviderChoice("deepgramm"))
-    assert str(wrong.value) == "stt.provider = 'deepgramm': one of pocketsphinx, standin"
+    assert str(wrong.value) == "stt.provider = 'deepgramm': one of deepgram, pocketsphinx, remote, standin"
 
 
 def test_a_provider_of_another_kind_is_unknown() -> None:

@@ -235,6 +235,33 @@ def test_partials_grow_and_say_when_a_phrase_is_complete(model: str) -> None:
     tell(story, "when do you open", model=model)
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_a_phrase_stays_complete_in_the_silence_after_it(model: str) -> None:
+    async def story(call: Story) -> None:
+        call.stream.expect(Expectation("digits", 4, 4))  # or Flux would end the turn
+        await call.say(600, quiet_ms=320)
+        await call.until(lambda: call.partials and call.partials[-1] == SttPartial("when do you open", complete=True))
+        await call.say(0, quiet_ms=1000)
+        await asyncio.sleep(0.05)
+        assert call.partials[-1] == SttPartial("when do you open", complete=True)
+
+    tell(story, "when do you open", model=model)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_short_noise_that_was_cancelled_costs_no_connection(model: str) -> None:
+    async def story(call: Story) -> None:
+        await call.connected()
+        await call.say(0, quiet_ms=160)
+        call.stream.cancel()
+        await asyncio.sleep(0.4)  # longer than it waits for an answer
+        await call.say(600, quiet_ms=60)
+        assert await call.final() == SttFinal("when do you open")
+        assert len(call.server.connections) == 1
+
+    tell(story, "when do you open", model=model)
+
+
 def test_nova_phrases_of_one_utterance_are_one_final() -> None:
     async def story(call: Story) -> None:
         await call.say(600, quiet_ms=400)
@@ -383,7 +410,7 @@ def test_messages_of_no_meaning_harm_nothing() -> None:
     async def story(call: Story) -> None:
         connection = await call.connected()
         await call.say(600)
-        await call.until(lambda: len(connection.audio) >= 560 * 8)
+        await call.until(lambda: len(connection.audio) >= 500 * 8)
         assert await call.final() == SttFinal("", understood=False)  # it has sent nothing else but the end
         assert len(call.server.connections) == 1
 

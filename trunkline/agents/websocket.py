@@ -8,6 +8,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Callable, Mapping
+from typing import cast
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus
@@ -40,7 +41,8 @@ class Gone(Exception):
 
 class Link(asyncio.Protocol):
     """One connection. `on_message` gets text as str, binary as bytes; `on_gone` is called once, after a handshake that
-    succeeded, unless close() or abort() came first; no callback follows these."""
+    succeeded, unless close() or abort() came first; no callback follows these. None comes before who awaited open()
+    waits again."""
 
     def __init__(
         self,
@@ -55,6 +57,7 @@ class Link(asyncio.Protocol):
         self._on_gone: Callable[[Gone], None] | None = on_gone
         self._opened: asyncio.Future[None] | None = None
         self._transport: asyncio.Transport | None = None
+        self._early: list[str | bytes | Gone] | None = []
         self._parts: list[bytes] = []
         self._is_text = False
 
@@ -69,6 +72,7 @@ class Link(asyncio.Protocol):
         except BaseException:
             self.abort()
             raise
+        loop.call_soon(self._tell_early)
 
     def send(self, data: str | bytes) -> None:
         """Text or binary. What is sent on a connection that is gone is lost; `on_gone` has said or will say so."""
@@ -100,8 +104,7 @@ class Link(asyncio.Protocol):
     # --- asyncio.Protocol ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its type
         request = self._ws.connect()
         for name, value in self._headers.items():
             request.headers[name] = value
@@ -119,6 +122,7 @@ class Link(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         if self._ws.state is not State.CLOSED:
             self._ws.receive_eof()
+            self._take_events()
         code = self._ws.close_rcvd.code if self._ws.close_rcvd else 1006
         self._lose(Gone(code, self._ws.close_rcvd.reason if self._ws.close_rcvd else ""))
 
@@ -131,7 +135,7 @@ class Link(asyncio.Protocol):
         if self._opened is not None and not self._opened.done():
             if self._ws.handshake_exc is not None:
                 self._opened.set_exception(_refusal(self._ws.handshake_exc))
-            elif self._ws.state is State.OPEN:
+            elif self._ws.state is not State.CONNECTING:
                 self._opened.set_result(None)
         self._flush()
         if self._ws.close_expected() and self._transport is not None:
@@ -146,8 +150,24 @@ class Link(asyncio.Protocol):
         if not frame.fin:
             return
         whole, self._parts = b"".join(self._parts), []
-        if self._on_message is not None:
-            self._on_message(whole.decode("utf-8", "replace") if self._is_text else whole)
+        self._tell(whole.decode("utf-8", "replace") if self._is_text else whole)
+
+    def _tell(self, what: str | bytes | Gone) -> None:
+        if self._early is not None:
+            self._early.append(what)
+        elif not isinstance(what, Gone):
+            if self._on_message is not None:
+                self._on_message(what)
+        else:
+            then, self._on_gone = self._on_gone, None
+            self.abort()
+            if then is not None:
+                then(what)
+
+    def _tell_early(self) -> None:
+        early, self._early = self._early or [], None
+        for what in early:
+            self._tell(what)
 
     def _flush(self) -> None:
         assert self._transport is not None
@@ -160,11 +180,8 @@ class Link(asyncio.Protocol):
     def _lose(self, gone: Gone) -> None:
         if self._opened is not None and not self._opened.done():
             self._opened.set_exception(gone)
-            return
-        then, self._on_gone = self._on_gone, None
-        self.abort()
-        if then is not None:
-            then(gone)
+        else:
+            self._tell(gone)
 
 
 def _refusal(error: Exception) -> Exception:

@@ -15,10 +15,11 @@ from trunkline.agents.remote import ports_pb2_grpc as grpc_of
 from trunkline.agents.remote import wire
 from trunkline.agents.remote.client import Client, token
 from trunkline.agents.remote.options import BETWEEN_MS, FIRST_MS, read_options
+from trunkline.agents.script.keys import Keys
 from trunkline.errors import ProviderError
 from trunkline.ports import CallFacts, LlmEvent, Message
 
-DEADLINES = {"first_ms": FIRST_MS, "between_ms": BETWEEN_MS}
+DEADLINES: Keys = {"first_ms": FIRST_MS, "between_ms": BETWEEN_MS}
 CLOSE_S = 2.0
 
 

@@ -1,4 +1,5 @@
-"""The tables of docs/agent-script.md: `python -m trunkline.agents.script.reference FILE` writes them from the keys."""
+"""The tables of docs/agent-script.md and docs/models.md, from the keys:
+`python -m trunkline.agents.script.reference FILE` writes them."""
 
 import re
 import sys
@@ -6,8 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.agents.llm import openai
+from trunkline.agents.llm import remote as llm_remote
+from trunkline.agents.remote.options import WHERE
 from trunkline.agents.script import keys
 from trunkline.agents.script.keys import Key, Keys
+from trunkline.agents.stt import deepgram as stt_deepgram
+from trunkline.agents.stt import remote as stt_remote
+from trunkline.agents.tts import deepgram as tts_deepgram
+from trunkline.agents.tts import remote as tts_remote
 
 TABLES: dict[str, Keys] = {
     "file": keys.FILE,
@@ -22,6 +29,14 @@ TABLES: dict[str, Keys] = {
     "words": keys.WORDS,
     "openai": openai.OPTIONS,
 }
+MODELS: dict[str, Keys] = {
+    "stt_deepgram": stt_deepgram.OPTIONS,
+    "tts_deepgram": tts_deepgram.OPTIONS,
+    "stt_remote": WHERE | stt_remote.DEADLINES,
+    "llm_remote": WHERE | llm_remote.DEADLINES,
+    "tts_remote": WHERE | tts_remote.DEADLINES,
+}
+"""Those of docs/models.md."""
 
 _PLACE = re.compile(r"(<!-- keys: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _SHOWN_CHARACTERS = 70
@@ -35,7 +50,7 @@ def table(keys: Keys) -> str:
 
 def with_tables(text: str) -> str:
     """`text` with every table between `<!-- keys: NAME -->` and `<!-- end -->` written anew."""
-    return _PLACE.sub(lambda match: match[1] + table(TABLES[match[2]]) + match[3], text)
+    return _PLACE.sub(lambda match: match[1] + table((TABLES | MODELS)[match[2]]) + match[3], text)
 
 
 def _meaning(key: Key) -> str:

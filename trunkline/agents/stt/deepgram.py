@@ -14,6 +14,7 @@ The SDK is not used here: bench/README.md has what it costs. The messages are as
 
 import asyncio
 import json
+import logging
 import ssl
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,8 @@ from trunkline.agents.websocket import Gone, Link, Refused
 from trunkline.errors import ConfigError, MisuseError, ProviderError
 from trunkline.ports import CallFacts, Expectation, SttEvent, SttFailed, SttFinal, SttPartial
 from trunkline.types import ALAW_8K, MULAW_8K, PCM_8K, PCM_16K, Format
+
+LOG = logging.getLogger(__name__)
 
 DEEPGRAM_URL = "wss://api.deepgram.com"
 KEPT_S = 15
@@ -193,8 +196,8 @@ class Heard(NamedTuple):
     words: tuple[Spoken, ...]
     final: bool
     """These words will not change; what comes next begins after them."""
-    complete: bool
-    """A whole phrase, it thinks."""
+    complete: bool | None
+    """A whole phrase, it thinks. None: as before, if the words are the same."""
     ends: Literal["", "asked", "itself"] = ""
     """The end of an utterance, that we asked for or that it found."""
 
@@ -257,14 +260,14 @@ def read_message(data: str | bytes, origin: int, bytes_per_s: int) -> Heard | Pr
         case "Results":
             found = message["channel"]["alternatives"][0]
             start = origin + message["start"] * bytes_per_s
-            final = bool(message.get("is_final"))
+            text = str(found["transcript"]).strip()
             return Heard(
                 start,
                 start + message["duration"] * bytes_per_s,
-                str(found["transcript"]).strip(),
+                text,
                 _words(found.get("words"), origin, bytes_per_s),
-                final,
-                bool(message.get("speech_final")),
+                bool(message.get("is_final")),
+                True if message.get("speech_final") else False if text else None,
                 "asked" if message.get("from_finalize") else "",
             )
         case "TurnInfo":
@@ -275,7 +278,7 @@ def read_message(data: str | bytes, origin: int, bytes_per_s: int) -> Heard | Pr
                 str(message["transcript"]).strip(),
                 _words(message.get("words"), origin, bytes_per_s),
                 event == "EndOfTurn",
-                event in ("EagerEndOfTurn", "EndOfTurn"),
+                None if event == "Update" else event in ("EagerEndOfTurn", "EndOfTurn"),
                 "" if event != "EndOfTurn" else "asked" if message.get("trigger") == "manual" else "itself",
             )
         case "Error":
@@ -421,7 +424,7 @@ class Stream:
         """What is known of it is its final; a service that said nothing at all is not asked again."""
         if utterance not in self._due:
             return
-        if utterance.text or utterance.answered or self._told_at > utterance.start:
+        if utterance.forgotten or utterance.text or utterance.answered or self._told_at > utterance.start:
             self._answer(utterance, _final(utterance))
             return
         error = self._error
@@ -462,7 +465,9 @@ class Stream:
             self._current = Utterance(min(self._fed, int(heard.end)))
             self._on_event(_final(current))
             return
-        partial = SttPartial(current.text, heard.complete and bool(current.text))
+        told, text = current.told, current.text
+        complete = told.complete and text == told.text if heard.complete is None else heard.complete
+        partial = SttPartial(text, complete and bool(text))
         if partial != current.told:
             current.told = partial
             self._on_event(partial)
@@ -531,6 +536,7 @@ class Stream:
         self._hang_up(error)
         self._breaks += 1
         if error.retryable and self._breaks == 1:
+            LOG.info("%s; opening another connection", error)
             self._error = None
             self._dial()
         else:

@@ -11,11 +11,12 @@ from trunkline.agents.remote import ports_pb2_grpc as grpc_of
 from trunkline.agents.remote import wire
 from trunkline.agents.remote.client import Client, token
 from trunkline.agents.remote.options import BETWEEN_MS, FIRST_MS, read_options
+from trunkline.agents.script.keys import Keys
 from trunkline.errors import ProviderError
 from trunkline.ports import ON_BEHALF_OF, TtsAudio
 from trunkline.types import Format
 
-DEADLINES = {"first_ms": FIRST_MS, "between_ms": BETWEEN_MS}
+DEADLINES: Keys = {"first_ms": FIRST_MS, "between_ms": BETWEEN_MS}
 
 
 class RemoteTts:
