@@ -32,9 +32,9 @@ TABLES: dict[str, Keys] = {
 MODELS: dict[str, Keys] = {
     "stt_deepgram": stt_deepgram.OPTIONS,
     "tts_deepgram": tts_deepgram.OPTIONS,
-    "stt_remote": WHERE | stt_remote.DEADLINES,
-    "llm_remote": WHERE | llm_remote.DEADLINES,
-    "tts_remote": WHERE | tts_remote.DEADLINES,
+    "stt_remote": {**WHERE, **stt_remote.DEADLINES},
+    "llm_remote": {**WHERE, **llm_remote.DEADLINES},
+    "tts_remote": {**WHERE, **tts_remote.DEADLINES},
 }
 """Those of docs/models.md."""
 
