@@ -22,6 +22,7 @@ import uvloop
 from trunkline.agents.definition import AgentDefinition, ProviderChoice
 from trunkline.agents.providers import Services
 from trunkline.agents.stt.deepgram import DeepgramStt
+from trunkline.agents.websocket import Link
 from trunkline.clock import SYSTEM_CLOCK
 from trunkline.testing.conformance.stage import CALL
 from trunkline.types import MULAW_8K
@@ -86,6 +87,26 @@ async def websockets_client(url: str, stack: AsyncExitStack, results: list[int])
     return _chunked(4, socket.send)
 
 
+async def our_link(url: str, stack: AsyncExitStack, results: list[int]) -> Feed:
+    query = "model=nova-3&encoding=mulaw&sample_rate=8000&interim_results=true&endpointing=300"
+
+    def take(message: str | bytes) -> None:
+        results.append(len(json.loads(message)["channel"]["alternatives"][0]["transcript"]))
+
+    link = Link(f"{url}/v1/listen?{query}", {"Authorization": "Token key"}, take, lambda gone: None)
+    await link.open(None)
+    stack.callback(link.close)
+    kept = bytearray()
+
+    def feed(audio: bytes) -> None:
+        kept.extend(audio)
+        if len(kept) >= 4 * 160:
+            link.send(bytes(kept))
+            kept.clear()
+
+    return feed
+
+
 async def ours(url: str, stack: AsyncExitStack, results: list[int]) -> Feed:
     choice = ProviderChoice("deepgram")
     agent = AgentDefinition("bench", choice, choice, choice, "Hello.")
@@ -132,7 +153,8 @@ WAYS: dict[str, Way] = {
     "SDK, 20 ms a message": sdk(1),
     "SDK, 80 ms": sdk(4),
     "websockets' client, 80 ms": websockets_client,
-    "ours": ours,
+    "our link alone, 80 ms": our_link,
+    "stt.deepgram": ours,
 }
 
 

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "trunkline"
 FLOOR = {"types", "errors", "clock", "ports", "metrics", "telemetry", "logs", "settings"}
-ENTRY_POINTS = {"app", "cli"}
+ENTRY_POINTS = {"app", "cli", "doctor"}
 MAY_IMPORT = {
     "agents": {"media"},
     "compliance": set[str](),
@@ -25,6 +25,7 @@ HEAVY = {
     "aiortc",
     "asyncpg",
     "deepgram",
+    "elevenlabs",
     "espeakng_loader",
     "onnxruntime",
     "openai",
@@ -33,6 +34,7 @@ HEAVY = {
     "pjsua2",
     "pocketsphinx",
     "redis",
+    "sherpa_onnx",
     "twilio.request_validator",
     "twilio.rest",
 }

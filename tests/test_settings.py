@@ -77,9 +77,15 @@ def test_a_list_of_tokens_in_the_file() -> None:
 
 def test_a_provider_key_may_lie_in_a_file() -> None:
     Path("key").write_text("sk-from-file\n")
-    Path("trunkline.toml").write_text('[openai]\napi_key_file = "key"\n[deepgram]\napi_key = "dg-secret"\n')
+    Path("trunkline.toml").write_text(
+        '[openai]\napi_key_file = "key"\n[deepgram]\napi_key = "dg-secret"\n[elevenlabs]\napi_key_file = "key"\n'
+    )
     settings = load()
-    assert settings.provider_keys() == {"openai": "sk-from-file", "deepgram": "dg-secret"}
+    assert settings.provider_keys() == {
+        "openai": "sk-from-file",
+        "deepgram": "dg-secret",
+        "elevenlabs": "sk-from-file",
+    }
     assert "dg-secret" not in repr(settings)
     assert "dg-secret" in settings.secrets()
 

@@ -25,8 +25,9 @@ from trunkline.agents import script
 from trunkline.agents.cascade import Cascade
 from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.examples import example
+from trunkline.agents.health import Health
 from trunkline.agents.local.pool import SpeechPool
-from trunkline.agents.providers import Services, build
+from trunkline.agents.providers import Minds, Services, Wrap, build
 from trunkline.agents.tools import perform
 from trunkline.agents.tools.http import HttpTools
 from trunkline.clock import SYSTEM_CLOCK, Clock
@@ -36,6 +37,7 @@ from trunkline.gateway.answeredby import MachineTerms
 from trunkline.gateway.api.app import create_http
 from trunkline.gateway.api.control import control_routes
 from trunkline.gateway.api.legs import leg_routes
+from trunkline.gateway.api.providers import provider_routes
 from trunkline.gateway.api.trunks import trunk_routes
 from trunkline.gateway.call import DIAL_SLACK_S
 from trunkline.gateway.front import front_door
@@ -54,6 +56,7 @@ from trunkline.media.heartbeat import Heartbeat
 from trunkline.media.music import hold_music
 from trunkline.media.playout import LeadPolicy
 from trunkline.media.recorder import Recorder
+from trunkline.media.sources import soft_work
 from trunkline.media.vad import EnergyGate, SileroBatch
 from trunkline.metrics import Metrics
 from trunkline.ports import Allow, CallControl, CallFacts, EndReason, ToolCall
@@ -85,6 +88,7 @@ class Gateway:
     switchboard: Switchboard
     sockets: Sockets
     heartbeat: Heartbeat
+    minds: Minds
     front_door: type[asyncio.Protocol]
     sip: "_Sip"
     twilio: TwilioDialler | None
@@ -108,8 +112,8 @@ def load_agent(settings: Settings) -> AgentDefinition:
 
 
 @contextlib.asynccontextmanager
-async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK) -> AsyncGenerator[Gateway]:
-    """Everything started, in order, and stopped in the reverse."""
+async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | None = None) -> AsyncGenerator[Gateway]:
+    """Everything started, in order, and stopped in the reverse. `wrap`: what stands before the agent's providers."""
     agent = load_agent(settings)
     metrics = Metrics()
     spans = telemetry.create_telemetry(settings.otel.endpoint)
@@ -121,7 +125,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK) -> AsyncGener
         speech_pool=pool,
         allow_private_addresses=settings.tools.allow_private_addresses,
     )
-    minds = build(agent, services)
+    minds = build(agent, services, wrap)
     http_tools = HttpTools(services.keys, allow_private=services.allow_private_addresses)
 
     async def tools(tool: ToolCall, control: CallControl, call: CallFacts) -> str:
@@ -142,7 +146,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK) -> AsyncGener
         stack.push_async_callback(http_tools.close)
         stack.push_async_callback(minds.close)
         await writer.start()
-        await minds.start()
+        await minds.start(clock.now())
 
         capacity = settings.limits.max_calls + SPARE_SLOTS
         ears = Ears(MULAW_8K, capacity, SileroBatch(capacity), EnergyGate(capacity))
@@ -150,6 +154,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK) -> AsyncGener
         policy = Policy(record=settings.record, outbound_allow=settings.outbound.allow)
         tokens = Tokens(worker=WORKER)
         hold_music()  # made now: it takes 50 ms, which no call is to notice
+        if agent.background:
+            soft_work()
         switchboard = Switchboard(
             Cascade(agent, minds, tools, speech_ready),
             Line(
@@ -184,18 +190,19 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK) -> AsyncGener
             stack.push_async_callback(sip.desk.close)
         ways_out = [way.trunks for way in (sip.desk, twilio) if way is not None]
         more = trunk_routes(lambda: [trunk for trunks in ways_out for trunk in trunks()])
+        more += provider_routes(lambda: minds.health.report(clock.now()))
         more += control_routes(switchboard.call) + leg_routes(switchboard.call)
         orders = OrderKeys(database, clock, worker=WORKER)
         http = create_http(
             settings, switchboard, records, metrics, clock, not_ready, tokens, more, orders=orders, placed=twilio
         )
-        gauges = asyncio.create_task(_gauges(metrics, spool, pool, ears, sip), name="gauges")
+        gauges = asyncio.create_task(_gauges(metrics, spool, pool, ears, sip, minds.health), name="gauges")
         stack.push_async_callback(_cancelled, gauges)
         heartbeat.start()
         stack.callback(heartbeat.stop)
         stack.callback(spans.close)
         door = front_door(sockets.new_leg)
-        yield Gateway(settings, agent, http, switchboard, sockets, heartbeat, door, sip, twilio, writer.drain)
+        yield Gateway(settings, agent, http, switchboard, sockets, heartbeat, minds, door, sip, twilio, writer.drain)
 
 
 def _socket_limits(settings: Settings) -> SocketLimits:
@@ -335,7 +342,7 @@ def _recordings(folder: Path) -> Callable[[CallId, Allow], Recorder | None]:
     return open_recording
 
 
-async def _gauges(metrics: Metrics, spool: Spool, pool: SpeechPool, ears: Ears, sip: _Sip) -> None:
+async def _gauges(metrics: Metrics, spool: Spool, pool: SpeechPool, ears: Ears, sip: _Sip, health: Health) -> None:
     """What others count, for /metrics, once a second."""
     dropped = 0
     seen = {"done": 0, "overloaded": 0, "restarted": 0}
@@ -346,6 +353,8 @@ async def _gauges(metrics: Metrics, spool: Spool, pool: SpeechPool, ears: Ears, 
         metrics.speech_queue(pool.live_jobs)
         metrics.tasks(len(asyncio.all_tasks()))
         metrics.slots_free(ears.free)
+        for key, breaker in health.breakers.items():
+            metrics.provider(key, breaker.state, breaker.successes, breaker.failures)
         metrics.drop("spool_full", spool.stats.dropped - dropped)
         dropped = spool.stats.dropped
         now = {"done": pool.stats.jobs, "overloaded": pool.stats.overloads, "restarted": pool.stats.restarts}
@@ -437,12 +446,12 @@ def _check_tls(settings: Settings) -> None:
         ) from error
 
 
-async def serve(settings: Settings, ready: Callable[[Gateway], None] | None = None) -> None:
-    """Until SIGTERM or SIGINT; a second one stops waiting for calls."""
+async def serve(settings: Settings, ready: Callable[[Gateway], None] | None = None, wrap: Wrap | None = None) -> None:
+    """Until SIGTERM or SIGINT; a second one stops waiting for calls. `wrap`: as for `gateway`."""
     _check_tls(settings)
     sock = listen(settings)
     try:
-        async with gateway(settings) as running:
+        async with gateway(settings, wrap=wrap) as running:
             server = _Server(
                 uvicorn.Config(
                     running.http,

@@ -361,6 +361,74 @@ def bench_sip(
     raise typer.Exit(0 if report.ok else 1)
 
 
+@app.command()
+def drill(
+    config: Config = None,
+    agent: Annotated[
+        Path | None, typer.Option("--agent", help="The agent's TOML file (default: the settings').")
+    ] = None,
+    say: Annotated[str, typer.Option("--say", help="What the caller asks (default: the agent's first phrase).")] = "",
+    only: Annotated[list[str] | None, typer.Option(help="stt, llm, tts or a provider's key. Repeatable.")] = None,
+    fault: Annotated[list[str] | None, typer.Option(help="Of the faults, only this. Repeatable.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have each provider of the agent fail on a live test call: what does the caller hear? Exit status 1 for a silence
+    over 2 s, or a word lost or repeated, where another provider was left."""
+    keep_mathematics_single_threaded()
+    settings = load(config)
+    if agent is not None:
+        settings = settings.model_copy(update={"agent": agent})
+    from typing import cast
+
+    from trunkline.app import configure_logs
+    from trunkline.testing import drill as drills
+    from trunkline.testing.faults import FAULTS
+
+    for name in fault or ():
+        if name not in FAULTS:
+            raise ConfigError("--fault", name, f"one of {', '.join(FAULTS)}")
+    configure_logs(settings)
+    console = Console(highlight=False, stderr=True)
+    faults = cast(Any, tuple(fault or FAULTS))
+    options = drills.DrillOptions(say, tuple(only or ()), faults)
+
+    def tell(done: drills.Drill) -> None:
+        if not as_json:
+            console.print(
+                f"[dim]{done.provider or 'rehearsal'} {done.fault or ''}: {', '.join(done.switches) or '-'}[/]"
+            )
+
+    done = _run(drills.drill(settings, options, tell))
+    typer.echo(drills.to_json(done)) if as_json else drills.render(done, Console(highlight=False))
+    raise typer.Exit(0 if drills.well(done) else 1)
+
+
+@app.command()
+def doctor(config: Config = None, as_json: AsJson = False) -> None:
+    """Look at settings, ports, PJSIP, database, disk and each provider of the agent. Exit status 1 for an error."""
+    import json
+    from dataclasses import asdict
+
+    keep_mathematics_single_threaded()
+    settings = load(config)
+    from trunkline import doctor as doctors
+    from trunkline.app import configure_logs
+
+    configure_logs(settings)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+
+    def tell(finding: doctors.Finding) -> None:
+        if not as_json:
+            took = f" ({finding.took_ms} ms)" if finding.took_ms is not None else ""
+            remedy = f"; {finding.remedy}" if finding.remedy else ""
+            console.print(f"{finding.verdict:8}{finding.check}: {finding.detail}{took}{remedy}")
+
+    findings = _run(doctors.examine(settings, tell=tell))
+    if as_json:
+        typer.echo(json.dumps({"findings": [asdict(finding) for finding in findings]}, indent=2))
+    raise typer.Exit(1 if any(finding.verdict == "error" for finding in findings) else 0)
+
+
 @agent_app.command("check")
 def agent_check(file: Annotated[Path, typer.Argument(help="The agent's TOML file.")], as_json: AsJson = False) -> None:
     """Explain the mistakes of an agent script, by line. Exit status 1 when there is an error."""

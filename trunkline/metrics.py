@@ -96,6 +96,17 @@ class Metrics:
             "trunkline_sip_clock_lateness_seconds", "The SIP media clock's, p99 of a second.", registry=registry
         )
 
+        self._providers = Gauge(
+            "trunkline_provider_up",
+            "Circuit breaker of a provider: 1 closed, 0.5 being probed, 0 open.",
+            ["provider"],
+            registry=registry,
+        )
+        self._requests = Counter(
+            "trunkline_provider_requests", "What a provider was asked for.", ["provider", "result"], registry=registry
+        )
+        self._counted: dict[tuple[str, str], int] = {}
+
     def live_calls(self, count: int) -> None:
         self._live.set(count)
 
@@ -158,6 +169,14 @@ class Metrics:
 
     def sip_clock_late(self, p99_s: float) -> None:
         self._clock_late.set(p99_s)
+
+    def provider(self, key: str, state: str, answered: int, failed: int) -> None:
+        """`key` is of the configuration. Counts are totals."""
+        self._providers.labels(key).set({"closed": 1.0, "half_open": 0.5}.get(state, 0.0))
+        for result, total in (("answered", answered), ("failed", failed)):
+            counter = self._requests.labels(key, result)
+            counter.inc(total - self._counted.get((key, result), 0))
+            self._counted[key, result] = total
 
     def text(self) -> bytes:
         """The exposition for /metrics, of CONTENT_TYPE."""

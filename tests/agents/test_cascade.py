@@ -13,7 +13,7 @@ import pytest
 
 from trunkline.agents import turns as t
 from trunkline.agents.cascade import Attendant, Cascade
-from trunkline.agents.definition import AgentDefinition, ProviderChoice
+from trunkline.agents.definition import AgentDefinition, Failover, ProviderChoice
 from trunkline.agents.exchange import UNKNOWN_OUTCOME
 from trunkline.agents.providers import Minds
 from trunkline.errors import ProviderError
@@ -1124,7 +1124,7 @@ def test_a_model_that_never_answers_is_filled_then_apologised_for() -> None:
     async def conversation(call: Call) -> None:
         await call.says("hours")
         await call.run(10_200)
-        fillers = ["One moment.", *["Just a moment longer, please."] * 2]
+        fillers = ["One moment.", *["Just a moment longer, please."] * 3]
         assert call.tts.spoken[1:] == [*fillers, "Sorry."]
         assert call.llm.pens[0].closed
         await call.run(1000)
@@ -1142,8 +1142,143 @@ def test_a_model_that_stalls_in_the_middle_is_given_up() -> None:
         await call.run(1_200)
         assert call.talk[-2:] == [("agent", "We open at eight."), ("agent", "Sorry.")]
         assert call.pen.closed
+        assert call.tts.spoken[-4:-1] == ["Just a moment longer, please."] * 3, "it is filled meanwhile"
 
     on_a_call(conversation)
+
+
+def test_a_tool_that_takes_long_in_mid_answer_is_filled_and_the_answer_is_whole() -> None:
+    done = asyncio.Event()
+
+    async def conversation(call: Call) -> None:
+        async def slow(tool: ToolCall, control: CallControl) -> str:
+            await done.wait()
+            return "42"
+
+        call.tool = slow
+        await call.says("hours")
+        call.pen.write("Let me look.", ToolCall("1", "http", {})).end()
+        silent = longest = 0
+        for _ in range(300):  # 6 s
+            before = call.far.played_ms
+            await call.run(20)
+            silent = 0 if call.far.played_ms > before else silent + 20
+            longest = max(longest, silent)
+        assert 1400 <= longest <= 1600
+        assert call.tts.spoken[-1] == "Just a moment longer, please."
+        done.set()
+        await call.settle()
+        call.pen.write("It is done.").end()
+        await call.run(4000)
+        assert call.talk[-3:] == [("agent", "Let me look."), ("tool", "42"), ("agent", "It is done.")]
+        assert call.turns[-1].agent_text == "Let me look. It is done."
+
+    on_a_call(conversation)
+
+
+def test_between_two_fillers_the_silence_is_short() -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("hours")
+        silent = longest = 0
+        for _ in range(450):  # 9 s
+            before = call.far.played_ms
+            await call.run(20)
+            silent = 0 if call.far.played_ms > before else silent + 20
+            longest = max(longest, silent)
+        assert longest <= 1600
+
+    on_a_call(conversation)
+
+
+def test_work_can_be_heard_while_an_answer_is_awaited_and_holds_it_up_for_a_moment_only() -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("hours")
+        await call.run(400)
+        before = call.far.played_ms
+        await call.run(1000)
+        assert 800 <= call.far.played_ms - before <= 1000
+        assert call.turns[-1].agent_text == "Hello there.", "it is no answer"
+        call.pen.write("We open at eight.").end()
+        await call.settle()
+        asked_at = call.clock.now()
+        await call.run(2000)
+        assert call.talk[-1] == ("agent", "We open at eight.")
+        assert call.turns[-1].total_ms is not None
+        assert call.state is t.State.LISTENING
+        assert call.clock.now() - asked_at <= 2.0
+
+    on_a_call(conversation, agent=replace(AGENT, background=True))
+
+
+def test_a_tool_in_mid_answer_is_heard_working_and_filled_and_given_up_in_time() -> None:
+    async def conversation(call: Call) -> None:
+        async def never(tool: ToolCall, control: CallControl) -> str:
+            await asyncio.Event().wait()
+            return ""
+
+        call.tool = never
+        await call.says("hours")
+        call.pen.write("Let me look.", ToolCall("1", "http", {})).end()
+        silent = longest = 0
+        for _ in range(500):  # 10 s
+            before = call.far.played_ms
+            await call.run(20)
+            silent = 0 if call.far.played_ms > before else silent + 20
+            longest = max(longest, silent)
+        assert longest <= 160
+        assert "One moment." in call.tts.spoken
+        assert call.state is t.State.SPEAKING
+        await call.run(2000)
+        assert call.tts.spoken[-1] == "Sorry."
+        assert [text for role, text in call.talk if role == "agent"][-2:] == ["Let me look.", "Sorry."]
+
+    on_a_call(conversation, agent=replace(AGENT, background=True))
+
+
+def test_when_nothing_works_the_caller_is_put_through_where_the_file_says_so() -> None:
+    async def conversation(call: Call) -> None:
+        for _ in range(2):
+            await call.says("hours")
+            call.pen.fail()
+            await call.run(1000)
+        assert call.tts.spoken[-1] == "Broken."
+        assert call.transfers == ["desk"]
+        assert call.hang_ups == ["transferred"]
+
+    on_a_call(conversation, agent=replace(AGENT, failover=Failover(last_resort="transfer", target="desk")))
+
+
+def test_a_last_resort_that_is_refused_ends_the_call_as_an_error() -> None:
+    async def conversation(call: Call) -> None:
+        call.decision = Refuse("closed", "nobody there")
+        for _ in range(2):
+            await call.says("hours")
+            call.pen.fail()
+            await call.run(1000)
+        assert call.hang_ups == ["error"]
+
+    on_a_call(conversation, agent=replace(AGENT, failover=Failover(last_resort="transfer", target="desk")))
+
+
+def test_when_nothing_works_a_message_is_taken() -> None:
+    async def conversation(call: Call) -> None:
+        for _ in range(2):
+            await call.says("hours")
+            call.pen.fail()
+            await call.run(1000)
+        await call.run(2000)
+        assert call.tts.spoken[-1].startswith("Please leave a message")
+        assert call.state is t.State.LISTENING
+        asked = len(call.llm.pens)
+        await call.says("please call me back")
+        await call.says("after five")
+        assert call.events.count("message") == 2
+        assert len(call.llm.pens) == asked, "nobody is asked any more"
+        await call.run(9000)
+        assert call.tts.spoken[-1] == "Bye."
+        assert call.hang_ups == ["error"]
+
+    on_a_call(conversation, agent=replace(AGENT, failover=Failover(last_resort="message")))
 
 
 def test_a_recogniser_that_fails_is_apologised_for_and_recorded() -> None:

@@ -8,9 +8,9 @@ import pytest
 from openai import AsyncOpenAI
 
 from tests.fakes.openai_server import Answer, Call, Drop, OpenAiServer, Raw, Refusal, Wait
+from trunkline.agents import openai_http
 from trunkline.agents.definition import AgentDefinition, ProviderChoice
 from trunkline.agents.examples import example
-from trunkline.agents.llm import openai as module
 from trunkline.agents.llm.openai import OpenAiLlm, OpenAiSession, read_options
 from trunkline.agents.providers import Services
 from trunkline.agents.script import load
@@ -125,6 +125,15 @@ def test_the_request_is_a_streamed_one_with_the_key_and_the_conversation() -> No
         ]
 
     with_server(test, instructions="Be kind.", max_tokens=120, temperature=0.5)
+
+
+def test_openais_own_server_is_told_to_store_nothing_and_others_are_not_asked() -> None:
+    services = Services(CLOCK, keys={"openai": KEY})
+    own = OpenAiLlm(BARE, {"model": "m"}, services).request(ASKED, True)
+    assert (own["store"], own["max_completion_tokens"]) == (False, 300)
+    other = OpenAiLlm(BARE, {"model": "m", "base_url": "http://127.0.0.1:1/v1"}, services).request(ASKED, True)
+    assert "store" not in other
+    assert other["max_tokens"] == 300
 
 
 def test_a_local_server_needs_no_key_and_gets_none() -> None:
@@ -299,12 +308,35 @@ def test_a_rate_limit_says_for_how_long() -> None:
         (Answer("We", finish=None), True),
         (Answer("We", Raw(b"data: {garbage\n\n")), False),
         (Answer("We", Raw(b"data: \xff\xfe\n\n")), False),
-        (Answer("We", Raw(b'data: {"error": {"message": "overloaded", "type": "server_error"}}\n\n')), True),
+        (Answer("We", Raw(b'data: {"error": {"message": "the GPU is on fire", "type": "HTTP"}}\n\n')), True),
     ],
 )
 def test_an_answer_that_breaks_off_is_a_protocol_error(answer: Answer, retryable: bool) -> None:
     error = failure_of(answer)
     assert (error.code, error.retryable) == ("protocol", retryable)
+
+
+@pytest.mark.parametrize(
+    ("told", "code", "retryable"),
+    [
+        (b'{"message": "no", "type": "server_error"}', "unavailable", True),
+        (b'{"message": "no", "code": "insufficient_quota", "type": "x"}', "rate_limited", False),
+        (b'{"message": "no", "code": "invalid_prompt"}', "bad_request", False),
+        (b'"no"', "protocol", True),
+    ],
+)
+def test_an_error_told_in_mid_answer_is_typed(told: bytes, code: str, retryable: bool) -> None:
+    error = failure_of(Answer("We", Raw(b'data: {"error": ' + told + b"}\n\n")))
+    assert (error.code, error.retryable) == (code, retryable)
+
+
+def test_an_answer_is_whole_though_its_connection_stays_open() -> None:
+    async def test(server: OpenAiServer, session: OpenAiSession) -> None:
+        end = b'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
+        server.answers.append(Answer("We open.", Raw(end), Wait()))
+        assert await collect(session) == [TextDelta("We open."), EXPECT]
+
+    with_server(test, between_tokens_ms=50)
 
 
 @pytest.mark.parametrize(
@@ -408,4 +440,4 @@ def test_text_leaves_this_machine_unless_the_server_is_on_it(url: str, away: boo
 def test_without_the_package_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "openai", None)
     with pytest.raises(MissingExtra, match=r"trunkline\[openai\]"):
-        module._sdk()
+        openai_http.sdk()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trunkline.agents.definition import TransferTerms
+from trunkline.agents.definition import Failover, ProviderChoice, TransferTerms
 from trunkline.agents.examples import example
 from trunkline.agents.script import Problem, check, check_text, load
 from trunkline.agents.script.check import MAX_FILE_BYTES, read_text
@@ -82,6 +82,64 @@ def test_what_is_not_written_has_the_definitions_default() -> None:
     assert definition.llm.provider == "script"
     assert definition.turns.no_input_ms == 7000
     assert definition.goodbye == "Thank you for calling. Goodbye."
+
+
+BARE = 'name = "A"\ngreeting = "Hi."\n'
+RANKED = """
+[[llm]]
+provider = "openai"
+model = "large"
+
+[[llm]]
+provider = "openai"
+{model}
+
+[[tts]]
+provider = "espeak"
+
+[failover]
+first_word_ms = 900
+last_resort = "transfer"
+target = "{target}"
+
+[targets]
+desk = "+12025550123"
+"""
+
+
+def test_a_provider_may_be_followed_by_others_in_the_order_of_the_file() -> None:
+    definition, problems = read_text(BARE + RANKED.format(model='model = "small"', target="desk") + INTENT)
+    assert not problems
+    assert definition is not None
+    assert [choice.options["model"] for choice in definition.choices("llm")] == ["large", "small"]
+    assert [choice.provider for choice in definition.choices("tts")] == ["espeak"]
+    assert definition.choices("stt") == (ProviderChoice("pocketsphinx"),)
+    assert definition.failover == Failover(first_word_ms=900, last_resort="transfer", target="desk")
+
+
+def test_a_mistake_in_one_of_several_is_found_where_it_stands() -> None:
+    text = BARE + RANKED.format(model='modell = "small"', target="dask") + INTENT
+    found = check_text(text)
+    lines = text.splitlines()
+    assert [(p.key, lines[p.line - 1]) for p in found] == [
+        ("llm[2].modell", 'modell = "small"'),
+        ("failover.target", 'target = "dask"'),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('llm = ["openai"]', "llm"),
+        ("llm = []", "llm"),
+        ('[[tts]]\nprovider = "espeak"\n' * 6, "tts"),
+        ('[[tts]]\nprovider = "espeek"\n', "tts[1].provider"),
+        ('[failover]\nlast_resort = "transfer"', "failover"),
+        ('[failover]\nlast_resort = "pray"', "failover.last_resort"),
+    ],
+)
+def test_what_is_no_list_of_providers_is_refused(text: str, key: str) -> None:
+    assert key in [problem.key for problem in check_text(BARE + text + "\n" + INTENT)]
 
 
 def test_an_example_of_everything_has_no_problem() -> None:

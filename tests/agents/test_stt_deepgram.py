@@ -607,8 +607,8 @@ def test_deepgrams_own_server_needs_a_key() -> None:
 
 
 def test_the_feed_is_an_option() -> None:
-    assert DeepgramStt(AGENT, {}, services()).feed_mode == "all"
-    assert DeepgramStt(AGENT, {"feed": "gated"}, services()).feed_mode == "gated"
+    assert DeepgramStt(AGENT, {}, services()).feed_mode == "gated"
+    assert DeepgramStt(AGENT, {"feed": "all"}, services()).feed_mode == "all"
 
 
 def test_a_format_it_does_not_take_is_our_own_mistake() -> None:

@@ -964,7 +964,7 @@ class Watch:
 
 def test_every_pair_of_state_and_event_leads_only_where_its_row_says() -> None:
     events = {"Begin", "SpeechStarted", "SpeechSustained", "SpeechEnded", "Partial", "Final", "Key", "ReplyBegan"}
-    events |= {"ReplyHeard", "ReplyFailed", "Leave", "Held", "Unheld", "TimerFired", "Close"}
+    events |= {"ReplyHeard", "ReplyFailed", "Filled", "Leave", "Held", "Unheld", "TimerFired", "Close"}
     in_table = {event.__name__ for row in t.TABLE.values() for event in row} | {event.__name__ for event in t.ALWAYS}
     assert in_table == events
     assert t.TABLE.keys() == set(State)

@@ -41,7 +41,7 @@ PHRASE = "when do you open on Saturday"
 
 
 def conversation(
-    start_gateway: Any, folder: Path, answers: Sequence[Answer | Refusal], turns: int
+    start_gateway: Any, folder: Path, answers: Sequence[Answer | Refusal], turns: int, agent_file: str = AGENT
 ) -> tuple[CallReport, Mapping[str, Any], list[Request], Any]:
     """A caller who says PHRASE so many times, hears each answer out and hangs up."""
     actions: list[Action] = []
@@ -52,7 +52,7 @@ def conversation(
         async with OpenAiServer() as server:
             server.answers.extend(answers)
             agent = folder / "bakery.toml"
-            agent.write_text(AGENT.format(url=server.base_url, apology=APOLOGY, failure=FAILURE))
+            agent.write_text(agent_file.format(url=server.base_url, apology=APOLOGY, failure=FAILURE))
             gateway = await asyncio.to_thread(start_gateway, agent, openai__api_key="sk-the-bakery-s-own-key")
             options = CallOptions(gateway.origin, [*actions, Listen(), HangUp()], api_url="auto")
             return await place_call(options), server.requests, gateway
@@ -136,3 +136,31 @@ def test_a_server_that_fails_twice_leads_to_the_failure_line_and_the_end(start_g
     assert record["end_reason"] == "error"
     assert {event["data"]["code"] for event in record["events"] if event["kind"] == "reply_failed"} == {"unavailable"}
     assert "the oven is cold" not in gateway.log
+
+
+def test_over_the_responses_api_and_in_openais_voice(start_gateway: Any, tmp_path: Path) -> None:
+    """The voice gives no word times: what was heard is marked as an estimate."""
+    agent = AGENT.replace('model = "fake"', 'model = "fake"\napi = "responses"')
+    voice = '[tts]\nprovider = "openai"\nbase_url = "{url}"\nmodel = "tts"\nvoice = "alloy"'
+    agent = agent.replace('[tts]\nprovider = "standin"', voice)
+    goodbye = "At seven, as I said. Goodbye."
+    answers = [
+        Answer("We ", "open ", "at seven. ", "On Sundays ", "we sleep.", between_s=0.05),
+        Answer(goodbye, Call("hang_up", "{}")),
+    ]
+    report, record, requests, _ = conversation(start_gateway, tmp_path, answers, 2, agent)
+    assert report.end == "server_closed"
+    assert said(record) == ["Corner Bakery, hello.", "We open at seven. On Sundays we sleep.", goodbye]
+    assert record["end_reason"] == "agent_hung_up"
+    assert {turn["heard_exact"] for turn in record["turns"]} == {False}
+    asked = [request for request in requests if request.path == "/v1/responses"]
+    assert [(item["role"], item["content"]) for item in asked[1].body["input"]] == [
+        ("assistant", "Corner Bakery, hello."),
+        ("user", "caller phrase"),
+        ("assistant", "We open at seven. On Sundays we sleep."),
+        ("user", "caller phrase"),
+    ]
+    spoken = [request.body["input"] for request in requests if request.path == "/v1/audio/speech"]
+    assert spoken[0] == "Corner Bakery, hello."
+    used = {(u["provider"], u["unit"]) for u in record["usage"]}
+    assert {("openai", "characters"), ("openai", "tokens_in"), ("openai", "tokens_out")} <= used

@@ -1,10 +1,12 @@
-"""A local server that speaks OpenAI's Chat Completions on the wire: events, split tool calls, usage, errors.
+"""A local server that speaks OpenAI on the wire: Chat Completions, Responses and speech, with all that goes wrong.
 
 Bodies are built from the SDK's own types, so the wire is what the SDK's authors say it is. A test queues answers:
 
     async with OpenAiServer() as server:
         server.answers.append(Answer("Hello", " there."))
         ... server.base_url ... server.requests[0].body["messages"]
+
+An Answer goes by the API it was asked for over. Speech that nobody queued is spoken by espeak-ng.
 """
 
 import asyncio
@@ -23,6 +25,9 @@ from openai.types.chat.chat_completion_chunk import (
     ChoiceDeltaToolCallFunction,
 )
 from openai.types.shared import ErrorObject
+
+from tests.fakes import openai_responses
+from trunkline.agents.local.voice import synthesize
 
 REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 429: "Too Many Requests", 500: "Internal Server Error"}
 
@@ -56,7 +61,16 @@ class Drop:
     """The connection breaks here."""
 
 
-Part = str | Call | Wait | Raw | Drop
+@dataclass(frozen=True)
+class Fail:
+    """The model fails here (Responses: `response.failed`), or the server does (`event`: its `error`)."""
+
+    code: str
+    message: str = "no"
+    event: bool = False
+
+
+Part = str | Call | Wait | Raw | Drop | Fail
 
 
 class Answer:
@@ -70,6 +84,18 @@ class Answer:
     ) -> None:
         self.parts, self.finish, self.usage = parts, finish, usage
         self.delay_s, self.between_s = delay_s, between_s
+
+
+SPEECH_HZ = 24_000
+
+
+class Speech:
+    """Audio, in the pieces given."""
+
+    def __init__(
+        self, *parts: bytes | Wait | Raw | Drop, content_type: str = "audio/pcm", delay_s: float = 0.0
+    ) -> None:
+        self.parts, self.content_type, self.delay_s = parts, content_type, delay_s
 
 
 @dataclass(frozen=True)
@@ -96,8 +122,9 @@ class Gone(Exception):
 
 class OpenAiServer:
     def __init__(self) -> None:
-        self.answers: deque[Answer | Refusal] = deque()
+        self.answers: deque[Answer | Speech | Refusal] = deque()
         self.requests: list[Request] = []
+        self.first_audio_s = 0.0
         self.disconnected = asyncio.Event()
         """Set when a client leaves before its answer is complete."""
         self._server: asyncio.Server | None = None
@@ -120,6 +147,12 @@ class OpenAiServer:
         port: int = self._server.sockets[0].getsockname()[1]
         return f"http://127.0.0.1:{port}/v1"
 
+    def _answer(self, request: Request) -> Answer | Speech | Refusal:
+        if request.path == "/v1/audio/speech" and (not self.answers or isinstance(self.answers[0], Answer)):
+            pcm = synthesize(request.body["input"], rate_hz=SPEECH_HZ)
+            return Speech(*(pcm[at : at + 4800] for at in range(0, len(pcm), 4800)), delay_s=self.first_audio_s)
+        return self.answers.popleft()
+
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._tasks.add(task)
@@ -129,11 +162,15 @@ class OpenAiServer:
         try:
             while (request := await _read_request(reader)) is not None:
                 self.requests.append(request)
-                answer = self.answers.popleft()
-                if isinstance(answer, Refusal):
-                    await _refuse(writer, answer)
-                else:
-                    await _Stream(reader, writer, request.body).send(answer)
+                answer = self._answer(request)
+                stream = _Stream(reader, writer, request.body)
+                match answer:
+                    case Refusal():
+                        await _refuse(writer, answer)
+                    case Speech():
+                        await stream.speak(answer)
+                    case Answer():
+                        await (stream.respond if request.path == "/v1/responses" else stream.send)(answer)
         except (Gone, ConnectionError):
             self.disconnected.set()
         finally:
@@ -169,10 +206,62 @@ class _Stream:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: Any) -> None:
         self.reader, self.writer, self.body = reader, writer, body
 
+    def begin(self, content_type: str) -> None:
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        self.writer.write(head.encode())
+
+    async def end(self) -> None:
+        self.writer.write(b"0\r\n\r\n")
+        await self.writer.drain()
+
+    async def speak(self, speech: Speech) -> None:
+        await self.wait(speech.delay_s)
+        self.begin(speech.content_type)
+        for part in speech.parts:
+            match part:
+                case bytes():
+                    await self.raw(part)
+                case Raw(data):  # beside the framing of HTTP
+                    self.writer.write(data)
+                    await self.writer.drain()
+                case _:
+                    await self.part(part)
+        await self.end()
+
+    async def respond(self, answer: Answer) -> None:
+        """Over the Responses API."""
+        self.begin("text/event-stream; charset=utf-8")
+        await self.wait(answer.delay_s)
+        events = openai_responses.Events()
+        for event in events.begin():
+            await self.named(event)
+        for part in answer.parts:
+            match part:
+                case str():
+                    made = events.text(part)
+                case Call():
+                    made = events.call(part.name, part.arguments, part.id)
+                case Fail(code, message, event=as_event):
+                    made = events.error(code, message) if as_event else events.failed(code, message)
+                case _:
+                    await self.part(part)
+                    continue
+            for event in made:
+                await self.named(event)
+            if isinstance(part, Fail):
+                await self.end()
+                return
+            await self.wait(answer.between_s)
+        if answer.finish is not None:
+            for event in events.end(answer.usage, complete=answer.finish != "length"):
+                await self.named(event)
+        await self.end()
+
+    async def named(self, event: Any) -> None:
+        await self.raw(f"event: {event.type}\ndata: {event.model_dump_json(exclude_unset=True)}\n\n".encode())
+
     async def send(self, answer: Answer) -> None:
-        self.writer.write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
-        )
+        self.begin("text/event-stream; charset=utf-8")
         await self.wait(answer.delay_s)
         await self.event(_chunk([_choice(ChoiceDelta(role="assistant", content=""))]))
         for part in answer.parts:
@@ -187,8 +276,7 @@ class _Stream:
             )
             await self.event(_chunk([], usage))
         await self.raw(b"data: [DONE]\n\n")
-        self.writer.write(b"0\r\n\r\n")
-        await self.writer.drain()
+        await self.end()
 
     async def part(self, part: Part) -> None:
         match part:
@@ -204,6 +292,8 @@ class _Stream:
             case Drop():
                 self.writer.transport.abort()
                 raise Gone
+            case Fail(_, message):
+                await self.raw(b"data: " + json.dumps({"error": {"message": message}}).encode() + b"\n\n")
 
     async def wait(self, seconds: float) -> None:
         if seconds <= 0:

@@ -297,3 +297,66 @@ def test_half_a_frame_that_waits_is_not_yet_there() -> None:
     assert [m.continues for m in playout.due(100.0)] == [False]
     playout.append(b"\x01" * 80)
     assert [m.continues for m in playout.due(100.02)] == [False]
+
+
+def test_what_is_retracted_from_the_queue_is_never_heard_and_nobody_notices() -> None:
+    playout = Playout(MULAW_8K)
+    far = FarEnd(playout)
+    answer(playout, 10)
+    far.run(10)
+    segment = playout.sent_ms
+    assert playout.retract(5 * WORD_MS, far.carrier_ms) == 5 * WORD_MS
+    assert playout.sent_ms == segment, "what was sent goes on"
+    playout.append(b"\x7e" * (WORD_MS * 8))
+    playout.end()
+    far.run(200)
+    assert len(far.played) == 6 * WORD_MS * 8
+    assert far.played[-WORD_MS * 8 :] == b"\x7e" * (WORD_MS * 8)
+    assert playout.all_heard
+    assert far.silent_ticks == 0
+
+
+def test_what_was_sent_is_retracted_by_a_clear_and_goes_on_where_the_ear_was() -> None:
+    playout = Playout(MULAW_8K, LeadPolicy(2000, 2000, 2000))
+    far = FarEnd(playout)
+    answer(playout, 10)
+    far.run(30)
+    heard_ms = playout.heard_ms(far.carrier_ms)
+    assert playout.sent_ms > 5 * WORD_MS > heard_ms
+    far.clear()
+    assert playout.retract(5 * WORD_MS, far.carrier_ms) == 5 * WORD_MS
+    playout.append(b"\x7e" * (WORD_MS * 8))
+    playout.end()
+    far.run(200)
+    assert playout.all_heard
+    assert playout.end_ms == 6 * WORD_MS
+    assert far.played[-WORD_MS * 8 :] == b"\x7e" * (WORD_MS * 8)
+    again_ms = len(far.played) // 8 - 6 * WORD_MS
+    assert 0 <= again_ms <= 3 * FRAME_MS, "as much as we did not know to be heard"
+
+
+def test_what_was_heard_cannot_be_retracted() -> None:
+    playout = Playout(MULAW_8K)
+    far = FarEnd(playout)
+    answer(playout, 4)
+    far.run(30)
+    heard_ms = playout.heard_ms(far.carrier_ms)
+    far.clear()
+    assert playout.retract(WORD_MS, far.carrier_ms) >= heard_ms > WORD_MS
+    assert playout.end_ms < 4 * WORD_MS
+
+
+def test_what_is_retracted_while_paused_waits_for_the_resume() -> None:
+    playout = Playout(MULAW_8K)
+    far = FarEnd(playout)
+    answer(playout, 4)
+    far.run(10)
+    far.clear()
+    playout.pause(far.carrier_ms)
+    assert playout.retract(2 * WORD_MS, far.carrier_ms) == 2 * WORD_MS
+    assert playout.paused
+    playout.resume()
+    playout.end()
+    far.run(100)
+    assert playout.all_heard
+    assert playout.end_ms == 2 * WORD_MS

@@ -6,7 +6,7 @@ import pytest
 
 from trunkline.errors import ConfigError
 from trunkline.media import g711
-from trunkline.media.sources import FRAME, SILENCE, SILENT_FRAME, Loop, comfort_noise, read_loop
+from trunkline.media.sources import FRAME, SILENCE, SILENT_FRAME, Loop, comfort_noise, read_loop, soft_work
 
 
 def wav(tag: int, channels: int, rate_hz: int, bits: int, data: bytes, before: bytes = b"") -> bytes:
@@ -98,3 +98,11 @@ def test_a_file_that_cannot_be_played_is_said_to_the_admin(name: str, data: byte
 def test_a_file_that_is_not_there_is_said_to_the_admin(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         read_loop(tmp_path / "none.wav")
+
+
+def test_the_sound_of_work_is_softer_than_speech_by_far() -> None:
+    loop = soft_work()
+    pcm = np.frombuffer(g711.decode(loop.audio, "mulaw"), dtype="<i2").astype(float)
+    assert loop.duration_ms == 8000
+    assert 10 < np.sqrt(np.mean(pcm**2)) < 300
+    assert np.abs(pcm).max() < 2500

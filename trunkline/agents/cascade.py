@@ -7,6 +7,9 @@ conversation as the caller *heard* it.
 A reply is two tasks joined by a bounded queue: the model writes phrases while the voice speaks them. Interrupting
 cancels both, which closes the model's and the voice's requests, and the epoch rises: whatever still comes of an older
 epoch (a late chunk, a tool's hang-up) is void. A reply that fails is heard as far as it came, then reported.
+
+Each port is an ordered list (agents/choice.py): a provider that fails or stalls is followed by the next one within the
+turn. A model is followed here (`_write_message`), the voice in speaking.py, the ears in hearing.py.
 """
 
 import asyncio
@@ -19,15 +22,22 @@ from typing import Any, Protocol
 from weakref import ref
 
 from trunkline.agents import turns as t
+from trunkline.agents.choice import Choice, timely
+from trunkline.agents.deadline import After, sleep
 from trunkline.agents.definition import AgentDefinition
-from trunkline.agents.exchange import Exchange, Phrase, Written
+from trunkline.agents.exchange import Exchange, Written
+from trunkline.agents.hearing import Hearing
 from trunkline.agents.providers import Minds
+from trunkline.agents.seam import GO_ON, Seam
+from trunkline.agents.speaking import Speaking
 from trunkline.agents.splitter import PhraseSplitter
 from trunkline.agents.turns import Turns
 from trunkline.clock import Clock
 from trunkline.errors import ProviderError
 from trunkline.media.bus import Bus
 from trunkline.media.dtmf import tones
+from trunkline.media.g711 import transcode
+from trunkline.media.sources import soft_work
 from trunkline.ports import (
     ON_BEHALF_OF,
     Allow,
@@ -36,6 +46,8 @@ from trunkline.ports import (
     Decision,
     EndReason,
     Expect,
+    LlmEvent,
+    LlmSession,
     LlmUsage,
     Message,
     Refuse,
@@ -48,14 +60,12 @@ from trunkline.ports import (
     Usage,
     Word,
 )
-from trunkline.types import FRAME_MS
+from trunkline.types import FRAME_MS, MULAW_8K
 
 PHRASES_WAITING = 16
+BACKGROUND_AFTER_S = 0.4  # nobody hears a shorter wait as one
+BACKGROUND_MS = 100  # at a time: the answer waits for no more than this
 TOOL_ROUNDS = 5  # a model that does nothing but call tools is stopped
-ROOM_POLL_S = 0.25
-
-After = Callable[[float, Callable[[], None]], Any]
-"""Call back after so many seconds; the result has cancel()."""
 
 
 class Tools(Protocol):
@@ -119,6 +129,17 @@ def _weak(attendant: "Attendant") -> Callable[[SttEvent], None]:
     return recognised
 
 
+def _weakly(attendant: "Attendant", method: Callable[..., None]) -> Callable[..., None]:
+    me = ref(attendant)
+
+    def call(*arguments: Any) -> None:
+        listener = me()
+        if listener is not None:
+            method(listener, *arguments)
+
+    return call
+
+
 class Attendant:
     """One call's agent. Methods return at once; close() is idempotent."""
 
@@ -137,9 +158,27 @@ class Attendant:
         self.turns = Turns(agent.definition)
         self._agent, self._call, self._bus, self._control, self._report = agent, call, bus, control, report
         self._clock, self._after = clock, after
-        self._stt = agent.minds.stt.open(call, bus.playout.format, _weak(self))
-        self._gated = agent.minds.stt.feed_mode == "gated"
-        self._llm = agent.minds.llm.open(call)
+        minds, terms = agent.minds, agent.definition.failover
+        self._stt = Hearing(
+            Choice(minds, "stt", clock, report.event),
+            call,
+            bus.playout.format,
+            _weak(self),
+            after,
+            terms.final_ms / 1000,
+            _weakly(self, Attendant._ears_changed),
+        )
+        self._gated = self._stt.gated
+        self._models = Choice(minds, "llm", clock, report.event)
+        self._sessions: dict[str, LlmSession] = {}
+        self._session(self._models.order()[0])
+        self._voice = Speaking(
+            Choice(minds, "tts", clock, report.event),
+            bus,
+            after,
+            terms,
+            _weakly(self, Attendant._meter_voice),
+        )
         self._timers: dict[str, Any] = {}
         self._events: deque[t.Event] = deque()
         self._handling = False
@@ -151,6 +190,7 @@ class Attendant:
         self._next = Exchange()  # what is known of the turn the caller is taking
         self._fed_since: float | None = None
         self._closed = False
+        self._background = soft_work().play() if agent.definition.background else None
         bus.listener = self
 
     # --- the call's life ---
@@ -194,7 +234,8 @@ class Attendant:
         finally:
             self._stop_feed()
             self._stt.close()
-            self._llm.close()
+            for session in self._sessions.values():
+                session.close()
 
     # --- from the bus (BusListener) ---
 
@@ -291,6 +332,11 @@ class Attendant:
             case t.Fill(text):
                 self._stop_filler()
                 self._filler = self._spawn(self._fill(text))
+            case t.PutThrough(target):
+                if not isinstance(self._control.transfer(target), Allow):
+                    self.turns.end_after_answer("error")
+            case t.TakeMessage(text):
+                self._report.event("message", text=text)
             case t.PauseOutput():
                 self._bus.pause()
             case t.ResumeOutput():
@@ -313,7 +359,15 @@ class Attendant:
         if self._fed_since is not None:
             seconds, self._fed_since = self._clock.now() - self._fed_since, None
             self._bus.stop_feed()
-            self._meter("stt", self._agent.minds.stt.name, "seconds", round(seconds, 3))
+            self._meter("stt", self._stt.name, "seconds", round(seconds, 3))
+
+    def _ears_changed(self) -> None:
+        """Another recogniser has taken over; it may want to be fed in another way."""
+        gated, self._gated = self._gated, self._stt.gated
+        if gated and not self._gated and self._fed_since is None:
+            self._feed(0)
+        elif self._gated and not gated and not self._bus.hearing_speech:
+            self._stop_feed()
 
     def _set_timer(self, name: str, after_s: float, then: Callable[[], None]) -> None:
         self._cancel_timer(name)
@@ -338,6 +392,28 @@ class Attendant:
         if keyed:
             turn.decided_at, turn.final_at = turn.asked_at, None
         self._start(turn, lambda: self._reply(turn))
+        if self._background is not None:
+            self._set_timer("background", BACKGROUND_AFTER_S, lambda: self._play_background(turn))
+
+    def _play_background(self, turn: Exchange) -> None:
+        """Softly, while an answer is awaited or falls silent, a little at a time."""
+        source, playout, now = self._background, self._bus.playout, self._clock.now()
+        if source is None or turn.epoch != self.epoch or self._task is None:
+            return
+        again_s = BACKGROUND_MS / 1000
+        quiet_s = playout.playing_until + max(0, playout.queued_ms) / 1000 - now
+        if quiet_s > again_s or playout.paused:
+            again_s = max(again_s, quiet_s - FRAME_MS / 1000)
+        elif not turn.in_phrase and self.turns.state in (t.State.THINKING, t.State.SPEAKING):
+            audio = b"".join(source.frame() for _ in range(BACKGROUND_MS // FRAME_MS))
+            if playout.format != MULAW_8K:
+                audio = transcode(audio, MULAW_8K, playout.format)
+            if turn.first_audio_at is None:
+                self._bus.fill(audio)
+            else:
+                turn.background_from = now + quiet_s if turn.background_from is None else turn.background_from
+                self._bus.append(audio, (), self._bus.position_ms)
+        self._set_timer("background", again_s, lambda: self._play_background(turn))
 
     def _start(self, turn: Exchange, reply: "_Reply") -> None:
         if self._turn is not None:
@@ -371,6 +447,7 @@ class Attendant:
         if task is not None:
             task.cancel()
         self._cancel_timer("stall")
+        self._cancel_timer("background")
 
     def _stop_filler(self) -> None:
         filler, self._filler = self._filler, None
@@ -400,18 +477,44 @@ class Attendant:
         self._bus.end()
 
     def _watch(self, turn: Exchange) -> None:
-        """A reply that stalls in the middle fails; until its first audio the turn machine waits for it."""
+        """A reply that falls silent in the middle is filled, and fails in the end; until its first audio the turn
+        machine waits for it."""
         if turn.epoch != self.epoch or self._task is None:
             return
-        playout, deadline_s = self._bus.playout, self._agent.definition.turns.reply_deadline_ms / 1000
-        silent_since = max(turn.last_audio_at, playout.playing_until)
-        left_s = silent_since + deadline_s - self._clock.now()
-        if playout.paused or playout.queued_ms >= FRAME_MS:
-            left_s = deadline_s
-        if left_s > 0:
-            self._set_timer("stall", left_s, lambda: self._watch(turn))
-        else:
+        playout, terms = self._bus.playout, self._agent.definition.turns
+        now = self._clock.now()
+        deadline_s, filler_s = terms.reply_deadline_ms / 1000, terms.filler_after_ms / 1000
+        silent_from = max(turn.last_audio_at, playout.playing_until, now if playout.paused else 0.0)
+        if not playout.paused:
+            silent_from += max(0, playout.queued_ms) / 1000
+        if turn.background_from is not None:
+            silent_from = turn.background_from
+        fails_at = (silent_from if turn.dry_at is None else max(turn.dry_at, turn.last_audio_at)) + deadline_s
+        if playout.paused:
+            fails_at = now + deadline_s
+        if fails_at <= now:
             self._fail(turn, ProviderError("reply", "timeout", "stalled in the middle", retryable=True))
+            return
+        fills = turn.asked_at is not None and bool(self._agent.definition.filler) and not playout.paused
+        fills_at = silent_from + filler_s if fills else fails_at
+        if fills_at <= now:
+            fills_at = now + filler_s
+            if self.turns.state is t.State.SPEAKING and not turn.in_phrase:
+                self._stop_filler()
+                self._filler = self._spawn(self._fill_between(turn, silent_from))
+        self._set_timer("stall", max(0.0, min(fails_at, fills_at) - now), lambda: self._watch(turn))
+
+    async def _fill_between(self, turn: Exchange, silent_from: float) -> None:
+        """A filler in the middle of an answer: of its audio, but none of its words."""
+        lines, heard_at = self._agent.definition.filler, turn.last_audio_at
+        text = lines[min(turn.fillers, len(lines) - 1)]
+        turn.fillers += 1
+        audio = await self._filler_audio(text)
+        speaking = turn.epoch == self.epoch and self.turns.state is t.State.SPEAKING and self._task is not None
+        if audio and speaking and not turn.in_phrase and turn.last_audio_at == heard_at:
+            turn.dry_at = silent_from if turn.dry_at is None else turn.dry_at
+            turn.background_from = None
+            self._bus.append(audio, (), self._bus.position_ms)
 
     async def _line(self, text: str, turn: Exchange) -> None:
         line = Written(text)
@@ -421,19 +524,21 @@ class Attendant:
 
     async def _fill(self, text: str) -> None:
         """Spoken whole or not at all: the answer may come at any moment."""
-        audio = bytearray()
+        audio = await self._filler_audio(text)
+        awaited = self.turns.state is t.State.THINKING and (self._turn is None or self._turn.first_audio_at is None)
+        if audio and awaited:
+            self._bus.fill(audio)
+            self._handle(t.Filled(len(audio) // self._bus.playout.format.bytes_per_ms))
+
+    async def _filler_audio(self, text: str) -> bytes:
+        """Empty where it cannot be spoken."""
         try:
-            async with aclosing(self._agent.minds.tts.speak(text, self._bus.playout.format)) as chunks:
-                async for chunk in chunks:
-                    audio += chunk.data
+            return await self._voice.record(text)
         except ProviderError as error:
             self._report.event("filler_failed", error=str(error), provider=error.provider, code=error.code)
         except Exception as error:
             self._report.crashed(error)
-        else:
-            if self.turns.state is t.State.THINKING and (self._turn is None or self._turn.first_audio_at is None):
-                self._meter("tts", self._agent.minds.tts.name, "characters", len(text))
-                self._bus.fill(bytes(audio))
+        return b""
 
     async def _reply(self, turn: Exchange) -> None:
         """The voice's side: speaks what the model's side hands it."""
@@ -459,7 +564,7 @@ class Attendant:
         self._append(turn, silence if sends else sounded, (), at_ms)
         if sends:
             while bus.heard_ms < at_ms:
-                await self._sleep(FRAME_MS / 1000)
+                await sleep(self._after, FRAME_MS / 1000)
             if turn.epoch == self.epoch:
                 self._control.send_dtmf(digits)
 
@@ -482,17 +587,64 @@ class Attendant:
         await parts.put(None)
 
     async def _write_message(self, turn: Exchange, parts: "_Parts") -> list[ToolCall]:
-        """One request: text into phrases. Returns the tools it asks for."""
-        splitter, calls = PhraseSplitter(), list[ToolCall]()
-        asked = [*self.conversation, *turn.messages()]
-        written = Written()
+        """One message, text into phrases. Returns the tools it asks for. When a model fails, the next one goes on after
+        the last phrase that was given to the voice."""
+        before, written, said = [*self.conversation, *turn.messages()], Written(), list[str]()
         turn.written.append(written)
-        async with aclosing(self._llm.reply(asked, understood=turn.understood)) as events:
+        order = self._models.order()
+        for key, following in zip(order, [*order[1:], None], strict=True):
+            try:
+                calls = await self._ask(key, before, written, said, turn, parts, last=following is None)
+            except ProviderError as error:
+                self._models.failed(key, error)
+                if following is None or turn.epoch != self.epoch:
+                    raise
+                self._models.switched(key, following, error, words_given=len(" ".join(said).split()))
+                written.text = "".join(f"{phrase} " for phrase in said)  # the words behind were never spoken
+            else:
+                self._models.succeeded(key)
+                return calls
+        raise AssertionError("the last model answers or fails")
+
+    async def _ask(
+        self,
+        key: str,
+        before: Sequence[Message],
+        written: Written,
+        said: list[str],
+        turn: Exchange,
+        parts: "_Parts",
+        *,
+        last: bool,
+    ) -> list[ToolCall]:
+        """One request. `said`: the phrases of this message that the voice was given; more are added."""
+        llm, terms = self._models.asked(key), self._agent.definition.failover
+        asked, understood, seam = before, turn.understood, Seam("")
+        if said and getattr(llm, "continues", True):
+            asked = [*before, Message("agent", " ".join(said)), Message("caller", GO_ON)]
+            understood, seam = True, Seam(" ".join(said))
+        elif key != next(iter(self._models.named)) and not getattr(llm, "continues", True):
+            asked = self.conversation  # it answers the caller itself, whatever another had begun
+        splitter, calls = PhraseSplitter(), list[ToolCall]()
+
+        async def give(text: str, *, end: bool = False) -> None:
+            written.text += text
+            for phrase in (*splitter.feed(text), *(splitter.flush() if end else ())):
+                said.append(phrase)
+                await parts.put((phrase, written))
+
+        replies = timely(
+            self._session(key).reply(asked, understood=understood),
+            self._after,
+            llm.name,
+            None if last else terms.first_word_ms / 1000,
+            None if last else terms.stall_ms / 1000,
+            _says,
+        )
+        async with aclosing(replies) as events:
             async for event in events:
                 if isinstance(event, TextDelta):
-                    written.text += event.text
-                    for phrase in splitter.feed(event.text):
-                        await parts.put((phrase, written))
+                    await give(seam.feed(event.text))
                 elif isinstance(event, ToolCall):
                     calls.append(event)
                 elif isinstance(event, Expect):
@@ -500,10 +652,17 @@ class Attendant:
                     if turn.spoke_at is not None:
                         self._expect(turn)
                 else:
-                    self._meter_tokens(event)
-        for phrase in splitter.flush():
-            await parts.put((phrase, written))
+                    self._meter_tokens(llm.name, event)
+        await give(seam.flush(), end=True)
+        if not last and not calls and not turn.messages():
+            raise ProviderError(llm.name, "protocol", "an empty answer", retryable=True)
         return calls
+
+    def _session(self, key: str) -> LlmSession:
+        """Of the model of that key, opened when it is first asked. Raises ProviderError."""
+        if key not in self._sessions:
+            self._sessions[key] = self._models.named[key].open(self._call)
+        return self._sessions[key]
 
     async def _use(self, call: ToolCall, turn: Exchange, parts: "_Parts") -> None:
         written, hands = turn.written[-1], _Hands(self, turn)
@@ -519,43 +678,25 @@ class Attendant:
             self._stt.expect(expectation)
 
     async def _speak(self, text: str, written: Written, turn: Exchange) -> None:
-        tts, bus = self._agent.minds.tts, self._bus
         if turn.first_phrase_at is None:
             turn.first_phrase_at = self._clock.now()
-        self._meter("tts", tts.name, "characters", len(text))
-        phrase: Phrase | None = None
-        async with aclosing(tts.speak(text, bus.playout.format)) as chunks:
-            async for chunk in chunks:
-                if phrase is None:  # a filler may have gone before it
-                    phrase = Phrase(text, bus.position_ms)
-                    written.phrases.append(phrase)
-                if not self._append(turn, chunk.data, chunk.words, phrase.start_ms):
-                    return
-                while not bus.has_room:  # a model that writes a book
-                    await self._sleep(ROOM_POLL_S)
-        if phrase is not None and turn.epoch == self.epoch:
-            phrase.end_ms = bus.position_ms
-            if not tts.word_times:
-                bus.playout.ledger.add_estimate(text, phrase.start_ms, phrase.end_ms)
+        turn.in_phrase = True
+        try:
+            await self._voice.speak(text, written, lambda audio, words, at_ms: self._append(turn, audio, words, at_ms))
+        finally:
+            turn.in_phrase = False
 
     def _append(self, turn: Exchange, audio: bytes, words: Sequence[Word], offset_ms: int) -> bool:
         """False when it is void: the reply was cancelled."""
         if turn.epoch != self.epoch:
             return False
-        turn.last_audio_at = self._clock.now()
-        if turn.first_audio_at is None and audio:
-            turn.first_audio_at = turn.last_audio_at
+        if audio:
+            turn.last_audio_at, turn.dry_at, turn.background_from = self._clock.now(), None, None
+            if turn.first_audio_at is None:
+                turn.first_audio_at = turn.last_audio_at
             self._stop_filler()
         self._bus.append(audio, words, offset_ms)
         return True
-
-    async def _sleep(self, seconds: float) -> None:
-        over = asyncio.Event()
-        timer = self._after(seconds, over.set)
-        try:
-            await over.wait()
-        finally:
-            timer.cancel()
 
     # --- the record of a turn ---
 
@@ -576,10 +717,12 @@ class Attendant:
         self._report.turn(turn.record(self._turn_index, messages, interrupted=interrupted, exact=exact), ago_s)
         self._turn_index += 1
 
-    def _meter_tokens(self, usage: LlmUsage) -> None:
-        name = self._agent.minds.llm.name
+    def _meter_tokens(self, name: str, usage: LlmUsage) -> None:
         self._meter("llm", name, "tokens_in", usage.tokens_in)
         self._meter("llm", name, "tokens_out", usage.tokens_out)
+
+    def _meter_voice(self, name: str, characters: int) -> None:
+        self._meter("tts", name, "characters", characters)
 
     def _meter(self, kind: Any, provider: str, unit: Any, quantity: float) -> None:
         self._report.usage(Usage(self._call.call_id, provider, kind, unit, quantity))
@@ -625,6 +768,11 @@ class _Hands:
         if not control.sends_dtmf:
             control.send_dtmf(digits)
         self.digits += digits
+
+
+def _says(event: LlmEvent) -> bool:
+    """Whether the model has begun to answer."""
+    return isinstance(event, ToolCall) or (isinstance(event, TextDelta) and bool(event.text.strip()))
 
 
 def _after_agent(conversation: Sequence[Message]) -> int:

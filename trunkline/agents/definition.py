@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True)
 class ProviderChoice:
-    """`[stt]`, `[llm]` or `[tts]` of the agent's file: which provider, and its own options."""
+    """`[stt]`, `[llm]` or `[tts]` of the agent's file, or one of several `[[llm]]`: which provider, and its options."""
 
     provider: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -31,6 +31,30 @@ class TurnTaking:
     """Without a first audio by then the agent apologises and asks again."""
     filler_after_ms: int = 1500
     """Silence after the caller's turn until a `filler` is spoken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failover:
+    """When the next provider of a list is asked, and what becomes of a call when none is left. `[failover]`."""
+
+    first_word_ms: int = 2000
+    """Without a first word of the model by then."""
+    first_audio_ms: int = 700
+    """Without a first sound of the voice."""
+    stall_ms: int = 1000
+    """Without more of either, once it has begun."""
+    final_ms: int = 1500
+    """Without the recogniser's final."""
+    lifeboat: bool = True
+    """Providers of others are followed by those of this machine, where they are installed and the file has intents."""
+    last_resort: Literal["hang_up", "transfer", "message"] = "hang_up"
+    """After `failure` was spoken."""
+    target: str | None = None
+    """Of `transfer`: a name of `targets`."""
+    message: str = "Please leave a message now, and hang up when you are done."
+    """Of `message`: what callers are asked."""
+    message_s: int = 60
+    """And how long they may speak."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +93,21 @@ class AgentDefinition:
     language: str = "en-US"
     greeting_interruptible: bool = True
     turns: TurnTaking = TurnTaking()
+    spares: Mapping[str, tuple[ProviderChoice, ...]] = field(default_factory=dict)
+    """By `stt`, `llm` and `tts`: who is asked when the one above fails, in order."""
+    failover: Failover = Failover()
+    background: bool = False
+    """A soft sound while a tool or a slow model works."""
     targets: Mapping[str, str] = field(default_factory=dict)
     """Transfer targets by name: an E.164 number each."""
     terms: Mapping[str, TransferTerms] = field(default_factory=dict)
     """Of the targets that have any."""
     script: Mapping[str, Any] = field(default_factory=dict)
     """The rest of the file, as the script provider reads it (intents, tools, hours...)."""
+
+    def choices(self, kind: Literal["stt", "llm", "tts"]) -> tuple[ProviderChoice, ...]:
+        """The preferred first."""
+        return (getattr(self, kind), *self.spares.get(kind, ()))
 
     def terms_of(self, target: str) -> TransferTerms:
         return self.terms.get(target, TransferTerms())

@@ -78,6 +78,14 @@ class Exchange:
     written: list[Written] = field(default_factory=list)
     expectation: Expectation | None = None
     """Takes effect when the caller begins to hear the question."""
+    in_phrase: bool = False
+    """The voice is speaking one: nothing may be put between its audio."""
+    fillers: int = 0
+    """In the middle of it, while a tool or the model takes long."""
+    dry_at: float | None = None
+    """When its own audio had run out, where a filler was heard since."""
+    background_from: float | None = None
+    """Since when there is only the soft sound of work."""
     failed: bool = False
     """What is queued is still heard, then it has failed."""
 

@@ -4,18 +4,25 @@ An entry point is a callable `(definition, options, services) -> Stt | Llm | Tts
 less `provider`; a wrong one raises ConfigError. Nothing is imported until an agent names it.
 """
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any, Literal, Protocol, cast
 
 from trunkline.agents.definition import AgentDefinition, ProviderChoice
+from trunkline.agents.health import Health
 from trunkline.agents.local.pool import SpeechPool
 from trunkline.clock import Clock
-from trunkline.errors import ConfigError
+from trunkline.errors import ConfigError, MissingExtra, ProviderError
 from trunkline.ports import Llm, Stt, Tts
 
 Kind = Literal["stt", "llm", "tts"]
+KINDS: tuple[Kind, ...] = ("stt", "llm", "tts")
+LIFEBOAT: Mapping[Kind, str] = {"stt": "pocketsphinx", "llm": "script", "tts": "espeak"}
+"""Of this machine: they need no account and no network."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,31 +46,72 @@ class ProviderFactory(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Minds:
-    """The three ports of one agent's cascade, not yet started."""
+    """The three ports of one agent's cascade, not yet started: the preferred provider of each, and who follows it."""
 
     stt: Stt
     llm: Llm
     tts: Tts
+    spares: Mapping[Kind, tuple[Any, ...]] = field(default_factory=dict)
+    health: Health = field(default_factory=Health)
+    """Of every provider, shared by all calls."""
 
-    async def start(self) -> None:
-        """All or none: when one fails, those before it are closed again and its error is raised."""
-        started: list[Stt | Llm | Tts] = []
+    def named(self, kind: Kind) -> dict[str, Any]:
+        """By their keys, in the order of preference: `llm.openai`, and `llm.openai-2` for another of the same name."""
+        found: dict[str, Any] = {}
+        for provider in (getattr(self, kind), *self.spares.get(kind, ())):
+            key, count = f"{kind}.{provider.name}", 1
+            while key in found:
+                count += 1
+                key = f"{kind}.{provider.name}-{count}"
+            found[key] = provider
+        return found
+
+    def best(self, kind: Kind, now: float) -> Any:
+        """For a use that is not worth switching in the middle."""
+        named = self.named(kind)
+        return named[self.health.order(list(named), now)[0]]
+
+    def everyone(self) -> Iterator[Any]:
+        for kind in KINDS:
+            yield from self.named(kind).values()
+
+    async def start(self, now: float = 0.0) -> None:
+        """One of each kind must start, else all are closed again and the error of the preferred one is raised. Others
+        that cannot start are asked last, and say so again when they are asked."""
+        started: list[Any] = []
         try:
-            for provider in (self.stt, self.llm, self.tts):
-                started.append(provider)  # one that failed may have begun something
-                await provider.start()
+            for kind in KINDS:
+                await self._start(kind, started, now)
         except BaseException:
             await _close(started)
             raise
 
+    async def _start(self, kind: Kind, started: list[Any], now: float) -> None:
+        first: ProviderError | None = None
+        well = False
+        for key, provider in self.named(kind).items():
+            started.append(provider)  # one that failed may have begun something
+            try:
+                await provider.start()
+            except ProviderError as error:
+                log.warning("%s did not start: %s", key, error)
+                breaker = self.health.of(key)
+                for _ in range(breaker.terms.failures):
+                    breaker.failed(error, now)
+                first = first or error
+            else:
+                well = True
+        if first is not None and not well:
+            raise first
+
     async def close(self) -> None:
         """Each of them, also when another fails at it; the first error is raised."""
-        error = await _close((self.stt, self.llm, self.tts))
+        error = await _close(self.everyone())
         if error is not None:
             raise error
 
 
-async def _close(providers: Iterable[Stt | Llm | Tts]) -> Exception | None:
+async def _close(providers: Iterable[Any]) -> Exception | None:
     first: Exception | None = None
     for provider in providers:
         try:
@@ -83,9 +131,41 @@ def load(kind: Kind, choice: ProviderChoice) -> ProviderFactory:
     return cast(ProviderFactory, entry.load())
 
 
-def build(definition: AgentDefinition, services: Services) -> Minds:
-    return Minds(
-        stt=load("stt", definition.stt)(definition, definition.stt.options, services),
-        llm=load("llm", definition.llm)(definition, definition.llm.options, services),
-        tts=load("tts", definition.tts)(definition, definition.tts.options, services),
-    )
+Wrap = Callable[[Kind, str, Any], Any]
+"""(kind, key, provider) -> the provider as it is used: `trunkline drill` stands before them."""
+
+
+def build(definition: AgentDefinition, services: Services, wrap: Wrap | None = None) -> Minds:
+    """Raises ConfigError, MissingExtra: also for a provider that only follows another."""
+    made: dict[Kind, list[Any]] = {}
+    for kind in KINDS:
+        made[kind] = [load(kind, choice)(definition, choice.options, services) for choice in definition.choices(kind)]
+        lifeboat = _lifeboat(kind, definition, made[kind], services)
+        if lifeboat is not None:
+            made[kind].append(lifeboat)
+    minds = _minds(made)
+    if wrap is None:
+        return minds
+    return _minds({kind: [wrap(kind, key, each) for key, each in minds.named(kind).items()] for kind in KINDS})
+
+
+def _minds(made: Mapping[Kind, list[Any]]) -> Minds:
+    return Minds(made["stt"][0], made["llm"][0], made["tts"][0], {kind: tuple(made[kind][1:]) for kind in KINDS})
+
+
+def _lifeboat(kind: Kind, definition: AgentDefinition, made: list[Any], services: Services) -> Any:
+    """Behind providers of others, where it would be of use: the script must have something to say, and its words must
+    be the caller's. None where it is not installed."""
+    choices = [choice.provider for choice in definition.choices(kind)]
+    name = LIFEBOAT[kind]
+    if not definition.failover.lifeboat or name in choices or not any(each.third_party for each in made):
+        return None
+    if kind != "tts" and not definition.script.get("intents"):
+        return None
+    if kind != "llm" and not definition.language.lower().startswith("en"):
+        return None
+    try:
+        return load(kind, ProviderChoice(name))(definition, {}, services)
+    except (MissingExtra, ImportError, ConfigError) as error:
+        log.warning("no lifeboat for %s: %s", kind, error)
+        return None

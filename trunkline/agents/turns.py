@@ -45,7 +45,9 @@ SPOKEN_DIGITS_MS = 1200
 """Pause between groups of spoken digits."""
 PATIENCE_STEP_MS, PATIENCE_MAX_MS = 200, 1000
 FILLER_AGAIN_MS = 3000
-"""From one filler to the next: it takes about a second itself."""
+"""From one filler to the next, where it could not be spoken."""
+FILLER_GAP_MS = 1500
+"""Silence from the end of one to the next."""
 GOODBYE_MAX_MS = 15_000
 """For a goodbye when the call's time is up."""
 KEYS_MAX = 64  # keyed ahead; no question asks for more than 32
@@ -127,6 +129,13 @@ class ReplyFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Filled:
+    """A filler is being heard."""
+
+    length_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Leave:
     """The gateway wants the call to end: goodbye first."""
 
@@ -162,6 +171,7 @@ Event = (
     | ReplyBegan
     | ReplyHeard
     | ReplyFailed
+    | Filled
     | Leave
     | Held
     | Unheld
@@ -171,7 +181,7 @@ Event = (
 
 # --- effects: what to do --------------------------------------------------------------------------------------------
 
-Timer = Literal["no_input", "utterance", "final", "verdict", "reply", "filler", "digits", "max_duration"]
+Timer = Literal["no_input", "utterance", "final", "verdict", "reply", "filler", "digits", "message", "max_duration"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +232,20 @@ class Fill:
 
 
 @dataclass(frozen=True, slots=True)
+class PutThrough:
+    """Nothing else is left: to this target, when what is being said has been heard."""
+
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class TakeMessage:
+    """The caller has left this message, or a part of it."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class PauseOutput:
     pass
 
@@ -260,6 +284,8 @@ Effect = (
     | Answer
     | Say
     | Fill
+    | PutThrough
+    | TakeMessage
     | PauseOutput
     | ResumeOutput
     | CancelReply
@@ -325,6 +351,8 @@ class Turns:
         self._is_answer = False  # and not a fixed line
         self._failures = 0
         self._fillers = 0
+        self._filled_ms: int | None = None  # how long the last filler is; None: not spoken yet
+        self._message = False  # nothing works any more: what the caller says is a message
 
     def handle(self, event: Event) -> list[Effect]:
         """The effects of an event, to be performed in order. Events of a call that is over have none."""
@@ -337,7 +365,7 @@ class Turns:
         self.state = row.decide(self, event)
         assert self.state in row.leads_to, f"{before} {event} led to {self.state}"
         if self.state in (State.LISTENING, State.SPEAKING):
-            self._fillers = 0
+            self._fillers, self._filled_ms = 0, None
         self._set_timers()
         effects, self._effects = self._effects, []
         return effects
@@ -393,11 +421,11 @@ class Turns:
         self._restarted.update(names)
 
     def no_input_ms(self) -> int | None:
-        silent = self.state is State.LISTENING and not self._hearing and not self._keys
+        silent = self.state is State.LISTENING and not self._hearing and not (self._keys and not self._message)
         return self._agent.turns.no_input_ms if silent else None
 
     def digits_ms(self) -> int | None:
-        if self.state is not State.LISTENING or not self._keys:
+        if self.state is not State.LISTENING or not self._keys or self._message:
             return None
         turns = self._agent.turns
         return turns.digit_gap_ms if len(self._keys) >= self.expectation.digits_min else turns.no_input_ms
@@ -419,7 +447,12 @@ class Turns:
         a_turn = self._reply == "none" or (self._reply == "coming" and self._is_answer)
         if self.state is not State.THINKING or not a_turn or not self._agent.filler:
             return None
-        return FILLER_AGAIN_MS if self._fillers else self._agent.turns.filler_after_ms
+        if not self._fillers:
+            return self._agent.turns.filler_after_ms
+        return FILLER_AGAIN_MS if self._filled_ms is None else self._filled_ms + FILLER_GAP_MS
+
+    def message_ms(self) -> int | None:
+        return self._agent.failover.message_s * 1000 if self._message and self.ending is None else None
 
     def max_duration_ms(self) -> int | None:
         return GOODBYE_MAX_MS if self._leaving else self._agent.turns.max_duration_s * 1000
@@ -461,6 +494,9 @@ class Turns:
 
     def _answer(self, *texts: str, understood: bool = True, keyed: bool = False) -> State:
         self._carry, self._unclear = (), None
+        if self._message:
+            self._do(*(TakeMessage(text) for text in texts if text))
+            return State.LISTENING
         self._answering = texts if understood else ()
         self._is_answer = True
         self._no_inputs = 0
@@ -482,13 +518,24 @@ class Turns:
         return State.THINKING
 
     def _fail(self) -> State:
-        """Once: sorry, say it again. Twice in a row: sorry, goodbye. A last line that fails is left unsaid."""
+        """Once: sorry, say it again. Twice in a row: sorry, and the last resort. A last line that fails is left
+        unsaid."""
         if self.ending is not None:
             return self._hang_up(self.ending)
-        self._failures += 1
         self._carry, self._unclear = (), None
+        if self._message:  # they are recorded, if not understood
+            return self._yield_floor()
+        self._failures += 1
         if self._failures == 1:
             return self._say(self._agent.apology)
+        terms = self._agent.failover
+        if terms.last_resort == "message":
+            self._message = True
+            return self._say(terms.message, interruptible=False)
+        if terms.last_resort == "transfer" and terms.target is not None:
+            state = self._say(self._agent.failure, ending="transferred", interruptible=False)
+            self._do(PutThrough(terms.target))
+            return state
         return self._say(self._agent.failure, ending="error", interruptible=False)
 
     def _hang_up(self, reason: EndReason) -> State:
@@ -604,7 +651,14 @@ class Turns:
         self._forget_speech()
         return self._answer(entry, keyed=True)
 
+    def message_timer(self, event: Event) -> State:
+        self._forget_speech()
+        self._do(CancelReply())
+        return self._say(self._agent.goodbye, ending="error", interruptible=False)
+
     def no_input_timer(self, event: Event) -> State:
+        if self._message:
+            return self.message_timer(event)
         self._no_inputs += 1
         if self._no_inputs <= len(self._agent.no_input):
             return self._say(self._agent.no_input[self._no_inputs - 1])
@@ -654,7 +708,13 @@ class Turns:
     def filler_timer(self, event: Event) -> State:
         lines = self._agent.filler
         self._do(Fill(lines[min(self._fillers, len(lines) - 1)]))
-        self._fillers += 1
+        self._fillers, self._filled_ms = self._fillers + 1, None
+        return State.THINKING
+
+    def filled(self, event: Event) -> State:
+        assert isinstance(event, Filled)
+        self._filled_ms = event.length_ms
+        self._restart("filler")
         return State.THINKING
 
     def key_over_agent(self, event: Event) -> State:
@@ -814,7 +874,8 @@ TABLE: dict[State, dict[type, Row]] = {
         Final: Row(Turns.final, (_THINKING, _LISTENING)),
         ReplyBegan: Row(Turns.reply_began, (_SPEAKING, _THINKING)),
         ReplyHeard: Row(Turns.reply_heard, (_LISTENING, _THINKING, _IDLE)),
-        ReplyFailed: Row(Turns.reply_failed, (_THINKING, _IDLE)),
+        ReplyFailed: Row(Turns.reply_failed, (_THINKING, _IDLE, _LISTENING)),
+        Filled: Row(Turns.filled, (_THINKING,)),
         Key: Row(Turns.key_over_agent, (_THINKING,)),
     },
     State.SPEAKING: {
@@ -849,6 +910,7 @@ ALWAYS: dict[type, Row] = {
 WAITS: dict[Timer, Callable[[Turns], int | None]] = {
     "no_input": Turns.no_input_ms,
     "digits": Turns.digits_ms,
+    "message": Turns.message_ms,
     "utterance": Turns.utterance_ms,
     "final": Turns.final_ms,
     "verdict": Turns.verdict_ms,
@@ -864,6 +926,7 @@ HOLD_TIMERS: frozenset[Timer] = frozenset(("max_duration",))
 ON_TIMER: dict[Timer, Callable[[Turns, Event], State]] = {
     "no_input": Turns.no_input_timer,
     "digits": Turns.digits_timer,
+    "message": Turns.message_timer,
     "utterance": Turns.utterance_timer,
     "final": Turns.final_timer,
     "verdict": Turns.verdict_timer,

@@ -33,13 +33,14 @@ class Briefing:
 
     def __init__(self, transfer: Listener, attempt: int, leg: Leg, line: "Line", minds: Minds, clock: Clock) -> None:
         self.bus = Bus(leg, line.ears, line.heartbeat, clock, leg.lead, line.echo())
-        self._transfer, self._attempt, self._minds = transfer, attempt, minds
+        self._transfer, self._attempt = transfer, attempt
+        self._ears, self._voice = minds.best("stt", clock.now()), minds.best("tts", clock.now())
         self._task: asyncio.Task[None] | None = None
         self._closed = False
-        self._gated, self._fed_bytes = minds.stt.feed_mode == "gated", 0
+        self._gated, self._fed_bytes = self._ears.feed_mode == "gated", 0
         self._call_id = transfer.facts().call_id
         try:
-            self._stt = minds.stt.open(transfer.facts(), self.bus.playout.format, self._recognised)
+            self._stt = self._ears.open(transfer.facts(), self.bus.playout.format, self._recognised)
         except Exception:
             self.bus.close()
             raise
@@ -51,11 +52,11 @@ class Briefing:
     def say(self, text: str) -> None:
         """BriefingSpoken follows, or BriefingFailed. What is being said is dropped."""
         self._stop_speaking()
-        self._meter("tts", self._minds.tts.name, "characters", len(text))
+        self._meter("tts", self._voice.name, "characters", len(text))
         self._task = asyncio.get_running_loop().create_task(self._speak(text))
 
     async def _speak(self, text: str) -> None:
-        bus, tts = self.bus, self._minds.tts
+        bus, tts = self.bus, self._voice
         try:
             bus.begin()
             async with aclosing(tts.speak(text, bus.playout.format)) as chunks:
@@ -80,7 +81,7 @@ class Briefing:
         self.bus.close()
         if self._fed_bytes:
             heard_s = self._fed_bytes / self.bus.playout.format.bytes_per_ms / 1000
-            self._meter("stt", self._minds.stt.name, "seconds", round(heard_s, 3))
+            self._meter("stt", self._ears.name, "seconds", round(heard_s, 3))
 
     def _meter(
         self, kind: Literal["stt", "tts"], provider: str, unit: Literal["seconds", "characters"], n: float

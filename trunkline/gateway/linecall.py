@@ -635,7 +635,7 @@ class LineCall:
 
     def _attend(self, why: str) -> None:
         board = self._board
-        for provider in (board.agent.minds.stt, board.agent.minds.llm, board.agent.minds.tts):
+        for provider in board.agent.minds.everyone():
             if provider.third_party and isinstance(self.ask("third_party", provider.name), Refuse):
                 self.happened(c.HangUp("refused"))
                 return

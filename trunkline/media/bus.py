@@ -264,6 +264,13 @@ class Bus:
         self._end_pending = self._first_pending = False
         return heard_ms
 
+    def retract(self, position_ms: int) -> int:
+        """What of the answer lies behind this position, and was not heard, is not said: the end of the timeline now."""
+        sent_beyond = not self.playout.paused and self.playout.sent_ms > position_ms
+        end_ms = self.playout.retract(position_ms, self.carrier_ms, self._clear() if sent_beyond else None)
+        self._heartbeat.speaks(self)
+        return end_ms
+
     @property
     def heard_ms(self) -> int:
         """How far on the timeline the caller has heard."""

@@ -272,6 +272,23 @@ class Playout:
         self._restart_at(end_ms)
         return heard_ms
 
+    def retract(self, position_ms: int, carrier_ms: int, dropped_ms: int | None = None) -> int:
+        """Take back what of the answer lies behind this position and was not heard: more may be appended there. What
+        was sent beyond it must have been cleared, as before a pause. Returns where the timeline ends now."""
+        end_ms = position_ms
+        if self.paused:
+            end_ms = max(end_ms, self._paused_at_ms)
+        elif self.sent_ms > position_ms:
+            heard_ms = self.pause(carrier_ms, dropped_ms)
+            self.paused = False
+            end_ms = max(end_ms, heard_ms)
+        end_ms = min(-(-end_ms // FRAME_MS) * FRAME_MS if end_ms > position_ms else end_ms, self.end_ms)
+        keep = (end_ms - self._base_ms) * self.format.bytes_per_ms
+        self.stats.dropped_ms += (len(self._audio) - keep) // self.format.bytes_per_ms
+        del self._audio[keep:]
+        self.ledger.cut(end_ms)
+        return end_ms
+
     def _restart_at(self, position_ms: int) -> None:
         """A new segment, from a whole frame: so every position that is sent stays one."""
         self._segment += 1

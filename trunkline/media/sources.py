@@ -20,6 +20,7 @@ from trunkline.types import MULAW_8K, PCM_8K, Format
 FRAME = MULAW_8K.frame_bytes
 SILENT_FRAME = MULAW_8K.silence * FRAME
 COMFORT_DBM0 = -60.0  # what a quiet line has: heard as "still connected", not as noise
+WORK_DBM0 = -48.0  # speech has about -20
 MAX_FILE_BYTES = 60 * 1024 * 1024  # ten minutes of stereo at 48 kHz: it stays in memory
 MAX_FILE_S = 600
 RAW_SUFFIXES = {".ulaw", ".ul", ".mulaw", ".pcmu"}
@@ -77,6 +78,22 @@ def comfort_noise(level_dbm0: float = COMFORT_DBM0) -> Loop:
     rms = 32124 / 10 ** (3.17 / 20) / np.sqrt(2) * 10 ** (level_dbm0 / 20)
     pcm = np.random.default_rng(8000).normal(0, rms, 4 * MULAW_8K.rate_hz)
     return Loop(g711.encode(np.round(pcm).clip(-32768, 32767).astype(np.int16).tobytes(), "mulaw"))
+
+
+@cache
+def soft_work(level_dbm0: float = WORK_DBM0) -> Loop:
+    """Eight seconds of somebody at a keyboard, far off: soft clicks on a quiet line, the same in every process."""
+    random = np.random.default_rng(8001)
+    rms = 32124 / 10 ** (3.17 / 20) / np.sqrt(2) * 10 ** (level_dbm0 / 20)
+    sound = random.normal(0, rms / 8, 8 * MULAW_8K.rate_hz)
+    at = 0.1
+    while at < 7.9:
+        length = int(0.03 * MULAW_8K.rate_hz)
+        begin = int(at * MULAW_8K.rate_hz)
+        click = random.normal(0, 1, length) * np.exp(-np.arange(length) / (0.006 * MULAW_8K.rate_hz))
+        sound[begin : begin + length] += click * rms * random.uniform(1.5, 4)
+        at += float(random.choice([0.11, 0.14, 0.18, 0.24, 0.6], p=[0.3, 0.25, 0.2, 0.15, 0.1]))
+    return Loop(g711.encode(np.round(sound).clip(-32768, 32767).astype(np.int16).tobytes(), "mulaw"))
 
 
 def read_loop(path: Path, key: str = "hold_music") -> Loop:

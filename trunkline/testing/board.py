@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 from trunkline.agents.cascade import Cascade
 from trunkline.agents.definition import AgentDefinition, ProviderChoice
+from trunkline.agents.providers import Minds
 from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.leg import LegKind
 from trunkline.gateway.linecall import LineCall
@@ -150,7 +151,7 @@ class Board:
         self.ready = True
         self.agent = SimpleNamespace(
             definition=DEFINITION,
-            minds=SimpleNamespace(stt=self.mind, llm=self.mind, tts=self.mind),
+            minds=Minds(cast(Any, self.mind), cast(Any, self.mind), cast(Any, self.mind)),
             attend=self._attend,
             ready=lambda: self.ready,
         )

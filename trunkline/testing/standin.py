@@ -1,8 +1,8 @@
 """Stand-in providers: scripted latencies, real speech out, no thinking. For measuring the gateway alone (bench/).
 
 The recogniser hears any speech as "caller phrase", complete after PARTIAL_AFTER_MS of it; the model answers with
-numbered words ("word0 word1 ..."), token by token; the voice speaks each word in exactly WORD_MS of synthesized speech,
-so what was heard can be told from how long it was played.
+numbered words ("word0 word1 ..."), token by token, and goes on after those that another model has said; the voice
+speaks each word in exactly WORD_MS of synthesized speech, so what was heard can be told from how long it was played.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.providers import Services
+from trunkline.agents.seam import GO_ON
 from trunkline.errors import ConfigError
 from trunkline.media import g711
 from trunkline.ports import (
@@ -128,13 +129,19 @@ class StandinLlmSession:
     ) -> AsyncGenerator[LlmEvent, None]:
         loop = asyncio.get_running_loop()
         due = loop.time() + self._llm.first_s
-        for i in range(self._llm.words):
+        for i in range(_begun(conversation), self._llm.words):
             await asyncio.sleep(max(0.0, due - loop.time()))  # absolute: a loop's timer steps do not add up
             due += self._llm.token_s
             yield TextDelta(f"word{i}" + (". " if i % WORDS_A_SENTENCE == WORDS_A_SENTENCE - 1 else " "))
         yield LlmUsage(sum(len(m.text.split()) for m in conversation), self._llm.words)
 
     def close(self) -> None: ...
+
+
+def _begun(conversation: Sequence[Message]) -> int:
+    """How many words of the answer another model has said."""
+    goes_on = len(conversation) > 1 and conversation[-1].text == GO_ON
+    return len(conversation[-2].text.split()) if goes_on else 0
 
 
 class StandinTts:

@@ -11,12 +11,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from trunkline.errors import StoreError
+from trunkline.agents.health import Health
+from trunkline.errors import ProviderError, StoreError
 from trunkline.gateway.api.app import create_http
 from trunkline.gateway.api.calls import LiveCall
 from trunkline.gateway.api.control import control_routes
 from trunkline.gateway.api.guard import MAX_BODY_BYTES
 from trunkline.gateway.api.legs import leg_routes
+from trunkline.gateway.api.providers import provider_routes
 from trunkline.gateway.api.trunks import TrunkView, trunk_routes
 from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.dialling import DialOrder
@@ -66,6 +68,10 @@ class FakeSwitchboard:
     def stream_event(self, call_sid: CallSid, stream_sid: StreamSid, event: str, error: str) -> None: ...
 
     def dialled(self, call_sid: CallSid, status: CallStatus, duration_s: int | None) -> None: ...
+
+
+HEALTH = Health()
+HEALTH.failed("llm.test", ProviderError("test", "auth", retryable=False), 0.0)
 
 
 @dataclass(frozen=True)
@@ -152,6 +158,7 @@ def gateway(*api_keys: str, public_url: str | None = None, orders: FakeOrders | 
             *control_routes(lambda _: None),
             *leg_routes(lambda _: None),
             *trunk_routes(lambda: [TrunkView("pbx", "down", takes_calls=True, calls=2)]),
+            *provider_routes(lambda: HEALTH.report(0.0)),
         ],
         orders=orders or FakeOrders(),
     )
@@ -437,6 +444,11 @@ def test_every_answer_carries_the_security_headers(path: str) -> None:
 def test_the_trunks_and_how_they_are() -> None:
     answer = gateway().client.get("/v1/trunks")
     assert answer.json() == {"trunks": [{"name": "pbx", "state": "down", "takes_calls": True, "calls": 2}]}
+
+
+def test_the_providers_and_how_they_are() -> None:
+    answer = gateway().client.get("/v1/providers")
+    assert [(each["provider"], each["state"]) for each in answer.json()["providers"]] == [("llm.test", "open")]
 
 
 def test_openapi_names_every_route_and_no_other() -> None:

@@ -24,6 +24,8 @@ _STATES_KEPT = 8  # a speculation, a retry and a tool result reach back two or t
 class ScriptLlm:
     name = "script"
     third_party = False
+    continues = False
+    """It cannot go on with what another has begun: it answers anew."""
 
     def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:
         """Raises ConfigError."""

@@ -24,7 +24,10 @@ EARS_WANTED = (
     f"a folder of a streaming model: tokens.txt with encoder*.onnx, decoder*.onnx and joiner*.onnx (a transducer), or "
     f"with one model*.onnx (Zipformer2 CTC); take a sherpa-onnx-streaming-zipformer-* from {RELEASES} (asr-models)"
 )
-VOICE_WANTED = f"a folder of a voice: tokens.txt and one *.onnx, for Kokoro and Kitten also voices.bin; take a vits-piper-* or kokoro-* from {RELEASES} (tts-models)"
+VOICE_WANTED = (
+    f"a folder of a voice: tokens.txt and one *.onnx, for Kokoro and Kitten also voices.bin; "
+    f"take a vits-piper-* or kokoro-* from {RELEASES} (tts-models)"
+)
 WAITING_A_THREAD = 8  # jobs; beyond that a caller would wait too long anyway
 
 T = TypeVar("T")
@@ -133,7 +136,7 @@ def load_voice(folder: VoiceFolder, num_threads: int) -> Any:
 def samples(audio: bytes, format: Format) -> np.ndarray[Any, np.dtype[np.float32]]:
     """As sherpa-onnx wants them: floats from -1 to 1."""
     pcm16 = audio if format.encoding == "pcm16" else g711.decode(audio, format.encoding)
-    return np.frombuffer(pcm16, np.int16).astype(np.float32) / 32768
+    return np.frombuffer(pcm16, np.int16).astype(np.float32) / np.float32(32768)
 
 
 def speak(voice: Any, text: str, spelling: list[list[int]], speaker: int, speed: float, take: Any) -> None:

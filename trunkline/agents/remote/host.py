@@ -14,7 +14,7 @@ from pathlib import Path
 from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.endofturn import RuleTurnDetector
 from trunkline.agents.local.pool import SpeechPool
-from trunkline.agents.providers import Services, build
+from trunkline.agents.providers import KINDS, Services, build
 from trunkline.agents.remote.server import ModelServer
 from trunkline.clock import SYSTEM_CLOCK
 from trunkline.errors import ConfigError
@@ -43,8 +43,8 @@ def check(bind: Bind, token: str | None, definition: AgentDefinition) -> None:
         raise ConfigError(
             "--host", bind.host, "reachable from outside, so remote.api_key or --tls-client-ca must be set as well"
         )
-    for kind in ("stt", "llm", "tts"):
-        if getattr(definition, kind).provider == "remote":
+    for kind in KINDS:
+        if any(choice.provider == "remote" for choice in definition.choices(kind)):
             raise ConfigError(f"{kind}.provider", "remote", "served from here are providers, not other servers")
 
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, Literal
 
 import phonenumbers
 
-from trunkline.agents.definition import AgentDefinition, ProviderChoice, TransferTerms, TurnTaking
+from trunkline.agents.definition import AgentDefinition, Failover, ProviderChoice, TransferTerms, TurnTaking
 from trunkline.agents.script import keys
 from trunkline.agents.script.keys import Severity, nearest
 from trunkline.agents.script.lines import Path, Place, Places, places
@@ -26,6 +26,7 @@ from trunkline.errors import ConfigError, MissingExtra
 
 MAX_FILE_BYTES = 512 * 1024  # a thousand intents; the largest real one we know has forty
 
+KINDS: tuple[Literal["stt", "llm", "tts"], ...] = ("stt", "llm", "tts")
 DEFAULT_PROVIDERS: Mapping[str, str] = {"stt": "pocketsphinx", "llm": "script", "tts": "espeak"}
 
 
@@ -130,7 +131,7 @@ def _syntax_problem(text: str, message: str) -> Problem:
 def _definition(raw: Mapping[str, Any], problems: Problems) -> AgentDefinition | None:
     report = problems.report
     top = keys.read(raw, keys.FILE, (), report)
-    choices = {kind: _provider(kind, top[kind], problems) for kind in DEFAULT_PROVIDERS}
+    choices = {kind: _providers(kind, top[kind], problems) for kind in DEFAULT_PROVIDERS}
     turns = keys.read(top["turns"] or {}, keys.TURNS, ("turns",), report)
     if not turns["endpointing_min_ms"] <= turns["endpointing_ms"] <= turns["endpointing_max_ms"]:
         report(("turns",), "endpointing_min_ms, endpointing_ms and endpointing_max_ms must rise in this order", "error")
@@ -141,9 +142,9 @@ def _definition(raw: Mapping[str, Any], problems: Problems) -> AgentDefinition |
         report(("language",), "yes, no, repeat and goodbye are in English: write [words] in your language", "warning")
     definition = AgentDefinition(
         name=top["name"] or "",
-        stt=choices["stt"],
-        llm=choices["llm"],
-        tts=choices["tts"],
+        stt=choices["stt"][0],
+        llm=choices["llm"][0],
+        tts=choices["tts"][0],
         greeting=top["greeting"] or "",
         goodbye=top["goodbye"],
         no_input=top["no_input"],
@@ -153,26 +154,48 @@ def _definition(raw: Mapping[str, Any], problems: Problems) -> AgentDefinition |
         language=top["language"],
         greeting_interruptible=top["greeting_interruptible"],
         turns=TurnTaking(**turns),
+        spares={kind: tuple(ranked[1:]) for kind, ranked in choices.items() if ranked[1:]},
+        failover=_failover(top["failover"] or {}, targets, problems),
+        background=top["background"],
         targets=targets,
         terms=terms,
         script=raw_script,
     )
     review(definition, script, report)
-    if choices["stt"].provider == "pocketsphinx":
+    if any(choice.provider == "pocketsphinx" for choice in choices["stt"]):
         _unknown_words(definition, problems)
     _check_options(definition, problems)
     return definition
 
 
-def _provider(kind: str, table: Mapping[str, Any] | None, problems: Problems) -> ProviderChoice:
-    if table is None:
-        return ProviderChoice(DEFAULT_PROVIDERS[kind])
-    held = keys.read(table, keys.PROVIDER, (kind,), problems.report, extra=True)
+def _providers(kind: str, ranked: Any, problems: Problems) -> list[ProviderChoice]:
+    """The preferred first."""
+    if ranked is None:
+        return [ProviderChoice(DEFAULT_PROVIDERS[kind])]
+    if isinstance(ranked, Mapping):
+        return [_provider(kind, ranked, (kind,), problems)]
+    return [_provider(kind, table, (kind, at), problems) for at, table in enumerate(ranked)]
+
+
+def _provider(kind: str, table: Mapping[str, Any], path: Path, problems: Problems) -> ProviderChoice:
+    held = keys.read(table, keys.PROVIDER, path, problems.report, extra=True)
     name = held.pop("provider") or DEFAULT_PROVIDERS[kind]
     known = tuple(sorted(provider_names(kind)))
     if known and name not in known:
-        problems.report((kind, "provider"), f"there is no {kind} provider {name!r}{nearest(name, known)}", "error")
+        problems.report((*path, "provider"), f"there is no {kind} provider {name!r}{nearest(name, known)}", "error")
     return ProviderChoice(name, held)
+
+
+def _failover(table: Mapping[str, Any], targets: Mapping[str, str], problems: Problems) -> Failover:
+    held = keys.read(table, keys.FAILOVER, ("failover",), problems.report)
+    target = held["target"]
+    if held["last_resort"] == "transfer" and target is None:
+        problems.report(("failover",), "target is missing: a name of [targets]", "error")
+    if target is not None and target not in targets:
+        problems.report(
+            ("failover", "target"), f"there is no {target!r} in [targets]{nearest(target, targets)}", "error"
+        )
+    return Failover(**held)
 
 
 def provider_names(kind: str) -> frozenset[str]:
@@ -182,9 +205,11 @@ def provider_names(kind: str) -> frozenset[str]:
 
 def _check_options(definition: AgentDefinition, problems: Problems) -> None:
     """A provider may offer `check_options(options)`, which raises ConfigError: then its mistakes have a line too."""
-    choices = (("stt", definition.stt), ("llm", definition.llm), ("tts", definition.tts))
+    ranked = {kind: definition.choices(kind) for kind in KINDS}
+    choices = [(kind, at, choice) for kind in KINDS for at, choice in enumerate(ranked[kind])]
     found = {entry.name: entry for entry in entry_points(group="trunkline.providers")}
-    for kind, choice in choices:
+    for kind, at, choice in choices:
+        path: Path = (kind, at) if len(ranked[kind]) > 1 else (kind,)
         entry = found.get(f"{kind}.{choice.provider}")
         if entry is None:
             continue
@@ -193,9 +218,9 @@ def _check_options(definition: AgentDefinition, problems: Problems) -> None:
             if check_options is not None:
                 check_options(choice.options)
         except ConfigError as error:
-            problems.report((kind, error.key), f"is {error.value!r}: {error.allowed}", "error")
+            problems.report((*path, error.key), f"is {error.value!r}: {error.allowed}", "error")
         except (MissingExtra, ImportError, AttributeError) as error:
-            problems.report((kind, "provider"), str(error), "warning")
+            problems.report((*path, "provider"), str(error), "warning")
 
 
 def _targets(table: Mapping[str, Any], problems: Problems) -> tuple[dict[str, str], dict[str, TransferTerms]]:

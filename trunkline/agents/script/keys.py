@@ -8,16 +8,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from trunkline.agents.definition import AgentDefinition, TransferTerms, TurnTaking
+from trunkline.agents.definition import AgentDefinition, Failover, TransferTerms, TurnTaking
 from trunkline.agents.script.lines import Path
 
 Severity = Literal["error", "warning"]
-Kind = Literal["text", "texts", "list", "flag", "whole", "number", "table", "tables", "any"]
-"""`texts`: one text or a list of them, read as a tuple. `list`: a list of texts. `tables`: [[name]]."""
+Kind = Literal["text", "texts", "list", "flag", "whole", "number", "table", "tables", "ranked", "any"]
+"""`texts`: one text or a list of them, read as a tuple. `list`: a list of texts. `tables`: [[name]]. `ranked`: [name],
+or [[name]] several times, the preferred first."""
 
 Report = Callable[[Path, str, Severity], None]
 
 MAX_TEXT = 2000  # a reply of two minutes: nobody listens longer
+MAX_RANKED = 5  # nobody waits for a sixth
 MAX_ENTRIES = 500  # phrases of an intent, values of a slot: beyond this no one can tell them apart by ear
 
 
@@ -35,11 +37,15 @@ class Key:
 Keys = Mapping[str, Key]
 
 _DEFAULTS = {f.name: f.default for f in fields(AgentDefinition)}
-_TURNS, _TERMS = TurnTaking(), TransferTerms()
+_TURNS, _TERMS, _FAILOVER = TurnTaking(), TransferTerms(), Failover()
 
 
 def _turn(name: str, low: int, high: int, meaning: str) -> Key:
     return Key("whole", meaning, getattr(_TURNS, name), low=low, high=high)
+
+
+def _failover(name: str, low: int, high: int, meaning: str) -> Key:
+    return Key("whole", meaning, getattr(_FAILOVER, name), low=low, high=high)
 
 
 FILE: Keys = {
@@ -52,9 +58,11 @@ FILE: Keys = {
     "filler": Key("list", "Spoken while an answer takes long: first, second, ...", _DEFAULTS["filler"]),
     "apology": Key("text", "Spoken when something broke and the caller may try again.", _DEFAULTS["apology"]),
     "failure": Key("text", "Spoken when nothing works any more; then the call ends.", _DEFAULTS["failure"]),
-    "stt": Key("table", "Who hears: `provider`, and its own options."),
-    "llm": Key("table", "Who decides what to say: `provider`, and its own options."),
-    "tts": Key("table", "Who speaks: `provider`, and its own options."),
+    "stt": Key("ranked", "Who hears: `provider`, and its own options. `[[stt]]`: several, see below."),
+    "llm": Key("ranked", "Who decides what to say: `provider`, and its own options. `[[llm]]`: several, see below."),
+    "tts": Key("ranked", "Who speaks: `provider`, and its own options. `[[tts]]`: several, see below."),
+    "failover": Key("table", "When the next of several providers is asked, and what happens when none is left."),
+    "background": Key("flag", "A soft sound while a tool or a slow model works.", _DEFAULTS["background"]),
     "turns": Key("table", "When the caller has finished, and when the line is dead."),
     "targets": Key(
         "table", 'Where calls may be transferred: `reception = "+12025550123"`, or a table: `[targets.reception]`.'
@@ -80,6 +88,25 @@ TURNS: Keys = {
     "max_duration_s": _turn("max_duration_s", 10, 14400, "The longest call."),
     "reply_deadline_ms": _turn("reply_deadline_ms", 1000, 60000, "The longest wait for an answer before `apology`."),
     "filler_after_ms": _turn("filler_after_ms", 500, 10000, "Silence after the caller's turn before `filler`."),
+}
+
+FAILOVER: Keys = {
+    "first_word_ms": _failover("first_word_ms", 200, 20000, "Without a word of the model by then, the next is asked."),
+    "first_audio_ms": _failover("first_audio_ms", 100, 10000, "Without a sound of the voice by then."),
+    "stall_ms": _failover("stall_ms", 200, 10000, "Without more of either, once it has begun."),
+    "final_ms": _failover("final_ms", 200, 4000, "Without the words of a caller who has finished."),
+    "lifeboat": Key(
+        "flag", "Behind providers elsewhere stand the script and the local speech, where installed.", _FAILOVER.lifeboat
+    ),
+    "last_resort": Key(
+        "text",
+        "When nothing works any more, after `failure`.",
+        _FAILOVER.last_resort,
+        choices=("hang_up", "transfer", "message"),
+    ),
+    "target": Key("text", "transfer: a name of `[targets]`."),
+    "message": Key("text", "message: what callers are asked.", _FAILOVER.message),
+    "message_s": _failover("message_s", 5, 600, "message: how long they may speak, in seconds."),
 }
 
 TARGET: Keys = {
@@ -284,8 +311,18 @@ def fault(key: Key, value: Any) -> tuple[Path, str] | None:
         case "tables":
             good = isinstance(value, list | tuple) and all(isinstance(each, Mapping) for each in value)
             return None if good else ((), "must be written as [[name]], once for each")
+        case "ranked":
+            return _ranked_fault(value)
         case "any":
             return None
+
+
+def _ranked_fault(value: Any) -> tuple[Path, str] | None:
+    if isinstance(value, Mapping):
+        return None
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(each, Mapping) for each in value):
+        return (), "must be a table, [name], or several, [[name]]"
+    return None if len(value) <= MAX_RANKED else ((), f"lists {len(value)}; at most {MAX_RANKED} are allowed")
 
 
 def _text_fault(key: Key, value: Any, path: Path) -> tuple[Path, str] | None:

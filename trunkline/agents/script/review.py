@@ -29,6 +29,8 @@ class _Review:
             *(name for tool in script.tools.values() for name in tool.result),
         }
 
+        self._by_script = any(choice.provider == "script" for choice in definition.choices("llm"))
+
     def run(self) -> None:
         self._names()
         for intent in self.script.intents:
@@ -52,7 +54,7 @@ class _Review:
         for key in ("greeting", "goodbye", "apology", "failure"):
             if template.variables(getattr(self.definition, key)):
                 self.report((key,), "is spoken as it is written: it cannot hold a {variable}", "error")
-        if self.definition.llm.provider == "script" and len(self.script.intents) == 2:
+        if self._by_script and len(self.script.intents) == 2:
             self.report((), "there are no [[intents]]: the agent would understand nothing", "error")
         self._same_phrases()
 
@@ -79,7 +81,7 @@ class _Review:
 
     def _intent(self, intent: Intent) -> None:
         path = intent.path
-        if not intent.phrases and intent.key is None and self.definition.llm.provider == "script":
+        if not intent.phrases and intent.key is None and self._by_script:
             self.report(path, "has neither phrases nor a key: no caller can reach it", "error")
         for phrase in intent.phrases:
             for name in sorted(slot_names(phrase.node) - set(self.script.slots)):

@@ -61,9 +61,9 @@ OPTIONS: Keys = {
     "keyterms": Key("list", "Names and terms to listen for.", ()),
     "feed": Key(
         "text",
-        "`all` of the call's audio, which Deepgram charges for, or what our detector takes for speech (`gated`).",
-        "all",
-        choices=("all", "gated"),
+        "What our detector takes for speech, or the whole call, which Deepgram charges for.",
+        "gated",
+        choices=("gated", "all"),
     ),
     "endpointing_ms": Key("whole", "Nova: silence after which it takes a phrase for complete.", 300, low=10, high=5000),
     "smart_format": Key("flag", "Nova: numbers, dates and money as they are written.", False),

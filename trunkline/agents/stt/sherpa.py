@@ -1,4 +1,4 @@
-"""`stt.sherpa`: a streaming model from a folder, run by sherpa-onnx in threads. Open vocabulary; no account, no network.
+"""`stt.sherpa`: a streaming model from a folder, run by sherpa-onnx in threads. No account, no network.
 
 Each utterance is a stream of the one loaded model, decoded in one thread at a time, in order. Finals come in the order
 of their utterances.

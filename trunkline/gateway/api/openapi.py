@@ -155,6 +155,22 @@ _SCHEMAS: dict[str, Any] = {
             "why": {"type": "string", "description": "Such as trunk_unauthorized: it does not accept our login."},
         },
     },
+    "Provider": {
+        "type": "object",
+        "required": ["provider", "state", "successes", "failures", "opened", "last_error", "probe_in_s"],
+        "properties": {
+            "provider": {"type": "string", "description": "Such as llm.openai."},
+            "state": {
+                "enum": ["closed", "open", "half_open"],
+                "description": "Of its circuit breaker: closed is well; open is asked last; half_open is being tried.",
+            },
+            "successes": {"type": "integer"},
+            "failures": {"type": "integer"},
+            "opened": {"type": "integer", "description": "How often it was found to fail."},
+            "last_error": {"type": ["string", "null"], "description": "Such as timeout or auth."},
+            "probe_in_s": {"type": ["number", "null"], "description": "Until it is tried again, where it is not well."},
+        },
+    },
     "Call": {
         "type": "object",
         "required": ["id", "live"],
@@ -367,6 +383,24 @@ _PATHS: dict[str, Any] = {
             "summary": "Hang up that leg; the call goes on",
             "responses": {"202": _json("It is being hung up.", {"type": "object"}), "default": _PROBLEM},
         },
+    },
+    "/v1/providers": {
+        "get": {
+            "summary": "The agent's recognisers, models and voices, and how they are",
+            "responses": {
+                "200": _json(
+                    "All that have been asked for anything since the start.",
+                    {
+                        "type": "object",
+                        "required": ["providers"],
+                        "properties": {
+                            "providers": {"type": "array", "items": {"$ref": "#/components/schemas/Provider"}}
+                        },
+                    },
+                ),
+                "default": _PROBLEM,
+            },
+        }
     },
     "/v1/trunks": {
         "get": {

@@ -1,0 +1,584 @@
+"""Providers that fail within a turn, on the bus of test_cascade: what the far end has played is what counts."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, cast
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.agents.test_cascade import AGENT, Call, Stt
+from trunkline.agents import turns as t
+from trunkline.agents.cascade import Cascade
+from trunkline.agents.definition import Failover
+from trunkline.agents.health import BreakerTerms, Health
+from trunkline.agents.providers import Minds
+from trunkline.agents.seam import GO_ON
+from trunkline.errors import ProviderError
+from trunkline.ports import (
+    CallFacts,
+    Expectation,
+    LlmEvent,
+    Message,
+    SttEvent,
+    SttFailed,
+    SttFinal,
+    TextDelta,
+    ToolCall,
+    TtsAudio,
+    Word,
+)
+from trunkline.types import Format
+
+WORD_MS = 200
+Fault = Literal["fail", "stall"]
+
+
+def down(name: str) -> ProviderError:
+    return ProviderError(name, "unavailable", retryable=True)
+
+
+# --- providers that know the answer ---------------------------------------------------------------------------------
+
+
+class Model:
+    """Writes `answer` word by word; asked to go on, what follows what was said. It fails after `after` words."""
+
+    third_party = False
+
+    def __init__(self, name: str, answer: str, after: int | None = None, fault: Fault = "fail") -> None:
+        self.name, self.words, self.after, self.fault = name, answer.split(), after, fault
+        self.asked: list[list[Message]] = []
+        self.closed = 0
+        self.again = False
+        """Asked to go on, it begins from the start."""
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def open(self, call: CallFacts) -> "_Session":
+        return _Session(self)
+
+
+class _Session:
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    async def reply(
+        self, conversation: Sequence[Message], *, understood: bool = True
+    ) -> AsyncGenerator[LlmEvent, None]:
+        model = self.model
+        model.asked.append(list(conversation))
+        begun = 0
+        if conversation[-1].text == GO_ON and not model.again:
+            begun = len(conversation[-2].text.split())
+        try:
+            for at, word in enumerate(model.words[begun:]):
+                if at == model.after:
+                    if model.fault == "fail":
+                        raise down(model.name)
+                    await asyncio.Event().wait()
+                yield TextDelta(word + " ")
+            if model.after is not None and model.after >= len(model.words) - begun:
+                raise down(model.name)
+        finally:
+            model.closed += 1
+
+    def close(self) -> None: ...
+
+
+@dataclass
+class Voice:
+    """Each word is WORD_MS of its number, in chunks of `chunk_ms`; it breaks once so many chunks were given in all."""
+
+    name: str
+    after: int | None = None
+    fault: Fault = "fail"
+    chunk_ms: int = 300
+    word_times: bool = True
+    third_party: bool = False
+    spoken: list[str] = field(default_factory=list)
+    given: int = 0
+    closed: int = 0
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def speak(self, text: str, format: Format) -> AsyncGenerator[TtsAudio, None]:
+        self.spoken.append(text)
+        words = text.split()
+        audio = b"".join(bytes([number(word)]) * (WORD_MS * format.bytes_per_ms) for word in words)
+        try:
+            for start in range(0, len(audio), self.chunk_ms * format.bytes_per_ms):
+                if self.given == self.after:
+                    if self.fault == "fail":
+                        raise down(self.name)
+                    await asyncio.Event().wait()
+                self.given += 1
+                data = audio[start : start + self.chunk_ms * format.bytes_per_ms]
+                begin, end = start // format.bytes_per_ms, (start + len(data)) // format.bytes_per_ms
+                ended = [i for i in range(len(words)) if begin < (i + 1) * WORD_MS <= end]
+                times = tuple(Word(words[i], i * WORD_MS, (i + 1) * WORD_MS) for i in ended)
+                yield TtsAudio(data, times if self.word_times else ())
+        finally:
+            self.closed += 1
+
+
+def number(word: str) -> int:
+    digits = "".join(c for c in word if c.isdigit())
+    return int(digits) if digits else 254  # words of fixed lines are all the same
+
+
+def numbered(count: int, sentence: int = 5) -> str:
+    return " ".join(f"w{i}" + ("." if i % sentence == sentence - 1 else "") for i in range(count))
+
+
+class Line(Call):
+    """Keeps what the far end has played."""
+
+    def __init__(self, models: Sequence[Any], voices: Sequence[Any], ears: Sequence[Any] = (), **terms: Any) -> None:
+        ears = ears or (Stt(),)
+        minds = Minds(
+            cast(Any, ears[0]),
+            models[0],
+            voices[0],
+            {"stt": tuple(ears[1:]), "llm": tuple(models[1:]), "tts": tuple(voices[1:])},
+            Health(BreakerTerms(failures=100)),
+        )
+        self.switches: list[tuple[str, str, str]] = []
+        agent = replace(AGENT, failover=Failover(), **terms)
+        super().__init__(cascade=Cascade(agent, minds, self._tool))
+        self.heard: list[int] = []
+        play = self.far.tick
+
+        def tick() -> None:
+            if self.far.queue and isinstance(self.far.queue[0], bytes):
+                self.heard.append(self.far.queue[0][0])
+            else:
+                self.heard.append(255)
+            play()
+
+        self.far.tick = tick  # type: ignore[method-assign]
+
+    def event(self, kind: str, **data: Any) -> None:
+        super().event(kind, **data)
+        if kind == "provider_switched":
+            self.switches.append((data["provider"], data["following"], data["code"]))
+
+    @property
+    def words(self) -> list[int]:
+        """Heard whole, in their order; -1 for a piece of one."""
+        found: list[int] = []
+        at = 0
+        frames = [value for value in self.heard if value < 254]
+        while at < len(frames):
+            run = next((i for i in range(at, len(frames)) if frames[i] != frames[at]), len(frames)) - at
+            whole, rest = divmod(run, WORD_MS // 20)
+            found += [frames[at]] * whole + [-1] * bool(rest)
+            at += run
+        return found
+
+    @property
+    def silence_ms(self) -> int:
+        """The longest between two words of the answer."""
+        first = next(i for i, value in enumerate(self.heard) if value < 254)
+        last = max(i for i, value in enumerate(self.heard) if value < 254)
+        longest = run = 0
+        for value in self.heard[first:last]:
+            run = run + 1 if value == 255 else 0
+            longest = max(longest, run)
+        return longest * 20
+
+
+def on_a_line(test: Callable[[Line], Any], make: Callable[[], Line]) -> None:
+    async def main() -> None:
+        line = make()
+        line.attendant.begin()
+        while line.state is not t.State.LISTENING:
+            await line.run(500)
+        await test(line)
+        line.attendant.close()
+        line.bus.close()
+        await line.settle()
+        assert asyncio.all_tasks() == {asyncio.current_task()}, "a task outlives its call"
+        assert not line.crashes
+        assert all(timer.cancelled for timer in line.timers), "a timer outlives its call"
+
+    asyncio.run(main())
+
+
+async def answered(line: Line, at_most_ms: int) -> None:
+    await line.says("what are your hours")
+    await answered_on(line, at_most_ms)
+
+
+async def answered_on(line: Line, at_most_ms: int) -> None:
+    while line.state is not t.State.LISTENING and at_most_ms > 0:
+        await line.run(500)
+        at_most_ms -= 500
+
+
+# --- the model ------------------------------------------------------------------------------------------------------
+
+ANSWER = numbered(20)
+
+
+def test_a_model_that_refuses_is_followed_before_a_word_is_missed() -> None:
+    models = Model("a", ANSWER, 0), Model("b", ANSWER)
+
+    async def turn(line: Line) -> None:
+        await answered(line, 6000)
+        assert line.words == list(range(20))
+        assert line.switches == [("llm.a", "llm.b", "unavailable")]
+        assert models[1].asked[0][-1].text == "what are your hours", "nothing was said: it is simply asked"
+        assert line.talk[-1] == ("agent", ANSWER)
+
+    on_a_line(turn, lambda: Line(models, [Voice("v")]))
+
+
+def test_a_model_that_breaks_off_is_followed_from_the_last_whole_phrase() -> None:
+    models = Model("a", ANSWER, 8), Model("b", ANSWER)
+
+    async def turn(line: Line) -> None:
+        await answered(line, 8000)
+        assert line.words == list(range(20))
+        assert [message.text for message in models[1].asked[0][-2:]] == [numbered(5), GO_ON]
+        assert line.talk[-1] == ("agent", ANSWER)
+        assert models[0].closed == 1
+
+    on_a_line(turn, lambda: Line(models, [Voice("v")]))
+
+
+def test_a_model_that_begins_again_is_not_heard_twice() -> None:
+    models = Model("a", ANSWER, 12), Model("b", ANSWER)
+    models[1].again = True
+
+    async def turn(line: Line) -> None:
+        await answered(line, 8000)
+        assert line.words == list(range(20))
+        assert line.talk[-1] == ("agent", ANSWER)
+
+    on_a_line(turn, lambda: Line(models, [Voice("v")]))
+
+
+def test_a_model_that_stalls_is_closed_and_followed_in_time() -> None:
+    models = Model("a", ANSWER, 6, "stall"), Model("b", ANSWER)
+
+    async def turn(line: Line) -> None:
+        await answered(line, 8000)
+        assert line.words == list(range(20))
+        assert line.switches == [("llm.a", "llm.b", "timeout")]
+        assert models[0].closed == 1
+        assert line.silence_ms < 500
+
+    on_a_line(turn, lambda: Line(models, [Voice("v")]))
+
+
+def test_a_model_alone_has_its_own_deadlines() -> None:
+    model = Model("a", ANSWER, 6, "stall")
+
+    async def turn(line: Line) -> None:
+        await answered(line, 5000)
+        assert not line.switches
+        assert model.closed == 0
+
+    on_a_line(turn, lambda: Line([model], [Voice("v")]))
+
+
+def test_the_last_models_failure_is_apologised_for() -> None:
+    models = Model("a", ANSWER, 0), Model("b", ANSWER, 0)
+
+    async def turn(line: Line) -> None:
+        await answered(line, 3000)
+        assert line.talk[-1] == ("agent", "Sorry.")
+        assert "reply_failed" in line.events
+
+    on_a_line(turn, lambda: Line(models, [Voice("v")]))
+
+
+def test_an_empty_answer_is_a_failure_too() -> None:
+    models = Model("a", ""), Model("b", ANSWER)
+
+    async def turn(line: Line) -> None:
+        await answered(line, 6000)
+        assert line.words == list(range(20))
+
+    on_a_line(turn, lambda: Line(models, [Voice("v")]))
+
+
+def test_one_that_cannot_go_on_answers_the_caller_itself() -> None:
+    models = Model("a", ANSWER, 8), Model("b", numbered(3))
+    models[1].continues = False  # type: ignore[attr-defined]
+
+    async def turn(line: Line) -> None:
+        await answered(line, 6000)
+        assert line.words == [0, 1, 2, 3, 4, 0, 1, 2]
+        assert models[1].asked[0][-1].text == "what are your hours"
+
+    on_a_line(turn, lambda: Line(models, [Voice("v")]))
+
+
+def test_a_tool_that_was_asked_for_before_the_break_is_not_used() -> None:
+    class Asks(Model):
+        def open(self, call: CallFacts) -> Any:
+            return AskingSession(self)
+
+    class AskingSession(_Session):
+        async def reply(self, asked: Sequence[Message], *, understood: bool = True) -> AsyncGenerator[LlmEvent, None]:
+            yield ToolCall("1", "hang_up", {})
+            raise down("a")
+
+    async def turn(line: Line) -> None:
+        await answered(line, 6000)
+        assert line.words == list(range(20))
+        assert not line.turns[-1].tools
+
+    on_a_line(turn, lambda: Line([Asks("a", ""), Model("b", ANSWER)], [Voice("v")]))
+
+
+# --- the voice ------------------------------------------------------------------------------------------------------
+
+
+def test_a_voice_that_cannot_speak_is_followed_and_the_next_one_stays() -> None:
+    voices = Voice("v", after=0), Voice("w")
+
+    async def turn(line: Line) -> None:
+        await answered(line, 6000)
+        assert line.words == list(range(20))
+        assert line.switches == [("tts.v", "tts.w", "unavailable")]
+        await answered(line, 6000)
+        assert len(voices[0].spoken) == 1, "a voice never comes back in a call"
+
+    on_a_line(turn, lambda: Line([Model("a", ANSWER)], voices))
+
+
+def test_a_voice_that_breaks_in_mid_word_is_followed_from_that_word_on() -> None:
+    voices = Voice("v", after=7), Voice("w")  # the greeting takes 2 of them, the first sentence 4
+
+    async def turn(line: Line) -> None:
+        await answered(line, 7000)
+        assert line.words == list(range(20))
+        assert voices[1].spoken[0] == "w6 w7 w8 w9."
+        assert line.talk[-1] == ("agent", ANSWER)
+        assert line.turns[-1].heard_exact
+
+    on_a_line(turn, lambda: Line([Model("a", ANSWER)], voices))
+
+
+def test_a_voice_that_stalls_when_its_audio_has_run_out_is_followed() -> None:
+    voices = Voice("v", after=5, fault="stall"), Voice("w")
+
+    async def turn(line: Line) -> None:
+        await answered(line, 8000)
+        pieces = line.words.count(-1)
+        assert [word for word in line.words if word >= 0] == list(range(20))
+        assert pieces <= 1, "of the word in which it fell silent, the beginning had been heard"
+        assert line.silence_ms <= 1100
+
+    on_a_line(turn, lambda: Line([Model("a", ANSWER)], voices))
+
+
+def test_a_voice_without_word_times_is_followed_near_the_cut() -> None:
+    voices = Voice("v", after=12, word_times=False), Voice("w", word_times=False)
+
+    async def turn(line: Line) -> None:
+        await answered(line, 8000)
+        whole = [word for word in line.words if word >= 0]
+        assert set(range(20)) - set(whole) <= {whole[-1]} | {10, 11, 12, 13}
+        assert not line.turns[-1].heard_exact
+        assert line.talk[-1] == ("agent", ANSWER)
+
+    on_a_line(turn, lambda: Line([Model("a", ANSWER)], voices))
+
+
+def test_a_filler_and_an_answer_that_fail_with_one_voice_change_it_once() -> None:
+    voices = Voice("v", after=2, fault="stall"), Voice("w"), Voice("x")  # the greeting takes 2
+
+    async def turn(line: Line) -> None:
+        model = line.cascade.minds.llm
+        assert isinstance(model, Slow)
+        await line.says("hours")
+        await line.run(1600)  # a filler is being spoken, and stalls
+        model.go.set()
+        await answered_on(line, 8000)
+        assert line.words == list(range(20))
+        assert line.switches == [("tts.v", "tts.w", "timeout")]
+
+    class Slow(Model):
+        def open(self, call: CallFacts) -> Any:
+            return SlowSession(self)
+
+        go = asyncio.Event()
+
+    class SlowSession(_Session):
+        async def reply(self, asked: Sequence[Message], *, understood: bool = True) -> AsyncGenerator[LlmEvent, None]:
+            await Slow.go.wait()
+            async for event in super().reply(asked, understood=understood):
+                yield event
+
+    on_a_line(turn, lambda: Line([Slow("a", ANSWER)], voices))
+
+
+def test_with_every_voice_lost_all_are_tried_again_for_the_apology() -> None:
+    voices = Voice("v", after=3), Voice("w", after=0)
+
+    async def turn(line: Line) -> None:
+        await answered(line, 4000)
+        assert "reply_failed" in line.events
+        assert voices[1].spoken.count("Sorry.") + voices[0].spoken.count("Sorry.") >= 2
+
+    on_a_line(turn, lambda: Line([Model("a", ANSWER)], voices))
+
+
+# --- the ears -------------------------------------------------------------------------------------------------------
+
+
+class Ear(Stt):
+    def __init__(self, name: str, feed_mode: Literal["all", "gated"] = "gated") -> None:
+        super().__init__(feed_mode)
+        self.name = name
+
+
+def test_a_recogniser_that_fails_is_followed_by_one_that_hears_the_utterance_so_far() -> None:
+    ears = Ear("e"), Ear("f")
+
+    async def turn(line: Line) -> None:
+        line.starts()
+        await line.run(600)
+        fed = ears[0].streams[0].fed_bytes
+        assert fed > 0
+        ears[0].streams[0].on_event(SttFailed(down("e")))
+        assert ears[0].streams[0].closed
+        assert ears[1].streams[0].fed_bytes == fed
+        line.bus.speech_ended(line.clock.now() - 0.2)
+        assert ears[1].streams[0].finalized == 1
+        ears[1].streams[0].on_event(SttFinal("hours"))
+        await line.run(6000)
+        assert line.words == list(range(20))
+        assert line.switches == [("stt.e", "stt.f", "unavailable")]
+
+    on_a_line(turn, lambda: Line([Model("a", ANSWER)], [Voice("v")], ears))
+
+
+def test_a_final_that_does_not_come_is_asked_of_the_next() -> None:
+    ears = Ear("e"), Ear("f")
+
+    async def turn(line: Line) -> None:
+        line.starts()
+        await line.run(600)
+        line.bus.speech_ended(line.clock.now() - 0.2)
+        await line.run(1520)
+        following = ears[1].streams[0]
+        assert (following.finalized, following.fed_bytes) == (1, ears[0].streams[0].fed_bytes)
+        ears[0].streams[0].on_event(SttFinal("late"))
+        following.on_event(SttFinal("hours"))
+        await line.run(6000)
+        assert ("caller", "hours") in line.talk
+        assert ("caller", "late") not in line.talk
+        assert line.words == list(range(20))
+
+    on_a_line(turn, lambda: Line([Model("a", ANSWER)], [Voice("v")], ears))
+
+
+def test_ears_that_want_only_speech_may_follow_ears_that_want_all() -> None:
+    ears = Ear("e", "all"), Ear("f", "gated")
+
+    async def turn(line: Line) -> None:
+        ears[0].streams[0].on_event(SttFailed(down("e")))
+        before = ears[1].streams[0].fed_bytes
+        await line.run(1000)
+        assert ears[1].streams[0].fed_bytes == before, "silence is not fed to it"
+
+    on_a_line(turn, lambda: Line([Model("a", ANSWER)], [Voice("v")], ears))
+
+
+def test_the_last_ears_failure_is_apologised_for() -> None:
+    ears = Ear("e"), Ear("f")
+
+    async def turn(line: Line) -> None:
+        line.starts()
+        await line.run(600)
+        line.bus.speech_ended(line.clock.now() - 0.2)
+        ears[0].streams[0].on_event(SttFailed(down("e")))
+        ears[1].streams[0].on_event(SttFailed(down("f")))
+        await line.run(2000)
+        assert ("agent", "Sorry.") in line.talk
+        assert line.state is t.State.LISTENING
+
+    on_a_line(turn, lambda: Line([Model("a", ANSWER)], [Voice("v")], ears))
+
+
+def test_ears_that_all_fail_are_left_alone_until_the_utterance_is_over() -> None:
+    class Broken(Ear):
+        def open(self, call: CallFacts, format: Format, on_event: Callable[[SttEvent], None]) -> Any:
+            stream = super().open(call, format, on_event)
+            stream.feed = lambda audio: on_event(SttFailed(down(self.name)))  # type: ignore[method-assign]
+            return stream
+
+    ears = Broken("e"), Broken("f")
+
+    async def turn(line: Line) -> None:
+        line.starts()
+        await line.run(1000)
+        assert len(line.switches) == 1
+        line.bus.speech_ended(line.clock.now() - 0.2)
+        await line.run(2000)
+        assert ("agent", "Sorry.") in line.talk
+        assert line.state is t.State.LISTENING
+
+    on_a_line(turn, lambda: Line([Model("a", ANSWER)], [Voice("v")], ears))
+
+
+def test_expectations_and_audio_of_ears_in_use_are_the_owners() -> None:
+    ears = Ear("e"), Ear("f")
+
+    async def turn(line: Line) -> None:
+        line.attendant._stt.expect(Expectation("digits", 4, 4))
+        ears[0].streams[0].on_event(SttFailed(down("e")))
+        assert ears[1].streams[0].expected == [Expectation("digits", 4, 4)]
+
+    on_a_line(turn, lambda: Line([Model("a", ANSWER)], [Voice("v")], ears))
+
+
+# --- wherever it breaks ---------------------------------------------------------------------------------------------
+
+FAULTS = st.sampled_from(["fail", "stall"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    count=st.integers(1, 30),
+    sentence=st.integers(1, 9),
+    model_breaks=st.lists(st.tuples(st.integers(0, 30), FAULTS), max_size=2),
+    voice_breaks=st.lists(st.tuples(st.integers(0, 30), FAULTS), max_size=2),
+    chunk_ms=st.sampled_from([60, 100, 200, 260, 400, 700]),
+    again=st.booleans(),
+)
+def test_wherever_models_and_voices_break_each_word_is_heard_once(
+    count: int,
+    sentence: int,
+    model_breaks: list[tuple[int, Fault]],
+    voice_breaks: list[tuple[int, Fault]],
+    chunk_ms: int,
+    again: bool,
+) -> None:
+    """A piece of a word may be heard where a voice falls silent in it: then the word is begun anew."""
+    answer = numbered(count, sentence)
+    models = [Model(f"m{i}", answer, after, fault) for i, (after, fault) in enumerate(model_breaks)]
+    models.append(Model("good", answer))
+    models[-1].again = again and sentence >= 3
+    voices = [Voice(f"v{i}", after, fault, chunk_ms) for i, (after, fault) in enumerate(voice_breaks)]
+    voices.append(Voice("good", chunk_ms=chunk_ms))
+
+    async def turn(line: Line) -> None:
+        await answered(line, count * WORD_MS + 16_000)
+        assert [word for word in line.words if word >= 0] == list(range(count))
+        assert line.words.count(-1) <= sum(fault == "stall" for _, fault in voice_breaks)
+        assert ("agent", answer) in line.talk
+        assert "reply_failed" not in line.events
+        assert all(model.closed == len(model.asked) for model in models)
+
+    on_a_line(turn, lambda: Line(models, voices))

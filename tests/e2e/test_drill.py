@@ -1,0 +1,134 @@
+"""`trunkline drill`, as an admin runs it: the dead air and the words are measured from the sound of real calls."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import environment
+from tests.fakes.openai_server import Answer, OpenAiServer
+from trunkline.agents.seam import GO_ON
+
+pytestmark = pytest.mark.e2e
+
+LIMIT_S = 300
+STANDIN = """
+name = "drilled"
+greeting = "word0 word1 word2."
+
+[[stt]]
+provider = "standin"
+[[stt]]
+provider = "standin"
+
+[[llm]]
+provider = "standin"
+[[llm]]
+provider = "standin"
+
+[[tts]]
+provider = "standin"
+[[tts]]
+provider = "standin"
+"""
+OPENAI = """
+name = "drilled"
+greeting = "word0 word1 word2."
+
+[stt]
+provider = "standin"
+
+[[llm]]
+provider = "openai"
+base_url = "{url}"
+model = "large"
+[[llm]]
+provider = "openai"
+base_url = "{url}"
+model = "small"
+
+[tts]
+provider = "standin"
+"""
+
+
+class Narrator(OpenAiServer):
+    """Always has an answer: the numbered words, or what follows those that were said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers = self  # type: ignore[assignment]
+
+    def popleft(self) -> Answer:
+        messages = self.requests[-1].body["messages"]
+        begun = len(messages[-2]["content"].split()) if messages[-1]["content"] == GO_ON else 0
+        words = [f"word{i}" + (". " if i % 10 == 9 else " ") for i in range(begun, 20)]
+        return Answer(*words, delay_s=0.35, between_s=0.02)
+
+
+def drill(agent: Path, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
+    command = [sys.executable, "-m", "trunkline.cli", "drill", "--json", "--agent", str(agent), *arguments]
+    done = subprocess.run(
+        command, env=environment(speech__workers="1"), cwd=agent.parent, capture_output=True, text=True, timeout=LIMIT_S
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)["drills"]
+
+
+def all_heard(drills: Sequence[dict[str, Any]]) -> None:
+    for each in drills:
+        assert (each["lost_words"], each["repeated_words"]) == (0, 0), each
+        assert each["heard"].replace(".", "").split() == [f"word{i}" for i in range(20)], each
+        assert each["dead_air_ms"] <= 2000, each
+        assert each["ended"] == "caller_hung_up", each
+        assert len(each["switches"]) == 1, each
+
+
+def test_ears_and_voices_that_fail_are_followed_and_every_word_is_heard_once(tmp_path: Path) -> None:
+    agent = tmp_path / "agent.toml"
+    agent.write_text(STANDIN)
+    faults = ("stalled_first", "broken_middle", "stalled_middle")
+    status, drills = drill(
+        agent, "--only", "stt.standin", "--only", "tts.standin", *(word for f in faults for word in ("--fault", f))
+    )
+    assert [(each["provider"], each["fault"]) for each in drills] == [
+        (provider, fault) for provider in ("stt.standin", "tts.standin") for fault in faults
+    ]
+    all_heard(drills)
+    assert status == 0
+
+
+def test_a_model_over_the_real_sdk_that_fails_is_followed_and_every_word_is_heard_once(tmp_path: Path) -> None:
+    async def run() -> tuple[int, list[dict[str, Any]], list[str]]:
+        async with Narrator() as server:
+            agent = tmp_path / "agent.toml"
+            agent.write_text(OPENAI.format(url=server.base_url))
+            status, drills = await asyncio.to_thread(drill, agent, "--only", "llm.openai")
+            return status, drills, [request.body["model"] for request in server.requests]
+
+    status, drills, models = asyncio.run(run())
+    assert [each["fault"] for each in drills] == [
+        "refused",
+        "stalled_first",
+        "broken_middle",
+        "stalled_middle",
+        "garbage",
+    ]
+    all_heard(drills)
+    assert models.count("small") == 5
+    assert status == 0
+
+
+def test_with_nobody_left_the_caller_is_apologised_to_and_the_report_says_so(tmp_path: Path) -> None:
+    agent = tmp_path / "agent.toml"
+    agent.write_text(STANDIN)
+    _, drills = drill(agent, "--only", "llm.standin-2", "--fault", "refused")
+    assert [each["following"] for each in drills] == [None]
+    assert drills[0]["heard"].startswith("I'm sorry")
+    assert drills[0]["dead_air_ms"] <= 2000

@@ -1,0 +1,112 @@
+"""What a model is told of a call, whatever its API: the rules of the telephone, what was heard, what it may do."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from trunkline.agents.definition import AgentDefinition
+from trunkline.agents.script.model import Script
+from trunkline.agents.tools import tool_specs
+from trunkline.ports import Message, ToolCall
+
+EXPECT_DIGITS = "expect_digits"
+"""A tool without effects, answered by the provider: the caller is about to key a number of the file."""
+
+PHONE_RULES = (
+    "You are speaking on the telephone. Answer in one to three short sentences of plain spoken language: no markup, no "
+    "lists, no emoji; write numbers as they are said. The caller's words come from speech recognition and may be "
+    "wrong: if they make no sense, ask again. Say goodbye before you end the call."
+)
+
+
+def system(definition: AgentDefinition, script: Script, instructions: str, now: datetime) -> str:
+    parts = [instructions or f"You answer the telephone of {definition.name}.", PHONE_RULES]
+    hours = script.hours
+    if hours is not None:
+        local = now.astimezone(hours.zone)
+        state = "open" if hours.is_open(now) else f"closed until {hours.spoken(now)['next_opening']}"
+        parts.append(f"It is {local:%A, %d %B %Y, %H:%M}. We are {state}.")
+    return "\n\n".join(parts)
+
+
+def recent(conversation: Sequence[Message], max_messages: int, max_characters: int) -> list[Message]:
+    """The last of the conversation that fits. At least the last message, however long."""
+    kept: list[Message] = []
+    characters = 0
+    for message in reversed(conversation):
+        characters += len(message.text)
+        if kept and (len(kept) >= max_messages or characters > max_characters):
+            break
+        kept.append(message)
+    return kept[::-1]
+
+
+def whole(conversation: Sequence[Message]) -> list[Message]:
+    """As the APIs want it: every tool call has its result and every result its call. Empty messages are left out."""
+    results = {message.tool_call_id for message in conversation if message.role == "tool"}
+    called: set[str] = set()
+    found: list[Message] = []
+    for message in conversation:
+        if message.role == "agent":
+            calls = tuple(call for call in message.tool_calls if call.id in results)
+            called |= {call.id for call in calls}
+            if message.text or calls:
+                found.append(replace(message, tool_calls=calls))
+        elif message.role == "caller" or message.tool_call_id in called:
+            found.append(message)
+    return found
+
+
+def caller_text(message: Message, understood: bool) -> str:
+    if message.keyed:
+        return f"(keyed on the telephone's keypad) {message.text}"
+    if not understood or not message.text.strip():
+        guess = f": perhaps {message.text!r}" if message.text.strip() else ""
+        return f"(the caller spoke, but the words were not recognised{guess})"
+    return message.text
+
+
+def agent_text(message: Message) -> str:
+    return f"{message.text}..." if message.cut and message.text else message.text
+
+
+def arguments(call: ToolCall) -> str:
+    return json.dumps(dict(call.arguments))
+
+
+def tool_call(id: str, name: str, arguments: str) -> ToolCall:
+    """Arguments that are no JSON object become none: the tool refuses and the model may try again."""
+    try:
+        given = json.loads(arguments or "{}")
+    except ValueError:
+        given = {}
+    return ToolCall(id, name, given if isinstance(given, dict) else {})
+
+
+def functions(definition: AgentDefinition, script: Script) -> list[dict[str, Any]]:
+    found = [
+        {"name": spec.name, "description": spec.description, "parameters": dict(spec.parameters)}
+        for spec in tool_specs(definition)
+    ]
+    if script.digits:
+        names = {"type": "string", "enum": list(script.digits)}
+        found.append(
+            {
+                "name": EXPECT_DIGITS,
+                "description": "Call this whenever you ask the caller to key in a number, together with your question.",
+                "parameters": {
+                    "type": "object",
+                    "properties": {"name": names},
+                    "required": ["name"],
+                    "additionalProperties": False,
+                },
+            }
+        )
+    return found
+
+
+def field_of(value: Any, name: str) -> Any:
+    """Of a JSON object; None of anything else."""
+    return value.get(name) if isinstance(value, dict) else None

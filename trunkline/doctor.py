@@ -1,0 +1,266 @@
+"""`trunkline doctor`: what a gateway needs, looked at one by one, each with one line and its remedy.
+
+The database is opened as at a start (its tables are made or upgraded), ports are bound and given back, and each
+provider of the agent is asked for something small, with a deadline: that costs as much as a word or two.
+"""
+
+import asyncio
+import contextlib
+import importlib.util
+import shutil
+import socket
+import tempfile
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC
+from typing import Any, Literal
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from trunkline.agents import script
+from trunkline.agents.definition import AgentDefinition
+from trunkline.agents.examples import example
+from trunkline.agents.local.pool import SpeechPool
+from trunkline.agents.providers import KINDS, Kind, Minds, Services, build
+from trunkline.clock import SYSTEM_CLOCK, Clock
+from trunkline.errors import ConfigError, MissingExtra, ProviderError, StoreError
+from trunkline.ports import CallFacts, Message, SttEvent, SttFailed, SttFinal, TextDelta
+from trunkline.settings import Settings
+from trunkline.store.engine import Database, database_url
+from trunkline.types import DEFAULT_TENANT, MULAW_8K, CallId, Format
+
+Verdict = Literal["ok", "warning", "error"]
+
+PROVIDER_S = 10.0
+DATABASE_S = 10.0
+DISK_LOW_BYTES = 1 << 30  # a day of records, or ten hours of recordings
+
+REMEDIES = {
+    "auth": "the key is refused: set another in the settings",
+    "rate_limited": "wait, or raise the limit or the quota of the account",
+    "timeout": "it is slow or cannot be reached: look at the network and the provider's status page",
+    "unavailable": "it cannot be reached: look at its address, the network and the provider's status page",
+    "overloaded": "it is overloaded: try again, or choose another model",
+    "bad_request": "it refuses the request: look at the options in the agent's file (model, voice, language)",
+    "protocol": "it answers what it should not: is the address that of such a service?",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    check: str
+    verdict: Verdict
+    detail: str
+    remedy: str = ""
+    took_ms: int | None = None
+
+
+async def examine(
+    settings: Settings, clock: Clock = SYSTEM_CLOCK, tell: Callable[[Finding], None] = lambda finding: None
+) -> list[Finding]:
+    """In the order of a start. A check that fails stops no other."""
+    found: list[Finding] = []
+
+    def note(finding: Finding) -> None:
+        found.append(finding)
+        tell(finding)
+
+    note(Finding("settings", "ok", "read and complete"))
+    note(_folder(settings))
+    note(_disk(settings))
+    note(await _database(settings))
+    for name, host, port, kinds in _ports(settings):
+        note(_port(name, host, port, kinds))
+    note(_pjsip(settings))
+    agent = _agent(settings, note)
+    if agent is not None:
+        await _providers(settings, agent, clock, note)
+    return found
+
+
+# --- this machine ---------------------------------------------------------------------------------------------------
+
+
+def _folder(settings: Settings) -> Finding:
+    folder = settings.data_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        why = (error.strerror or "not writable").lower()
+        return Finding("data_dir", "error", f"{folder}: {why}", "give data_dir a folder we may write to")
+    return Finding("data_dir", "ok", f"{folder} can be written to")
+
+
+def _disk(settings: Settings) -> Finding:
+    try:
+        free = shutil.disk_usage(settings.data_dir).free
+    except OSError:
+        return Finding("disk", "error", "cannot be measured", "see data_dir")
+    detail = f"{free / (1 << 30):.1f} GiB free"
+    if free < DISK_LOW_BYTES:
+        return Finding("disk", "warning", detail, "make room: records and recordings are written to data_dir")
+    return Finding("disk", "ok", detail)
+
+
+async def _database(settings: Settings) -> Finding:
+    try:
+        database = Database(database_url(settings.database, settings.data_dir))
+    except (ConfigError, MissingExtra) as error:
+        return Finding("database", "error", str(error), "mend database_url")
+    try:
+        async with asyncio.timeout(DATABASE_S):
+            await database.upgrade()
+    except (ConfigError, StoreError) as error:
+        return Finding("database", "error", str(error), "start it, or mend database_url")
+    except (TimeoutError, OSError, SQLAlchemyError) as error:
+        return Finding(
+            "database", "error", f"{database.name}: {type(error).__name__}", "start it, or mend database_url"
+        )
+    finally:
+        await database.close()
+    return Finding("database", "ok", f"{database.name} answers, and its tables are as they should be")
+
+
+def _ports(settings: Settings) -> list[tuple[str, str, int, tuple[int, ...]]]:
+    ports: list[tuple[str, str, int, tuple[int, ...]]] = [
+        ("http.port", settings.http.host, settings.http.port, (socket.SOCK_STREAM,))
+    ]
+    if settings.sip.enabled is not False and importlib.util.find_spec("pjsua2") is not None:
+        ports.append(("sip.port", settings.sip.host, settings.sip.port, (socket.SOCK_STREAM, socket.SOCK_DGRAM)))
+    return ports
+
+
+def _port(name: str, host: str, port: int, kinds: tuple[int, ...]) -> Finding:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for kind in kinds:
+        with socket.socket(family, kind) as probe:
+            if kind == socket.SOCK_STREAM:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+                if kind == socket.SOCK_STREAM:
+                    probe.listen()
+            except (OSError, OverflowError) as error:
+                why = (getattr(error, "strerror", None) or "cannot be bound").lower()
+                remedy = f"another {name}, or stop who has it (a gateway that runs, perhaps)"
+                return Finding(name, "error", f"{host}:{port}: {why}", remedy)
+    return Finding(name, "ok", f"{host}:{port} is free")
+
+
+def _pjsip(settings: Settings) -> Finding:
+    if settings.sip.enabled is False:
+        return Finding("pjsip", "ok", "not wanted: SIP is off (sip.enabled)")
+    if importlib.util.find_spec("pjsua2") is None:
+        wanted = settings.sip.enabled is True or bool(settings.sip.trunks)
+        return Finding("pjsip", "error" if wanted else "warning", "is not installed: no SIP", "make pjsip")
+    try:
+        importlib.import_module("trunkline.gateway.sip.pjsip")
+    except (ImportError, OSError) as error:
+        return Finding("pjsip", "error", f"cannot be loaded: {error}", "make pjsip")
+    return Finding("pjsip", "ok", "is installed")
+
+
+# --- the agent ------------------------------------------------------------------------------------------------------
+
+
+def _agent(settings: Settings, note: Callable[[Finding], None]) -> AgentDefinition | None:
+    try:
+        agent = script.load(settings.agent or example("clinic"))
+    except ConfigError as error:
+        note(Finding("agent", "error", str(error), "trunkline agent check explains each mistake"))
+        return None
+    note(Finding("agent", "ok", f"{agent.name}: {settings.agent or 'the built-in clinic'}"))
+    return agent
+
+
+async def _providers(settings: Settings, agent: AgentDefinition, clock: Clock, note: Callable[[Finding], None]) -> None:
+    pool = SpeechPool(1)
+    services = Services(clock=clock, keys=settings.provider_keys(), speech_workers=1, speech_pool=pool)
+    try:
+        minds = build(agent, services)
+    except (ConfigError, MissingExtra) as error:
+        note(Finding("providers", "error", str(error), "set it, or name another provider in the agent's file"))
+        return
+    call = CallFacts(CallId("call_doctor"), DEFAULT_TENANT, "inbound", None, None, clock.wall().astimezone(UTC))
+    try:
+        for kind in KINDS:
+            for key, provider in minds.named(kind).items():
+                note(await _provider(kind, key, provider, call, clock))
+    finally:
+        await _closed(minds)
+
+
+async def _provider(kind: Kind, key: str, provider: Any, call: CallFacts, clock: Clock) -> Finding:
+    probe: dict[Kind, Callable[[Any, CallFacts], Awaitable[str]]] = {"stt": _hears, "llm": _answers, "tts": _speaks}
+    begun = clock.now()
+    try:
+        async with asyncio.timeout(PROVIDER_S):
+            await provider.start()
+            begun = clock.now()
+            did = await probe[kind](provider, call)
+    except TimeoutError:
+        return Finding(key, "error", f"nothing within {PROVIDER_S:.0f} s", REMEDIES["timeout"])
+    except ProviderError as error:
+        return Finding(
+            key, "error", f"{error.code}{f' ({error.detail})' if error.detail else ''}", REMEDIES[error.code]
+        )
+    except (ConfigError, MissingExtra) as error:
+        return Finding(key, "error", str(error), "set it, or name another provider in the agent's file")
+    return Finding(key, "ok", did, took_ms=round((clock.now() - begun) * 1000))
+
+
+async def _answers(llm: Any, call: CallFacts) -> str:
+    session = llm.open(call)
+    try:
+        async with aclosing(session.reply([Message("caller", "Hello?")])) as events:
+            async for event in events:
+                if isinstance(event, TextDelta) and event.text.strip():
+                    return "answers"
+        return "answers, without a word"
+    finally:
+        session.close()
+
+
+async def _speaks(tts: Any, call: CallFacts) -> str:
+    async with aclosing(_audio(tts, MULAW_8K)) as chunks:
+        async for data in chunks:
+            if data:
+                return "speaks"
+    raise ProviderError(tts.name, "protocol", "no audio", retryable=True)
+
+
+async def _audio(tts: Any, format: Format) -> AsyncGenerator[bytes, None]:
+    async with aclosing(tts.speak("Hello.", format)) as chunks:
+        async for chunk in chunks:
+            yield chunk.data
+
+
+async def _hears(stt: Any, call: CallFacts) -> str:
+    """A quarter of a second of silence: any final is an answer."""
+    answered: asyncio.Future[SttEvent] = asyncio.get_running_loop().create_future()
+
+    def on_event(event: SttEvent) -> None:
+        if isinstance(event, SttFinal | SttFailed) and not answered.done():
+            answered.set_result(event)
+
+    stream = stt.open(call, MULAW_8K, on_event)
+    try:
+        for _ in range(12):
+            stream.feed(MULAW_8K.silence * MULAW_8K.frame_bytes)
+        stream.finalize()
+        event = await answered
+    finally:
+        stream.close()
+    if isinstance(event, SttFailed):
+        if isinstance(event.error, ProviderError):
+            raise event.error
+        raise ProviderError(stt.name, "protocol", type(event.error).__name__, retryable=True)
+    return "hears"
+
+
+async def _closed(minds: Minds) -> None:
+    with contextlib.suppress(Exception):  # it is about to be over
+        await minds.close()
