@@ -34,6 +34,7 @@ HEAVY = {
     "pjsua2",
     "pocketsphinx",
     "redis",
+    "sherpa_onnx",
     "twilio.request_validator",
     "twilio.rest",
 }
@@ -142,10 +143,20 @@ def test_a_heavy_package_is_imported_by_at_most_one_file(package: str) -> None:
     assert len(users) <= 1, users
 
 
+def test_grpc_stays_behind_the_remote_ports() -> None:
+    """Its generated code imports it as well: so it is one folder, not one file."""
+    users = {
+        str(path.relative_to(PACKAGE).parent)
+        for path in sources()
+        if any(is_a(name, "grpc") or is_a(name, "google.protobuf") for name in imports(path))
+    }
+    assert users == {"agents/remote"}
+
+
 def test_importing_trunkline_loads_nothing_heavy_and_starts_nothing() -> None:
     program = (
         "import sys, threading, trunkline, trunkline.ports, trunkline.cli\n"
-        f"heavy = {sorted(HEAVY)!r} + ['numpy', 'sqlalchemy', 'uvicorn']\n"
+        f"heavy = {sorted(HEAVY)!r} + ['numpy', 'sqlalchemy', 'uvicorn', 'grpc', 'google.protobuf']\n"
         "print([name for name in heavy if name in sys.modules], threading.active_count())"
     )
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)

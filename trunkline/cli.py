@@ -67,6 +67,36 @@ def serve(config: Config = None) -> None:
 
 
 @app.command()
+def serve_models(
+    agent: Annotated[
+        Path | None, typer.Option("--agent", help="The agent file whose providers are served (default: settings' own).")
+    ] = None,
+    config: Config = None,
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: a free one.", min=0, max=65535)] = 50051,
+    tls_cert: Annotated[Path | None, typer.Option(help="PEM: the server's certificate and those above it.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM: its key.")] = None,
+    tls_client_ca: Annotated[Path | None, typer.Option(help="PEM: clients must show a certificate of these.")] = None,
+) -> None:
+    """Serve an agent's ears, mind and voice over gRPC to gateways that name them as `remote`, until SIGTERM."""
+    keep_mathematics_single_threaded()
+    settings = load(config)
+    from trunkline.agents.remote.host import Bind, serve_models
+    from trunkline.app import configure_logs, load_agent
+
+    configure_logs(settings)
+    definition = load_agent(settings.model_copy(update={"agent": agent}) if agent else settings)
+    bind = Bind(host, port, tls_cert, tls_key, tls_client_ca)
+
+    def ready(port: int) -> None:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            f"[bold]Trunkline {__version__}[/] serves the models of [bold]{definition.name}[/] at {host}:{port} (gRPC)."
+        )
+
+    _run(serve_models(settings, definition, bind, ready))
+
+
+@app.command()
 def call(
     target: Annotated[
         str,

@@ -5,6 +5,7 @@ utterance, or monotonic seconds where a field says `at`.
 """
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
@@ -104,6 +105,10 @@ class Usage:
 
 
 UsageSink = Callable[[Usage], None]
+
+
+ON_BEHALF_OF: ContextVar[CallId | None] = ContextVar("on_behalf_of", default=None)
+"""The call that the running task works for: for providers whose methods are told of none (Tts.speak)."""
 
 
 # --- the conversation -----------------------------------------------------------------------------------------------
@@ -221,6 +226,24 @@ class Stt(Protocol):
     async def start(self) -> None: ...
 
     def open(self, call: CallFacts, format: Format, on_event: Callable[[SttEvent], None]) -> SttStream: ...
+
+    async def close(self) -> None: ...
+
+
+# --- end of turn ----------------------------------------------------------------------------------------------------
+
+
+class TurnDetector(Protocol):
+    """Whether a caller's words are a whole turn: what silence alone does not tell."""
+
+    name: str
+    third_party: bool
+
+    async def start(self) -> None: ...
+
+    async def probability(self, text: str, language: str) -> float:
+        """That the caller has finished, 0 to 1, given the words so far. Raises ProviderError."""
+        ...
 
     async def close(self) -> None: ...
 

@@ -777,6 +777,7 @@ class Settings(BaseSettings):
     openai: ProviderKey = ProviderKey()
     deepgram: ProviderKey = ProviderKey()
     elevenlabs: ProviderKey = ProviderKey()
+    remote: ProviderKey = ProviderKey()
     tools: Tools = Tools()
     keys: dict[Annotated[str, Field(pattern="^[a-z0-9_-]{1,40}$")], SecretStr] = {}
     """More secrets by name, for an agent's `http` tools: `{key:NAME}` in a header."""
@@ -837,7 +838,7 @@ class Settings(BaseSettings):
 
     def provider_keys(self) -> dict[str, str]:
         """API keys by provider name, as `Services.keys` wants them. Reads the key files."""
-        own = {name: getattr(self, name).read() for name in ("openai", "deepgram", "elevenlabs")}
+        own = {name: getattr(self, name).read() for name in ("openai", "deepgram", "elevenlabs", "remote")}
         found = {**own, **{name: key.get_secret_value() for name, key in self.keys.items()}}
         return {name: key for name, key in found.items() if key}
 

@@ -16,6 +16,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import aclosing
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any, Protocol
 from weakref import ref
@@ -38,6 +39,7 @@ from trunkline.media.dtmf import tones
 from trunkline.media.g711 import transcode
 from trunkline.media.sources import soft_work
 from trunkline.ports import (
+    ON_BEHALF_OF,
     Allow,
     CallControl,
     CallFacts,
@@ -444,7 +446,9 @@ class Attendant:
         self._task = self._spawn(self._guarded(turn, reply))
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        task = asyncio.get_running_loop().create_task(coroutine)
+        context = copy_context()
+        context.run(ON_BEHALF_OF.set, self._call.call_id)
+        task = asyncio.get_running_loop().create_task(coroutine, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

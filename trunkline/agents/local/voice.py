@@ -190,6 +190,7 @@ _SYNCHRONOUS, _DONT_EXIT = 2, 0x8000
 _BUFFER_MS = 200  # a callback each
 _RATE, _PITCH = 1, 3
 _CHARS_UTF8, _END_PAUSE = 1, 0x1000
+_IPA = 2  # bit 1 of phoneme_mode
 _LIST_TERMINATED, _WORD = 0, 1
 _MAX_PATH_BYTES = 120  # espeak-ng keeps its data's path in 160 bytes and appends to it
 
@@ -227,6 +228,18 @@ class Engine:
             if self._library.espeak_Synth(encoded, ctypes.c_size_t(len(encoded)), 0, 1, 0, flags, None, None):
                 raise ProviderError("espeak", "unavailable", "espeak-ng refused the text", retryable=True)
             return Sound(np.frombuffer(b"".join(self._samples), dtype=np.int16), tuple(self._events))
+
+    def phonemes(self, text: str, voice: VoiceOptions) -> str:
+        """One clause in IPA, as espeak-ng would say it; for voices that are not its own. Raises ProviderError."""
+        encoded = ctypes.create_string_buffer(text.encode("utf-8", "replace"))
+        rest, found = ctypes.c_void_p(ctypes.addressof(encoded)), list[str]()
+        with self._lock:
+            self._select(voice)
+            translate = self._library.espeak_TextToPhonemes
+            translate.restype = ctypes.c_char_p
+            while rest.value:
+                found.append((translate(ctypes.byref(rest), _CHARS_UTF8, _IPA) or b"").decode("utf-8", "replace"))
+        return " ".join(" ".join(found).split())
 
     def _select(self, voice: VoiceOptions) -> None:
         if voice == self._voice:

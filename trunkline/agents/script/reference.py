@@ -7,13 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.agents.llm import openai
+from trunkline.agents.llm import remote as llm_remote
 from trunkline.agents.realtime import openai as realtime_openai
+from trunkline.agents.remote.options import WHERE
 from trunkline.agents.script import keys
 from trunkline.agents.script.keys import Key, Keys
 from trunkline.agents.stt import deepgram as stt_deepgram
+from trunkline.agents.stt import remote as stt_remote
+from trunkline.agents.stt import sherpa as stt_sherpa
 from trunkline.agents.tts import deepgram as tts_deepgram
 from trunkline.agents.tts import elevenlabs as tts_elevenlabs
 from trunkline.agents.tts import openai as tts_openai
+from trunkline.agents.tts import remote as tts_remote
+from trunkline.agents.tts import sherpa as tts_sherpa
 
 TABLES: dict[str, Keys] = {
     "file": keys.FILE,
@@ -36,6 +42,11 @@ MODELS: dict[str, Keys] = {
     "tts_deepgram": tts_deepgram.OPTIONS,
     "tts_elevenlabs": tts_elevenlabs.OPTIONS,
     "tts_openai": tts_openai.OPTIONS,
+    "stt_remote": {**WHERE, **stt_remote.DEADLINES},
+    "llm_remote": {**WHERE, **llm_remote.DEADLINES},
+    "tts_remote": {**WHERE, **tts_remote.DEADLINES},
+    "stt_sherpa": stt_sherpa.OPTIONS,
+    "tts_sherpa": tts_sherpa.OPTIONS,
 }
 """Those of docs/models.md."""
 
