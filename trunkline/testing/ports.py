@@ -13,6 +13,7 @@ import socket
 
 FIRST, LAST = 20_000, 28_999  # above the gateway's RTP ports, below Linux's ephemeral ones (32,768)
 
+_NAME = "\0trunkline-port-{}"
 _held = contextlib.ExitStack()
 atexit.register(_held.close)
 _next = itertools.count(os.getpid() * 89)
@@ -25,7 +26,7 @@ def lease(count: int = 1, host: str = "127.0.0.1") -> int:
         ports = range(first, first + count)
         with contextlib.suppress(OSError), contextlib.ExitStack() as leases, contextlib.ExitStack() as probes:
             for port in ports:
-                _bind(leases, socket.AF_UNIX, f"\0trunkline-port-{port}")
+                _bind(leases, socket.AF_UNIX, _NAME.format(port))
             for port in ports:
                 probes.enter_context(socket.create_server((host, port)))
                 _bind(probes, socket.AF_INET, (host, port))
