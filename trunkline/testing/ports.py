@@ -21,7 +21,7 @@ _next = itertools.count(os.getpid() * 89)
 
 def lease(count: int = 1, host: str = "127.0.0.1") -> int:
     """The first of `count` ports in a row, free for TCP and UDP and ours until this process ends."""
-    for _ in range(LAST - FIRST):
+    for _ in range(LAST - FIRST + 1):
         first = FIRST + next(_next) % (LAST - FIRST + 2 - count)
         ports = range(first, first + count)
         with contextlib.suppress(OSError), contextlib.ExitStack() as leases, contextlib.ExitStack() as probes:
