@@ -713,6 +713,67 @@ def test_a_new_session_waits_for_the_end_of_the_turn_and_is_told_of_it() -> None
     on_a_call(conversation, agent=quiet, session_minutes=1)
 
 
+def test_what_a_tool_did_is_told_to_the_session_that_follows() -> None:
+    done = asyncio.Event()
+
+    async def slow(tool: ToolCall, control: CallControl) -> str:
+        await done.wait()
+        return "booked"
+
+    async def conversation(call: RealtimeCall) -> None:
+        call.tool = slow
+        first = call.session
+        await call.spoken()
+        await call.took("u1")
+        await call.transcribed("u1", "book me a table")
+        reply = first.begins()
+        first.speaks(reply, "Let me see.", 400)
+        first.on_event(ReplyTool(reply, ToolCall("c1", "book", {})))
+        first.ends(reply)
+        await call.settle()
+        first.on_event(ModelLost(GONE))
+        await call.run(400)
+        assert call.session.told == [(Message("agent", "Let me see.", tool_calls=(ToolCall("c1", "book", {}),)), b"")]
+        done.set()
+        await call.settle()
+        assert call.session.told[-1][0] == Message("tool", "booked", tool_call_id="c1")
+        call.session.says("You have a table.", 400)
+        await call.run(1500)
+        assert call.turns[-1].agent_text == "Let me see. You have a table."
+
+    on_a_call(conversation)
+
+
+def test_a_key_while_there_is_no_session_is_told_to_the_next() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        call.model.opens = False
+        call.session.on_event(ModelLost(GONE))
+        await call.run(300)
+        call.attendant.key("5")
+        await call.settle()
+        call.session.on_event(ModelOpened())
+        await call.settle()
+        assert call.session.told == [(Message("caller", "5", keyed=True), b"")]
+        call.session.says("You pressed five.", 400)
+        await call.run(1000)
+        assert call.talk[-1] == ("agent", "You pressed five.")
+
+    on_a_call(conversation)
+
+
+def test_a_model_that_cannot_even_be_asked_is_given_up() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        def refuses(*_: Any) -> Session:
+            raise FOR_GOOD
+
+        call.model.open = refuses  # type: ignore[method-assign]
+        call.session.on_event(ModelLost(GONE))
+        await call.run(400)
+        assert call.fallen_back == 1
+
+    on_a_call(conversation)
+
+
 def test_a_call_that_is_over_frees_its_session_and_hears_no_more_of_it() -> None:
     async def conversation(call: RealtimeCall) -> None:
         session = call.session
