@@ -176,7 +176,7 @@ def session_states() -> str:
             for to in row.leads_to:
                 edges[state.name, to.name].append(event.__name__)
     notes = (
-        "From trunkline/agents/realtime/sessions.py by scripts/draw.py. Inside a state: events after which it may stay.",
+        "From trunkline/agents/realtime/sessions.py by scripts/draw.py. Inside a state: after which it may stay.",
         f"In every state: {', '.join(event.__name__ for event in sessions.ALWAYS)} → OVER. What has no row there is "
         "ignored.",
     )

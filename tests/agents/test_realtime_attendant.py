@@ -766,7 +766,7 @@ def test_a_model_that_cannot_even_be_asked_is_given_up() -> None:
         def refuses(*_: Any) -> Session:
             raise FOR_GOOD
 
-        call.model.open = refuses  # type: ignore[method-assign]
+        call.model.open = refuses  # type: ignore[method-assign, assignment]
         call.session.on_event(ModelLost(GONE))
         await call.run(400)
         assert call.fallen_back == 1
