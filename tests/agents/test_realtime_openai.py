@@ -423,13 +423,34 @@ def test_an_order_that_is_refused_is_told_by_its_name() -> None:
     with_session(test)
 
 
-def test_a_server_that_does_not_read_costs_audio_and_not_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_falls_silent_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PULSE_S", 0.05)
+
     async def test(far: Far) -> None:
         await far.opened()
-        monkeypatch.setattr(module, "WAITING_MESSAGES", 4)
-        for _ in range(50):
-            far.session.hear(LOUD)
-        assert far.session.dropped_ms == (10 - 4) * module.SPEECH_BATCH_MS
+        await asyncio.sleep(0.2)
+        assert far.of(ModelLost) == []  # it answers pings
+        socket = far.server.session.socket
+        assert socket is not None
+        socket.transport.pause_reading()
+        error = await far.lost()
+        assert (error.code, error.retryable) == ("timeout", True)
+
+    with_session(test)
+
+
+def test_a_server_that_does_not_read_costs_no_memory() -> None:
+    async def test(far: Far) -> None:
+        await far.opened()
+        socket = far.server.session.socket
+        assert socket is not None
+        socket.transport.pause_reading()
+        for _ in range(20_000):
+            far.session.hear(LOUD * 5)
+            if far.of(ModelLost):
+                break
+            await asyncio.sleep(0)
+        assert (await far.lost()).retryable
 
     with_session(test)
 
