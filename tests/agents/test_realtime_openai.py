@@ -1,7 +1,8 @@
 """OpenAI's Realtime API as a provider, against a server with the real wire protocol."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -26,6 +27,7 @@ from trunkline.ports import (
     ModelSpeechStarted,
     ModelTook,
     ModelTranscribed,
+    Realtime,
     RealtimeEvent,
     RealtimeUsage,
     ReplyAudio,
@@ -37,6 +39,8 @@ from trunkline.ports import (
     ToolCall,
 )
 from trunkline.testing.clock import ManualClock
+from trunkline.testing.conformance import RealtimeConformance, Situation, Stage
+from trunkline.testing.ports import lease
 from trunkline.types import DEFAULT_TENANT, MULAW_8K, CallId
 
 CLOCK = ManualClock()
@@ -483,3 +487,51 @@ def test_the_provider_is_found_by_its_entry_point() -> None:
     found = build_realtime(replace(BARE, realtime=terms), Services(CLOCK, keys={"openai": KEY}))
     assert isinstance(found, OpenAiRealtime)
     assert build_realtime(BARE, Services(CLOCK)) is None
+
+
+# --- the suite of its port ------------------------------------------------------------------------------------------
+
+
+class TestOpenAiRealtime(RealtimeConformance):
+    situations = frozenset(
+        ("answers", "silent", "stalls", "breaks", "garbage", "unauthorized", "rate_limited", "fails", "absent")
+    )
+    secrets = (KEY,)
+
+    @asynccontextmanager
+    async def stage(self, situation: Situation) -> AsyncGenerator[Stage[Realtime], None]:
+        audio = bytes(range(0x20, 0xA0)) * 63
+        async with OpenAiRealtimeServer(key=KEY) as server:
+            server.line = Reply(audio=audio)
+            server.transcripts += [self.words] * 4
+            match situation:
+                case "silent":
+                    server.create_s = 60.0
+                case "stalls":
+                    server.replies.append(Reply("We open at eight.", audio, stall_after=2))
+                case "breaks":
+                    server.replies.append(Reply("We open at eight.", audio, drop_after=2))
+                case "garbage":
+                    server.garbage = b'{"type": garbage'
+                case "unauthorized":
+                    server.refusals.append(Refusal(401, body=f'{{"error": "Incorrect API key: {KEY}"}}'))
+                case "rate_limited":
+                    server.refusals.append(Refusal(429, {"retry-after": "7"}))
+                case "fails":
+                    server.refusals.append(Refusal(500, body=KEY))
+                case _:
+                    server.replies += [Reply("We open at eight.", audio)] * 4
+            url = f"http://127.0.0.1:{lease()}/v1" if situation == "absent" else server.base_url
+            options = {"model": "m", "base_url": url, "connect_ms": 500}
+            provider = OpenAiRealtime(
+                replace(BARE, realtime=RealtimeTerms(ProviderChoice("openai"))),
+                options,
+                Services(CLOCK, keys={"openai": KEY}),
+            )
+
+            async def closed() -> None:
+                while not server.sessions:
+                    await asyncio.sleep(0.01)
+                await server.session.closed.wait()
+
+            yield Stage(provider, closed)

@@ -16,6 +16,7 @@ detector (`server_vad`) goes by loudness. It answers with the next of `replies`:
 import asyncio
 import contextlib
 import itertools
+import logging
 from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import Mapping
@@ -56,6 +57,8 @@ from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+_SILENT = logging.getLogger("tests.fakes.openai_realtime.silent")
+_SILENT.disabled = True  # or the key it was sent would be in the log
 CLIENT_EVENT: TypeAdapter[Any] = TypeAdapter(RealtimeClientEvent)
 PER_MS = 8  # G.711
 DELTA_MS = 200
@@ -154,7 +157,13 @@ class OpenAiRealtimeServer:
 
     async def __aenter__(self) -> Self:
         self._server = await serve(
-            self._serve, "127.0.0.1", 0, process_request=self._admit, compression=None, close_timeout=0.5
+            self._serve,
+            "127.0.0.1",
+            0,
+            process_request=self._admit,
+            compression=None,
+            close_timeout=0.5,
+            logger=_SILENT,
         )
         return self
 
