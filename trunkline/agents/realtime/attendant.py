@@ -31,6 +31,7 @@ from trunkline.agents.providers import Minds
 from trunkline.agents.realtime.live import Live
 from trunkline.agents.realtime.said import SPOKEN, Item, Utterance, Utterances, Words
 from trunkline.agents.script.model import Script
+from trunkline.agents.seam import GO_ON
 from trunkline.clock import Clock
 from trunkline.errors import ProviderError
 from trunkline.media.bus import Bus
@@ -51,11 +52,15 @@ from trunkline.ports import (
     RealtimeUsage,
     ReplyAudio,
     ReplyEnded,
+    ReplyItemEnded,
     ReplyStarted,
     ReplyText,
     ReplyTool,
     ToolCall,
 )
+
+STALLED_S = 2.0  # of an item that has begun; models speak much faster than they are heard
+LOSSES = 2  # sessions, in one turn
 
 
 @dataclass(slots=True)
@@ -150,6 +155,7 @@ class RealtimeAttendant(Attendant):
         self._tags = 0
         self._asked: Asked | None = None
         self._items: dict[str, Item] = {}  # of the turn
+        self._left: Exchange | None = None  # a session was left in this turn: it did not begin to answer
         self._failures = 0
         self._deaf = False  # a line that must be heard whole
         self._told_line = False
@@ -193,15 +199,18 @@ class RealtimeAttendant(Attendant):
         return self.turns.state is t.State.LISTENING and not heard and not self._utterances.words_are_awaited
 
     def adopted(self, session: RealtimeSession, without_ms: float) -> None:
-        """What is under way is told too: tools that were used, and what the caller said and nobody answered."""
-        for written in self._turn.written if self._turn is not None else ():
-            if written.calls:
-                session.tell(Message("agent", written.text.strip(), tool_calls=tuple(written.calls)))
-                for call_id, result in written.results.items():
-                    session.tell(Message("tool", result, tool_call_id=call_id))
+        """What is under way is told too: what the caller said and nobody answered, the tools that were used for it, and
+        as much of the answer as there was."""
         for utterance in self._utterances:
             if not utterance.text and utterance.audio:
                 session.tell(Message("caller", ""), bytes(utterance.audio))
+        turn = self._turn
+        for written in turn.written if turn is not None and turn.asked_at is not None else ():
+            text = written.text.strip()
+            if text or written.calls:
+                session.tell(Message("agent", text, tool_calls=tuple(written.calls)))
+            for call_id, result in written.results.items():
+                session.tell(Message("tool", result, tool_call_id=call_id))
         heard = self._utterances.heard
         if heard is not None and heard.audio:
             session.hear(bytes(heard.audio))
@@ -209,7 +218,10 @@ class RealtimeAttendant(Attendant):
             self._feed(t.PRE_ROLL_MS + round(without_ms))
 
     def bereft(self) -> None:
-        """What has come of the answer is heard."""
+        """What has come of the answer is heard; its items are nobody's to truncate."""
+        for item in self._items.values():
+            item.break_off(self._bus.playout.ledger)
+        self._items.clear()
         if self._asked is not None:
             self._settle(self._asked, _SessionLost())
         for utterance in self._utterances:
@@ -237,6 +249,9 @@ class RealtimeAttendant(Attendant):
                 self._audio(reply, item, data)
             case ReplyText(reply, item, text, whole):
                 self._text(reply, item, text, whole)
+            case ReplyItemEnded(reply):
+                if self._of(reply) is not None:
+                    self._cancel_timer("stalled")
             case ReplyStarted(reply, tag):
                 self._reply_started(reply, tag)
             case ReplyTool(reply, call):
@@ -289,6 +304,7 @@ class RealtimeAttendant(Attendant):
             item.begin(bus.position_ms)
             turn.first_phrase_at = turn.first_phrase_at or self._clock.now()
         item.audio_bytes += len(data)
+        self._set_timer("stalled", STALLED_S, self._stalled)
         self._append(turn, data, (), item.start_ms or 0)
 
     def _stop_book(self, asked: Asked, item: Item) -> None:
@@ -321,7 +337,7 @@ class RealtimeAttendant(Attendant):
         """It is over, or will not come."""
         if asked is self._asked:
             self._asked = None
-            self._cancel_timer("first_audio")
+            self._stop_waiting()
         if asked.over.done():
             return
         if error is None:
@@ -477,25 +493,40 @@ class RealtimeAttendant(Attendant):
         return asked
 
     def _late(self, asked: Asked) -> None:
-        if asked is self._asked:
+        """Another session is asked, once a turn, if it can know what was said."""
+        if asked is not self._asked:
+            return
+        late = ProviderError(self._model.name, "timeout", "the answer did not begin", retryable=True)
+        if self._left is not asked.turn and (not self._server or asked.turn.caller_text):
+            self._left = asked.turn
+            self._sessions.lose(late)
+        else:
             self._stop_asking()
-            late = ProviderError(self._model.name, "timeout", "the answer did not begin", retryable=True)
             self._settle(asked, late)
 
+    def _stalled(self) -> None:
+        self._sessions.lose(ProviderError(self._model.name, "timeout", "the answer stalled", retryable=True))
+
+    def _stop_waiting(self) -> None:
+        self._cancel_timer("first_audio")
+        self._cancel_timer("stalled")
+
     async def _reply(self, turn: Exchange, ordered: Sequence[Asked] = ()) -> None:
-        """`ordered`: the model was told to begin."""
-        asked = ordered[0] if ordered else None
+        """`ordered`: the model was told to begin. A session that breaks is followed by another within the turn, which
+        goes on where the answer broke off."""
+        asked, losses = ordered[0] if ordered else None, 0
         for _ in range(TOOL_ROUNDS):
             try:
                 if asked is None:
-                    await self._sessions.have()
+                    session = await self._sessions.have()
+                    if losses and turn.messages() and not turn.written[-1].calls:
+                        session.tell(Message("caller", GO_ON))
                     asked = self._order(turn)
                 await asked.over
             except _SessionLost:
-                if turn.first_audio_at is not None:
-                    raise ProviderError(
-                        self._model.name, "unavailable", "the answer broke off", retryable=True
-                    ) from None
+                losses += 1
+                if losses > LOSSES:
+                    raise ProviderError(self._model.name, "unavailable", "it breaks off", retryable=True) from None
                 asked = None
                 continue
             calls, asked = asked.calls, None
@@ -540,10 +571,9 @@ class RealtimeAttendant(Attendant):
         try:
             await self._sessions.have()
             await self._order(turn, say=text).over
-        except (ProviderError, _SessionLost) as error:
-            if turn.first_audio_at is not None:
-                raise ProviderError(self._model.name, "unavailable", "the line broke off", retryable=True) from error
-            await self._line_by_tts(text, turn)
+        except (ProviderError, _SessionLost):
+            said = " ".join(message.text for message in turn.messages())
+            await self._line_by_tts(" ".join(text.split()[len(said.split()) :]), turn)
 
     async def _line_by_tts(self, text: str, turn: Exchange) -> None:
         self._told_line = bool(text)
@@ -571,7 +601,7 @@ class RealtimeAttendant(Attendant):
     def _stop_asking(self) -> None:
         """The model speaks no more; what still comes is void."""
         asked, self._asked = self._asked, None
-        self._cancel_timer("first_audio")
+        self._stop_waiting()
         if asked is not None and self._live is not None and not self._cut_by_server:
             self._live.cancel(asked.id)
 
@@ -620,5 +650,5 @@ class RealtimeAttendant(Attendant):
     def _dismiss(self) -> None:
         self._sessions.close()
         self._cancel_timer("fall_back")
-        self._cancel_timer("first_audio")
+        self._stop_waiting()
         self._utterances.clear()

@@ -87,6 +87,11 @@ class Live:
     def turn_over(self) -> None:
         self._handle(s.TurnOver())
 
+    def lose(self, error: ProviderError) -> None:
+        """The live session is of no use any more; another may be."""
+        if self._sessions.live is not None:
+            self._handle(s.Lost(self._sessions.live, error))
+
     def failed(self, error: ProviderError) -> None:
         """The model is of no use, whatever its session."""
         self._handle(s.Failed(error))

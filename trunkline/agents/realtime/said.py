@@ -147,6 +147,17 @@ class Item:
         if phrase is not None and text:
             self._estimate(phrase, max(self.end_ms, phrase.start_ms + len(text) * LETTER_MS), ledger)
 
+    def break_off(self, ledger: Ledger) -> None:
+        """No more of it comes: it is the words whose audio is there."""
+        self.cut(ledger)
+        phrase = self._open_phrase()
+        if phrase is None:
+            self.written.text = self.written.text if self.start_ms is not None else ""
+            return
+        phrase.end_ms = self.end_ms
+        phrase.text = self.written.text = ledger.text(phrase.start_ms, phrase.end_ms)
+        ledger.cut(phrase.end_ms)
+
     def _open_phrase(self) -> Phrase | None:
         phrases = self.written.phrases
         return phrases[0] if phrases and phrases[0].end_ms is None else None
