@@ -347,6 +347,9 @@ class Tts(Protocol):
 class ModelOpened:
     """The session is ready, and knows the conversation it was opened with."""
 
+    lasts_s: float | None = None
+    """Until the far end ends it; None: it does not say."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSpeechStarted:

@@ -197,6 +197,29 @@ def test_the_server_owns_the_turns_where_the_file_says_so() -> None:
     with_session(test, turns="server", vad_silence_ms=300)
 
 
+@pytest.mark.parametrize(("lasts_s", "slow_s", "told"), [(1800.0, 0, 1800.0), (None, 0, None), (1800.0, 3600, None)])
+def test_how_long_a_session_lasts_is_told(lasts_s: float | None, slow_s: float, told: float | None) -> None:
+    def prepare(server: OpenAiRealtimeServer) -> None:
+        server.lasts_s, server.epoch = lasts_s, lambda: CLOCK.wall().timestamp() - slow_s
+
+    async def test(far: Far) -> None:
+        await far.until(lambda: far.events)
+        assert far.events[0] == ModelOpened(told)
+
+    with_session(test, prepare=prepare)
+
+
+def test_a_session_that_expires_may_be_followed_by_another() -> None:
+    def prepare(server: OpenAiRealtimeServer) -> None:
+        server.lasts_s = 0.1
+
+    async def test(far: Far) -> None:
+        error = await far.lost()
+        assert (error.code, error.detail, error.retryable) == ("unavailable", "session_expired", True)
+
+    with_session(test, prepare=prepare)
+
+
 def test_a_conversation_is_carried_into_the_session_before_it_opens() -> None:
     called = Message("agent", "One moment", tool_calls=(ToolCall("1", "lookup", {"a": 2}),), cut=True)
 

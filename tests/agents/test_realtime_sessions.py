@@ -42,6 +42,14 @@ def test_the_first_session_is_adopted_when_it_opens_and_is_renewed_by_its_age() 
     ]
 
 
+def test_a_session_is_renewed_before_the_far_end_ends_it() -> None:
+    sessions = begun()
+    assert sessions.handle(s.Opened(1, lasts_s=100.0), 0.0)[-1] == s.SetTimer("renew", 90.0)
+    sessions.handle(s.Renew(), 90.0)
+    sessions.handle(s.Opened(2, lasts_s=10_000.0), 91.0)
+    assert sessions.handle(s.Move(quiet=True), 91.0)[-1] == s.SetTimer("renew", 600.0)
+
+
 def test_another_is_tried_until_it_has_taken_too_long() -> None:
     sessions = live()
     assert sessions.handle(s.Lost(1, GONE), 10.0) == [

@@ -205,7 +205,7 @@ class Live:
             if number == self._sessions.live and not isinstance(event, ModelLost):
                 owner.happened(event)
             elif isinstance(event, ModelOpened):
-                self._handle(s.Opened(number))
+                self._handle(s.Opened(number, event.lasts_s))
             elif isinstance(event, ModelLost):
                 self._handle(s.Lost(number, self._error(event.error)))
         except Exception as error:

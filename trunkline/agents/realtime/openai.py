@@ -24,7 +24,7 @@ from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.llm.told import EXPECT_DIGITS
 from trunkline.agents.openai_http import OPENAI_URL
 from trunkline.agents.providers import Services
-from trunkline.agents.realtime.openai_wire import DECODE, Error, Event, Response, appended, arguments, items
+from trunkline.agents.realtime.openai_wire import DECODE, Error, Event, Response, Session, appended, arguments, items
 from trunkline.agents.script.keys import Key, Keys, fault, nearest
 from trunkline.agents.script.model import Script
 from trunkline.agents.tools import tool_specs
@@ -192,6 +192,11 @@ class OpenAiRealtime:
             "tool_choice": "auto",
         }
 
+    def lasts_s(self, expires_at: int | None) -> float | None:
+        """A clock that is wrong by more than the session's length is not believed."""
+        left_s = None if expires_at is None else expires_at - self._clock.wall().timestamp()
+        return left_s if left_s is not None and left_s > 0 else None
+
     def error(self, code: str, detail: str, *, retryable: bool) -> ProviderError:
         return ProviderError(self.name, code, detail, retryable=retryable)
 
@@ -281,7 +286,7 @@ class OpenAiRealtimeSession:
         self._sent_bytes = 0
         self._uncommitted: deque[str] = deque()  # names of utterances, in the order of their commits
         self._link = Link(provider.url, provider.headers, self._received, self._gone)
-        self._awaited: tuple[str, asyncio.Future[None]] | None = None  # while it opens: the type of event
+        self._awaited: tuple[str, asyncio.Future[Session]] | None = None  # while it opens: the type of event
         self._pulse: asyncio.TimerHandle | None = None
         self._closed = False
         provider.sessions.add(self)
@@ -355,7 +360,7 @@ class OpenAiRealtimeSession:
             async with asyncio.timeout(provider.options.connect_ms / 1000):
                 self._awaited = created = ("session.created", self._loop.create_future())
                 await self._link.open(provider.tls)
-                await created[1]
+                expires_at = (await created[1]).expires_at
                 self._awaited = updated = ("session.updated", self._loop.create_future())
                 self._send({"type": "session.update", "session": provider.session(self._format)})
                 await updated[1]
@@ -372,7 +377,7 @@ class OpenAiRealtimeSession:
             for message in conversation:
                 self.tell(message)
             self._pulse = self._loop.call_later(PULSE_S, self._beat, -1)
-            self._tell(ModelOpened())
+            self._tell(ModelOpened(provider.lasts_s(expires_at)))
 
     def _beat(self, received_bytes: int) -> None:
         """A server that answers no ping does not read, or is gone without a word."""
@@ -395,11 +400,11 @@ class OpenAiRealtimeSession:
         except Exception as unforeseen:  # whatever a stranger's bytes make us raise
             self._lose(self._provider.error("protocol", type(unforeseen).__name__, retryable=False))
 
-    def _while_opening(self, event: Event, wanted: str, come: asyncio.Future[None]) -> None:
+    def _while_opening(self, event: Event, wanted: str, come: asyncio.Future[Session]) -> None:
         if come.done():
             return
         if event.type == wanted:
-            come.set_result(None)
+            come.set_result(event.session or Session())
         elif event.type == "error" and event.error is not None:
             come.set_exception(self._provider.failed(event.error.code, event.error.type))
 

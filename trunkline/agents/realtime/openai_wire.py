@@ -59,6 +59,11 @@ class Response(msgspec.Struct):
         return (self.metadata or {}).get("tag", "")
 
 
+class Session(msgspec.Struct):
+    expires_at: int | None = None
+    """Seconds since the epoch."""
+
+
 class Event(msgspec.Struct):
     """Any of the server's events, as far as we read it."""
 
@@ -74,6 +79,7 @@ class Event(msgspec.Struct):
     audio_end_ms: int = 0
     response: Response | None = None
     error: Error | None = None
+    session: Session | None = None
 
 
 DECODE = msgspec.json.Decoder(Event).decode

@@ -22,6 +22,7 @@ from trunkline.agents.definition import RealtimeTerms
 from trunkline.errors import ProviderError
 
 REOPEN_S = 0.25  # from a session's loss to the next try, and between tries
+RENEWED_AT = 0.9  # of the time the far end gives a session
 RENEW_AGAIN_S = 30.0  # after a new session could not be had
 MOVE_AGAIN_S = 0.5
 
@@ -51,6 +52,8 @@ class Begin:
 @dataclass(frozen=True, slots=True)
 class Opened:
     session: int
+    lasts_s: float | None = None
+    """Until the far end ends it, where it says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +168,7 @@ class Sessions:
         self._terms = terms
         self._next: int | None = None  # that is being opened, or waits for its moment
         self._count = 0
-        self._opened_at: float = 0.0  # the next one
+        self._renew_at = 0.0  # of the next one
         self._lost_at: float | None = None
         self._now = 0.0
         self._effects: list[Effect] = []
@@ -196,8 +199,12 @@ class Sessions:
         self._lost_at = self._now
         return self._open(event)
 
-    def _opened(self, _: Event) -> State:
-        self._opened_at = self._now
+    def _opened(self, event: Event) -> State:
+        assert isinstance(event, Opened)
+        lasts_s = self._terms.session_minutes * 60.0
+        if event.lasts_s is not None:
+            lasts_s = min(lasts_s, event.lasts_s * RENEWED_AT)
+        self._renew_at = self._now + lasts_s
         if self.live is None:
             return self._adopt()
         self._do(SetTimer("move", 0.0))
@@ -207,9 +214,8 @@ class Sessions:
         assert self._next is not None
         without_ms = 0.0 if self._lost_at is None else (self._now - self._lost_at) * 1000
         self.live, self._next, self._lost_at = self._next, None, None
-        age_s = self._now - self._opened_at
         self._do(Adopt(self.live, without_ms))
-        self._do(SetTimer("renew", max(0.0, self._terms.session_minutes * 60.0 - age_s)))
+        self._do(SetTimer("renew", max(0.0, self._renew_at - self._now)))
         return State.LIVE
 
     def _lost(self, event: Event) -> State:
