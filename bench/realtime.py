@@ -212,7 +212,7 @@ name = "bench"
 greeting = "Hello."
 filler = []
 [turns]
-no_input_ms = 600000
+no_input_ms = 60000
 [realtime]
 provider = "openai"
 model = "m"
@@ -246,6 +246,8 @@ async def whole_calls(url: str, calls: int, seconds: float) -> None:
         started = asyncio.Event()
         serving = asyncio.create_task(serve_gateway(settings, lambda _: started.set()))
         await asyncio.wait((serving, asyncio.create_task(started.wait())), return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            await serving  # raises
         await asyncio.sleep(1.0)
         result, opened = context.Queue(), context.Event()
         target = f"http://127.0.0.1:{port}"
