@@ -126,7 +126,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         speech_pool=pool,
         allow_private_addresses=settings.tools.allow_private_addresses,
     )
-    minds, realtime = build(agent, services, wrap), build_realtime(agent, services)
+    minds, realtime = build(agent, services, wrap), build_realtime(agent, services, wrap)
     http_tools = HttpTools(services.keys, allow_private=services.allow_private_addresses)
 
     async def tools(tool: ToolCall, control: CallControl, call: CallFacts) -> str:

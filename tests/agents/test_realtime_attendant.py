@@ -558,7 +558,19 @@ def test_a_model_that_does_not_begin_at_all_is_apologised_for_by_the_other_voice
         call.session.says("We open at eight.", 400)
         await call.run(1000)
         assert call.talk[-1] == ("agent", "We open at eight.")
-        assert call.fallen_back == 0
+
+    on_a_call(conversation, agent=replace(AGENT, filler=()), first_audio_ms=1000, fallback=False)
+
+
+def test_a_model_that_does_not_begin_at_all_is_followed_by_the_cascade_in_the_same_turn() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        await call.spoken()
+        await call.took("u1")
+        await call.transcribed("u1", "when do you open")
+        await call.run(2500)
+        assert call.fallen_back == 1
+        assert call.tts.spoken == []
+        assert call.talk[-1] == ("caller", "when do you open")
 
     on_a_call(conversation, agent=replace(AGENT, filler=()), first_audio_ms=1000)
 
@@ -715,7 +727,7 @@ def test_answers_that_break_off_again_and_again_are_apologised_for() -> None:
         assert call.tts.spoken[-1] == "Sorry."
         assert "reply_failed" in call.events
 
-    on_a_call(conversation, agent=replace(AGENT, filler=()))
+    on_a_call(conversation, agent=replace(AGENT, filler=()), fallback=False)
 
 
 def test_a_model_that_cannot_be_had_again_in_time_hands_the_call_to_the_cascade() -> None:

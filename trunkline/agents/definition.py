@@ -87,8 +87,8 @@ class RealtimeTerms:
     """Who speaks the fixed lines of the file."""
     session_minutes: int = 55
     """A session is replaced by a new one before the provider ends it."""
-    first_audio_ms: int = 5000
-    """The longest wait for an answer to begin."""
+    first_audio_ms: int = 3000
+    """The longest wait for an answer to begin; another session is asked then, and after it the cascade."""
     reconnect_ms: int = 6000
     """The longest time without a session, from its loss."""
     fallback: bool = True

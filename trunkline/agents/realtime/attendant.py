@@ -155,7 +155,7 @@ class RealtimeAttendant(Attendant):
         self._tags = 0
         self._asked: Asked | None = None
         self._items: dict[str, Item] = {}  # of the turn
-        self._left: Exchange | None = None  # a session was left in this turn: it did not begin to answer
+        self._left: Exchange | None = None  # the turn in which sessions were left: another failure is the last
         self._failures = 0
         self._deaf = False  # a line that must be heard whole
         self._told_line = False
@@ -526,6 +526,7 @@ class RealtimeAttendant(Attendant):
             except _SessionLost:
                 losses += 1
                 if losses > LOSSES:
+                    self._left = turn
                     raise ProviderError(self._model.name, "unavailable", "it breaks off", retryable=True) from None
                 asked = None
                 continue
@@ -581,7 +582,7 @@ class RealtimeAttendant(Attendant):
 
     def _fail(self, turn: Exchange, error: ProviderError) -> None:
         self._failures += 1
-        if self._failures > 1 and self._terms.fallback:
+        if (self._failures > 1 or self._left is turn) and self._terms.fallback:
             turn.failed = True
             self._stop_task()
             self._sessions.failed(error)

@@ -110,7 +110,11 @@ REALTIME: Keys = {
         high=1440,
     ),
     "first_audio_ms": Key(
-        "whole", "The longest wait for an answer to begin.", _REALTIME.first_audio_ms, low=50, high=60000
+        "whole",
+        "The longest wait for an answer to begin: a new session is asked then, and after that the cascade.",
+        _REALTIME.first_audio_ms,
+        low=50,
+        high=60000,
     ),
     "reconnect_ms": Key(
         "whole", "The longest time without a session when one breaks.", _REALTIME.reconnect_ms, low=0, high=60000
