@@ -249,8 +249,9 @@ class RealtimeAttendant(Attendant):
                 self._audio(reply, item, data)
             case ReplyText(reply, item, text, whole):
                 self._text(reply, item, text, whole)
-            case ReplyItemEnded(reply):
-                if self._of(reply) is not None:
+            case ReplyItemEnded(reply, name):
+                if self._of(reply) is not None and name in self._items:
+                    self._items[name].ended = True
                     self._cancel_timer("stalled")
             case ReplyStarted(reply, tag):
                 self._reply_started(reply, tag)

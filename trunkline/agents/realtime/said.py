@@ -113,6 +113,8 @@ class Item:
     start_ms: int | None = None
     """On the timeline; None before its first audio."""
     audio_bytes: int = 0
+    ended: bool = False
+    """All of its audio has come."""
 
     @property
     def audio_ms(self) -> int:
@@ -149,6 +151,9 @@ class Item:
 
     def break_off(self, ledger: Ledger) -> None:
         """No more of it comes: it is the words whose audio is there."""
+        if self.ended:
+            self.whole(ledger)
+            return
         self.cut(ledger)
         phrase = self._open_phrase()
         if phrase is None:
