@@ -136,7 +136,7 @@ class _Drilling:
             following,
             took.first_ms,
             " ".join(took.words),
-            (*(f"{each['provider']} > {each['following']}: {each['code']}" for each in switches), *left),
+            (*(f"{each['provider']} > {each['following']}: {each['code']}" for each in switches), *dict.fromkeys(left)),
         )
 
     async def _call(self, armed: dict[str, Fault]) -> tuple[Heard, list[Utterance]]:
