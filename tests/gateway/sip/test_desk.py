@@ -393,7 +393,7 @@ def test_nothing_is_kept_of_calls_that_were_turned_away() -> None:
         for number in range(3):
             here.stack.over(here.invited(call_id=f"{number}@test"), 404, by_us=True)
         assert here.stack.steps == {}
-        assert here.desk._turned_away == {}
+        assert here.desk._arrivals._turned_away == {}
 
     run(scenario, replace(CARRIER, numbers=("+1999*",)))
 
