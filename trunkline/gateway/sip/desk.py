@@ -89,7 +89,7 @@ class SipDesk:
 
     async def start(self) -> None:
         """Listen. Raises ConfigError."""
-        await self._stack.start(self.on_event)
+        await self._stack.start(self.on_event, self._board.line.heartbeat.hear)
         self._watch.start()
         self._board.diallers.insert(0, self)
         self._check()

@@ -36,11 +36,13 @@ class Lines:
             self._lines[line.index] = None
         self.bridge.close(line.index)
 
-    def read(self, tell: Callable[[Event], None]) -> None:
-        """What the tick brought, to the lines' sinks."""
+    def read(self, tell: Callable[[Event], None]) -> bool:
+        """What the tick brought, to the lines' sinks. False: nothing."""
         full = len(self._buffer) // RECORD_BYTES
-        while self._read_once(tell) == full:
-            pass  # we were away: the rings hold more, and no more than they hold
+        read = count = self._read_once(tell)
+        while count == full:  # we were away: the rings hold more, and no more than they hold
+            count = self._read_once(tell)
+        return read > 0
 
     def _read_once(self, tell: Callable[[Event], None]) -> int:
         lines, view, unpack, size = self._lines, self._view, RECORD.unpack_from, RECORD.size

@@ -62,6 +62,7 @@ class PjsipStack:
         self._accounts: dict[str, PjsipAccount] = {}
         self._owner = Owner(clock)
         self._on_event: Callable[[Event], None] = lambda event: None
+        self._on_frames: Callable[[], None] = lambda: None
         self._endpoint: Any = None
         self._front: Any = None
         self._accepting, self._retry_after_s = True, 30
@@ -79,9 +80,9 @@ class PjsipStack:
 
     # --- the life of the stack (loop) ---
 
-    async def start(self, on_event: Callable[[Event], None]) -> None:
+    async def start(self, on_event: Callable[[Event], None], on_frames: Callable[[], None]) -> None:
         build.check(self._trunks)
-        loop, self._on_event = asyncio.get_running_loop(), on_event
+        loop, self._on_event, self._on_frames = asyncio.get_running_loop(), on_event, on_frames
         self._event_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._refers_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         try:
@@ -273,7 +274,8 @@ class PjsipStack:
     def _tick(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._event_fd)
-        self.lines.read(self._on_event)
+        if self.lines.read(self._on_event):
+            self._on_frames()
 
     def _refer_news(self) -> None:
         self._refers.news(self._refers_fd)
