@@ -61,6 +61,7 @@ SPEECH = encode(synthesize("So that is what we do on Mondays and on Tuesdays"), 
 SLICES = 20  # a frame of five calls in each millisecond
 TALK_FRAMES = 600
 WARM_UP_S = 6.0
+MEMORY = Path("/dev/shm")  # records are kept there: the disk of a busy machine is not what is measured
 CORES = sorted(os.sched_getaffinity(0))
 
 
@@ -68,8 +69,12 @@ def stamped(audio: bytes) -> bytes:
     return format(time.perf_counter_ns(), "064b").encode().translate(QUIETLY) + audio[STAMP_BYTES:]
 
 
-def age_ms(audio: bytes, at: int = 0) -> float:
-    return (time.perf_counter_ns() - int(audio[at : at + STAMP_BYTES].translate(ALOUD), 2)) / 1e6
+def age_ms(audio: bytes, at: int = 0) -> float | None:
+    """None: no frame begins there, as in the pre-roll."""
+    stamp = audio[at : at + STAMP_BYTES].translate(ALOUD)
+    if len(stamp) < STAMP_BYTES or stamp.strip(b"01"):
+        return None
+    return (time.perf_counter_ns() - int(stamp, 2)) / 1e6
 
 
 # --- the server -----------------------------------------------------------------------------------------------------
@@ -184,15 +189,17 @@ class Seen:
         def flushed(session: Any) -> None:
             heard = bytes(session._audio)
             flush(session)
-            if heard:
-                last = age_ms(heard, len(heard) - MULAW_8K.frame_bytes)
+            first, last = age_ms(heard), age_ms(heard, max(0, len(heard) - MULAW_8K.frame_bytes))
+            if first is not None and last is not None:
                 seen.to_model.append(last)
-                seen.shared.append(age_ms(heard) - last)
+                seen.shared.append(first - last)
 
         def spoken(attendant: Any, reply: str, name: str, data: bytes) -> None:
             first = attendant._turn is not None and attendant._turn.first_audio_at is None
             audio(attendant, reply, name, data)
-            (seen.to_caller if first else seen.to_playout).append(age_ms(data))
+            took_ms = age_ms(data)
+            if took_ms is not None:
+                (seen.to_caller if first else seen.to_playout).append(took_ms)
 
         def beaten(heartbeat: Any, now: float) -> None:
             beat(heartbeat, now)
@@ -233,7 +240,7 @@ async def whole_calls(url: str, calls: int, seconds: float) -> None:
     seen = Seen()
     seen.watch()
     context, port = multiprocessing.get_context("spawn"), lease()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
         agent = Path(folder) / "agent.toml"
         agent.write_text(AGENT.format(url=url))
         settings = Settings(
