@@ -61,7 +61,9 @@ SPEECH = encode(synthesize("So that is what we do on Mondays and on Tuesdays"), 
 SLICES = 20  # a frame of five calls in each millisecond
 TALK_FRAMES = 600
 WARM_UP_S = 6.0
-MEMORY = Path("/dev/shm")  # records are kept there: the disk of a busy machine is not what is measured
+MEMORY = (
+    Path("/dev/shm") if Path("/dev/shm").is_dir() else None
+)  # records are kept there: the disk of a busy machine is not what is measured
 CORES = sorted(os.sched_getaffinity(0))
 
 
@@ -240,7 +242,7 @@ async def whole_calls(url: str, calls: int, seconds: float) -> None:
     seen = Seen()
     seen.watch()
     context, port = multiprocessing.get_context("spawn"), lease()
-    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         agent = Path(folder) / "agent.toml"
         agent.write_text(AGENT.format(url=url))
         settings = Settings(
