@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import aclosing
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from weakref import ref
 
@@ -25,7 +25,7 @@ from trunkline.agents import turns as t
 from trunkline.agents.choice import Choice, timely
 from trunkline.agents.deadline import After, sleep
 from trunkline.agents.definition import AgentDefinition
-from trunkline.agents.exchange import Exchange, Written
+from trunkline.agents.exchange import NOT_HANDED_OFF, Exchange, Written
 from trunkline.agents.hearing import Hearing
 from trunkline.agents.providers import Minds
 from trunkline.agents.seam import GO_ON, Seam
@@ -46,6 +46,7 @@ from trunkline.ports import (
     Decision,
     EndReason,
     Expect,
+    Llm,
     LlmEvent,
     LlmSession,
     LlmUsage,
@@ -89,6 +90,10 @@ class Control(CallControl, Protocol):
         """Digits are the leg's to send, at once; where not, they are sounded in the audio."""
         ...
 
+    def handed_off(self) -> None:
+        """What was said before a hand-off that was allowed has been heard: the other agent goes on."""
+        ...
+
     def fall_back(self) -> None:
         """This attendant's mind is lost for good: the agent's cascade goes on with the conversation."""
         ...
@@ -119,11 +124,14 @@ class Cascade:
     tools: Tools
     ready: Callable[[], bool] = lambda: True
     """Cheap: whether a call that is answered now would hear the agent at once."""
+    summariser: Llm | None = None
+    """Who sums up the beginning of a long conversation; None: its own model."""
 
     @property
     def providers(self) -> Sequence[Provider]:
         """Whom a call's audio and text are given to."""
-        return tuple(self.minds.everyone())
+        more = () if self.summariser is None else (self.summariser,)
+        return (*self.minds.everyone(), *more)
 
     @property
     def fallback(self) -> None:
@@ -206,6 +214,8 @@ class Attendant:
         self._turn: Exchange | None = None
         self._turn_index = 0
         self._next = Exchange()  # what is known of the turn the caller is taking
+        self._pending: tuple[str, ...] = ()  # what they said to whoever had the line before, until it is answered
+        self._giving_over = ""  # id of the tool call by which another agent goes on, once what is said has been heard
         self._fed_since: float | None = None
         self._closed = False
         self._background = soft_work().play() if agent.definition.background else None
@@ -216,9 +226,10 @@ class Attendant:
     def begin(
         self, greeting: str | None = None, conversation: Sequence[Message] = (), pending: Sequence[str] = ()
     ) -> None:
-        """Greet; with another greeting and the conversation so far when a call is taken up again. `pending`: what the
-        conversation ends with is answered in place of it."""
+        """Greet; with another greeting and the conversation so far when a call is taken up again. `pending`: these of
+        the caller's words, which the conversation has, are answered in place of it."""
         self.conversation += conversation
+        self._pending = tuple(pending)
         if not self._gated and not self.turns.on_hold:
             self._feed(0)
         self._handle(t.Begin(self._agent.definition.greeting if greeting is None else greeting, tuple(pending)))
@@ -279,6 +290,7 @@ class Attendant:
             self._turn.spoke_at = at
             self._expect(self._turn)
             self._watch(self._turn)
+        self._pending = ()
         self._handle(t.ReplyBegan())
 
     def answer_heard(self) -> None:
@@ -370,6 +382,9 @@ class Attendant:
                 self._cancel_timer(name)
             case t.HangUp(reason):
                 self._control.hang_up(reason)
+            case t.GiveOver():
+                self._giving_over = ""
+                self._control.handed_off()
 
     def _feed(self, pre_roll_ms: int) -> None:
         self._stop_feed()
@@ -404,7 +419,7 @@ class Attendant:
     def _answer(self, texts: Sequence[str], understood: bool, keyed: bool) -> None:
         """Texts that were asked about before, and whose answer was not heard, are in the conversation already."""
         unanswered = self.conversation[_after_agent(self.conversation) :]
-        known = [message.text for message in unanswered if message.role == "caller"]
+        known = [*self._pending, *(message.text for message in unanswered if message.role == "caller")]
         new = [text for text in texts if text not in known]
         self.conversation += [Message("caller", text, keyed=keyed) for text in new]
         turn, self._next = self._next, Exchange()
@@ -462,6 +477,15 @@ class Attendant:
             self._end_turn(cut=True)
         else:
             self._bus.cut()  # a filler
+        if self._giving_over:
+            self._take_back()
+
+    def _take_back(self) -> None:
+        """The caller has the floor again: nobody else goes on."""
+        call_id, self._giving_over = self._giving_over, ""
+        results = (at for at, message in enumerate(self.conversation) if message.tool_call_id == call_id)
+        for at in list(results)[-1:]:
+            self.conversation[at] = replace(self.conversation[at], text=NOT_HANDED_OFF)
 
     def _stop_task(self) -> None:
         task, self._task = self._task, None
@@ -689,6 +713,8 @@ class Attendant:
         written, hands = turn.written[-1], _Hands(self, turn)
         written.calls.append(call)
         written.results[call.id] = await self._agent.tools(call, hands, self._call)
+        if hands.given_over:
+            self._giving_over = call.id
         if hands.digits:
             await parts.put(hands.digits)
 
@@ -726,6 +752,8 @@ class Attendant:
         turn, self._turn = self._turn, None
         if turn is None:
             return
+        if not cut:
+            self._pending = ()
         playout = self._bus.playout
         exact = playout.ledger.exact(playout.answer_ms)
         interrupted = cut and playout.speaking
@@ -766,6 +794,14 @@ class Attendant:
             self.turns.end_after_answer("transferred")
         return decision
 
+    def _hand_off(self, turn: Exchange, agent: str) -> Decision:
+        if turn.epoch != self.epoch:
+            return Refuse("interrupted", "the caller spoke")
+        decision = self._control.hand_off(agent)
+        if isinstance(decision, Allow):
+            self.turns.end_after_answer("handed_off")
+        return decision
+
 
 _Reply = Callable[[], Coroutine[Any, Any, None]]
 """Called when its task runs: one cancelled before that has begun nothing."""
@@ -781,12 +817,18 @@ class _Hands:
         self._attendant, self._turn = attendant, turn
         self.digits = ""
         """To be sounded after what was said before."""
+        self.given_over = False
 
     def hang_up(self, reason: EndReason) -> None:
         self._attendant._end_after(self._turn, reason)
 
     def transfer(self, target: str) -> Decision:
         return self._attendant._transfer(self._turn, target)
+
+    def hand_off(self, agent: str) -> Decision:
+        decision = self._attendant._hand_off(self._turn, agent)
+        self.given_over = isinstance(decision, Allow)
+        return decision
 
     def send_dtmf(self, digits: str) -> None:
         control = self._attendant._control

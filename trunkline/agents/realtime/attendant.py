@@ -33,7 +33,7 @@ from trunkline.agents.cascade import (
 )
 from trunkline.agents.deadline import After
 from trunkline.agents.definition import AgentDefinition, RealtimeTerms
-from trunkline.agents.exchange import UNKNOWN_OUTCOME, Exchange, Phrase, Written
+from trunkline.agents.exchange import NOT_HANDED_OFF, UNKNOWN_OUTCOME, Exchange, Phrase, Written
 from trunkline.agents.hearing import Hearing
 from trunkline.agents.llm.told import EXPECT_DIGITS
 from trunkline.agents.providers import Kind, Minds
@@ -719,7 +719,8 @@ class RealtimeAttendant(Attendant):
         for text in texts:
             utterance = text.utterance if isinstance(text, _Words) else None
             if utterance is None:
-                if text not in [m.text for m in self.conversation[-1:] if m.role == "caller"]:  # pending is there
+                known = [*self._pending, *(m.text for m in self.conversation[-1:] if m.role == "caller")]
+                if text not in known:
                     message = Message("caller", text, keyed=keyed)
                     self.conversation.append(message)
                     said.append(text)
@@ -800,8 +801,10 @@ class RealtimeAttendant(Attendant):
             result = await self._agent.tools(call, hands, self._call)
             if hands.digits:
                 await self._key(turn, hands.digits)
+            if hands.given_over:
+                self._giving_over = call.id
         written.results[call.id] = result
-        if self._live is not None:
+        if self._live is not None and self._giving_over != call.id:  # it may yet be taken back
             self._live.tell(Message("tool", result, tool_call_id=call.id))
 
     def _expect_digits(self, call: ToolCall, turn: Exchange) -> str:
@@ -896,6 +899,11 @@ class RealtimeAttendant(Attendant):
                 if item.start_ms is not None and heard_ms < self._end_of(item):
                     session.truncate(item.id, max(0, heard_ms - item.start_ms))
         return heard_ms
+
+    def _take_back(self) -> None:
+        if self._live is not None:
+            self._live.tell(Message("tool", NOT_HANDED_OFF, tool_call_id=self._giving_over))
+        super()._take_back()
 
     # --- metering: a reply's tokens are all there is ---
 
