@@ -23,6 +23,7 @@ from weakref import ref
 
 from trunkline.agents import turns as t
 from trunkline.agents.choice import Choice, timely
+from trunkline.agents.condensing import Condensing
 from trunkline.agents.deadline import After, sleep
 from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.exchange import NOT_HANDED_OFF, Exchange, Written
@@ -133,6 +134,14 @@ class Cascade:
         more = () if self.summariser is None else (self.summariser,)
         return (*self.minds.everyone(), *more)
 
+    def sums_up(self, now: float) -> Llm | None:
+        """Who is asked for a summary; None where there is but the script."""
+        if self.summariser is not None:
+            return self.summariser
+        models = self.minds.named("llm")
+        keys = self.minds.health.order(list(models), now)
+        return next((models[key] for key in keys if getattr(models[key], "continues", True)), None)
+
     @property
     def fallback(self) -> None:
         return None
@@ -153,6 +162,10 @@ def _weak(attendant: "Attendant") -> Callable[[SttEvent], None]:
             listener.recognised(event)
 
     return recognised
+
+
+def _summariser(agent: Cascade, clock: Clock) -> Callable[[], Llm | None]:
+    return lambda: agent.sums_up(clock.now())
 
 
 def _weakly(attendant: "Attendant", method: Callable[..., None]) -> Callable[..., None]:
@@ -185,6 +198,7 @@ class Attendant:
         self._agent, self._call, self._bus, self._control, self._report = agent, call, bus, control, report
         self._clock, self._after = clock, after
         minds, terms = agent.minds, agent.definition.failover
+        self._condensing = Condensing(agent.definition.context, _summariser(agent, clock), call, report, after)
         self._stt = Hearing(
             Choice(minds, "stt", clock, report.event),
             call,
@@ -254,16 +268,19 @@ class Attendant:
         self._handle(t.Leave())
 
     def close(self) -> None:
-        """The call is over. Before the bus is closed: the last turn is cut to what was heard."""
+        """The call is over, or another goes on with it. Before the bus is closed: the last turn is cut to what was
+        heard. The conversation is then as whoever goes on is told it."""
         if self._closed:
             return
         self._closed = True
+        self._condensing.close()
         try:
             for effect in self.turns.handle(t.Close()):
                 self._perform(effect)
         except Exception as error:
             self._report.crashed(error)
         finally:
+            self.conversation[:] = self._condensing.context.view(self.conversation)
             self._stop_feed()
             self._stt.close()
             for session in self._sessions.values():
@@ -634,7 +651,7 @@ class Attendant:
     async def _write_message(self, turn: Exchange, parts: "_Parts") -> list[ToolCall]:
         """One message, text into phrases. Returns the tools it asks for. When a model fails, the next one goes on after
         the last phrase that was given to the voice."""
-        before, written, said = [*self.conversation, *turn.messages()], Written(), list[str]()
+        before, written, said = turn.messages(), Written(), list[str]()
         turn.written.append(written)
         order = self._models.order()
         for key, following in zip(order, [*order[1:], None], strict=True):
@@ -662,14 +679,19 @@ class Attendant:
         *,
         last: bool,
     ) -> list[ToolCall]:
-        """One request. `said`: the phrases of this message that the voice was given; more are added."""
+        """One request. `before`: the turn's messages before this one. `said`: the phrases of it that the voice was given,
+        more are added."""
         llm, terms = self._models.asked(key), self._agent.definition.failover
-        asked, understood, seam = before, turn.understood, Seam("")
-        if said and getattr(llm, "continues", True):
-            asked = [*before, Message("agent", " ".join(said)), Message("caller", GO_ON)]
+        context, understood, seam = self._condensing.context, turn.understood, Seam("")
+        asked = [*context.view(self.conversation), *before]
+        if not getattr(llm, "continues", True):  # it needs no summary, and knows where it was by what was said
+            first = key == next(
+                iter(self._models.named)
+            )  # else it answers the caller itself, whatever another had begun
+            asked = [*self.conversation, *(before if first else ())]
+        elif said:
+            asked = [*asked, Message("agent", " ".join(said)), Message("caller", GO_ON)]
             understood, seam = True, Seam(" ".join(said))
-        elif key != next(iter(self._models.named)) and not getattr(llm, "continues", True):
-            asked = self.conversation  # it answers the caller itself, whatever another had begun
         splitter, calls = PhraseSplitter(), list[ToolCall]()
 
         async def give(text: str, *, end: bool = False) -> None:
@@ -697,6 +719,7 @@ class Attendant:
                     if turn.spoke_at is not None:
                         self._expect(turn)
                 else:
+                    context.counted(key, asked, event.tokens_in)
                     self._meter_tokens(llm.name, event)
         await give(seam.flush(), end=True)
         if not last and not calls and not turn.messages():
@@ -765,6 +788,8 @@ class Attendant:
         ago_s = now - (turn.caller_ended_at or turn.asked_at or turn.spoke_at or now)
         self._report.turn(turn.record(self._turn_index, messages, interrupted=interrupted, exact=exact), ago_s)
         self._turn_index += 1
+        if not self._closed:
+            self._condensing.between_turns(self.conversation)
 
     def _cut(self, turn: Exchange) -> int:
         """The answer ends where the caller stopped hearing it: that position."""

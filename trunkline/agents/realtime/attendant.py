@@ -30,7 +30,9 @@ from trunkline.agents.cascade import (
     Provider,
     Report,
     _Hands,
+    _summariser,
 )
+from trunkline.agents.condensing import Condensing
 from trunkline.agents.deadline import After
 from trunkline.agents.definition import AgentDefinition, RealtimeTerms
 from trunkline.agents.exchange import NOT_HANDED_OFF, UNKNOWN_OUTCOME, Exchange, Phrase, Written
@@ -100,7 +102,11 @@ class RealtimeAgent:
 
     @property
     def providers(self) -> Sequence[Provider]:
-        return (self.model, *self.cascade.minds.named("tts").values())
+        minds, summariser = self.cascade.minds, self.cascade.summariser
+        summing_up: list[Provider] = [] if summariser is None else [summariser]
+        if summariser is None and self.definition.context is not None:
+            summing_up = list(minds.named("llm").values())
+        return (self.model, *minds.named("tts").values(), *summing_up)
 
     @property
     def ready(self) -> Callable[[], bool]:
@@ -250,6 +256,8 @@ class RealtimeAttendant(Attendant):
         }  # the model has no spares: what follows it is the cascade
         cascade = replace(agent.cascade, minds=replace(minds, stt=stt, llm=llm, spares=voices))
         super().__init__(cascade, call, bus, control, report, clock, after)
+        # the session thinks, but it does not sum up
+        self._condensing = Condensing(agent.definition.context, _summariser(agent.cascade, clock), call, report, after)
         ears.belong_to(self)
         self._stt.close()
         self._stt = cast(Hearing, ears)  # nobody follows them, and their finals are ours
@@ -318,7 +326,8 @@ class RealtimeAttendant(Attendant):
 
     def _open_session(self) -> None:
         """What is not in its conversation yet is told when it is open."""
-        known = [m for m in self.conversation if m.role != "caller" or m.text]
+        told = self._condensing.context.view(self.conversation)
+        known = [m for m in told if m.role != "caller" or m.text]
         self._opening = self._open(known)
 
     def _open(self, conversation: Sequence[Message]) -> RealtimeSession:
@@ -436,7 +445,7 @@ class RealtimeAttendant(Attendant):
         )
         self._next_told = next(unwritten, len(self.conversation))
         self._next_open = False
-        self._next_session = self._open(self.conversation[: self._next_told])
+        self._next_session = self._open(self._condensing.context.view(self.conversation[: self._next_told]))
 
     def _while_renewing(self, session: RealtimeSession, event: RealtimeEvent) -> None:
         if isinstance(event, ModelLost):
