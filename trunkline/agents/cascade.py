@@ -679,7 +679,7 @@ class Attendant:
         *,
         last: bool,
     ) -> list[ToolCall]:
-        """One request. `before`: the turn's messages before this one. `said`: the phrases of it that the voice was given,
+        """One request. `before`: the turn's messages so far. `said`: the phrases of this one that the voice was given;
         more are added."""
         llm, terms = self._models.asked(key), self._agent.definition.failover
         context, understood, seam = self._condensing.context, turn.understood, Seam("")
