@@ -114,6 +114,18 @@ def load_family(settings: Settings) -> dict[str, AgentDefinition]:
     return script.load_family(settings.agent or example("clinic"))
 
 
+def _prefixes(files: Iterable[str]) -> list[str]:
+    """What tells the providers of one agent from those of another, such as `billing/`: nothing for the first."""
+    found: list[str] = []
+    for file in files:
+        prefix, count = f"{Path(file).stem}/" if found else "", 1
+        while prefix in found:
+            count += 1
+            prefix = f"{Path(file).stem}-{count}/"
+        found.append(prefix)
+    return found
+
+
 @contextlib.asynccontextmanager
 async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | None = None) -> AsyncGenerator[Gateway]:
     """Everything started, in order, and stopped in the reverse. `wrap`: what stands before the agent's providers."""
@@ -135,8 +147,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         return not pool.in_use or pool.ready_workers > 0
 
     agents = {
-        file: AgentHere(each, services, http_tools, speech_ready, wrap if file == first else None, file != first)
-        for file, each in family.items()
+        file: AgentHere(each, services, http_tools, speech_ready, wrap if file == first else None, prefix)
+        for (file, each), prefix in zip(family.items(), _prefixes(family), strict=True)
     }
 
     _writable(settings.data_dir)

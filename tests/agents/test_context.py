@@ -113,8 +113,9 @@ def test_what_providers_count_corrects_the_estimate_and_their_instructions_do_no
     assert context.tokens(conversation) == 2 * before
     context.counted("llm.other", more, 9_000_000)  # its first: it tells nothing yet
     assert context.tokens(conversation) == 2 * before
-    context.counted("llm.openai", talk(20), 10**9)  # nonsense has a limit
-    assert context.tokens(conversation) == 4 * before
+    for nonsense in (10**9, 5000 + estimate(conversation), 0):
+        context.counted("llm.openai", talk(20), nonsense)
+        assert context.tokens(conversation) == 2 * before
 
 
 def test_a_book_is_cut() -> None:

@@ -14,6 +14,7 @@ from trunkline.ports import Message
 LETTERS_A_TOKEN = 4  # of English; less where a language is written with others, which the correction finds out
 MESSAGE_TOKENS = 4  # its role, and what stands between two
 RATIO_MIN, RATIO_MAX = 0.5, 4.0
+"""Beyond them it is no count of what was told: some servers leave out what they had in a cache."""
 TELLING = 100  # tokens that two requests differ by at least, for their difference to tell
 SUMMARY_WORDS = 200
 SUMMARY_LETTERS = 4000
@@ -80,7 +81,7 @@ class Context:
         before, counted = self._first.setdefault(provider, (estimated, tokens))
         if abs(estimated - before) >= TELLING:
             ratio = (tokens - counted) / (estimated - before)
-            self._ratio = min(max(ratio, RATIO_MIN), RATIO_MAX)
+            self._ratio = ratio if RATIO_MIN <= ratio <= RATIO_MAX else self._ratio
 
 
 def estimate(messages: Sequence[Message]) -> int:

@@ -22,15 +22,14 @@ class AgentHere:
         http: HttpTools,
         ready: Callable[[], bool],
         wrap: Wrap | None = None,
-        named: bool = False,
+        prefix: str = "",
     ) -> None:
-        """Raises ConfigError, MissingExtra. `named`: its providers are told apart from those of the first agent, by its
-        name."""
+        """Raises ConfigError, MissingExtra. `prefix`: of its providers' keys, for people and machines."""
         self.definition = definition
         self.minds = build(definition, services, wrap)
         self._realtime = build_realtime(definition, services)
         self._summariser = build_summariser(definition, services)
-        self.prefix = f"{definition.name}: " if named else ""
+        self.prefix = prefix
 
         async def tools(tool: ToolCall, control: CallControl, call: CallFacts) -> str:
             return await perform(tool, definition, control, http, caller_number=call.from_number)

@@ -22,7 +22,7 @@ from trunkline.gateway.hands import Hands, Holds
 from trunkline.gateway.leg import Dialler, Leg
 from trunkline.gateway.party import Invitation, Party
 from trunkline.gateway.referred import Leaving, Movable, Referrals, our_number
-from trunkline.gateway.succession import Succession
+from trunkline.gateway.succession import RESUMED, TRANSFER_FAILED, Succession, first_line
 from trunkline.gateway.targets import targets_of
 from trunkline.gateway.transfer_record import Kind, TransferFailed, named_target
 from trunkline.media.bus import Bus, Receiver
@@ -55,21 +55,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GOODBYE_S = 8.0  # for the last words to be said
-RESUMED = "I'm sorry, we were cut off. How can I help?"
-TRANSFER_FAILED = "I'm sorry, I could not reach them. Can I help you with anything else?"
-FAILED_AS: Mapping[str, str] = {
-    "busy": "I'm sorry, the line is busy. Can I help you with anything else?",
-    "no_answer": "I'm sorry, nobody answers there. Can I help you with anything else?",
-    "voicemail": "I'm sorry, I only reached their voicemail. Can I help you with anything else?",
-    "declined": "I'm sorry, nobody can take your call right now. Can I help you with anything else?",
-    "refused": "I'm sorry, I can't put you through right now. Can I help you with anything else?",
-    "target_lost": "I'm sorry, we lost them. Can I help you with anything else?",
-    "cancelled": "I'm here again. Can I help you with anything else?",
-}
-"""By the transfer's result; all others are TRANSFER_FAILED."""
-BACK = "I'm here again. Can I help you with anything else?"
-
-
 SUMMARY, SUMMARY_OF_NOTHING = "You have a caller, who last said:", "You have a caller."
 SUMMARY_CHARS = 200
 
@@ -671,10 +656,8 @@ class LineCall:
         if self._limit is None:
             self._begin_limit()
         failed, self._back_with = self._back_with, None
-        sorry = TRANSFER_FAILED if failed is None else FAILED_AS.get(failed.reason, TRANSFER_FAILED)
         self.party.gather()
-        greeting = {"new": self._greeting, "replaced": RESUMED, "transfer_failed": sorry, "back": BACK}[why]
-        self.attended.begin(greeting)
+        self.attended.begin(first_line(why, self._greeting, failed))
 
     def facts(self) -> CallFacts:
         failed = self._back_with

@@ -16,12 +16,40 @@ from trunkline.agents.attending import Agent, Attending
 from trunkline.agents.cascade import Control, Report
 from trunkline.clock import Clock
 from trunkline.errors import ProviderError
+from trunkline.gateway.transfer_record import TransferFailed
 from trunkline.media.bus import NOBODY, Bus
 from trunkline.ports import Allow, CallFacts, Decision, Door, Message, Refuse
 
 HAND_OFFS_MAX = 10
 """In one call: agents that send a caller to and fro are stopped."""
 NOT_HANDED_OVER = "I'm sorry, I can't put you through right now. Can I help you with anything else?"
+RESUMED = "I'm sorry, we were cut off. How can I help?"
+TRANSFER_FAILED = "I'm sorry, I could not reach them. Can I help you with anything else?"
+FAILED_AS: Mapping[str, str] = {
+    "busy": "I'm sorry, the line is busy. Can I help you with anything else?",
+    "no_answer": "I'm sorry, nobody answers there. Can I help you with anything else?",
+    "voicemail": "I'm sorry, I only reached their voicemail. Can I help you with anything else?",
+    "declined": "I'm sorry, nobody can take your call right now. Can I help you with anything else?",
+    "refused": "I'm sorry, I can't put you through right now. Can I help you with anything else?",
+    "target_lost": "I'm sorry, we lost them. Can I help you with anything else?",
+    "cancelled": "I'm here again. Can I help you with anything else?",
+}
+"""By the transfer's result; all others are TRANSFER_FAILED."""
+BACK = "I'm here again. Can I help you with anything else?"
+
+
+def first_line(why: str, greeting: str | None, failed: TransferFailed | None) -> str | None:
+    """Of the agent that takes the line. `why`: as call.Attend has it; `greeting`: of a call that begins, None: the
+    agent's own."""
+    match why:
+        case "replaced":
+            return RESUMED
+        case "back":
+            return BACK
+        case "transfer_failed":
+            return TRANSFER_FAILED if failed is None else FAILED_AS.get(failed.reason, TRANSFER_FAILED)
+        case _:
+            return greeting
 
 
 class Host(Control, Report, Protocol):
