@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+from trunkline.agents.attendant import Control, Report
 from trunkline.agents.attending import Agent, Attending
-from trunkline.agents.cascade import Control, Report
 from trunkline.clock import Clock
 from trunkline.errors import ProviderError
 from trunkline.gateway.transfer_record import TransferFailed
