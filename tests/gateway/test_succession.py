@@ -11,7 +11,7 @@ from trunkline.agents.definition import HandOff
 from trunkline.errors import ProviderError
 from trunkline.gateway.call import CLOSE_WAIT_S
 from trunkline.gateway.succession import HAND_OFFS_MAX, NOT_HANDED_OVER
-from trunkline.ports import Allow, Message, Refuse, ToolCall
+from trunkline.ports import Allow, Message, Refuse, ToolCall, TurnEnded, TurnRecord
 from trunkline.testing.board import DEFINITION, Board, run
 
 SAID = [
@@ -73,6 +73,19 @@ def test_another_agent_goes_on_with_the_conversation_and_the_callers_last_words(
         assert (changed["before"], changed["agent"], changed["why"]) == ("clinic", "billing desk", "handed_off")
         assert changed["providers"] == ["fake", "cloud"]
         assert line.started.agent == "clinic"
+
+    run(scenario)
+
+
+def test_turns_are_counted_through_the_call_whoever_attends() -> None:
+    async def scenario(board: Board) -> None:
+        house(board)
+        board.answered()
+        board.line().turn(TurnRecord(0, "", "Hello."), 0.0)
+        board.line().turn(TurnRecord(1, "my invoice", "Billing helps."), 0.0)
+        await hands_over(board, "billing")
+        board.line().turn(TurnRecord(0, "", "It is paid."), 0.0)
+        assert [e.turn.index for e in board.records if isinstance(e, TurnEnded)] == [0, 1, 2]
 
     run(scenario)
 

@@ -123,6 +123,7 @@ class LineCall:
         """What its far end asks by REFER."""
         self._attached_at: float | None = None
         self._answered = False
+        self._turns = 0
         self._ending_as: EndReason | None = None
         self._said: dict[EndReason, tuple[EndedBy | None, str]] = {}
         """Who would be ending it for this reason, and the provider's code."""
@@ -162,6 +163,8 @@ class LineCall:
     def turn(self, turn: TurnRecord, ago_s: float) -> None:
         board = self._board
         now = board.clock.wall()
+        turn = replace(turn, index=self._turns)  # of the call: each attendant counts its own
+        self._turns += 1
         board.metrics.turn(turn)
         if isinstance(self.ask("transcript"), Refuse):
             turn = replace(turn, caller_text="", agent_text="")
