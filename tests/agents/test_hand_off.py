@@ -3,7 +3,7 @@
 import asyncio
 import json
 
-from tests.agents.test_cascade import Call, on_a_call
+from tests.agents.test_cascade import AGENT, Call, on_a_call
 from tests.agents.test_realtime_attendant import RealtimeCall
 from tests.agents.test_realtime_attendant import on_a_call as on_a_realtime_call
 from trunkline.agents import turns as t
@@ -99,6 +99,19 @@ def test_a_hand_off_that_is_refused_is_told_to_the_model_and_the_call_goes_on() 
         await call.run(2000)
         assert call.given_over == 0
         assert call.talk[-1] == ("agent", "I can help you myself.")
+
+    on_a_call(conversation)
+
+
+def test_a_hand_off_whose_announcement_cannot_be_spoken_is_done_all_the_same() -> None:
+    async def conversation(call: Call) -> None:
+        call.tool = hands_off
+        call.tts.hold.add("Billing")
+        await call.says("my invoice")
+        call.pen.write("Billing helps.", TO_BILLING).end()
+        await call.run(AGENT.turns.reply_deadline_ms + 100)
+        assert call.given_over == 1
+        assert call.talk[-1] == ("tool", '{"ok": true}')
 
     on_a_call(conversation)
 

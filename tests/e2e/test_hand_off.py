@@ -22,6 +22,7 @@ from trunkline.testing.caller.commands import Action, CallOptions, CallReport, H
 pytestmark = pytest.mark.e2e
 
 KEY = "sk-the-clinic-s-own-key"
+WORD_MS = 200
 PHRASE = "I have a question about my invoice"
 CLINIC = """
 name = "Clinic"
@@ -131,6 +132,14 @@ def texts(items: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
+def silence_after(report: CallReport, at: int, spoken_ms: int) -> float:
+    """Behind the line of that length with which the caller's answer `at` begins, up to whoever goes on."""
+    answer = report.answers[at]
+    if answer.heard_ms > spoken_ms + 100:
+        return answer.largest_gap_ms
+    return report.answers[at + 1].at_ms - answer.at_ms - answer.heard_ms
+
+
 def hands_off(words: str, agent: str) -> Answer:
     return Answer(words, Call("hand_off", f'{{"agent": "{agent}"}}'), finish="tool_calls")
 
@@ -149,6 +158,7 @@ def test_a_caller_goes_to_billing_and_back_and_everybody_knows_what_was_said(hou
     actions += [Say("what did I ask"), Listen(), HangUp()]
     report, record = house.call(actions)
     assert report.ok
+    assert silence_after(report, 1, 4 * WORD_MS) < 1500
     assert said(record) == [
         ("", "Elm Street Clinic, hello."),
         ("caller phrase", "Billing will help you."),

@@ -411,7 +411,7 @@ class Attendant(ABC):
             self._end_turn(cut=True)
         else:
             self._bus.cut()  # a filler
-        if self._giving_over:
+        if self._giving_over and (self._closed or self.turns.ending != "handed_off"):
             self._take_back()
 
     def _take_back(self) -> None:
