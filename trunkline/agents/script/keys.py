@@ -288,7 +288,9 @@ FALLBACK: Keys = {
     ),
     "reply": Key("texts", "Spoken after that.", ("I'm sorry, I could not understand you.",)),
     "transfer": Key("text", "And then put through to this name of `[targets]`. Without it: `goodbye`, and the end."),
-    "no_transfer": Key("text", "Spoken when a transfer or a hand-off is refused.", "I'm sorry, I can't put you through right now."),
+    "no_transfer": Key(
+        "text", "Spoken when a transfer or a hand-off is refused.", "I'm sorry, I can't put you through right now."
+    ),
 }
 
 WORDS: Keys = {
