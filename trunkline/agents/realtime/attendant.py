@@ -25,7 +25,7 @@ from trunkline.agents.attendant import TOOL_ROUNDS, Attendant, Control, Hands, P
 from trunkline.agents.cascade import Cascade
 from trunkline.agents.deadline import After
 from trunkline.agents.definition import AgentDefinition, RealtimeTerms
-from trunkline.agents.exchange import UNKNOWN_OUTCOME, Exchange, Written
+from trunkline.agents.exchange import NOT_HANDED_OFF, UNKNOWN_OUTCOME, Exchange, Written
 from trunkline.agents.llm.told import EXPECT_DIGITS
 from trunkline.agents.providers import Minds
 from trunkline.agents.realtime.live import Live
@@ -81,7 +81,11 @@ class RealtimeAgent:
 
     @property
     def providers(self) -> Sequence[Provider]:
-        return (self.model, *self.cascade.minds.named("tts").values())
+        minds, summariser = self.cascade.minds, self.cascade.summariser
+        summing_up: list[Provider] = [] if summariser is None else [summariser]
+        if summariser is None and self.definition.context is not None:
+            summing_up = list(minds.named("llm").values())
+        return (self.model, *minds.named("tts").values(), *summing_up)
 
     @property
     def ready(self) -> Callable[[], bool]:
@@ -144,6 +148,7 @@ class RealtimeAttendant(Attendant):
             clock,
             after,
             gated=not self._server,
+            sums_up=lambda: agent.cascade.sums_up(clock.now()),
         )
         self._script = Script.of(agent.definition)
         self._sessions = Live(self, agent.model, agent.terms, call, bus.playout.format, report, clock, after)
@@ -198,6 +203,9 @@ class RealtimeAttendant(Attendant):
         heard = self._utterances.heard is not None or self._bus.hearing_speech
         return self.turns.state is t.State.LISTENING and not heard and not self._utterances.words_are_awaited
 
+    def view(self, conversation: Sequence[Message]) -> Sequence[Message]:
+        return self._condensing.context.view(conversation)
+
     def adopted(self, session: RealtimeSession, without_ms: float) -> None:
         """What is under way is told too: what the caller said and nobody answered, the tools that were used for it, and
         as much of the answer as there was."""
@@ -210,7 +218,8 @@ class RealtimeAttendant(Attendant):
             if text or written.calls:
                 session.tell(Message("agent", text, tool_calls=tuple(written.calls)))
             for call_id, result in written.results.items():
-                session.tell(Message("tool", result, tool_call_id=call_id))
+                if call_id != self._giving_over:  # it may yet be taken back
+                    session.tell(Message("tool", result, tool_call_id=call_id))
         heard = self._utterances.heard
         if heard is not None and heard.audio:
             session.hear(bytes(heard.audio))
@@ -459,7 +468,8 @@ class RealtimeAttendant(Attendant):
         for text in texts:
             utterance = text.utterance if isinstance(text, Words) else None
             if utterance is None:
-                if text not in [m.text for m in self.conversation[-1:] if m.role == "caller"]:  # pending is there
+                known = [*self._pending, *(m.text for m in self.conversation[-1:] if m.role == "caller")]
+                if text not in known:
                     message = Message("caller", text, keyed=keyed)
                     self.conversation.append(message)
                     said.append(text)
@@ -555,8 +565,10 @@ class RealtimeAttendant(Attendant):
             result = await self._tools(call, hands, self._call)
             if hands.digits:
                 await self._key(turn, hands.digits)
+            if hands.given_over:
+                self._giving_over = call.id
         written.results[call.id] = result
-        if self._live is not None:
+        if self._live is not None and self._giving_over != call.id:  # it may yet be taken back
             self._live.tell(Message("tool", result, tool_call_id=call.id))
 
     def _expect_digits(self, call: ToolCall, turn: Exchange) -> str:
@@ -628,6 +640,11 @@ class RealtimeAttendant(Attendant):
         self._told_line = False
         self._utterances.answered(turn)
         self._sessions.turn_over()
+
+    def _take_back(self) -> None:
+        if self._live is not None:
+            self._live.tell(Message("tool", NOT_HANDED_OFF, tool_call_id=self._giving_over))
+        super()._take_back()
 
     def _cut(self, turn: Exchange) -> int:
         heard_ms = super()._cut(turn)

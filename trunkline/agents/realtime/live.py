@@ -5,7 +5,7 @@ A session is opened with the conversation up to what is not written down yet; th
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 from weakref import ref
 
@@ -35,6 +35,10 @@ class Owner(Protocol):
     @property
     def quiet(self) -> bool:
         """Nobody speaks, and nothing is awaited."""
+        ...
+
+    def view(self, conversation: Sequence[Message]) -> Sequence[Message]:
+        """What a model is told of it: the beginning of a long one is a summary."""
         ...
 
     def happened(self, event: RealtimeEvent) -> None:
@@ -160,7 +164,7 @@ class Live:
         told = self._told[number] = next(unwritten, len(owner.conversation))
         try:
             self._open[number] = self._model.open(
-                self._call, self._format, owner.conversation[:told], self._weakly(Live._heard, number)
+                self._call, self._format, owner.view(owner.conversation[:told]), self._weakly(Live._heard, number)
             )
         except ProviderError as error:
             self._handle(s.Lost(number, error))
