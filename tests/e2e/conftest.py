@@ -138,6 +138,23 @@ def _ready(gateway: Gateway) -> bool:
 
 
 @pytest.fixture
+def serve_models(tmp_path: Path) -> Iterator[Callable[[Path], str]]:
+    """`serve_models(agent_file)`: the target of a `trunkline serve-models` that is ready."""
+    from tests.e2e.models import Models
+
+    running: list[Models] = []
+
+    def start(agent: Path) -> str:
+        running.append(Models(tmp_path, agent))
+        running[-1].until_ready()
+        return running[-1].target
+
+    yield start
+    for each in running:
+        each.kill()
+
+
+@pytest.fixture
 def gateway(start_gateway: Start, request: pytest.FixtureRequest) -> Gateway:
     """One with the stand-in agent, or what `@pytest.mark.parametrize("gateway", [{...}], indirect=True)` says."""
     return start_gateway(**getattr(request, "param", {}))

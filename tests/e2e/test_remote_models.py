@@ -1,76 +1,20 @@
 """The clinic whose ears, mind and voice are served by other processes over gRPC: real processes, real time."""
 
 import asyncio
-import contextlib
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import environment
+from tests.e2e.models import CLINIC, Models
 from trunkline.testing.caller.commands import Action, CallOptions, CallReport, HangUp, Listen, Say, place_call
-from trunkline.testing.ports import lease
 
 pytestmark = pytest.mark.e2e
 
-CLINIC = Path(__file__).parents[2] / "trunkline" / "agents" / "examples" / "clinic.toml"
-READY_S = 90.0
 CALL_S = 120.0
 APOLOGY = "I'm sorry, something went wrong on our side. Please say that again."
 FAILURE = "I'm sorry, I can't help you right now. Please call again later. Goodbye."
-
-
-class Models:
-    """A `trunkline serve-models` of the clinic that is ready."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port = lease()
-        self.log_path = folder / f"models{self.port}.log"
-        with self.log_path.open("wb") as log:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "trunkline.cli",
-                    "serve-models",
-                    "--agent",
-                    str(CLINIC),
-                    "--port",
-                    str(self.port),
-                ],
-                env=environment(speech__workers="1"),
-                cwd=folder,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-
-    @property
-    def target(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-    @property
-    def log(self) -> str:
-        return self.log_path.read_text(encoding="utf-8", errors="replace")
-
-    def until_ready(self) -> None:
-        deadline = time.monotonic() + READY_S
-        while "serves the models" not in self.log:
-            assert self.process.poll() is None, self.log
-            assert time.monotonic() < deadline, self.log
-            time.sleep(0.05)
-
-    def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)  # its speech workers, too
-        self.process.wait(10)
 
 
 @pytest.fixture

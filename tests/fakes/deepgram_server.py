@@ -15,7 +15,7 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Literal, Self
@@ -455,8 +455,15 @@ class AuraRequest:
 class AuraServer:
     """`POST /v1/speak`, HTTP/1.1 with chunks, connections kept."""
 
-    def __init__(self, *answers: "Spoken | Refuse", always: "Spoken | Refuse | None" = None) -> None:
+    def __init__(
+        self,
+        *answers: "Spoken | Refuse",
+        always: "Spoken | Refuse | None" = None,
+        voice: Callable[[str], bytes] | None = None,
+    ) -> None:
+        """`voice`: the mu-law of a text, for those who want to listen; None: tones."""
         self.answers, self.always = deque(answers), always or Spoken()
+        self._voice = voice
         self.requests: list[AuraRequest] = []
         self.accepted = 0
         self.disconnected = asyncio.Event()
@@ -527,7 +534,8 @@ class AuraServer:
             f"HTTP/1.1 200 OK\r\ncontent-type: {spoken.content_type}\r\n"
             "dg-model-name: fake\r\ntransfer-encoding: chunked\r\n\r\n".encode()
         )
-        audio = voice(text, WORD_MS * len(text.split()) if spoken.ms is None else spoken.ms)
+        ms = WORD_MS * len(text.split()) if spoken.ms is None else spoken.ms
+        audio = voice(text, ms) if self._voice is None else self._voice(text)
         size = spoken.chunk_ms * 8
         for at, start in enumerate(range(0, len(audio), size)):
             if at == spoken.stall_after:
