@@ -394,6 +394,68 @@ def test_a_voice_without_word_times_is_followed_near_the_cut() -> None:
     on_a_line(turn, lambda: Line([Model("a", ANSWER)], voices))
 
 
+def test_a_voice_with_word_times_that_owes_those_of_a_phrase_is_estimated_and_marked() -> None:
+    """A service may leave them out: the end of the phrase is no time of its words."""
+
+    class Owing(Voice):
+        async def speak(self, text: str, format: Format) -> AsyncGenerator[TtsAudio, None]:
+            async for chunk in super().speak(text, format):
+                yield TtsAudio(chunk.data, chunk.words if "w5" not in text else ())
+
+    async def turn(line: Line) -> None:
+        await answered(line, 6000)
+        assert line.talk[-1] == ("agent", ANSWER)
+        assert not line.turns[-1].heard_exact
+        await line.says("what are your hours")
+        await line.run(2200)  # into the second phrase, whose words have no times
+        await line.interrupts()
+        assert line.turns[-1].interrupted
+        played, believed = [word for word in line.words[20:] if word >= 0], line.turns[-1].agent_text.split()
+        assert 5 < len(believed) <= len(played)
+
+    on_a_line(turn, lambda: Line([Model("a", ANSWER)], [Owing("v")]))
+
+
+def test_of_a_phrase_without_times_that_is_cut_while_it_comes_the_words_so_far_count() -> None:
+    """A voice may take as long to send a phrase as to speak it."""
+
+    class Live(Voice):
+        async def speak(self, text: str, format: Format) -> AsyncGenerator[TtsAudio, None]:
+            async for chunk in super().speak(text, format):
+                yield chunk
+                if self.given > 24:
+                    await asyncio.Event().wait()  # in the first phrase of the second answer
+
+    async def turn(line: Line) -> None:
+        await answered(line, 8000)
+        before = len(line.words)
+        await line.says("what are your hours")
+        await line.run(3000)
+        await line.interrupts()
+        played = [word for word in line.words[before:] if word >= 0]
+        believed = line.turns[-1].agent_text.split()
+        assert line.turns[-1].interrupted
+        assert not line.turns[-1].heard_exact
+        assert 0 < len(believed) <= len(played), (believed, played)
+
+    long = numbered(20, sentence=20)
+    on_a_line(turn, lambda: Line([Model("a", long)], [Live("v", word_times=False)]))
+
+
+def test_a_voice_that_gives_all_but_the_last_times_is_exact_up_to_there() -> None:
+    class Short(Voice):
+        async def speak(self, text: str, format: Format) -> AsyncGenerator[TtsAudio, None]:
+            async for chunk in super().speak(text, format):
+                yield TtsAudio(chunk.data, tuple(word for word in chunk.words if word.text not in ("w3", "w4.")))
+
+    async def turn(line: Line) -> None:
+        await answered(line, 6000)
+        assert line.talk[-1] == ("agent", ANSWER), "no word is lost, none is there twice"
+        assert not line.turns[-1].heard_exact
+
+    on_a_line(turn, lambda: Line([Model("a", ANSWER)], [Short("v")]))
+
+
 def test_a_filler_and_an_answer_that_fail_with_one_voice_change_it_once() -> None:
     voices = Voice("v", after=2, fault="stall"), Voice("w"), Voice("x")  # the greeting takes 2
 

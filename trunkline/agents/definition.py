@@ -46,7 +46,8 @@ class Failover:
     final_ms: int = 1500
     """Without the recogniser's final."""
     lifeboat: bool = True
-    """Providers of others are followed by those of this machine, where they are installed and the file has intents."""
+    """Providers of other processes are followed by those of this one, where they are installed and the file has
+    intents."""
     last_resort: Literal["hang_up", "transfer", "message"] = "hang_up"
     """After `failure` was spoken."""
     target: str | None = None

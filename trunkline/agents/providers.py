@@ -2,7 +2,8 @@
 `realtime.NAME`.
 
 An entry point is a callable `(definition, options, services) -> Stt | Llm | Tts | Realtime`. Options are the agent
-file's table less `provider`; a wrong one raises ConfigError. Nothing is imported until an agent names it.
+file's table less `provider`; a wrong one raises ConfigError. Nothing is imported until an agent names it. One whose
+work is done by another process, also of this machine, says so by `elsewhere = True`: it may be away while we are here.
 """
 
 import logging
@@ -155,11 +156,11 @@ def _minds(made: Mapping[Kind, list[Any]]) -> Minds:
 
 
 def _lifeboat(kind: Kind, definition: AgentDefinition, made: list[Any], services: Services) -> Any:
-    """Behind providers of others, where it would be of use: the script must have something to say, and its words must
-    be the caller's. None where it is not installed."""
+    """Behind providers of other processes, where it would be of use: the script must have something to say, and its
+    words must be the caller's. None where it is not installed."""
     choices = [choice.provider for choice in definition.choices(kind)]
     name = LIFEBOAT[kind]
-    if not definition.failover.lifeboat or name in choices or not any(each.third_party for each in made):
+    if not definition.failover.lifeboat or name in choices or not any(map(_elsewhere, made)):
         return None
     if kind != "tts" and not definition.script.get("intents"):
         return None
@@ -170,6 +171,10 @@ def _lifeboat(kind: Kind, definition: AgentDefinition, made: list[Any], services
     except (MissingExtra, ImportError, ConfigError) as error:
         log.warning("no lifeboat for %s: %s", kind, error)
         return None
+
+
+def _elsewhere(provider: Any) -> bool:
+    return bool(getattr(provider, "elsewhere", provider.third_party))
 
 
 def build_realtime(definition: AgentDefinition, services: Services) -> Realtime | None:

@@ -46,7 +46,7 @@ class Speaking:
             self._meter(tts.name, len(text))
             given = _Given(text)
             try:
-                if not await self._speak(tts, given, written, append):
+                if not await self._speak(key, tts, given, written, append):
                     return
             except ProviderError as error:
                 left = self._take_over(tts, key, given, written, error)
@@ -88,7 +88,7 @@ class Speaking:
             _audible,
         )
 
-    async def _speak(self, tts: Any, given: "_Given", written: Written, append: Append) -> bool:
+    async def _speak(self, key: str, tts: Any, given: "_Given", written: Written, append: Append) -> bool:
         """False when it is void."""
         bus = self._bus
         async with aclosing(self._chunks(tts, given.text)) as chunks:
@@ -99,20 +99,25 @@ class Speaking:
                 given.words += chunk.words
                 if not append(chunk.data, chunk.words, given.phrase.start_ms):
                     return False
+                if not tts.word_times:  # it may be cut before the rest is here
+                    bus.playout.ledger.estimate_so_far(
+                        given.text, given.phrase.start_ms, bus.position_ms, self._pace(key)
+                    )
                 while not bus.has_room:  # a model that writes a book
                     await sleep(self._after, ROOM_POLL_S)
         if given.phrase is None and any(map(str.isalnum, given.text)) and self._voice.following() is not None:
             raise ProviderError(tts.name, "protocol", "no audio", retryable=True)
         if given.phrase is not None and append(b"", (), given.phrase.start_ms):
             given.phrase.end_ms = bus.position_ms
-            if not tts.word_times:
-                bus.playout.ledger.add_estimate(given.text, given.phrase.start_ms, given.phrase.end_ms)
+            text, from_ms = given.untimed(tts.word_times)
+            if text:
+                bus.playout.ledger.add_estimate(text, given.phrase.start_ms + from_ms, given.phrase.end_ms)
         return True
 
     def _take_over(self, tts: Any, key: str, given: "_Given", written: Written, error: ProviderError) -> str | None:
         """What the next voice has to say; None where there is no next."""
         bus, phrase = self._bus, given.phrase
-        count, until_ms = given.spoken(tts.word_times, bus.position_ms, self._ms_a_letter.get(key, MS_A_LETTER))
+        count, until_ms = given.spoken(tts.word_times, bus.position_ms, self._pace(key))
         words = given.text.split()
         if not self._voice.failed(key, error, words_spoken=count, words_left=len(words) - count):
             return None
@@ -125,6 +130,10 @@ class Speaking:
         elif not tts.word_times or not given.words:
             bus.playout.ledger.add_estimate(phrase.text, phrase.start_ms, phrase.end_ms)
         return " ".join(words[count:])
+
+    def _pace(self, key: str) -> float:
+        """Milliseconds a letter."""
+        return self._ms_a_letter.get(key, MS_A_LETTER)
 
     def _note(self, key: str, tts: Any, given: "_Given") -> None:
         if not tts.word_times and given.phrase is not None and given.phrase.end_ms is not None:
@@ -149,6 +158,14 @@ class _Given:
         if word_times and self.words:
             return spoken_of(self.text, self.words), self.words[-1].end_ms
         return spoken_by_estimate(self.text, position_ms - self.phrase.start_ms, ms_a_letter)
+
+    def untimed(self, word_times: bool) -> tuple[str, int]:
+        """The words behind the last that the voice gave a time, and where that one ends (ms). Also a voice with word
+        times may owe those of a phrase."""
+        if not word_times or not self.words:
+            return self.text, 0
+        rest = self.text.split()[spoken_of(self.text, self.words) :]
+        return " ".join(rest) if any(map(str.isalnum, "".join(rest))) else "", self.words[-1].end_ms
 
 
 def _audible(chunk: TtsAudio) -> bool:
