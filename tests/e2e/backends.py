@@ -61,7 +61,7 @@ QUESTION, INTERRUPTION, DIGITS, PARTING = (
 ACTIONS: tuple[Action, ...] = (
     Listen(),
     Say(QUESTION),
-    ListenInto(1500),
+    ListenInto(2200),
     Say(INTERRUPTION),
     Listen(),
     Keys(DIGITS),
@@ -89,7 +89,10 @@ url = "{url}/confirm/{{appointment}}"
 result = {{ time = "appointment.time" }}
 """
 PATIENT = """
-[failover] # the machine may be busy: nobody is to be followed here
+[turns]
+filler_after_ms = 6000
+
+[failover] # the machine may be busy: nobody is to be followed or filled here
 first_word_ms = 6000
 first_audio_ms = 5000
 stall_ms = 5000
