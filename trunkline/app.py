@@ -159,6 +159,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         policy = Policy(record=settings.record, outbound_allow=settings.outbound.allow)
         tokens = Tokens(worker=WORKER)
         cascade = Cascade(agent, minds, tools, speech_ready)
+        recording = asyncio.create_task(cascade.lines.record(clock), name="fixed lines")  # nobody waits for it
+        stack.push_async_callback(_cancelled, recording)
         hold_music()  # made now: it takes 50 ms, which no call is to notice
         if agent.background:
             soft_work()

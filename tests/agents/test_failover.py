@@ -2,15 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.agents.test_cascade import AGENT, Call, Stt
 from trunkline.agents import turns as t
 from trunkline.agents.cascade import Cascade
+from trunkline.agents.choice import timely
 from trunkline.agents.definition import Failover
 from trunkline.agents.health import BreakerTerms, Health
 from trunkline.agents.providers import Minds
@@ -152,13 +155,14 @@ class Line(Call):
         agent = replace(AGENT, failover=Failover(), **terms)
         super().__init__(cascade=Cascade(agent, minds, self._tool))
         self.heard: list[int] = []
+        self.sounded: list[bool] = []
+        """By frame: whether there was any sound."""
         play = self.far.tick
 
         def tick() -> None:
-            if self.far.queue and isinstance(self.far.queue[0], bytes):
-                self.heard.append(self.far.queue[0][0])
-            else:
-                self.heard.append(255)
+            frame = self.far.queue[0] if self.far.queue and isinstance(self.far.queue[0], bytes) else b"\xff"
+            self.heard.append(frame[0])
+            self.sounded.append(frame.strip(b"\xff") != b"")
             play()
 
         self.far.tick = tick  # type: ignore[method-assign]
@@ -493,6 +497,55 @@ def test_with_every_voice_lost_all_are_tried_again_for_the_apology() -> None:
         assert voices[1].spoken.count("Sorry.") + voices[0].spoken.count("Sorry.") >= 2
 
     on_a_line(turn, lambda: Line([Model("a", ANSWER)], voices))
+
+
+# --- the only voice ---
+
+
+def longest_silence_ms(line: Line, since: int) -> int:
+    longest = run = 0
+    for sounded in line.sounded[since:]:
+        run = 0 if sounded else run + 1
+        longest = max(longest, run)
+    return longest * 20
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize("after", [2, 4])  # the greeting takes 2: before the first sound of the answer, in its middle
+def test_the_only_voice_stalls_and_there_is_no_dead_air(recorded: bool, after: int) -> None:
+    """What it said at start is there; where it never spoke, a soft sound is, and a tone for the apology."""
+
+    class Impatient(Voice):
+        async def speak(self, text: str, format: Format) -> AsyncGenerator[TtsAudio, None]:
+            """As the cloud's are: it gives itself up after three seconds."""
+            speech = super().speak(text, format)
+            async with aclosing(timely(speech, line_of["line"].after, self.name, 3.0, 3.0)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+
+    voice = Impatient("v", after=after, fault="stall")
+    line_of: dict[str, Line] = {}
+
+    async def turn(line: Line) -> None:
+        await line.says("what are your hours")
+        since = len(line.sounded)
+        await line.run(12_000)
+        assert "reply_failed" in line.events
+        assert ("line_unspoken" in line.events) is not recorded
+        while not line.sounded[-1]:  # it is the caller's turn
+            line.sounded.pop()
+        assert longest_silence_ms(line, since) <= 2000
+
+    def make() -> Line:
+        line = line_of["line"] = Line([Model("a", ANSWER)], [voice])
+        if recorded:
+            lines = line.cascade.lines
+            for text in (AGENT.apology, AGENT.failure, *AGENT.filler):
+                data = bytes([254]) * (len(text.split()) * WORD_MS * 8)
+                lines._kept[text, line.bus.playout.format] = (TtsAudio(data),)
+        return line
+
+    on_a_line(turn, make)
 
 
 # --- the ears -------------------------------------------------------------------------------------------------------

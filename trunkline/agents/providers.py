@@ -160,7 +160,7 @@ def _lifeboat(kind: Kind, definition: AgentDefinition, made: list[Any], services
     words must be the caller's. None where it is not installed."""
     choices = [choice.provider for choice in definition.choices(kind)]
     name = LIFEBOAT[kind]
-    if not definition.failover.lifeboat or name in choices or not any(map(_elsewhere, made)):
+    if not definition.failover.lifeboat or name in choices or not any(map(elsewhere, made)):
         return None
     if kind != "tts" and not definition.script.get("intents"):
         return None
@@ -173,7 +173,8 @@ def _lifeboat(kind: Kind, definition: AgentDefinition, made: list[Any], services
         return None
 
 
-def _elsewhere(provider: Any) -> bool:
+def elsewhere(provider: Any) -> bool:
+    """Its work is done by another process, perhaps of this machine."""
     return bool(getattr(provider, "elsewhere", provider.third_party))
 
 

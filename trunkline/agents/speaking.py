@@ -13,12 +13,15 @@ from trunkline.agents.choice import Choice, Sticky, timely
 from trunkline.agents.deadline import After, sleep
 from trunkline.agents.definition import Failover
 from trunkline.agents.exchange import Phrase, Written
+from trunkline.agents.fixedlines import FixedLines
 from trunkline.agents.seam import MS_A_LETTER, spoken_by_estimate, spoken_of
 from trunkline.errors import ProviderError
 from trunkline.media.bus import Bus
 from trunkline.ports import TtsAudio, Word
 
 ROOM_POLL_S = 0.25
+FILLER_WAIT_S = 0.4
+"""For a filler or an apology from the only voice there is: then a mere sound is better."""
 
 Append = Callable[[bytes, Sequence[Word], int], bool]
 """(audio, words, where they begin): False when the reply was cancelled."""
@@ -32,14 +35,24 @@ class Speaking:
         after: After,
         terms: Failover,
         meter: Callable[[str, int], None],
+        lines: FixedLines,
     ) -> None:
         """`meter(voice, characters)`: what was asked of it."""
+        self._lines = lines
         self._voice = Sticky(choice)
         self._bus, self._after, self._terms, self._meter = bus, after, terms, meter
+        self._doubted = False
         self._ms_a_letter: dict[str, float] = {}  # as spoken in this call, where a voice gives no word times
+
+    @property
+    def alone(self) -> bool:
+        """There is no other to go on from where this one breaks off."""
+        return self._voice.following() is None
 
     async def speak(self, text: str, written: Written, append: Append) -> None:
         """One phrase, to its end or until it is void. Raises ProviderError when no voice is left."""
+        if self._doubted and self._repeat(text, written, append):
+            return
         while text:
             key = self._voice.key
             tts = self._voice.choice.asked(key)
@@ -51,21 +64,46 @@ class Speaking:
             except ProviderError as error:
                 left = self._take_over(tts, key, given, written, error)
                 if left is None:
-                    raise
+                    self.doubt()
+                    if given.phrase is not None or not self._repeat(text, written, append):
+                        raise
+                    return
                 text = left
             else:
+                self._doubted = False
                 self._voice.choice.succeeded(key)
                 self._note(key, tts, given)
                 return
 
+    def doubt(self) -> None:
+        """It has failed, and nobody follows: of the fixed lines it is not asked before it has spoken again."""
+        self._doubted = self.alone
+
+    def _repeat(self, text: str, written: Written, append: Append) -> bool:
+        """A fixed line as it was spoken before; False where it never was."""
+        kept = self._lines.get(text, self._bus.playout.format)
+        if kept is None:
+            return False
+        phrase = Phrase(text, self._bus.position_ms)
+        written.phrases.append(phrase)
+        for chunk in kept:
+            append(chunk.data, chunk.words, phrase.start_ms)
+        phrase.end_ms = self._bus.position_ms
+        if not any(chunk.words for chunk in kept):
+            self._bus.playout.ledger.add_estimate(text, phrase.start_ms, phrase.end_ms)
+        return True
+
     async def record(self, text: str) -> bytes:
-        """Spoken whole, and not on the bus. Raises ProviderError when no voice is left."""
+        """A fixed line, spoken whole, and not on the bus. Raises ProviderError when no voice is left."""
+        format = self._bus.playout.format
         while True:
+            if (kept := self._lines.get(text, format)) is not None:
+                return b"".join(chunk.data for chunk in kept)
             key = self._voice.key
             tts = self._voice.choice.asked(key)
             audio = bytearray()
             try:
-                async with aclosing(self._chunks(tts, text)) as chunks:
+                async with aclosing(self._chunks(tts, text, FILLER_WAIT_S if self.alone else None)) as chunks:
                     async for chunk in chunks:
                         audio += chunk.data
             except ProviderError as error:
@@ -76,14 +114,16 @@ class Speaking:
                 self._meter(tts.name, len(text))
                 return bytes(audio)
 
-    def _chunks(self, tts: Any, text: str) -> Any:
-        last = self._voice.following() is None
+    def _chunks(self, tts: Any, text: str, first_s: float | None = None) -> Any:
+        last = self._voice.following() is None and not self._lines.wants(text)  # a line unsaid is no reason to wait
         terms = self._terms
+        if self._doubted and self._lines.wants(text):
+            first_s = FILLER_WAIT_S
         return timely(
             tts.speak(text, self._bus.playout.format),
             self._after,
             tts.name,
-            None if last else terms.first_audio_ms / 1000,
+            first_s or (None if last else terms.first_audio_ms / 1000),
             None if last else terms.stall_ms / 1000,
             _audible,
         )
