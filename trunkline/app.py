@@ -95,6 +95,8 @@ class Gateway:
     twilio: TwilioDialler | None
     records: Callable[[float], Awaitable[bool]]
     """Wait until the record is in the database, at most so many seconds."""
+    recording: "asyncio.Task[None]"
+    """Of the agent's fixed lines."""
 
     async def hang_up(self) -> None:
         """Cut off what is left of calls, sockets and dialogs. Idempotent."""
@@ -210,7 +212,9 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         stack.callback(heartbeat.stop)
         stack.callback(spans.close)
         door = front_door(sockets.new_leg)
-        yield Gateway(settings, agent, http, switchboard, sockets, heartbeat, minds, door, sip, twilio, writer.drain)
+        yield Gateway(
+            settings, agent, http, switchboard, sockets, heartbeat, minds, door, sip, twilio, writer.drain, recording
+        )
 
 
 def _socket_limits(settings: Settings) -> SocketLimits:

@@ -155,14 +155,14 @@ class Line(Call):
         agent = replace(AGENT, failover=Failover(), **terms)
         super().__init__(cascade=Cascade(agent, minds, self._tool))
         self.heard: list[int] = []
-        self.sounded: list[bool] = []
+        self.audible: list[bool] = []
         """By frame: whether there was any sound."""
         play = self.far.tick
 
         def tick() -> None:
             frame = self.far.queue[0] if self.far.queue and isinstance(self.far.queue[0], bytes) else b"\xff"
             self.heard.append(frame[0])
-            self.sounded.append(frame.strip(b"\xff") != b"")
+            self.audible.append(frame.strip(b"\xff") != b"")
             play()
 
         self.far.tick = tick  # type: ignore[method-assign]
@@ -504,8 +504,8 @@ def test_with_every_voice_lost_all_are_tried_again_for_the_apology() -> None:
 
 def longest_silence_ms(line: Line, since: int) -> int:
     longest = run = 0
-    for sounded in line.sounded[since:]:
-        run = 0 if sounded else run + 1
+    for sounds in line.audible[since:]:
+        run = 0 if sounds else run + 1
         longest = max(longest, run)
     return longest * 20
 
@@ -528,12 +528,12 @@ def test_the_only_voice_stalls_and_there_is_no_dead_air(recorded: bool, after: i
 
     async def turn(line: Line) -> None:
         await line.says("what are your hours")
-        since = len(line.sounded)
+        since = len(line.audible)
         await line.run(12_000)
         assert "reply_failed" in line.events
         assert ("line_unspoken" in line.events) is not recorded
-        while not line.sounded[-1]:  # it is the caller's turn
-            line.sounded.pop()
+        while not line.audible[-1]:  # it is the caller's turn
+            line.audible.pop()
         assert longest_silence_ms(line, since) <= 2000
 
     def make() -> Line:

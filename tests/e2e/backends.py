@@ -371,7 +371,8 @@ def envelope(pcm: NDArray[np.int16] | bytes) -> NDArray[np.float64]:
     """Loudness of each 20 ms, in steps a hearer would notice."""
     samples = np.frombuffer(pcm, "<i2") if isinstance(pcm, bytes) else pcm
     frames = samples[: len(samples) // FRAME * FRAME].astype(np.float64).reshape(-1, FRAME)
-    return np.log1p(np.sqrt((frames**2).mean(axis=1)) / 50.0)
+    loudness: NDArray[np.float64] = np.log1p(np.sqrt((frames**2).mean(axis=1)) / 50.0)
+    return loudness
 
 
 PIECE = 50  # frames: a gap of a busy machine spoils one piece, not the sentence

@@ -111,6 +111,8 @@ class DeepgramServer:
         self.connections: list[Connection] = []
         self.disconnected = asyncio.Event()
         """Set when a client leaves."""
+        self.sessions: list[_Session] = []
+        """All there were: a test may give one that is open another `fault`."""
         self._fault: dict[ServerConnection, Fault | None] = {}
         self._server: Server | None = None
         self._hung: set[asyncio.Event] = set()
@@ -168,6 +170,7 @@ class DeepgramServer:
         self.connections.append(connection)
         kind = {"/v1/listen": _Nova, "/v2/listen": _Flux}[parts.path]
         session = kind(self, client, connection, self._fault.pop(client))
+        self.sessions.append(session)
         try:
             await session.run()
         except ConnectionClosed:
