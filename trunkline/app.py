@@ -25,6 +25,7 @@ from trunkline.agents import script
 from trunkline.agents.cascade import Cascade
 from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.examples import example
+from trunkline.agents.fixedlines import FixedLines
 from trunkline.agents.health import Health
 from trunkline.agents.local.pool import SpeechPool
 from trunkline.agents.providers import Minds, Services, Wrap, build, build_realtime
@@ -161,7 +162,9 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         policy = Policy(record=settings.record, outbound_allow=settings.outbound.allow)
         tokens = Tokens(worker=WORKER)
         cascade = Cascade(agent, minds, tools, speech_ready)
-        recording = asyncio.create_task(cascade.lines.record(clock), name="fixed lines")  # nobody waits for it
+        recording = asyncio.create_task(
+            FixedLines(agent, minds).record(clock), name="fixed lines"
+        )  # nobody waits for it
         stack.push_async_callback(_cancelled, recording)
         hold_music()  # made now: it takes 50 ms, which no call is to notice
         if agent.background:

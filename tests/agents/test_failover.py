@@ -539,10 +539,10 @@ def test_the_only_voice_stalls_and_there_is_no_dead_air(recorded: bool, after: i
     def make() -> Line:
         line = line_of["line"] = Line([Model("a", ANSWER)], [voice])
         if recorded:
-            lines = line.cascade.lines
+            lines = line.cascade.minds.lines
             for text in (AGENT.apology, AGENT.failure, *AGENT.filler):
                 data = bytes([254]) * (len(text.split()) * WORD_MS * 8)
-                lines._kept[text, line.bus.playout.format] = (TtsAudio(data),)
+                lines[text, line.bus.playout.format] = (TtsAudio(data),)
         return line
 
     on_a_line(turn, make)

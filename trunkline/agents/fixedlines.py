@@ -30,7 +30,6 @@ class FixedLines:
         texts = (*definition.filler, definition.apology, definition.failure, terms.words)
         texts += (terms.message,) if terms.last_resort == "message" else ()
         self._wanted = {text for text in (*texts, definition.goodbye) if text}
-        self._kept: dict[tuple[str, Format], tuple[TtsAudio, ...]] = {}
 
     async def record(self, clock: Clock, format: Format = MULAW_8K) -> None:
         """Until all are there. Raises nothing of a voice's."""
@@ -50,10 +49,10 @@ class FixedLines:
         async with aclosing(tts.speak(text, format)) as chunks:
             async for chunk in chunks:
                 spoken.append(chunk)
-        self._kept[text, format] = tuple(spoken)
+        self._minds.lines[text, format] = tuple(spoken)
 
     def wants(self, text: str) -> bool:
         return text in self._wanted
 
     def get(self, text: str, format: Format) -> tuple[TtsAudio, ...] | None:
-        return self._kept.get((text, format))
+        return self._minds.lines.get((text, format))

@@ -17,7 +17,8 @@ from trunkline.agents.health import Health
 from trunkline.agents.local.pool import SpeechPool
 from trunkline.clock import Clock
 from trunkline.errors import ConfigError, MissingExtra, ProviderError
-from trunkline.ports import Llm, Realtime, Stt, Tts
+from trunkline.ports import Llm, Realtime, Stt, Tts, TtsAudio
+from trunkline.types import Format
 
 Kind = Literal["stt", "llm", "tts"]
 KINDS: tuple[Kind, ...] = ("stt", "llm", "tts")
@@ -56,6 +57,8 @@ class Minds:
     spares: Mapping[Kind, tuple[Any, ...]] = field(default_factory=dict)
     health: Health = field(default_factory=Health)
     """Of every provider, shared by all calls."""
+    lines: dict[tuple[str, Format], tuple[TtsAudio, ...]] = field(default_factory=dict)
+    """The agent's fixed lines as the voices have spoken them (fixedlines.py)."""
 
     def named(self, kind: Kind) -> dict[str, Any]:
         """By their keys, in the order of preference: `llm.openai`, and `llm.openai-2` for another of the same name."""
