@@ -1,4 +1,4 @@
-"""What a caller hears when a service of the cloud fails on the wire: real SDKs and clients, local servers, real time."""
+"""What a caller hears when a service of the cloud fails on the wire: real SDKs, local servers, real time."""
 
 import asyncio
 
