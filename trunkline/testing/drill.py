@@ -139,7 +139,8 @@ class _Drilling:
             nonlocal begun
             if event.kind == "caller" and not begun:
                 begun = True
-                self.faults.spoken.clear()
+                fillers = self.agent.filler  # recorded at start, and heard without being spoken again
+                self.faults.spoken[:] = [each for each in self.faults.spoken if each.text in fillers]
                 self.faults.armed.update(armed)
 
         options = CallOptions(
