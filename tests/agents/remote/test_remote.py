@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -400,6 +401,13 @@ def test_a_server_does_not_serve_other_servers() -> None:
     remote = AgentDefinition("Bakery", ProviderChoice("standin"), ProviderChoice("remote"), ProviderChoice("x"), "")
     with pytest.raises(ConfigError, match="llm"):
         check(Bind(), None, remote)
+
+
+def test_a_server_serves_one_of_each() -> None:
+    """Who follows whom is told by the gateway's file: a list here would be followed by nobody."""
+    listed = replace(CLINIC, spares={"tts": (ProviderChoice("standin"),)})
+    with pytest.raises(ConfigError, match="tts"):
+        check(Bind(), None, listed)
 
 
 # --- options --------------------------------------------------------------------------------------------------------
