@@ -25,6 +25,7 @@ from trunkline.agents import turns as t
 from trunkline.agents.choice import Choice, timely
 from trunkline.agents.deadline import After, sleep
 from trunkline.agents.definition import AgentDefinition
+from trunkline.agents.ending import Ending
 from trunkline.agents.exchange import Exchange, Written
 from trunkline.agents.hearing import Hearing
 from trunkline.agents.providers import Minds
@@ -187,6 +188,10 @@ class Attendant:
             _weakly(self, Attendant._ears_changed),
         )
         self._gated = self._stt.gated
+        self._ending: Ending | None = None
+        if minds.detector is not None:
+            told, key = _weakly(self, Attendant._probably), minds.detector_key
+            self._ending = Ending(minds.detector, key, minds.health, call.call_id, clock, after, told)
         self._models = Choice(minds, "llm", clock, report.event)
         self._sessions: dict[str, LlmSession] = {}
         self._session(self._models.order()[0])
@@ -255,6 +260,8 @@ class Attendant:
         finally:
             self._stop_feed()
             self._stt.close()
+            if self._ending is not None:
+                self._ending.close()
             for session in self._sessions.values():
                 session.close()
 
@@ -303,6 +310,8 @@ class Attendant:
             return
         if isinstance(event, SttPartial):
             self._handle(t.Partial(event.text, event.complete))
+            if self._ending is not None and self.turns.hearing and self._stt.free_text:
+                self._ending.heard(event.text, self._agent.definition.language)
             return
         self._next.final_at = self._clock.now()
         if isinstance(event, SttFinal):
@@ -310,6 +319,9 @@ class Attendant:
         else:
             self._report.event("stt_failed", error=str(event.error))
             self._handle(t.Final("", understood=False, failed=True))
+
+    def _probably(self, probability: float) -> None:
+        self._handle(t.Completeness(probability))
 
     # --- effects ---
 
@@ -332,8 +344,12 @@ class Attendant:
     def _perform(self, effect: t.Effect) -> None:
         match effect:
             case t.Feed(pre_roll_ms):
+                if self._ending is not None:
+                    self._ending.forget()
                 if self._gated:
                     self._feed(pre_roll_ms)
+                else:
+                    self._stt.began(pre_roll_ms)
             case t.FinalizeStt():
                 if self._gated:
                     self._stop_feed()

@@ -323,7 +323,9 @@ def test_audio_for_a_server_that_does_not_listen_is_bounded() -> None:
 def test_a_turn_detector_is_asked() -> None:
     async def main() -> None:
         async with StandinServer() as server:
-            detector = RemoteTurnDetector({"targets": [server.target], "first_ms": 5000}, {})
+            detector = RemoteTurnDetector(
+                AGENT, {"targets": [server.target], "first_ms": 5000}, Services(ManualClock())
+            )
             await detector.start()
             assert await detector.probability("yes please", "en-US") == pytest.approx(0.95)
             assert await detector.probability("my number is", "en-US") == pytest.approx(0.05)

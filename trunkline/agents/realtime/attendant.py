@@ -212,6 +212,8 @@ class _Ears:
         if (attendant := self._attendant()) is not None:
             attendant._hear(audio)
 
+    def began(self, ago_ms: int) -> None: ...
+
     def expect(self, expectation: Expectation) -> None: ...
 
     def finalize(self) -> None:
@@ -248,7 +250,7 @@ class RealtimeAttendant(Attendant):
         voices: dict[Kind, tuple[Any, ...]] = {
             "tts": minds.spares.get("tts", ())
         }  # the model has no spares: what follows it is the cascade
-        cascade = replace(agent.cascade, minds=replace(minds, stt=stt, llm=llm, spares=voices))
+        cascade = replace(agent.cascade, minds=replace(minds, stt=stt, llm=llm, spares=voices, detector=None))
         super().__init__(cascade, call, bus, control, report, clock, after)
         ears.belong_to(self)
         self._stt.close()

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import phonenumbers
 
 from trunkline.agents.definition import (
+    NO_DETECTOR,
     AgentDefinition,
     Failover,
     ProviderChoice,
@@ -34,6 +35,8 @@ from trunkline.errors import ConfigError, MissingExtra
 MAX_FILE_BYTES = 512 * 1024  # a thousand intents; the largest real one we know has forty
 
 KINDS: tuple[Literal["stt", "llm", "tts"], ...] = ("stt", "llm", "tts")
+TURN_DETECTOR = "turn_detector"
+"""Its table; its providers are named `turn.NAME`."""
 DEFAULT_PROVIDERS: Mapping[str, str] = {"stt": "pocketsphinx", "llm": "script", "tts": "espeak"}
 
 
@@ -168,6 +171,7 @@ def _definition(raw: Mapping[str, Any], problems: Problems) -> AgentDefinition |
         terms=terms,
         script=raw_script,
         realtime=_realtime(top["realtime"], problems),
+        turn_detector=_turn_detector(top["turn_detector"], problems),
     )
     review(definition, script, report)
     if any(choice.provider == "pocketsphinx" for choice in choices["stt"]):
@@ -215,6 +219,15 @@ def _realtime(table: Mapping[str, Any] | None, problems: Problems) -> RealtimeTe
     return RealtimeTerms(choice, **common)
 
 
+def _turn_detector(table: Mapping[str, Any] | None, problems: Problems) -> ProviderChoice | None:
+    if table is None:
+        return None
+    if table.get("provider") == NO_DETECTOR:
+        keys.read(table, keys.PROVIDER, (TURN_DETECTOR,), problems.report)
+        return ProviderChoice(NO_DETECTOR)
+    return _provider("turn", {"provider": "rules", **table}, (TURN_DETECTOR,), problems)
+
+
 def provider_names(kind: str) -> frozenset[str]:
     found = entry_points(group="trunkline.providers")
     return frozenset(entry.name.partition(".")[2] for entry in found if entry.name.startswith(f"{kind}."))
@@ -229,9 +242,12 @@ def _check_options(definition: AgentDefinition, problems: Problems) -> None:
     if definition.realtime is not None:
         ranked["realtime"] = (definition.realtime.model,)
         choices.append(("realtime", 0, definition.realtime.model))
+    if definition.turn_detector is not None:
+        ranked["turn"] = (definition.turn_detector,)
+        choices.append(("turn", 0, definition.turn_detector))
     found = {entry.name: entry for entry in entry_points(group="trunkline.providers")}
     for kind, at, choice in choices:
-        path: Path = (kind, at) if len(ranked[kind]) > 1 else (kind,)
+        path: Path = (kind, at) if len(ranked[kind]) > 1 else (TURN_DETECTOR if kind == "turn" else kind,)
         entry = found.get(f"{kind}.{choice.provider}")
         if entry is None:
             continue
