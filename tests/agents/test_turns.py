@@ -250,6 +250,69 @@ def test_what_is_said_over_the_agent_is_known_once_it_has_the_floor() -> None:
     assert talk.tell(t.SpeechSustained()).did()[-1] == t.Endpoint(200)
 
 
+# --- asking early ---
+
+EAGER = replace(AGENT, turns=TurnTaking(speculate=True))
+
+
+def early(talk: Conversation) -> list[t.Effect]:
+    return only(t.Speculate, talk.did())
+
+
+def test_words_that_seem_whole_are_asked_about_and_no_longer_when_they_go_on() -> None:
+    talk = greeted(EAGER).speech_starts().tell(t.Partial("what are your", complete=False))
+    assert early(talk) == []
+    talk.tell(t.Partial("what are your hours", complete=False), t.Completeness(0.8))
+    assert early(talk) == [t.Speculate(("what are your hours",))]
+    talk.tell(t.Partial("What are your hours?", complete=True), t.Completeness(0.95))
+    assert early(talk) == [], "the same words"
+    talk.tell(t.Partial("what are your hours on", complete=False))
+    assert early(talk) == [t.Speculate(())]
+    talk.tell(t.Partial("what are your hours on Monday", complete=True))
+    assert early(talk) == [t.Speculate(("what are your hours on Monday",))]
+
+
+def test_by_default_nothing_is_asked_early() -> None:
+    talk = greeted().speech_starts().tell(t.Partial("what are your hours", complete=True), t.Completeness(1.0))
+    assert early(talk.speech_ends()) == []
+
+
+def test_words_that_cannot_be_all_are_not_asked_about_whatever_the_recogniser_says() -> None:
+    talk = greeted(EAGER).speech_starts().tell(t.Partial("my number is", complete=False), t.Completeness(0.1))
+    talk.tell(t.Partial("my number is", complete=True))
+    assert early(talk) == []
+
+
+def test_what_the_turn_ended_with_is_asked_about_while_its_final_is_awaited() -> None:
+    talk = greeted(EAGER).speech_starts().tell(t.Partial("the clinic", complete=False), t.Completeness(0.5))
+    talk.did()
+    assert talk.speech_ends().did() == [t.FinalizeStt(), t.Speculate(("the clinic",))]
+    talk = greeted(EAGER).utters(300)
+    assert early(talk) == [], "nothing was heard"
+
+
+def test_what_waits_for_its_answer_is_asked_about_too() -> None:
+    talk = greeted(EAGER).says("what are your hours").speech_starts().tell(t.SpeechSustained())
+    talk.did()
+    talk.tell(t.Partial("on Monday", complete=True))
+    assert early(talk) == [t.Speculate(("what are your hours", "on Monday"))]
+
+
+def test_where_digits_are_awaited_nothing_is_asked_early() -> None:
+    for grammar, low, high in (("digits_appointment", 4, 4), ("main", 4, 4)):
+        talk = expecting(low, high, grammar, EAGER).speech_starts()
+        assert early(talk.tell(t.Partial("one two three four", complete=True)).speech_ends()) == []
+
+
+def test_of_one_utterance_only_so_much_is_asked_in_vain() -> None:
+    talk = greeted(EAGER).speech_starts()
+    for at in range(10):
+        talk.tell(t.Partial(f"well {at}", complete=True), t.Partial(f"well {at} and", complete=False))
+    assert len([each for each in early(talk) if each != t.Speculate(())]) == t.SPECULATIONS
+    talk.speech_ends().final("well").agent_speaks().is_heard().speech_starts()
+    assert early(talk.tell(t.Partial("so", complete=True))) == [t.Speculate(("so",))]
+
+
 def test_going_on_after_the_turn_was_taken_teaches_patience() -> None:
     talk = thinking("i would like").speech_starts().tell(t.SpeechSustained())
     assert talk.did()[-1] == t.Endpoint(800)

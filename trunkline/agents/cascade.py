@@ -14,7 +14,7 @@ turn. A model is followed here (`_write_message`), the voice in speaking.py, the
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -31,6 +31,7 @@ from trunkline.agents.hearing import Hearing
 from trunkline.agents.providers import Minds
 from trunkline.agents.seam import GO_ON, Seam
 from trunkline.agents.speaking import Speaking
+from trunkline.agents.speculation import Speculation
 from trunkline.agents.splitter import PhraseSplitter
 from trunkline.agents.turns import Turns
 from trunkline.clock import Clock
@@ -66,6 +67,7 @@ from trunkline.types import FRAME_MS, MULAW_8K
 PHRASES_WAITING = 16
 BACKGROUND_AFTER_S = 0.4  # nobody hears a shorter wait as one
 BACKGROUND_MS = 100  # at a time: the answer waits for no more than this
+SPECULATE_AFTER_MS = 100  # of silence: within speech every word would be asked about
 TOOL_ROUNDS = 5  # a model that does nothing but call tools is stopped
 
 
@@ -211,6 +213,7 @@ class Attendant:
         self._turn: Exchange | None = None
         self._turn_index = 0
         self._next = Exchange()  # what is known of the turn the caller is taking
+        self._early: Speculation | None = None  # the answer to what the caller may have said
         self._fed_since: float | None = None
         self._closed = False
         self._background = soft_work().play() if agent.definition.background else None
@@ -258,6 +261,7 @@ class Attendant:
         except Exception as error:
             self._report.crashed(error)
         finally:
+            self._drop_early()
             self._stop_feed()
             self._stt.close()
             if self._ending is not None:
@@ -319,6 +323,8 @@ class Attendant:
         else:
             self._report.event("stt_failed", error=str(event.error))
             self._handle(t.Final("", understood=False, failed=True))
+        if self.turns.state is t.State.LISTENING:  # it gets no answer
+            self._drop_early()
 
     def _probably(self, probability: float) -> None:
         self._handle(t.Completeness(probability))
@@ -344,6 +350,7 @@ class Attendant:
     def _perform(self, effect: t.Effect) -> None:
         match effect:
             case t.Feed(pre_roll_ms):
+                self._drop_early()
                 if self._ending is not None:
                     self._ending.forget()
                 if self._gated:
@@ -355,6 +362,7 @@ class Attendant:
                     self._stop_feed()
                 self._stt.finalize()
             case t.CancelStt():
+                self._drop_early()
                 if self._gated:
                     self._stop_feed()
                 self._bus.forget_speech()
@@ -363,7 +371,12 @@ class Attendant:
                 self._bus.set_endpoint(silence_ms)
             case t.Answer(texts, understood, keyed):
                 self._answer(texts, understood, keyed)
+            case t.Speculate(texts):
+                self._drop_early()
+                if texts:
+                    self._speculate(texts)
             case t.Say(text):
+                self._drop_early()
                 turn = Exchange()
                 self._start(turn, lambda: self._line(text, turn))
             case t.Fill(text):
@@ -418,10 +431,7 @@ class Attendant:
     # --- replies ---
 
     def _answer(self, texts: Sequence[str], understood: bool, keyed: bool) -> None:
-        """Texts that were asked about before, and whose answer was not heard, are in the conversation already."""
-        unanswered = self.conversation[_after_agent(self.conversation) :]
-        known = [message.text for message in unanswered if message.role == "caller"]
-        new = [text for text in texts if text not in known]
+        new = self._new(texts)
         self.conversation += [Message("caller", text, keyed=keyed) for text in new]
         turn, self._next = self._next, Exchange()
         turn.caller_text, turn.understood, turn.keyed = " ".join(new), understood, keyed
@@ -431,6 +441,53 @@ class Attendant:
         self._start(turn, lambda: self._reply(turn))
         if self._background is not None:
             self._set_timer("background", BACKGROUND_AFTER_S, lambda: self._play_background(turn))
+
+    def _new(self, texts: Sequence[str]) -> list[str]:
+        """Texts that were asked about before, and whose answer was not heard, are in the conversation already."""
+        unanswered = self.conversation[_after_agent(self.conversation) :]
+        known = [message.text for message in unanswered if message.role == "caller"]
+        return [text for text in texts if text not in known]
+
+    def _speculate(self, texts: Sequence[str]) -> None:
+        """Ask about what the caller may have said, once they are silent."""
+        wait_ms = SPECULATE_AFTER_MS - self._bus.silent_ms
+        if wait_ms > 0:
+            self._set_timer("speculation", max(wait_ms, FRAME_MS) / 1000, lambda: self._speculate(texts))
+            return
+        self._cancel_timer("speculation")
+        key, new = self._models.order()[0], self._new(texts)
+        if not new or not getattr(self._models.named[key], "speculates", True):
+            return  # a script moves on by being asked
+        asked = [*self.conversation, *(Message("caller", text) for text in new)]
+        try:
+            session = self._session(key)
+        except ProviderError:
+            return  # as it will say when it is needed
+        self._early = Speculation(key, asked, lambda: session.reply(asked), self._spawn)
+
+    def _drop_early(self) -> None:
+        """What was asked for early is not wanted."""
+        self._cancel_timer("speculation")
+        early, self._early = self._early, None
+        if early is None:
+            return
+        name = self._models.named[early.key].name
+        used = early.drop()
+        for usage in used:
+            self._meter_tokens(name, usage)
+        if not used:  # nobody tells the tokens of a request that is cut
+            self._meter("llm", name, "calls", 1)
+        self._report.event("speculation", kept=False)
+
+    def _asked(self, key: str, asked: Sequence[Message], *, understood: bool) -> AsyncGenerator[LlmEvent, None]:
+        """The model's reply, or what was asked for early of just this."""
+        early = self._early
+        if early is None or not early.answers(key, asked, understood=understood):
+            self._drop_early()
+            return self._session(key).reply(asked, understood=understood)
+        self._early = None
+        self._report.event("speculation", kept=True)
+        return early.events()
 
     def _play_background(self, turn: Exchange) -> None:
         """Softly, while an answer is awaited or falls silent, a little at a time."""
@@ -483,6 +540,7 @@ class Attendant:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
+            self._drop_early()
         self._cancel_timer("stall")
         self._cancel_timer("background")
 
@@ -671,7 +729,7 @@ class Attendant:
                 await parts.put((phrase, written))
 
         replies = timely(
-            self._session(key).reply(asked, understood=understood),
+            self._asked(key, asked, understood=understood),
             self._after,
             llm.name,
             None if last else terms.first_word_ms / 1000,

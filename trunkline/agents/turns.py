@@ -25,6 +25,7 @@ long silence must last is told by the words (silence_ms): what the recogniser ta
 turn detector thinks it is that they are the whole turn.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -46,8 +47,10 @@ UTTERANCE_MAX_MS = 45_000
 SPOKEN_DIGITS_MS = 1200
 """Pause between groups of spoken digits."""
 PATIENCE_STEP_MS, PATIENCE_MAX_MS = 200, 1000
-OPEN, SURE = 0.5, 0.9
-"""Words that may go on as well as not, and words that are a whole turn: probabilities."""
+OPEN, LIKELY, SURE = 0.5, 0.8, 0.9
+"""Probabilities: of words that may go on as well as not, of those worth answering already, of those that are all."""
+SPECULATIONS = 3
+"""Answers that are asked for in vain, at most, for one utterance."""
 FILLER_AGAIN_MS = 3000
 """From one filler to the next, where it could not be spoken."""
 FILLER_GAP_MS = 1500
@@ -241,6 +244,14 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Speculate:
+    """The caller's turn may be this, whole: if they are silent now, its answer may be asked for already. Empty: it
+    is not, as it seems now."""
+
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Say:
     """Speak a fixed line."""
 
@@ -305,6 +316,7 @@ Effect = (
     | CancelStt
     | Endpoint
     | Answer
+    | Speculate
     | Say
     | Fill
     | PutThrough
@@ -349,6 +361,11 @@ def silence_ms(terms: TurnTaking, complete: bool, probability: float | None) -> 
     return round(middle - (middle - low) * (probability - OPEN) / (SURE - OPEN))
 
 
+def plain(text: str) -> list[str]:
+    """The words, however they are written."""
+    return re.findall(r"[^\W_]+", text.lower())
+
+
 class Row(NamedTuple):
     """One transition: what decides, and the states it may choose."""
 
@@ -379,6 +396,8 @@ class Turns:
         self._has_floor = False  # of the utterance being heard
         self._partial = Partial("", complete=False)  # of it
         self._probability: float | None = None  # that those words are all
+        self._speculating: tuple[str, ...] = ()  # about these words
+        self._speculations = 0  # of it
         self._due: list[Utterance] = []  # finals come in the order of their utterances
         self._keys = ""
         self._keys_before = ""  # a half entry, keyed before the utterance whose final we await
@@ -443,6 +462,7 @@ class Turns:
         if isinstance(event, SpeechStarted):
             self._hearing, self._speech_at = True, event.at
             self._partial, self._probability = Partial("", complete=False), None
+            self._speculating, self._speculations = (), 0
         elif isinstance(event, Partial | Completeness):
             return self._over or not self._note_words(event)
         elif isinstance(event, SpeechEnded):
@@ -538,6 +558,22 @@ class Turns:
             return max(SPOKEN_DIGITS_MS, turns.endpointing_ms)
         wanted = silence_ms(turns, complete, self._probability)
         return min(wanted + self._patience_ms, turns.endpointing_max_ms)
+
+    def _speculate(self, *, ended: bool = False) -> None:
+        """When it is worth it to ask about the words so far, and when no longer. `ended`: only the final is awaited."""
+        texts = (*self._carry, self._partial.text) if self._worth_asking(ended) else ()
+        if list(map(plain, texts)) == list(map(plain, self._speculating)):
+            return
+        self._speculations += bool(texts)
+        self._speculating = texts
+        self._do(Speculate(texts))
+
+    def _worth_asking(self, ended: bool) -> bool:
+        expected, sure = self.expectation, self._probability
+        whole = self._partial.complete if sure is None else sure >= LIKELY or (self._partial.complete and sure >= OPEN)
+        digits = expected.digits_max > 0 or expected.grammar.startswith("digits") or bool(self._keys)
+        free = self._agent.turns.speculate and not self._message and not digits
+        return free and (whole or ended) and self._speculations < SPECULATIONS and bool(self._partial.text)
 
     def _listen_to(self, *, has_floor: bool) -> None:
         """Speech has begun: open the recogniser's ear."""
@@ -693,6 +729,7 @@ class Turns:
 
     def listening_partial(self, event: Event) -> State:
         self._do(Endpoint(self._endpoint_ms()))
+        self._speculate()
         return State.LISTENING
 
     def listening_speech_ended(self, event: Event) -> State:
@@ -703,6 +740,7 @@ class Turns:
         """The end-of-turn decision."""
         self._keys, self._keys_before = "", self._keys
         self._finalize(speech_ms)
+        self._speculate(ended=True)
         return State.THINKING
 
     def listening_key(self, event: Event) -> State:
@@ -812,6 +850,7 @@ class Turns:
             return State.INTERRUPTED
         self._take_floor()
         self._do(Endpoint(self._endpoint_ms()))
+        self._speculate()
         return State.LISTENING
 
     def verdict_timer(self, event: Event) -> State:
