@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 import pytest
 
 from trunkline.agents import turns as t
-from trunkline.agents.cascade import Attendant, Cascade
+from trunkline.agents.cascade import Cascade, CascadeAttendant
 from trunkline.agents.definition import AgentDefinition, Failover, ProviderChoice
 from trunkline.agents.exchange import UNKNOWN_OUTCOME
 from trunkline.agents.providers import Minds
@@ -271,7 +271,7 @@ class Call:
             self.stt, self.llm, self.tts = (
                 cast(Any, p) for p in (cascade.minds.stt, cascade.minds.llm, cascade.minds.tts)
             )
-        self.attendant: Attendant = self.cascade.attend(FACTS, self.bus, self, self, self.clock, self.after)
+        self.attendant: CascadeAttendant = self.cascade.attend(FACTS, self.bus, self, self, self.clock, self.after)
         self.ears = self.stt.streams[-1]
 
     def after(self, seconds: float, then: Callable[[], None]) -> Timer:
@@ -504,7 +504,7 @@ def test_the_turn_detector_is_asked_of_a_callers_words_and_its_answer_counts() -
 
     async def conversation(call: Call) -> None:
         ends: list[int] = []
-        call.bus.set_endpoint = ends.append  # type: ignore[method-assign]
+        call.bus.set_endpoint = ends.append  # type: ignore[method-assign,assignment]
         call.ears.on_event(SttPartial("nobody speaks"))
         await call.settle()
         assert oracle.asked == []

@@ -252,7 +252,7 @@ def test_the_rules_are_asked_where_they_know_the_language_and_the_recogniser_has
 
 def test_without_its_turn_detector_an_agent_starts_and_silence_tells() -> None:
     ears, mind, voice, oracle = Provider(), Provider(), Provider(), Provider(fails_at="start")
-    made = Minds(*cast(Any, (ears, mind, voice)), detector=cast(Any, oracle))
+    made = Minds(cast(Any, ears), cast(Any, mind), cast(Any, voice), detector=cast(Any, oracle))
     asyncio.run(made.start())
     assert made.health.of("turn.test").state == "open"
     assert list(made.everyone()) == [ears, mind, voice, oracle]
