@@ -13,7 +13,9 @@ from trunkline.agents.script.keys import Key, Keys
 from trunkline.errors import ProviderError
 from trunkline.ports import ON_BEHALF_OF
 
-DEADLINES: Keys = {"first_ms": Key("whole", "The longest wait for an answer.", 200, low=10, high=5000)}
+DEADLINES: Keys = {
+    "first_ms": Key("whole", "The longest wait for an answer; no call waits longer than 200.", 200, low=10, high=5000)
+}
 
 
 class RemoteTurnDetector:
