@@ -35,7 +35,8 @@ from tests.fakes.elevenlabs_server import ElevenLabsServer, Take, spoken
 from tests.fakes.openai_server import Answer, OpenAiServer, Refusal, Request, Speech, Wait
 from trunkline.agents.local.voice import synthesize
 from trunkline.media.g711 import encode
-from trunkline.testing.caller.commands import Action, CallOptions, CallReport, HangUp, Listen, Say, place_call
+from trunkline.testing.caller import speech
+from trunkline.testing.caller.commands import Action, CallOptions, CallReport, HangUp, Listen, Speak, place_call
 from trunkline.testing.ports import lease
 from trunkline.types import MULAW_8K
 
@@ -163,8 +164,9 @@ def word_ms(words: int) -> int:
 async def measure(origin: str, calls: int, each: int) -> list[CallReport]:
     """Callers who begin one after another, and each talk for `each` turns."""
     actions: list[Action] = [Listen()]
+    said = speech.to_speech(SAID, await speech.synthesize(SAID))
     for _ in range(each):
-        actions += [Say(SAID), Listen()]
+        actions += [Speak(said), Listen()]
 
     async def one(number: int) -> CallReport:
         await asyncio.sleep(number * 0.7)
@@ -173,7 +175,9 @@ async def measure(origin: str, calls: int, each: int) -> list[CallReport]:
     return await asyncio.gather(*map(one, range(calls)))
 
 
-async def run(turns: int, calls: int, line: Any, speculate: bool, rng: random.Random) -> dict[str, Any]:
+async def run(
+    turns: int, calls: int, line: Any, speculate: bool, rng: random.Random, *, verbose: bool = False
+) -> dict[str, Any]:
     """`line(number)`: what the ears make of a turn."""
     draws = dict(enumerate(first_tokens(turns, rng)))
     for number in range(turns):
@@ -193,7 +197,7 @@ async def run(turns: int, calls: int, line: Any, speculate: bool, rng: random.Ra
                 reports = await measure(origin, calls, turns // calls)
             finally:
                 await asyncio.to_thread(serving.__exit__, None, None, None)
-    found: dict[str, list[float]] = {part: [] for part in PARTS}
+    found: dict[str, list[float]] = {part: [] for part in (*PARTS, *OURS, "total")}
     for report in reports:
         assert report.record is not None, report
         for turn in report.record["turns"]:
@@ -207,8 +211,17 @@ async def run(turns: int, calls: int, line: Any, speculate: bool, rng: random.Ra
                 "first phrase": PHRASE_S * 1000,
                 "TTS first audio": voice.waited_s[first_phrase(number)] * 1000,
             }
-            for part, value in (parts | {"ours": turn["total_ms"] - sum(parts.values())}).items():
+            thought_ms = parts["LLM first token"] + parts["first phrase"]
+            ours = {
+                "ours": turn["total_ms"] - sum(parts.values()),
+                "ours: the final": turn["stt_ms"] - parts["STT final"],
+                "ours: the model": turn["llm_ms"] - thought_ms,
+                "ours: the voice": turn["tts_ms"] - parts["TTS first audio"],
+            }
+            for part, value in (parts | ours).items():
                 found[part].append(value)
+            if verbose:
+                print(number, turn["index"], {part: round(value) for part, value in ours.items()}, file=sys.stderr)
             found["total"].append(turn["total_ms"])
     heard = [turn.latency_ms for report in reports for turn in report.turns if turn.latency_ms is not None]
     return {
@@ -219,7 +232,9 @@ async def run(turns: int, calls: int, line: Any, speculate: bool, rng: random.Ra
     }
 
 
-PARTS = ("endpointing", "STT final", "LLM first token", "first phrase", "TTS first audio", "ours", "total")
+PARTS = ("endpointing", "STT final", "LLM first token", "first phrase", "TTS first audio")
+OURS = ("ours", "ours: the final", "ours: the model", "ours: the voice")
+"""What is left of all; and what its parts took longer than the fakes waited."""
 
 
 def figures(values: Sequence[float]) -> dict[str, int]:
@@ -241,10 +256,11 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=4)
     parser.add_argument("--speculate", action="store_true")
     parser.add_argument("--open", action="store_true", help="words that may go on, in place of whole questions")
+    parser.add_argument("--verbose", action="store_true", help="each turn")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     line = fragment if given.open else question
-    result = asyncio.run(run(given.turns, given.calls, line, given.speculate, random.Random(5)))
+    result = asyncio.run(run(given.turns, given.calls, line, given.speculate, random.Random(5), verbose=given.verbose))
     title = (
         f"{'open words' if given.open else 'whole questions'}, {'with' if given.speculate else 'without'} speculation"
     )

@@ -162,6 +162,19 @@ def test_one_that_failed_is_as_good_as_none() -> None:
     on_a_call(conversation, agent=EAGER)
 
 
+def test_a_turn_that_the_recogniser_ends_takes_it() -> None:
+    async def conversation(call: Call) -> None:
+        await speaks(call)
+        call.ears.on_event(SttFinal("What are your hours?"))
+        await call.settle()
+        call.pen.write("We open at eight.").end()
+        await call.run(1500)
+        assert len(call.llm.pens) == 1
+        assert call.talk[-1] == ("agent", "We open at eight.")
+
+    on_a_call(conversation, agent=EAGER)
+
+
 @pytest.mark.parametrize("what", ["key", "noise", "hold", "hang up", "again"])
 def test_whatever_else_happens_closes_it(what: str) -> None:
     async def conversation(call: Call) -> None:

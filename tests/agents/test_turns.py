@@ -291,6 +291,18 @@ def test_what_the_turn_ended_with_is_asked_about_while_its_final_is_awaited() ->
     assert early(talk) == [], "nothing was heard"
 
 
+def test_a_turn_that_the_recogniser_ends_keeps_what_was_asked_of_it() -> None:
+    talk = greeted(EAGER).speech_starts().tell(t.Partial("what are your hours", complete=True))
+    talk.did()
+    assert talk.final("What are your hours?").did() == [t.CancelStt(), t.Answer(("What are your hours?",))]
+
+
+def test_a_key_makes_an_end_of_what_was_asked_early() -> None:
+    talk = expecting(0, 0, agent=EAGER).speech_starts().tell(t.Partial("what are your hours", complete=True))
+    talk.did()
+    assert talk.tell(t.Key("*")).did() == [t.Speculate(()), t.CancelStt()]
+
+
 def test_what_waits_for_its_answer_is_asked_about_too() -> None:
     talk = greeted(EAGER).says("what are your hours").speech_starts().tell(t.SpeechSustained())
     talk.did()

@@ -72,7 +72,7 @@ def test_a_caller_who_looks_for_their_number_is_not_cut_and_a_question_is_answer
     start_gateway: Any, tmp_path: Path
 ) -> None:
     lines = ["my number is", "five five five", "What are your opening hours?"]
-    actions = [*NUMBER, Listen(), Say("what are your opening hours")]
+    actions: list[Action] = [*NUMBER, Listen(), Say("what are your opening hours")]
     record, requests = call(start_gateway, tmp_path, lines, actions, "")
     assert said(record) == ["my number is five five five", "What are your opening hours?"]
     assert len(requests) == 2

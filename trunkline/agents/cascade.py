@@ -131,7 +131,7 @@ class CascadeAttendant(Attendant):
                 self._drop_early()
                 if texts:
                     self._speculate(texts)
-            case t.CancelStt() | t.Say():
+            case t.Say():
                 self._drop_early()
                 super()._perform(effect)
             case _:

@@ -586,9 +586,12 @@ class Turns:
         self._restart("final")
         self._do(FinalizeStt())
 
-    def _forget_speech(self) -> None:
-        """What was and is being said counts no longer; speech that goes on begins anew."""
+    def _forget_speech(self, *, understood: bool = False) -> None:
+        """What was and is being said counts no longer; speech that goes on begins anew. `understood`: its words do."""
         self._hearing = False
+        if self._speculating and not understood:
+            self._speculating = ()
+            self._do(Speculate(()))
         for utterance in self._due:
             utterance.forgotten = True
         self._unclear = None
@@ -869,7 +872,7 @@ class Turns:
         elif words and self._hearing:  # the recogniser ended the turn by itself, as some services do
             utterance = Utterance(MEANT_MS, self._has_floor)
             if self.interruptible:
-                self._forget_speech()
+                self._forget_speech(understood=True)
         else:
             return self.state
         if not utterance.has_floor and not self._meant(words):

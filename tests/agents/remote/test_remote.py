@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -326,7 +326,7 @@ def test_ears_that_are_fed_everything_are_told_when_the_caller_begins() -> None:
     told: list[tuple[int, int]] = []
 
     class Everything(StandinStt):
-        feed_mode = "all"
+        feed_mode: Literal["all", "gated"] = "all"
 
         def open(self, call: CallFacts, format: Format, on_event: Callable[[SttEvent], None]) -> "Noted":
             return Noted(format, on_event, 0.0)
