@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
+import httpcore2
 import pytest
 from openai import AsyncOpenAI
 
@@ -94,6 +96,23 @@ def test_the_sdk_reads_what_the_fake_writes() -> None:
         assert message.tool_calls[0].function.arguments == '{"a": 1}'
         assert whole.usage is not None
         assert (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (12, 5)
+
+    with_server(test)
+
+
+def test_a_connection_waits_for_the_next_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """40 s go by between two requests, for who counts how long a connection is idle."""
+    time = SimpleNamespace(monotonic=lambda: at)
+    monkeypatch.setattr(httpcore2._async.http11, "time", time)
+    at = 1000.0
+
+    async def test(server: OpenAiServer, session: OpenAiSession) -> None:
+        nonlocal at
+        for _ in range(2):
+            server.answers.append(Answer("At eight."))
+            await collect(session)
+            at += 40.0
+        assert server.accepted == 1
 
     with_server(test)
 

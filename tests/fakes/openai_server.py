@@ -124,6 +124,8 @@ class OpenAiServer:
     def __init__(self) -> None:
         self.answers: deque[Answer | Speech | Refusal] = deque()
         self.requests: list[Request] = []
+        self.accepted = 0
+        """Connections."""
         self.first_audio_s = 0.0
         self.disconnected = asyncio.Event()
         """Set when a client leaves before its answer is complete."""
@@ -154,6 +156,7 @@ class OpenAiServer:
         return self.answers.popleft()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
