@@ -102,9 +102,8 @@ def test_the_sdk_reads_what_the_fake_writes() -> None:
 
 def test_a_connection_waits_for_the_next_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """40 s go by between two requests, for who counts how long a connection is idle."""
-    time = SimpleNamespace(monotonic=lambda: at)
-    monkeypatch.setattr(httpcore2._async.http11, "time", time)
     at = 1000.0
+    monkeypatch.setattr(httpcore2._async.http11, "time", SimpleNamespace(monotonic=lambda: at))
 
     async def test(server: OpenAiServer, session: OpenAiSession) -> None:
         nonlocal at

@@ -113,8 +113,8 @@ def test_a_sample_is_never_cut_in_two() -> None:
 
 def test_a_connection_is_used_again_for_the_next_phrase(monkeypatch: pytest.MonkeyPatch) -> None:
     """40 s later, for who counts how long it is idle."""
-    monkeypatch.setattr(httpcore._async.http11, "time", SimpleNamespace(monotonic=lambda: at))
     at = 1000.0
+    monkeypatch.setattr(httpcore._async.http11, "time", SimpleNamespace(monotonic=lambda: at))
 
     async def test(server: AuraServer, tts: DeepgramTts) -> None:
         nonlocal at
