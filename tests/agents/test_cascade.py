@@ -59,7 +59,7 @@ DOWN = ProviderError("llm", "unavailable", retryable=True)
 
 
 class Deaf:
-    rate_hz, window_samples = 8000, 256
+    rate_hz, window_samples, context_samples = 8000, 256, 32
 
     def reset(self, slot: int) -> None: ...
 
