@@ -126,7 +126,7 @@ class Voice(ElevenLabsServer):
 
 
 @contextmanager
-def gateway(folder: Path, agent: Path) -> Iterator[str]:
+def gateway(folder: Path, agent: Path, alone: bool) -> Iterator[str]:
     port = lease()
     origin = f"http://127.0.0.1:{port}"
     settings = {"AGENT": agent, "DATA_DIR": folder / "data", "HTTP__PORT": port, "SIP__ENABLED": "false"}
@@ -134,7 +134,9 @@ def gateway(folder: Path, agent: Path) -> Iterator[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TRUNKLINE_")}
     environment |= {f"TRUNKLINE_{name}": str(value) for name, value in settings.items()}
     with (folder / "log.txt").open("wb") as log:
-        process = subprocess.Popen([sys.executable, "-m", "trunkline.cli", "serve"], env=environment, stderr=log)
+        before = ["chrt", "-f", "10", "taskset", "-c", "0"] if alone else []
+        command = [*before, sys.executable, "-m", "trunkline.cli", "serve"]
+        process = subprocess.Popen(command, env=environment, stderr=log)
     try:
         deadline = time.monotonic() + START_S
         while not _ready(origin):
@@ -176,7 +178,14 @@ async def measure(origin: str, calls: int, each: int) -> list[CallReport]:
 
 
 async def run(
-    turns: int, calls: int, line: Any, speculate: bool, rng: random.Random, *, verbose: bool = False
+    turns: int,
+    calls: int,
+    line: Any,
+    speculate: bool,
+    rng: random.Random,
+    *,
+    alone: bool = False,
+    verbose: bool = False,
 ) -> dict[str, Any]:
     """`line(number)`: what the ears make of a turn."""
     draws = dict(enumerate(first_tokens(turns, rng)))
@@ -191,7 +200,7 @@ async def run(
             agent = folder / "agent.toml"
             urls = {"stt": ears.url, "llm": model.base_url, "tts": voice.base_url}
             agent.write_text(AGENT.format(speculate=str(speculate).lower(), **urls))
-            serving = gateway(folder, agent)
+            serving = gateway(folder, agent, alone)
             origin = await asyncio.to_thread(serving.__enter__)
             try:
                 reports = await measure(origin, calls, turns // calls)
@@ -256,11 +265,16 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=4)
     parser.add_argument("--speculate", action="store_true")
     parser.add_argument("--open", action="store_true", help="words that may go on, in place of whole questions")
+    parser.add_argument("--alone", action="store_true", help="two cores that other work is kept off (chrt; root)")
     parser.add_argument("--verbose", action="store_true", help="each turn")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     line = fragment if given.open else question
-    result = asyncio.run(run(given.turns, given.calls, line, given.speculate, random.Random(5), verbose=given.verbose))
+    if given.alone:
+        os.sched_setaffinity(0, {1})
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))
+    how = {"alone": given.alone, "verbose": given.verbose}
+    result = asyncio.run(run(given.turns, given.calls, line, given.speculate, random.Random(5), **how))
     title = (
         f"{'open words' if given.open else 'whole questions'}, {'with' if given.speculate else 'without'} speculation"
     )
