@@ -46,6 +46,8 @@ PHRASE_S = 0.060
 AUDIO_S = (0.100, 0.150)
 TURN_MS, OURS_MS = 1300, 80
 START_S = 30.0
+WARM = 999_999
+"""A number nobody says."""
 SAID = "what are your opening hours in room seventeen"
 """What callers say, whatever the ears make of it."""
 HEARD_EARLY = 0.9
@@ -163,6 +165,18 @@ def word_ms(words: int) -> int:
     return int(loud * 20 * HEARD_EARLY / words)
 
 
+async def warm(model: Model) -> None:
+    """What the fake builds at its first answer is none of ours."""
+    asked = {
+        "model": "m",
+        "messages": [{"role": "user", "content": str(WARM)}],
+        "stream_options": {"include_usage": True},
+    }
+    async with httpx.AsyncClient() as http:
+        await http.post(model.base_url + "/chat/completions", json=asked)
+    model.asked.clear()
+
+
 async def measure(origin: str, calls: int, each: int) -> list[CallReport]:
     """Callers who begin one after another, and each talk for `each` turns."""
     actions: list[Action] = [Listen()]
@@ -188,7 +202,7 @@ async def run(
     verbose: bool = False,
 ) -> dict[str, Any]:
     """`line(number)`: what the ears make of a turn."""
-    draws = dict(enumerate(first_tokens(turns, rng)))
+    draws = dict(enumerate(first_tokens(turns, rng))) | {WARM: 0.0}
     for number in range(turns):
         spoken(first_phrase(number), MULAW_8K)  # it remembers
     lines = [line(number) for number in range(turns)]
@@ -198,6 +212,7 @@ async def run(
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             agent = folder / "agent.toml"
+            await warm(model)
             urls = {"stt": ears.url, "llm": model.base_url, "tts": voice.base_url}
             agent.write_text(AGENT.format(speculate=str(speculate).lower(), **urls))
             serving = gateway(folder, agent, alone)

@@ -1,6 +1,8 @@
 """The OpenAI-compatible mind against a server with the real wire protocol."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -98,6 +100,24 @@ def test_the_sdk_reads_what_the_fake_writes() -> None:
         assert (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (12, 5)
 
     with_server(test)
+
+
+def test_the_first_request_loads_nothing_that_every_call_would_wait_for() -> None:
+    story = """
+import asyncio, sys
+from tests.agents.test_llm_openai import ASKED, collect, with_server
+from tests.fakes.openai_server import Answer
+
+async def test(server, session):
+    before = set(sys.modules)
+    server.answers.append(Answer("At eight."))
+    await collect(session)
+    print(sorted(name for name in set(sys.modules) - before if name.partition(".")[0] in ("anyio", "httpcore2")))
+
+with_server(test)
+"""
+    done = subprocess.run([sys.executable, "-c", story], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_a_connection_waits_for_the_next_turn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,8 +35,11 @@ class OpenAiHttp:
         self._client: openai.AsyncOpenAI | None = None
 
     def start(self) -> None:
-        import httpx2  # the SDK's
+        """On the loop of the calls."""
+        import anyio  # the SDK's, as is httpx2
+        import httpx2
 
+        anyio.Event()  # loads what else the first request would: 60 ms, while every call of the process waits
         limits = httpx2.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=KEPT_S)
         self._client = self._sdk.AsyncOpenAI(
             base_url=self.base_url,
