@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.agents.test_cascade import AGENT, DOWN, Call, on_a_call
+from trunkline.agents.cascade import SPECULATIONS
 from trunkline.agents.definition import TurnTaking
 from trunkline.agents.speculation import EVENTS_AHEAD, Speculation
 from trunkline.media.bus import Bus
@@ -225,6 +226,47 @@ def test_a_model_that_moves_on_by_being_asked_is_not_asked_early() -> None:
     on_a_call(conversation, agent=EAGER)
 
 
+def test_of_one_utterance_only_so_much_is_asked_in_vain() -> None:
+    async def conversation(call: Call) -> None:
+        call.starts()
+        await call.run(400)
+        for at in range(SPECULATIONS + 2):
+            call.ears.on_event(SttPartial(f"well {at}", complete=True))
+            await call.settle()
+        assert len(call.llm.pens) == SPECULATIONS
+        await ends(call, "well")
+        call.pen.write("Well.").end()
+        await call.run(1000)
+        await speaks(call)
+        assert call.pen.asked[-1] == Message("caller", ASKED)
+        await ends(call)
+        call.pen.write("Eight.").end()
+        await call.run(1000)
+
+    on_a_call(conversation, agent=EAGER)
+
+
+def test_words_that_grow_while_they_are_said_are_asked_about_when_the_caller_is_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However often they seemed whole before."""
+
+    async def conversation(call: Call) -> None:
+        silent_ms = 0
+        monkeypatch.setattr(Bus, "silent_ms", property(lambda bus: silent_ms))
+        call.starts()
+        words = ["what", "are", "your", "opening", "hours", "on", "Monday", "and", "on", "Tuesday"]
+        for count in range(4, len(words) + 1):
+            call.ears.on_event(SttPartial(" ".join(words[:count]), complete=True))
+            await call.run(240)
+        assert call.llm.pens == []
+        silent_ms = 200
+        await call.run(240)
+        assert [pen.asked[-1].text for pen in call.llm.pens] == [" ".join(words)]
+
+    on_a_call(conversation, agent=EAGER)
+
+
 def test_while_the_caller_speaks_it_waits_for_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     async def conversation(call: Call) -> None:
         silent_ms = 0
@@ -232,8 +274,8 @@ def test_while_the_caller_speaks_it_waits_for_silence(monkeypatch: pytest.Monkey
         await speaks(call)
         await call.run(400)
         assert call.llm.pens == []
-        silent_ms = 100
-        await call.run(120)
+        silent_ms = 200
+        await call.run(220)
         assert len(call.llm.pens) == 1
 
     on_a_call(conversation, agent=EAGER)

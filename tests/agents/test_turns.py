@@ -316,15 +316,6 @@ def test_where_digits_are_awaited_nothing_is_asked_early() -> None:
         assert early(talk.tell(t.Partial("one two three four", complete=True)).speech_ends()) == []
 
 
-def test_of_one_utterance_only_so_much_is_asked_in_vain() -> None:
-    talk = greeted(EAGER).speech_starts()
-    for at in range(10):
-        talk.tell(t.Partial(f"well {at}", complete=True), t.Partial(f"well {at} and", complete=False))
-    assert len([each for each in early(talk) if each != t.Speculate(())]) == t.SPECULATIONS
-    talk.speech_ends().final("well").agent_speaks().is_heard().speech_starts()
-    assert early(talk.tell(t.Partial("so", complete=True))) == [t.Speculate(("so",))]
-
-
 def test_going_on_after_the_turn_was_taken_teaches_patience() -> None:
     talk = thinking("i would like").speech_starts().tell(t.SpeechSustained())
     assert talk.did()[-1] == t.Endpoint(800)

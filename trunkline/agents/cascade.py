@@ -54,7 +54,8 @@ from trunkline.ports import (
 from trunkline.types import FRAME_MS
 
 PHRASES_WAITING = 16
-SPECULATE_AFTER_MS = 100  # of silence: within speech every word would be asked about
+SPECULATE_AFTER_MS = 200  # of silence: sooner the ears have often not told the last word yet
+SPECULATIONS = 3  # of one utterance
 
 
 @dataclass(slots=True)
@@ -117,11 +118,13 @@ class CascadeAttendant(Attendant):
             told, key = weakly(self, CascadeAttendant._probably), minds.detector_key
             self._ending = Ending(minds.detector, key, minds.health, call.call_id, clock, after, told)
         self._early: Speculation | None = None  # the answer to what the caller may have said
+        self._speculations = 0  # begun, of this utterance
 
     def _perform(self, effect: t.Effect) -> None:
         match effect:
             case t.Feed(pre_roll_ms):
                 self._drop_early()
+                self._speculations = 0
                 if self._ending is not None:
                     self._ending.forget()
                 super()._perform(effect)
@@ -341,11 +344,14 @@ class CascadeAttendant(Attendant):
         key, new = self._models.order()[0], self._new(texts)
         if not new or not getattr(self._models.named[key], "speculates", True):
             return  # a script moves on by being asked
+        if self._speculations == SPECULATIONS:
+            return
         asked = [*self.conversation, *(Message("caller", text) for text in new)]
         try:
             session = self._session(key)
         except ProviderError:
             return  # as it will say when it is needed
+        self._speculations += 1
         self._early = Speculation(key, asked, lambda: session.reply(asked), self._spawn)
 
     def _drop_early(self) -> None:

@@ -49,8 +49,6 @@ SPOKEN_DIGITS_MS = 1200
 PATIENCE_STEP_MS, PATIENCE_MAX_MS = 200, 1000
 OPEN, LIKELY, SURE = 0.5, 0.8, 0.9
 """Probabilities: of words that may go on as well as not, of those worth answering already, of those that are all."""
-SPECULATIONS = 3
-"""Answers that are asked for in vain, at most, for one utterance."""
 FILLER_AGAIN_MS = 3000
 """From one filler to the next, where it could not be spoken."""
 FILLER_GAP_MS = 1500
@@ -397,7 +395,6 @@ class Turns:
         self._partial = Partial("", complete=False)  # of it
         self._probability: float | None = None  # that those words are all
         self._speculating: tuple[str, ...] = ()  # about these words
-        self._speculations = 0  # of it
         self._due: list[Utterance] = []  # finals come in the order of their utterances
         self._keys = ""
         self._keys_before = ""  # a half entry, keyed before the utterance whose final we await
@@ -462,7 +459,7 @@ class Turns:
         if isinstance(event, SpeechStarted):
             self._hearing, self._speech_at = True, event.at
             self._partial, self._probability = Partial("", complete=False), None
-            self._speculating, self._speculations = (), 0
+            self._speculating = ()
         elif isinstance(event, Partial | Completeness):
             return self._over or not self._note_words(event)
         elif isinstance(event, SpeechEnded):
@@ -564,7 +561,6 @@ class Turns:
         texts = (*self._carry, self._partial.text) if self._worth_asking(ended) else ()
         if list(map(plain, texts)) == list(map(plain, self._speculating)):
             return
-        self._speculations += bool(texts)
         self._speculating = texts
         self._do(Speculate(texts))
 
@@ -573,7 +569,7 @@ class Turns:
         whole = self._partial.complete if sure is None else sure >= LIKELY or (self._partial.complete and sure >= OPEN)
         digits = expected.digits_max > 0 or expected.grammar.startswith("digits") or bool(self._keys)
         free = self._agent.turns.speculate and not self._message and not digits
-        return free and (whole or ended) and self._speculations < SPECULATIONS and bool(self._partial.text)
+        return free and (whole or ended) and bool(self._partial.text)
 
     def _listen_to(self, *, has_floor: bool) -> None:
         """Speech has begun: open the recogniser's ear."""
