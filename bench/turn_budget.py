@@ -32,7 +32,8 @@ import httpx
 
 from tests.fakes.deepgram_server import LOUD, DeepgramServer, Late
 from tests.fakes.elevenlabs_server import ElevenLabsServer, Take, spoken
-from tests.fakes.openai_server import Answer, OpenAiServer, Refusal, Request, Speech, Wait
+from tests.fakes.http_server import Request
+from tests.fakes.openai_server import Answer, OpenAiServer, Refusal, Speech, Wait
 from trunkline.agents.local.voice import synthesize
 from trunkline.media.g711 import encode
 from trunkline.testing.caller import speech

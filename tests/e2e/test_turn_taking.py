@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests.fakes.deepgram_server import DeepgramServer
-from tests.fakes.openai_server import Answer, OpenAiServer, Request
+from tests.fakes.http_server import Request
+from tests.fakes.openai_server import Answer, OpenAiServer
 from trunkline.testing.caller.commands import Action, CallOptions, HangUp, Listen, Pause, Say, place_call
 
 pytestmark = pytest.mark.e2e

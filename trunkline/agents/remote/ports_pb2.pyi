@@ -536,7 +536,7 @@ class Message(_message.Message):
     TOOL_CALL_ID_FIELD_NUMBER: _builtins.int
     CUT_FIELD_NUMBER: _builtins.int
     role: _builtins.str
-    """caller, agent, tool"""
+    """caller, agent, tool, or summary: what was said before, in short"""
     text: _builtins.str
     keyed: _builtins.bool
     tool_call_id: _builtins.str
