@@ -414,6 +414,40 @@ def on_a_call(test: Callable[[Call], Coroutine[Any, Any, None]], **kind: Any) ->
 # --- speaking while the model writes --------------------------------------------------------------------------------
 
 
+def test_what_another_mind_left_unwritten_is_recognised_and_answered() -> None:
+    async def conversation() -> None:
+        call = Call()
+        call.attendant.go_on([Message("agent", "Hello there.")], b"\x20" * 8000)
+        await call.settle()
+        assert (call.ears.fed_bytes, call.ears.finalized) == (8000, 1)
+        assert call.tts.spoken == [], "no greeting: an answer is owed"
+        call.ears.on_event(SttFinal("when do you open"))
+        await call.settle()
+        call.llm.pens[-1].write("We open at eight.").end()
+        await call.run(3000)
+        said = [message.text for message in call.attendant.conversation]
+        assert said == ["Hello there.", "when do you open", "We open at eight."]
+        assert [u.quantity for u in call.metered if u.kind == "stt"] == [1.0]
+        call.attendant.close()
+        call.bus.close()
+
+    asyncio.run(conversation())
+
+
+def test_what_another_mind_left_unwritten_and_nobody_can_read_is_asked_again() -> None:
+    async def conversation() -> None:
+        call = Call()
+        call.attendant.go_on([Message("agent", "Hello there.")], b"\x20" * 8000)
+        await call.settle()
+        call.ears.on_event(SttFailed(DOWN))
+        await call.run(1000)
+        assert call.tts.spoken == ["Sorry."]
+        call.attendant.close()
+        call.bus.close()
+
+    asyncio.run(conversation())
+
+
 def test_a_phrase_is_spoken_while_the_next_is_written() -> None:
     async def conversation(call: Call) -> None:
         await call.says("what are your hours")

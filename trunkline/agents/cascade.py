@@ -142,6 +142,17 @@ class CascadeAttendant(Attendant):
         self._early: Speculation | None = None  # the answer to what the caller may have said
         self._speculations = 0  # begun, of this utterance
 
+    def go_on(self, conversation: Sequence[Message], unwritten: bytes) -> None:
+        """In place of `begin`: a realtime model is lost, and with it what the caller said last. `unwritten` is that, in
+        the lane's format; it is recognised and answered."""
+        self.conversation += conversation
+        length_ms = len(unwritten) / self._bus.playout.format.bytes_per_ms
+        self._stt.feed(unwritten)
+        self._meter("stt", self._stt.name, "seconds", round(length_ms / 1000, 3))
+        self._handle(t.Begin("", unwritten_ms=length_ms))
+        if not self._gated and not self.turns.on_hold:
+            self._feed(0)
+
     def _perform(self, effect: t.Effect) -> None:
         match effect:
             case t.Feed(pre_roll_ms):

@@ -85,6 +85,8 @@ class Begin:
     pending: tuple[str, ...] = ()
     """What the caller has said to whoever had the line before us, and nobody answered: answered in place of a
     greeting."""
+    unwritten_ms: float = 0.0
+    """So much of what they said was never put into words: the recogniser has it now, and its final is awaited."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -727,6 +729,10 @@ class Turns:
 
     def begin(self, event: Event) -> State:
         assert isinstance(event, Begin)
+        if event.unwritten_ms:
+            self._has_floor = True
+            self._finalize(event.unwritten_ms)
+            return State.THINKING
         if event.pending:
             return self._answer(*event.pending)
         return self._say(event.greeting, interruptible=self._agent.greeting_interruptible)
