@@ -180,13 +180,19 @@ def test_a_script_without_intents_is_no_lifeboat_a_voice_is(monkeypatch: pytest.
     assert keys(made) == ["stt.standin", "llm.standin", "tts.standin", "tts.espeak"]
 
 
-def test_local_providers_a_wish_and_another_language_have_no_lifeboat(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_providers_and_a_wish_have_no_lifeboat_another_language_the_voice_that_speaks_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert len(keys(build(definition(script=INTENTS), Services(ManualClock())))) == 3
     away(monkeypatch)
     alone = definition(script=INTENTS, failover=Failover(lifeboat=False))
     assert len(keys(build(alone, Services(ManualClock())))) == 3
     german = build(definition(script=INTENTS, language="de-DE"), Services(ManualClock()))
-    assert keys(german) == ["stt.standin", "llm.standin", "llm.script", "tts.standin"]
+    assert keys(german) == ["stt.standin", "llm.standin", "llm.script", "tts.standin", "tts.espeak"]
+    voice: Any = german.named("tts")["tts.espeak"]
+    assert voice.voice.name == "de"
+    klingon = build(definition(script=INTENTS, language="tlh"), Services(ManualClock()))
+    assert keys(klingon) == ["stt.standin", "llm.standin", "llm.script", "tts.standin"]
 
 
 def test_what_stands_before_the_providers_is_told_their_keys() -> None:

@@ -10,9 +10,13 @@ epoch (a late chunk, a tool's hang-up) is void. A reply that fails is heard as f
 
 Each port is an ordered list (agents/choice.py): a provider that fails or stalls is followed by the next one within the
 turn. A model is followed here (`_write_message`), the voice in speaking.py, the ears in hearing.py.
+
+An agent of several languages (agents/languages.py) changes to the caller's before it answers: the lines, the lists of
+providers and the language that goes with the messages are then those of the other.
 """
 
 import asyncio
+import json
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import aclosing
@@ -21,6 +25,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from weakref import ref
 
+from trunkline.agents import languages
 from trunkline.agents import turns as t
 from trunkline.agents.choice import Choice, timely
 from trunkline.agents.deadline import After, sleep
@@ -65,6 +70,7 @@ from trunkline.types import FRAME_MS, MULAW_8K
 PHRASES_WAITING = 16
 BACKGROUND_AFTER_S = 0.4  # nobody hears a shorter wait as one
 BACKGROUND_MS = 100  # at a time: the answer waits for no more than this
+FINALS_KEPT = 16  # said over an answer, and no interruption
 TOOL_ROUNDS = 5  # a model that does nothing but call tools is stopped
 
 
@@ -122,7 +128,7 @@ class Cascade:
 
     @property
     def providers(self) -> Sequence[Provider]:
-        """Whom a call's audio and text are given to."""
+        """Whom a call's audio and text are given to, in whichever language."""
         return tuple(self.minds.everyone())
 
     @property
@@ -174,6 +180,9 @@ class Attendant:
         self.conversation: list[Message] = []
         self.epoch = 0
         self.turns = Turns(agent.definition)
+        self._tags = agent.definition.tags
+        self._spoken = languages.Spoken(agent.definition.language)
+        self._heard_in: dict[str, str | None] = {}  # what the caller said since the last answer, and in what
         self._agent, self._call, self._bus, self._control, self._report = agent, call, bus, control, report
         self._clock, self._after = clock, after
         minds, terms = agent.minds, agent.definition.failover
@@ -189,9 +198,9 @@ class Attendant:
         self._gated = self._stt.gated
         self._models = Choice(minds, "llm", clock, report.event)
         self._sessions: dict[str, LlmSession] = {}
-        self._session(self._models.order()[0])
+        self._session(self._models, self._models.order()[0])
         self._voice = Speaking(
-            Choice(minds, "tts", clock, report.event),
+            lambda language: Choice(minds.in_language(language), "tts", clock, report.event),
             bus,
             after,
             terms,
@@ -217,11 +226,15 @@ class Attendant:
         self, greeting: str | None = None, conversation: Sequence[Message] = (), pending: Sequence[str] = ()
     ) -> None:
         """Greet; with another greeting and the conversation so far when a call is taken up again. `pending`: what the
-        conversation ends with is answered in place of it."""
+        conversation ends with is answered in place of it. The gateway's own greetings are in the agent's first
+        language: a call that is held in another hears that one's apology."""
         self.conversation += conversation
+        self._begin_in()
+        if greeting is not None and self._spoken.language != self._tags[0]:
+            greeting = self._definition.apology
         if not self._gated and not self.turns.on_hold:
             self._feed(0)
-        self._handle(t.Begin(self._agent.definition.greeting if greeting is None else greeting, tuple(pending)))
+        self._handle(t.Begin(self._definition.greeting if greeting is None else greeting, tuple(pending)))
 
     def key(self, digit: str) -> None:
         if self.turns.state is not t.State.THINKING:
@@ -306,6 +319,10 @@ class Attendant:
             return
         self._next.final_at = self._clock.now()
         if isinstance(event, SttFinal):
+            if len(self._tags) > 1 and event.understood:
+                self._heard_in[event.text] = event.language
+                if len(self._heard_in) > FINALS_KEPT:
+                    del self._heard_in[next(iter(self._heard_in))]
             self._handle(t.Final(event.text, event.understood))
         else:
             self._report.event("stt_failed", error=str(event.error))
@@ -399,6 +416,58 @@ class Attendant:
         if timer is not None:
             timer.cancel()
 
+    # --- languages ---
+
+    @property
+    def _definition(self) -> AgentDefinition:
+        """The agent, in the language of the call."""
+        return self._agent.definition.in_language(self._spoken.language)
+
+    @property
+    def _language(self) -> str | None:
+        """As the messages of the conversation have it."""
+        return self._spoken.language if len(self._tags) > 1 else None
+
+    def _begin_in(self) -> None:
+        """What the conversation so far was held in; else what came with the call says; else the first."""
+        if len(self._tags) == 1:
+            return
+        self._speak_language(languages.Spoken(languages.of_conversation(self.conversation, self._tags)), "conversation")
+        asked = languages.lookup(self._call.attributes.get("language", ""), self._tags)
+        if asked is not None and not self.conversation:
+            self._speak_language(languages.Spoken(asked), "call")
+
+    def _follow_caller(self, texts: Sequence[str]) -> None:
+        """In what they say it. What was a noise, or no interruption, is none of the texts."""
+        spoken, heard = self._spoken, self._heard_in
+        self._heard_in = {}
+        for text in texts:
+            spoken = languages.follow(spoken, self._tags, text, heard.get(text))
+        self._speak_language(spoken, "heard")
+
+    def _speak_language(self, spoken: languages.Spoken, why: str) -> None:
+        """From the next words on. Idempotent."""
+        before, self._spoken = self._spoken, spoken
+        if spoken.language == before.language:
+            return
+        minds = self._agent.minds.in_language(spoken.language)
+        self._models = Choice(minds, "llm", self._clock, self._report.event)
+        self.turns.speak(self._definition)
+        self._report.event("language", **{"from": before.language, "to": spoken.language, "why": why})
+        self._stt.follow(Choice(minds, "stt", self._clock, self._report.event))
+
+    def _asked_to_speak(self, call: ToolCall, written: Written, turn: Exchange) -> str:
+        """The result of the tool."""
+        wanted = str(call.arguments.get("language", ""))
+        tag = languages.lookup(wanted, self._tags) if wanted else None
+        if tag is None:
+            why = f"the languages are {', '.join(self._tags)}"
+            return json.dumps({"ok": False, "code": "bad_arguments", "why": why})
+        if turn.epoch == self.epoch:
+            written.changed[call.id] = tag
+            self._speak_language(languages.Spoken(tag), "asked")
+        return json.dumps({"ok": True})
+
     # --- replies ---
 
     def _answer(self, texts: Sequence[str], understood: bool, keyed: bool) -> None:
@@ -406,7 +475,9 @@ class Attendant:
         unanswered = self.conversation[_after_agent(self.conversation) :]
         known = [message.text for message in unanswered if message.role == "caller"]
         new = [text for text in texts if text not in known]
-        self.conversation += [Message("caller", text, keyed=keyed) for text in new]
+        if len(self._tags) > 1 and not keyed:
+            self._follow_caller(texts)
+        self.conversation += [Message("caller", text, keyed=keyed, language=self._language) for text in new]
         turn, self._next = self._next, Exchange()
         turn.caller_text, turn.understood, turn.keyed = " ".join(new), understood, keyed
         turn.asked_at = self._clock.now()
@@ -516,7 +587,7 @@ class Attendant:
         if fails_at <= now:
             self._fail(turn, ProviderError("reply", "timeout", "stalled in the middle", retryable=True))
             return
-        fills = turn.asked_at is not None and bool(self._agent.definition.filler) and not playout.paused
+        fills = turn.asked_at is not None and bool(self._definition.filler) and not playout.paused
         fills_at = silent_from + filler_s if fills else fails_at
         if fills_at <= now:
             fills_at = now + filler_s
@@ -527,7 +598,7 @@ class Attendant:
 
     async def _fill_between(self, turn: Exchange, silent_from: float) -> None:
         """A filler in the middle of an answer: of its audio, but none of its words."""
-        lines, heard_at = self._agent.definition.filler, turn.last_audio_at
+        lines, heard_at = self._definition.filler, turn.last_audio_at
         text = lines[min(turn.fillers, len(lines) - 1)]
         turn.fillers += 1
         audio = await self._filler_audio(text)
@@ -538,7 +609,7 @@ class Attendant:
             self._bus.append(audio, (), self._bus.position_ms)
 
     async def _line(self, text: str, turn: Exchange) -> None:
-        line = Written(text)
+        line = Written(text, language=self._spoken.language)
         turn.written.append(line)
         if text:
             await self._speak(text, line, turn)
@@ -554,7 +625,7 @@ class Attendant:
     async def _filler_audio(self, text: str) -> bytes:
         """Empty where it cannot be spoken."""
         try:
-            return await self._voice.record(text)
+            return await self._voice.record(text, self._spoken.language)
         except ProviderError as error:
             self._report.event("filler_failed", error=str(error), provider=error.provider, code=error.code)
         except Exception as error:
@@ -610,25 +681,28 @@ class Attendant:
     async def _write_message(self, turn: Exchange, parts: "_Parts") -> list[ToolCall]:
         """One message, text into phrases. Returns the tools it asks for. When a model fails, the next one goes on after
         the last phrase that was given to the voice."""
-        before, written, said = [*self.conversation, *turn.messages()], Written(), list[str]()
+        before, said = [*self.conversation, *turn.messages()], list[str]()
+        written = Written(language=self._spoken.language)
         turn.written.append(written)
-        order = self._models.order()
+        models = self._models
+        order = models.order()
         for key, following in zip(order, [*order[1:], None], strict=True):
             try:
-                calls = await self._ask(key, before, written, said, turn, parts, last=following is None)
+                calls = await self._ask(models, key, before, written, said, turn, parts, last=following is None)
             except ProviderError as error:
-                self._models.failed(key, error)
+                models.failed(key, error)
                 if following is None or turn.epoch != self.epoch:
                     raise
-                self._models.switched(key, following, error, words_given=len(" ".join(said).split()))
+                models.switched(key, following, error, words_given=len(" ".join(said).split()))
                 written.text = "".join(f"{phrase} " for phrase in said)  # the words behind were never spoken
             else:
-                self._models.succeeded(key)
+                models.succeeded(key)
                 return calls
         raise AssertionError("the last model answers or fails")
 
     async def _ask(
         self,
+        models: Choice,
         key: str,
         before: Sequence[Message],
         written: Written,
@@ -639,12 +713,12 @@ class Attendant:
         last: bool,
     ) -> list[ToolCall]:
         """One request. `said`: the phrases of this message that the voice was given; more are added."""
-        llm, terms = self._models.asked(key), self._agent.definition.failover
+        llm, terms = models.asked(key), self._agent.definition.failover
         asked, understood, seam = before, turn.understood, Seam("")
         if said and getattr(llm, "continues", True):
             asked = [*before, Message("agent", " ".join(said)), Message("caller", GO_ON)]
             understood, seam = True, Seam(" ".join(said))
-        elif key != next(iter(self._models.named)) and not getattr(llm, "continues", True):
+        elif key != next(iter(models.named)) and not getattr(llm, "continues", True):
             asked = self.conversation  # it answers the caller itself, whatever another had begun
         splitter, calls = PhraseSplitter(), list[ToolCall]()
 
@@ -655,7 +729,7 @@ class Attendant:
                 await parts.put((phrase, written))
 
         replies = timely(
-            self._session(key).reply(asked, understood=understood),
+            self._session(models, key).reply(asked, understood=understood),
             self._after,
             llm.name,
             None if last else terms.first_word_ms / 1000,
@@ -679,15 +753,18 @@ class Attendant:
             raise ProviderError(llm.name, "protocol", "an empty answer", retryable=True)
         return calls
 
-    def _session(self, key: str) -> LlmSession:
+    def _session(self, models: Choice, key: str) -> LlmSession:
         """Of the model of that key, opened when it is first asked. Raises ProviderError."""
         if key not in self._sessions:
-            self._sessions[key] = self._models.named[key].open(self._call)
+            self._sessions[key] = models.named[key].open(self._call)
         return self._sessions[key]
 
     async def _use(self, call: ToolCall, turn: Exchange, parts: "_Parts") -> None:
         written, hands = turn.written[-1], _Hands(self, turn)
         written.calls.append(call)
+        if call.name == languages.SPEAK_LANGUAGE:
+            written.results[call.id] = self._asked_to_speak(call, written, turn)
+            return
         written.results[call.id] = await self._agent.tools(call, hands, self._call)
         if hands.digits:
             await parts.put(hands.digits)

@@ -27,57 +27,64 @@ Append = Callable[[bytes, Sequence[Word], int], bool]
 class Speaking:
     def __init__(
         self,
-        choice: Choice,
+        choice_of: Callable[[str], Choice],
         bus: Bus,
         after: After,
         terms: Failover,
         meter: Callable[[str, int], None],
     ) -> None:
-        """`meter(voice, characters)`: what was asked of it."""
-        self._voice = Sticky(choice)
+        """`choice_of(language)`: the voices that speak it. `meter(voice, characters)`: what was asked of it."""
+        self._choice_of, self._voices = choice_of, dict[str, Sticky]()
         self._bus, self._after, self._terms, self._meter = bus, after, terms, meter
         self._ms_a_letter: dict[str, float] = {}  # as spoken in this call, where a voice gives no word times
 
     async def speak(self, text: str, written: Written, append: Append) -> None:
         """One phrase, to its end or until it is void. Raises ProviderError when no voice is left."""
+        voice = self._voice_of(written.language)
         while text:
-            key = self._voice.key
-            tts = self._voice.choice.asked(key)
+            key = voice.key
+            tts = voice.choice.asked(key)
             self._meter(tts.name, len(text))
             given = _Given(text)
             try:
-                if not await self._speak(tts, given, written, append):
+                if not await self._speak(voice, tts, given, written, append):
                     return
             except ProviderError as error:
-                left = self._take_over(tts, key, given, written, error)
+                left = self._take_over(voice, tts, key, given, written, error)
                 if left is None:
                     raise
                 text = left
             else:
-                self._voice.choice.succeeded(key)
+                voice.choice.succeeded(key)
                 self._note(key, tts, given)
                 return
 
-    async def record(self, text: str) -> bytes:
+    async def record(self, text: str, language: str = "") -> bytes:
         """Spoken whole, and not on the bus. Raises ProviderError when no voice is left."""
+        voice = self._voice_of(language)
         while True:
-            key = self._voice.key
-            tts = self._voice.choice.asked(key)
+            key = voice.key
+            tts = voice.choice.asked(key)
             audio = bytearray()
             try:
-                async with aclosing(self._chunks(tts, text)) as chunks:
+                async with aclosing(self._chunks(voice, tts, text)) as chunks:
                     async for chunk in chunks:
                         audio += chunk.data
             except ProviderError as error:
-                if not self._voice.failed(key, error):
+                if not voice.failed(key, error):
                     raise
             else:
-                self._voice.choice.succeeded(key)
+                voice.choice.succeeded(key)
                 self._meter(tts.name, len(text))
                 return bytes(audio)
 
-    def _chunks(self, tts: Any, text: str) -> Any:
-        last = self._voice.following() is None
+    def _voice_of(self, language: str) -> Sticky:
+        if language not in self._voices:
+            self._voices[language] = Sticky(self._choice_of(language))
+        return self._voices[language]
+
+    def _chunks(self, voice: Sticky, tts: Any, text: str) -> Any:
+        last = voice.following() is None
         terms = self._terms
         return timely(
             tts.speak(text, self._bus.playout.format),
@@ -88,10 +95,10 @@ class Speaking:
             _audible,
         )
 
-    async def _speak(self, tts: Any, given: "_Given", written: Written, append: Append) -> bool:
+    async def _speak(self, voice: Sticky, tts: Any, given: "_Given", written: Written, append: Append) -> bool:
         """False when it is void."""
         bus = self._bus
-        async with aclosing(self._chunks(tts, given.text)) as chunks:
+        async with aclosing(self._chunks(voice, tts, given.text)) as chunks:
             async for chunk in chunks:
                 if given.phrase is None:  # a filler may have gone before it
                     given.phrase = Phrase(given.text, bus.position_ms)
@@ -101,7 +108,7 @@ class Speaking:
                     return False
                 while not bus.has_room:  # a model that writes a book
                     await sleep(self._after, ROOM_POLL_S)
-        if given.phrase is None and any(map(str.isalnum, given.text)) and self._voice.following() is not None:
+        if given.phrase is None and any(map(str.isalnum, given.text)) and voice.following() is not None:
             raise ProviderError(tts.name, "protocol", "no audio", retryable=True)
         if given.phrase is not None and append(b"", (), given.phrase.start_ms):
             given.phrase.end_ms = bus.position_ms
@@ -109,12 +116,14 @@ class Speaking:
                 bus.playout.ledger.add_estimate(given.text, given.phrase.start_ms, given.phrase.end_ms)
         return True
 
-    def _take_over(self, tts: Any, key: str, given: "_Given", written: Written, error: ProviderError) -> str | None:
+    def _take_over(
+        self, voice: Sticky, tts: Any, key: str, given: "_Given", written: Written, error: ProviderError
+    ) -> str | None:
         """What the next voice has to say; None where there is no next."""
         bus, phrase = self._bus, given.phrase
         count, until_ms = given.spoken(tts.word_times, bus.position_ms, self._ms_a_letter.get(key, MS_A_LETTER))
         words = given.text.split()
-        if not self._voice.failed(key, error, words_spoken=count, words_left=len(words) - count):
+        if not voice.failed(key, error, words_spoken=count, words_left=len(words) - count):
             return None
         if phrase is None:
             return given.text

@@ -386,6 +386,10 @@ class Turns:
         """The far end has put us on hold."""
         return self._held
 
+    def speak(self, definition: AgentDefinition) -> None:
+        """The call is held in another language: the agent as it is in that."""
+        self._agent = definition
+
     def expect(self, expectation: Expectation) -> None:
         """What the caller is expected to say or key next."""
         self.expectation = expectation

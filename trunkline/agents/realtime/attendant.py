@@ -31,10 +31,12 @@ from trunkline.agents.cascade import (
     Report,
     _Hands,
 )
+from trunkline.agents.choice import Choice
 from trunkline.agents.deadline import After
 from trunkline.agents.definition import AgentDefinition, RealtimeTerms
 from trunkline.agents.exchange import UNKNOWN_OUTCOME, Exchange, Phrase, Written
 from trunkline.agents.hearing import Hearing
+from trunkline.agents.languages import SPEAK_LANGUAGE
 from trunkline.agents.llm.told import EXPECT_DIGITS
 from trunkline.agents.providers import Kind, Minds
 from trunkline.agents.script.model import Script
@@ -100,7 +102,7 @@ class RealtimeAgent:
 
     @property
     def providers(self) -> Sequence[Provider]:
-        return (self.model, *self.cascade.minds.named("tts").values())
+        return (self.model, *self.cascade.minds.everything("tts").values())
 
     @property
     def ready(self) -> Callable[[], bool]:
@@ -214,6 +216,9 @@ class _Ears:
 
     def expect(self, expectation: Expectation) -> None: ...
 
+    def follow(self, choice: Choice) -> None:
+        """They hear all languages."""
+
     def finalize(self) -> None:
         if (attendant := self._attendant()) is not None:
             attendant._utterance_over()
@@ -244,11 +249,15 @@ class RealtimeAttendant(Attendant):
         ears = _Ears(agent.model.name, "all" if self._server else "gated", agent.model.formats)
         stt: Stt = ears
         llm: Llm = _NoWords()
-        minds = agent.cascade.minds
-        voices: dict[Kind, tuple[Any, ...]] = {
-            "tts": minds.spares.get("tts", ())
-        }  # the model has no spares: what follows it is the cascade
-        cascade = replace(agent.cascade, minds=replace(minds, stt=stt, llm=llm, spares=voices))
+
+        def voices(minds: Minds) -> Minds:
+            """The model has no spares: what follows it is the cascade."""
+            tts: Kind = "tts"
+            spares, keyed = {tts: minds.spares.get(tts, ())}, {tts: minds.named(tts)}
+            others = {tag: voices(other) for tag, other in minds.languages.items()}
+            return replace(minds, stt=stt, llm=llm, spares=spares, keyed=keyed, languages=others)
+
+        cascade = replace(agent.cascade, minds=voices(agent.cascade.minds))
         super().__init__(cascade, call, bus, control, report, clock, after)
         ears.belong_to(self)
         self._stt.close()
@@ -720,14 +729,14 @@ class RealtimeAttendant(Attendant):
             utterance = text.utterance if isinstance(text, _Words) else None
             if utterance is None:
                 if text not in [m.text for m in self.conversation[-1:] if m.role == "caller"]:  # pending is there
-                    message = Message("caller", text, keyed=keyed)
+                    message = Message("caller", text, keyed=keyed, language=self._language)
                     self.conversation.append(message)
                     said.append(text)
                     if self._live is not None:
                         self._live.tell(message)
             elif utterance.message_at is None:
                 utterance.message_at, utterance.turn = len(self.conversation), turn
-                self.conversation.append(Message("caller", utterance.text))
+                self.conversation.append(Message("caller", utterance.text, language=self._language))
                 by_server = by_server and utterance.item != ""
                 if utterance.transcribed:
                     said.append(utterance.text)
@@ -793,7 +802,9 @@ class RealtimeAttendant(Attendant):
             turn.written.append(Written())
         written = turn.written[-1]
         written.calls.append(call)
-        if call.name == EXPECT_DIGITS:
+        if call.name == SPEAK_LANGUAGE:
+            result = self._asked_to_speak(call, written, turn)
+        elif call.name == EXPECT_DIGITS:
             result = self._expect_digits(call, turn)
         else:
             hands = _Hands(self, turn)

@@ -52,6 +52,7 @@ class Intent:
     declined: str = ""
     reply: tuple[str, ...] = ()
     reply_closed: tuple[str, ...] = ()
+    language: str | None = None
     transfer: str | None = None
     tool: str | None = None
     path: Path = ()
