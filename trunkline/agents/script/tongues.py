@@ -176,7 +176,7 @@ class _Reading:
     # --- the script, as an answer ---
 
     def _script(self, script: Script) -> None:
-        if self.alike:
+        if self.alike or "intents" not in self.table:
             return
         if "fallback" not in self.table:
             self._missing("fallback")
