@@ -187,7 +187,7 @@ async def _providers(settings: Settings, agent: AgentDefinition, clock: Clock, n
     call = CallFacts(CallId("call_doctor"), DEFAULT_TENANT, "inbound", None, None, clock.wall().astimezone(UTC))
     try:
         for kind in KINDS:
-            for key, provider in minds.named(kind).items():
+            for key, provider in minds.everything(kind).items():
                 note(await _provider(kind, key, provider, call, clock))
     finally:
         await _closed(minds)

@@ -139,6 +139,22 @@ def test_what_was_said_over_the_agent_and_meant_nothing_changes_nothing() -> Non
     on_a_line(conversation)
 
 
+def test_a_spanish_yes_over_the_agent_is_no_interruption() -> None:
+    async def conversation(line: Line) -> None:
+        await line.speaks("quiero pedir una cita", "es")
+        line.pen.write("Es una historia muy larga. ")
+        await line.run(200)
+        line.starts()
+        await line.run(200)
+        line.bus.speech_ended(line.clock.now() - 0.32)
+        line.ears.on_event(SttFinal("Sí, claro, vale.", language="es"))
+        await line.run(1500)
+        await line.answers("Y ya está.")
+        assert line.talk[-1] == ("agent", "Es una historia muy larga. Y ya está.")
+
+    on_a_line(conversation)
+
+
 def test_the_lines_of_a_call_in_spanish_are_spanish() -> None:
     async def conversation(line: Line) -> None:
         await line.speaks("quiero pedir una cita", "es")

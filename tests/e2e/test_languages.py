@@ -130,7 +130,7 @@ def call(
 def test_a_caller_who_speaks_spanish_is_answered_in_spanish(start_gateway: Any, tmp_path: Path, model: str) -> None:
     lines = [in_language("es", "quiero encargar una tarta"), in_language("en", "can we speak english please")]
     answers = [Answer("Claro que sí. ", "¿De qué tamaño?"), Answer("Of course we can.")]
-    said = [Listen(), Say(PHRASE), Listen(), Pause(3500), Listen(), Say(PHRASE), Listen(), HangUp()]
+    said: list[Action] = [Listen(), Say(PHRASE), Listen(), Pause(3500), Listen(), Say(PHRASE), Listen(), HangUp()]
     told = call(start_gateway, tmp_path, lines, answers, said, model)
     assert told.turns == [
         ("", GREETING),
@@ -154,7 +154,7 @@ def test_a_model_is_asked_for_spanish_and_changes(start_gateway: Any, tmp_path: 
     lines = [in_language("en", "in spanish please if you can"), in_language("es", "quiero una tarta grande")]
     change = Answer(Call("speak_language", '{"language": "es-ES"}'), finish="tool_calls")
     answers = [change, Answer("Con mucho gusto."), Answer("Muy bien.")]
-    said = [Listen(), Say(PHRASE), Listen(), Say(PHRASE), Listen(), HangUp()]
+    said: list[Action] = [Listen(), Say(PHRASE), Listen(), Say(PHRASE), Listen(), HangUp()]
     told = call(start_gateway, tmp_path, lines, answers, said)
     assert told.turns[1:] == [
         ("in spanish please if you can", "Con mucho gusto."),
@@ -168,7 +168,7 @@ def test_a_model_is_asked_for_spanish_and_changes(start_gateway: Any, tmp_path: 
 
 def test_a_spanish_voice_that_is_gone_is_followed_by_one_of_this_machine(start_gateway: Any, tmp_path: Path) -> None:
     """Not by the English one: it reads Spanish as if it were English."""
-    said = [Listen(), Say(PHRASE), Listen(), HangUp()]
+    said: list[Action] = [Listen(), Say(PHRASE), Listen(), HangUp()]
     answers, lines = [Answer("Claro que sí, dígame.")], [in_language("es", "quiero encargar una tarta")]
     told = call(start_gateway, tmp_path, lines, answers, said, refusals=[Refusal(500)] * 9)
     assert told.turns[1] == (lines[0].replace("/es", ""), "Claro que sí, dígame.")
@@ -188,7 +188,7 @@ def test_the_embedded_agent_speaks_spanish_on_a_key(start_gateway: Any, tmp_path
 
     async def run() -> CallReport:
         gateway = await asyncio.to_thread(start_gateway, agent)
-        actions = [Listen(), Keys("9"), Listen(), Keys("1"), Listen(), Keys("9"), Listen(), HangUp()]
+        actions: list[Action] = [Listen(), Keys("9"), Listen(), Keys("1"), Listen(), Keys("9"), Listen(), HangUp()]
         report = await place_call(CallOptions(gateway.origin, actions, api_url="auto"))
         assert gateway.complaints() == []
         return report

@@ -10,7 +10,7 @@ agent that goes on with it knows it too.
 
 # ruff: noqa: SIM905 - word lists read best as words
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from trunkline.ports import Message
@@ -24,6 +24,16 @@ ANYONES = frozenset(
     "taxi hotel bus internet email mail wifi online stop super bravo".split()
 )
 """Words of no language in particular, and greetings that people try out."""
+
+_LISTENING: Mapping[str, str] = {
+    "es": "sí si ya vale claro bueno ajá aja eso",
+    "de": "ja genau klar gut aha stimmt",
+    "fr": "oui ouais d'accord bien euh voilà",
+    "it": "sì si certo bene già ecco ah",
+    "pt": "sim pois tá certo aham claro",
+    "nl": "ja goed klopt precies",
+}
+"""Said to show that one listens, by the language alone."""
 
 CODES = frozenset(
     (
@@ -102,6 +112,11 @@ def _unspaced(letter: str) -> bool:
         or "\u1780" <= letter <= "\u17ff"
         or ("\u3040" <= letter <= "\u9fff")
     )
+
+
+def backchannels(tag: str) -> frozenset[str]:
+    """Words of the language that take the floor from nobody; the international ones are the turn machine's."""
+    return frozenset(_LISTENING.get(primary(tag), "").split())
 
 
 def follow(spoken: Spoken, tags: Sequence[str], text: str, detected: str | None) -> Spoken:

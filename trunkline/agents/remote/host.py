@@ -44,7 +44,8 @@ def check(bind: Bind, token: str | None, definition: AgentDefinition) -> None:
             "--host", bind.host, "reachable from outside, so remote.api_key or --tls-client-ca must be set as well"
         )
     for kind in KINDS:
-        if any(choice.provider == "remote" for choice in definition.choices(kind)):
+        spoken = (definition, *definition.languages.values())
+        if any(choice.provider == "remote" for each in spoken for choice in each.choices(kind)):
             raise ConfigError(f"{kind}.provider", "remote", "served from here are providers, not other servers")
 
 

@@ -96,8 +96,8 @@ class _Review:
                 self.report((*path, "ask", at), f"there are no slots or digits {name!r}{nearest(name, there)}", "error")
         self._action(path, intent.transfer, intent.tool)
         if intent.language is not None and intent.language not in self.tags:
-            there = nearest(intent.language, self.tags)
-            self.report((*path, "language"), f"there is no {intent.language!r} in [languages]{there}", "error")
+            wrong = f"there is no {intent.language!r} in [languages]{nearest(intent.language, self.tags)}"
+            self.report((*path, "language"), wrong, "error")
         if intent.language is not None and (intent.transfer or intent.tool):
             self.report((*path, "language"), "choose one of language, transfer and tool", "error")
         if intent.reply_closed and self.script.hours is None:
