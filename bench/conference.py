@@ -49,7 +49,7 @@ class Leg:
 
 
 class Deaf:
-    rate_hz, window_samples = 8000, 256
+    rate_hz, window_samples, context_samples = 8000, 256, 32
 
     def run(self, slots: Ints, windows: Floats) -> Floats:
         return np.zeros(len(slots), np.float32)

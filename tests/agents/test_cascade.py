@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 import pytest
 
 from trunkline.agents import turns as t
-from trunkline.agents.cascade import Attendant, Cascade
+from trunkline.agents.cascade import Cascade, CascadeAttendant
 from trunkline.agents.definition import AgentDefinition, Failover, ProviderChoice
 from trunkline.agents.exchange import UNKNOWN_OUTCOME
 from trunkline.agents.providers import Minds
@@ -58,7 +58,7 @@ DOWN = ProviderError("llm", "unavailable", retryable=True)
 
 
 class Deaf:
-    rate_hz, window_samples = 8000, 256
+    rate_hz, window_samples, context_samples = 8000, 256, 32
 
     def reset(self, slot: int) -> None: ...
 
@@ -263,7 +263,7 @@ class Call:
             self.stt, self.llm, self.tts = (
                 cast(Any, p) for p in (cascade.minds.stt, cascade.minds.llm, cascade.minds.tts)
             )
-        self.attendant: Attendant = self.cascade.attend(FACTS, self.bus, self, self, self.clock, self.after)
+        self.attendant: CascadeAttendant = self.cascade.attend(FACTS, self.bus, self, self, self.clock, self.after)
         self.ears = self.stt.streams[-1]
 
     def after(self, seconds: float, then: Callable[[], None]) -> Timer:

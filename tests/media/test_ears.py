@@ -12,10 +12,11 @@ FRAME = 160
 
 
 class LoudIsSpeech:
-    rate_hz, window_samples = 8000, 256
+    rate_hz, window_samples, context_samples = 8000, 256, 32
 
     def __init__(self) -> None:
         self.batches: list[int] = []
+        self.glances = 0
 
     def run(self, slots: Ints, windows: Floats) -> Floats:
         self.batches.append(len(slots))
@@ -23,6 +24,11 @@ class LoudIsSpeech:
         return result
 
     def skip(self, slots: Ints, windows: Floats) -> None: ...
+
+    def glance(self, slots: Ints, audio: Floats) -> Floats:
+        self.glances += 1
+        result: Floats = ((audio[:, -64:] ** 2).mean(axis=1) > 1e-3).astype(np.float32)
+        return result
 
     def reset(self, slot: int) -> None: ...
 
@@ -61,6 +67,10 @@ class Caller:
     def is_echo(self, recent: Floats, at: float) -> bool:
         self.asked += 1
         assert 0 < len(recent) <= 1024
+        return self.echo
+
+    def may_be_echo(self, recent: Floats, at: float) -> bool:
+        self.asked += 1
         return self.echo
 
     def crashed(self, error: Exception) -> None:
@@ -238,6 +248,46 @@ def test_our_own_voice_is_asked_about_only_while_guarded(line: tuple[Line, Calle
     assert caller.asked == asked
 
 
+@pytest.mark.parametrize("quiet_ms", [800, 820, 840, 860, 880, 900, 920, 940])
+def test_an_interruption_is_noticed_with_its_first_frame_wherever_the_windows_lie(quiet_ms: int) -> None:
+    detector = LoudIsSpeech()
+    ears, caller = Ears(MULAW_8K, 4, detector, EnergyGate(4)), Caller()
+    slot = ears.open(caller)
+    assert slot is not None
+    call = Line(ears, slot)
+    ears.guard(slot, True)
+    call.quiet(quiet_ms)
+    assert detector.glances == 0  # only what is loud is looked at
+    began = call.now
+    call.speak(20)
+    assert caller.names == ["started"]
+    assert caller.heard[0][1] == pytest.approx(began, abs=0.012)
+    call.speak(440)
+    assert caller.names == ["started"], "not sustained before half a second"
+    call.speak(160)
+    assert caller.names == ["started", "sustained"]
+    call.quiet(1000)
+    assert caller.names == ["started", "sustained", "ended"]
+
+
+def test_who_does_not_interrupt_is_heard_in_whole_windows(line: tuple[Line, Caller, Ears]) -> None:
+    call, caller, ears = line
+    call.quiet(800)
+    call.speak(400)
+    assert caller.names == ["started"]
+    assert ears._detector.glances == 0  # type: ignore[attr-defined]
+
+
+def test_a_glance_that_is_our_own_voice_begins_nothing(line: tuple[Line, Caller, Ears]) -> None:
+    call, caller, ears = line
+    caller.echo = True
+    ears.guard(call.slot, True)
+    call.quiet(800)
+    call.speak(20)
+    assert caller.asked > 0
+    assert caller.names == []
+
+
 def test_a_recogniser_is_not_given_our_own_voice_from_before_the_caller_spoke(line: tuple[Line, Caller, Ears]) -> None:
     call, caller, ears = line
     caller.echo = True
@@ -318,7 +368,7 @@ def test_forgotten_speech_begins_anew(line: tuple[Line, Caller, Ears]) -> None:
 
 def test_sixteen_kilohertz_lanes_have_ears_of_their_own() -> None:
     class Wide(LoudIsSpeech):
-        rate_hz, window_samples = 16000, 512
+        rate_hz, window_samples, context_samples = 16000, 512, 64
 
     format: Format = PCM_16K
     ears = Ears(format, 1, Wide(), EnergyGate(1))

@@ -136,6 +136,30 @@ def test_what_was_cleared_explains_nothing() -> None:
     assert not cleared.explains(recent, position)
 
 
+def test_between_the_windows_an_echo_is_possible_and_a_caller_over_silence_is_not() -> None:
+    echo, data = heard(returned(AGENT, 100, -12)), coded(AGENT)
+    guard, asked, possible = EchoGuard(MULAW_8K), 0, 0
+    for position in range(4000, 30000, 160):  # frames, not windows
+        guard.played(position - 160, data[position - 160 : position])
+        if position > 8000 and loud(echo, position):
+            asked += 1
+            possible += guard.may_explain(echo[position - 1024 : position], position)
+    assert asked > 50
+    assert possible > 0.97 * asked
+    assert guard.delay is None, "nothing is learnt of it"
+    assert not EchoGuard(MULAW_8K).may_explain(heard(CALLER)[4000:5024], 5024)
+
+
+def test_on_a_line_that_has_echoed_every_moment_is_left_to_its_window() -> None:
+    guard = EchoGuard(MULAW_8K)
+    listen(guard, heard(returned(AGENT, 120, -14)))
+    assert guard.known
+    quiet = heard(CALLER * 10 ** (-12 / 20))
+    position = next(p for p in range(8000, 30000, WINDOW) if loud(quiet, p))
+    guard.played(position - 8000, coded(AGENT)[:16000])
+    assert guard.may_explain(quiet[position - 1024 : position], position)
+
+
 def test_the_path_is_kept_when_the_playback_clock_jumps() -> None:
     guard = EchoGuard(MULAW_8K)
     signal = heard(returned(AGENT, 150, -12))

@@ -60,3 +60,12 @@ def test_an_error_of_one_bus_ends_that_one_and_the_others_go_on() -> None:
     assert [str(e) for e in broken.crashes] == ["bug"]
     assert broken.pumped == 1
     assert sound.pumped == 3
+
+
+def test_the_ears_hear_what_a_tick_brings_without_waiting_for_the_beat() -> None:
+    order: list[str] = []
+    beat, bus = heartbeat(order), Bus(3)
+    beat.speaks(bus)
+    beat.hear()
+    assert order == ["ears"]
+    assert bus.pumped == 0

@@ -226,3 +226,15 @@ def test_the_first_half_second_of_a_faintly_noisy_line_is_never_speech() -> None
             gated = gate.run(slots, windows)
             silero.skip(slots[~gated.open], windows[~gated.open])
             assert not (silero.run(slots[gated.open], windows[gated.open]) >= 0.5).any()
+
+
+def test_a_glance_says_what_a_window_there_would_and_keeps_nothing_of_it() -> None:
+    spoken = voice(12).reshape(-1)
+    glancing, plain = SileroBatch(2), SileroBatch(2)
+    for at in range(0, 8 * 256, 256):
+        window = spoken[None, at : at + 256]
+        said = glancing.run(one(), window)[0]
+        assert said == pytest.approx(plain.run(one(), window)[0], abs=1e-6)
+        half = glancing.glance(one(), spoken[None, at + 256 + 128 - 288 : at + 256 + 128])
+    assert half[0] > 0.5
+    assert glancing.glance(one(1), np.zeros((1, 288), np.float32))[0] < 0.5

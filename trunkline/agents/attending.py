@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from trunkline.agents.cascade import Control, Provider, Report
+from trunkline.agents.attendant import Control, Provider, Report
 from trunkline.agents.deadline import After
 from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.providers import Minds

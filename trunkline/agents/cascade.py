@@ -1,119 +1,59 @@
 """The cascade: streaming STT -> LLM -> TTS on a call's bus.
 
-`Cascade` is an agent of this process (its definition and started providers); `Attendant` answers one call with it. The
-attendant performs what the turn machine decides: it feeds the recogniser, runs one reply at a time, and keeps the
-conversation as the caller *heard* it.
+`Cascade` is an agent of this process (its definition and started providers); `CascadeAttendant` answers one call with
+it: an attendant whose ears are a recogniser and whose mind is a model.
 
 A reply is two tasks joined by a bounded queue: the model writes phrases while the voice speaks them. Interrupting
-cancels both, which closes the model's and the voice's requests, and the epoch rises: whatever still comes of an older
-epoch (a late chunk, a tool's hang-up) is void. A reply that fails is heard as far as it came, then reported.
+cancels both, which closes the model's and the voice's requests.
 
-Each port is an ordered list (agents/choice.py): a provider that fails or stalls is followed by the next one within the
-turn. A model is followed here (`_write_message`), the voice in speaking.py, the ears in hearing.py.
-
-An agent of several languages (agents/languages.py) changes to the caller's before it answers: the lines, the lists of
-providers and the language that goes with the messages are then those of the other.
 """
 
 import asyncio
-import json
-from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from contextvars import copy_context
 from dataclasses import dataclass
-from typing import Any, Protocol
-from weakref import ref
 
 from trunkline.agents import languages
 from trunkline.agents import turns as t
+from trunkline.agents.attendant import (
+    BACKGROUND_AFTER_S,
+    TOOL_ROUNDS,
+    Attendant,
+    Control,
+    Hands,
+    Provider,
+    Report,
+    Tools,
+    weakly,
+)
 from trunkline.agents.choice import Choice, timely
-from trunkline.agents.deadline import After, sleep
+from trunkline.agents.deadline import After
 from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.exchange import Exchange, Written
 from trunkline.agents.hearing import Hearing
 from trunkline.agents.providers import Minds
 from trunkline.agents.seam import GO_ON, Seam
-from trunkline.agents.speaking import Speaking
 from trunkline.agents.splitter import PhraseSplitter
-from trunkline.agents.turns import Turns
 from trunkline.clock import Clock
 from trunkline.errors import ProviderError
 from trunkline.media.bus import Bus
-from trunkline.media.dtmf import tones
-from trunkline.media.g711 import transcode
-from trunkline.media.sources import soft_work
 from trunkline.ports import (
-    ON_BEHALF_OF,
-    Allow,
-    CallControl,
     CallFacts,
-    Decision,
-    EndReason,
     Expect,
+    Expectation,
     LlmEvent,
     LlmSession,
     LlmUsage,
     Message,
-    Refuse,
     SttEvent,
     SttFinal,
     SttPartial,
     TextDelta,
     ToolCall,
-    TurnRecord,
-    Usage,
-    Word,
 )
-from trunkline.types import FRAME_MS, MULAW_8K
 
 PHRASES_WAITING = 16
-BACKGROUND_AFTER_S = 0.4  # nobody hears a shorter wait as one
-BACKGROUND_MS = 100  # at a time: the answer waits for no more than this
 FINALS_KEPT = 16  # said over an answer, and no interruption
-TOOL_ROUNDS = 5  # a model that does nothing but call tools is stopped
-
-
-class Tools(Protocol):
-    """Performs a model's tool calls (agents/tools)."""
-
-    async def __call__(self, tool: ToolCall, control: CallControl, call: CallFacts) -> str:
-        """The result as text for the model. Never raises for a tool's failure: that is a result too."""
-        ...
-
-
-class Provider(Protocol):
-    name: str
-    third_party: bool
-
-
-class Control(CallControl, Protocol):
-    """The call itself, as its attendant has it."""
-
-    @property
-    def sends_dtmf(self) -> bool:
-        """Digits are the leg's to send, at once; where not, they are sounded in the audio."""
-        ...
-
-    def fall_back(self) -> None:
-        """This attendant's mind is lost for good: the agent's cascade goes on with the conversation."""
-        ...
-
-
-class Report(Protocol):
-    """Where an attendant tells of its call."""
-
-    def turn(self, turn: TurnRecord, ago_s: float) -> None:
-        """A turn is over; it began (T0) so many seconds ago."""
-        ...
-
-    def usage(self, usage: Usage) -> None: ...
-
-    def event(self, kind: str, **data: Any) -> None: ...
-
-    def crashed(self, error: BaseException) -> None:
-        """Our own bug: this call ends."""
-        ...
 
 
 @dataclass(slots=True)
@@ -137,35 +77,12 @@ class Cascade:
 
     def attend(
         self, call: CallFacts, bus: Bus, control: Control, report: Report, clock: Clock, after: After
-    ) -> "Attendant":
-        return Attendant(self, call, bus, control, report, clock, after)
+    ) -> "CascadeAttendant":
+        return CascadeAttendant(self, call, bus, control, report, clock, after)
 
 
-def _weak(attendant: "Attendant") -> Callable[[SttEvent], None]:
-    """The recogniser must not keep us: a call that is over, with all its audio, is freed at once."""
-    me = ref(attendant)
-
-    def recognised(event: SttEvent) -> None:
-        listener = me()
-        if listener is not None:
-            listener.recognised(event)
-
-    return recognised
-
-
-def _weakly(attendant: "Attendant", method: Callable[..., None]) -> Callable[..., None]:
-    me = ref(attendant)
-
-    def call(*arguments: Any) -> None:
-        listener = me()
-        if listener is not None:
-            method(listener, *arguments)
-
-    return call
-
-
-class Attendant:
-    """One call's agent. Methods return at once; close() is idempotent."""
+class CascadeAttendant(Attendant):
+    """One call's agent."""
 
     def __init__(
         self,
@@ -177,137 +94,51 @@ class Attendant:
         clock: Clock,
         after: After,
     ) -> None:
-        self.conversation: list[Message] = []
-        self.epoch = 0
-        self.turns = Turns(agent.definition)
-        self._tags = agent.definition.tags
-        self._spoken = languages.Spoken(agent.definition.language)
+        minds, definition = agent.minds, agent.definition
+        self._minds = minds
         self._heard_in: dict[str, str | None] = {}  # what the caller said since the last answer, and in what
-        self._agent, self._call, self._bus, self._control, self._report = agent, call, bus, control, report
-        self._clock, self._after = clock, after
-        minds, terms = agent.minds, agent.definition.failover
         self._stt = Hearing(
             Choice(minds, "stt", clock, report.event),
             call,
             bus.playout.format,
-            _weak(self),
+            weakly(self, CascadeAttendant.recognised),
             after,
-            terms.final_ms / 1000,
-            _weakly(self, Attendant._ears_changed),
+            definition.failover.final_ms / 1000,
+            weakly(self, CascadeAttendant._ears_changed),
         )
-        self._gated = self._stt.gated
         self._models = Choice(minds, "llm", clock, report.event)
-        self._sessions: dict[str, LlmSession] = {}
-        self._session(self._models, self._models.order()[0])
-        self._voice = Speaking(
-            lambda language: Choice(minds.in_language(language), "tts", clock, report.event),
-            bus,
-            after,
-            terms,
-            _weakly(self, Attendant._meter_voice),
+        first = self._models.order()[0]
+        self._sessions: dict[str, LlmSession] = {first: self._models.named[first].open(call)}
+        super().__init__(
+            definition, minds, agent.tools, call, bus, control, report, clock, after, gated=self._stt.gated
         )
-        self._timers: dict[str, Any] = {}
-        self._events: deque[t.Event] = deque()
-        self._handling = False
-        self._tasks: set[asyncio.Task[None]] = set()  # also those that were cancelled and are not over yet
-        self._task: asyncio.Task[None] | None = None  # the reply's
-        self._filler: asyncio.Task[None] | None = None
-        self._turn: Exchange | None = None
-        self._turn_index = 0
-        self._next = Exchange()  # what is known of the turn the caller is taking
-        self._fed_since: float | None = None
-        self._closed = False
-        self._background = soft_work().play() if agent.definition.background else None
-        bus.listener = self
 
-    # --- the call's life ---
+    # --- ears ---
 
-    def begin(
-        self, greeting: str | None = None, conversation: Sequence[Message] = (), pending: Sequence[str] = ()
-    ) -> None:
-        """Greet; with another greeting and the conversation so far when a call is taken up again. `pending`: what the
-        conversation ends with is answered in place of it. The gateway's own greetings are in the agent's first
-        language: a call that is held in another hears that one's apology."""
-        self.conversation += conversation
-        self._begin_in()
-        if greeting is not None and self._spoken.language != self._tags[0]:
-            greeting = self._definition.apology
-        if not self._gated and not self.turns.on_hold:
-            self._feed(0)
-        self._handle(t.Begin(self._definition.greeting if greeting is None else greeting, tuple(pending)))
+    def _listener(self) -> Callable[[bytes], None]:
+        return self._stt.feed
 
-    def key(self, digit: str) -> None:
-        if self.turns.state is not t.State.THINKING:
-            self._next.caller_ended_at = self._clock.now()
-            self._next.decided_at = self._next.final_at = None
-        self._handle(t.Key(digit))
+    def _finalize(self) -> None:
+        self._stt.finalize()
 
-    def hold(self, held: bool) -> None:
-        """The far end has put us on hold, or taken us back. Idempotent."""
-        self._handle(t.Held() if held else t.Unheld())
-        if not self._gated:
-            if held:
-                self._stop_feed()
-            elif self._fed_since is None:
-                self._feed(0)
+    def _forget(self) -> None:
+        self._stt.cancel()
 
-    def say_goodbye(self) -> None:
-        """The call's time is up: a spoken goodbye, then the end."""
-        self._handle(t.Leave())
+    def _fed(self, seconds: float) -> None:
+        self._meter("stt", self._stt.name, "seconds", round(seconds, 3))
 
-    def close(self) -> None:
-        """The call is over. Before the bus is closed: the last turn is cut to what was heard."""
-        if self._closed:
-            return
-        self._closed = True
-        try:
-            for effect in self.turns.handle(t.Close()):
-                self._perform(effect)
-        except Exception as error:
-            self._report.crashed(error)
-        finally:
-            self._stop_feed()
-            self._stt.close()
-            for session in self._sessions.values():
-                session.close()
+    def _awaits(self, expectation: Expectation) -> None:
+        self._stt.expect(expectation)
 
-    # --- from the bus (BusListener) ---
+    def _change_to(self, language: str) -> None:
+        minds = self._minds.in_language(language)
+        self._models = Choice(minds, "llm", self._clock, self._report.event)
+        self._stt.follow(Choice(minds, "stt", self._clock, self._report.event))
 
-    def speech_started(self, at: float) -> None:
-        self._next.caller_ended_at = self._next.decided_at = self._next.final_at = None
-        self._handle(t.SpeechStarted(at))
-        if self._turn is not None and self._turn.spoke_at is not None and self.turns.state is t.State.INTERRUPTED:
-            self._turn.barge_in_ms = (self._clock.now() - at) * 1000
-
-    def speech_sustained(self) -> None:
-        self._handle(t.SpeechSustained())
-
-    def speech_ended(self, at: float) -> None:
-        self._next.caller_ended_at, self._next.decided_at = at, self._clock.now()
-        self._next.final_at = None
-        self._handle(t.SpeechEnded(at))
-
-    def first_audio_sent(self, at: float) -> None:
-        if self._turn is not None:
-            self._turn.spoke_at = at
-            self._expect(self._turn)
-            self._watch(self._turn)
-        self._handle(t.ReplyBegan())
-
-    def answer_heard(self) -> None:
-        turn = self._turn
-        if turn is None:
-            return
-        if not turn.failed:
-            self._expect(turn)
-        self._end_turn(cut=False)
-        if self._next.caller_ended_at is not None:  # said or keyed while we spoke: nobody has waited for an answer yet
-            self._next.caller_ended_at = self._clock.now()
-            self._next.decided_at = self._next.final_at = None
-        self._handle(t.ReplyFailed() if turn.failed else t.ReplyHeard())
-
-    def crashed(self, error: BaseException) -> None:
-        self._report.crashed(error)
+    def _dismiss(self) -> None:
+        self._stt.close()
+        for session in self._sessions.values():
+            session.close()
 
     # --- from the recogniser ---
 
@@ -328,77 +159,6 @@ class Attendant:
             self._report.event("stt_failed", error=str(event.error))
             self._handle(t.Final("", understood=False, failed=True))
 
-    # --- effects ---
-
-    def _handle(self, event: t.Event) -> None:
-        """One event at a time: what an effect causes at once (a resumed playout that is heard) comes after it."""
-        self._events.append(event)
-        if self._handling:
-            return
-        self._handling = True
-        try:
-            while self._events and not self._closed:
-                for effect in self.turns.handle(self._events.popleft()):
-                    self._perform(effect)
-        except Exception as error:
-            self._report.crashed(error)
-        finally:
-            self._events.clear()
-            self._handling = False
-
-    def _perform(self, effect: t.Effect) -> None:
-        match effect:
-            case t.Feed(pre_roll_ms):
-                if self._gated:
-                    self._feed(pre_roll_ms)
-            case t.FinalizeStt():
-                if self._gated:
-                    self._stop_feed()
-                self._stt.finalize()
-            case t.CancelStt():
-                if self._gated:
-                    self._stop_feed()
-                self._bus.forget_speech()
-                self._stt.cancel()
-            case t.Endpoint(silence_ms):
-                self._bus.set_endpoint(silence_ms)
-            case t.Answer(texts, understood, keyed):
-                self._answer(texts, understood, keyed)
-            case t.Say(text):
-                turn = Exchange()
-                self._start(turn, lambda: self._line(text, turn))
-            case t.Fill(text):
-                self._stop_filler()
-                self._filler = self._spawn(self._fill(text))
-            case t.PutThrough(target):
-                if not isinstance(self._control.transfer(target), Allow):
-                    self.turns.end_after_answer("error")
-            case t.TakeMessage(text):
-                self._report.event("message", text=text)
-            case t.PauseOutput():
-                self._bus.pause()
-            case t.ResumeOutput():
-                self._bus.resume()
-            case t.CancelReply():
-                self._cancel_reply()
-            case t.SetTimer(name, after_ms):
-                self._set_timer(name, after_ms / 1000, lambda: self._handle(t.TimerFired(name)))
-            case t.CancelTimer(name):
-                self._cancel_timer(name)
-            case t.HangUp(reason):
-                self._control.hang_up(reason)
-
-    def _feed(self, pre_roll_ms: int) -> None:
-        self._stop_feed()
-        self._fed_since = self._clock.now() - pre_roll_ms / 1000
-        self._bus.feed(self._stt.feed, pre_roll_ms)
-
-    def _stop_feed(self) -> None:
-        if self._fed_since is not None:
-            seconds, self._fed_since = self._clock.now() - self._fed_since, None
-            self._bus.stop_feed()
-            self._meter("stt", self._stt.name, "seconds", round(seconds, 3))
-
     def _ears_changed(self) -> None:
         """Another recogniser has taken over; it may want to be fed in another way."""
         gated, self._gated = self._gated, self._stt.gated
@@ -406,67 +166,6 @@ class Attendant:
             self._feed(0)
         elif self._gated and not gated and not self._bus.hearing_speech:
             self._stop_feed()
-
-    def _set_timer(self, name: str, after_s: float, then: Callable[[], None]) -> None:
-        self._cancel_timer(name)
-        self._timers[name] = self._after(after_s, then)
-
-    def _cancel_timer(self, name: str) -> None:
-        timer = self._timers.pop(name, None)
-        if timer is not None:
-            timer.cancel()
-
-    # --- languages ---
-
-    @property
-    def _definition(self) -> AgentDefinition:
-        """The agent, in the language of the call."""
-        return self._agent.definition.in_language(self._spoken.language)
-
-    @property
-    def _language(self) -> str | None:
-        """As the messages of the conversation have it."""
-        return self._spoken.language if len(self._tags) > 1 else None
-
-    def _begin_in(self) -> None:
-        """What the conversation so far was held in; else what came with the call says; else the first."""
-        if len(self._tags) == 1:
-            return
-        self._speak_language(languages.Spoken(languages.of_conversation(self.conversation, self._tags)), "conversation")
-        asked = languages.lookup(self._call.attributes.get("language", ""), self._tags)
-        if asked is not None and not self.conversation:
-            self._speak_language(languages.Spoken(asked), "call")
-
-    def _follow_caller(self, texts: Sequence[str]) -> None:
-        """In what they say it. What was a noise, or no interruption, is none of the texts."""
-        spoken, heard = self._spoken, self._heard_in
-        self._heard_in = {}
-        for text in texts:
-            spoken = languages.follow(spoken, self._tags, text, heard.get(text))
-        self._speak_language(spoken, "heard")
-
-    def _speak_language(self, spoken: languages.Spoken, why: str) -> None:
-        """From the next words on. Idempotent."""
-        before, self._spoken = self._spoken, spoken
-        if spoken.language == before.language:
-            return
-        minds = self._agent.minds.in_language(spoken.language)
-        self._models = Choice(minds, "llm", self._clock, self._report.event)
-        self.turns.speak(self._definition)
-        self._report.event("language", **{"from": before.language, "to": spoken.language, "why": why})
-        self._stt.follow(Choice(minds, "stt", self._clock, self._report.event))
-
-    def _asked_to_speak(self, call: ToolCall, written: Written, turn: Exchange) -> str:
-        """The result of the tool."""
-        wanted = str(call.arguments.get("language", ""))
-        tag = languages.lookup(wanted, self._tags) if wanted else None
-        if tag is None:
-            why = f"the languages are {', '.join(self._tags)}"
-            return json.dumps({"ok": False, "code": "bad_arguments", "why": why})
-        if turn.epoch == self.epoch:
-            written.changed[call.id] = tag
-            self._speak_language(languages.Spoken(tag), "asked")
-        return json.dumps({"ok": True})
 
     # --- replies ---
 
@@ -487,150 +186,13 @@ class Attendant:
         if self._background is not None:
             self._set_timer("background", BACKGROUND_AFTER_S, lambda: self._play_background(turn))
 
-    def _play_background(self, turn: Exchange) -> None:
-        """Softly, while an answer is awaited or falls silent, a little at a time."""
-        source, playout, now = self._background, self._bus.playout, self._clock.now()
-        if source is None or turn.epoch != self.epoch or self._task is None:
-            return
-        again_s = BACKGROUND_MS / 1000
-        quiet_s = playout.playing_until + max(0, playout.queued_ms) / 1000 - now
-        if quiet_s > again_s or playout.paused:
-            again_s = max(again_s, quiet_s - FRAME_MS / 1000)
-        elif not turn.in_phrase and self.turns.state in (t.State.THINKING, t.State.SPEAKING):
-            audio = b"".join(source.frame() for _ in range(BACKGROUND_MS // FRAME_MS))
-            if playout.format != MULAW_8K:
-                audio = transcode(audio, MULAW_8K, playout.format)
-            if turn.first_audio_at is None:
-                self._bus.fill(audio)
-            else:
-                turn.background_from = now + quiet_s if turn.background_from is None else turn.background_from
-                self._bus.append(audio, (), self._bus.position_ms)
-        self._set_timer("background", again_s, lambda: self._play_background(turn))
-
-    def _start(self, turn: Exchange, reply: "_Reply") -> None:
-        if self._turn is not None:
-            self._cancel_reply()
-        self.epoch += 1
-        turn.epoch = self.epoch
-        self._turn = turn
-        self._bus.begin()
-        self._task = self._spawn(self._guarded(turn, reply))
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        context = copy_context()
-        context.run(ON_BEHALF_OF.set, self._call.call_id)
-        task = asyncio.get_running_loop().create_task(coroutine, context=context)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    def _cancel_reply(self) -> None:
-        """Everything of the reply that comes from now on is void."""
-        self.epoch += 1
-        self._stop_filler()
-        self._stop_task()
-        if self._turn is not None:
-            self._end_turn(cut=True)
-        else:
-            self._bus.cut()  # a filler
-
-    def _stop_task(self) -> None:
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-        self._cancel_timer("stall")
-        self._cancel_timer("background")
-
-    def _stop_filler(self) -> None:
-        filler, self._filler = self._filler, None
-        if filler is not None:
-            filler.cancel()
-
-    async def _guarded(self, turn: Exchange, reply: "_Reply") -> None:
-        """A reply to its end: heard later, or failed. An older epoch's end interests nobody."""
-        try:
-            try:
-                await reply()
-            except ProviderError as error:
-                if turn.epoch == self.epoch:
-                    self._task = None
-                    self._fail(turn, error)
-            else:
-                if turn.epoch == self.epoch:
-                    self._task = None
-                    self._bus.end()
-        except Exception as error:
-            self._report.crashed(error)
-
-    def _fail(self, turn: Exchange, error: ProviderError) -> None:
-        self._report.event("reply_failed", error=str(error), provider=error.provider, code=error.code)
-        turn.failed = True
-        self._stop_task()
-        self._bus.end()
-
-    def _watch(self, turn: Exchange) -> None:
-        """A reply that falls silent in the middle is filled, and fails in the end; until its first audio the turn
-        machine waits for it."""
-        if turn.epoch != self.epoch or self._task is None:
-            return
-        playout, terms = self._bus.playout, self._agent.definition.turns
-        now = self._clock.now()
-        deadline_s, filler_s = terms.reply_deadline_ms / 1000, terms.filler_after_ms / 1000
-        silent_from = max(turn.last_audio_at, playout.playing_until, now if playout.paused else 0.0)
-        if not playout.paused:
-            silent_from += max(0, playout.queued_ms) / 1000
-        if turn.background_from is not None:
-            silent_from = turn.background_from
-        fails_at = (silent_from if turn.dry_at is None else max(turn.dry_at, turn.last_audio_at)) + deadline_s
-        if playout.paused:
-            fails_at = now + deadline_s
-        if fails_at <= now:
-            self._fail(turn, ProviderError("reply", "timeout", "stalled in the middle", retryable=True))
-            return
-        fills = turn.asked_at is not None and bool(self._definition.filler) and not playout.paused
-        fills_at = silent_from + filler_s if fills else fails_at
-        if fills_at <= now:
-            fills_at = now + filler_s
-            if self.turns.state is t.State.SPEAKING and not turn.in_phrase:
-                self._stop_filler()
-                self._filler = self._spawn(self._fill_between(turn, silent_from))
-        self._set_timer("stall", max(0.0, min(fails_at, fills_at) - now), lambda: self._watch(turn))
-
-    async def _fill_between(self, turn: Exchange, silent_from: float) -> None:
-        """A filler in the middle of an answer: of its audio, but none of its words."""
-        lines, heard_at = self._definition.filler, turn.last_audio_at
-        text = lines[min(turn.fillers, len(lines) - 1)]
-        turn.fillers += 1
-        audio = await self._filler_audio(text)
-        speaking = turn.epoch == self.epoch and self.turns.state is t.State.SPEAKING and self._task is not None
-        if audio and speaking and not turn.in_phrase and turn.last_audio_at == heard_at:
-            turn.dry_at = silent_from if turn.dry_at is None else turn.dry_at
-            turn.background_from = None
-            self._bus.append(audio, (), self._bus.position_ms)
-
-    async def _line(self, text: str, turn: Exchange) -> None:
-        line = Written(text, language=self._spoken.language)
-        turn.written.append(line)
-        if text:
-            await self._speak(text, line, turn)
-
-    async def _fill(self, text: str) -> None:
-        """Spoken whole or not at all: the answer may come at any moment."""
-        audio = await self._filler_audio(text)
-        awaited = self.turns.state is t.State.THINKING and (self._turn is None or self._turn.first_audio_at is None)
-        if audio and awaited:
-            self._bus.fill(audio)
-            self._handle(t.Filled(len(audio) // self._bus.playout.format.bytes_per_ms))
-
-    async def _filler_audio(self, text: str) -> bytes:
-        """Empty where it cannot be spoken."""
-        try:
-            return await self._voice.record(text, self._spoken.language)
-        except ProviderError as error:
-            self._report.event("filler_failed", error=str(error), provider=error.provider, code=error.code)
-        except Exception as error:
-            self._report.crashed(error)
-        return b""
+    def _follow_caller(self, texts: Sequence[str]) -> None:
+        """In what they say it. What was a noise, or no interruption, is none of the texts."""
+        spoken, heard = self._spoken, self._heard_in
+        self._heard_in = {}
+        for text in texts:
+            spoken = languages.follow(spoken, self._tags, text, heard.get(text))
+        self._speak_language(spoken, "heard")
 
     async def _reply(self, turn: Exchange) -> None:
         """The voice's side: speaks what the model's side hands it."""
@@ -647,19 +209,6 @@ class Attendant:
             writer.cancel()
             writer.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    async def _key(self, turn: Exchange, digits: str) -> None:
-        """After the words before them; where the leg sends them, silence keeps their place in the audio."""
-        bus, sends = self._bus, self._control.sends_dtmf
-        format, at_ms = bus.playout.format, bus.position_ms
-        sounded = tones(digits, format)
-        silence = format.silence * (len(sounded) // len(format.silence))
-        self._append(turn, silence if sends else sounded, (), at_ms)
-        if sends:
-            while bus.heard_ms < at_ms:
-                await sleep(self._after, FRAME_MS / 1000)
-            if turn.epoch == self.epoch:
-                self._control.send_dtmf(digits)
-
     async def _write(self, turn: Exchange, parts: "_Parts") -> None:
         """The model's side. Its failure is raised only after what it had written is spoken."""
         try:
@@ -670,9 +219,9 @@ class Attendant:
                 if not calls or self.turns.ending is not None:
                     break
             else:
-                raise ProviderError(self._agent.minds.llm.name, "protocol", "it only calls tools", retryable=False)
+                raise ProviderError(self._minds.llm.name, "protocol", "it only calls tools", retryable=False)
             if not turn.messages():
-                raise ProviderError(self._agent.minds.llm.name, "protocol", "an empty answer", retryable=True)
+                raise ProviderError(self._minds.llm.name, "protocol", "an empty answer", retryable=True)
         except Exception:
             await parts.put(None)
             raise
@@ -713,7 +262,7 @@ class Attendant:
         last: bool,
     ) -> list[ToolCall]:
         """One request. `said`: the phrases of this message that the voice was given; more are added."""
-        llm, terms = models.asked(key), self._agent.definition.failover
+        llm, terms = models.asked(key), self._definition.failover
         asked, understood, seam = before, turn.understood, Seam("")
         if said and getattr(llm, "continues", True):
             asked = [*before, Message("agent", " ".join(said)), Message("caller", GO_ON)]
@@ -760,116 +309,22 @@ class Attendant:
         return self._sessions[key]
 
     async def _use(self, call: ToolCall, turn: Exchange, parts: "_Parts") -> None:
-        written, hands = turn.written[-1], _Hands(self, turn)
+        written, hands = turn.written[-1], Hands(self, turn)
         written.calls.append(call)
         if call.name == languages.SPEAK_LANGUAGE:
             written.results[call.id] = self._asked_to_speak(call, written, turn)
             return
-        written.results[call.id] = await self._agent.tools(call, hands, self._call)
+        written.results[call.id] = await self._tools(call, hands, self._call)
         if hands.digits:
             await parts.put(hands.digits)
-
-    def _expect(self, turn: Exchange) -> None:
-        expectation, turn.expectation = turn.expectation, None
-        if expectation is not None:
-            self.turns.expect(expectation)
-            self._stt.expect(expectation)
-
-    async def _speak(self, text: str, written: Written, turn: Exchange) -> None:
-        if turn.first_phrase_at is None:
-            turn.first_phrase_at = self._clock.now()
-        turn.in_phrase = True
-        try:
-            await self._voice.speak(text, written, lambda audio, words, at_ms: self._append(turn, audio, words, at_ms))
-        finally:
-            turn.in_phrase = False
-
-    def _append(self, turn: Exchange, audio: bytes, words: Sequence[Word], offset_ms: int) -> bool:
-        """False when it is void: the reply was cancelled."""
-        if turn.epoch != self.epoch:
-            return False
-        if audio:
-            turn.last_audio_at, turn.dry_at, turn.background_from = self._clock.now(), None, None
-            if turn.first_audio_at is None:
-                turn.first_audio_at = turn.last_audio_at
-            self._stop_filler()
-        self._bus.append(audio, words, offset_ms)
-        return True
-
-    # --- the record of a turn ---
-
-    def _end_turn(self, *, cut: bool) -> None:
-        """The answer was heard, or is cut to what was. Idempotent."""
-        turn, self._turn = self._turn, None
-        if turn is None:
-            return
-        playout = self._bus.playout
-        exact = playout.ledger.exact(playout.answer_ms)
-        interrupted = cut and playout.speaking
-        heard_ms = self._cut(turn) if cut else playout.end_ms
-        messages = turn.heard(playout.ledger, heard_ms) if interrupted or turn.failed else turn.messages()
-        playout.ledger.forget(playout.end_ms)
-        self.conversation += messages
-        now = self._clock.now()
-        ago_s = now - (turn.caller_ended_at or turn.asked_at or turn.spoke_at or now)
-        self._report.turn(turn.record(self._turn_index, messages, interrupted=interrupted, exact=exact), ago_s)
-        self._turn_index += 1
-
-    def _cut(self, turn: Exchange) -> int:
-        """The answer ends where the caller stopped hearing it: that position."""
-        return self._bus.cut()
 
     def _meter_tokens(self, name: str, usage: LlmUsage) -> None:
         self._meter("llm", name, "tokens_in", usage.tokens_in)
         self._meter("llm", name, "tokens_out", usage.tokens_out)
 
-    def _meter_voice(self, name: str, characters: int) -> None:
-        self._meter("tts", name, "characters", characters)
-
-    def _meter(self, kind: Any, provider: str, unit: Any, quantity: float) -> None:
-        self._report.usage(Usage(self._call.call_id, provider, kind, unit, quantity))
-
-    # --- from the tools ---
-
-    def _end_after(self, turn: Exchange, reason: EndReason) -> None:
-        if turn.epoch == self.epoch:
-            self.turns.end_after_answer(reason)
-
-    def _transfer(self, turn: Exchange, target: str) -> Decision:
-        if turn.epoch != self.epoch:
-            return Refuse("interrupted", "the caller spoke")
-        decision = self._control.transfer(target)
-        if isinstance(decision, Allow):
-            self.turns.end_after_answer("transferred")
-        return decision
-
-
-_Reply = Callable[[], Coroutine[Any, Any, None]]
-"""Called when its task runs: one cancelled before that has begun nothing."""
 
 _Parts = asyncio.Queue[tuple[str, Written] | str | None]
 """What the model's side hands the voice's: a phrase and its message, keys to sound; None: that was all."""
-
-
-class _Hands:
-    """What a tool may do to the call: it waits for the answer to be heard, and is void when that is cut."""
-
-    def __init__(self, attendant: Attendant, turn: Exchange) -> None:
-        self._attendant, self._turn = attendant, turn
-        self.digits = ""
-        """To be sounded after what was said before."""
-
-    def hang_up(self, reason: EndReason) -> None:
-        self._attendant._end_after(self._turn, reason)
-
-    def transfer(self, target: str) -> Decision:
-        return self._attendant._transfer(self._turn, target)
-
-    def send_dtmf(self, digits: str) -> None:
-        control = self._attendant._control
-        if not control.sends_dtmf:
-            control.send_dtmf(digits)
-        self.digits += digits
 
 
 def _says(event: LlmEvent) -> bool:

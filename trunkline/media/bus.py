@@ -81,7 +81,12 @@ class Echo(Protocol):
         ...
 
     def explains(self, recent: Floats, position: int) -> bool:
-        """Whether the end of `recent` is our voice; its last sample was received at `position`."""
+        """Whether the end of `recent` is our voice; its last sample was received at `position`. Asked a whole number of
+        windows (32 ms) apart."""
+        ...
+
+    def may_explain(self, recent: Floats, position: int) -> bool:
+        """Whether it could be; asked at any time. Must learn nothing."""
         ...
 
 
@@ -360,13 +365,19 @@ class Bus:
         self.listener.speech_ended(at)
 
     def is_echo(self, recent: Floats, at: float) -> bool:
-        if self._echo is None:
-            return False
-        if at > self._silent_at:
+        echo = self._echo_at(at)
+        return echo is not None and echo.explains(recent, self._sample_at(at))
+
+    def may_be_echo(self, recent: Floats, at: float) -> bool:
+        echo = self._echo_at(at)
+        return echo is not None and echo.may_explain(recent, self._sample_at(at))
+
+    def _echo_at(self, at: float) -> Echo | None:
+        """None once our voice cannot come back any more: nobody asks again, then."""
+        if self._guarded and at > self._silent_at:
             self._guarded = False
             self._ears.guard(self._slot, False)
-            return False
-        return self._echo.explains(recent, self._sample_at(at))
+        return self._echo if self._guarded else None
 
     def crashed(self, error: Exception) -> None:
         self.listener.crashed(error)

@@ -11,6 +11,11 @@ ends. Speech ends at its last loud 8 ms block, not where the model's score decay
 
 Our own voice coming back on the line is not speech: while a slot is guarded, windows that score as speech are shown to
 the listener's `is_echo` first.
+
+Guarded is also when a beginning must be noticed soonest, since it interrupts. A word like "can" is 60 ms of hiss before
+its voice, so it shows in the second window or the third, by chance; hence the newest 32 ms of guarded slots are glanced
+at in every beat in which they end loudly, across the windows. That finds onsets 18 ms sooner on average, the latest of
+20 by 40 ms (bench/README.md).
 """
 
 from array import array
@@ -43,6 +48,10 @@ class Listener(Protocol):
 
     def is_echo(self, recent: Floats, at: float) -> bool:
         """Whether these samples (up to 128 ms, the last received at `at`) are our own voice."""
+        ...
+
+    def may_be_echo(self, recent: Floats, at: float) -> bool:
+        """Whether they could be: asked between the windows, and only their whole window decides then."""
         ...
 
     def crashed(self, error: Exception) -> None:
@@ -180,6 +189,8 @@ class Ears:
             if len(overrun):
                 self._skip_overwritten(overrun)
             self._hear(slots)
+        if self._guarded.any():
+            self._glance()
         self._end_turns(now)
 
     def _skip_overwritten(self, slots: Ints) -> None:
@@ -232,13 +243,52 @@ class Ears:
         for i in np.flatnonzero(sustained & voiced):
             self._sustain(int(slots[i]))
 
-    def _is_echo(self, slot: int, position: int) -> bool:
+    def _glance(self) -> None:
+        """What is newer than the last window of guarded slots, before its own window is complete."""
+        block = SUB_BLOCK_MS * self._per_ms
+        whole = self._window + self._detector.context_samples
+        fresh = (
+            self._guarded & ~self._voiced & (self._written_view - self._read >= block) & (self._written_view >= whole)
+        )
+        slots: Ints = np.flatnonzero(fresh)
+        if not len(slots):
+            return
+        ends = self._decode(self._newest(slots, block))
+        slots = slots[np.einsum("ns,ns->n", ends, ends) > self._threshold[slots] * block]
+        if not len(slots):
+            return
+        probabilities = self._detector.glance(slots, self._decode(self._newest(slots, whole)))
+        for slot in slots[probabilities >= ONSET].tolist():
+            end = self._written[slot]
+            if self._is_echo(slot, end, glanced=True):
+                continue
+            self._begin(slot, self._loud_since(slot, end), end)
+            self._speech_windows[slot] = 0  # its window is still to come
+
+    def _loud_since(self, slot: int, end: int) -> int:
+        """Where the loud blocks before `end` begin, within what is in no window yet."""
+        block, start = SUB_BLOCK_MS * self._per_ms, end - SUB_BLOCK_MS * self._per_ms
+        while start - block >= self._read[slot]:
+            before = self._decode(self._between(slot, start - block, start))
+            if float(before.dot(before)) <= float(self._threshold[slot]) * block:
+                break
+            start -= block
+        return start
+
+    def _newest(self, slots: Ints, samples: int) -> Raw:
+        """[n, samples], as they came."""
+        columns = (self._written_view[slots, None] + np.arange(-samples, 0)) % self._ring_samples
+        raw: Raw = self._ring[slots[:, None], columns]
+        return raw
+
+    def _is_echo(self, slot: int, position: int, *, glanced: bool = False) -> bool:
         listener = self._listeners[slot]
         if listener is None:
             return False
         recent = self._decode(self._between(slot, max(0, position - 128 * self._per_ms), position))
+        ask = listener.may_be_echo if glanced else listener.is_echo
         try:
-            return listener.is_echo(recent, self._time_of(slot, position))
+            return ask(recent, self._time_of(slot, position))
         except Exception as error:
             listener.crashed(error)
             return False

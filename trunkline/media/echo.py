@@ -46,6 +46,9 @@ SHIFT_MS = 80
 PRE_EMPHASIS = 0.7
 MATCH = {1: 0.66, 2: 0.56, 3: 0.5, 4: 0.46}
 """Correlation needed, by the number of loud windows at hand. 1-2 % of a caller's windows reach it (bench/echo.py)."""
+POSSIBLE = 0.4
+"""Correlation at which a moment between two windows is left to its window. In 24 minutes of echo at -10 to -20 dB the
+guard let 73 beginnings through, and 69 without such glances."""
 SHIFT_MATCH = 0.8
 SETTLE_MS = 320
 SETTLED_MATCH, SETTLED_AFTER = 0.8, 2
@@ -181,6 +184,19 @@ class EchoGuard:
             return False
         self.reset()
         return self._search(recent, position)
+
+    def may_explain(self, recent: Floats, playback_position: int) -> bool:
+        """Whether `explains` might say so at the end of this window: nothing is learnt of it. On a line that has echoed
+        that is always so, unless it is too loud for an echo."""
+        window = recent[-self._window :]
+        energy = float(window.dot(window)) / len(window)
+        if self._too_loud(energy, playback_position):
+            return False
+        if self.delay is not None:
+            return True
+        newest, oldest = NEWEST_MS * self._per_ms, OLDEST_MS * self._per_ms
+        match, _ = self._best_match(window, playback_position, newest, oldest, None)
+        return match >= POSSIBLE
 
     def _settling(self, position: int, delay: int) -> bool:
         return self._settled_run != self._run_at and position - delay - self._run_at > -SHIFT_MS * self._per_ms

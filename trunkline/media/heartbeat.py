@@ -71,6 +71,11 @@ class Heartbeat:
                 bus.crashed(error)
         self._hear(now)
 
+    def hear(self) -> None:
+        """Between two beats: a source has brought the frames of many calls at once. That saves them the wait for the
+        beat, half of it on average and all of it in the worst case."""
+        self._hear(self._clock.now())
+
     @property
     def resyncs(self) -> int:
         return self._schedule.resyncs

@@ -49,6 +49,7 @@ class VoiceDetector(Protocol):
 
     rate_hz: int
     window_samples: int
+    context_samples: int
 
     def run(self, slots: Ints, windows: Floats) -> Floats:
         """Probability of speech of each window, [n]. Valid until the next `run`."""
@@ -56,6 +57,11 @@ class VoiceDetector(Protocol):
 
     def skip(self, slots: Ints, windows: Floats) -> None:
         """These windows were too quiet to score; the next `run` of their slots follows on from them."""
+        ...
+
+    def glance(self, slots: Ints, audio: Floats) -> Floats:
+        """Probability of speech in the newest of these slots, wherever their windows lie: [n, context_samples +
+        window_samples], what came last. Nothing is kept of it. Valid until the next call."""
         ...
 
     def reset(self, slot: int) -> None:
@@ -74,16 +80,16 @@ class SileroBatch:
             raise ValueError(f"Silero hears 8,000 or 16,000 Hz, not {rate_hz}")
         self.rate_hz = rate_hz
         self.window_samples = rate_hz * WINDOW_MS // 1000
-        self._context_samples = self.window_samples // 8
+        self.context_samples = self.window_samples // 8
         self._session = _open_session(model)
         self._rate = np.array(rate_hz, dtype=np.int64)
 
         self.state: Floats = np.zeros((2, capacity, 128), np.float32)
-        self.context: Floats = np.zeros((capacity, self._context_samples), np.float32)
+        self.context: Floats = np.zeros((capacity, self.context_samples), np.float32)
         self._rested: Floats = np.zeros((2, 1, 128), np.float32)
         self._quiet = np.zeros(capacity, np.int32)  # windows in a row below CLEAR_NON_SPEECH
         # Scratch. A batch of n uses the first n rows, always contiguous: onnxruntime copies anything else.
-        self._input: Floats = np.zeros((capacity, self._context_samples + self.window_samples), np.float32)
+        self._input: Floats = np.zeros((capacity, self.context_samples + self.window_samples), np.float32)
         self._gathered: Floats = np.zeros(2 * capacity * 128, np.float32)
         self._rest()
 
@@ -93,8 +99,8 @@ class SileroBatch:
         if n == 0:
             return _NO_PROBABILITIES
         batch = self._input[:n]
-        batch[:, : self._context_samples] = self.context.take(slots, axis=0)
-        batch[:, self._context_samples :] = windows
+        batch[:, : self.context_samples] = self.context.take(slots, axis=0)
+        batch[:, self.context_samples :] = windows
         state = self._gathered[: 2 * n * 128].reshape(2, n, 128)
         self.state.take(slots, axis=1, out=state, mode="clip")  # "raise" would copy through a buffer
 
@@ -102,14 +108,22 @@ class SileroBatch:
         probabilities: Floats = output[:, 0]
 
         self.state[:, slots] = state
-        self.context[slots] = windows[:, -self._context_samples :]
+        self.context[slots] = windows[:, -self.context_samples :]
         self._drop_deaf_state(slots, probabilities)
+        return probabilities
+
+    def glance(self, slots: Ints, audio: Floats) -> Floats:
+        n = len(slots)
+        state = self._gathered[: 2 * n * 128].reshape(2, n, 128)
+        self.state.take(slots, axis=1, out=state, mode="clip")
+        output, _ = self._session.run(None, {"input": audio, "state": state, "sr": self._rate})
+        probabilities: Floats = output[:, 0]
         return probabilities
 
     def skip(self, slots: Ints, windows: Floats) -> None:
         if len(slots) == 0:
             return
-        self.context[slots] = windows[:, -self._context_samples :]
+        self.context[slots] = windows[:, -self.context_samples :]
 
     def reset(self, slot: int) -> None:
         self.state[:, slot] = self._rested[:, 0]

@@ -147,7 +147,9 @@ class Board:
         """Where the next attendants have a bug: attend, begin or close."""
         self.attendants: list[FakeAttendant] = []
         self.metrics = Metrics()
-        self.heartbeat = Heartbeat(self.clock, lambda *_: None, lambda late, took: None)
+        self.listened_at: list[float] = []
+        """When the ears were asked to hear what had come; they do not."""
+        self.heartbeat = Heartbeat(self.clock, self.listened_at.append, lambda late, took: None)
         self.mind = SimpleNamespace(name="fake", third_party=False)
         self.ready = True
         self.agent = SimpleNamespace(

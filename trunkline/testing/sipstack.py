@@ -79,6 +79,8 @@ class ScriptedStack:
         self.closed = False
         self._handles = 0
         self._on_event: Callable[[s.Event], None] | None = None
+        self.on_frames: Callable[[], None] = lambda: None
+        """For the test to call after the ticks of its lines."""
 
     def new_handle(self) -> Handle:
         self._handles += 1
@@ -86,8 +88,8 @@ class ScriptedStack:
 
     # --- Stack ---
 
-    async def start(self, on_event: Callable[[s.Event], None]) -> None:
-        self._on_event = on_event
+    async def start(self, on_event: Callable[[s.Event], None], on_frames: Callable[[], None]) -> None:
+        self._on_event, self.on_frames = on_event, on_frames
 
     def ring(self, handle: Handle) -> None:
         self.told.append(("ring", handle))

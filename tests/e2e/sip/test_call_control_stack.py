@@ -45,7 +45,7 @@ class Child:
         self.stack = PjsipStack(settings, tuple(self.trunks.values()), 16, SYSTEM_CLOCK)
 
     async def run(self) -> None:
-        await self.stack.start(self.on_event)
+        await self.stack.start(self.on_event, lambda: None)
         tell("ready")
         while line := await asyncio.to_thread(sys.stdin.readline):
             self.perform(*json.loads(line))

@@ -42,7 +42,7 @@ class Child:
         self.tasks = set[asyncio.Task[None]]()
 
     async def run(self) -> None:
-        await self.stack.start(self.on_event)
+        await self.stack.start(self.on_event, lambda: None)
         tell("ready")
         await asyncio.to_thread(sys.stdin.read)
         await self.stack.close()

@@ -108,6 +108,19 @@ def run(scenario: Callable[[Desk], Coroutine[Any, Any, None]], *trunks: Trunk, m
 # --- a call that comes ---
 
 
+def test_the_frames_of_a_tick_are_heard_in_the_tick() -> None:
+    """An interruption over SIP does not also wait for the heartbeat."""
+
+    async def scenario(here: Desk) -> None:
+        _, line = here.talking()
+        line.tick()
+        assert here.listened_at == []
+        here.stack.on_frames()
+        assert here.listened_at == [here.clock.now()]
+
+    run(scenario)
+
+
 def test_a_call_rings_is_answered_and_hears_the_agent_with_its_first_media() -> None:
     async def scenario(here: Desk) -> None:
         handle = here.invited()

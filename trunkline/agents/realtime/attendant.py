@@ -18,27 +18,18 @@ the session: turn machine, playout, tools, records and hands are the same. What 
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, cast
+from typing import Any
 from weakref import ref
 
 from trunkline.agents import turns as t
-from trunkline.agents.cascade import (
-    TOOL_ROUNDS,
-    Attendant,
-    Cascade,
-    Control,
-    Provider,
-    Report,
-    _Hands,
-)
-from trunkline.agents.choice import Choice
+from trunkline.agents.attendant import TOOL_ROUNDS, Attendant, Control, Hands, Provider, Report
+from trunkline.agents.cascade import Cascade
 from trunkline.agents.deadline import After
 from trunkline.agents.definition import AgentDefinition, RealtimeTerms
 from trunkline.agents.exchange import UNKNOWN_OUTCOME, Exchange, Phrase, Written
-from trunkline.agents.hearing import Hearing
 from trunkline.agents.languages import SPEAK_LANGUAGE
 from trunkline.agents.llm.told import EXPECT_DIGITS
-from trunkline.agents.providers import Kind, Minds
+from trunkline.agents.providers import Minds
 from trunkline.agents.script.model import Script
 from trunkline.clock import Clock
 from trunkline.errors import ProviderError
@@ -48,8 +39,6 @@ from trunkline.ports import (
     CallFacts,
     EndReason,
     Expectation,
-    Llm,
-    LlmSession,
     Message,
     ModelLost,
     ModelOpened,
@@ -68,11 +57,8 @@ from trunkline.ports import (
     ReplyStarted,
     ReplyText,
     ReplyTool,
-    Stt,
-    SttEvent,
     ToolCall,
 )
-from trunkline.types import Format
 
 REOPEN_S = 0.25  # from a session's loss to the next try, and between tries
 RENEW_AGAIN_S = 30.0  # after a new session could not be had
@@ -174,63 +160,6 @@ class _SessionLost(Exception):
     """The reply will not come: its session is gone."""
 
 
-class _NoWords:
-    """The session thinks: the cascade's mind is never asked."""
-
-    name = "realtime"
-    third_party = False
-
-    async def start(self) -> None: ...
-
-    def open(self, call: CallFacts) -> LlmSession:
-        return self
-
-    def reply(self, conversation: Sequence[Message], *, understood: bool = True) -> Any:
-        raise NotImplementedError
-
-    def close(self) -> Any:
-        return None
-
-
-class _Ears:
-    """The session's ears, as the cascade has a recogniser: one call's."""
-
-    third_party = False
-
-    def __init__(self, name: str, feed_mode: Literal["all", "gated"], formats: tuple[Format, ...]) -> None:
-        self.name, self.formats = name, formats
-        self.feed_mode: Literal["all", "gated"] = feed_mode
-        self._attendant: Callable[[], RealtimeAttendant | None] = lambda: None
-
-    def belong_to(self, attendant: "RealtimeAttendant") -> None:
-        self._attendant = ref(attendant)
-
-    async def start(self) -> None: ...
-
-    def open(self, call: CallFacts, format: Format, on_event: Callable[[SttEvent], None]) -> "_Ears":
-        return self
-
-    def feed(self, audio: bytes) -> None:
-        if (attendant := self._attendant()) is not None:
-            attendant._hear(audio)
-
-    def expect(self, expectation: Expectation) -> None: ...
-
-    def follow(self, choice: Choice) -> None:
-        """They hear all languages."""
-
-    def finalize(self) -> None:
-        if (attendant := self._attendant()) is not None:
-            attendant._utterance_over()
-
-    def cancel(self) -> None:
-        if (attendant := self._attendant()) is not None:
-            attendant._forget_utterance()
-
-    def close(self) -> Any:
-        return None
-
-
 class RealtimeAttendant(Attendant):
     """One call's agent. Methods return at once; close() is idempotent."""
 
@@ -246,22 +175,18 @@ class RealtimeAttendant(Attendant):
     ) -> None:
         self._model, self._terms = agent.model, agent.terms
         self._server = agent.terms.turns == "server"
-        ears = _Ears(agent.model.name, "all" if self._server else "gated", agent.model.formats)
-        stt: Stt = ears
-        llm: Llm = _NoWords()
-
-        def voices(minds: Minds) -> Minds:
-            """The model has no spares: what follows it is the cascade."""
-            tts: Kind = "tts"
-            spares, keyed = {tts: minds.spares.get(tts, ())}, {tts: minds.named(tts)}
-            others = {tag: voices(other) for tag, other in minds.languages.items()}
-            return replace(minds, stt=stt, llm=llm, spares=spares, keyed=keyed, languages=others)
-
-        cascade = replace(agent.cascade, minds=voices(agent.cascade.minds))
-        super().__init__(cascade, call, bus, control, report, clock, after)
-        ears.belong_to(self)
-        self._stt.close()
-        self._stt = cast(Hearing, ears)  # nobody follows them, and their finals are ours
+        super().__init__(
+            agent.definition,
+            agent.minds,
+            agent.cascade.tools,
+            call,
+            bus,
+            control,
+            report,
+            clock,
+            after,
+            gated=not self._server,
+        )
         self._script = Script.of(agent.definition)
         self._live: RealtimeSession | None = None  # that is open
         self._opening: RealtimeSession | None = None
@@ -293,18 +218,6 @@ class RealtimeAttendant(Attendant):
         self._lost_at = self._clock.now()
         self._open_session()
         super().begin(greeting, (), pending)
-
-    def close(self) -> None:
-        try:
-            super().close()
-        finally:
-            for session in (self._live, self._opening, self._next_session):
-                if session is not None:
-                    session.close()
-            self._live = self._opening = self._next_session = None
-            for name in ("reopen", "renew", "swap", "first_audio"):
-                self._cancel_timer(name)
-            self._utterances.clear()
 
     # --- from the bus: with the server as owner of turns, our ears decide nothing ---
 
@@ -642,7 +555,7 @@ class RealtimeAttendant(Attendant):
         self._names += 1
         return _Utterance(str(self._names))
 
-    def _utterance_over(self) -> None:
+    def _finalize(self) -> None:
         """The turn machine asks for its final."""
         ended, self._by_server = self._by_server, None
         utterance, self._heard = self._heard or self._utterance(), None
@@ -697,7 +610,7 @@ class RealtimeAttendant(Attendant):
                 self._live.forget(item)
             self._handle(t.Final("", understood=False, failed=failed))
 
-    def _forget_utterance(self) -> None:
+    def _forget(self) -> None:
         self._heard = None
         if self._live is not None:
             self._live.clear()
@@ -807,8 +720,8 @@ class RealtimeAttendant(Attendant):
         elif call.name == EXPECT_DIGITS:
             result = self._expect_digits(call, turn)
         else:
-            hands = _Hands(self, turn)
-            result = await self._agent.tools(call, hands, self._call)
+            hands = Hands(self, turn)
+            result = await self._tools(call, hands, self._call)
             if hands.digits:
                 await self._key(turn, hands.digits)
         written.results[call.id] = result
@@ -908,9 +821,25 @@ class RealtimeAttendant(Attendant):
                     session.truncate(item.id, max(0, heard_ms - item.start_ms))
         return heard_ms
 
-    # --- metering: a reply's tokens are all there is ---
+    # --- ears: the session's ---
 
-    def _stop_feed(self) -> None:
-        if self._fed_since is not None:
-            self._fed_since = None
-            self._bus.stop_feed()
+    def _listener(self) -> Callable[[bytes], None]:
+        return self._hear
+
+    def _fed(self, seconds: float) -> None:
+        """A reply's tokens are all that is metered."""
+
+    def _awaits(self, expectation: Expectation) -> None:
+        """The model has asked for it itself."""
+
+    def _change_to(self, language: str) -> None:
+        """The model hears and speaks them all."""
+
+    def _dismiss(self) -> None:
+        for session in (self._live, self._opening, self._next_session):
+            if session is not None:
+                session.close()
+        self._live = self._opening = self._next_session = None
+        for name in ("reopen", "renew", "swap", "first_audio"):
+            self._cancel_timer(name)
+        self._utterances.clear()

@@ -94,7 +94,7 @@ class SipDesk:
 
     async def start(self) -> None:
         """Listen. Raises ConfigError."""
-        await self._stack.start(self.on_event)
+        await self._stack.start(self.on_event, self._board.line.heartbeat.hear)
         for trunk in self._trunks.values():
             if trunk.registers:
                 self._stack.register(trunk)

@@ -125,6 +125,7 @@ class PjsipStack:
         self._owner: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_event: Callable[[Event], None] = lambda event: None
+        self._on_frames: Callable[[], None] = lambda: None
         self._endpoint: Any = None
         self._front: Any = None
         self._refers: Any = None
@@ -148,9 +149,9 @@ class PjsipStack:
 
     # --- the life of the stack (loop) ---
 
-    async def start(self, on_event: Callable[[Event], None]) -> None:
+    async def start(self, on_event: Callable[[Event], None], on_frames: Callable[[], None]) -> None:
         self._check_build()
-        self._loop, self._on_event = asyncio.get_running_loop(), on_event
+        self._loop, self._on_event, self._on_frames = asyncio.get_running_loop(), on_event, on_frames
         self._event_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._refers_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         started: asyncio.Future[None] = self._loop.create_future()
@@ -479,8 +480,11 @@ class PjsipStack:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._event_fd)
         full = len(self._buffer) // RECORD_BYTES
-        while self._read_lines() == full:
-            pass  # we were away: the rings hold more, and no more than they hold
+        read = count = self._read_lines()
+        while count == full:  # we were away: the rings hold more, and no more than they hold
+            count = self._read_lines()
+        if read:
+            self._on_frames()
 
     def _read_lines(self) -> int:
         lines, view, unpack, size = self.lines, self._view, RECORD.unpack_from, RECORD.size

@@ -310,8 +310,9 @@ class Stack(Protocol):
         """Our own build; else the published wheel: 4 calls, no front, no frame limits."""
         ...
 
-    async def start(self, on_event: Callable[[Event], None]) -> None:
-        """Listen. Events come on the running loop. Raises ConfigError naming the key (a port taken, a certificate)."""
+    async def start(self, on_event: Callable[[Event], None], on_frames: Callable[[], None]) -> None:
+        """Listen. Events come on the running loop; there too, once a tick, `on_frames`: the lines' sinks have what the
+        tick brought. Raises ConfigError naming the key (a port taken, a certificate)."""
         ...
 
     def ring(self, handle: Handle) -> None: ...
