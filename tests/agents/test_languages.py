@@ -1,11 +1,14 @@
 """Which language a call is held in, as a table; and what a file may say of languages."""
 
+import importlib.util
 import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trunkline.agents.definition import AgentDefinition, ProviderChoice
 from trunkline.agents.languages import Spoken, follow, is_tag, lookup, of_conversation, telling_words
@@ -14,7 +17,7 @@ from trunkline.agents.script import Problem, check_text
 from trunkline.agents.script.check import read_text
 from trunkline.agents.script.model import Script
 from trunkline.agents.tools import tool_specs
-from trunkline.agents.tts.deepgram import DeepgramTts
+from trunkline.agents.tts.deepgram import VOICES, DeepgramTts
 from trunkline.agents.tts.elevenlabs import ElevenLabs
 from trunkline.agents.tts.espeak import Espeak
 from trunkline.ports import Message
@@ -132,6 +135,25 @@ def test_a_conversation_knows_its_language() -> None:
     assert of_conversation(said[:1], TAGS) == "en-US"
     assert of_conversation(said, ("en-GB", "es")) == "es", "an agent that goes on with it has tags of its own"
     assert of_conversation(said, ("en-GB", "fr")) == "en-GB"
+
+
+@given(st.text(max_size=12), st.lists(st.sampled_from(["en", "en-GB", "es-ES", "zh-Hant", "pt-BR"]), max_size=4))
+def test_only_a_tag_of_the_agents_is_found(wanted: str, tags: list[str]) -> None:
+    assert lookup(wanted, tags) in (*tags, None)
+    for tag in tags:
+        assert lookup(f"{tag}-x-{wanted}", tags) is not None
+
+
+@given(st.lists(st.tuples(st.text(max_size=30), st.sampled_from(["en", "es", "de", "fr", None])), max_size=12))
+def test_a_call_is_always_held_in_one_of_its_languages(said: list[tuple[str, str | None]]) -> None:
+    spoken = EN
+    for text, detected in said:
+        before, spoken = spoken, follow(spoken, TAGS, text, detected)
+        assert spoken.language in TAGS
+        if spoken.language != before.language:
+            assert detected is not None
+            assert spoken.language.startswith(detected)
+            assert spoken.doubt is None
 
 
 # --- what a model is told -------------------------------------------------------------------------------------------
@@ -375,3 +397,13 @@ def test_the_agents_of_the_reference_are_right() -> None:
     assert [p for p in check_text(whole) if p.severity == "error"] == []
     (warning,) = [p.message for p in check_text(whole)]
     assert warning.startswith("pocketsphinx hears English only")
+
+
+def test_auras_voices_are_of_the_sdk() -> None:
+    types = importlib.util.find_spec("deepgram")
+    assert types is not None
+    assert types.origin is not None
+    known = Path(types.origin).parent.joinpath("types", "speak_v1model.py").read_text(encoding="utf-8")
+    for language, model in VOICES.items():
+        assert f'"{model}"' in known
+        assert model.endswith(f"-{language}")
