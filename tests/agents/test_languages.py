@@ -297,6 +297,12 @@ def test_a_voice_is_fitted_to_the_language() -> None:
 def test_a_table_without_provider_changes_only_what_it_says() -> None:
     tts = voiced(ELEVEN, 'tts.voice = "v2"\n').in_language("es-ES").tts
     assert tts == ProviderChoice("elevenlabs", {"voice": "v2", "language": "es"})
+    tts = voiced(ELEVEN, 'tts.model = "eleven_multilingual_v2"\n').in_language("es-ES").tts
+    assert tts.options == {"voice": "v1", "model": "eleven_multilingual_v2"}, "which cannot be told"
+    tts = voiced(ELEVEN + 'language = "en"\n', 'tts.voice = "v2"\n').in_language("es-ES").tts
+    assert tts.options == {"voice": "v2", "language": "es"}
+    tts = voiced(ESPEAK, "tts.pitch = 70\n").in_language("es-ES").tts
+    assert tts.options == {"voice": "es+f3", "pitch": 70}
     ranked = '[[tts]]\nprovider = "elevenlabs"\nvoice = "v1"\n[[tts]]\nprovider = "deepgram"\n'
     spanish = voiced(ranked, 'tts.voice = "v2"\n').in_language("es-ES")
     assert [choice.provider for choice in spanish.choices("tts")] == ["elevenlabs", "deepgram"]
@@ -330,6 +336,7 @@ def test_without_any_voice_the_file_is_refused() -> None:
         (ESPEAK, 'tts.voice = "de"\n', "tts.voice", "de does not speak es-ES"),
         (ELEVEN, 'tts.model = "eleven_flash_v2"\n', "tts", "eleven_flash_v2 does not speak es-ES"),
         (ELEVEN, "tts.speed = 9.0\n", "tts.speed", "is 9.0"),
+        (ELEVEN, 'tts.language = "fr"\n', "tts.language", "fr does not speak es-ES"),
     ],
 )
 def test_a_voice_that_is_wrong_is_one_line_at_its_place(file: str, spanish: str, key: str, message: str) -> None:

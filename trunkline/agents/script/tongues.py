@@ -120,8 +120,7 @@ class _Reading:
                 self._nobody(kind)
             return inherited or [file[0]]
         if isinstance(table, Mapping) and "provider" not in table:
-            first = self._fitted(kind, file[0], inherited=True) or file[0]
-            changed = ProviderChoice(first.provider, {**first.options, **table})
+            changed = ProviderChoice(file[0].provider, {**file[0].options, **table})
             own = self._written(kind, (*self.path, kind), changed, table)
             return [own, *self._all_inherited(kind, file[1:])]
         named = ranked(kind, table, (*self.path, kind))

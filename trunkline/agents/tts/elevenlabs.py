@@ -324,8 +324,8 @@ class ElevenLabs:
 
     def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:
         """Raises ConfigError."""
-        if definition.languages:  # short phrases are of any language: it is told which
-            options = self.in_language(options, definition.language, inherited=False) or options
+        if definition.languages and "language" not in options:  # short phrases are of any: it is told which
+            options = self.in_language(options, definition.language) or options
         self.options = read_options(options)
         self.third_party = not given.on_this_machine(self.options.base_url)
         self._key = services.keys.get("elevenlabs")
@@ -348,7 +348,7 @@ class ElevenLabs:
         if model not in TOLD:
             return dict(options)
         told = "no" if language == "nb" else language
-        return {**options, "language": options["language"] if "language" in options and not inherited else told}
+        return {**options, "language": told}
 
     async def start(self) -> None:
         self._started = True
