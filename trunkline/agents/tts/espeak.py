@@ -171,7 +171,8 @@ def read_options(options: Mapping[str, Any], language: str = "en-US") -> VoiceOp
         if key not in ("voice", "words_per_minute", "pitch"):
             raise ConfigError(f"tts.{key}", options[key], f"no such option; espeak takes {OPTIONS}")
     defaults = VoiceOptions()
-    name = options["voice"] if "voice" in options else lookup(language, voice.languages()) or defaults.name
+    ours = defaults.name if language.lower() == "en" else lookup(language, voice.languages()) or defaults.name
+    name = options.get("voice", ours)
     if not isinstance(name, str) or voice.voice_file(name) is None:
         known = ", ".join(tag for tag in voice.languages() if tag.startswith("en"))
         allowed = f"a language of espeak-ng ({known}, de, fr, es, ...), maybe with +f1 to +f5 or +m1 to +m8 behind"
