@@ -269,7 +269,8 @@ async def _open_sip(settings: Settings, switchboard: Switchboard, clock: Clock) 
     if settings.sip.enabled is False:
         return _Sip("SIP is off (sip.enabled)")
     try:
-        from trunkline.gateway.sip.pjsip import PUBLISHED_CALLS, PjsipStack
+        from trunkline.gateway.sip.pjsip.build import PUBLISHED_CALLS
+        from trunkline.gateway.sip.pjsip.stack import PjsipStack
     except ImportError as error:
         if wanted:
             raise ConfigError("sip.enabled", settings.sip.enabled, f"needs PJSIP: make pjsip ({error})") from error
