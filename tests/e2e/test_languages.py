@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -105,7 +106,7 @@ def call(
     answers: Sequence[Answer],
     actions: Sequence[Action],
     model: str = "nova-3",
-    refusals: Sequence[Refusal] = (),
+    refused: Mapping[str, Refusal] = MappingProxyType({}),
 ) -> Told:
     async def run() -> Told:
         async with DeepgramServer(*lines) as ears, OpenAiServer() as mind, ElevenLabsServer() as voice:
@@ -116,7 +117,7 @@ def call(
             agent.write_text(AGENT.format(greeting=GREETING, feed=feed, model=model, **where))
             keys = {f"{name}__api_key": key for name, key in KEYS.items()}
             gateway = await asyncio.to_thread(start_gateway, agent, **keys)
-            voice.refusals.extend(refusals)
+            voice.refused.update(refused)
             report = await place_call(CallOptions(gateway.origin, actions, api_url="auto"))
             assert report.record is not None
             assert gateway.complaints() == []
@@ -170,8 +171,9 @@ def test_a_spanish_voice_that_is_gone_is_followed_by_one_of_this_machine(start_g
     """Not by the English one: it reads Spanish as if it were English."""
     said: list[Action] = [Listen(), Say(PHRASE), Listen(), HangUp()]
     answers, lines = [Answer("Claro que sí, dígame.")], [in_language("es", "quiero encargar una tarta")]
-    told = call(start_gateway, tmp_path, lines, answers, said, refusals=[Refusal(500)] * 9)
+    told = call(start_gateway, tmp_path, lines, answers, said, refused={"spanish-voice": Refusal(500)})
     assert told.turns[1] == (lines[0].replace("/es", ""), "Claro que sí, dígame.")
+    assert told.spoken_by("english-voice") == [GREETING]
     switched = [event["data"] for event in told.record["events"] if event["kind"] == "provider_switched"]
     assert ("tts.elevenlabs.es-ES", "tts.espeak.es-ES") in [(each["provider"], each["following"]) for each in switched]
     spanish_ms, english_ms = (len(synthesize("Claro que sí, dígame.", voice)) / 16 for voice in ("es", "en-us"))
