@@ -52,10 +52,13 @@ provider = "openai"
 base_url = "{mind}"
 model = "fake"
 
-[tts]
+[[tts]]
 provider = "elevenlabs"
 base_url = "{voice}"
 voice = "english-voice"
+
+[[tts]]
+provider = "espeak"
 
 [turns]
 no_input_ms = 2500
