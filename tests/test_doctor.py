@@ -2,12 +2,15 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
+from tests.fakes import openai_realtime_server as realtime
+from tests.fakes.openai_realtime_server import OpenAiRealtimeServer, Reply
 from tests.fakes.openai_server import Answer, OpenAiServer, Refusal
 from trunkline import doctor
 from trunkline.doctor import Finding, examine
@@ -123,3 +126,49 @@ def test_a_missing_key_is_one_line(tmp_path: Path) -> None:
     found = findings(settings(tmp_path, AGENT.replace('base_url = "{url}"\n', "")))["providers"]
     assert found.verdict == "error"
     assert "openai.api_key" in found.detail
+
+
+REALTIME = """
+name = "A"
+greeting = "Hello."
+[realtime]
+provider = "openai"
+model = "m"
+base_url = "{url}"
+"""
+
+
+def conversed(folder: Path, prepare: Callable[[OpenAiRealtimeServer], None]) -> Finding:
+    """What it says of a realtime model whose server is like that."""
+
+    async def main() -> Finding:
+        async with OpenAiRealtimeServer(key="sk-secret") as server:
+            prepare(server)
+            given = settings(
+                folder, REALTIME.format(url=server.base_url), openai=ProviderKey(api_key=SecretStr("sk-secret"))
+            )
+            found = {finding.check: finding for finding in await examine(given)}["realtime.openai"]
+            assert all(session.closed.is_set() for session in server.sessions)
+            return found
+
+    return asyncio.run(main())
+
+
+def test_a_realtime_model_is_asked_for_a_word(tmp_path: Path) -> None:
+    def speaks(server: OpenAiRealtimeServer) -> None:
+        server.line = Reply(audio=b"\x20" * 800)
+
+    found = conversed(tmp_path, speaks)
+    assert (found.verdict, found.detail) == ("ok", "opens a session, and speaks")
+    assert found.took_ms is not None
+
+
+def test_a_realtime_model_that_refuses_the_key_is_found_out(tmp_path: Path) -> None:
+    found = conversed(tmp_path, lambda server: server.refusals.append(realtime.Refusal(401)))
+    assert (found.verdict, found.detail) == ("error", "auth (status 401)")
+    assert found.remedy == doctor.REMEDIES["auth"]
+
+
+def test_a_realtime_model_that_has_nothing_to_say_is_found_out(tmp_path: Path) -> None:
+    found = conversed(tmp_path, lambda server: None)
+    assert (found.verdict, found.detail) == ("error", "protocol (no audio)")

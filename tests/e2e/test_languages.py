@@ -17,7 +17,8 @@ import pytest
 
 from tests.fakes.deepgram_server import Connection, DeepgramServer, in_language
 from tests.fakes.elevenlabs_server import ElevenLabsServer, Refusal
-from tests.fakes.openai_server import Answer, Call, OpenAiServer, Request
+from tests.fakes.http_server import Request
+from tests.fakes.openai_server import Answer, Call, OpenAiServer
 from trunkline.agents.local.voice import synthesize
 from trunkline.testing.caller.commands import (
     Action,

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.openai_server import Answer, Call, OpenAiServer, Refusal, Request, Wait
+from tests.fakes.http_server import Request
+from tests.fakes.openai_server import Answer, Call, OpenAiServer, Refusal, Wait
 from trunkline.testing.caller.commands import Action, CallOptions, CallReport, HangUp, Listen, Say, place_call
 
 pytestmark = pytest.mark.e2e

@@ -17,15 +17,17 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import copy_context
+from dataclasses import replace
 from typing import Any, Protocol
 from weakref import ref
 
 from trunkline.agents import languages
 from trunkline.agents import turns as t
 from trunkline.agents.choice import Choice
+from trunkline.agents.condensing import Condensing
 from trunkline.agents.deadline import After, sleep
 from trunkline.agents.definition import AgentDefinition
-from trunkline.agents.exchange import Exchange, Written
+from trunkline.agents.exchange import NOT_HANDED_OFF, Exchange, Written
 from trunkline.agents.providers import Minds
 from trunkline.agents.speaking import Speaking
 from trunkline.agents.turns import Turns
@@ -43,6 +45,7 @@ from trunkline.ports import (
     Decision,
     EndReason,
     Expectation,
+    Llm,
     Message,
     Refuse,
     ToolCall,
@@ -76,6 +79,10 @@ class Control(CallControl, Protocol):
     @property
     def sends_dtmf(self) -> bool:
         """Digits are the leg's to send, at once; where not, they are sounded in the audio."""
+        ...
+
+    def handed_off(self) -> None:
+        """What was said before a hand-off that was allowed has been heard: the other agent goes on."""
         ...
 
     def fall_back(self) -> None:
@@ -127,13 +134,14 @@ class Attendant(ABC):
         after: After,
         *,
         gated: bool,
+        sums_up: Callable[[], Llm | None],
     ) -> None:
-        """`gated`: the ears are fed speech only."""
+        """`gated`: the ears are fed speech only. `sums_up`: who is asked now for a summary of a long conversation."""
         self.conversation: list[Message] = []
         self.epoch = 0
         self.turns = Turns(definition)
         self._in = definition.in_language
-        self._tags = definition.tags
+        self._tongues = definition.tags
         self._spoken = languages.Spoken(definition.language)
         self._definition, self._tools, self._gated = definition, tools, gated
         self._call, self._bus, self._control, self._report = call, bus, control, report
@@ -145,6 +153,7 @@ class Attendant(ABC):
             definition.failover,
             weakly(self, Attendant._meter_voice),
         )
+        self._condensing = Condensing(definition.context, sums_up, call, report, after)
         self._timers: dict[str, Any] = {}
         self._events: deque[t.Event] = deque()
         self._handling = False
@@ -154,6 +163,8 @@ class Attendant(ABC):
         self._turn: Exchange | None = None
         self._turn_index = 0
         self._next = Exchange()  # what is known of the turn the caller is taking
+        self._pending: tuple[str, ...] = ()  # what they said to whoever had the line before, until it is answered
+        self._giving_over = ""  # id of the tool call by which another agent goes on, once what is said has been heard
         self._fed_since: float | None = None
         self._closed = False
         self._background = soft_work().play() if definition.background else None
@@ -198,12 +209,13 @@ class Attendant(ABC):
     def begin(
         self, greeting: str | None = None, conversation: Sequence[Message] = (), pending: Sequence[str] = ()
     ) -> None:
-        """Greet; with another greeting and the conversation so far when a call is taken up again. `pending`: what the
-        conversation ends with is answered in place of it. The gateway's own greetings are in the agent's first
-        language: a call that is held in another hears that one's apology."""
+        """Greet; with another greeting and the conversation so far when a call is taken up again. `pending`: these of
+        the caller's words, which the conversation has, are answered in place of it. The gateway's own greetings are in
+        the agent's first language: a call that is held in another hears that one's apology."""
         self.conversation += conversation
+        self._pending = tuple(pending)
         self._begin_in()
-        if greeting is not None and self._spoken.language != self._tags[0]:
+        if greeting is not None and self._spoken.language != self._tongues[0]:
             greeting = self._definition.apology
         if not self._gated and not self.turns.on_hold:
             self._feed(0)
@@ -229,16 +241,19 @@ class Attendant(ABC):
         self._handle(t.Leave())
 
     def close(self) -> None:
-        """The call is over. Before the bus is closed: the last turn is cut to what was heard."""
+        """The call is over, or another goes on with it. Before the bus is closed: the last turn is cut to what was
+        heard. The conversation is then as whoever goes on is told it."""
         if self._closed:
             return
         self._closed = True
+        self._condensing.close()
         try:
             for effect in self.turns.handle(t.Close()):
                 self._perform(effect)
         except Exception as error:
             self._report.crashed(error)
         finally:
+            self.conversation[:] = self._condensing.context.view(self.conversation)
             self._stop_feed()
             self._dismiss()
 
@@ -263,6 +278,7 @@ class Attendant(ABC):
             self._turn.spoke_at = at
             self._expect(self._turn)
             self._watch(self._turn)
+        self._pending = ()
         self._handle(t.ReplyBegan())
 
     def answer_heard(self) -> None:
@@ -339,6 +355,9 @@ class Attendant(ABC):
                 self._cancel_timer(name)
             case t.HangUp(reason):
                 self._control.hang_up(reason)
+            case t.GiveOver():
+                self._giving_over = ""
+                self._control.handed_off()
 
     def _feed(self, pre_roll_ms: int) -> None:
         self._stop_feed()
@@ -365,14 +384,16 @@ class Attendant(ABC):
     @property
     def _language(self) -> str | None:
         """As the messages of the conversation have it."""
-        return self._spoken.language if len(self._tags) > 1 else None
+        return self._spoken.language if len(self._tongues) > 1 else None
 
     def _begin_in(self) -> None:
         """What the conversation so far was held in; else what came with the call says; else the first."""
-        if len(self._tags) == 1:
+        if len(self._tongues) == 1:
             return
-        self._speak_language(languages.Spoken(languages.of_conversation(self.conversation, self._tags)), "conversation")
-        asked = languages.lookup(self._call.attributes.get("language", ""), self._tags)
+        self._speak_language(
+            languages.Spoken(languages.of_conversation(self.conversation, self._tongues)), "conversation"
+        )
+        asked = languages.lookup(self._call.attributes.get("language", ""), self._tongues)
         if asked is not None and not self.conversation:
             self._speak_language(languages.Spoken(asked), "call")
 
@@ -389,9 +410,9 @@ class Attendant(ABC):
     def _asked_to_speak(self, call: ToolCall, written: Written, turn: Exchange) -> str:
         """The result of the tool."""
         wanted = str(call.arguments.get("language", ""))
-        tag = languages.lookup(wanted, self._tags) if wanted else None
+        tag = languages.lookup(wanted, self._tongues) if wanted else None
         if tag is None:
-            why = f"the languages are {', '.join(self._tags)}"
+            why = f"the languages are {', '.join(self._tongues)}"
             return json.dumps({"ok": False, "code": "bad_arguments", "why": why})
         if turn.epoch == self.epoch:
             written.changed[call.id] = tag
@@ -446,6 +467,15 @@ class Attendant(ABC):
             self._end_turn(cut=True)
         else:
             self._bus.cut()  # a filler
+        if self._giving_over and (self._closed or self.turns.ending != "handed_off"):
+            self._take_back()
+
+    def _take_back(self) -> None:
+        """The caller has the floor again: nobody else goes on."""
+        call_id, self._giving_over = self._giving_over, ""
+        results = (at for at, message in enumerate(self.conversation) if message.tool_call_id == call_id)
+        for at in list(results)[-1:]:
+            self.conversation[at] = replace(self.conversation[at], text=NOT_HANDED_OFF)
 
     def _stop_task(self) -> None:
         task, self._task = self._task, None
@@ -592,6 +622,8 @@ class Attendant(ABC):
         turn, self._turn = self._turn, None
         if turn is None:
             return
+        if not cut:
+            self._pending = ()
         playout = self._bus.playout
         exact = playout.ledger.exact(playout.answer_ms)
         interrupted = cut and playout.speaking
@@ -603,6 +635,8 @@ class Attendant(ABC):
         ago_s = now - (turn.caller_ended_at or turn.asked_at or turn.spoke_at or now)
         self._report.turn(turn.record(self._turn_index, messages, interrupted=interrupted, exact=exact), ago_s)
         self._turn_index += 1
+        if not self._closed:
+            self._condensing.between_turns(self.conversation)
 
     def _cut(self, turn: Exchange) -> int:
         """The answer ends where the caller stopped hearing it: that position."""
@@ -628,6 +662,14 @@ class Attendant(ABC):
             self.turns.end_after_answer("transferred")
         return decision
 
+    def _hand_off(self, turn: Exchange, agent: str) -> Decision:
+        if turn.epoch != self.epoch:
+            return Refuse("interrupted", "the caller spoke")
+        decision = self._control.hand_off(agent)
+        if isinstance(decision, Allow):
+            self.turns.end_after_answer("handed_off")
+        return decision
+
 
 Reply = Callable[[], Coroutine[Any, Any, None]]
 """Called when its task runs: one cancelled before that has begun nothing."""
@@ -640,12 +682,18 @@ class Hands:
         self._attendant, self._turn = attendant, turn
         self.digits = ""
         """To be sounded after what was said before."""
+        self.given_over = False
 
     def hang_up(self, reason: EndReason) -> None:
         self._attendant._end_after(self._turn, reason)
 
     def transfer(self, target: str) -> Decision:
         return self._attendant._transfer(self._turn, target)
+
+    def hand_off(self, agent: str) -> Decision:
+        decision = self._attendant._hand_off(self._turn, agent)
+        self.given_over = isinstance(decision, Allow)
+        return decision
 
     def send_dtmf(self, digits: str) -> None:
         control = self._attendant._control

@@ -41,6 +41,7 @@ from trunkline.ports import (
     CallFacts,
     Expect,
     Expectation,
+    Llm,
     LlmEvent,
     LlmSession,
     LlmUsage,
@@ -65,11 +66,22 @@ class Cascade:
     tools: Tools
     ready: Callable[[], bool] = lambda: True
     """Cheap: whether a call that is answered now would hear the agent at once."""
+    summariser: Llm | None = None
+    """Who sums up the beginning of a long conversation; None: its own model."""
 
     @property
     def providers(self) -> Sequence[Provider]:
         """Whom a call's audio and text are given to, in whichever language."""
-        return tuple(self.minds.everyone())
+        more = () if self.summariser is None else (self.summariser,)
+        return (*self.minds.everyone(), *more)
+
+    def sums_up(self, now: float) -> Llm | None:
+        """Who is asked for a summary; None where there is but the script."""
+        if self.summariser is not None:
+            return self.summariser
+        models = self.minds.named("llm")
+        keys = self.minds.health.order(list(models), now)
+        return next((models[key] for key in keys if getattr(models[key], "continues", True)), None)
 
     @property
     def fallback(self) -> None:
@@ -110,7 +122,17 @@ class CascadeAttendant(Attendant):
         first = self._models.order()[0]
         self._sessions: dict[str, LlmSession] = {first: self._models.named[first].open(call)}
         super().__init__(
-            definition, minds, agent.tools, call, bus, control, report, clock, after, gated=self._stt.gated
+            definition,
+            minds,
+            agent.tools,
+            call,
+            bus,
+            control,
+            report,
+            clock,
+            after,
+            gated=self._stt.gated,
+            sums_up=lambda: agent.sums_up(clock.now()),
         )
 
     # --- ears ---
@@ -150,7 +172,7 @@ class CascadeAttendant(Attendant):
             return
         self._next.final_at = self._clock.now()
         if isinstance(event, SttFinal):
-            if len(self._tags) > 1 and event.understood:
+            if len(self._tongues) > 1 and event.understood:
                 self._heard_in[event.text] = event.language
                 if len(self._heard_in) > FINALS_KEPT:
                     del self._heard_in[next(iter(self._heard_in))]
@@ -172,9 +194,9 @@ class CascadeAttendant(Attendant):
     def _answer(self, texts: Sequence[str], understood: bool, keyed: bool) -> None:
         """Texts that were asked about before, and whose answer was not heard, are in the conversation already."""
         unanswered = self.conversation[_after_agent(self.conversation) :]
-        known = [message.text for message in unanswered if message.role == "caller"]
+        known = [*self._pending, *(message.text for message in unanswered if message.role == "caller")]
         new = [text for text in texts if text not in known]
-        if len(self._tags) > 1 and not keyed:
+        if len(self._tongues) > 1 and not keyed:
             self._follow_caller(texts)
         self.conversation += [Message("caller", text, keyed=keyed, language=self._language) for text in new]
         turn, self._next = self._next, Exchange()
@@ -191,7 +213,7 @@ class CascadeAttendant(Attendant):
         spoken, heard = self._spoken, self._heard_in
         self._heard_in = {}
         for text in texts:
-            spoken = languages.follow(spoken, self._tags, text, heard.get(text))
+            spoken = languages.follow(spoken, self._tongues, text, heard.get(text))
         self._speak_language(spoken, "heard")
 
     async def _reply(self, turn: Exchange) -> None:
@@ -230,7 +252,7 @@ class CascadeAttendant(Attendant):
     async def _write_message(self, turn: Exchange, parts: "_Parts") -> list[ToolCall]:
         """One message, text into phrases. Returns the tools it asks for. When a model fails, the next one goes on after
         the last phrase that was given to the voice."""
-        before, said = [*self.conversation, *turn.messages()], list[str]()
+        before, said = turn.messages(), list[str]()
         written = Written(language=self._spoken.language)
         turn.written.append(written)
         models = self._models
@@ -261,14 +283,17 @@ class CascadeAttendant(Attendant):
         *,
         last: bool,
     ) -> list[ToolCall]:
-        """One request. `said`: the phrases of this message that the voice was given; more are added."""
+        """One request. `before`: the turn's messages so far. `said`: the phrases of this one that the voice was given;
+        more are added."""
         llm, terms = models.asked(key), self._definition.failover
-        asked, understood, seam = before, turn.understood, Seam("")
-        if said and getattr(llm, "continues", True):
-            asked = [*before, Message("agent", " ".join(said)), Message("caller", GO_ON)]
+        context, understood, seam = self._condensing.context, turn.understood, Seam("")
+        asked = [*context.view(self.conversation), *before]
+        if not getattr(llm, "continues", True):  # it needs no summary, and knows where it was by what was said
+            first = key == next(iter(models.named))  # else it answers the caller itself, whatever another had begun
+            asked = [*self.conversation, *(before if first else ())]
+        elif said:
+            asked = [*asked, Message("agent", " ".join(said)), Message("caller", GO_ON)]
             understood, seam = True, Seam(" ".join(said))
-        elif key != next(iter(models.named)) and not getattr(llm, "continues", True):
-            asked = self.conversation  # it answers the caller itself, whatever another had begun
         splitter, calls = PhraseSplitter(), list[ToolCall]()
 
         async def give(text: str, *, end: bool = False) -> None:
@@ -296,6 +321,7 @@ class CascadeAttendant(Attendant):
                     if turn.spoke_at is not None:
                         self._expect(turn)
                 else:
+                    context.counted(key, asked, event.tokens_in)
                     self._meter_tokens(llm.name, event)
         await give(seam.flush(), end=True)
         if not last and not calls and not turn.messages():
@@ -315,6 +341,8 @@ class CascadeAttendant(Attendant):
             written.results[call.id] = self._asked_to_speak(call, written, turn)
             return
         written.results[call.id] = await self._tools(call, hands, self._call)
+        if hands.given_over:
+            self._giving_over = call.id
         if hands.digits:
             await parts.put(hands.digits)
 

@@ -164,7 +164,7 @@ def load(kind: Kind | Literal["realtime"], choice: ProviderChoice) -> ProviderFa
     return cast(ProviderFactory, entry.load())
 
 
-Wrap = Callable[[Kind, str, Any], Any]
+Wrap = Callable[[Kind | Literal["realtime"], str, Any], Any]
 """(kind, key, provider) -> the provider as it is used: `trunkline drill` stands before them."""
 
 
@@ -251,9 +251,16 @@ def _lifeboat(kind: Kind, definition: AgentDefinition, made: list[Any], services
         return None
 
 
-def build_realtime(definition: AgentDefinition, services: Services) -> Realtime | None:
+def build_summariser(definition: AgentDefinition, services: Services) -> Llm | None:
+    """Of `[context.llm]`, not yet started; None where the agent has none of its own."""
+    choice = definition.context.llm if definition.context is not None else None
+    return None if choice is None else cast(Llm, load("llm", choice)(definition, choice.options, services))
+
+
+def build_realtime(definition: AgentDefinition, services: Services, wrap: Wrap | None = None) -> Realtime | None:
     """Not yet started; None where the agent has none."""
     if definition.realtime is None:
         return None
     choice = definition.realtime.model
-    return cast(Realtime, load("realtime", choice)(definition, choice.options, services))
+    made = cast(Realtime, load("realtime", choice)(definition, choice.options, services))
+    return made if wrap is None else cast(Realtime, wrap("realtime", f"realtime.{made.name}", made))

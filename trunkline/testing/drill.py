@@ -89,6 +89,8 @@ class _Drilling:
         return self._drill("", None, None, first, asked_for(spoken), self._last)
 
     async def drill(self, kind: Any, key: str, fault: Fault) -> Drill:
+        if kind == "realtime":
+            return await self._drill_realtime(key, fault)
         keys = list(self.minds.named(kind))
         at = keys.index(key)
         following = keys[at + 1] if at + 1 < len(keys) else None
@@ -98,6 +100,15 @@ class _Drilling:
         if self.rehearsed is not None and following is not None and goes_on:
             reference = self.rehearsed
         return self._drill(key, fault, following, took, reference, self._last)
+
+    async def _drill_realtime(self, key: str, fault: Fault) -> Drill:
+        """A session that breaks in the middle is followed by another; a model that is dead by the agent's cascade."""
+        took, spoken = await self._call({key: fault})
+        terms = self.agent.realtime
+        if fault in ("broken_middle", "stalled_middle"):
+            return self._drill(key, fault, key, took, self.rehearsed or asked_for(spoken), self._last)
+        following = "cascade" if terms is not None and terms.fallback else None
+        return self._drill(key, fault, following, took, asked_for(spoken), self._last)
 
     def _drill(
         self,
@@ -110,7 +121,11 @@ class _Drilling:
     ) -> Drill:
         record = report.record or {}
         lost, repeated = compare(reference, took.words)
-        switches = [event["data"] for event in record.get("events", ()) if event["kind"] == "provider_switched"]
+        events = record.get("events", ())
+        switches = [event["data"] for event in events if event["kind"] == "provider_switched"]
+        left = [
+            f"{key}: {event['data']['code']}" for event in events if event["kind"] in ("session_lost", "model_lost")
+        ]
         return Drill(
             key,
             fault,
@@ -121,7 +136,7 @@ class _Drilling:
             following,
             took.first_ms,
             " ".join(took.words),
-            tuple(f"{each['provider']} > {each['following']}: {each['code']}" for each in switches),
+            (*(f"{each['provider']} > {each['following']}: {each['code']}" for each in switches), *dict.fromkeys(left)),
         )
 
     async def _call(self, armed: dict[str, Fault]) -> tuple[Heard, list[Utterance]]:
@@ -176,7 +191,9 @@ async def drill(
     done: list[Drill] = []
     with tempfile.TemporaryDirectory(prefix="trunkline-drill-") as folder:
         async with _gateway(settings, Path(folder), options.say) as drilling:
-            named = [(kind, key) for kind in KINDS for key in drilling.minds.named(kind)]
+            named: list[tuple[str, str]] = [(kind, key) for kind in KINDS for key in drilling.minds.named(kind)]
+            if drilling.agent.realtime is not None:  # the cascade is not asked while it lives
+                named = [("realtime", f"realtime.{drilling.agent.realtime.model.provider}")]
             chosen = [each for each in named if not options.only or {*each} & {*options.only}]
             if not chosen:
                 raise ConfigError("--only", ", ".join(options.only), ", ".join(key for _, key in named))

@@ -43,6 +43,7 @@ def test_a_call() -> None:
         Message("agent", "One moment", tool_calls=(TOOL,), cut=True),
         Message("tool", '{"free": true}', tool_call_id="call_0"),
         Message("caller", "quiero una cita", language="es-ES"),
+        Message("summary", "They have paid."),
     ],
 )
 def test_a_message(message: Message) -> None:

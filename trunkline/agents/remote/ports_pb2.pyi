@@ -514,7 +514,7 @@ class Message(_message.Message):
     CUT_FIELD_NUMBER: _builtins.int
     LANGUAGE_FIELD_NUMBER: _builtins.int
     role: _builtins.str
-    """caller, agent, tool"""
+    """caller, agent, tool, or summary: what was said before, in short"""
     text: _builtins.str
     keyed: _builtins.bool
     tool_call_id: _builtins.str
