@@ -92,6 +92,8 @@ class Gateway:
     twilio: TwilioDialler | None
     records: Callable[[float], Awaitable[bool]]
     """Wait until the record is in the database, at most so many seconds."""
+    recording: "asyncio.Task[None]"
+    """Of the agent's fixed lines."""
 
     async def hang_up(self) -> None:
         """Cut off what is left of calls, sockets and dialogs. Idempotent."""
@@ -163,7 +165,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         stack.push_async_callback(http_tools.close)
         await writer.start()
         for each in agents.values():
-            await stack.enter_async_context(each.started(clock.now()))
+            await stack.enter_async_context(each.started(clock))
 
         capacity = settings.limits.max_calls + SPARE_SLOTS
         ears = Ears(MULAW_8K, capacity, SileroBatch(capacity), EnergyGate(capacity))
@@ -221,7 +223,18 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         stack.callback(spans.close)
         door = front_door(sockets.new_leg)
         yield Gateway(
-            settings, agent, http, switchboard, sockets, heartbeat, agents[first].minds, door, sip, twilio, writer.drain
+            settings,
+            agent,
+            http,
+            switchboard,
+            sockets,
+            heartbeat,
+            agents[first].minds,
+            door,
+            sip,
+            twilio,
+            writer.drain,
+            agents[first].recording,
         )
 
 

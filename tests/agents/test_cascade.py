@@ -1111,15 +1111,21 @@ def test_a_voice_that_fails_in_the_middle_is_heard_as_far_as_it_came() -> None:
     on_a_call(conversation)
 
 
-def test_a_voice_that_is_dead_ends_the_call() -> None:
+def test_a_voice_that_is_dead_is_a_tone_and_ends_the_call() -> None:
     async def conversation(call: Call) -> None:
         dead = ProviderError("voice", "unavailable", retryable=False)
         call.tts.errors = {"Eight.": dead, "Sorry.": dead, "Broken.": dead}
+        sent = call.bus.playout.end_ms
         await call.says("hours")
         call.pen.write("Eight.").end()
-        await call.settle()
+        await call.run(1500)
+        assert call.bus.playout.end_ms - sent == 1000, "the caller does not hear nothing"
+        assert call.talk[-1] == ("caller", "hours")
+        await call.says("hours")
+        call.pen.write("Eight.").end()
+        await call.run(1500)
         assert call.hang_ups == ["error"]
-        assert call.events == ["reply_failed"] * 3
+        assert call.events == ["reply_failed", "line_unspoken"] * 2
 
     on_a_call(conversation)
 

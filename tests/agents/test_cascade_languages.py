@@ -13,7 +13,8 @@ from trunkline.agents import turns as t
 from trunkline.agents.cascade import Cascade
 from trunkline.agents.providers import Minds
 from trunkline.errors import ProviderError
-from trunkline.ports import CallFacts, Message, SttFinal, ToolCall
+from trunkline.ports import CallFacts, Message, SttFinal, ToolCall, TtsAudio
+from trunkline.types import MULAW_8K
 
 SPANISH = replace(
     AGENT,
@@ -248,6 +249,23 @@ def test_a_spanish_voice_that_fails_is_followed_by_a_spanish_voice() -> None:
         assert second.spoken[-1] == "Vale.", "the one that failed is not asked again"
 
     on_a_line(conversation, spares=[second])
+
+
+def test_the_lines_that_were_recorded_are_of_the_language() -> None:
+    """Where no voice is left."""
+
+    async def conversation(line: Line) -> None:
+        minds = line.cascade.minds
+        minds.lines["Sorry.", MULAW_8K] = (TtsAudio(b"\x01" * 1600),)
+        minds.in_language("es-ES").lines["Perdón.", MULAW_8K] = (TtsAudio(b"\x02" * 1600),)
+        line.spanish.errors = {"Claro": DOWN, "Perdón.": DOWN}
+        await line.speaks("quiero pedir una cita", "es")
+        line.pen.write("Claro que sí.").end()
+        await line.run(1500)
+        assert line.talk[-1] == ("agent", "Perdón.")
+        assert line.tts.spoken == ["Hello there."]
+
+    on_a_line(conversation)
 
 
 def test_a_recogniser_of_its_own_hears_while_its_language_is_spoken() -> None:

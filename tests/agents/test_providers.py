@@ -175,6 +175,13 @@ def test_behind_providers_elsewhere_stand_those_of_this_machine(monkeypatch: pyt
     assert keys(made) == ["stt.standin", "stt.pocketsphinx", "llm.standin", "llm.script", "tts.standin", "tts.espeak"]
 
 
+def test_also_one_of_this_machine_has_a_lifeboat_where_it_is_another_process() -> None:
+    there = ProviderChoice("remote", {"targets": ["127.0.0.1:9"]})
+    made = build(replace(definition(script=INTENTS), stt=there, llm=there, tts=there), Services(ManualClock()))
+    assert not any(each.third_party for each in made.everyone())
+    assert keys(made) == ["stt.remote", "stt.pocketsphinx", "llm.remote", "llm.script", "tts.remote", "tts.espeak"]
+
+
 def test_a_script_without_intents_is_no_lifeboat_a_voice_is(monkeypatch: pytest.MonkeyPatch) -> None:
     away(monkeypatch)
     made = build(definition(), Services(ManualClock()))

@@ -10,7 +10,7 @@ import pytest
 from tests.agents.test_cascade import AGENT, Call, Llm, Stream, Stt, Tts
 from trunkline.agents import turns as t
 from trunkline.agents.cascade import Cascade
-from trunkline.agents.definition import AgentDefinition, ProviderChoice, RealtimeTerms
+from trunkline.agents.definition import AgentDefinition, Failover, ProviderChoice, RealtimeTerms
 from trunkline.agents.exchange import UNKNOWN_OUTCOME
 from trunkline.agents.providers import Minds
 from trunkline.agents.realtime.attendant import RealtimeAgent, RealtimeAttendant
@@ -789,11 +789,12 @@ def test_without_a_fallback_the_files_way_out_is_a_transfer() -> None:
     async def conversation(call: RealtimeCall) -> None:
         call.session.on_event(ModelLost(FOR_GOOD))
         await call.run(1500)
+        assert call.tts.spoken == ["I'll put you through."]
         assert call.transfers == ["desk"]
         assert call.hang_ups == ["transferred"]
 
-    script = {"fallback": {"transfer": "desk"}}
-    on_a_call(conversation, fallback=False, agent=replace(AGENT, script=script, targets={"desk": "+12025550123"}))
+    out = Failover(last_resort="transfer", target="desk", words="I'll put you through.")
+    on_a_call(conversation, fallback=False, agent=replace(AGENT, failover=out, targets={"desk": "+12025550123"}))
 
 
 def test_a_session_grows_old_and_the_call_moves_to_a_new_one_between_turns() -> None:

@@ -131,6 +131,44 @@ def test_a_provider_may_be_followed_by_others_in_the_order_of_the_file() -> None
     assert definition.failover == Failover(first_word_ms=900, last_resort="transfer", target="desk")
 
 
+WAY_OUT = """
+[targets]
+desk = "+12025550123"
+
+[variables]
+who = "the desk"
+
+[fallback]
+reply = ["Sorry. You will speak to {who}.", "Sorry again."]
+transfer = "desk"
+"""
+
+
+@pytest.mark.parametrize("wish", ["", '[failover]\nlast_resort = "transfer"\n'])
+def test_who_cannot_be_answered_goes_where_who_is_not_understood_goes(wish: str) -> None:
+    definition, problems = read_text(BARE + wish + WAY_OUT + INTENT)
+    assert not problems
+    assert definition is not None
+    assert definition.failover == Failover(
+        last_resort="transfer", target="desk", words="Sorry. You will speak to the desk."
+    )
+
+
+@pytest.mark.parametrize(
+    ("wish", "terms"),
+    [
+        ('last_resort = "hang_up"', Failover()),
+        ('last_resort = "message"', Failover(last_resort="message")),
+        ('last_resort = "transfer"\ntarget = "desk"', Failover(last_resort="transfer", target="desk")),
+    ],
+)
+def test_a_last_resort_that_is_named_is_the_one(wish: str, terms: Failover) -> None:
+    definition, problems = read_text(BARE + f"[failover]\n{wish}\n" + WAY_OUT + INTENT)
+    assert not problems
+    assert definition is not None
+    assert definition.failover == terms
+
+
 def test_a_mistake_in_one_of_several_is_found_where_it_stands() -> None:
     text = BARE + RANKED.format(model='modell = "small"', target="dask") + INTENT
     found = check_text(text)

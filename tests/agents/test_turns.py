@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trunkline.agents import turns as t
-from trunkline.agents.definition import AgentDefinition, ProviderChoice, TurnTaking
+from trunkline.agents.definition import AgentDefinition, Failover, ProviderChoice, TurnTaking
 from trunkline.agents.turns import State, Turns
 from trunkline.ports import Expectation
 
@@ -859,11 +859,29 @@ def test_a_call_whose_time_is_up_on_hold_ends_without_a_goodbye() -> None:
 def test_a_mind_that_is_lost_is_told_of_and_ends_the_call() -> None:
     talk = greeted().says("hours")
     talk.agent_speaks().did()
-    talk.tell(t.Broken("transferred"))
+    talk.tell(t.Broken())
     assert talk.did() == [t.CancelStt(), t.CancelReply(), t.Say("Broken.")]
     assert not talk.turns.interruptible
     talk.agent_speaks().is_heard()
-    assert talk.did()[-1] == t.HangUp("transferred")
+    assert talk.did()[-1] == t.HangUp("error")
+
+
+def test_a_mind_that_is_lost_has_the_same_way_out_as_one_that_fails_twice() -> None:
+    terms = Failover(last_resort="transfer", target="desk", words="I'll put you through.")
+    lost = Conversation(replace(AGENT, failover=terms)).tell(t.Begin("Hello."))
+    lost.agent_speaks().is_heard()
+    lost.did()
+    assert lost.tell(t.Broken()).did()[-2:] == [t.Say("I'll put you through."), t.PutThrough("desk")]
+    lost.agent_speaks().is_heard()
+    assert lost.did()[-1] == t.HangUp("transferred")
+    asked = Conversation(replace(AGENT, failover=Failover(last_resort="message"))).tell(t.Begin("Hello."))
+    asked.agent_speaks().is_heard()
+    asked.did()
+    assert asked.tell(t.Broken()).did()[-1] == t.Say(Failover().message)
+    asked.agent_speaks().is_heard()
+    assert asked.state is State.LISTENING
+    asked.did()
+    assert asked.tell(t.Broken()).did() == [], "a message is being taken"
 
 
 def test_a_mind_that_is_lost_while_nobody_hears_us_ends_the_call_at_once() -> None:

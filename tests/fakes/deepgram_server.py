@@ -18,7 +18,7 @@ import asyncio
 import json
 import logging
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Literal, Self
@@ -128,6 +128,8 @@ class DeepgramServer:
         self.connections: list[Connection] = []
         self.disconnected = asyncio.Event()
         """Set when a client leaves."""
+        self.sessions: list[_Session] = []
+        """All there were: a test may give one that is open another `fault`."""
         self._fault: dict[ServerConnection, Fault | None] = {}
         self._server: Server | None = None
         self._hung: set[asyncio.Event] = set()
@@ -185,6 +187,7 @@ class DeepgramServer:
         self.connections.append(connection)
         kind = {"/v1/listen": _Nova, "/v2/listen": _Flux}[parts.path]
         session = kind(self, client, connection, self._fault.pop(client))
+        self.sessions.append(session)
         try:
             await session.run()
         except ConnectionClosed:
@@ -478,9 +481,16 @@ class Spoken:
 class AuraServer(HttpServer):
     """`POST /v1/speak`."""
 
-    def __init__(self, *answers: "Spoken | Refuse", always: "Spoken | Refuse | None" = None) -> None:
+    def __init__(
+        self,
+        *answers: "Spoken | Refuse",
+        always: "Spoken | Refuse | None" = None,
+        voice: Callable[[str], bytes] | None = None,
+    ) -> None:
+        """`voice`: the mu-law of a text, for those who want to listen; None: tones."""
         super().__init__()
         self.answers, self.always = deque(answers), always or Spoken()
+        self._voice = voice
         self.requests: list[http_server.Request] = []
 
     async def answer(self, request: http_server.Request, stream: http_server.Stream) -> None:
@@ -496,7 +506,8 @@ class AuraServer(HttpServer):
     async def _speak(self, stream: http_server.Stream, text: str, spoken: Spoken) -> None:
         await stream.wait(spoken.delay_s)
         stream.begin(spoken.content_type, {"dg-model-name": "fake"})
-        audio = voice(text, WORD_MS * len(text.split()) if spoken.ms is None else spoken.ms)
+        ms = WORD_MS * len(text.split()) if spoken.ms is None else spoken.ms
+        audio = voice(text, ms) if self._voice is None else self._voice(text)
         size = spoken.chunk_ms * 8
         for at, start in enumerate(range(0, len(audio), size)):
             if at == spoken.stall_after:

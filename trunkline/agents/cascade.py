@@ -107,7 +107,6 @@ class CascadeAttendant(Attendant):
         after: After,
     ) -> None:
         minds, definition = agent.minds, agent.definition
-        self._minds = minds
         self._heard_in: dict[str, str | None] = {}  # what the caller said since the last answer, and in what
         self._stt = Hearing(
             Choice(minds, "stt", clock, report.event),

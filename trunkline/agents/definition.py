@@ -46,11 +46,14 @@ class Failover:
     final_ms: int = 1500
     """Without the recogniser's final."""
     lifeboat: bool = True
-    """Providers of others are followed by those of this machine, where they are installed and the file has intents."""
+    """Providers of other processes are followed by those of this one, where they are installed and the file has
+    intents."""
     last_resort: Literal["hang_up", "transfer", "message"] = "hang_up"
-    """After `failure` was spoken."""
+    """The one way out, when nothing works any more: after `failure`, or the words it has for that."""
     target: str | None = None
     """Of `transfer`: a name of `targets`."""
+    words: str = ""
+    """Of `transfer`: spoken in place of `failure`."""
     message: str = "Please leave a message now, and hang up when you are done."
     """Of `message`: what callers are asked."""
     message_s: int = 60

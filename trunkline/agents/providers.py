@@ -2,7 +2,8 @@
 `realtime.NAME`.
 
 An entry point is a callable `(definition, options, services) -> Stt | Llm | Tts | Realtime`. Options are the agent
-file's table less `provider`; a wrong one raises ConfigError. Nothing is imported until an agent names it.
+file's table less `provider`; a wrong one raises ConfigError. Nothing is imported until an agent names it. One whose
+work is done by another process, also of this machine, says so by `elsewhere = True`: it may be away while we are here.
 
 A voice may offer `in_language(options, tag)`: its options where the agent speaks that language too, None where it
 cannot speak it. (`agents/script/tongues.py` asks, when the file is read.)
@@ -20,7 +21,8 @@ from trunkline.agents.languages import primary
 from trunkline.agents.local.pool import SpeechPool
 from trunkline.clock import Clock
 from trunkline.errors import ConfigError, MissingExtra, ProviderError
-from trunkline.ports import Llm, Realtime, Stt, Tts
+from trunkline.ports import Llm, Realtime, Stt, Tts, TtsAudio
+from trunkline.types import Format
 
 Kind = Literal["stt", "llm", "tts"]
 KINDS: tuple[Kind, ...] = ("stt", "llm", "tts")
@@ -63,6 +65,8 @@ class Minds:
     """Those of a kind by their keys, where the keys are not those of their names."""
     languages: Mapping[str, "Minds"] = field(default_factory=dict)
     """For the agent's further languages. A provider that serves several is the same in each, under one key."""
+    lines: dict[tuple[str, Format], tuple[TtsAudio, ...]] = field(default_factory=dict)
+    """The agent's fixed lines as the voices have spoken them (fixedlines.py)."""
 
     def named(self, kind: Kind) -> dict[str, Any]:
         """By their keys, in the order of preference: `llm.openai`, `llm.openai-2` for another of the same name, and
@@ -230,11 +234,11 @@ def _english(definition: AgentDefinition) -> bool:
 
 
 def _lifeboat(kind: Kind, definition: AgentDefinition, made: list[Any], services: Services) -> Any:
-    """Behind providers of others, where it would be of use: the script must have something to say, and its words must
-    be the caller's. None where it is not installed."""
+    """Behind providers of other processes, where it would be of use: the script must have something to say, and its
+    words must be the caller's. None where it is not installed."""
     choices = [choice.provider for choice in definition.choices(kind)]
     name = LIFEBOAT[kind]
-    if not definition.failover.lifeboat or name in choices or not any(each.third_party for each in made):
+    if not definition.failover.lifeboat or name in choices or not any(map(elsewhere, made)):
         return None
     if kind != "tts" and not definition.script.get("intents"):
         return None
@@ -255,6 +259,11 @@ def build_summariser(definition: AgentDefinition, services: Services) -> Llm | N
     """Of `[context.llm]`, not yet started; None where the agent has none of its own."""
     choice = definition.context.llm if definition.context is not None else None
     return None if choice is None else cast(Llm, load("llm", choice)(definition, choice.options, services))
+
+
+def elsewhere(provider: Any) -> bool:
+    """Its work is done by another process, perhaps of this machine."""
+    return bool(getattr(provider, "elsewhere", provider.third_party))
 
 
 def build_realtime(definition: AgentDefinition, services: Services, wrap: Wrap | None = None) -> Realtime | None:

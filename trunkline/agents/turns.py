@@ -150,9 +150,7 @@ class Leave:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """The agent's mind is lost for good: `failure` is spoken, then the call ends for this reason."""
-
-    reason: EndReason = "error"
+    """The agent's mind is lost for good: the last resort."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -558,14 +556,17 @@ class Turns:
         if self._message:  # they are recorded, if not understood
             return self._yield_floor()
         self._failures += 1
-        if self._failures == 1:
-            return self._say(self._agent.apology)
+        return self._say(self._agent.apology) if self._failures == 1 else self._last_resort()
+
+    def _last_resort(self) -> State:
+        """The one way out of a call in which nothing works any more."""
         terms = self._agent.failover
         if terms.last_resort == "message":
             self._message = True
             return self._say(terms.message, interruptible=False)
         if terms.last_resort == "transfer" and terms.target is not None:
-            state = self._say(self._agent.failure, ending="transferred", interruptible=False)
+            words = terms.words or self._agent.failure
+            state = self._say(words, ending="transferred", interruptible=False)
             self._do(PutThrough(terms.target))
             return state
         return self._say(self._agent.failure, ending="error", interruptible=False)
@@ -862,14 +863,14 @@ class Turns:
 
     def broken(self, event: Event) -> State:
         assert isinstance(event, Broken)
-        if self.state is State.IDLE or self._leaving:
+        if self.state is State.IDLE or self._leaving or self._message:
             return self.state
         self._forget_speech()
         self._do(CancelReply())
         if self._held:  # nobody would hear it
-            return self._hang_up(event.reason)
+            return self._hang_up("error")
         self._carry, self._unclear = (), None
-        return self._say(self._agent.failure, ending=event.reason, interruptible=False)
+        return self._last_resort()
 
     def held(self, event: Event) -> State:
         if self._held:

@@ -34,6 +34,7 @@ from trunkline.testing.ports import lease
 QUESTION = "can you tell me about your opening hours please"
 QUIET_MS = 2600  # more than any silence that is allowed in an answer
 START_S = 60.0
+RECORDING_S = 20.0
 CALL_S = 90.0
 
 
@@ -68,6 +69,7 @@ class DrillOptions:
 
 class _Drilling:
     def __init__(self, running: Gateway, faults: Faults, port: int, folder: Path, say: str) -> None:
+        self.gateway = running
         self.minds: Minds = running.minds
         self.agent: AgentDefinition = running.agent
         self.faults, self.folder, self.say = faults, folder, say
@@ -152,7 +154,8 @@ class _Drilling:
             nonlocal begun
             if event.kind == "caller" and not begun:
                 begun = True
-                self.faults.spoken.clear()
+                fillers = self.agent.filler  # recorded at start, and heard without being spoken again
+                self.faults.spoken[:] = [each for each in self.faults.spoken if each.text in fillers]
                 self.faults.armed.update(armed)
 
         options = CallOptions(
@@ -228,6 +231,7 @@ async def _gateway(settings: Settings, folder: Path, say: str) -> AsyncGenerator
                 await asyncio.sleep(0.05)
             await _answers(port)
         running = begun[0]
+        await asyncio.wait([running.recording], timeout=RECORDING_S)  # of lines that no drill is to take for its own
         yield _Drilling(running, faults, port, folder, say or _first_phrase(running.agent) or QUESTION)
     finally:
         serving.cancel()

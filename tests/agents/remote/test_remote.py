@@ -423,6 +423,13 @@ def test_a_server_does_not_serve_other_servers() -> None:
         check(Bind(), None, remote)
 
 
+def test_a_server_serves_one_of_each() -> None:
+    """Who follows whom is told by the gateway's file: a list here would be followed by nobody."""
+    listed = replace(CLINIC, spares={"tts": (ProviderChoice("standin"),)})
+    with pytest.raises(ConfigError, match="tts"):
+        check(Bind(), None, listed)
+
+
 # --- options --------------------------------------------------------------------------------------------------------
 
 

@@ -27,6 +27,7 @@ class RemoteLlm:
     """A call's replies all come from one server, as long as it lives: it may keep a session's state."""
 
     name = "remote"
+    elsewhere = True
 
     def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:
         self.options = read_options(options, DEADLINES)

@@ -37,9 +37,7 @@ from trunkline.clock import Clock
 from trunkline.errors import ProviderError
 from trunkline.media.bus import Bus
 from trunkline.ports import (
-    Allow,
     CallFacts,
-    EndReason,
     Expectation,
     Message,
     ModelRefused,
@@ -242,14 +240,7 @@ class RealtimeAttendant(Attendant):
         if self._terms.fallback:
             self._set_timer("fall_back", 0.0, self._control.fall_back)  # it closes us: not within our own doing
         else:
-            self._handle(t.Broken(self._way_out()))
-
-    def _way_out(self) -> EndReason:
-        """The file may say where callers go who cannot be helped here."""
-        target = self._script.fallback.transfer
-        if target is not None and isinstance(self._control.transfer(target), Allow):
-            return "transferred"
-        return "error"
+            self._handle(t.Broken())
 
     # --- what the model says ---
 

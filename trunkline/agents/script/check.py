@@ -29,9 +29,9 @@ from trunkline.agents.languages import is_tag
 from trunkline.agents.script import keys
 from trunkline.agents.script.keys import Severity, nearest
 from trunkline.agents.script.lines import Path, Place, Places, places
-from trunkline.agents.script.model import SECTIONS, read_script
+from trunkline.agents.script.model import SECTIONS, Script, read_script
 from trunkline.agents.script.review import review
-from trunkline.agents.script.template import NAME
+from trunkline.agents.script.template import NAME, fill
 from trunkline.agents.script.tongues import read_languages
 from trunkline.errors import ConfigError, MissingExtra
 
@@ -164,7 +164,7 @@ def _definition(raw: Mapping[str, Any], problems: Problems, folder: FilePath | N
         greeting_interruptible=top["greeting_interruptible"],
         turns=TurnTaking(**turns),
         spares={kind: tuple(ranked[1:]) for kind, ranked in choices.items() if ranked[1:]},
-        failover=_failover(top["failover"] or {}, targets, problems),
+        failover=_failover(top["failover"] or {}, script, targets, problems),
         background=top["background"],
         targets=targets,
         terms=terms,
@@ -207,8 +207,16 @@ def _provider(kind: str, table: Mapping[str, Any], path: Path, problems: Problem
     return ProviderChoice(name, held)
 
 
-def _failover(table: Mapping[str, Any], targets: Mapping[str, str], problems: Problems) -> Failover:
+def _failover(table: Mapping[str, Any], script: Script, targets: Mapping[str, str], problems: Problems) -> Failover:
+    """Where the file says nothing else, callers whom nobody can hear or answer go where `[fallback]` sends those who
+    are not understood, and in its words."""
     held = keys.read(table, keys.FAILOVER, ("failover",), problems.report)
+    fallback = script.fallback
+    if fallback.transfer in targets and held["target"] is None:
+        if "last_resort" not in table:
+            held["last_resort"] = "transfer"
+        if held["last_resort"] == "transfer":
+            held |= {"target": fallback.transfer, "words": fill(fallback.reply[0], script.variables)}
     target = held["target"]
     if held["last_resort"] == "transfer" and target is None:
         problems.report(("failover",), "target is missing: a name of [targets]", "error")

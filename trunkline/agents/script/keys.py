@@ -167,11 +167,12 @@ FAILOVER: Keys = {
     ),
     "last_resort": Key(
         "text",
-        "When nothing works any more, after `failure`.",
+        "When nothing works any more, after `failure`. Where it is not given and `[fallback]` has a `transfer`: that, "
+        "after the first `reply` there.",
         _FAILOVER.last_resort,
         choices=("hang_up", "transfer", "message"),
     ),
-    "target": Key("text", "transfer: a name of `[targets]`."),
+    "target": Key("text", "transfer: a name of `[targets]`. Without it that of `[fallback]`."),
     "message": Key("text", "message: what callers are asked.", _FAILOVER.message),
     "message_s": _failover("message_s", 5, 600, "message: how long they may speak, in seconds."),
 }

@@ -80,6 +80,7 @@ class _Reading:
             script={**self.file.script, **sections},
         )
         script = read_script(spoken.script, self._own)
+        spoken = replace(spoken, failover=replace(spoken.failover, words=self._words(script)))
         review(spoken, script, self._own, self.tags)
         if any(choice.provider == "script" for choice in choices["llm"]):
             self._script(script)
@@ -105,6 +106,13 @@ class _Reading:
         if failover["message"] is None and self.file.failover.last_resort == "message" and not self.alike:
             self._missing("failover.message")
         return str(failover["message"] or self.file.failover.message)
+
+    def _words(self, script: Script) -> str:
+        """Of the fallback, where they are the way out's."""
+        words = self.file.failover.words
+        if "fallback" in self.table and words:
+            return template.fill((*script.fallback.reply, "")[0], script.variables)
+        return words if self.alike else ""  # then it is `failure`
 
     def _missing(self, name: str) -> None:
         self.report(self.path, f"{name} is missing: the file has it in {self.file.language} only", "error")

@@ -32,6 +32,7 @@ class RemoteStt:
     """A call's utterances are all heard by one server, as long as it lives."""
 
     name = "remote"
+    elsewhere = True
     formats: tuple[Format, ...] = (MULAW_8K, ALAW_8K, PCM_8K)
 
     def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:
