@@ -73,6 +73,21 @@ apology = "Perdón, algo ha fallado."
 failure = "Lo siento, ahora no puedo ayudarle."
 tts.voice = "spanish-voice"
 """
+RECORDED = {
+    "english-voice": {
+        "Thank you for calling. Goodbye.",
+        "One moment.",
+        "Just a moment longer, please.",
+        "I'm sorry, something went wrong. Please say that again.",
+        "I'm sorry, I can't help you right now. Please call again later. Goodbye.",
+    },
+    "spanish-voice": {
+        "Gracias por llamar. Adiós.",
+        "Un momento, por favor.",
+        "Perdón, algo ha fallado.",
+        "Lo siento, ahora no puedo ayudarle.",
+    },
+}
 
 
 @dataclass
@@ -93,8 +108,10 @@ class Told:
         return [(data["from"], data["to"], data["why"]) for data in told]
 
     def spoken_by(self, voice: str) -> list[str]:
-        found = self.voice.connections
-        return [phrase.text for phrase in self.voice.phrases if found[phrase.connection].voice == voice]
+        """Less the lines that are recorded at start."""
+        found = [each for each in self.voice.phrases if self.voice.connections[each.connection].voice == voice]
+        assert RECORDED[voice] <= {phrase.text for phrase in found} or self.voice.refused
+        return [phrase.text for phrase in found if phrase.text not in RECORDED[voice]]
 
     def held_in(self, request: int) -> str:
         """What the model was told."""
