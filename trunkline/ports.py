@@ -202,6 +202,11 @@ class SttStream(Protocol):
         """Speech (with pre-roll) in the stream's format; any length. Never blocks; drops are counted there."""
         ...
 
+    def began(self, ago_ms: int) -> None:
+        """The utterance being fed began so long ago, in the audio that was fed: words from before are none of it. Told
+        to who is fed everything, when the caller begins to speak."""
+        ...
+
     def expect(self, expectation: Expectation) -> None:
         """Takes effect with the next utterance."""
         ...

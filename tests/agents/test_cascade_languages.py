@@ -9,8 +9,10 @@ from typing import Any, Literal
 import pytest
 
 from tests.agents.test_cascade import AGENT, FACTS, Call, Llm, Stt, Tts
+from tests.agents.test_speculation import speaks
 from trunkline.agents import turns as t
 from trunkline.agents.cascade import Cascade
+from trunkline.agents.definition import AgentDefinition, TurnTaking
 from trunkline.agents.providers import Minds
 from trunkline.errors import ProviderError
 from trunkline.ports import CallFacts, Message, SttFinal, ToolCall, TtsAudio
@@ -40,6 +42,7 @@ class Line(Call):
         mind: Llm | None = None,
         attributes: Mapping[str, str] | None = None,
         feed_mode: Literal["all", "gated"] = "gated",
+        agent: AgentDefinition = BOTH,
     ) -> None:
         self.told: list[dict[str, Any]] = []
         stt, llm, self.spanish, self.english_ears = Stt(feed_mode), mind or Llm(), Tts(), None
@@ -51,7 +54,7 @@ class Line(Call):
         spanish = Minds(ears or stt, llm, self.spanish, {"tts": tuple(spares)}, keyed=keyed)
         minds = Minds(stt, llm, Tts(), languages={"es-ES": spanish})
         self._attributes = attributes or {}
-        super().__init__(cascade=Cascade(BOTH, minds, self._tool))
+        super().__init__(cascade=Cascade(agent, minds, self._tool))
 
     def event(self, kind: str, **data: Any) -> None:
         super().event(kind, **data)
@@ -370,3 +373,21 @@ def test_an_agent_of_one_language_says_nothing_of_languages() -> None:
         await call.settle()
 
     asyncio.run(main())
+
+
+def test_what_was_asked_for_early_in_another_language_is_not_the_answer() -> None:
+    eager = replace(BOTH, turns=TurnTaking(speculate=True), languages={"es-ES": SPANISH})
+
+    async def conversation(line: Line) -> None:
+        await speaks(line, "quiero pedir una cita")
+        assert line.pen.asked[-1] == Message("caller", "quiero pedir una cita", language="en-US")
+        early = line.pen
+        line.bus.speech_ended(line.clock.now() - 0.4)
+        line.ears.on_event(SttFinal("quiero pedir una cita", language="es"))
+        await line.settle()
+        assert early.closed
+        assert line.pen.asked[-1] == Message("caller", "quiero pedir una cita", language="es-ES")
+        await line.answers("Claro.")
+        assert line.spanish.spoken == ["Claro."]
+
+    on_a_line(conversation, agent=eager)

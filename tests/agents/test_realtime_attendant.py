@@ -595,6 +595,41 @@ def test_a_model_that_does_not_begin_at_all_is_followed_by_the_cascade_in_the_sa
     on_a_call(conversation, agent=replace(AGENT, filler=()), first_audio_ms=1000)
 
 
+def test_what_the_lost_model_was_asked_stays_as_audio_for_the_cascades_recogniser() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        await call.spoken()
+        await call.took("u1")
+        call.session.on_event(ModelLost(FOR_GOOD))
+        await call.run(100)
+        assert call.fallen_back == 1
+        assert call.attendant.unwritten == b"", "while it attends, it may still answer"
+        call.attendant.close()
+        assert call.talk[-1] == ("caller", "")
+        assert len(call.attendant.unwritten) >= 500 * 8
+
+    on_a_call(conversation, agent=replace(AGENT, filler=()))
+
+
+def test_what_the_model_has_answered_or_written_down_is_recognised_by_nobody_again() -> None:
+    async def answered(call: RealtimeCall) -> None:
+        await call.spoken()
+        await call.took("u1")
+        call.session.says("We open at eight.")
+        await call.run(2000)
+        call.attendant.close()
+        assert call.attendant.unwritten == b""
+
+    async def written_down(call: RealtimeCall) -> None:
+        await call.spoken()
+        await call.took("u1")
+        await call.transcribed("u1", "when do you open")
+        call.attendant.close()
+        assert call.attendant.unwritten == b""
+
+    on_a_call(answered)
+    on_a_call(written_down)
+
+
 def test_a_line_that_breaks_off_is_ended_by_the_other_voice() -> None:
     async def conversation() -> None:
         call = RealtimeCall(replace(AGENT, greeting="Hello there, this is the bakery on the corner of the square."))

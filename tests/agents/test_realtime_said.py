@@ -2,7 +2,6 @@
 
 import pytest
 
-from trunkline.agents.exchange import Exchange
 from trunkline.agents.realtime import said
 from trunkline.agents.realtime.said import Item, Utterances
 from trunkline.media.ledger import Ledger
@@ -79,13 +78,14 @@ def test_utterances_are_kept_until_nothing_of_them_is_awaited_and_no_more_than_s
 
 
 def test_an_utterance_is_kept_up_to_a_limit_and_until_it_is_answered() -> None:
-    utterances, turn = Utterances(8), Exchange()
+    utterances = Utterances(8)
     for _ in range(said.KEPT_AUDIO_MS // 20 + 100):
         utterances.hear(b"\x10" * 160)
     utterance = utterances.over()
     assert len(utterance.audio) == said.KEPT_AUDIO_MS * 8
-    utterance.turn = turn
-    utterances.answered(Exchange())
+    utterances.answered()  # something before it
     assert utterance.audio
-    utterances.answered(turn)
+    utterance.message_at = 1
+    assert utterances.unwritten == bytes(utterance.audio)
+    utterances.answered()
     assert not utterance.audio

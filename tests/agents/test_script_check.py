@@ -51,6 +51,38 @@ def test_the_clinic_is_read_as_it_is_written() -> None:
     assert len(definition.no_input) == 2
 
 
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("", None),
+        ('[turn_detector]\nprovider = "none"\n', ProviderChoice("none")),
+        ('[turn_detector]\nprovider = "rules"\n', ProviderChoice("rules")),
+        (
+            '[turn_detector]\nprovider = "remote"\ntargets = ["127.0.0.1:1"]\n',
+            ProviderChoice("remote", {"targets": ["127.0.0.1:1"]}),
+        ),
+    ],
+)
+def test_a_turn_detector_is_read(text: str, read: ProviderChoice | None) -> None:
+    definition, problems = read_text(HEAD + INTENT + text)
+    assert problems == []
+    assert definition is not None
+    assert definition.turn_detector == read
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('provider = "oracle"\n', "turn_detector.provider"),
+        ('provider = "none"\nthreshold = 1\n', "turn_detector.threshold"),
+        ('provider = "rules"\nthreshold = 1\n', "turn_detector.threshold"),
+        ('provider = "remote"\ntarget = ["127.0.0.1:1"]\n', "turn_detector.target"),
+    ],
+)
+def test_a_wrong_turn_detector_is_named(text: str, key: str) -> None:
+    assert only_problem(INTENT + "[turn_detector]\n" + text).key == key
+
+
 def test_a_realtime_model_is_read_with_its_own_options_apart() -> None:
     definition, problems = read_text(
         HEAD + '[realtime]\nprovider = "openai"\nturns = "server"\nsession_minutes = 30\nmodel = "m"\nvoice = "cedar"\n'

@@ -104,7 +104,14 @@ class Slow:
     delay_s: float
 
 
-Fault = Refuse | Silent | Hang | Break | Garbage | Deaf | Slow
+@dataclass(frozen=True)
+class Late:
+    """What it says comes this much later, and it hears on meanwhile."""
+
+    delay_s: float
+
+
+Fault = Refuse | Silent | Hang | Break | Garbage | Deaf | Slow | Late
 
 
 @dataclass
@@ -121,8 +128,16 @@ class Connection:
 
 
 class DeepgramServer:
-    def __init__(self, *lines: str, faults: Sequence[Fault | None] = (), always: Fault | None = None) -> None:
-        """`faults`: of the first connections, one each; `always`: of all that follow."""
+    def __init__(
+        self,
+        *lines: str,
+        faults: Sequence[Fault | None] = (),
+        always: Fault | None = None,
+        word_ms: int = WORD_MS,
+    ) -> None:
+        """`faults`: of the first connections, one each; `always`: of all that follow. `word_ms`: of loud audio, for
+        each word."""
+        self.word_ms = word_ms
         self.lines = deque(lines or ("caller phrase",))
         self.faults, self.always = deque(faults), always
         self.connections: list[Connection] = []
@@ -211,6 +226,7 @@ class _Session:
         self.ended = True
         """The line is over: what is loud next is another."""
         self._behind = bytearray()
+        self.sending: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         await self.opened()
@@ -259,7 +275,7 @@ class _Session:
 
     @property
     def heard(self) -> list[str]:
-        return (self.line or [])[: self.loud_ms // WORD_MS]
+        return (self.line or [])[: self.loud_ms // self.server.word_ms]
 
     def word_times(self, words: list[str]) -> list[tuple[str, float, float]]:
         span = max(20, self.now_ms - self.began_ms - self.quiet_ms) / max(1, len(words)) / 1000
@@ -271,8 +287,20 @@ class _Session:
             return
         if isinstance(self.fault, Slow):
             await asyncio.sleep(self.fault.delay_s)
+        data = message.json(exclude_none=True)
+        if isinstance(self.fault, Late):
+            asyncio.get_running_loop().call_later(self.fault.delay_s, self.send_soon, data)
+        else:
+            await self.send(data)
+
+    def send_soon(self, data: str) -> None:
+        task = asyncio.get_running_loop().create_task(self.send(data))
+        self.sending.add(task)
+        task.add_done_callback(self.sending.discard)
+
+    async def send(self, data: str) -> None:
         try:
-            await self.client.send(message.json(exclude_none=True))
+            await self.client.send(data)
         except ConnectionClosed:
             pass  # what it sent before it left is still to be read
 

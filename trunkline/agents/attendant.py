@@ -205,6 +205,11 @@ class Attendant(ABC):
 
     # --- the call's life ---
 
+    @property
+    def unwritten(self) -> bytes:
+        """The caller's last words, as audio, where they were never put into words, nor answered. Once closed, too."""
+        return b""
+
     def begin(
         self, greeting: str | None = None, conversation: Sequence[Message] = (), pending: Sequence[str] = ()
     ) -> None:
@@ -218,7 +223,7 @@ class Attendant(ABC):
             greeting = self._definition.apology
         if not self._gated and not self.turns.on_hold:
             self._feed(0)
-        self._handle(t.Begin(self._definition.greeting if greeting is None else greeting, tuple(pending)))
+        self._handle(t.Begin(self._definition.greeting if greeting is None else greeting, self._pending))
 
     def key(self, digit: str) -> None:
         if self.turns.state is not t.State.THINKING:

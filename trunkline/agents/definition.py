@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+NO_DETECTOR = "none"
+"""As a turn detector's provider: silence alone tells."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProviderChoice:
@@ -31,6 +34,8 @@ class TurnTaking:
     """Without a first audio by then the agent apologises and asks again."""
     filler_after_ms: int = 1500
     """Silence after the caller's turn until a `filler` is spoken."""
+    speculate: bool = False
+    """The model is asked while the end of the turn is still awaited, once the words seem whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +160,9 @@ class AgentDefinition:
     script: Mapping[str, Any] = field(default_factory=dict)
     """The rest of the file, as the script provider reads it (intents, tools, hours...)."""
     realtime: RealtimeTerms | None = None
+    turn_detector: ProviderChoice | None = None
+    """Who says whether the caller's words are a whole turn. `none`: silence does. None: the rules, where the language
+    is English and the recogniser writes down whatever is said."""
     agents: Mapping[str, HandOff] = field(default_factory=dict)
     """To whom this agent may hand a call over, by name."""
     context: ContextTerms | None = None

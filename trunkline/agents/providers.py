@@ -1,9 +1,10 @@
 """Where providers come from: the entry points `trunkline.providers`, named `stt.NAME`, `llm.NAME`, `tts.NAME`,
-`realtime.NAME`.
+`realtime.NAME`, `turn.NAME`.
 
-An entry point is a callable `(definition, options, services) -> Stt | Llm | Tts | Realtime`. Options are the agent
-file's table less `provider`; a wrong one raises ConfigError. Nothing is imported until an agent names it. One whose
-work is done by another process, also of this machine, says so by `elsewhere = True`: it may be away while we are here.
+An entry point is a callable `(definition, options, services) -> Stt | Llm | Tts | Realtime | TurnDetector`. Options are
+the agent file's table less `provider`; a wrong one raises ConfigError. Nothing is imported until an agent names it. One
+whose work is done by another process, also of this machine, says so by `elsewhere = True`: it may be away while we are
+here.
 
 A voice may offer `in_language(options, tag)`: its options where the agent speaks that language too, None where it
 cannot speak it. (`agents/script/tongues.py` asks, when the file is read.)
@@ -15,13 +16,13 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from typing import Any, Literal, Protocol, cast
 
-from trunkline.agents.definition import AgentDefinition, ProviderChoice
+from trunkline.agents.definition import NO_DETECTOR, AgentDefinition, ProviderChoice
 from trunkline.agents.health import Health
 from trunkline.agents.languages import primary
 from trunkline.agents.local.pool import SpeechPool
 from trunkline.clock import Clock
 from trunkline.errors import ConfigError, MissingExtra, ProviderError
-from trunkline.ports import Llm, Realtime, Stt, Tts, TtsAudio
+from trunkline.ports import Llm, Realtime, Stt, Tts, TtsAudio, TurnDetector
 from trunkline.types import Format
 
 Kind = Literal["stt", "llm", "tts"]
@@ -67,6 +68,12 @@ class Minds:
     """For the agent's further languages. A provider that serves several is the same in each, under one key."""
     lines: dict[tuple[str, Format], tuple[TtsAudio, ...]] = field(default_factory=dict)
     """The agent's fixed lines as the voices have spoken them (fixedlines.py)."""
+    detector: TurnDetector | None = None
+    """None: silence alone tells when a turn has ended."""
+
+    @property
+    def detector_key(self) -> str:
+        return "" if self.detector is None else f"turn.{self.detector.name}"
 
     def named(self, kind: Kind) -> dict[str, Any]:
         """By their keys, in the order of preference: `llm.openai`, `llm.openai-2` for another of the same name, and
@@ -96,16 +103,22 @@ class Minds:
     def everyone(self) -> Iterator[Any]:
         for kind in KINDS:
             yield from self.everything(kind).values()
+        if self.detector is not None:
+            yield self.detector
 
     async def start(self, now: float = 0.0) -> None:
         """One of each kind must start, in each language, else all are closed again and the error of the preferred one
-        is raised. Others that cannot start are asked last, and say so again when they are asked."""
+        is raised. Others that cannot start are asked last, and say so again when they are asked. Without its turn
+        detector a call goes by silence."""
         started: list[Any] = []
         failed: dict[str, ProviderError] = {}
         try:
             for minds in (self, *self.languages.values()):
                 for kind in KINDS:
                     await minds._start(kind, started, failed, now)
+            if self.detector is not None:
+                started.append(self.detector)
+                await self._start_detector(self.detector, now)
         except BaseException:
             await _close(started)
             raise
@@ -121,16 +134,25 @@ class Minds:
             try:
                 await provider.start()
             except ProviderError as error:
-                log.warning("%s did not start: %s", key, error)
-                breaker = self.health.of(key)
-                for _ in range(breaker.terms.failures):
-                    breaker.failed(error, now)
+                self._did_not_start(key, error, now)
                 failed[key] = error
                 first = first or error
             else:
                 well = True
         if first is not None and not well:
             raise first
+
+    async def _start_detector(self, detector: TurnDetector, now: float) -> None:
+        try:
+            await detector.start()
+        except ProviderError as error:
+            self._did_not_start(self.detector_key, error, now)
+
+    def _did_not_start(self, key: str, error: ProviderError, now: float) -> None:
+        log.warning("%s did not start: %s", key, error)
+        breaker = self.health.of(key)
+        for _ in range(breaker.terms.failures):
+            breaker.failed(error, now)
 
     async def close(self) -> None:
         """Each of them, also when another fails at it; the first error is raised."""
@@ -158,7 +180,7 @@ async def _close(providers: Iterable[Any]) -> Exception | None:
     return first
 
 
-def load(kind: Kind | Literal["realtime"], choice: ProviderChoice) -> ProviderFactory:
+def load(kind: Kind | Literal["realtime", "turn"], choice: ProviderChoice) -> ProviderFactory:
     """Raises ConfigError naming the providers there are, MissingExtra from the provider's own file."""
     found = {e.name: e for e in entry_points(group="trunkline.providers") if e.name.startswith(f"{kind}.")}
     entry = found.get(f"{kind}.{choice.provider}")
@@ -180,9 +202,11 @@ def build(definition: AgentDefinition, services: Services, wrap: Wrap | None = N
         lifeboat = _lifeboat(kind, definition, made[kind], services)
         if lifeboat is not None:
             made[kind].append(lifeboat)
-    minds = _minds(made)
+    detector = _detector(definition, made["stt"], services)
+    minds = _minds(made, detector)
     if wrap is not None:
-        minds = _minds({kind: [wrap(kind, key, each) for key, each in minds.named(kind).items()] for kind in KINDS})
+        wrapped = {kind: [wrap(kind, key, each) for key, each in minds.named(kind).items()] for kind in KINDS}
+        minds = _minds(wrapped, detector)
     languages = {
         tag: _in_language(tag, definition, minds, services, wrap or (lambda kind, key, provider: provider))
         for tag in definition.languages
@@ -190,8 +214,24 @@ def build(definition: AgentDefinition, services: Services, wrap: Wrap | None = N
     return replace(minds, languages=languages) if languages else minds
 
 
-def _minds(made: Mapping[Kind, list[Any]]) -> Minds:
-    return Minds(made["stt"][0], made["llm"][0], made["tts"][0], {kind: tuple(made[kind][1:]) for kind in KINDS})
+def _minds(made: Mapping[Kind, list[Any]], detector: TurnDetector | None) -> Minds:
+    spares: dict[Kind, tuple[Any, ...]] = {kind: tuple(made[kind][1:]) for kind in KINDS}
+    return Minds(made["stt"][0], made["llm"][0], made["tts"][0], spares, detector=detector)
+
+
+def free_text(stt: Any) -> bool:
+    """It writes down whatever is said. One that knows a grammar says itself when a phrase of it is complete."""
+    return bool(getattr(stt, "free_text", True))
+
+
+def _detector(definition: AgentDefinition, ears: Iterable[Any], services: Services) -> TurnDetector | None:
+    choice = definition.turn_detector
+    if choice is None:
+        english = definition.language.lower().startswith("en")
+        choice = ProviderChoice("rules" if english and any(map(free_text, ears)) else NO_DETECTOR)
+    if choice.provider == NO_DETECTOR:
+        return None
+    return cast(TurnDetector, load("turn", choice)(definition, choice.options, services))
 
 
 def _in_language(tag: str, definition: AgentDefinition, minds: Minds, services: Services, wrap: Wrap) -> Minds:
@@ -219,7 +259,7 @@ def _in_language(tag: str, definition: AgentDefinition, minds: Minds, services: 
             ours[key] = wrap(kind, key, lifeboat)
         keyed[kind] = ours
     ranked = {kind: list(providers.values()) for kind, providers in keyed.items()}
-    return replace(_minds(ranked), health=minds.health, keyed=keyed)
+    return replace(_minds(ranked, minds.detector), health=minds.health, keyed=keyed)
 
 
 def _serves(kind: Kind, definition: AgentDefinition, spoken: AgentDefinition) -> bool:

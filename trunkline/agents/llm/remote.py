@@ -28,6 +28,8 @@ class RemoteLlm:
 
     name = "remote"
     elsewhere = True
+    speculates = False
+    """What is behind it may move on by being asked."""
 
     def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:
         self.options = read_options(options, DEADLINES)

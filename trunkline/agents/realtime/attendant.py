@@ -163,6 +163,7 @@ class RealtimeAttendant(Attendant):
         self._failures = 0
         self._deaf = False  # a line that must be heard whole
         self._told_line = False
+        self._unwritten = b""  # when it was closed
 
     # --- the call's life ---
 
@@ -173,6 +174,15 @@ class RealtimeAttendant(Attendant):
             self.conversation += conversation
         self._sessions.begin()
         super().begin(greeting, (), pending)
+
+    def close(self) -> None:
+        self._unwritten = self._unwritten or self._utterances.unwritten  # before the turn counts as answered
+        super().close()
+
+    @property
+    def unwritten(self) -> bytes:
+        said = self.conversation
+        return self._unwritten if said and said[-1].role == "caller" and not said[-1].text else b""
 
     # --- from the bus: with the server as owner of turns, our ears decide nothing ---
 
@@ -632,7 +642,8 @@ class RealtimeAttendant(Attendant):
                         self._live.tell(Message("tool", UNKNOWN_OUTCOME, tool_call_id=call.id))
         self._items.clear()
         self._told_line = False
-        self._utterances.answered(turn)
+        if any(message.role == "agent" and message.text for message in self.conversation[before:]):
+            self._utterances.answered()
         self._sessions.turn_over()
 
     def _take_back(self) -> None:

@@ -88,11 +88,16 @@ class Utterances:
     def words_are_awaited(self) -> bool:
         return any(utterance.awaits_words for utterance in self._by_name.values())
 
-    def answered(self, turn: Exchange) -> None:
-        """The model needs no second hearing of what this turn answered."""
+    def answered(self) -> None:
+        """Nobody needs a second hearing of what is in the conversation."""
         for utterance in self._by_name.values():
-            if utterance.turn is turn:
+            if utterance.message_at is not None:
                 utterance.audio.clear()
+
+    @property
+    def unwritten(self) -> bytes:
+        """The audio of those that nobody has answered or put into words, in their order."""
+        return b"".join(bytes(utterance.audio) for utterance in self._by_name.values() if not utterance.transcribed)
 
     def clear(self) -> None:
         self.heard = None

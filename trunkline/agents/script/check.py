@@ -16,6 +16,7 @@ from typing import Any, Literal
 import phonenumbers
 
 from trunkline.agents.definition import (
+    NO_DETECTOR,
     AgentDefinition,
     ContextTerms,
     Failover,
@@ -38,6 +39,8 @@ from trunkline.errors import ConfigError, MissingExtra
 MAX_FILE_BYTES = 512 * 1024  # a thousand intents; the largest real one we know has forty
 
 KINDS: tuple[Literal["stt", "llm", "tts"], ...] = ("stt", "llm", "tts")
+TURN_DETECTOR = "turn_detector"
+"""Its table; its providers are named `turn.NAME`."""
 DEFAULT_PROVIDERS: Mapping[str, str] = {"stt": "pocketsphinx", "llm": "script", "tts": "espeak"}
 
 
@@ -170,6 +173,7 @@ def _definition(raw: Mapping[str, Any], problems: Problems, folder: FilePath | N
         terms=terms,
         script=raw_script,
         realtime=_realtime(top["realtime"], problems),
+        turn_detector=_turn_detector(top["turn_detector"], problems),
         agents=_agents(top["agents"] or {}, problems, folder),
         context=_context(top["context"], choices["llm"], problems),
     )
@@ -236,6 +240,15 @@ def _realtime(table: Mapping[str, Any] | None, problems: Problems) -> RealtimeTe
     return RealtimeTerms(choice, **common)
 
 
+def _turn_detector(table: Mapping[str, Any] | None, problems: Problems) -> ProviderChoice | None:
+    if table is None:
+        return None
+    if table.get("provider") == NO_DETECTOR:
+        keys.read(table, keys.PROVIDER, (TURN_DETECTOR,), problems.report)
+        return ProviderChoice(NO_DETECTOR)
+    return _provider("turn", {"provider": "rules", **table}, (TURN_DETECTOR,), problems)
+
+
 def _agents(table: Mapping[str, Any], problems: Problems, folder: FilePath | None) -> dict[str, HandOff]:
     found: dict[str, HandOff] = {}
     for name, terms in table.items():
@@ -286,6 +299,8 @@ def _check_options(
         choices += [((each, at) if len(ranked) > 1 else (each,), each, choice) for at, choice in enumerate(ranked)]
     if definition.realtime is not None:
         choices.append((("realtime",), "realtime", definition.realtime.model))
+    if definition.turn_detector is not None:
+        choices.append(((TURN_DETECTOR,), "turn", definition.turn_detector))
     if definition.context is not None and definition.context.llm is not None:
         choices.append((("context", "llm"), "llm", definition.context.llm))
     found = {entry.name: entry for entry in entry_points(group="trunkline.providers")}

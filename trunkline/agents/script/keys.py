@@ -81,6 +81,9 @@ FILE: Keys = {
         "table", "One model that hears, thinks and speaks, in place of the three: see [models](models.md)."
     ),
     "turns": Key("table", "When the caller has finished, and when the line is dead."),
+    "turn_detector": Key(
+        "table", "Who tells from their words whether the caller has finished: `provider`, and its own options."
+    ),
     "targets": Key(
         "table", 'Where calls may be transferred: `reception = "+12025550123"`, or a table: `[targets.reception]`.'
     ),
@@ -155,6 +158,11 @@ TURNS: Keys = {
     "max_duration_s": _turn("max_duration_s", 10, 14400, "The longest call."),
     "reply_deadline_ms": _turn("reply_deadline_ms", 1000, 60000, "The longest wait for an answer before `apology`."),
     "filler_after_ms": _turn("filler_after_ms", 500, 10000, "Silence after the caller's turn before `filler`."),
+    "speculate": Key(
+        "flag",
+        "Ask the model while the end of the turn is awaited, once the words seem whole. What is asked in vain is paid.",
+        _TURNS.speculate,
+    ),
 }
 
 FAILOVER: Keys = {

@@ -102,6 +102,10 @@ class RemoteStream:
             return
         self._send(pb.AsrRequest(utterance=self._utterance, audio=audio))
 
+    def began(self, ago_ms: int) -> None:
+        if self._on_event is not None and self._fed and self._failed is None:
+            self._send(pb.AsrRequest(utterance=self._utterance, began=pb.Began(ago_ms=ago_ms)))
+
     def expect(self, expectation: Expectation) -> None:
         if self._on_event is None:
             return

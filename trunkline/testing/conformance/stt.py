@@ -68,6 +68,18 @@ class SttConformance(Conformance[Stt]):
         self._hear("answers", case)
 
     @needs("answers")
+    def test_one_that_is_told_where_the_utterance_began_hears_all_of_it(self) -> None:
+        async def case(ears: Ears) -> None:
+            ears.stream.began(0)
+            await ears.say()
+            ears.stream.began(len(self.speech()) // self.format.bytes_per_ms)
+            ears.stream.finalize()
+            await self._ends("answers", ears, 1)
+            assert ears.ends == [SttFinal(self.words)]
+
+        self._hear("answers", case)
+
+    @needs("answers")
     def test_each_of_two_utterances_has_its_final(self) -> None:
         async def case(ears: Ears) -> None:
             for count in (1, 2):
