@@ -85,7 +85,7 @@ class Cascade:
             return self.summariser
         models = self.minds.named("llm")
         keys = self.minds.health.order(list(models), now)
-        return next((models[key] for key in keys if getattr(models[key], "continues", True)), None)
+        return next((models[key] for key in keys if _continues(models[key])), None)
 
     @property
     def fallback(self) -> None:
@@ -328,6 +328,7 @@ class CascadeAttendant(Attendant):
                 written.text = "".join(f"{phrase} " for phrase in said)  # the words behind were never spoken
             else:
                 models.succeeded(key)
+                written.author, written.anew = key, not _continues(models.named[key])
                 return calls
         raise AssertionError("the last model answers or fails")
 
@@ -348,9 +349,9 @@ class CascadeAttendant(Attendant):
         llm, terms = models.asked(key), self._definition.failover
         context, understood, seam = self._condensing.context, turn.understood, Seam("")
         asked = [*context.view(self.conversation), *before]
-        if not getattr(llm, "continues", True):  # it needs no summary, and knows where it was by what was said
-            first = key == next(iter(models.named))  # else it answers the caller itself, whatever another had begun
-            asked = [*self.conversation, *(before if first else ())]
+        if not _continues(llm):  # it needs no summary, and knows where it was by what was said
+            # it answers the caller itself, whatever another had begun, and learns what became of its own tools
+            asked = [*self.conversation, *turn.messages_for(key)]
         elif said:
             asked = [*asked, Message("agent", " ".join(said)), Message("caller", GO_ON)]
             understood, seam = True, Seam(" ".join(said))
@@ -445,6 +446,10 @@ class CascadeAttendant(Attendant):
         if call.name == languages.SPEAK_LANGUAGE:
             written.results[call.id] = self._asked_to_speak(call, written, turn)
             return
+        done = turn.done_by_another(call.name, written.author) if written.anew else None
+        if done is not None:  # before it failed: never a second time
+            written.results[call.id] = done
+            return
         written.results[call.id] = await self._tools(call, hands, self._call)
         if hands.given_over:
             self._giving_over = call.id
@@ -458,6 +463,11 @@ class CascadeAttendant(Attendant):
 
 _Parts = asyncio.Queue[tuple[str, Written] | str | None]
 """What the model's side hands the voice's: a phrase and its message, keys to sound; None: that was all."""
+
+
+def _continues(llm: Llm) -> bool:
+    """Whether it can go on with what another has begun."""
+    return bool(getattr(llm, "continues", True))
 
 
 def _says(event: LlmEvent) -> bool:
