@@ -7,10 +7,10 @@ from tests.agents.test_cascade import AGENT, Call, Llm, Pen, Stt, Tts, on_a_call
 from tests.agents.test_realtime_attendant import RealtimeCall
 from tests.agents.test_realtime_attendant import on_a_call as on_a_realtime_call
 from trunkline.agents.cascade import Cascade
-from trunkline.agents.definition import ContextTerms
+from trunkline.agents.definition import ContextTerms, TurnTaking
 from trunkline.agents.providers import Minds
 from trunkline.errors import ProviderError
-from trunkline.ports import LlmUsage, Message, ModelLost, ToolCall, Usage
+from trunkline.ports import LlmUsage, Message, ModelLost, SttFinal, SttPartial, ToolCall, Usage
 
 TERMS = ContextTerms(max_tokens=60, keep_messages=2, deadline_ms=3000)
 LONG = replace(AGENT, context=TERMS)
@@ -56,6 +56,28 @@ def test_the_next_answer_is_asked_for_with_the_summary_in_place_of_the_old_messa
         assert call.attendant.conversation[0] == Message("summary", "They counted to two.")
 
     on_a_call(conversation, agent=LONG)
+
+
+def test_an_answer_asked_for_early_is_asked_for_with_the_summary_too() -> None:
+    async def conversation(call: Call) -> None:
+        pen = await asked_for_a_summary(call)
+        pen.write("They counted to two.").end()
+        await call.settle()
+        call.starts()
+        await call.run(400)
+        call.ears.on_event(SttPartial("three", complete=True))
+        await call.settle()
+        early = call.pen
+        assert early.asked[0] == Message("summary", "They counted to two.")
+        early.write("Three. ").end()
+        await call.run(200)
+        call.bus.speech_ended(call.clock.now() - 0.2)
+        call.ears.on_event(SttFinal("three", understood=True))
+        await call.settle()
+        assert call.pen is early
+        assert call.tts.spoken[-1] == "Three."
+
+    on_a_call(conversation, agent=replace(LONG, turns=TurnTaking(speculate=True)))
 
 
 def test_an_answer_does_not_wait_for_a_summary_and_there_is_never_a_second() -> None:

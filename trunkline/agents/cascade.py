@@ -412,7 +412,8 @@ class CascadeAttendant(Attendant):
             return  # a script moves on by being asked
         if self._speculations == SPECULATIONS:
             return
-        asked = [*self.conversation, *(Message("caller", text, language=self._language) for text in new)]
+        said = [Message("caller", text, language=self._language) for text in new]
+        asked = [*self._condensing.context.view(self.conversation), *said]
         try:
             session = self._session(self._models, key)
         except ProviderError:
