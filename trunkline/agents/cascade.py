@@ -143,10 +143,18 @@ class CascadeAttendant(Attendant):
             self._ending = Ending(minds.detector, key, minds.health, call.call_id, clock, after, told)
         self._early: Speculation | None = None  # the answer to what the caller may have said
         self._speculations = 0  # begun, of this utterance
+        self._adopted = 0  # so many messages are of whoever had the line before
+
+    def begin(
+        self, greeting: str | None = None, conversation: Sequence[Message] = (), pending: Sequence[str] = ()
+    ) -> None:
+        self._adopted = len(conversation)
+        super().begin(greeting, conversation, pending)
 
     def go_on(self, conversation: Sequence[Message], unwritten: bytes) -> None:
         """In place of `begin`: a realtime model is lost, and with it what the caller said last. `unwritten` is that, in
         the lane's format; it is recognised and answered."""
+        self._adopted = len(conversation)
         self.conversation += conversation
         self._begin_in()
         length_ms = len(unwritten) / self._bus.playout.format.bytes_per_ms
@@ -266,10 +274,14 @@ class CascadeAttendant(Attendant):
         self._speak_language(spoken, "heard")
 
     def _new(self, texts: Sequence[str]) -> list[str]:
-        """Texts that were asked about before, and whose answer was not heard, are in the conversation already."""
-        unanswered = self.conversation[_after_agent(self.conversation) :]
+        """Texts that were asked about before, and whose answer was not heard, come first, and are in the conversation
+        already. The same words said again are new."""
+        unanswered = self.conversation[max(self._adopted, _after_agent(self.conversation)) :]
         known = [*self._pending, *(message.text for message in unanswered if message.role == "caller")]
-        return [text for text in texts if text not in known]
+        count = min(len(known), len(texts))
+        while known[len(known) - count :] != list(texts[:count]):
+            count -= 1
+        return list(texts[count:])
 
     def _stop_task(self) -> None:
         if self._task is not None:
