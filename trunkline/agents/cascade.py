@@ -8,7 +8,7 @@ cancels both, which closes the model's and the voice's requests. The model may h
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -79,13 +79,12 @@ class Cascade:
         more = () if self.summariser is None else (self.summariser,)
         return (*self.minds.everyone(), *more)
 
-    def sums_up(self, now: float) -> Llm | None:
-        """Who is asked for a summary; None where there is but the script."""
+    def sums_up(self, now: float) -> Mapping[str, Llm]:
+        """Who may be asked for a summary, the best first, by key; empty where there is but the script."""
         if self.summariser is not None:
-            return self.summariser
+            return {"context.llm": self.summariser}
         models = self.minds.named("llm")
-        keys = self.minds.health.order(list(models), now)
-        return next((models[key] for key in keys if _continues(models[key])), None)
+        return {key: models[key] for key in self.minds.health.order(list(models), now) if _continues(models[key])}
 
     @property
     def fallback(self) -> None:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from trunkline.agents import languages
+from trunkline.agents.context import told_of
 from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.script.model import Script
 from trunkline.agents.tools import tool_specs
@@ -68,7 +69,8 @@ def so_far(conversation: Sequence[Message]) -> str:
 
 
 def whole(conversation: Sequence[Message]) -> list[Message]:
-    """As the APIs want it: every tool call has its result and every result its call. Empty messages are left out."""
+    """As the APIs want it: every tool call has its result and every result its call. Empty messages are left out,
+    long results cut."""
     results = {message.tool_call_id for message in conversation if message.role == "tool"}
     called: set[str] = set()
     found: list[Message] = []
@@ -78,8 +80,10 @@ def whole(conversation: Sequence[Message]) -> list[Message]:
             called |= {call.id for call in calls}
             if message.text or calls:
                 found.append(replace(message, tool_calls=calls))
-        elif message.role in ("caller", "summary") or message.tool_call_id in called:
+        elif message.role in ("caller", "summary"):
             found.append(message)
+        elif message.tool_call_id in called:
+            found.append(replace(message, text=told_of(message)))
     return found
 
 
