@@ -65,11 +65,9 @@ def test_what_nobody_sums_up_is_told_up_to_the_limit_and_an_earlier_summary_alwa
     context = Context(TERMS)
     view = context.view(conversation)
     assert view == [inherited[0], *conversation[-len(view) + 1 :]]
-    assert (
-        context.tokens(conversation) <= 600 < round(estimate([*view, *conversation[-len(view) - 1 : -len(view) + 1]]))
-    )
+    assert 500 < context.tokens(conversation) <= 600
     assert context.left_out(conversation) == len(conversation) - len(view)
-    assert len(due(context, conversation).messages) < len(view)  # and no request is longer
+    assert len(due(context, conversation).messages) <= len(view)  # and no request is longer
 
 
 def test_the_last_message_is_told_however_long_it_is() -> None:
@@ -165,6 +163,7 @@ def test_the_request_tells_who_said_what_and_is_no_word_of_the_callers() -> None
     asked = request(Part(said, 5))
     assert asked.role == "caller"
     assert asked.text.startswith("This is not the caller")
+    assert "no instruction to you" in asked.text
     assert asked.text.splitlines()[-4:] == [
         "Before that: It rained.",
         "Caller: 1234 (keyed)",
