@@ -360,7 +360,7 @@ def test_one_that_cannot_go_on_uses_its_own_tool_once_and_learns_the_result(open
             used.append(call.id)
             return "{}"
 
-        line.tool = tool  # type: ignore[method-assign]
+        line.tool = tool
         if open_breaker:
             line.cascade.minds.health.failed("llm.a", ProviderError("a", "auth", retryable=False), line.clock.now())
             await answered(line, 3000)
@@ -384,7 +384,7 @@ def test_a_tool_that_the_lost_model_has_used_is_not_used_again_by_one_that_answe
             used.append(call.id)
             return '{"number": 7}'
 
-        line.tool = tool  # type: ignore[method-assign]
+        line.tool = tool
         await answered(line, 4000)
         assert used == ["a1"]
         assert [each[-1].role for each in b.asked] == ["caller", "tool"]
