@@ -233,7 +233,7 @@ def test_of_a_long_conversation_the_model_is_told_a_summary_and_not_the_old_mess
     everything = " ".join(str(message["content"]) for message in last)
     assert ("first thing" in everything) is fails  # nothing is forgotten for want of a summary
     assert "second thing" in everything
-    assert ("The caller told of three things." in last[0]["content"]) is not fails
+    assert ("The caller told of three things." in last[1]["content"]) is not fails
     assert said(record)[-1] == ("caller phrase", "All noted.")
     counted = [u["quantity"] for u in record["usage"] if u["unit"] == "tokens_in"]
     assert (700 in counted) is not fails
