@@ -313,8 +313,11 @@ class Call:
 
     fallen_back = 0
 
-    def fall_back(self) -> None:
-        self.fallen_back += 1
+    fall_back_decision: Decision = Allow()
+
+    def fall_back(self) -> Decision:
+        self.fallen_back += isinstance(self.fall_back_decision, Allow)
+        return self.fall_back_decision
 
     # Report
 

@@ -624,12 +624,14 @@ class LineCall:
                 bus.taps.append(tap)
         return bus
 
-    def fall_back(self) -> None:
+    def fall_back(self) -> Decision:
         bus = self._bus
-        if self.machine.state is not c.State.ACTIVE or bus is None or self.attended.agent.fallback is None:
-            return
-        if isinstance(self.attended.fall_back(bus, self._greeting), Refuse):
-            self.happened(c.HangUp("refused"))
+        if self.machine.state is c.State.ACTIVE and bus is not None and self.attended.agent.fallback is not None:
+            try:
+                return self.attended.fall_back(bus)
+            except Exception as error:
+                self.crashed(error)
+        return Allow()
 
     def handed_off(self) -> None:
         asyncio.get_running_loop().call_soon(self._hand_over)  # not within the doing of the one who leaves

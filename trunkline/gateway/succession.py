@@ -77,6 +77,8 @@ class Succession:
         self._hand_offs = 0
         self._note: Message | None = None
         self._unwritten = b""  # of what the caller said to whoever attended last
+        self._line: str | None = None  # that who attends began with
+        self._heard_before: Sequence[Message] = ()  # of agents, when they began
 
     # --- the one who attends ---
 
@@ -91,6 +93,7 @@ class Succession:
     def begin(self, greeting: str | None = None, pending: Sequence[str] = ()) -> None:
         """Where the conversation is. `pending`: what the caller said last is answered, in place of a greeting."""
         assert self.attendant is not None
+        self._line, self._heard_before = greeting, _of_agents(self.conversation)
         self.attendant.begin(greeting, self.conversation, pending)
 
     def leave(self) -> None:
@@ -122,24 +125,24 @@ class Succession:
 
     # --- another one ---
 
-    def fall_back(self, bus: Bus, greeting: str | None) -> Decision:
-        """The mind of the one who attends is lost. `greeting`: where the caller has heard nobody yet. Refused: nobody
-        attends any more."""
+    def fall_back(self, bus: Bus) -> Decision:
+        """The mind of the one who attends is lost. Where the caller has not heard them yet, who follows begins as they
+        would have. Refused: nothing has changed."""
         agent = self.agent.fallback
         assert agent is not None
-        self._change(agent, bus, "model_lost")
         decision = self.may_hear(agent)
         if isinstance(decision, Allow):
+            self._change(agent, bus, "model_lost")
             said = self.conversation
             pending = (said[-1].text,) if said and said[-1].role == "caller" and said[-1].text else ()
-            greeted = any(message.role == "agent" for message in said)
+            unheard = _of_agents(said) == self._heard_before
             self.take(bus)
             if isinstance(self.attendant, Recognising) and self._unwritten:
                 while said and said[-1].role == "caller" and not said[-1].text:
                     said = said[:-1]
                 self.attendant.go_on(said, self._unwritten)
             else:
-                self.begin(agent.definition.apology if greeted else greeting, pending)
+                self.begin(self._line if unheard else agent.definition.apology, pending)
         return decision
 
     def may_hand_off(self, name: str) -> Decision:
@@ -202,6 +205,10 @@ class Succession:
         self._note = Message("summary", text) if text else None
         self.conversation = said if self._note is None else [self._note, *said]
         return self.conversation
+
+
+def _of_agents(said: Sequence[Message]) -> Sequence[Message]:
+    return [message for message in said if message.role == "agent"]
 
 
 def _failed(said: Sequence[Message]) -> list[Message]:

@@ -49,6 +49,7 @@ from trunkline.ports import (
     RealtimeEvent,
     RealtimeSession,
     RealtimeUsage,
+    Refuse,
     ReplyAudio,
     ReplyEnded,
     ReplyItemEnded,
@@ -60,6 +61,7 @@ from trunkline.ports import (
 
 STALLED_S = 2.0  # of an item that has begun; models speak much faster than they are heard
 LOSSES = 2  # sessions, in one turn
+LINE_WAITS_S = 1.5  # for a session, until a fixed line is spoken without one
 
 
 @dataclass(slots=True)
@@ -150,7 +152,8 @@ class RealtimeAttendant(Attendant):
             sums_up=lambda: agent.cascade.sums_up(clock.now()),
         )
         self._script = Script.of(agent.definition)
-        self._sessions = Live(self, agent.model, agent.terms, call, bus.playout.format, report, clock, after)
+        format, health = bus.playout.format, agent.minds.health
+        self._sessions = Live(self, agent.model, agent.terms, call, format, health, report, clock, after)
         self._utterances = Utterances(bus.playout.format.bytes_per_ms)
         self._speech_at: float | None = None
         self._speech_ms = 0.0
@@ -172,8 +175,21 @@ class RealtimeAttendant(Attendant):
     ) -> None:
         if not self.conversation:
             self.conversation += conversation
+        if self._terms.fallback and not self._sessions.well:
+            self._set_timer("fall_back", 0.0, lambda: self._begin_elsewhere(greeting, pending))
+        else:
+            self._begin(greeting, pending)
+
+    def _begin(self, greeting: str | None, pending: Sequence[str]) -> None:
         self._sessions.begin()
         super().begin(greeting, (), pending)
+
+    def _begin_elsewhere(self, greeting: str | None, pending: Sequence[str]) -> None:
+        """Other calls have found the model dead: nobody is made to wait for it again."""
+        if isinstance(self._control.fall_back(), Refuse):
+            self._begin(greeting, pending)
+        else:
+            self._report.event("model_lost", provider=self._model.name, code=self._sessions.last_code)
 
     def close(self) -> None:
         self._unwritten = self._unwritten or self._utterances.unwritten  # before the turn counts as answered
@@ -248,8 +264,12 @@ class RealtimeAttendant(Attendant):
 
     def given_up(self, error: ProviderError) -> None:
         if self._terms.fallback:
-            self._set_timer("fall_back", 0.0, self._control.fall_back)  # it closes us: not within our own doing
+            self._set_timer("fall_back", 0.0, self._fall_back)  # it closes us: not within our own doing
         else:
+            self._handle(t.Broken())
+
+    def _fall_back(self) -> None:
+        if isinstance(self._control.fall_back(), Refuse):
             self._handle(t.Broken())
 
     # --- what the model says ---
@@ -587,7 +607,7 @@ class RealtimeAttendant(Attendant):
             await self._line_by_tts(text, turn)
             return
         try:
-            await self._sessions.have()
+            await self._sessions.have(LINE_WAITS_S)
             await self._order(turn, say=text).over
         except (ProviderError, _SessionLost):
             said = " ".join(message.text for message in turn.messages())
@@ -599,7 +619,8 @@ class RealtimeAttendant(Attendant):
 
     def _fail(self, turn: Exchange, error: ProviderError) -> None:
         self._failures += 1
-        if (self._failures > 1 or self._left is turn) and self._terms.fallback:
+        last = self._failures > 1 or self._left is turn
+        if last and self._terms.fallback and not self._sessions.broken:
             turn.failed = True
             self._stop_task()
             self._sessions.failed(error)

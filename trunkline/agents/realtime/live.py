@@ -10,8 +10,9 @@ from typing import Any, Protocol
 from weakref import ref
 
 from trunkline.agents.attendant import Report
-from trunkline.agents.deadline import After
+from trunkline.agents.deadline import After, Deadline
 from trunkline.agents.definition import RealtimeTerms
+from trunkline.agents.health import Health
 from trunkline.agents.realtime import sessions as s
 from trunkline.clock import Clock
 from trunkline.errors import ProviderError
@@ -23,6 +24,7 @@ from trunkline.ports import (
     Realtime,
     RealtimeEvent,
     RealtimeSession,
+    ReplyEnded,
 )
 from trunkline.types import Format
 
@@ -68,6 +70,7 @@ class Live:
         terms: RealtimeTerms,
         call: CallFacts,
         format: Format,
+        health: Health,
         report: Report,
         clock: Clock,
         after: After,
@@ -76,6 +79,7 @@ class Live:
         self._owner = ref(owner)
         self._model, self._call, self._format, self._report = model, call, format, report
         self._clock, self._after = clock, after
+        self._health, self._key = health, f"realtime.{model.name}"  # what this call sees, the next one knows
         self._sessions = s.Sessions(terms)
         self._open: dict[int, RealtimeSession] = {}
         self._told: dict[int, int] = {}  # how much of the conversation each was opened with
@@ -98,19 +102,35 @@ class Live:
 
     def failed(self, error: ProviderError) -> None:
         """The model is of no use, whatever its session."""
+        if not self.broken:
+            self._health.failed(self._key, error, self._clock.now())
         self._handle(s.Failed(error))
+
+    @property
+    def well(self) -> bool:
+        """Whether a call may begin with the model: it has not failed lately, or is due for a probe."""
+        return self._health.of(self._key).ready(self._clock.now())
+
+    @property
+    def last_code(self) -> str:
+        """Of the error that was last, in whichever call."""
+        return self._health.of(self._key).last_code
 
     @property
     def broken(self) -> bool:
         return self._broken is not None
 
-    async def have(self) -> RealtimeSession:
-        """The live session, when there is one. Raises ProviderError when there will be none."""
-        while self.session is None:
-            if self._broken is not None:
-                raise self._broken
-            self._news.clear()
-            await self._news.wait()
+    async def have(self, within_s: float | None = None) -> RealtimeSession:
+        """The live session, when there is one. Raises ProviderError when there will be none, or none in that time."""
+        try:
+            with Deadline(self._after, within_s):
+                while self.session is None:
+                    if self._broken is not None:
+                        raise self._broken
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            raise ProviderError(self._model.name, "timeout", "no session", retryable=True) from None
         return self.session
 
     def close(self) -> None:
@@ -144,6 +164,8 @@ class Live:
             case s.Tell(kind, error):
                 told = {} if error is None else {"error": str(error), "provider": error.provider, "code": error.code}
                 self._report.event(kind, **told)
+                if error is not None:
+                    self._health.failed(self._key, error, self._clock.now())
             case s.Close(number):
                 self._close(number)
             case s.Open(number) if owner is not None:
@@ -161,6 +183,7 @@ class Live:
 
     def _open_one(self, number: int, owner: Owner) -> None:
         unwritten = (at for at, each in enumerate(owner.conversation) if each.role == "caller" and not each.text)
+        self._health.asked(self._key, self._clock.now())
         told = self._told[number] = next(unwritten, len(owner.conversation))
         try:
             self._open[number] = self._model.open(
@@ -191,6 +214,8 @@ class Live:
         match name:
             case "reopen":
                 self._handle(s.Reopen())
+            case "late":
+                self._handle(s.Late())
             case "renew":
                 self._handle(s.Renew())
             case "move":
@@ -207,6 +232,8 @@ class Live:
             return
         try:
             if number == self._sessions.live and not isinstance(event, ModelLost):
+                if isinstance(event, ReplyEnded) and event.error is None:
+                    self._health.succeeded(self._key)
                 owner.happened(event)
             elif isinstance(event, ModelOpened):
                 self._handle(s.Opened(number, event.lasts_s))
