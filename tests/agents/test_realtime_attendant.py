@@ -718,6 +718,94 @@ def test_what_was_said_and_not_answered_is_told_again_as_it_was_heard() -> None:
     on_a_call(conversation)
 
 
+def test_what_was_said_over_the_agent_and_awaits_its_answer_is_told_to_the_session_that_follows() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        await call.spoken()
+        first = call.session
+        first.says("It is a long answer to a short question.", 4000)
+        await call.run(1000)
+        call.starts()
+        await call.run(200)
+        call.bus.speech_ended(call.clock.now())
+        await call.took("u2")
+        call.starts()  # and goes on at once
+        await call.run(60)
+        await call.transcribed("u2", "no on Tuesday")
+        await call.run(300)
+        first.on_event(ModelLost(GONE))
+        await call.run(500)
+        assert call.session is not first
+        call.bus.speech_ended(call.clock.now() - 0.2)
+        await call.settle()
+        assert [m.text for m, _ in call.session.told if m.role == "caller"].count("no on Tuesday") == 1
+        assert [order[0] for order in call.session.orders] == ["commit", "respond"]
+        call.session.says("Tuesday then.", 200)
+        await call.run(800)
+        assert ("caller", "no on Tuesday") in call.talk
+
+    on_a_call(conversation)
+
+
+def test_a_session_that_has_heard_it_is_not_told_again() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        await call.spoken()
+        call.session.says("It is a long answer to a short question.", 4000)
+        await call.run(1000)
+        call.starts()
+        await call.run(200)
+        call.bus.speech_ended(call.clock.now())
+        await call.took("u2")
+        await call.transcribed("u2", "no on Tuesday")
+        await call.run(400)
+        assert ("caller", "no on Tuesday") in call.talk
+        assert call.session.told == []
+
+    on_a_call(conversation)
+
+
+def test_the_same_key_twice_is_two() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        call.attendant.key("5")
+        await call.settle()
+        reply = call.session.begins()
+        call.session.speaks(reply, "Extraordinarily", 2000)
+        await call.run(60)  # nothing of it is a word yet
+        call.attendant.key("5")
+        await call.settle()
+        assert [m.text for m, _ in call.session.told] == ["5", "5"]
+        assert [m.text for m in call.attendant.conversation if m.keyed] == ["5", "5"]
+
+    on_a_call(conversation)
+
+
+def test_words_that_are_asked_about_again_are_told_once() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        call.attendant.key("5")
+        await call.settle()
+        await call.interrupts()  # before anything of the answer is heard
+        await call.run(400)
+        call.bus.speech_ended(call.clock.now() - 0.2)
+        await call.settle()
+        assert [m.text for m, _ in call.session.told] == ["5"]
+        assert [m.text for m in call.attendant.conversation if m.keyed] == ["5"]
+        assert len(call.session.of("respond")) == 3
+
+    on_a_call(conversation)
+
+
+def test_words_that_another_was_told_and_that_are_said_again_are_said_twice() -> None:
+    async def scenario(call: RealtimeCall) -> None:
+        call.attendant.begin(None, [Message("agent", "Hello."), Message("caller", "hello")], ("hello",))
+        await call.settle()
+        assert [text for role, text in call.talk if role == "caller"] == ["hello"]
+        attendant: Any = call.attendant
+        attendant._answer(("hello", "hello"), True, False)
+        assert [text for role, text in call.talk if role == "caller"] == ["hello", "hello"]
+        await call.settle()
+
+    alone(scenario, RealtimeCall)
+
+
 def breaks(call: RealtimeCall, how: str) -> Session:
     """In the middle of an answer. The session it happens to."""
     first = call.session

@@ -16,6 +16,7 @@ the session: turn machine, playout, tools, records and hands are the same. What 
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -235,7 +236,8 @@ class RealtimeAttendant(Attendant):
         """What is under way is told too: what the caller said and nobody answered, the tools that were used for it, and
         as much of the answer as there was."""
         for utterance in self._utterances:
-            if not utterance.text and utterance.audio:
+            utterance.known = not utterance.text and bool(utterance.audio)
+            if utterance.known:
                 session.tell(Message("caller", ""), bytes(utterance.audio))
         turn = self._turn
         for written in turn.written if turn is not None and turn.asked_at is not None else ():
@@ -411,6 +413,7 @@ class RealtimeAttendant(Attendant):
     def _finalize(self) -> None:
         ended, self._by_server = self._by_server, None
         utterance = self._utterances.over()
+        utterance.known = self._live is not None
         if ended is not None:
             utterance.item = ended.item
         elif self._live is not None:
@@ -486,24 +489,29 @@ class RealtimeAttendant(Attendant):
     def _answer(self, texts: Sequence[str], understood: bool, keyed: bool) -> None:
         turn, self._next = self._next, Exchange()
         by_server = self._server and not keyed
-        said = []
+        said, known = [], Counter(text for text in self._pending if not isinstance(text, Words))
         for text in texts:
             utterance = text.utterance if isinstance(text, Words) else None
             if utterance is None:
-                known = [*self._pending, *(m.text for m in self.conversation[-1:] if m.role == "caller")]
-                if text not in known:
-                    message = Message("caller", text, keyed=keyed, language=self._language)
-                    self.conversation.append(message)
-                    said.append(text)
-                    if self._live is not None:
-                        self._live.tell(message)
+                if known[text]:
+                    known[text] -= 1
+                    continue
+                message = Message("caller", text, keyed=keyed, language=self._language)
+                self.conversation.append(message)
+                said.append(text)
+                if self._live is not None:
+                    self._live.tell(message)
             elif utterance.message_at is None:
                 utterance.message_at, utterance.turn = len(self.conversation), turn
-                self.conversation.append(Message("caller", utterance.text, language=self._language))
+                message = Message("caller", utterance.text, language=self._language)
+                self.conversation.append(message)
                 by_server = by_server and utterance.item != ""
                 if utterance.transcribed:
                     said.append(utterance.text)
                     self._utterances.forget(utterance)
+                    if not utterance.known and self._live is not None:  # it went to a session that is gone
+                        self._live.tell(message)
+        self._pending = tuple(texts) if understood else ()  # as the turn machine has it: asked again if it is cut
         turn.caller_text, turn.understood, turn.keyed = " ".join(said), understood, keyed
         turn.asked_at = self._clock.now()
         if keyed:
@@ -603,6 +611,7 @@ class RealtimeAttendant(Attendant):
         return '{"ok": true}' if entry is not None else '{"ok": false, "code": "bad_arguments"}'
 
     async def _line(self, text: str, turn: Exchange) -> None:
+        self._pending = ()
         if not text or self._terms.lines == "tts" or self._failures or self._sessions.broken:
             await self._line_by_tts(text, turn)
             return
