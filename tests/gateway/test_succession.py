@@ -131,6 +131,17 @@ def test_an_agent_to_whom_nobody_has_spoken_greets() -> None:
     run(scenario)
 
 
+def test_an_agent_greets_where_the_callers_last_words_were_never_written_down() -> None:
+    async def scenario(board: Board) -> None:
+        house(board)
+        board.answered()
+        board.agent_now.conversation += [SAID[0], SAID[1], SAID[0], Message("caller", ""), *SAID[2:]]
+        await hands_over(board, "billing")
+        assert (board.agent_now.greeting, board.agent_now.pending) == (None, ())
+
+    run(scenario)
+
+
 def test_an_agent_that_may_not_hear_the_caller_leaves_them_where_they_are() -> None:
     async def scenario(board: Board) -> None:
         house(board)

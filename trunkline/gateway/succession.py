@@ -185,7 +185,7 @@ class Succession:
         greeting = terms.greeting or None
         if languages.of_conversation(said, self.agent.definition.tags) != self.agent.definition.language:
             greeting = None  # it is in their first language, and the call is not: the caller is answered
-        self.begin(greeting, () if greeting or last is None else (last,))
+        self.begin(greeting, (last,) if last and not greeting else ())  # never written down: they greet, and ask
 
     def _change(self, agent: Agent, bus: Bus, why: str) -> None:
         before, self.agent = self.agent, agent
