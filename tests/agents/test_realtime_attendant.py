@@ -938,6 +938,49 @@ def test_a_session_grows_old_and_the_call_moves_to_a_new_one_between_turns() -> 
     on_a_call(conversation, agent=quiet, session_minutes=1)
 
 
+def test_what_nobody_ever_wrote_down_does_not_keep_the_rest_from_a_new_session() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        for number, words in enumerate(["", "my name is Ada", "and I am late"]):
+            await call.spoken()
+            await call.took(f"u{number}")
+            if words:
+                await call.transcribed(f"u{number}", words)
+            call.session.says(f"Answer {number}.")
+            await call.run(1000)
+        call.session.on_event(ModelLost(GONE))
+        await call.run(400)
+        assert [message.text for message in call.session.conversation] == [
+            "Hello there.",
+            "",
+            "Answer 0.",
+            "my name is Ada",
+            "Answer 1.",
+            "and I am late",
+            "Answer 2.",
+        ]
+        assert call.session.told == []
+
+    on_a_call(conversation)
+
+
+def test_what_was_answered_and_has_no_words_yet_is_told_when_the_session_takes_over() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        await call.spoken()
+        await call.took("u1")
+        first = call.session
+        first.says("Answer.")
+        await call.run(1000)
+        call.model.opens = False
+        first.on_event(ModelLost(GONE))
+        await call.run(400)
+        assert [message.text for message in call.session.conversation] == ["Hello there."]
+        call.session.on_event(ModelOpened())
+        await call.settle()
+        assert [(m.role, m.text) for m, _ in call.session.told] == [("caller", ""), ("agent", "Answer.")]
+
+    on_a_call(conversation)
+
+
 def test_a_new_session_waits_for_the_end_of_the_turn_and_is_told_of_it() -> None:
     async def conversation(call: RealtimeCall) -> None:
         first = call.session

@@ -1,6 +1,7 @@
 """A call's sessions with a realtime model, opened and closed as sessions.py decides: its edge.
 
-A session is opened with the conversation up to what is not written down yet; the rest is told when it takes over.
+A session is opened with the conversation up to what is not written down yet; the rest is told when it takes over. What
+the caller said before the last exchange, and nobody wrote down, holds nothing up: it is told without its words.
 """
 
 import asyncio
@@ -182,9 +183,10 @@ class Live:
                 owner.given_up(error)
 
     def _open_one(self, number: int, owner: Owner) -> None:
-        unwritten = (at for at, each in enumerate(owner.conversation) if each.role == "caller" and not each.text)
+        said, begins = owner.conversation, _settled(owner.conversation)
         self._health.asked(self._key, self._clock.now())
-        told = self._told[number] = next(unwritten, len(owner.conversation))
+        unwritten = (at for at in range(begins, len(said)) if said[at].role == "caller" and not said[at].text)
+        told = self._told[number] = next(unwritten, len(said))
         try:
             self._open[number] = self._model.open(
                 self._call, self._format, owner.view(owner.conversation[:told]), self._weakly(Live._heard, number)
@@ -202,9 +204,11 @@ class Live:
 
     def _adopt(self, number: int, without_ms: float, owner: Owner) -> None:
         session = self.session = self._open[number]
-        for message in owner.conversation[self._told[number] :]:
-            if message.role != "caller" or message.text:
-                session.tell(message)
+        said = owner.conversation
+        answered = max((at for at, each in enumerate(said) if _answers(each)), default=0)
+        for at in range(self._told[number], len(said)):
+            if said[at].role != "caller" or said[at].text or at < answered:
+                session.tell(said[at])
         owner.adopted(session, without_ms)
         self._news.set()
 
@@ -256,3 +260,13 @@ class Live:
                 method(live, *bound, *arguments)
 
         return call
+
+
+def _answers(message: Message) -> bool:
+    return message.role == "agent" and bool(message.text)
+
+
+def _settled(said: Sequence[Message]) -> int:
+    """Where the last exchange begins. What is not written down before it will not be."""
+    answers = [at for at, message in enumerate(said) if _answers(message)]
+    return answers[-2] + 1 if len(answers) > 1 else 0
