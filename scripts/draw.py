@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from trunkline.agents import turns  # noqa: E402
-from trunkline.gateway import call, transfer, transfer_steps  # noqa: E402
+from trunkline.gateway import call, transfer, transfer_steps, transfer_way  # noqa: E402
 
 BOX, GAP, MARGIN = 190, 110, 24
 LINE = 15  # of text
@@ -164,7 +164,7 @@ def transfer_states() -> str:
         "Every other pair of state and event is ignored, by name (IGNORED). JOINED: with a person, through us. "
         "ENDED: with a person through the carrier, or gone. RETURNED: back with the AI agent.",
     )
-    return draw("A transfer", [state.name for state in transfer.State], edges, notes)
+    return draw("A transfer", [state.name for state in transfer_way.State], edges, notes)
 
 
 def _targets(states: tuple[turns.State, ...]) -> str:

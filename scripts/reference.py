@@ -13,7 +13,7 @@ from pydantic_core import PydanticUndefined
 from trunkline.gateway import endings
 from trunkline.gateway.sip import causes
 from trunkline.ports import ENDED_BY
-from trunkline.settings import ENV_PREFIX, keys
+from trunkline.settings import keys, variable
 
 DOCS = Path(__file__).parent.parent / "docs"
 HEAD = """\
@@ -23,7 +23,7 @@ From `trunkline.toml` in the working folder (or `--config FILE`) and from variab
 are joined with two underscores in a variable: `[http] port = 8080` is `TRUNKLINE_HTTP__PORT=8080`. A list is a TOML
 list, in a variable its items with commas between. Empty variables count as unset; an unknown name is an error.
 
-Written by `python scripts/reference.py` from `trunkline/settings.py`.
+Written by `python scripts/reference.py` from `trunkline/settings/`.
 
 | key | without it | what it is |
 |---|---|---|
@@ -55,7 +55,7 @@ def settings_page() -> str:
             default = ", ".join(map(str, default)) or None
         shown = "" if default in (None, (), {}, PydanticUndefined) or isinstance(default, SecretStr) else f"`{default}`"
         text = " ".join((field.description or "").split()).replace("|", "\\|")
-        rows.append(f"| `{key}` (`{ENV_PREFIX}{key.upper().replace('.', '__')}`) | {shown} | {text} |\n")
+        rows.append(f"| `{key}` (`{variable(key)}`) | {shown} | {text} |\n")
     return HEAD + "".join(rows)
 
 

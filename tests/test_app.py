@@ -212,3 +212,34 @@ def test_ipv6_loopback_can_be_bound(tmp_path: Path) -> None:
         pytest.skip("no IPv6 here")
     with listen(settings(tmp_path, http={"host": "::1", "port": port})) as sock:
         assert sock.getsockname()[1] == port
+
+
+def test_every_agent_that_calls_may_be_handed_to_is_built_once_and_started(tmp_path: Path) -> None:
+    one = AGENT.read_text(encoding="utf-8")
+    (tmp_path / "one.toml").write_text(f'{one}\n[agents.two]\nfile = "two.toml"\nwhen = "x"\n')
+    (tmp_path / "two.toml").write_text(f'{one}\n[agents.one]\nfile = "one.toml"\nwhen = "x"\n')
+
+    async def scenario() -> None:
+        async with gateway(settings(tmp_path, agent=tmp_path / "one.toml")) as running:
+            agents = running.switchboard.agents
+            assert [Path(file).name for file in agents] == ["one.toml", "two.toml"]
+            first, second = agents.values()
+            assert running.switchboard.agent is first
+            assert second.definition.agents["one"].file in agents
+            assert first.minds.tts is not second.minds.tts
+            assert len(second.minds.tts._speech) > 0  # type: ignore[attr-defined]
+
+    run(scenario())
+
+
+def test_an_agents_file_that_is_wrong_is_one_line_at_start(tmp_path: Path) -> None:
+    one = AGENT.read_text(encoding="utf-8")
+    (tmp_path / "one.toml").write_text(f'{one}\n[agents.two]\nfile = "two.toml"\nwhen = "x"\n')
+    (tmp_path / "two.toml").write_text('name = "Two"\n')
+
+    async def scenario() -> None:
+        async with gateway(settings(tmp_path, agent=tmp_path / "one.toml")):
+            raise AssertionError("it must not start")
+
+    with pytest.raises(ConfigError, match=r"two\.toml:1"):
+        run(scenario())

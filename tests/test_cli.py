@@ -355,6 +355,22 @@ def test_a_good_agent_script_has_no_problems(capsys: pytest.CaptureFixture[str])
     assert json.loads(capsys.readouterr().out) == {"problems": []}
 
 
+def test_a_mistake_in_the_file_of_another_agent_is_told_with_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    standin = (ROOT / "bench" / "standin.toml").read_text(encoding="utf-8")
+    file = tmp_path / "one.toml"
+    file.write_text(f'{standin}\n[agents.two]\nfile = "two.toml"\nwhen = "x"\n')
+    (tmp_path / "two.toml").write_text(standin + "\n[turns]\nno_input_ms = 1\n")
+    assert status("agent", "check", str(file)) == 1
+    told = capsys.readouterr().out
+    assert "two.toml: line" in told
+    assert "one.toml" not in told
+    assert status("agent", "check", str(file), "--json") == 1
+    [problem] = json.loads(capsys.readouterr().out)["problems"]
+    assert problem["file"] == str(tmp_path / "two.toml")
+
+
 def test_a_bad_agent_script_is_explained_by_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "agent.toml"
     file.write_text('name = "x"\ngreeting = 5\n')

@@ -482,7 +482,7 @@ SID = "AC" + "0a" * 16
             f'account_sid = "{SID}"',
             f"twilio.account_sid = '{SID}': needs twilio.api_key_sid and api_key_secret, or auth_token, as well",
         ),
-        ('api_key_secret = "hush"', "twilio.api_key_secret = '(given)': needs twilio.api_key_sid as well"),
+        ('api_key_secret = "hush"', "twilio.api_key_secret = '**********': needs twilio.api_key_sid as well"),
         (
             'on_machine = "hang_up"',
             "twilio.on_machine = 'hang_up': needs twilio.machine_detection as well",

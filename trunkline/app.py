@@ -12,7 +12,7 @@ import signal
 import socket
 import ssl
 import tempfile
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,14 +22,11 @@ from starlette.applications import Starlette
 
 from trunkline import logs, telemetry
 from trunkline.agents import script
-from trunkline.agents.cascade import Cascade
 from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.examples import example
-from trunkline.agents.health import Health
+from trunkline.agents.here import AgentHere
 from trunkline.agents.local.pool import SpeechPool
-from trunkline.agents.providers import Minds, Services, Wrap, build, build_realtime
-from trunkline.agents.realtime.attendant import RealtimeAgent
-from trunkline.agents.tools import perform
+from trunkline.agents.providers import Minds, Services, Wrap
 from trunkline.agents.tools.http import HttpTools
 from trunkline.clock import SYSTEM_CLOCK, Clock
 from trunkline.compliance.decision import Policy
@@ -60,7 +57,7 @@ from trunkline.media.recorder import Recorder
 from trunkline.media.sources import soft_work
 from trunkline.media.vad import EnergyGate, SileroBatch
 from trunkline.metrics import Metrics
-from trunkline.ports import Allow, CallControl, CallFacts, EndReason, ToolCall
+from trunkline.ports import Allow, EndReason
 from trunkline.settings import Settings
 from trunkline.store.engine import Database, database_url
 from trunkline.store.orders import OrderKeys
@@ -108,14 +105,32 @@ class Gateway:
 
 
 def load_agent(settings: Settings) -> AgentDefinition:
-    """Raises ConfigError naming file, line and mistake."""
+    """Of the agent that has every call first. Raises ConfigError naming file, line and mistake."""
     return script.load(settings.agent or example("clinic"))
+
+
+def load_family(settings: Settings) -> dict[str, AgentDefinition]:
+    """That agent, and those that calls may be handed to, by their files. Raises ConfigError."""
+    return script.load_family(settings.agent or example("clinic"))
+
+
+def _prefixes(files: Iterable[str]) -> list[str]:
+    """What tells the providers of one agent from those of another, such as `billing/`: nothing for the first."""
+    found: list[str] = []
+    for file in files:
+        prefix, count = f"{Path(file).stem}/" if found else "", 1
+        while prefix in found:
+            count += 1
+            prefix = f"{Path(file).stem}-{count}/"
+        found.append(prefix)
+    return found
 
 
 @contextlib.asynccontextmanager
 async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | None = None) -> AsyncGenerator[Gateway]:
     """Everything started, in order, and stopped in the reverse. `wrap`: what stands before the agent's providers."""
-    agent = load_agent(settings)
+    family = load_family(settings)
+    first, agent = next(iter(family.items()))
     metrics = Metrics()
     spans = telemetry.create_telemetry(settings.otel.endpoint)
     pool = SpeechPool(settings.speech.workers)
@@ -126,14 +141,15 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         speech_pool=pool,
         allow_private_addresses=settings.tools.allow_private_addresses,
     )
-    minds, realtime = build(agent, services, wrap), build_realtime(agent, services)
     http_tools = HttpTools(services.keys, allow_private=services.allow_private_addresses)
-
-    async def tools(tool: ToolCall, control: CallControl, call: CallFacts) -> str:
-        return await perform(tool, agent, control, http_tools, caller_number=call.from_number)
 
     def speech_ready() -> bool:
         return not pool.in_use or pool.ready_workers > 0
+
+    agents = {
+        file: AgentHere(each, services, http_tools, speech_ready, wrap if file == first else None, prefix)
+        for (file, each), prefix in zip(family.items(), _prefixes(family), strict=True)
+    }
 
     _writable(settings.data_dir)
 
@@ -145,25 +161,20 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         writer = RecordWriter(spool, database, clock, worker=WORKER)
         stack.push_async_callback(writer.close)
         stack.push_async_callback(http_tools.close)
-        stack.push_async_callback(minds.close)
-        if realtime is not None:
-            stack.push_async_callback(realtime.close)
         await writer.start()
-        await minds.start(clock.now())
-        if realtime is not None:
-            await realtime.start()
+        for each in agents.values():
+            await stack.enter_async_context(each.started(clock.now()))
 
         capacity = settings.limits.max_calls + SPARE_SLOTS
         ears = Ears(MULAW_8K, capacity, SileroBatch(capacity), EnergyGate(capacity))
         heartbeat = Heartbeat(clock, ears.beat, metrics.beat)
         policy = Policy(record=settings.record, outbound_allow=settings.outbound.allow)
         tokens = Tokens(worker=WORKER)
-        cascade = Cascade(agent, minds, tools, speech_ready)
         hold_music()  # made now: it takes 50 ms, which no call is to notice
-        if agent.background:
+        if any(each.background for each in family.values()):
             soft_work()
         switchboard = Switchboard(
-            cascade if realtime is None or agent.realtime is None else RealtimeAgent(cascade, realtime, agent.realtime),
+            agents[first].agent,
             Line(
                 ears,
                 heartbeat,
@@ -180,8 +191,9 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             spans,
             clock,
             retry_policy(settings.outbound),
+            {file: each.agent for file, each in agents.items()},
         )
-        twilio = _open_twilio(settings, agent, switchboard, clock)
+        twilio = _open_twilio(settings, family.values(), switchboard, clock)
         if twilio is not None:
             stack.push_async_callback(twilio.close)
         hang_up, further = (twilio.hang_up, twilio.further) if twilio is not None else (None, None)
@@ -196,19 +208,21 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             stack.push_async_callback(sip.desk.close)
         ways_out = [way.trunks for way in (sip.desk, twilio) if way is not None]
         more = trunk_routes(lambda: [trunk for trunks in ways_out for trunk in trunks()])
-        more += provider_routes(lambda: minds.health.report(clock.now()))
+        more += provider_routes(lambda: [row for each in agents.values() for row in each.health(clock.now())])
         more += control_routes(switchboard.call) + leg_routes(switchboard.call)
         orders = OrderKeys(database, clock, worker=WORKER)
         http = create_http(
             settings, switchboard, records, metrics, clock, not_ready, tokens, more, orders=orders, placed=twilio
         )
-        gauges = asyncio.create_task(_gauges(metrics, spool, pool, ears, sip, minds.health), name="gauges")
+        gauges = asyncio.create_task(_gauges(metrics, spool, pool, ears, sip, agents.values()), name="gauges")
         stack.push_async_callback(_cancelled, gauges)
         heartbeat.start()
         stack.callback(heartbeat.stop)
         stack.callback(spans.close)
         door = front_door(sockets.new_leg)
-        yield Gateway(settings, agent, http, switchboard, sockets, heartbeat, minds, door, sip, twilio, writer.drain)
+        yield Gateway(
+            settings, agent, http, switchboard, sockets, heartbeat, agents[first].minds, door, sip, twilio, writer.drain
+        )
 
 
 def _socket_limits(settings: Settings) -> SocketLimits:
@@ -230,7 +244,7 @@ _DETECTION: dict[str, Detection] = {"enable": "Enable", "detect_message_end": "D
 
 
 def _open_twilio(
-    settings: Settings, agent: AgentDefinition, switchboard: Switchboard, clock: Clock
+    settings: Settings, agents: Iterable[AgentDefinition], switchboard: Switchboard, clock: Clock
 ) -> TwilioDialler | None:
     """Calls of ours over the account, where there is one."""
     given = settings.twilio
@@ -245,7 +259,7 @@ def _open_twilio(
     terms = Terms(
         origin=settings.http.origin,
         from_number=E164(given.from_number) if given.from_number else None,
-        limit_s=max_call_s + LIMIT_SLACK_S + (max_call_s + DIAL_SLACK_S if agent.targets else 0),
+        limit_s=max_call_s + LIMIT_SLACK_S + (max_call_s + DIAL_SLACK_S if any(each.targets for each in agents) else 0),
         machine_detection=_DETECTION.get(given.machine_detection),
         hang_up_on_machine=given.on_machine == "hang_up",
     )
@@ -269,7 +283,8 @@ async def _open_sip(settings: Settings, switchboard: Switchboard, clock: Clock) 
     if settings.sip.enabled is False:
         return _Sip("SIP is off (sip.enabled)")
     try:
-        from trunkline.gateway.sip.pjsip import PUBLISHED_CALLS, PjsipStack
+        from trunkline.gateway.sip.pjsip.build import PUBLISHED_CALLS
+        from trunkline.gateway.sip.pjsip.stack import PjsipStack
     except ImportError as error:
         if wanted:
             raise ConfigError("sip.enabled", settings.sip.enabled, f"needs PJSIP: make pjsip ({error})") from error
@@ -348,7 +363,9 @@ def _recordings(folder: Path) -> Callable[[CallId, Allow], Recorder | None]:
     return open_recording
 
 
-async def _gauges(metrics: Metrics, spool: Spool, pool: SpeechPool, ears: Ears, sip: _Sip, health: Health) -> None:
+async def _gauges(
+    metrics: Metrics, spool: Spool, pool: SpeechPool, ears: Ears, sip: _Sip, agents: Iterable[AgentHere]
+) -> None:
     """What others count, for /metrics, once a second."""
     dropped = 0
     seen = {"done": 0, "overloaded": 0, "restarted": 0}
@@ -359,8 +376,9 @@ async def _gauges(metrics: Metrics, spool: Spool, pool: SpeechPool, ears: Ears, 
         metrics.speech_queue(pool.live_jobs)
         metrics.tasks(len(asyncio.all_tasks()))
         metrics.slots_free(ears.free)
-        for key, breaker in health.breakers.items():
-            metrics.provider(key, breaker.state, breaker.successes, breaker.failures)
+        for each in agents:
+            for key, breaker in each.minds.health.breakers.items():
+                metrics.provider(each.prefix + key, breaker.state, breaker.successes, breaker.failures)
         metrics.drop("spool_full", spool.stats.dropped - dropped)
         dropped = spool.stats.dropped
         now = {"done": pool.stats.jobs, "overloaded": pool.stats.overloads, "restarted": pool.stats.restarts}

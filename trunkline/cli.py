@@ -442,7 +442,7 @@ def agent_check(file: Annotated[Path, typer.Argument(help="The agent's TOML file
         typer.echo(json.dumps({"problems": [asdict(p) for p in problems]}))
     else:
         for problem in problems:
-            typer.echo(f"{file}: {problem}")
+            typer.echo(f"{problem.file or file}: {problem}")
         if not problems:
             typer.echo(f"{file}: no mistakes found")
     raise typer.Exit(1 if any(p.severity == "error" for p in problems) else 0)

@@ -157,7 +157,7 @@ def _pjsip(settings: Settings) -> Finding:
         wanted = settings.sip.enabled is True or bool(settings.sip.trunks)
         return Finding("pjsip", "error" if wanted else "warning", "is not installed: no SIP", "make pjsip")
     try:
-        importlib.import_module("trunkline.gateway.sip.pjsip")
+        importlib.import_module("trunkline.gateway.sip.pjsip.stack")
     except (ImportError, OSError) as error:
         return Finding("pjsip", "error", f"cannot be loaded: {error}", "make pjsip")
     return Finding("pjsip", "ok", "is installed")

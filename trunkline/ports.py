@@ -125,7 +125,8 @@ class ToolCall:
 class Message:
     """One entry of the conversation. `agent` text is what was *heard*, never what was merely generated."""
 
-    role: Literal["caller", "agent", "tool"]
+    role: Literal["caller", "agent", "tool", "summary"]
+    """`summary`: what was said before, in short, or what the agent must know beforehand. It stands first."""
     text: str
     keyed: bool = False
     """The caller keyed `text` on the keypad."""
@@ -547,6 +548,11 @@ class CallControl(Protocol):
 
     def transfer(self, target: str) -> Decision:
         """To a *named* target of the configuration, never to a number a model wrote."""
+        ...
+
+    def hand_off(self, agent: str) -> Decision:
+        """To another agent, by its name in this one's file, after what is queued has been heard; void when the caller
+        interrupts."""
         ...
 
     def send_dtmf(self, digits: str) -> None: ...

@@ -251,6 +251,8 @@ class Call:
         self.hang_ups: list[EndReason] = []
         self.transfers: list[str] = []
         self.sounded: list[str] = []
+        self.handed: list[str] = []
+        self.given_over = 0
         self.decision: Decision = Allow()
         self.tool: Callable[[ToolCall, CallControl], Coroutine[Any, Any, str]] = self._no_tool
         self.stt, self.llm, self.tts = stt or Stt(), Llm(), tts or Tts()
@@ -290,6 +292,13 @@ class Call:
     def transfer(self, target: str) -> Decision:
         self.transfers.append(target)
         return self.decision
+
+    def hand_off(self, agent: str) -> Decision:
+        self.handed.append(agent)
+        return self.decision
+
+    def handed_off(self) -> None:
+        self.given_over += 1
 
     def send_dtmf(self, digits: str) -> None:
         self.sounded.append(digits)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ from openai import AsyncOpenAI
 
 from tests.fakes.openai_server import Answer, Call, Drop, OpenAiServer, Raw, Refusal, Wait
 from trunkline.agents import openai_http
-from trunkline.agents.definition import AgentDefinition, ProviderChoice
+from trunkline.agents.definition import AgentDefinition, ContextTerms, ProviderChoice
 from trunkline.agents.examples import example
+from trunkline.agents.llm import told
 from trunkline.agents.llm.openai import OpenAiLlm, OpenAiSession, read_options
 from trunkline.agents.providers import Services
 from trunkline.agents.script import load
@@ -441,3 +443,41 @@ def test_without_the_package_the_error_names_the_extra(monkeypatch: pytest.Monke
     monkeypatch.setitem(__import__("sys").modules, "openai", None)
     with pytest.raises(MissingExtra, match=r"trunkline\[openai\]"):
         openai_http.sdk()
+
+
+# --- a conversation whose beginning was summed up -------------------------------------------------------------------
+
+SUMMED_UP = [Message("summary", "They have paid."), Message("agent", "Hello."), Message("caller", "And now?")]
+
+
+@pytest.mark.parametrize("api", ["chat", "responses"])
+def test_a_summary_is_told_beforehand_and_is_nobodys_message(api: str) -> None:
+    async def test(server: OpenAiServer, session: OpenAiSession) -> None:
+        server.answers.append(Answer("Nothing."))
+        _ = [event async for event in session.reply(SUMMED_UP)]
+        body = server.requests[0].body
+        messages = body["input"] if api == "responses" else body["messages"][1:]
+        system = body["instructions"] if api == "responses" else body["messages"][0]["content"]
+        assert [(m["role"], m["content"]) for m in messages] == [("assistant", "Hello."), ("user", "And now?")]
+        assert system.endswith("go on from there:\n\nThey have paid.")
+
+    with_server(test, api=api)
+
+
+def test_the_last_messages_that_fit_are_kept_and_the_summary_always() -> None:
+    talk = [Message("summary", "s" * 50), *(Message("caller", f"{at}" * 10) for at in range(9))]
+    assert told.recent(talk, 2, 1000) == [talk[0], *talk[-2:]]
+    assert told.recent(talk, 100, 75) == [talk[0], *talk[-2:]]
+    assert told.recent(talk, 100, 10) == [talk[0], talk[-1]]
+    assert told.recent(talk[1:], 2, 1000) == talk[-2:]
+
+
+def test_with_summaries_no_message_is_left_out_by_number() -> None:
+    long = [*ASKED * 30, Message("caller", "Well?")]
+
+    async def test(server: OpenAiServer, session: OpenAiSession) -> None:
+        server.answers.append(Answer("At eight."))
+        _ = [event async for event in session.reply(long)]
+        assert len(server.requests[0].body["messages"]) == 1 + len(long)
+
+    with_server(test, definition=replace(BARE, context=ContextTerms()))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trunkline.agents.definition import AgentDefinition, ProviderChoice
+from trunkline.agents.definition import AgentDefinition, HandOff, ProviderChoice
 from trunkline.agents.examples import example
 from trunkline.agents.llm.script import ScriptLlm, ScriptSession
 from trunkline.agents.providers import Services
@@ -413,3 +413,49 @@ def test_whatever_a_caller_does_there_is_always_an_answer(steps: list[tuple[Mess
             assert said or line.calls
             assert line.expects is not None or line.calls
             assert "{" not in said
+
+
+# --- handed from and to other agents --------------------------------------------------------------------------------
+
+
+def handing() -> AgentDefinition:
+    intents = [{"name": "invoice", "phrases": ["my invoice"], "reply": "One moment.", "hand_off": "billing"}]
+    return replace(define(intents=intents), agents={"billing": HandOff("/b.toml", "invoices")})
+
+
+def test_an_intent_hands_the_call_to_another_agent() -> None:
+    line = Line(handing())
+    assert line.say("my invoice") == "One moment."
+    assert [(call.name, dict(call.arguments)) for call in line.calls] == [("hand_off", {"agent": "billing"})]
+    assert line.result(REFUSED) == "I'm sorry, I can't put you through right now."
+
+
+def test_a_script_that_is_handed_a_call_answers_what_the_caller_said_last() -> None:
+    line = Line(define(intents=[{"name": "pay", "phrases": ["I want to pay"], "reply": "By card?"}]))
+    call = ToolCall("call_1", "hand_off", {"agent": "billing"})
+    line.conversation = [
+        Message("summary", "They have waited long."),
+        Message("agent", "Hello."),
+        Message("caller", "I want to pay"),
+        Message("agent", "Billing helps.", tool_calls=(call,)),
+    ]
+    assert line.tell(Message("tool", DONE, tool_call_id="call_1")) == "By card?"
+
+
+def test_no_two_calls_of_a_conversation_have_one_name() -> None:
+    line = Line(handing())
+    line.conversation += [Message("tool", DONE, tool_call_id="script_1"), Message("agent", "Back again.")]
+    line.say("my invoice")
+    assert line.calls[-1].id == "script_2"
+
+
+def test_a_conversation_whose_beginning_was_summed_up_goes_on_where_it_was() -> None:
+    lines = Line(), Line()
+    for line in lines:
+        line.say("I want to confirm my appointment")
+        assert line.expects is not None
+        assert line.expects.digits_max == 4
+    whole, short = lines
+    short.conversation = [Message("summary", "They want to confirm."), *short.conversation[-2:]]
+    assert short.key("1234") == whole.key("1234")
+    assert "one two three four" in whole.conversation[-1].text

@@ -198,8 +198,11 @@ def test_a_conversation_is_carried_into_the_session_before_it_opens() -> None:
 
     async def test(far: Far) -> None:
         await far.opened()
-        await far.until(lambda: len(far.server.session.items) == 5)
-        assert [{k: v for k, v in item.items() if k != "id"} for item in far.server.session.items] == [
+        await far.until(lambda: len(far.server.session.items) == 6)
+        summary, *_ = far.server.session.items
+        assert (summary["role"], summary["content"][0]["type"]) == ("system", "input_text")
+        assert summary["content"][0]["text"].endswith("She has paid.")
+        assert [{k: v for k, v in item.items() if k != "id"} for item in far.server.session.items[1:]] == [
             {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "My name is Ada."}]},
             {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "One moment..."}]},
             {"type": "function_call", "call_id": "1", "name": "lookup", "arguments": '{"a": 2}'},
@@ -213,6 +216,7 @@ def test_a_conversation_is_carried_into_the_session_before_it_opens() -> None:
         assert far.server.session.refused == []
 
     said = [
+        Message("summary", "She has paid."),
         Message("caller", "My name is Ada."),
         called,
         Message("tool", "found", tool_call_id="1"),

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trunkline.agents.definition import Failover, ProviderChoice, RealtimeTerms, TransferTerms
+from trunkline.agents.definition import ContextTerms, Failover, HandOff, ProviderChoice, RealtimeTerms, TransferTerms
 from trunkline.agents.examples import example
-from trunkline.agents.script import Problem, check, check_text, load
+from trunkline.agents.script import Problem, check, check_text, load, load_family
 from trunkline.agents.script.check import MAX_FILE_BYTES, read_text
 from trunkline.agents.script.hours import Hours, read_spans, say, time_zone
 from trunkline.agents.script.lines import places
@@ -632,3 +632,94 @@ def test_a_time_of_day_is_said(minute: int, said: str) -> None:
 def test_what_is_no_span_of_time_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         read_spans(text)
+
+
+# --- other agents, and long conversations ---------------------------------------------------------------------------
+
+MODEL = 'llm.provider = "openai"\nllm.model = "m"\n'
+BILLING = '[agents.billing]\nfile = "billing.toml"\nwhen = "invoices"\n'
+
+
+def write(folder: Path, **files: str) -> Path:
+    for name, text in files.items():
+        (folder / f"{name}.toml").write_text(HEAD + text)
+    return folder / "clinic.toml"
+
+
+def test_agents_in_a_circle_are_each_read_once(tmp_path: Path) -> None:
+    back = BILLING.replace("billing", "clinic") + 'greeting = "Here again."\nsummary = "From billing."\n'
+    (tmp_path / "sub").mkdir()
+    clinic = write(tmp_path, clinic=MODEL + BILLING, billing=MODEL + back)
+    family = load_family(tmp_path / "sub" / ".." / "clinic.toml")
+    assert list(family) == [str(clinic), str(tmp_path / "billing.toml")]
+    assert family[str(clinic)].agents == {"billing": HandOff(str(tmp_path / "billing.toml"), "invoices")}
+    [its] = family[str(tmp_path / "billing.toml")].agents.values()
+    assert its == HandOff(str(clinic), "invoices", "Here again.", "From billing.")
+    assert check(clinic) == []
+
+
+def test_an_agents_file_that_is_not_there_is_a_mistake_of_the_one_that_names_it(tmp_path: Path) -> None:
+    [problem] = check(write(tmp_path, clinic=MODEL + BILLING))
+    assert (problem.key, problem.severity, problem.file) == ("agents.billing.file", "error", "")
+    assert "billing.toml" in problem.message
+    with pytest.raises(ConfigError, match=r"clinic\.toml:\d+ agents\.billing\.file"):
+        load_family(tmp_path / "clinic.toml")
+
+
+def test_a_mistake_in_another_agents_file_is_told_with_its_file(tmp_path: Path) -> None:
+    clinic = write(tmp_path, clinic=MODEL + BILLING, billing=MODEL + "\n[turns]\nno_input_ms = 1\n")
+    [problem] = check(clinic)
+    assert (problem.key, problem.file) == ("turns.no_input_ms", str(tmp_path / "billing.toml"))
+    with pytest.raises(ConfigError, match=r"billing\.toml:\d+ turns\.no_input_ms"):
+        load_family(clinic)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('[agents.Billing]\nfile = "b"\nwhen = "x"\n', "agents.Billing"),
+        ('agents.billing = "b.toml"\n', "agents.billing"),
+        ('[agents.billing]\nfile = "b.toml"\n', "agents.billing"),
+        ('[agents.billing]\nfile = "b.toml"\nwhen = "x"\nfor = 1\n', "agents.billing.for"),
+        (BILLING + '[tools.x]\ntype = "hand_off"\nagent = "biling"\n', "tools.x.agent"),
+        (BILLING + '[tools.x]\ntype = "hand_off"\n', "tools.x"),
+        (BILLING + '[tools.hand_off]\ntype = "hang_up"\n', "tools.hand_off"),
+        (BILLING + '[[intents]]\nname = "a"\nphrases = ["go"]\nhand_off = "biling"\n', "intents[1].hand_off"),
+        (
+            BILLING + '[[intents]]\nname = "a"\nphrases = ["go"]\nhand_off = "billing"\ntool = "hang_up"\n',
+            "intents[1].hand_off",
+        ),
+    ],
+)
+def test_what_is_wrong_with_hand_offs_is_told_by_its_key(text: str, key: str) -> None:
+    assert [(found_key, severity) for _, found_key, severity in problems_of(MODEL + text)] == [(key, "error")]
+
+
+def test_an_intent_that_hands_off_needs_no_reply() -> None:
+    assert problems_of(BILLING + '[[intents]]\nname = "a"\nphrases = ["go"]\nhand_off = "billing"\n') == []
+
+
+def test_a_long_conversation_is_summed_up_by_the_agents_model_or_another() -> None:
+    definition, problems = read_text(HEAD + MODEL + "[context]\nmax_tokens = 900\n")
+    assert problems == []
+    assert definition is not None
+    assert definition.context == ContextTerms(max_tokens=900)
+    another = '[context]\nllm = { provider = "openai", model = "small" }\n'
+    definition, problems = read_text(HEAD + INTENT + another)
+    assert problems == []
+    assert definition is not None
+    assert definition.context == ContextTerms(llm=ProviderChoice("openai", {"model": "small"}))
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (INTENT + "[context]\n", "context"),
+        (INTENT + '[context]\nllm = { provider = "script" }\n', "context"),
+        (INTENT + '[context]\nllm = { provider = "openai" }\n', "context.llm.model"),
+        (INTENT + '[context]\nllm = { provider = "opnai", model = "m" }\n', "context.llm.provider"),
+        (MODEL + "[context]\nkeep_messages = 1\n", "context.keep_messages"),
+    ],
+)
+def test_what_is_wrong_with_a_context_is_told_by_its_key(text: str, key: str) -> None:
+    assert [(found_key, severity) for _, found_key, severity in problems_of(text)] == [(key, "error")]

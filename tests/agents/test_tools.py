@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from trunkline.agents.definition import AgentDefinition, ProviderChoice
+from trunkline.agents.definition import AgentDefinition, HandOff, ProviderChoice
 from trunkline.agents.examples import example
 from trunkline.agents.script import load
 from trunkline.agents.script.model import Tool
@@ -22,6 +22,7 @@ DEFINITION = AgentDefinition(
     STANDIN,
     "Hello.",
     targets={"desk": "+12025550123", "nurse": "+12025550124"},
+    agents={"billing": HandOff("/b.toml", "questions about invoices"), "lab": HandOff("/l.toml", "Results.")},
     script={
         "variables": {"clinic": "elm"},
         "slots": {"day": {"values": {"Monday": ["mondays"], "Friday": []}}},
@@ -36,6 +37,7 @@ DEFINITION = AgentDefinition(
             },
             "to_desk": {"type": "transfer", "target": "desk"},
             "gate": {"type": "send_dtmf", "digits": "9w#"},
+            "to_lab": {"type": "hand_off", "agent": "lab"},
         },
     },
 )
@@ -50,6 +52,10 @@ class Control:
 
     def transfer(self, target: str) -> Decision:
         self.done.append(("transfer", target))
+        return self.decision
+
+    def hand_off(self, agent: str) -> Decision:
+        self.done.append(("hand_off", agent))
         return self.decision
 
     def send_dtmf(self, digits: str) -> None:
@@ -76,9 +82,12 @@ def outcome(name: str, control: Control | None = None, http: Http | None = None,
 
 def test_a_model_sees_the_tools_of_the_file_and_what_every_agent_can_do() -> None:
     specs = {spec.name: spec for spec in tool_specs(DEFINITION)}
-    assert list(specs) == ["look_up", "to_desk", "gate", "hang_up", "transfer"]
+    assert list(specs) == ["look_up", "to_desk", "gate", "to_lab", "hang_up", "transfer", "hand_off"]
     assert all(spec.effects for spec in specs.values())
     assert specs["transfer"].parameters["properties"]["target"]["enum"] == ["nurse"]
+    agent = specs["hand_off"].parameters["properties"]["agent"]
+    assert (agent["enum"], agent["description"]) == (["billing"], "billing: questions about invoices.")
+    assert specs["hand_off"].parameters["required"] == ["agent"]
     assert specs["look_up"].description == "Looks it up."
     assert specs["look_up"].parameters == {
         "type": "object",
@@ -106,6 +115,8 @@ def test_the_clinic_has_its_tools() -> None:
         ("hang_up", {}, ("hang_up", "agent_hung_up")),
         ("transfer", {"target": "nurse"}, ("transfer", "nurse")),
         ("to_desk", {}, ("transfer", "desk")),
+        ("hand_off", {"agent": "billing", "reason": "an invoice"}, ("hand_off", "billing")),
+        ("to_lab", {}, ("hand_off", "lab")),
         ("gate", {}, ("send_dtmf", "9w#")),
         ("gate", {"digits": "0900"}, ("send_dtmf", "9w#")),
         ("to_desk", {"target": "nurse"}, ("transfer", "desk")),
@@ -115,7 +126,7 @@ def test_a_tool_of_the_call_is_performed_as_the_file_says(
     name: str, arguments: dict[str, Any], done: tuple[str, str]
 ) -> None:
     control = Control()
-    assert outcome(name, control, **arguments) == {"ok": True}
+    assert outcome(name, control, **arguments)["ok"] is True
     assert control.done == [done]
 
 
@@ -178,3 +189,12 @@ def test_a_failing_server_is_a_result_too() -> None:
         "code": "timeout",
         "why": "no answer within 3000 ms",
     }
+
+
+def test_a_hand_off_that_is_refused_or_leads_nowhere_is_a_result() -> None:
+    refused = outcome("hand_off", Control(Refuse("too_many", "enough")), agent="billing")
+    assert refused == {"ok": False, "code": "too_many", "why": "enough"}
+    control = Control()
+    assert outcome("hand_off", control, agent="nobody")["code"] == "bad_arguments"
+    assert outcome("hand_off", control)["code"] == "bad_arguments"
+    assert control.done == []

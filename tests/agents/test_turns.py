@@ -1001,3 +1001,38 @@ def test_every_pair_of_state_and_event_leads_only_where_its_row_says() -> None:
     assert in_table == events
     assert t.TABLE.keys() == set(State)
     assert t.WAITS.keys() == t.ON_TIMER.keys()
+
+
+# --- another agent goes on ------------------------------------------------------------------------------------------
+
+
+def handing_off() -> Conversation:
+    call = Conversation().tell(t.Begin("Hello."), t.ReplyBegan(), t.ReplyHeard())
+    call.utters().final("my invoice").tell(t.ReplyBegan())
+    call.turns.end_after_answer("handed_off")
+    call.did()
+    return call
+
+
+def test_the_line_is_given_over_when_the_answer_was_heard() -> None:
+    call = handing_off().tell(t.ReplyHeard())
+    assert call.did() == [t.CancelStt(), t.GiveOver()]
+    assert call.timers == {}
+    assert call.speech_starts().did() == []  # it is the other's now
+
+
+def test_an_answer_that_fails_in_the_middle_gives_the_line_over_all_the_same() -> None:
+    assert t.GiveOver() in handing_off().tell(t.ReplyFailed()).did()
+
+
+def test_a_caller_who_takes_the_floor_keeps_the_agent() -> None:
+    call = handing_off().speech_starts().tell(t.SpeechSustained())
+    assert call.turns.ending is None
+    assert t.CancelReply() in call.did()
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_nobody_else_begins_when_the_time_is_up(held: bool) -> None:
+    call = handing_off().tell(*([t.Held()] if held else []), t.Leave())
+    assert t.GiveOver() not in call.did()
+    assert call.turns.ending in ("max_duration", None)

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from trunkline.errors import ProviderError
-from trunkline.gateway.linecall import BACK, FAILED_AS, TRANSFER_FAILED, LineCall
+from trunkline.gateway.linecall import LineCall
 from trunkline.gateway.sip import stack as s
 from trunkline.gateway.sip.desk import SipDesk
 from trunkline.gateway.sip.stack import Handle
 from trunkline.gateway.sip.trunks import Trunk
+from trunkline.gateway.succession import BACK, FAILED_AS, TRANSFER_FAILED
 from trunkline.media import tones
 from trunkline.media.music import hold_music
 from trunkline.ports import Allow, CallStarted, Expectation, Refuse, SttEvent, SttFinal, TtsAudio, UsageMetered

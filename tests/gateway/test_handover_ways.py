@@ -14,13 +14,13 @@ import pytest
 from trunkline.agents.definition import TransferTerms
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.leg import LegCall, Plan
-from trunkline.gateway.linecall import BACK, FAILED_AS, TRANSFER_FAILED
 from trunkline.gateway.outbound import Route
 from trunkline.gateway.party import Invitation
 from trunkline.gateway.sip import stack as s
 from trunkline.gateway.sip.desk import SipDesk
 from trunkline.gateway.sip.stack import Handle
 from trunkline.gateway.sip.trunks import Trunk
+from trunkline.gateway.succession import BACK, FAILED_AS, TRANSFER_FAILED
 from trunkline.gateway.switchboard import Limits
 from trunkline.media.music import hold_music
 from trunkline.ports import Allow, Refuse, TtsAudio

@@ -12,8 +12,9 @@ from trunkline.gateway import switchboard as module
 from trunkline.gateway.call import CLOSE_WAIT_S, DIAL_SLACK_S, START_WAIT_S, State
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.leg import Leg, LegCall, Plan
-from trunkline.gateway.linecall import GOODBYE_S, RESUMED, TRANSFER_FAILED
+from trunkline.gateway.linecall import GOODBYE_S
 from trunkline.gateway.outbound import Route
+from trunkline.gateway.succession import RESUMED, TRANSFER_FAILED
 from trunkline.gateway.switchboard import OVERLOADED_LATE_S
 from trunkline.gateway.twilio.webhooks import CallView
 from trunkline.ports import (

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trunkline.gateway.sip.message import Reason
-from trunkline.gateway.transfer import IGNORED, TABLE, State, Transfer
+from trunkline.gateway.transfer import IGNORED, TABLE, Transfer
 from trunkline.gateway.transfer_record import Attempt, Kind, Policy, Result, Target, TransferFailed
 from trunkline.gateway.transfer_steps import (
     AgentLeaves,
@@ -48,6 +48,7 @@ from trunkline.gateway.transfer_steps import (
     TargetRinging,
     VoicemailDetected,
 )
+from trunkline.gateway.transfer_way import State
 from trunkline.ports import EndReason
 
 RECEPTION, SALES = Target("reception", "+12025550123"), Target("sales", "sip:sales@pbx.example")

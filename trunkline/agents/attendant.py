@@ -13,14 +13,16 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import copy_context
+from dataclasses import replace
 from typing import Any, Protocol
 from weakref import ref
 
 from trunkline.agents import turns as t
 from trunkline.agents.choice import Choice
+from trunkline.agents.condensing import Condensing
 from trunkline.agents.deadline import After, sleep
 from trunkline.agents.definition import AgentDefinition
-from trunkline.agents.exchange import Exchange, Written
+from trunkline.agents.exchange import NOT_HANDED_OFF, Exchange, Written
 from trunkline.agents.providers import Minds
 from trunkline.agents.speaking import Speaking
 from trunkline.agents.turns import Turns
@@ -38,6 +40,7 @@ from trunkline.ports import (
     Decision,
     EndReason,
     Expectation,
+    Llm,
     Message,
     Refuse,
     ToolCall,
@@ -71,6 +74,10 @@ class Control(CallControl, Protocol):
     @property
     def sends_dtmf(self) -> bool:
         """Digits are the leg's to send, at once; where not, they are sounded in the audio."""
+        ...
+
+    def handed_off(self) -> None:
+        """What was said before a hand-off that was allowed has been heard: the other agent goes on."""
         ...
 
     def fall_back(self) -> None:
@@ -122,8 +129,9 @@ class Attendant(ABC):
         after: After,
         *,
         gated: bool,
+        sums_up: Callable[[], Llm | None],
     ) -> None:
-        """`gated`: the ears are fed speech only."""
+        """`gated`: the ears are fed speech only. `sums_up`: who is asked now for a summary of a long conversation."""
         self.conversation: list[Message] = []
         self.epoch = 0
         self.turns = Turns(definition)
@@ -137,6 +145,7 @@ class Attendant(ABC):
             definition.failover,
             weakly(self, Attendant._meter_voice),
         )
+        self._condensing = Condensing(definition.context, sums_up, call, report, after)
         self._timers: dict[str, Any] = {}
         self._events: deque[t.Event] = deque()
         self._handling = False
@@ -146,6 +155,8 @@ class Attendant(ABC):
         self._turn: Exchange | None = None
         self._turn_index = 0
         self._next = Exchange()  # what is known of the turn the caller is taking
+        self._pending: tuple[str, ...] = ()  # what they said to whoever had the line before, until it is answered
+        self._giving_over = ""  # id of the tool call by which another agent goes on, once what is said has been heard
         self._fed_since: float | None = None
         self._closed = False
         self._background = soft_work().play() if definition.background else None
@@ -186,9 +197,10 @@ class Attendant(ABC):
     def begin(
         self, greeting: str | None = None, conversation: Sequence[Message] = (), pending: Sequence[str] = ()
     ) -> None:
-        """Greet; with another greeting and the conversation so far when a call is taken up again. `pending`: what the
-        conversation ends with is answered in place of it."""
+        """Greet; with another greeting and the conversation so far when a call is taken up again. `pending`: these of
+        the caller's words, which the conversation has, are answered in place of it."""
         self.conversation += conversation
+        self._pending = tuple(pending)
         if not self._gated and not self.turns.on_hold:
             self._feed(0)
         self._handle(t.Begin(self._definition.greeting if greeting is None else greeting, tuple(pending)))
@@ -213,16 +225,19 @@ class Attendant(ABC):
         self._handle(t.Leave())
 
     def close(self) -> None:
-        """The call is over. Before the bus is closed: the last turn is cut to what was heard."""
+        """The call is over, or another goes on with it. Before the bus is closed: the last turn is cut to what was
+        heard. The conversation is then as whoever goes on is told it."""
         if self._closed:
             return
         self._closed = True
+        self._condensing.close()
         try:
             for effect in self.turns.handle(t.Close()):
                 self._perform(effect)
         except Exception as error:
             self._report.crashed(error)
         finally:
+            self.conversation[:] = self._condensing.context.view(self.conversation)
             self._stop_feed()
             self._dismiss()
 
@@ -247,6 +262,7 @@ class Attendant(ABC):
             self._turn.spoke_at = at
             self._expect(self._turn)
             self._watch(self._turn)
+        self._pending = ()
         self._handle(t.ReplyBegan())
 
     def answer_heard(self) -> None:
@@ -323,6 +339,9 @@ class Attendant(ABC):
                 self._cancel_timer(name)
             case t.HangUp(reason):
                 self._control.hang_up(reason)
+            case t.GiveOver():
+                self._giving_over = ""
+                self._control.handed_off()
 
     def _feed(self, pre_roll_ms: int) -> None:
         self._stop_feed()
@@ -392,6 +411,15 @@ class Attendant(ABC):
             self._end_turn(cut=True)
         else:
             self._bus.cut()  # a filler
+        if self._giving_over and (self._closed or self.turns.ending != "handed_off"):
+            self._take_back()
+
+    def _take_back(self) -> None:
+        """The caller has the floor again: nobody else goes on."""
+        call_id, self._giving_over = self._giving_over, ""
+        results = (at for at, message in enumerate(self.conversation) if message.tool_call_id == call_id)
+        for at in list(results)[-1:]:
+            self.conversation[at] = replace(self.conversation[at], text=NOT_HANDED_OFF)
 
     def _stop_task(self) -> None:
         task, self._task = self._task, None
@@ -538,6 +566,8 @@ class Attendant(ABC):
         turn, self._turn = self._turn, None
         if turn is None:
             return
+        if not cut:
+            self._pending = ()
         playout = self._bus.playout
         exact = playout.ledger.exact(playout.answer_ms)
         interrupted = cut and playout.speaking
@@ -549,6 +579,8 @@ class Attendant(ABC):
         ago_s = now - (turn.caller_ended_at or turn.asked_at or turn.spoke_at or now)
         self._report.turn(turn.record(self._turn_index, messages, interrupted=interrupted, exact=exact), ago_s)
         self._turn_index += 1
+        if not self._closed:
+            self._condensing.between_turns(self.conversation)
 
     def _cut(self, turn: Exchange) -> int:
         """The answer ends where the caller stopped hearing it: that position."""
@@ -574,6 +606,14 @@ class Attendant(ABC):
             self.turns.end_after_answer("transferred")
         return decision
 
+    def _hand_off(self, turn: Exchange, agent: str) -> Decision:
+        if turn.epoch != self.epoch:
+            return Refuse("interrupted", "the caller spoke")
+        decision = self._control.hand_off(agent)
+        if isinstance(decision, Allow):
+            self.turns.end_after_answer("handed_off")
+        return decision
+
 
 Reply = Callable[[], Coroutine[Any, Any, None]]
 """Called when its task runs: one cancelled before that has begun nothing."""
@@ -586,12 +626,18 @@ class Hands:
         self._attendant, self._turn = attendant, turn
         self.digits = ""
         """To be sounded after what was said before."""
+        self.given_over = False
 
     def hang_up(self, reason: EndReason) -> None:
         self._attendant._end_after(self._turn, reason)
 
     def transfer(self, target: str) -> Decision:
         return self._attendant._transfer(self._turn, target)
+
+    def hand_off(self, agent: str) -> Decision:
+        decision = self._attendant._hand_off(self._turn, agent)
+        self.given_over = isinstance(decision, Allow)
+        return decision
 
     def send_dtmf(self, digits: str) -> None:
         control = self._attendant._control

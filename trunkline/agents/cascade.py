@@ -40,6 +40,7 @@ from trunkline.ports import (
     CallFacts,
     Expect,
     Expectation,
+    Llm,
     LlmEvent,
     LlmSession,
     LlmUsage,
@@ -63,11 +64,22 @@ class Cascade:
     tools: Tools
     ready: Callable[[], bool] = lambda: True
     """Cheap: whether a call that is answered now would hear the agent at once."""
+    summariser: Llm | None = None
+    """Who sums up the beginning of a long conversation; None: its own model."""
 
     @property
     def providers(self) -> Sequence[Provider]:
         """Whom a call's audio and text are given to."""
-        return tuple(self.minds.everyone())
+        more = () if self.summariser is None else (self.summariser,)
+        return (*self.minds.everyone(), *more)
+
+    def sums_up(self, now: float) -> Llm | None:
+        """Who is asked for a summary; None where there is but the script."""
+        if self.summariser is not None:
+            return self.summariser
+        models = self.minds.named("llm")
+        keys = self.minds.health.order(list(models), now)
+        return next((models[key] for key in keys if getattr(models[key], "continues", True)), None)
 
     @property
     def fallback(self) -> None:
@@ -107,7 +119,17 @@ class CascadeAttendant(Attendant):
         first = self._models.order()[0]
         self._sessions: dict[str, LlmSession] = {first: self._models.named[first].open(call)}
         super().__init__(
-            definition, minds, agent.tools, call, bus, control, report, clock, after, gated=self._stt.gated
+            definition,
+            minds,
+            agent.tools,
+            call,
+            bus,
+            control,
+            report,
+            clock,
+            after,
+            gated=self._stt.gated,
+            sums_up=lambda: agent.sums_up(clock.now()),
         )
 
     # --- ears ---
@@ -160,7 +182,7 @@ class CascadeAttendant(Attendant):
     def _answer(self, texts: Sequence[str], understood: bool, keyed: bool) -> None:
         """Texts that were asked about before, and whose answer was not heard, are in the conversation already."""
         unanswered = self.conversation[_after_agent(self.conversation) :]
-        known = [message.text for message in unanswered if message.role == "caller"]
+        known = [*self._pending, *(message.text for message in unanswered if message.role == "caller")]
         new = [text for text in texts if text not in known]
         self.conversation += [Message("caller", text, keyed=keyed) for text in new]
         turn, self._next = self._next, Exchange()
@@ -208,7 +230,7 @@ class CascadeAttendant(Attendant):
     async def _write_message(self, turn: Exchange, parts: "_Parts") -> list[ToolCall]:
         """One message, text into phrases. Returns the tools it asks for. When a model fails, the next one goes on after
         the last phrase that was given to the voice."""
-        before, written, said = [*self.conversation, *turn.messages()], Written(), list[str]()
+        before, written, said = turn.messages(), Written(), list[str]()
         turn.written.append(written)
         order = self._models.order()
         for key, following in zip(order, [*order[1:], None], strict=True):
@@ -236,14 +258,19 @@ class CascadeAttendant(Attendant):
         *,
         last: bool,
     ) -> list[ToolCall]:
-        """One request. `said`: the phrases of this message that the voice was given; more are added."""
+        """One request. `before`: the turn's messages so far. `said`: the phrases of this one that the voice was given;
+        more are added."""
         llm, terms = self._models.asked(key), self._definition.failover
-        asked, understood, seam = before, turn.understood, Seam("")
-        if said and getattr(llm, "continues", True):
-            asked = [*before, Message("agent", " ".join(said)), Message("caller", GO_ON)]
+        context, understood, seam = self._condensing.context, turn.understood, Seam("")
+        asked = [*context.view(self.conversation), *before]
+        if not getattr(llm, "continues", True):  # it needs no summary, and knows where it was by what was said
+            first = key == next(
+                iter(self._models.named)
+            )  # else it answers the caller itself, whatever another had begun
+            asked = [*self.conversation, *(before if first else ())]
+        elif said:
+            asked = [*asked, Message("agent", " ".join(said)), Message("caller", GO_ON)]
             understood, seam = True, Seam(" ".join(said))
-        elif key != next(iter(self._models.named)) and not getattr(llm, "continues", True):
-            asked = self.conversation  # it answers the caller itself, whatever another had begun
         splitter, calls = PhraseSplitter(), list[ToolCall]()
 
         async def give(text: str, *, end: bool = False) -> None:
@@ -271,6 +298,7 @@ class CascadeAttendant(Attendant):
                     if turn.spoke_at is not None:
                         self._expect(turn)
                 else:
+                    context.counted(key, asked, event.tokens_in)
                     self._meter_tokens(llm.name, event)
         await give(seam.flush(), end=True)
         if not last and not calls and not turn.messages():
@@ -287,6 +315,8 @@ class CascadeAttendant(Attendant):
         written, hands = turn.written[-1], Hands(self, turn)
         written.calls.append(call)
         written.results[call.id] = await self._tools(call, hands, self._call)
+        if hands.given_over:
+            self._giving_over = call.id
         if hands.digits:
             await parts.put(hands.digits)
 

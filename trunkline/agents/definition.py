@@ -96,6 +96,34 @@ class RealtimeTerms:
 
 
 @dataclass(frozen=True, slots=True)
+class HandOff:
+    """`[agents.NAME]` of the agent's file: another agent that goes on with the call when this one hands it over."""
+
+    file: str
+    """Of that agent; absolute where the definition was loaded from a file."""
+    when: str
+    """What it is for: read by the model that decides."""
+    greeting: str = ""
+    """Its first line then. Empty: it answers what the caller said last."""
+    summary: str = ""
+    """What it is told before the conversation."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContextTerms:
+    """`[context]` of the agent's file: of a long conversation the beginning is told to the model as a summary."""
+
+    max_tokens: int = 3000
+    """Of the conversation, without instructions and tools."""
+    keep_messages: int = 16
+    """The latest, told whole."""
+    deadline_ms: int = 15_000
+    """For a summary; without one by then the oldest are left out."""
+    llm: ProviderChoice | None = None
+    """Who summarises; None: the agent's own model."""
+
+
+@dataclass(frozen=True, slots=True)
 class AgentDefinition:
     name: str
     stt: ProviderChoice
@@ -124,6 +152,10 @@ class AgentDefinition:
     script: Mapping[str, Any] = field(default_factory=dict)
     """The rest of the file, as the script provider reads it (intents, tools, hours...)."""
     realtime: RealtimeTerms | None = None
+    agents: Mapping[str, HandOff] = field(default_factory=dict)
+    """To whom this agent may hand a call over, by name."""
+    context: ContextTerms | None = None
+    """None: the oldest of a long conversation are left out, as each provider has it."""
 
     def choices(self, kind: Literal["stt", "llm", "tts"]) -> tuple[ProviderChoice, ...]:
         """The preferred first."""

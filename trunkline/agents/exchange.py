@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from trunkline.media.ledger import Ledger
 from trunkline.ports import Expectation, Message, ToolCall, TurnRecord
 
+NOT_HANDED_OFF = json.dumps({"ok": False, "code": "interrupted", "why": "the caller spoke: you go on"})
 UNKNOWN_OUTCOME = json.dumps({"ok": False, "code": "interrupted", "why": "it may have been done or not"})
 
 

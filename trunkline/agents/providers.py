@@ -172,6 +172,12 @@ def _lifeboat(kind: Kind, definition: AgentDefinition, made: list[Any], services
         return None
 
 
+def build_summariser(definition: AgentDefinition, services: Services) -> Llm | None:
+    """Of `[context.llm]`, not yet started; None where the agent has none of its own."""
+    choice = definition.context.llm if definition.context is not None else None
+    return None if choice is None else cast(Llm, load("llm", choice)(definition, choice.options, services))
+
+
 def build_realtime(definition: AgentDefinition, services: Services) -> Realtime | None:
     """Not yet started; None where the agent has none."""
     if definition.realtime is None:

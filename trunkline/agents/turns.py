@@ -65,6 +65,10 @@ class State(Enum):
     INTERRUPTED = "interrupted"
 
 
+Ending = EndReason | Literal["handed_off"]
+"""Why the agent leaves: the call ends, or another agent goes on with it."""
+
+
 # --- events: what happened ------------------------------------------------------------------------------------------
 
 
@@ -287,6 +291,11 @@ class HangUp:
     reason: EndReason
 
 
+@dataclass(frozen=True, slots=True)
+class GiveOver:
+    """What was said has been heard: the other agent goes on."""
+
+
 Effect = (
     Feed
     | FinalizeStt
@@ -303,6 +312,7 @@ Effect = (
     | SetTimer
     | CancelTimer
     | HangUp
+    | GiveOver
 )
 
 
@@ -337,8 +347,8 @@ class Turns:
         self.expectation = Expectation()
         self.interruptible = True
         """Of the line being spoken."""
-        self.ending: EndReason | None = None
-        """Hang up when what is being said has been heard."""
+        self.ending: Ending | None = None
+        """Leave when what is being said has been heard."""
         self._effects: list[Effect] = []
         self._armed: set[Timer] = set()
         self._restarted: set[Timer] = set()
@@ -390,8 +400,8 @@ class Turns:
         """What the caller is expected to say or key next."""
         self.expectation = expectation
 
-    def end_after_answer(self, reason: EndReason) -> None:
-        """The agent hangs up when this answer has been heard."""
+    def end_after_answer(self, reason: Ending) -> None:
+        """The agent leaves when this answer has been heard."""
         self.ending = reason
 
     @property
@@ -554,11 +564,11 @@ class Turns:
             return state
         return self._say(self._agent.failure, ending="error", interruptible=False)
 
-    def _hang_up(self, reason: EndReason) -> State:
+    def _hang_up(self, reason: Ending) -> State:
         self._over = True
         self._forget_speech()
         self._set_timers()
-        self._do(HangUp(reason))
+        self._do(GiveOver() if reason == "handed_off" else HangUp(reason))
         return State.IDLE
 
     def _yield_floor(self) -> State:
@@ -828,6 +838,8 @@ class Turns:
         """Goodbye, then the end; a goodbye that is being said already has GOODBYE_MAX_MS."""
         if self.state is State.IDLE:
             return self.state
+        if self.ending == "handed_off":
+            self.ending = None  # nobody else is to begin now
         if self.ending is not None and self._leaving and isinstance(event, TimerFired):
             self._do(CancelReply())
             return self._hang_up(self.ending)

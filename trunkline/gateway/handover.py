@@ -23,8 +23,9 @@ from trunkline.gateway.outbound import Failure
 from trunkline.gateway.referred import Movable, our_number
 from trunkline.gateway.room import CallRoom
 from trunkline.gateway.secondleg import SecondLeg
-from trunkline.gateway.transfer import State, Transfer
+from trunkline.gateway.transfer import Transfer
 from trunkline.gateway.transfer_record import Target, TransferFailed
+from trunkline.gateway.transfer_way import State
 from trunkline.gateway.waysout import Way, WaysOut
 from trunkline.media import tones
 from trunkline.media.bus import Receiver

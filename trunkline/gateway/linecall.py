@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
-from trunkline.agents.attending import Agent, Attending
+from trunkline.agents.attending import Agent
+from trunkline.agents.definition import AgentDefinition
 from trunkline.gateway import call as c
 from trunkline.gateway import transfer_steps as t
 from trunkline.gateway.arrival import Arrival
@@ -21,9 +22,10 @@ from trunkline.gateway.hands import Hands, Holds
 from trunkline.gateway.leg import Dialler, Leg
 from trunkline.gateway.party import Invitation, Party
 from trunkline.gateway.referred import Leaving, Movable, Referrals, our_number
+from trunkline.gateway.succession import RESUMED, TRANSFER_FAILED, Succession, first_line
 from trunkline.gateway.targets import targets_of
 from trunkline.gateway.transfer_record import Kind, TransferFailed, named_target
-from trunkline.media.bus import NOBODY, Bus, Receiver
+from trunkline.media.bus import Bus, Receiver
 from trunkline.media.members import move
 from trunkline.ports import (
     ENDED_BY,
@@ -53,21 +55,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GOODBYE_S = 8.0  # for the last words to be said
-RESUMED = "I'm sorry, we were cut off. How can I help?"
-TRANSFER_FAILED = "I'm sorry, I could not reach them. Can I help you with anything else?"
-FAILED_AS: Mapping[str, str] = {
-    "busy": "I'm sorry, the line is busy. Can I help you with anything else?",
-    "no_answer": "I'm sorry, nobody answers there. Can I help you with anything else?",
-    "voicemail": "I'm sorry, I only reached their voicemail. Can I help you with anything else?",
-    "declined": "I'm sorry, nobody can take your call right now. Can I help you with anything else?",
-    "refused": "I'm sorry, I can't put you through right now. Can I help you with anything else?",
-    "target_lost": "I'm sorry, we lost them. Can I help you with anything else?",
-    "cancelled": "I'm here again. Can I help you with anything else?",
-}
-"""By the transfer's result; all others are TRANSFER_FAILED."""
-BACK = "I'm here again. Can I help you with anything else?"
-
-
 SUMMARY, SUMMARY_OF_NOTHING = "You have a caller, who last said:", "You have a caller."
 SUMMARY_CHARS = 200
 
@@ -89,6 +76,8 @@ class FormerCall:
     reason: EndReason
     conversation: tuple[Message, ...] = ()
     """Of a call that may return."""
+    agent: Agent | None = None
+    """And who attended it."""
 
     @property
     def may_return(self) -> bool:
@@ -116,12 +105,12 @@ class LineCall:
         self.transfer_number: E164 | None = None
         self._board = board
         self._greeting = {"new": None, "leg_lost": RESUMED, "transfer_failed": TRANSFER_FAILED}[arrival.why]
-        self.conversation: Sequence[Message] = before.conversation if before is not None else ()
         self._leg: Leg | None = None
         self._bus: Bus | None = None
-        self._agent: Agent = board.agent
-        """Who attends it: another than it began with, once that one's mind was lost."""
-        self._attendant: Attending | None = None
+        conversation: Sequence[Message] = before.conversation if before is not None else ()
+        agent = before.agent if before is not None and before.agent is not None else board.agent
+        self.attended = Succession(self, agent, board.agents, conversation, board.clock)
+        """Who attends it, and what was said."""
         self._deadline: asyncio.TimerHandle | None = None
         self._limit: asyncio.TimerHandle | None = None
         self._wanted: _Wanted | None = None
@@ -129,12 +118,12 @@ class LineCall:
         self.party = Party(self, board.diallers, board.line, board.clock)
         self._handover: Handover | None = None
         self._on_hold = False  # by an operator
-        self._far_hold = False
         self._back_with: TransferFailed | None = None
         self.referrals = Referrals(self)
         """What its far end asks by REFER."""
         self._attached_at: float | None = None
         self._answered = False
+        self._turns = 0
         self._ending_as: EndReason | None = None
         self._said: dict[EndReason, tuple[EndedBy | None, str]] = {}
         """Who would be ending it for this reason, and the provider's code."""
@@ -145,7 +134,7 @@ class LineCall:
             tenant=DEFAULT_TENANT,
             direction=arrival.direction,
             leg=arrival.leg,
-            agent=board.agent.definition.name,
+            agent=agent.definition.name,
             at=board.clock.wall(),
             from_number=arrival.from_number,
             to_number=arrival.to_number,
@@ -174,6 +163,8 @@ class LineCall:
     def turn(self, turn: TurnRecord, ago_s: float) -> None:
         board = self._board
         now = board.clock.wall()
+        turn = replace(turn, index=self._turns)  # of the call: each attendant counts its own
+        self._turns += 1
         board.metrics.turn(turn)
         if isinstance(self.ask("transcript"), Refuse):
             turn = replace(turn, caller_text="", agent_text="")
@@ -310,13 +301,10 @@ class LineCall:
         return self._bus or Refuse("error", "the call could not be attended")
 
     def key(self, digit: str) -> None:
-        if self._attendant is not None:
-            self._attendant.key(digit)
+        self.attended.key(digit)
 
     def held(self, on: bool) -> None:
-        self._far_hold = on
-        if self._attendant is not None:
-            self._attendant.hold(on)
+        self.attended.hold(on)
 
     def stopped(self, leg: Leg) -> None:
         if leg is self._leg:
@@ -362,7 +350,7 @@ class LineCall:
         if bus is None or not isinstance(old, Movable) or not self.talks_with(old):
             return Refuse("not_now", "the agent does not talk with who asked")
         self.party.suspend()
-        if self._far_hold:
+        if self.attended.held:
             self.held(False)  # that was the other one's
         leg.continue_from(bus.carrier_ms + FRAME_MS)
         move(bus, leg)
@@ -399,14 +387,23 @@ class LineCall:
         by_carrier = self._by_carrier(target, "auto")
         return self._ask_dial(target) if by_carrier else self._ask_for(_Wanted("auto", target))
 
+    def hand_off(self, agent: str) -> Decision:
+        """Allowed: performed by `handed_off`, after the agent's words were heard."""
+        return self.attended.may_hand_off(agent)
+
+    @property
+    def _definition(self) -> AgentDefinition:
+        """Of who attends: theirs are the targets."""
+        return self.attended.agent.definition
+
     def _by_carrier(self, target: str, kind: Kind) -> bool:
         """Twilio's <Dial>: the carrier calls the target, and our stream ends."""
         if kind == "auto":
-            kind = self._board.agent.definition.terms_of(target).kind
+            kind = self._definition.terms_of(target).kind
         return self._leg is not None and self._leg.transfers and kind in ("auto", "blind")
 
     def _ask_dial(self, name: str) -> Decision:
-        target = named_target(self._board.agent.definition.targets, name)
+        target = named_target(self._definition.targets, name)
         if isinstance(target, Refuse):
             return target
         if target.number is None:
@@ -423,7 +420,7 @@ class LineCall:
             return Refuse("not_supported", "this line cannot put callers through")
         if self._handover is not None and (self._handover.active or self._handover.transfer.unsettled):
             return Refuse("not_now", "the last transfer may be followed yet")
-        targets = targets_of(self._board.agent.definition, wanted.target, wanted.kind, "")
+        targets = targets_of(self._definition, wanted.target, wanted.kind, "")
         if isinstance(targets, Refuse):
             return targets
         for target in targets:  # one that is closed has a fallback that may be open
@@ -493,7 +490,7 @@ class LineCall:
     # --- who else is in the call (party.Host) ---
 
     def number_of(self, target: str) -> E164 | Refuse:
-        named = named_target(self._board.agent.definition.targets, target)
+        named = named_target(self._definition.targets, target)
         if isinstance(named, Refuse):
             return named
         return named.number or Refuse("no_number", f"the target {target} has no number that can be dialled")
@@ -512,7 +509,7 @@ class LineCall:
         talking = self.machine.state in (c.State.ACTIVE, c.State.HANDOVER)
         if not talking or self._bus is None or not isinstance(self._leg, Hands):
             return None
-        return self._leg, self._bus, self._attendant is not None
+        return self._leg, self._bus, self.attended.attendant is not None
 
     def take_line(self) -> Refuse | None:
         return self._board.take_line()
@@ -537,14 +534,13 @@ class LineCall:
         board, leg = self._board, self._leg
         assert isinstance(leg, Hands)
         wanted, self._wanted = self._wanted, None
-        self._leave_agent()
+        self.attended.leave()
         room = self.party.enter()
         if wanted is None:
             self._on_hold = True
             room.hold_caller()
             return
-        definition = board.agent.definition
-        targets = targets_of(definition, wanted.target, wanted.kind, self._summary(), wanted.summary)
+        targets = targets_of(self._definition, wanted.target, wanted.kind, self._summary(), wanted.summary)
         assert not isinstance(targets, Refuse)
         self._handover = Handover(
             self,
@@ -553,21 +549,13 @@ class LineCall:
             targets,
             tuple(board.diallers),
             board.line,
-            board.agent.minds,
+            self.attended.agent.minds,
             board.clock,
         )
         self._handover.begin()
 
-    def _leave_agent(self) -> None:
-        attendant, self._attendant = self._attendant, None
-        if attendant is not None:
-            try:
-                attendant.close()
-            finally:
-                self.conversation = tuple(attendant.conversation)
-
     def _summary(self) -> str:
-        said = [m.text for m in self.conversation if m.role == "caller" and m.text and not m.keyed]
+        said = [m.text for m in self.attended.conversation if m.role == "caller" and m.text and not m.keyed]
         return f"{SUMMARY} {said[-1][:SUMMARY_CHARS]}." if said else SUMMARY_OF_NOTHING
 
     def back(self, failed: TransferFailed | None) -> None:
@@ -607,11 +595,12 @@ class LineCall:
 
     def say_goodbye(self, reason: EndReason) -> None:
         """The line the caller hears before we leave; ends with this reason."""
-        if self._attendant is None:
+        attendant = self.attended.attendant
+        if attendant is None:
             self.hang_up(reason)
         else:
             self._ending_as = reason
-            self._attendant.say_goodbye()
+            attendant.say_goodbye()
 
     def crashed(self, error: BaseException) -> None:
         log.error("call %s: %s", self.id, error, exc_info=error)
@@ -636,43 +625,31 @@ class LineCall:
         return bus
 
     def fall_back(self) -> None:
-        agent, bus = self._agent.fallback, self._bus
-        if self.machine.state is not c.State.ACTIVE or bus is None or agent is None:
+        bus = self._bus
+        if self.machine.state is not c.State.ACTIVE or bus is None or self.attended.agent.fallback is None:
             return
-        self._leave_agent()
-        bus.listener = NOBODY
-        self._agent = agent
-        self.event("agent_changed", providers=[provider.name for provider in agent.providers])
-        if not self._may_hear(agent):
+        if isinstance(self.attended.fall_back(bus, self._greeting), Refuse):
             self.happened(c.HangUp("refused"))
-            return
-        said = self.conversation
-        pending = (said[-1].text,) if said and said[-1].role == "caller" and said[-1].text else ()
-        greeted = any(message.role == "agent" for message in said)
-        self._attendant = agent.attend(
-            self.facts(), bus, self, self, self._board.clock, asyncio.get_running_loop().call_later
-        )
-        if self._far_hold:
-            self._attendant.hold(True)
-        self._attendant.begin(agent.definition.apology if greeted else self._greeting, said, pending)
 
-    def _may_hear(self, agent: Agent) -> bool:
-        return not any(
-            provider.third_party and isinstance(self.ask("third_party", provider.name), Refuse)
-            for provider in agent.providers
-        )
+    def handed_off(self) -> None:
+        asyncio.get_running_loop().call_soon(self._hand_over)  # not within the doing of the one who leaves
+
+    def _hand_over(self) -> None:
+        if self.machine.state is not c.State.ACTIVE or self._bus is None:
+            return
+        try:
+            self.attended.hand_over(self._bus)
+        except Exception as error:
+            self.crashed(error)
 
     def _attend(self, why: str) -> None:
         board = self._board
-        if not self._may_hear(self._agent):
+        if isinstance(self.attended.may_hear(self.attended.agent), Refuse):
             self.happened(c.HangUp("refused"))
             return
         if self._bus is not None:
             self._bus.forget_speech()  # of an announcement, before the far end answered
-        bus = self._open_bus()
-        facts = self.facts()
-        loop = asyncio.get_running_loop()
-        self._attendant = self._agent.attend(facts, bus, self, self, board.clock, loop.call_later)
+        self.attended.take(self._open_bus())
         if self._attached_at is None:
             self._attached_at = board.clock.now()
         self.transfer_number = self._wanted = None
@@ -682,12 +659,8 @@ class LineCall:
         if self._limit is None:
             self._begin_limit()
         failed, self._back_with = self._back_with, None
-        sorry = TRANSFER_FAILED if failed is None else FAILED_AS.get(failed.reason, TRANSFER_FAILED)
         self.party.gather()
-        greeting = {"new": self._greeting, "replaced": RESUMED, "transfer_failed": sorry, "back": BACK}[why]
-        if self._far_hold:
-            self._attendant.hold(True)
-        self._attendant.begin(greeting, self.conversation)
+        self.attended.begin(first_line(why, self._greeting, failed))
 
     def facts(self) -> CallFacts:
         failed = self._back_with
@@ -711,7 +684,7 @@ class LineCall:
                 replaced = self.machine.state is c.State.ACTIVE
                 given_up = handover.close("the caller's leg was replaced" if replaced else "the call is over")
                 self._back_with = given_up if replaced else None
-            self._leave_agent()
+            self.attended.leave()
         finally:
             self._on_hold = False
             self.party.suspend()
@@ -759,4 +732,6 @@ class LineCall:
     def former(self) -> FormerCall:
         assert self.end_reason is not None
         former = FormerCall(self.id, self.end_reason)
-        return replace(former, conversation=tuple(self.conversation)) if former.may_return else former
+        if not former.may_return:
+            return former
+        return replace(former, conversation=tuple(self.attended.conversation), agent=self.attended.agent)

@@ -7,7 +7,7 @@ on its own (`linecall.py`). What has ended leaves a short memory of its provider
 import asyncio
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from trunkline.agents.attending import Agent
@@ -69,8 +69,11 @@ class Switchboard:
         telemetry: Telemetry,
         clock: Clock,
         retry: RetryPolicy = NEVER_AGAIN,
+        agents: Mapping[str, Agent] | None = None,
     ) -> None:
+        """`agents`: to whom calls may be handed, by their files; `agent` has every call first."""
         self.retry = retry
+        self.agents = agents or {}
         self.agent, self.line, self.limits = agent, line, limits
         self.records, self.metrics, self.telemetry, self.clock = records, metrics, telemetry, clock
         self.decide = decide

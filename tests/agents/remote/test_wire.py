@@ -42,6 +42,7 @@ def test_a_call() -> None:
         Message("caller", "Grüß Gott", keyed=True),
         Message("agent", "One moment", tool_calls=(TOOL,), cut=True),
         Message("tool", '{"free": true}', tool_call_id="call_0"),
+        Message("summary", "They have paid."),
     ],
 )
 def test_a_message(message: Message) -> None:

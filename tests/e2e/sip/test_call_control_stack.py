@@ -33,7 +33,7 @@ class Child:
     def __init__(self, port: int, rtp_port: int, trunks: dict[str, Any]) -> None:
         from trunkline.clock import SYSTEM_CLOCK
         from trunkline.gateway.sip import stack
-        from trunkline.gateway.sip.pjsip import PjsipStack
+        from trunkline.gateway.sip.pjsip.stack import PjsipStack
         from trunkline.gateway.sip.trunks import configured
         from trunkline.settings import Sip
 

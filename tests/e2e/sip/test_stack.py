@@ -29,7 +29,7 @@ class Child:
     def __init__(self, port: int, rtp_port: int, mode: str) -> None:
         from trunkline.clock import SYSTEM_CLOCK
         from trunkline.gateway.sip import stack, trunks
-        from trunkline.gateway.sip.pjsip import PjsipStack
+        from trunkline.gateway.sip.pjsip.stack import PjsipStack
         from trunkline.settings import Sip
 
         trunk = {"peers": ["127.0.0.1/32"]}

@@ -202,34 +202,6 @@ def test_an_agent_that_is_not_ready_in_time_leaves_the_caller_to_another_gateway
     run(scenario)
 
 
-def test_headers_become_attributes_and_identity_goes_to_compliance_alone() -> None:
-    async def scenario(here: Desk) -> None:
-        headers = (
-            "X-Campaign: spring\r\nKind: vip\r\nIdentity: eyJ.abc.def;info=<x>\r\nDiversion: <sip:+14155550188@x>\r\n"
-        )
-        handle = here.invited(headers=headers)
-        here.confirmed(handle)
-        here.stack.happens(s.FirstMedia(handle))
-        assert here.events("attributes") == [{"campaign": "spring", "kind": "vip"}]
-        assert here.agent_now.call.attributes == {"campaign": "spring", "kind": "vip"}
-        (answer,) = [facts for facts in here.asked if facts.door == "answer"]
-        assert answer.identity == ("eyJ.abc.def;info=<x>",)
-        assert answer.forwarded_by == "+14155550188"
-        assert "eyJ" not in repr(answer)
-        assert "eyJ" not in repr(here.records)
-
-    run(scenario)
-
-
-def test_a_withheld_caller_has_no_number() -> None:
-    async def scenario(here: Desk) -> None:
-        here.invited(caller="<sip:+14155550123@x>;tag=1", headers="Privacy: id\r\n")
-        assert here.started.from_number is None
-        assert here.events("arrived")[0]["withheld"] is True
-
-    run(scenario)
-
-
 def test_keys_reach_the_agent() -> None:
     async def scenario(here: Desk) -> None:
         handle, _ = here.talking()
@@ -265,18 +237,6 @@ def test_tones_are_only_sound_where_the_trunk_does_not_say_otherwise() -> None:
     run(scenario)
 
 
-def test_a_call_on_behalf_of_a_caller_says_who_forwarded_it_where_the_profile_does() -> None:
-    def headers(profile: str) -> dict[str, str]:
-        async def scenario(here: Desk) -> None:
-            here.dialled(forwarded_by=E164("+14155550144"))
-
-        dial = run(scenario, replace(CARRIER, profile=profile)).stack.commands("dial")[0]
-        return dict(dial[5])
-
-    assert "+14155550144" in headers("twilio_elastic_sip")["Diversion"]
-    assert "Diversion" not in headers("asterisk")
-
-
 @pytest.mark.parametrize("direction", ["sendonly", "recvonly", "inactive"])
 def test_a_re_invite_keeps_the_call(direction: Any) -> None:
     async def scenario(here: Desk) -> None:
@@ -294,121 +254,6 @@ def test_a_re_invite_keeps_the_call(direction: Any) -> None:
         assert here.ends() == [("media_lost", "no media")]
 
     run(scenario)
-
-
-# --- calls that are not taken ---
-
-
-@pytest.mark.parametrize(
-    ("how", "code", "why"),
-    [
-        ({"to": "sip:+14155550999@x"}, 404, "unknown_number"),
-        ({"caller": "<sip:+19005550100@x>"}, 603, "declined"),
-        ({"to": "http://nonsense"}, 400, "malformed"),
-    ],
-)
-def test_the_trunks_own_rules_turn_calls_away_and_the_record_says_so(how: dict[str, str], code: int, why: str) -> None:
-    async def scenario(here: Desk) -> None:
-        handle = here.invited(**how)
-        assert here.stack.told[0][:3] == ("refuse", handle, code)
-        assert here.ends() == [("refused", why)]
-        assert here.desk.dialogs == 0
-
-    run(scenario, replace(CARRIER, numbers=("+14155550100",), block=("+1900*",)))
-
-
-def test_a_trunk_that_is_full_is_busy_and_frees_its_lines() -> None:
-    async def scenario(here: Desk) -> None:
-        first, _ = here.talking()
-        handle = here.invited(call_id="two@test")
-        assert here.stack.told[-1][:3] == ("refuse", handle, 486)
-        here.stack.over(first)
-        here.invited(call_id="three@test")
-        assert here.stack.told[-1][0] == "answer"
-
-    run(scenario, replace(CARRIER, max_calls=1))
-
-
-def test_the_policys_refusal_is_forbidden_and_recorded() -> None:
-    async def scenario(here: Desk) -> None:
-        here.refusing["answer"] = Refuse("blocked", "on the list")
-        handle = here.invited()
-        assert here.stack.told == [("refuse", handle, 403, {})]
-        assert here.ends() == [("refused", "blocked")]
-
-    run(scenario)
-
-
-def test_a_full_house_says_when_to_come_back_and_then_leaves_it_to_the_stack() -> None:
-    async def scenario(here: Desk) -> None:
-        first, _ = here.talking()
-        handle = here.invited(call_id="two@test")
-        assert here.stack.told[-1] == ("refuse", handle, 503, {"Retry-After": "30"})
-        await asyncio.sleep(CHECK_S * 2)
-        assert not here.stack.accepting
-        here.stack.over(first)
-        await asyncio.sleep(CHECK_S * 2)
-        assert here.stack.accepting
-
-    run(scenario, max_calls=1)
-
-
-def test_draining_takes_no_more_calls() -> None:
-    async def scenario(here: Desk) -> None:
-        handle, _ = here.talking()
-        drain = asyncio.create_task(here.switchboard.drain(60))
-        await asyncio.sleep(CHECK_S * 2)
-        assert not here.stack.accepting
-        here.stack.over(handle)
-        await asyncio.wait_for(drain, 1)
-
-    run(scenario)
-
-
-def test_an_invite_that_was_forked_on_its_way_is_one_call() -> None:
-    async def scenario(here: Desk) -> None:
-        here.talking()
-        twin = here.invited()
-        assert here.stack.told[-1] == ("refuse", twin, 482, {})
-        assert here.switchboard.live_calls == 1
-
-    run(scenario)
-
-
-def test_a_call_id_may_come_again_when_its_call_is_over() -> None:
-    async def scenario(here: Desk) -> None:
-        handle, _ = here.talking()
-        here.stack.over(handle)
-        again, _ = here.talking()
-        assert here.started.provider_call_id == f"one@test;{again}"
-        assert here.switchboard.live_calls == 1
-
-    run(scenario)
-
-
-def test_what_cannot_be_read_is_refused_and_nothing_else_happens(caplog: pytest.LogCaptureFixture) -> None:
-    async def scenario(here: Desk) -> None:
-        here.talking()
-        handle = here.stack.new_handle()
-        here.stack.happens(s.Incoming(handle, "carrier", "x", "198.51.100.7:5060", "udp", "rubbish"))
-        assert here.stack.told[-1][:3] == ("refuse", handle, 400)
-        handle = here.stack.new_handle()
-        here.stack.happens(s.Incoming(handle, "no such trunk", "y", "198.51.100.7:5060", "udp", ""))
-        assert here.stack.told[-1][:3] == ("refuse", handle, 500)
-        assert here.ends() == [("refused", "malformed")]
-
-    run(scenario)
-    assert "no such trunk" in caplog.text
-
-
-def test_nothing_is_kept_of_calls_that_were_turned_away() -> None:
-    async def scenario(here: Desk) -> None:
-        for number in range(3):
-            here.stack.over(here.invited(call_id=f"{number}@test"), 404, by_us=True)
-        assert here.stack.steps == {}
-        assert here.desk._turned_away == {}
-
-    run(scenario, replace(CARRIER, numbers=("+1999*",)))
 
 
 def test_what_a_peer_writes_is_fit_for_a_record() -> None:
@@ -872,32 +717,6 @@ def test_digits_are_sent_as_the_trunk_takes_them_or_left_to_the_agent(
     run(scenario, trunk)
 
 
-# --- trunks ---
-
-
-def test_a_trunk_that_does_not_answer_is_not_dialled_and_comes_back() -> None:
-    pinged = replace(CARRIER, ping_s=30.0)
-    spare = replace(pinged, name="spare", host="spare.example.com")
-
-    async def scenario(here: Desk) -> None:
-        await asyncio.sleep(6)
-        assert sorted(told[1] for told in here.stack.commands("ping")) == ["carrier", "spare"]
-        here.stack.happens(s.Pinged("spare", 200), s.Pinged("carrier", 0))
-        await asyncio.sleep(6)
-        here.stack.happens(s.Pinged("carrier", 408))
-        assert here.desk.trunk_states == {"carrier": "down", "spare": "up"}
-        assert here.not_dialled(trunk="carrier") == "trunk_down"
-        here.dialled()
-        assert here.stack.commands("dial")[-1][2] == "spare"
-        before = len(here.stack.commands("ping"))
-        await asyncio.sleep(40)
-        assert len(here.stack.commands("ping")) > before
-        here.stack.happens(s.Pinged("carrier", 405), s.Pinged("nobody", 200))
-        here.dialled(trunk="carrier")
-
-    run(scenario, pinged, spare)
-
-
 # --- nothing is kept ---
 
 
@@ -934,30 +753,5 @@ def test_nothing_is_kept_of_a_thousand_calls(monkeypatch: pytest.MonkeyPatch) ->
         await asyncio.sleep(60)
         gc.collect()
         assert [ref for ref in kept if ref() is not None] == []
-
-    run(scenario)
-
-
-# --- registration ---
-
-
-def test_a_trunk_that_registers_is_registered_from_the_start_and_shown_as_it_is() -> None:
-    async def scenario(here: Desk) -> None:
-        assert ("register", "carrier", True) in here.stack.told
-        assert [view.registered for view in here.desk.trunks()] == [False]
-        here.stack.happens(s.Registered("carrier", 200, "OK", 300))
-        assert [view.registered for view in here.desk.trunks()] == [True]
-        here.stack.happens(s.Registered("carrier", 503, "Busy", 120, retry_s=4))  # still is, for as long as it was
-        assert [view.registered for view in here.desk.trunks()] == [True]
-        here.stack.happens(s.Registered("carrier", 403, "Forbidden", 0, retry_s=60))
-        assert [view.registered for view in here.desk.trunks()] == [False]
-
-    run(scenario, replace(CARRIER, registers=True))
-
-
-def test_other_trunks_are_not_registered() -> None:
-    async def scenario(here: Desk) -> None:
-        assert not [told for told in here.stack.told if told[0] == "register"]
-        assert [view.registered for view in here.desk.trunks()] == [None]
 
     run(scenario)

@@ -11,12 +11,12 @@ import pytest
 
 from trunkline.gateway.answeredby import NO_DETECTION, MachineTerms
 from trunkline.gateway.dialling import DialOrder
-from trunkline.gateway.linecall import BACK
 from trunkline.gateway.sip import stack as s
 from trunkline.gateway.sip.desk import SipDesk
 from trunkline.gateway.sip.farhold import RESUME_AGAIN_S, RESUME_TRIES
 from trunkline.gateway.sip.stack import Handle
 from trunkline.gateway.sip.trunks import Trunk
+from trunkline.gateway.succession import BACK
 from trunkline.media.music import hold_music
 from trunkline.ports import CallEnded, Refuse
 from trunkline.testing.board import Board, play

@@ -12,8 +12,8 @@ from tests.fakes.twilio_exchange import MEDIA_TIMEOUT_S, SILENCE, TERMS, Exchang
 from trunkline.agents.definition import TransferTerms
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.hands import Hands
-from trunkline.gateway.linecall import BACK, FAILED_AS, RESUMED, TRANSFER_FAILED
 from trunkline.gateway.party import Invitation
+from trunkline.gateway.succession import BACK, FAILED_AS, RESUMED, TRANSFER_FAILED
 from trunkline.gateway.twilio.account import NotTaken, Unknown
 from trunkline.gateway.twilio.dialler import Terms
 from trunkline.media.members import Supervision

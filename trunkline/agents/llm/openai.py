@@ -98,7 +98,11 @@ class OpenAiLlm:
     def request(self, conversation: Sequence[Message], understood: bool) -> dict[str, Any]:
         options = self.options
         system = told.system(self._definition, self._script, options.instructions, self._clock.wall())
-        seen = told.whole(told.recent(conversation, options.max_messages, options.max_characters))
+        kept = conversation  # within its limits by summaries, where the file has them
+        if self._definition.context is None:
+            kept = told.recent(conversation, options.max_messages, options.max_characters)
+        seen = told.whole(kept)
+        system += told.so_far(seen)
         if options.api == "responses":
             request = openai_responses.request(system, seen, self._functions, understood)
             request["max_output_tokens"] = options.max_tokens

@@ -7,6 +7,7 @@ agent was last heard.
 
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from trunkline.agents.definition import AgentDefinition
@@ -65,6 +66,10 @@ class ScriptSession:
         """All events are there at once. Asking again about the same conversation gives the same answer."""
         if not conversation or conversation[-1].role == "agent":
             return
+        if conversation[-1].role == "tool" and not self._states:  # of whoever handed the call to us
+            conversation = conversation[: _last_of_caller(conversation)]
+        if not conversation:
+            return
         answered = _answered(conversation)
         state, events = self._dialog.answer(
             self._state_at(conversation[:answered]), conversation[answered:], self._clock.wall(), understood=understood
@@ -78,12 +83,25 @@ class ScriptSession:
 
     def _state_at(self, conversation: Sequence[Message]) -> State:
         """After the newest message of `conversation` that this session has answered."""
+        if conversation and conversation[0].role == "summary":  # of what stood there: positions say nothing
+            known = [state for _, answered, state in self._states if answered in conversation]
+            if known:
+                return known[-1]
         while self._states:
             length, answered, state = self._states[-1]
             if length <= len(conversation) and conversation[length - 1] == answered:
                 return state
             self._states.pop()
-        return self._dialog.first_state()
+        calls = sum(message.role == "tool" for message in conversation)  # of others: no name is given twice
+        return replace(self._dialog.first_state(), calls=calls)
+
+
+def _last_of_caller(conversation: Sequence[Message]) -> int:
+    """The end of what the caller said last."""
+    at = len(conversation)
+    while at and conversation[at - 1].role != "caller":
+        at -= 1
+    return at
 
 
 def _answered(conversation: Sequence[Message]) -> int:

@@ -14,6 +14,7 @@ from trunkline.ports import Message, ToolCall
 EXPECT_DIGITS = "expect_digits"
 """A tool without effects, answered by the provider: the caller is about to key a number of the file."""
 
+SO_FAR = "What was said on this call before, in short; go on from there:"
 PHONE_RULES = (
     "You are speaking on the telephone. Answer in one to three short sentences of plain spoken language: no markup, no "
     "lists, no emoji; write numbers as they are said. The caller's words come from speech recognition and may be "
@@ -32,15 +33,23 @@ def system(definition: AgentDefinition, script: Script, instructions: str, now: 
 
 
 def recent(conversation: Sequence[Message], max_messages: int, max_characters: int) -> list[Message]:
-    """The last of the conversation that fits. At least the last message, however long."""
+    """The last of the conversation that fits, and its summary. At least the last message, however long."""
     kept: list[Message] = []
-    characters = 0
-    for message in reversed(conversation):
+    summary = [message for message in conversation if message.role == "summary"]
+    characters = sum(len(message.text) for message in summary)
+    for message in reversed(conversation[len(summary) :]):
         characters += len(message.text)
         if kept and (len(kept) >= max_messages or characters > max_characters):
             break
         kept.append(message)
-    return kept[::-1]
+    return [*summary, *kept[::-1]]
+
+
+def so_far(conversation: Sequence[Message]) -> str:
+    """Its summary, as a part of what the model is told beforehand: not every server knows a system message elsewhere.
+    Empty where there is none."""
+    said = [message.text for message in conversation if message.role == "summary"]
+    return "\n\n".join(["", SO_FAR, *said]) if said else ""
 
 
 def whole(conversation: Sequence[Message]) -> list[Message]:
@@ -54,7 +63,7 @@ def whole(conversation: Sequence[Message]) -> list[Message]:
             called |= {call.id for call in calls}
             if message.text or calls:
                 found.append(replace(message, tool_calls=calls))
-        elif message.role == "caller" or message.tool_call_id in called:
+        elif message.role in ("caller", "summary") or message.tool_call_id in called:
             found.append(message)
     return found
 

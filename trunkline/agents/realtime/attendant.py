@@ -26,7 +26,7 @@ from trunkline.agents.attendant import TOOL_ROUNDS, Attendant, Control, Hands, P
 from trunkline.agents.cascade import Cascade
 from trunkline.agents.deadline import After
 from trunkline.agents.definition import AgentDefinition, RealtimeTerms
-from trunkline.agents.exchange import UNKNOWN_OUTCOME, Exchange, Phrase, Written
+from trunkline.agents.exchange import NOT_HANDED_OFF, UNKNOWN_OUTCOME, Exchange, Phrase, Written
 from trunkline.agents.llm.told import EXPECT_DIGITS
 from trunkline.agents.providers import Minds
 from trunkline.agents.script.model import Script
@@ -87,7 +87,11 @@ class RealtimeAgent:
 
     @property
     def providers(self) -> Sequence[Provider]:
-        return (self.model, *self.cascade.minds.named("tts").values())
+        minds, summariser = self.cascade.minds, self.cascade.summariser
+        summing_up: list[Provider] = [] if summariser is None else [summariser]
+        if summariser is None and self.definition.context is not None:
+            summing_up = list(minds.named("llm").values())
+        return (self.model, *minds.named("tts").values(), *summing_up)
 
     @property
     def ready(self) -> Callable[[], bool]:
@@ -185,6 +189,7 @@ class RealtimeAttendant(Attendant):
             clock,
             after,
             gated=not self._server,
+            sums_up=lambda: agent.cascade.sums_up(clock.now()),
         )
         self._script = Script.of(agent.definition)
         self._live: RealtimeSession | None = None  # that is open
@@ -239,7 +244,8 @@ class RealtimeAttendant(Attendant):
 
     def _open_session(self) -> None:
         """What is not in its conversation yet is told when it is open."""
-        known = [m for m in self.conversation if m.role != "caller" or m.text]
+        told = self._condensing.context.view(self.conversation)
+        known = [m for m in told if m.role != "caller" or m.text]
         self._opening = self._open(known)
 
     def _open(self, conversation: Sequence[Message]) -> RealtimeSession:
@@ -357,7 +363,7 @@ class RealtimeAttendant(Attendant):
         )
         self._next_told = next(unwritten, len(self.conversation))
         self._next_open = False
-        self._next_session = self._open(self.conversation[: self._next_told])
+        self._next_session = self._open(self._condensing.context.view(self.conversation[: self._next_told]))
 
     def _while_renewing(self, session: RealtimeSession, event: RealtimeEvent) -> None:
         if isinstance(event, ModelLost):
@@ -640,7 +646,8 @@ class RealtimeAttendant(Attendant):
         for text in texts:
             utterance = text.utterance if isinstance(text, _Words) else None
             if utterance is None:
-                if text not in [m.text for m in self.conversation[-1:] if m.role == "caller"]:  # pending is there
+                known = [*self._pending, *(m.text for m in self.conversation[-1:] if m.role == "caller")]
+                if text not in known:
                     message = Message("caller", text, keyed=keyed)
                     self.conversation.append(message)
                     said.append(text)
@@ -721,8 +728,10 @@ class RealtimeAttendant(Attendant):
             result = await self._tools(call, hands, self._call)
             if hands.digits:
                 await self._key(turn, hands.digits)
+            if hands.given_over:
+                self._giving_over = call.id
         written.results[call.id] = result
-        if self._live is not None:
+        if self._live is not None and self._giving_over != call.id:  # it may yet be taken back
             self._live.tell(Message("tool", result, tool_call_id=call.id))
 
     def _expect_digits(self, call: ToolCall, turn: Exchange) -> str:
@@ -808,6 +817,11 @@ class RealtimeAttendant(Attendant):
             end_ms = max(self._end_of(item), phrase.start_ms + len(text) * LETTER_MS)
             phrase.text = text
             self._bus.playout.ledger.add_estimate(text, phrase.start_ms, end_ms)
+
+    def _take_back(self) -> None:
+        if self._live is not None:
+            self._live.tell(Message("tool", NOT_HANDED_OFF, tool_call_id=self._giving_over))
+        super()._take_back()
 
     def _cut(self, turn: Exchange) -> int:
         heard_ms = super()._cut(turn)

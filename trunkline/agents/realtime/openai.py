@@ -24,7 +24,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from trunkline.agents.definition import AgentDefinition
-from trunkline.agents.llm.told import EXPECT_DIGITS
+from trunkline.agents.llm.told import EXPECT_DIGITS, SO_FAR
 from trunkline.agents.openai_http import OPENAI_URL
 from trunkline.agents.providers import Services
 from trunkline.agents.script.keys import Key, Keys, fault, nearest
@@ -601,6 +601,9 @@ def _arguments(text: str) -> Mapping[str, Any]:
 
 def _items(message: Message, audio: bytes) -> list[dict[str, Any]]:
     """A message as items of the conversation."""
+    if message.role == "summary":
+        content = {"type": "input_text", "text": f"{SO_FAR}\n\n{message.text}"}
+        return [{"type": "message", "role": "system", "content": [content]}]
     if message.role == "tool":
         return [{"type": "function_call_output", "call_id": message.tool_call_id, "output": message.text}]
     if message.role == "caller":

@@ -108,10 +108,10 @@ def write_message(message: Message) -> pb.Message:
 
 
 def read_message(message: pb.Message) -> Message:
-    if message.role not in ("caller", "agent", "tool"):
+    if message.role not in ("caller", "agent", "tool", "summary"):
         raise WireError("role")
     return Message(
-        cast(Literal["caller", "agent", "tool"], message.role),
+        cast(Literal["caller", "agent", "tool", "summary"], message.role),
         message.text,
         message.keyed,
         tuple(_read_tool_call(call) for call in message.tool_calls),

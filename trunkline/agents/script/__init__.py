@@ -1,5 +1,6 @@
 """The agent script: a TOML file an admin can read and write. Its reference is docs/agent-script.md."""
 
-from trunkline.agents.script.check import Problem, check, check_text, load
+from trunkline.agents.script.check import Problem, check_text, load
+from trunkline.agents.script.family import check, load_family
 
-__all__ = ["Problem", "check", "check_text", "load"]
+__all__ = ["Problem", "check", "check_text", "load", "load_family"]

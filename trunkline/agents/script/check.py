@@ -17,7 +17,9 @@ import phonenumbers
 
 from trunkline.agents.definition import (
     AgentDefinition,
+    ContextTerms,
     Failover,
+    HandOff,
     ProviderChoice,
     RealtimeTerms,
     TransferTerms,
@@ -45,6 +47,8 @@ class Problem:
     """`intents[2].reply`; empty where the file is no TOML."""
     message: str
     severity: Severity = "error"
+    file: str = ""
+    """Where it is in another file than the one that was looked at: that agent's."""
 
     def __str__(self) -> str:
         key = f"{self.key}: " if self.key else ""
@@ -73,8 +77,8 @@ def written(path: Path) -> str:
 
 
 def load(path: FilePath | str) -> AgentDefinition:
-    """Raises ConfigError naming the file, the line and the key of the first error."""
-    definition, problems = _read_file(FilePath(path))
+    """This file alone. Raises ConfigError naming the file, the line and the key of the first error."""
+    definition, problems = read_file(FilePath(path))
     for problem in problems:
         if problem.severity == "error":
             where = f"{FilePath(path).name}:{problem.line}"
@@ -83,28 +87,24 @@ def load(path: FilePath | str) -> AgentDefinition:
     return definition
 
 
-def check(path: FilePath | str) -> list[Problem]:
-    """Everything wrong with the file, in its order."""
-    return _read_file(FilePath(path))[1]
-
-
 def check_text(text: str) -> list[Problem]:
     return read_text(text)[1]
 
 
-def _read_file(path: FilePath) -> tuple[AgentDefinition | None, list[Problem]]:
+def read_file(path: FilePath) -> tuple[AgentDefinition | None, list[Problem]]:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             return None, [Problem(1, 1, "", f"the file is larger than {MAX_FILE_BYTES} bytes")]
-        return read_text(path.read_bytes().decode("utf-8-sig"))
+        return read_text(path.read_bytes().decode("utf-8-sig"), path.absolute().parent)
     except UnicodeDecodeError as error:
         return None, [Problem(1, 1, "", f"the file is not UTF-8 text: byte {error.start}")]
     except OSError as error:
         return None, [Problem(1, 1, "", f"the file cannot be read: {error.strerror}")]
 
 
-def read_text(text: str) -> tuple[AgentDefinition | None, list[Problem]]:
-    """The definition, if there is no error, and all problems in the order of their lines."""
+def read_text(text: str, folder: FilePath | None = None) -> tuple[AgentDefinition | None, list[Problem]]:
+    """The definition, if there is no error, and all problems in the order of their lines. `folder`: where the files it
+    names are."""
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -112,7 +112,7 @@ def read_text(text: str) -> tuple[AgentDefinition | None, list[Problem]]:
     except RecursionError:
         return None, [Problem(1, 1, "", "brackets in brackets without end")]
     problems = Problems(places(text))
-    definition = _definition(raw, problems)
+    definition = _definition(raw, problems, folder)
     found = sorted(problems.found, key=lambda problem: (problem.line, problem.column))
     failed = any(problem.severity == "error" for problem in found)
     return (None if failed else definition), found
@@ -135,7 +135,7 @@ def _syntax_problem(text: str, message: str) -> Problem:
     return Problem(place.line, place.column, "", f"not valid TOML: {reason}{hint}")
 
 
-def _definition(raw: Mapping[str, Any], problems: Problems) -> AgentDefinition | None:
+def _definition(raw: Mapping[str, Any], problems: Problems, folder: FilePath | None) -> AgentDefinition | None:
     report = problems.report
     top = keys.read(raw, keys.FILE, (), report)
     choices = {kind: _providers(kind, top[kind], problems) for kind in DEFAULT_PROVIDERS}
@@ -168,6 +168,8 @@ def _definition(raw: Mapping[str, Any], problems: Problems) -> AgentDefinition |
         terms=terms,
         script=raw_script,
         realtime=_realtime(top["realtime"], problems),
+        agents=_agents(top["agents"] or {}, problems, folder),
+        context=_context(top["context"], choices["llm"], problems),
     )
     review(definition, script, report)
     if any(choice.provider == "pocketsphinx" for choice in choices["stt"]):
@@ -215,6 +217,41 @@ def _realtime(table: Mapping[str, Any] | None, problems: Problems) -> RealtimeTe
     return RealtimeTerms(choice, **common)
 
 
+def _agents(table: Mapping[str, Any], problems: Problems, folder: FilePath | None) -> dict[str, HandOff]:
+    found: dict[str, HandOff] = {}
+    for name, terms in table.items():
+        path: Path = ("agents", name)
+        if not NAME.fullmatch(name):
+            problems.report(path, f"{name!r} is not a name: lowercase letters, digits and _", "error")
+            continue
+        if not isinstance(terms, Mapping):
+            problems.report(path, f"must be a table: [agents.{name}]", "error")
+            continue
+        held = keys.read(terms, keys.AGENT, path, problems.report)
+        held["greeting"] = held["greeting"] if "greeting" in terms else ""
+        if held["file"] is None or held["when"] is None:
+            continue
+        if folder is not None:
+            file = (folder / held["file"]).resolve()
+            if not file.is_file():
+                problems.report((*path, "file"), f"there is no file {held['file']!r} beside this one", "error")
+            held["file"] = str(file)
+        found[name] = HandOff(**held)
+    return found
+
+
+def _context(table: Mapping[str, Any] | None, models: list[ProviderChoice], problems: Problems) -> ContextTerms | None:
+    if table is None:
+        return None
+    held = keys.read(table, keys.CONTEXT, ("context",), problems.report)
+    named = isinstance(table.get("llm"), Mapping)
+    held["llm"] = _provider("llm", held["llm"], ("context", "llm"), problems) if named else None
+    summarises = [held["llm"]] if named else models
+    if all(choice.provider == "script" for choice in summarises):
+        problems.report(("context",), "a script writes no summaries: name a model, [context.llm]", "error")
+    return ContextTerms(**held)
+
+
 def provider_names(kind: str) -> frozenset[str]:
     found = entry_points(group="trunkline.providers")
     return frozenset(entry.name.partition(".")[2] for entry in found if entry.name.startswith(f"{kind}."))
@@ -229,9 +266,14 @@ def _check_options(definition: AgentDefinition, problems: Problems) -> None:
     if definition.realtime is not None:
         ranked["realtime"] = (definition.realtime.model,)
         choices.append(("realtime", 0, definition.realtime.model))
+    if definition.context is not None and definition.context.llm is not None:
+        choices.append(("context", 0, definition.context.llm))
+        ranked["context"] = (definition.context.llm,)
     found = {entry.name: entry for entry in entry_points(group="trunkline.providers")}
     for kind, at, choice in choices:
         path: Path = (kind, at) if len(ranked[kind]) > 1 else (kind,)
+        if kind == "context":
+            kind, path = "llm", ("context", "llm")
         entry = found.get(f"{kind}.{choice.provider}")
         if entry is None:
             continue

@@ -33,7 +33,7 @@ from trunkline.agents.script.grammar import (
     script_grammars,
     slot_grammar,
 )
-from trunkline.agents.script.model import HANG_UP, TRANSFER, DigitsEntry, Intent, Script
+from trunkline.agents.script.model import HAND_OFF, HANG_UP, TRANSFER, DigitsEntry, Intent, Script
 from trunkline.agents.script.review import texts_of
 from trunkline.agents.script.words import say_digits, spoken_digits
 from trunkline.ports import CallFacts, Expect, Expectation, LlmEvent, Message, TextDelta, ToolCall
@@ -317,9 +317,9 @@ class _Turn:
         key, reply = f"intent {intent.name}", intent.reply
         if not reply and entry is not None:
             key, reply = f"digits {entry.name}", entry.reply
-        transfer, name = intent.transfer, intent.tool
-        if transfer is None and name is None and entry is not None:
-            transfer, name = entry.transfer, entry.tool
+        transfer, name, agent = intent.transfer, intent.tool, intent.hand_off
+        if transfer is None and name is None and agent is None and entry is not None:
+            transfer, name, agent = entry.transfer, entry.tool, entry.hand_off
         tool = self.script.tools.get(name or "")
         if tool is not None and tool.type == "http":
             self._say(tool.wait)
@@ -328,6 +328,8 @@ class _Turn:
         self._say_variation(key, reply)
         if transfer is not None:
             self._call(TRANSFER, {"target": transfer}, Waiting("", error=self.script.fallback.no_transfer))
+        elif agent is not None:
+            self._call(HAND_OFF, {"agent": agent}, Waiting("", error=self.script.fallback.no_transfer))
         elif tool is not None:
             self._call(tool.name, {}, Waiting("", error=tool.error))
         elif name == HANG_UP:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from trunkline.agents.definition import (
     AgentDefinition,
+    ContextTerms,
     Failover,
     ProviderChoice,
     RealtimeTerms,
@@ -46,6 +47,7 @@ Keys = Mapping[str, Key]
 _DEFAULTS = {f.name: f.default for f in fields(AgentDefinition)}
 _TURNS, _TERMS, _FAILOVER = TurnTaking(), TransferTerms(), Failover()
 _REALTIME = RealtimeTerms(ProviderChoice(""))
+_CONTEXT = ContextTerms()
 
 
 def _turn(name: str, low: int, high: int, meaning: str) -> Key:
@@ -78,6 +80,8 @@ FILE: Keys = {
     "targets": Key(
         "table", 'Where calls may be transferred: `reception = "+12025550123"`, or a table: `[targets.reception]`.'
     ),
+    "agents": Key("table", "Other agents that calls may be handed to: `[agents.billing]`."),
+    "context": Key("table", "How much of a long conversation the model is told as it was said, the rest as a summary."),
     "variables": Key("table", 'Texts of your own for replies: `address = "12 Elm Street"` is spoken by `{address}`.'),
     "hours": Key("table", "Opening hours."),
     "intents": Key("tables", "What callers may want."),
@@ -179,6 +183,28 @@ TARGET: Keys = {
     ),
 }
 
+AGENT: Keys = {
+    "file": Key("text", "The other agent's file, seen from this one.", required=True),
+    "when": Key("text", "What it is for: `questions about invoices`. The model decides by it.", required=True),
+    "greeting": Key("text", "What it says first then.", "it answers what the caller said last"),
+    "summary": Key("text", "What its model is told before the conversation.", ""),
+}
+
+CONTEXT: Keys = {
+    "max_tokens": Key(
+        "whole",
+        "Above so many tokens of conversation, estimated, its beginning is summarised.",
+        _CONTEXT.max_tokens,
+        low=200,
+        high=1000000,
+    ),
+    "keep_messages": Key(
+        "whole", "The latest messages, which are always told whole.", _CONTEXT.keep_messages, low=2, high=500
+    ),
+    "deadline_ms": Key("whole", "The longest wait for a summary.", _CONTEXT.deadline_ms, low=500, high=120000),
+    "llm": Key("table", "Who summarises: `provider`, and its own options, as in `[llm]`.", "the agent's model"),
+}
+
 HOURS: Keys = {
     "time_zone": Key("text", "Where the clock on your wall is, such as America/New_York.", required=True),
     **{
@@ -191,6 +217,7 @@ HOURS: Keys = {
 _ACTIONS: Keys = {
     "transfer": Key("text", "Then put the caller through to this name of `[targets]`."),
     "tool": Key("text", "Then use this tool: a name of `[tools]`, or `hang_up`."),
+    "hand_off": Key("text", "Then hand the call to this name of `[agents]`."),
 }
 
 INTENT: Keys = {
@@ -227,10 +254,13 @@ DIGITS: Keys = {
 }
 
 TOOL: Keys = {
-    "type": Key("text", "What it does.", required=True, choices=("hang_up", "transfer", "send_dtmf", "http")),
+    "type": Key(
+        "text", "What it does.", required=True, choices=("hang_up", "transfer", "hand_off", "send_dtmf", "http")
+    ),
     "description": Key("text", "One line on when to use it (a language model reads it).", ""),
     "error": Key("text", "Spoken when it fails or is refused.", "I'm sorry, that did not work."),
     "target": Key("text", "transfer: a name of `[targets]`."),
+    "agent": Key("text", "hand_off: a name of `[agents]`."),
     "digits": Key("text", "send_dtmf: the keys to send, `0-9 * # A-D`; `w` waits half a second."),
     "url": Key("text", "http: the address; `{names}` in its path or query are filled in and encoded."),
     "method": Key("text", "http: the method.", "GET", choices=("GET", "POST", "PUT", "PATCH", "DELETE")),
@@ -245,6 +275,7 @@ TOOL: Keys = {
 TOOL_KEYS_BY_TYPE: Mapping[str, frozenset[str]] = {
     "hang_up": frozenset(),
     "transfer": frozenset({"target"}),
+    "hand_off": frozenset({"agent"}),
     "send_dtmf": frozenset({"digits"}),
     "http": frozenset({"url", "method", "headers", "body", "timeout_ms", "max_bytes", "result", "wait"}),
 }
@@ -257,7 +288,9 @@ FALLBACK: Keys = {
     ),
     "reply": Key("texts", "Spoken after that.", ("I'm sorry, I could not understand you.",)),
     "transfer": Key("text", "And then put through to this name of `[targets]`. Without it: `goodbye`, and the end."),
-    "no_transfer": Key("text", "Spoken when a transfer is refused.", "I'm sorry, I can't put you through right now."),
+    "no_transfer": Key(
+        "text", "Spoken when a transfer or a hand-off is refused.", "I'm sorry, I can't put you through right now."
+    ),
 }
 
 WORDS: Keys = {

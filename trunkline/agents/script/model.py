@@ -22,6 +22,7 @@ from trunkline.errors import ConfigError
 
 HANG_UP = "hang_up"
 TRANSFER = "transfer"
+HAND_OFF = "hand_off"
 BUILT_IN_INTENTS = ("repeat", "goodbye")
 SECTIONS = ("variables", "hours", "intents", "slots", "digits", "tools", "fallback", "words")
 """The tables of the file that are the script; the rest is the definition."""
@@ -54,6 +55,7 @@ class Intent:
     reply_closed: tuple[str, ...] = ()
     transfer: str | None = None
     tool: str | None = None
+    hand_off: str | None = None
     path: Path = ()
 
 
@@ -77,6 +79,7 @@ class DigitsEntry:
     reply: tuple[str, ...]
     transfer: str | None
     tool: str | None
+    hand_off: str | None = None
 
     def valid(self, digits: str) -> bool:
         right_length = self.min <= len(digits) <= self.max
@@ -90,6 +93,7 @@ class Tool:
     description: str = ""
     error: str = ""
     target: str | None = None
+    agent: str | None = None
     digits: str | None = None
     url: str = ""
     method: str = "GET"
@@ -277,14 +281,14 @@ def _pattern_fault(pattern: str) -> str | None:
 def _tool(name: str, table: Mapping[str, Any], path: Path, report: Report) -> Tool | None:
     held = keys.read(table, keys.TOOL, path, report)
     kind = held["type"]
-    if name in (HANG_UP, TRANSFER):
+    if name in (HANG_UP, TRANSFER, HAND_OFF):
         report(path, f"{name} is built in; choose another name", "error")
     if kind is None:
         return None
     for key in table:
         if key in keys.TOOL and key not in keys.TOOL_KEYS_BY_TYPE[kind] | {"type", "description", "error"}:
             report((*path, key), f"a {kind} tool has no {key}", "error")
-    needed = {"transfer": "target", "send_dtmf": "digits", "http": "url"}.get(kind)
+    needed = {"transfer": "target", "hand_off": "agent", "send_dtmf": "digits", "http": "url"}.get(kind)
     if needed and held[needed] is None:
         report(path, f"{needed} is missing: {keys.TOOL[needed].meaning}", "error")
         return None

@@ -26,6 +26,8 @@ TABLES: dict[str, Keys] = {
     "turns": keys.TURNS,
     "failover": keys.FAILOVER,
     "targets": keys.TARGET,
+    "agents": keys.AGENT,
+    "context": keys.CONTEXT,
     "hours": keys.HOURS,
     "intents": keys.INTENT,
     "slots": keys.SLOT,

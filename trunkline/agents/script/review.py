@@ -40,14 +40,14 @@ class _Review:
         for entry in self.script.digits.values():
             path: Path = ("digits", entry.name)
             given = {entry.name, "digits"}
-            self._action(path, entry.transfer, entry.tool)
+            self._action(path, entry.transfer, entry.tool, entry.hand_off)
             self._texts((*path, "reply"), entry.reply, given | self._tool_results(entry.tool))
             for key in ("prompt", "confirm", "invalid"):
                 self._texts((*path, key), (getattr(entry, key),), given)
         for tool in self.script.tools.values():
             self._tool(tool)
         fallback = self.script.fallback
-        self._action(("fallback",), fallback.transfer, None)
+        self._action(("fallback",), fallback.transfer, None, None)
         self._texts(("fallback", "not_understood"), fallback.not_understood, self.known)
         self._texts(("fallback", "reply"), fallback.reply, self.known)
         self._texts(("fallback", "no_transfer"), (fallback.no_transfer,), self.known)
@@ -93,7 +93,7 @@ class _Review:
             elif name not in self.script.digits:
                 there = (*self.script.slots, *self.script.digits)
                 self.report((*path, "ask", at), f"there are no slots or digits {name!r}{nearest(name, there)}", "error")
-        self._action(path, intent.transfer, intent.tool)
+        self._action(path, intent.transfer, intent.tool, intent.hand_off)
         if intent.reply_closed and self.script.hours is None:
             self.report((*path, "reply_closed"), "there are no [hours]: it would never be spoken", "warning")
         self._silent(intent)
@@ -108,21 +108,28 @@ class _Review:
 
     def _silent(self, intent: Intent) -> None:
         asked = [self.script.digits[name] for name in intent.ask if name in self.script.digits]
-        answers = bool(intent.reply) or any(entry.reply or entry.tool or entry.transfer for entry in asked)
-        if not answers and intent.transfer is None and intent.tool != HANG_UP:
+        answers = bool(intent.reply) or any(
+            entry.reply or entry.tool or entry.transfer or entry.hand_off for entry in asked
+        )
+        if not answers and intent.transfer is None and intent.hand_off is None and intent.tool != HANG_UP:
             self.report(intent.path, "has no reply: the caller would hear nothing", "error")
         if intent.reply and any(entry.reply for entry in asked):
             self.report((*intent.path, "reply"), "is spoken; the reply of the digits it asks for is not", "warning")
 
-    def _action(self, path: Path, transfer: str | None, tool: str | None) -> None:
+    def _action(self, path: Path, transfer: str | None, tool: str | None, hand_off: str | None) -> None:
         if transfer is not None and transfer not in self.definition.targets:
             there = nearest(transfer, tuple(self.definition.targets))
             self.report((*path, "transfer"), f"there is no {transfer!r} in [targets]{there}", "error")
         if tool is not None and tool != HANG_UP and tool not in self.script.tools:
             there = nearest(tool, (*self.script.tools, HANG_UP))
             self.report((*path, "tool"), f"there is no [tools.{tool}]{there}", "error")
+        if hand_off is not None and hand_off not in self.definition.agents:
+            there = nearest(hand_off, tuple(self.definition.agents))
+            self.report((*path, "hand_off"), f"there is no [agents.{hand_off}]{there}", "error")
         if transfer is not None and tool is not None:
             self.report((*path, "tool"), "choose one of transfer and tool", "error")
+        elif hand_off is not None and (transfer is not None or tool is not None):
+            self.report((*path, "hand_off"), "choose one of hand_off, transfer and tool", "error")
 
     def _tool(self, tool: Tool) -> None:
         path: Path = ("tools", tool.name)
@@ -130,6 +137,9 @@ class _Review:
         if tool.type == "transfer" and tool.target not in self.definition.targets:
             there = nearest(tool.target or "", tuple(self.definition.targets))
             self.report((*path, "target"), f"there is no {tool.target!r} in [targets]{there}", "error")
+        if tool.type == "hand_off" and tool.agent not in self.definition.agents:
+            there = nearest(tool.agent or "", tuple(self.definition.agents))
+            self.report((*path, "agent"), f"there is no [agents.{tool.agent}]{there}", "error")
         if tool.type != "http":
             return
         self._texts((*path, "url"), (tool.url,), self.known)

@@ -6,12 +6,12 @@ A tool never raises into the conversation: its outcome is JSON text, `{"ok": tru
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.script import template
-from trunkline.agents.script.model import HANG_UP, TRANSFER, Script, Tool
+from trunkline.agents.script.model import HAND_OFF, HANG_UP, TRANSFER, Script, Tool
 from trunkline.agents.script.review import texts_of
 from trunkline.agents.tools.http import HttpToolError, HttpTools
 from trunkline.ports import CallControl, Refuse, ToolCall, ToolSpec
@@ -39,7 +39,21 @@ def tool_specs(definition: AgentDefinition) -> tuple[ToolSpec, ...]:
     if targets:
         target = {"type": "string", "enum": targets, "description": "Whom to put the caller through to."}
         specs.append(ToolSpec(TRANSFER, "Put the caller through to a person.", _object({"target": target})))
+    handed = {tool.agent for tool in script.tools.values() if tool.type == HAND_OFF}
+    agents = [name for name in definition.agents if name not in handed]
+    if agents:
+        specs.append(_hand_off(definition, agents))
     return tuple(specs)
+
+
+def _hand_off(definition: AgentDefinition, agents: Sequence[str]) -> ToolSpec:
+    whom = " ".join(f"{name}: {definition.agents[name].when.rstrip('.')}." for name in agents)
+    properties = {
+        "agent": {"type": "string", "enum": list(agents), "description": whom},
+        "reason": {"type": "string", "description": "What the caller wants, in a sentence, for that agent."},
+    }
+    purpose = "Hand the call to another agent, who knows what was said. Say in a few words that you do."
+    return ToolSpec(HAND_OFF, purpose, {**_object(properties), "required": ["agent"]})
 
 
 def needed_values(script: Script, tool: Tool) -> tuple[str, ...]:
@@ -74,6 +88,14 @@ async def perform(
                 return _failed("bad_arguments", f"there is no target {target}")
             decision = control.transfer(target)
             return _failed("refused", decision.why) if isinstance(decision, Refuse) else _done()
+        case "hand_off":
+            agent = tool.agent or ""
+            if agent not in definition.agents:
+                return _failed("bad_arguments", f"there is no agent {agent}")
+            decision = control.hand_off(agent)
+            if isinstance(decision, Refuse):
+                return _failed(decision.code, decision.why)
+            return _done({"agent": agent, "then": "that agent goes on with what the caller wants"})
         case "send_dtmf":
             control.send_dtmf(tool.digits or "")
             return _done()
@@ -100,6 +122,8 @@ def _built_in(call: ToolCall) -> Tool | None:
         return Tool(HANG_UP, HANG_UP)
     if call.name == TRANSFER:
         return Tool(TRANSFER, TRANSFER, target=str(call.arguments.get("target", "")))
+    if call.name == HAND_OFF:
+        return Tool(HAND_OFF, HAND_OFF, agent=str(call.arguments.get("agent", "")))
     return None
 
 
@@ -144,6 +168,7 @@ def _purpose(tool: Tool) -> str:
     return {
         "hang_up": "End the call, after saying goodbye.",
         "transfer": f"Put the caller through to {tool.target}.",
+        "hand_off": f"Hand the call to the agent {tool.agent}.",
         "send_dtmf": "Send keypad tones on the line.",
     }.get(tool.type, tool.name.replace("_", " ").capitalize() + ".")
 

@@ -1,1 +1,1 @@
-"""Calls over SIP trunks: PJSIP (`pjsip.py`, the only place that knows threads) below, plain rules above."""
+"""Calls over SIP trunks: PJSIP (`pjsip/`, the only place that knows threads) below, plain rules above."""

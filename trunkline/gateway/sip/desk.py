@@ -1,6 +1,6 @@
 """The SIP desk: what the stack reports becomes calls of the switchboard, and what calls ask for becomes commands.
 
-    Incoming ─► the trunk's rules ─► admit ─► 180 ─► (the agent is ready) ─► 200 ─► Confirmed ─► media ─► attach
+    Incoming ─► `arrivals` admits it ─► 180 ─► (the agent is ready) ─► 200 ─► Confirmed ─► media ─► attach
     dial     ─► Progress, early media ─────────────────────────────────────────► Confirmed ─► media ─► attach
 
 The conversation begins with the far end's first RTP packet or FIRST_MEDIA_S after the ACK, whichever is first: a
@@ -16,7 +16,7 @@ import logging
 import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 
 from trunkline.clock import Clock
@@ -24,21 +24,21 @@ from trunkline.errors import PeerError
 from trunkline.gateway import outbound
 from trunkline.gateway.answeredby import NO_DETECTION, AnsweredBy, AnswerListener, MachineTerms, is_machine
 from trunkline.gateway.api.trunks import TrunkView
-from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.leg import Leg, LegCall, Plan
 from trunkline.gateway.linecall import GOODBYE_S
 from trunkline.gateway.outbound import Route
-from trunkline.gateway.sip import causes, message, profiles, quality, trunks
+from trunkline.gateway.sip import profiles, quality, trunks
 from trunkline.gateway.sip import stack as s
+from trunkline.gateway.sip.arrivals import RETRY_AFTER_S, Arrivals
 from trunkline.gateway.sip.dialog import Dialog, ending, failure, shown
 from trunkline.gateway.sip.farhold import RESUME_AGAIN_S
 from trunkline.gateway.sip.health import State as Health
-from trunkline.gateway.sip.health import TrunkHealth
 from trunkline.gateway.sip.leg import SipLeg, sip_lead
 from trunkline.gateway.sip.refers import Refers
 from trunkline.gateway.sip.stack import Handle, Stack
-from trunkline.gateway.sip.trunks import Screened, Trunk
+from trunkline.gateway.sip.trunks import Trunk
+from trunkline.gateway.sip.trunkwatch import TrunkWatch
 from trunkline.gateway.switchboard import Switchboard
 from trunkline.media.answering import SHORT_GREETING_MS, AnsweringDetector
 from trunkline.media.detect import DtmfDetector
@@ -53,11 +53,8 @@ FIRST_MEDIA_S = 1.0
 READY_POLL_S = 0.1
 READY_WAIT_S = 5.0  # callers hear ringing meanwhile; longer, and another gateway should have them
 LIMIT_SLACK_S = GOODBYE_S + 5.0  # beyond max_call_seconds the line ends by itself
-RETRY_AFTER_S = 30
-PING_LOST_S = 64.0  # every transaction of SIP is over by then (RFC 3261, 64 * T1)
 DIGIT_S, PAUSE_S = 0.25, {"w": 0.5, "W": 1.0}
 MAX_PROGRESS = 16  # provisional answers in a record
-MAX_CALL_ID_CHARS = 200  # of a peer's, in a record
 
 _REFUSED_AS = {"drained": "draining", "overloaded": "overloaded", "error": "error", "refused": "policy"}
 """What a caller who still rings is told, by why we leave; any other reason declines."""
@@ -83,11 +80,9 @@ class SipDesk:
         self._machine = machine
         self._dialogs: dict[Handle, Dialog] = {}
         self._call_ids: set[str] = set()
-        self._registrations: set[str] = set()  # trunks that are registered now
-        self._turned_away: dict[Handle, str] = {}  # until their dialogs are over
         self._inbound: Counter[str] = Counter()
-        self._health = {t.name: TrunkHealth(t.name, t.ping_s if t.host else 0, clock.now()) for t in configured}
-        self._ping_at = {name: health.next_ping(clock.now()) for name, health in self._health.items()}
+        self._watch = TrunkWatch(stack, configured, clock)
+        self._arrivals = Arrivals(stack, switchboard)
         self._refers = Refers(stack, clock, self._dialogs.get)
         self._accepting = True
         self._checking: asyncio.TimerHandle | None = None
@@ -95,9 +90,7 @@ class SipDesk:
     async def start(self) -> None:
         """Listen. Raises ConfigError."""
         await self._stack.start(self.on_event, self._board.line.heartbeat.hear)
-        for trunk in self._trunks.values():
-            if trunk.registers:
-                self._stack.register(trunk)
+        self._watch.start()
         self._board.diallers.insert(0, self)
         self._check()
 
@@ -114,14 +107,12 @@ class SipDesk:
 
     @property
     def trunk_states(self) -> Mapping[str, Health]:
-        return {name: health.state for name, health in self._health.items()}
+        return self._watch.states
 
     def trunks(self) -> list[TrunkView]:
-        on = Counter(dialog.trunk.name for dialog in self._dialogs.values())
+        on, states = Counter(dialog.trunk.name for dialog in self._dialogs.values()), self._watch.states
         return [
-            TrunkView(
-                name, self._health[name].state, trunk.host is not None, on[name], registered=self._registered(trunk)
-            )
+            TrunkView(name, states[name], trunk.host is not None, on[name], registered=self._watch.registered(name))
             for name, trunk in self._trunks.items()
         ]
 
@@ -137,13 +128,13 @@ class SipDesk:
             if isinstance(event, s.Incoming):
                 self._incoming(event)
             elif isinstance(event, s.Pinged):
-                self._pinged(event)
+                self._watch.pinged(event)
             elif isinstance(event, s.Registered):
-                self._register_changed(event)
+                self._watch.register_changed(event)
             elif (dialog := self._dialogs.get(event.handle)) is not None:
                 self._happened(dialog, event)
-            elif isinstance(event, s.Disconnected) and event.handle in self._turned_away:
-                self._stack.ladder(self._turned_away.pop(event.handle))  # nobody asks for it
+            elif isinstance(event, s.Disconnected):
+                self._arrivals.over(event.handle)
         except Exception as error:
             self._crashed(event, error)
 
@@ -183,7 +174,7 @@ class SipDesk:
         if dialog is None:
             log.error("SIP %s: %s", type(event).__name__, error, exc_info=error)
             if isinstance(event, s.Incoming):
-                self._refuse(event.handle, "error")
+                self._arrivals.refuse(event.handle, "error")
             return
         dialog.call.crashed(error)
         if isinstance(event, s.Disconnected):
@@ -198,20 +189,10 @@ class SipDesk:
         if event.call_id in self._call_ids:  # RFC 3261 8.2.2.2: forked on its way, it came twice
             self._stack.refuse(event.handle, 482, "Loop Detected")
             return
-        head = _head(event.message)
-        if isinstance(head, Refuse):
-            self._refuse_call(event, trunk, head, None)
+        admitted = self._arrivals.admit(event, trunk, self._inbound[trunk.name])
+        if admitted is None:
             return
-        screened = trunks.screen(trunk, head, self._inbound[trunk.name])
-        if isinstance(screened, Refuse):
-            self._refuse_call(event, trunk, screened, head)
-            return
-        admitted = self._board.admit(self._arrival(event, screened))
-        if isinstance(admitted, Refuse):
-            self._turn_away(event, admitted.code)
-            return
-        call = self._board.call(admitted)
-        assert call is not None
+        call, screened = admitted.call, admitted.screened
         dialog = self._open(event.handle, trunk, event.call_id, call, inbound=True)
         dialog.peer = event.source
         call.expect(dialog.leg)
@@ -223,32 +204,6 @@ class SipDesk:
             self._stack.ring(event.handle)
             self._answer(dialog, self._clock.now() + READY_WAIT_S)
 
-    def _refuse_call(self, event: s.Incoming, trunk: Trunk, refused: Refuse, head: message.Head | None) -> None:
-        log.warning("trunk %s: a call is refused: %s (%s)", trunk.name, refused.code, refused.why)
-        arrival = Arrival(self._name(event), "sip", "inbound", None, None)
-        if head is not None:
-            called, caller = trunks.called_number(trunk, head), trunks.caller(trunk, head)
-            arrival = replace(arrival, from_number=_shown_number(caller), to_number=called.number if called else None)
-        self._board.turn_away(arrival, refused)
-        self._turn_away(event, refused.code)
-
-    def _name(self, event: s.Incoming) -> str:
-        name = shown(event.call_id, MAX_CALL_ID_CHARS)
-        # Some devices count up CSeq instead of making a new Call-ID.
-        return f"{name};{event.handle}" if self._board.knows(name) else name
-
-    def _arrival(self, event: s.Incoming, screened: Screened) -> Arrival:
-        return Arrival(
-            provider_call_id=self._name(event),
-            leg="sip",
-            direction="inbound",
-            from_number=_shown_number(screened.caller),
-            to_number=screened.called.number,
-            attributes=screened.attributes,
-            identity=screened.identities,
-            forwarded_by=screened.forwardings[0].number if screened.forwardings else None,
-        )
-
     def _answer(self, dialog: Dialog, until: float) -> None:
         """As soon as the agent can speak."""
         dialog.timer = None
@@ -259,14 +214,6 @@ class SipDesk:
             self._later(dialog, READY_POLL_S, partial(self._answer, dialog, until))
         else:
             dialog.call.finished("overloaded", "the agent was not ready in time")
-
-    def _turn_away(self, event: s.Incoming, code: str) -> None:
-        self._turned_away[event.handle] = event.call_id
-        self._refuse(event.handle, code)
-
-    def _refuse(self, handle: Handle, code: str) -> None:
-        answer = causes.refusal(code, RETRY_AFTER_S)
-        self._stack.refuse(handle, answer.status, answer.reason, answer.headers)
 
     # --- calls that go (Dialler) ------------------------------------------------------------------------------------
 
@@ -283,9 +230,8 @@ class SipDesk:
 
     def routes(self, order: DialOrder) -> list[Route]:
         """The trunks that take calls, or the named one, as they are now."""
-        usable = {name for name, health in self._health.items() if health.usable}
         return outbound.routes(
-            self._trunks.values(), usable.__contains__, order.to_number, order.from_number, order.trunk
+            self._trunks.values(), self._watch.usable, order.to_number, order.from_number, order.trunk
         )
 
     def _way_out(self, order: DialOrder) -> Trunk | Refuse:
@@ -396,7 +342,7 @@ class SipDesk:
         dialog.closing = why
         dialog.stop_timer()
         if dialog.inbound and not dialog.answered:
-            self._refuse(leg.handle, _REFUSED_AS.get(why, "declined"))
+            self._arrivals.refuse(leg.handle, _REFUSED_AS.get(why, "declined"))
         else:
             self._stack.hang_up(leg.handle)
 
@@ -504,7 +450,7 @@ class SipDesk:
             self._guarded(dialog, partial(self._check_media, dialog))
         try:
             self._check_admission()
-            self._check_trunks(self._clock.now())
+            self._watch.check()
         except Exception:
             log.exception("the SIP desk's timer")
 
@@ -523,51 +469,6 @@ class SipDesk:
         if accept != self._accepting:
             self._accepting = accept
             self._stack.accept_calls(accept, RETRY_AFTER_S)
-
-    def _check_trunks(self, now: float) -> None:
-        for name, at in self._ping_at.items():
-            if at is not None and now >= at:
-                self._ping_at[name] = now + PING_LOST_S
-                self._stack.ping(self._trunks[name])
-
-    def _registered(self, trunk: Trunk) -> bool | None:
-        """None: it is not to."""
-        return trunk.name in self._registrations if trunk.registers else None
-
-    def _register_changed(self, event: s.Registered) -> None:
-        if event.expires_s:
-            self._registrations.add(event.trunk)
-        else:
-            self._registrations.discard(event.trunk)
-        answer = f"{event.code} {event.reason}".strip() if event.code else "no answer"
-        if event.code == 200:
-            log.info("trunk %s: %s", event.trunk, "registered" if event.expires_s else "no longer registered")
-        else:
-            again = f"; again in {event.retry_s} s" if event.retry_s else ""
-            log.warning("trunk %s is not registered: %s%s", event.trunk, answer, again)
-
-    def _pinged(self, event: s.Pinged) -> None:
-        health = self._health.get(event.trunk)
-        if health is None:
-            return
-        changed = health.answered(event.code, self._clock.now())
-        self._ping_at[event.trunk] = health.next_ping(self._clock.now())
-        if changed is not None:
-            level = logging.WARNING if changed.state == "down" else logging.INFO
-            why = f": {shown(event.reason)}" if event.reason else ""
-            said = changed.code or "no answer"
-            log.log(level, "trunk %s is %s (OPTIONS: %s)%s", changed.trunk, changed.state, said, why)
-
-
-def _head(text: str) -> message.Head | Refuse:
-    try:
-        return message.parse_head(text)
-    except PeerError as error:
-        return Refuse("malformed", str(error))
-
-
-def _shown_number(caller: message.Caller) -> E164 | None:
-    return None if caller.withheld else caller.number
 
 
 def _refer_to(dialog: Dialog, address: str) -> str:

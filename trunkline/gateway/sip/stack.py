@@ -1,6 +1,6 @@
 """What crosses between the SIP stack's threads and the event loop: events up, commands down, audio at every tick.
 
-Values and protocols only: `pjsip.py` performs them with PJSIP, `trunkline.testing` with a script. A `Handle` names one
+Values and protocols only: `pjsip/` performs them with PJSIP, `trunkline.testing` with a script. A `Handle` names one
 INVITE dialog of ours and is never used again. For an inbound call the events are
 
     Incoming ─► (ring, answer) ─► MediaUp ─► Confirmed ─► ... Keyed ... ─► MediaDown ─► Disconnected

@@ -1,0 +1,101 @@
+"""Sums up the beginning of a long conversation between two turns, in the background: no answer waits for it.
+
+One summary at a time is under way for a call, and none once the call is over. Where it fails, or there is no model for
+it, that beginning is left out, and the record says so.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from contextvars import copy_context
+from dataclasses import replace
+from typing import Any, Protocol
+
+from trunkline.agents.context import SUMMARY_LETTERS, Context, Part, request
+from trunkline.agents.deadline import After, Deadline
+from trunkline.agents.definition import ContextTerms
+from trunkline.errors import ProviderError
+from trunkline.ports import ON_BEHALF_OF, CallFacts, Llm, LlmUsage, Message, TextDelta, Usage
+from trunkline.types import CallId
+
+
+class Told(Protocol):
+    """The call's record."""
+
+    def event(self, kind: str, **data: Any) -> None: ...
+
+    def usage(self, usage: Usage) -> None: ...
+
+    def crashed(self, error: BaseException) -> None: ...
+
+
+class Condensing:
+    """One call's, and one agent's. Methods return at once; close() is idempotent."""
+
+    def __init__(
+        self, terms: ContextTerms | None, model: Callable[[], Llm | None], call: CallFacts, told: Told, after: After
+    ) -> None:
+        """`model`: who is asked now."""
+        self.context = Context(terms)
+        self._terms, self._model, self._call, self._told, self._after = terms, model, call, told, after
+        self._task: asyncio.Task[None] | None = None
+
+    def between_turns(self, conversation: Sequence[Message]) -> None:
+        if self._task is not None or (part := self.context.due(conversation)) is None:
+            return
+        model = self._model()
+        if model is None:
+            self._leave_out(part, "there is no model for a summary")
+            return
+        context = copy_context()
+        context.run(ON_BEHALF_OF.set, self._call.call_id)
+        self._task = asyncio.get_running_loop().create_task(self._sum_up(part, model), context=context)
+
+    def close(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+
+    async def _sum_up(self, part: Part, model: Llm) -> None:
+        try:
+            text = await self._ask(part, model)
+        except ProviderError as error:
+            self._leave_out(part, str(error))
+        except Exception as error:
+            self._told.crashed(error)
+        else:
+            self.context.summed_up(part, text)
+            self._told.event("context_summarised", messages=len(part.messages), provider=model.name)
+        finally:
+            self._task = None
+
+    async def _ask(self, part: Part, model: Llm) -> str:
+        """Raises ProviderError. Tools that the model asks for are not used."""
+        assert self._terms is not None
+        # a name of its own: some providers know a session by its call
+        session = model.open(replace(self._call, call_id=CallId(f"{self._call.call_id}-summary")))
+        text = ""
+        try:
+            with Deadline(self._after, self._terms.deadline_ms / 1000):
+                async with aclosing(session.reply([request(part)])) as events:
+                    async for event in events:
+                        if isinstance(event, TextDelta) and len(text) < SUMMARY_LETTERS:
+                            text += event.text
+                        elif isinstance(event, LlmUsage):
+                            self._meter(model.name, event)
+        except TimeoutError:
+            raise ProviderError(model.name, "timeout", "no summary came", retryable=True) from None
+        finally:
+            session.close()
+        if not text.strip():
+            raise ProviderError(model.name, "protocol", "an empty summary", retryable=True)
+        return text
+
+    def _meter(self, provider: str, used: LlmUsage) -> None:
+        call_id = self._call.call_id
+        self._told.usage(Usage(call_id, provider, "llm", "tokens_in", used.tokens_in))
+        self._told.usage(Usage(call_id, provider, "llm", "tokens_out", used.tokens_out))
+
+    def _leave_out(self, part: Part, why: str) -> None:
+        self.context.left_out(part)
+        self._told.event("context_left_out", messages=len(part.messages), error=why)

@@ -1,0 +1,59 @@
+"""One agent of this process: its providers are built, started and closed together."""
+
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import cast
+
+from trunkline.agents.attending import Agent
+from trunkline.agents.cascade import Cascade
+from trunkline.agents.definition import AgentDefinition
+from trunkline.agents.providers import Services, Wrap, build, build_realtime, build_summariser
+from trunkline.agents.realtime.attendant import RealtimeAgent
+from trunkline.agents.tools import perform
+from trunkline.agents.tools.http import HttpTools
+from trunkline.ports import CallControl, CallFacts, ToolCall
+
+
+class AgentHere:
+    def __init__(
+        self,
+        definition: AgentDefinition,
+        services: Services,
+        http: HttpTools,
+        ready: Callable[[], bool],
+        wrap: Wrap | None = None,
+        prefix: str = "",
+    ) -> None:
+        """Raises ConfigError, MissingExtra. `prefix`: of its providers' keys, for people and machines."""
+        self.definition = definition
+        self.minds = build(definition, services, wrap)
+        self._realtime = build_realtime(definition, services)
+        self._summariser = build_summariser(definition, services)
+        self.prefix = prefix
+
+        async def tools(tool: ToolCall, control: CallControl, call: CallFacts) -> str:
+            return await perform(tool, definition, control, http, caller_number=call.from_number)
+
+        cascade = Cascade(definition, self.minds, tools, ready, self._summariser)
+        self.agent: Agent = cascade
+        if self._realtime is not None and definition.realtime is not None:
+            self.agent = cast(Agent, RealtimeAgent(cascade, self._realtime, definition.realtime))
+
+    @contextlib.asynccontextmanager
+    async def started(self, now: float) -> AsyncGenerator[None]:
+        """Raises ProviderError."""
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self.minds.close)
+            for more in (self._realtime, self._summariser):
+                if more is not None:
+                    stack.push_async_callback(more.close)
+            await self.minds.start(now)
+            for more in (self._realtime, self._summariser):
+                if more is not None:
+                    await more.start()
+            yield
+
+    def health(self, now: float) -> list[Mapping[str, object]]:
+        """Of its providers: one row each."""
+        rows = self.minds.health.report(now)
+        return [{**row, "provider": f"{self.prefix}{row['provider']}"} for row in rows]

@@ -1,0 +1,105 @@
+"""INVITEs that come: which become calls of the switchboard, and what the others are told.
+
+    Incoming ─► the headers can be read ─► the trunk's rules ─► the switchboard's ─► a call
+
+Who is turned away is told at once, and where a rule of the trunk's did it the record says so."""
+
+import logging
+from dataclasses import dataclass, replace
+
+from trunkline.errors import PeerError
+from trunkline.gateway.arrival import Arrival
+from trunkline.gateway.leg import LegCall
+from trunkline.gateway.sip import causes, message, trunks
+from trunkline.gateway.sip.dialog import shown
+from trunkline.gateway.sip.stack import Handle, Incoming, Stack
+from trunkline.gateway.sip.trunks import Screened, Trunk
+from trunkline.gateway.switchboard import Switchboard
+from trunkline.ports import Refuse
+from trunkline.types import E164
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 30
+MAX_CALL_ID_CHARS = 200  # of a peer's, in a record
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    call: LegCall
+    screened: Screened
+
+
+class Arrivals:
+    def __init__(self, stack: Stack, switchboard: Switchboard) -> None:
+        self._stack, self._board = stack, switchboard
+        self._turned_away: dict[Handle, str] = {}  # with their Call-IDs, until their dialogs are over
+
+    def admit(self, event: Incoming, trunk: Trunk, calls: int) -> Admitted | None:
+        """`calls`: those that have come over the trunk and are not over. None: it was turned away."""
+        head = _head(event.message)
+        if isinstance(head, Refuse):
+            self._refuse_call(event, trunk, head, None)
+            return None
+        screened = trunks.screen(trunk, head, calls)
+        if isinstance(screened, Refuse):
+            self._refuse_call(event, trunk, screened, head)
+            return None
+        admitted = self._board.admit(self._arrival(event, screened))
+        if isinstance(admitted, Refuse):
+            self._turn_away(event, admitted.code)
+            return None
+        call = self._board.call(admitted)
+        assert call is not None
+        return Admitted(call, screened)
+
+    def refuse(self, handle: Handle, code: str) -> None:
+        answer = causes.refusal(code, RETRY_AFTER_S)
+        self._stack.refuse(handle, answer.status, answer.reason, answer.headers)
+
+    def over(self, handle: Handle) -> None:
+        """The dialog of a call that may have been turned away."""
+        call_id = self._turned_away.pop(handle, None)
+        if call_id is not None:
+            self._stack.ladder(call_id)  # nobody asks for it
+
+    def _refuse_call(self, event: Incoming, trunk: Trunk, refused: Refuse, head: message.Head | None) -> None:
+        log.warning("trunk %s: a call is refused: %s (%s)", trunk.name, refused.code, refused.why)
+        arrival = Arrival(self._name(event), "sip", "inbound", None, None)
+        if head is not None:
+            called, caller = trunks.called_number(trunk, head), trunks.caller(trunk, head)
+            arrival = replace(arrival, from_number=_shown_number(caller), to_number=called.number if called else None)
+        self._board.turn_away(arrival, refused)
+        self._turn_away(event, refused.code)
+
+    def _turn_away(self, event: Incoming, code: str) -> None:
+        self._turned_away[event.handle] = event.call_id
+        self.refuse(event.handle, code)
+
+    def _arrival(self, event: Incoming, screened: Screened) -> Arrival:
+        return Arrival(
+            provider_call_id=self._name(event),
+            leg="sip",
+            direction="inbound",
+            from_number=_shown_number(screened.caller),
+            to_number=screened.called.number,
+            attributes=screened.attributes,
+            identity=screened.identities,
+            forwarded_by=screened.forwardings[0].number if screened.forwardings else None,
+        )
+
+    def _name(self, event: Incoming) -> str:
+        name = shown(event.call_id, MAX_CALL_ID_CHARS)
+        # Some devices count up CSeq instead of making a new Call-ID.
+        return f"{name};{event.handle}" if self._board.knows(name) else name
+
+
+def _head(text: str) -> message.Head | Refuse:
+    try:
+        return message.parse_head(text)
+    except PeerError as error:
+        return Refuse("malformed", str(error))
+
+
+def _shown_number(caller: message.Caller) -> E164 | None:
+    return None if caller.withheld else caller.number

@@ -1,0 +1,130 @@
+"""All settings together."""
+
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, SecretStr
+from pydantic import model_validator as after
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from trunkline.settings.addresses import is_loopback
+from trunkline.settings.agents import ProviderKey, Speech, Tools
+from trunkline.settings.calls import Limits, Media, Outbound
+from trunkline.settings.environment import ENV_PREFIX
+from trunkline.settings.http import Http
+from trunkline.settings.logs import Log, Otel
+from trunkline.settings.sip import Sip
+from trunkline.settings.twilio import Twilio
+from trunkline.settings.values import File, Name, contradiction
+
+
+def _database_url(value: SecretStr) -> SecretStr:
+    """Only its kind; `store.engine.database_url` reads it and names the driver."""
+    scheme, separator, rest = value.get_secret_value().partition("://")
+    if not separator or scheme.partition("+")[0] not in ("sqlite", "postgres", "postgresql") or not rest:
+        raise ValueError("sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME")
+    return value
+
+
+def _redis_url(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("redis://HOST:PORT/DB, rediss://... or unix://PATH")
+    return value
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+
+    agent: File | None = None
+    """An agent script; without it the built-in clinic example answers."""
+    data_dir: Path = Path("data")
+    """The spool, the SQLite database, recordings."""
+    database_url: Annotated[SecretStr, AfterValidator(_database_url)] | None = None
+    """sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME; without it, trunkline.db in data_dir."""
+    redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
+    """Not used yet: one process needs none."""
+    record: bool = False
+    """Whether calls may be recorded at all."""
+    http: Http = Http()
+    sip: Sip = Sip()
+    twilio: Twilio = Twilio()
+    limits: Limits = Limits()
+    media: Media = Media()
+    speech: Speech = Speech()
+    log: Log = Log()
+    otel: Otel = Otel()
+    openai: ProviderKey = ProviderKey()
+    deepgram: ProviderKey = ProviderKey()
+    elevenlabs: ProviderKey = ProviderKey()
+    remote: ProviderKey = ProviderKey()
+    tools: Tools = Tools()
+    keys: dict[Name, SecretStr] = {}
+    """More secrets by name, for an agent's `http` tools: `{key:NAME}` in a header."""
+    outbound: Outbound = Outbound()
+
+    @after(mode="after")
+    def _safe_by_default(self) -> "Settings":
+        """Reachable from outside means: signed webhooks and a locked API. A tunnel is outside."""
+        if self.http.public_url:
+            key, value = "http.public_url", self.http.public_url
+        elif not is_loopback(self.http.host):
+            key, value = "http.host", self.http.host
+        else:
+            return self
+        if not self.twilio.auth_token or not self.http.api_key:
+            raise contradiction(
+                key, value, "reachable from outside, so both twilio.auth_token and http.api_key must be set"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings
+
+    @property
+    def database(self) -> str | None:
+        """As the admin wrote it, perhaps with a password; None for trunkline.db in data_dir."""
+        return self.database_url.get_secret_value() if self.database_url else None
+
+    @property
+    def twilio_tokens(self) -> tuple[str, ...]:
+        return tuple(token.get_secret_value() for token in self.twilio.auth_token)
+
+    @property
+    def api_keys(self) -> tuple[str, ...]:
+        return tuple(key.get_secret_value() for key in self.http.api_key)
+
+    def secrets(self) -> tuple[str, ...]:
+        """Everything that no log line may show. Reads the key files."""
+        passwords = [urlsplit(url.get_secret_value()).password for url in (self.database_url, self.redis_url) if url]
+        trunks = [p for trunk in self.sip.trunks.values() for p in (trunk.password, trunk.auth_password)]
+        api_secret = self.twilio.api_key_secret
+        return (
+            *self.twilio_tokens,
+            *((api_secret.get_secret_value(),) if api_secret else ()),
+            *self.api_keys,
+            *self.provider_keys().values(),
+            *(password.get_secret_value() for password in trunks if password),
+            *(p for p in passwords if p),
+        )
+
+    def provider_keys(self) -> dict[str, str]:
+        """API keys by provider name, as `Services.keys` wants them. Reads the key files."""
+        own = {name: section.read() for name, section in self if isinstance(section, ProviderKey)}
+        found = {**own, **{name: key.get_secret_value() for name, key in self.keys.items()}}
+        return {name: key for name, key in found.items() if key}
