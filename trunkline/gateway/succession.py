@@ -76,6 +76,11 @@ class Succession:
         self._hand_offs = 0
         self._note: Message | None = None
 
+    @property
+    def so_far(self) -> tuple[Message, ...]:
+        """The conversation now, also while somebody attends."""
+        return tuple(self.conversation if self.attendant is None else self.attendant.conversation)
+
     # --- the one who attends ---
 
     def take(self, bus: Bus) -> None:
