@@ -26,6 +26,7 @@ from trunkline.ports import Conflict, Device, Devices, Refuse, Registration
 from trunkline.types import DEFAULT_TENANT, SessionId
 
 ID_PATTERN = r"^[A-Za-z0-9_.:@-]{1,128}$"
+MAX_NAME_CHARS = 128
 WHIP_PATH = "/whip"
 WS_PATH = "/ws/audio"
 RETRY_AFTER_S = 5
@@ -36,7 +37,7 @@ _WANTED = {
     "device_id": _ID,
     "account_id": _ID,
     "agent": "the name of an agent of this gateway",
-    "name": "at most 128 characters without line ends",
+    "name": f"at most {MAX_NAME_CHARS} characters without line ends",
     "needs_arming": "true or false",
     "facts": f"at most {MAX_ATTRIBUTES} texts by name, of {MAX_ATTRIBUTE_CHARS} characters without line ends",
     "lat": "degrees from -90 to 90, with lon",
@@ -76,7 +77,7 @@ Room = Callable[[SessionId, str, datetime], Mapping[str, str]]
 class _Open(Body):
     device_id: _Id
     account_id: _Id
-    agent: Annotated[str, Field(pattern=TEXT_PATTERN, min_length=1, max_length=128)] | None = None
+    agent: Annotated[str, Field(pattern=TEXT_PATTERN, min_length=1, max_length=MAX_NAME_CHARS)] | None = None
 
 
 class _Owner(Body):
@@ -85,7 +86,7 @@ class _Owner(Body):
 
 class _Register(Body):
     account_id: _Id
-    name: Annotated[str, Field(pattern=TEXT_PATTERN, max_length=128)] = ""
+    name: Annotated[str, Field(pattern=TEXT_PATTERN, max_length=MAX_NAME_CHARS)] = ""
     needs_arming: bool = False
     facts: dict[_Name, _Text] = Field(default_factory=dict, max_length=MAX_ATTRIBUTES)
 
