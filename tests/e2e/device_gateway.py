@@ -1,5 +1,5 @@
-"""`python -m tests.e2e.device_gateway`: a whole gateway, and on DEVICE_PORT devices without a network: each connection is
-one, in lines of JSON. What it asks goes the way every leg goes (Verifier, Switchboard.join, attach); its audio is
+"""`python -m tests.e2e.device_gateway`: a whole gateway, and on DEVICE_PORT devices without a network: each connection
+is one, in lines of JSON. What it asks goes the way every leg goes (Verifier, Switchboard.join, attach); its audio is
 silence, and its ear hears what it was sent in the time that takes.
 
     {"join": TOKEN}   -> {"joined": {...}} or {"refused": CODE}
@@ -35,6 +35,7 @@ class ScriptedLeg:
     def __init__(self) -> None:
         self.lead = LeadPolicy()
         self.bus: Receiver | None = None
+        self.call: LineCall | None = None
         self.closed = ""
         self._over = asyncio.Event()
         self._empty_at = 0.0
@@ -63,6 +64,8 @@ class ScriptedLeg:
         return {}
 
     def close(self, why: str = "") -> None:
+        if self.call is not None and not self.closed:
+            asyncio.get_running_loop().call_soon(self.call.lost, self, "closed")
         self.closed = self.closed or why or "closed"
         self._over.set()
 
@@ -109,7 +112,7 @@ class Device:
         assert self.call is not None
         receiver = self.call.attach(self.leg)
         assert not isinstance(receiver, Refuse), receiver
-        self.leg.bus = receiver
+        self.leg.bus, self.leg.call = receiver, self.call
         self._speaking = asyncio.create_task(self.leg.speak())
         return {
             "joined": {

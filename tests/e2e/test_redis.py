@@ -1,5 +1,5 @@
-"""The session store's own tests on a real Redis, and devices that go on where they were: another worker, another region,
-a worker that was killed, a Redis that is away."""
+"""The session store's own tests on a real Redis, and devices that go on where they were: at another worker, in another
+region, after kill -9, with a Redis that is away."""
 
 import contextlib
 import json
@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +63,15 @@ class Worker:
     origin: str
     device_port: int
     log_path: Path
+    devices: list[Device] = field(default_factory=list)
 
     @property
     def log(self) -> str:
         return self.log_path.read_text(encoding="utf-8", errors="replace")
 
     def device(self) -> Device:
-        return Device(self.device_port)
+        self.devices.append(Device(self.device_port))
+        return self.devices[-1]
 
     def post(self, path: str, **body: Any) -> httpx.Response:
         return httpx.post(self.origin + path, json=body, timeout=10)
@@ -104,6 +106,9 @@ class Worker:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(STOP_S)
+        for device in self.devices:
+            device.hang_up()
+        self.devices.clear()
 
 
 Start = Callable[..., Worker]
