@@ -1,13 +1,17 @@
 """What every session store keeps to."""
 
 import asyncio
+import socket
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from tests.gateway.sessions.conftest import IDLE_S, Pass, RunStore
+from trunkline.errors import StoreError
+from trunkline.gateway.sessions.redis import RedisSessions
 from trunkline.gateway.sessions.session import Said, Session
 from trunkline.gateway.sessions.store import Saving, SessionStore, Spent
 from trunkline.ports import Message
+from trunkline.testing.ports import lease
 from trunkline.types import SessionId, TenantId
 
 AT = datetime(2026, 11, 27, 9, 0, tzinfo=UTC)
@@ -114,3 +118,28 @@ def test_one_that_was_removed_stays_so(run_store: RunStore) -> None:
         assert await store.get(ME) is None
 
     run_store(scenario)
+
+
+def test_a_redis_that_is_not_there_or_says_nothing_is_away_soon() -> None:
+    async def scenario() -> None:
+        silent = socket.create_server(("127.0.0.1", 0))  # the kernel takes the connections, nobody answers
+        port = silent.getsockname()[1]
+        for url in (f"redis://:secret@127.0.0.1:{lease()}/0", f"redis://:secret@127.0.0.1:{port}/0"):
+            store = RedisSessions(url, idle_s=IDLE_S)
+            asked = (
+                store.get(ME),
+                store.join(ME, 1, "0", "eu"),
+                store.save([Saving(NEW)]),
+                store.remove(ME),
+                store.key("k"),
+            )
+            begun = asyncio.get_running_loop().time()
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+            assert [type(answer) for answer in answers] == [StoreError] * len(asked)
+            assert "secret" not in str(answers)
+            assert asyncio.get_running_loop().time() - begun < 2
+            assert await store.save([]) == []
+            await store.close()
+        silent.close()
+
+    asyncio.run(scenario())
