@@ -60,6 +60,7 @@ class SessionDesk:
         """`key`: what tokens are signed with; it raises StoreError. `no_line`: why no call can be taken now."""
         self._store, self._keeper, self._key, self._devices, self._terms = store, keeper, key, devices, terms
         self._no_line, self._has_agent, self._clock, self._told = no_line, has_agent, clock, told
+        self._away = False
 
     async def open(self, device_id: str, device_account: str, agent: str = "") -> Opened | Refuse:
         """A new session of a device, which is known from then on. Codes: `unknown_agent`, `device_taken`,
@@ -133,12 +134,15 @@ class SessionDesk:
             async with asyncio.timeout(JOIN_DEADLINE_S):
                 came = await self._join(token)
         except (StoreError, TimeoutError) as error:
-            log.error("a device cannot join: %s", str(error) or "the session store is slow")
+            if not self._away:  # once: whoever likes may send us tokens
+                log.error("devices cannot join: %s", str(error) or "the session store is slow")
+            self._away = True
             self._told("away")
             return Refuse("sessions_away", "the session store is away")
         except Exception:
             log.exception("a device cannot join")
             return Refuse("error", "the gateway failed")
+        self._away = False
         self._told("refused" if isinstance(came, Refuse) else "resumed" if came.resumed else "joined")
         return came
 
