@@ -100,6 +100,8 @@ class Gateway:
     """Of devices' join tokens."""
     records: Callable[[float], Awaitable[bool]]
     """Wait until the record is in the database, at most so many seconds."""
+    recording: "asyncio.Task[None]"
+    """Of the agent's fixed lines."""
 
     async def hang_up(self) -> None:
         """Cut off what is left of calls, sockets and dialogs. Idempotent."""
@@ -171,7 +173,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         stack.push_async_callback(http_tools.close)
         await writer.start()
         for each in agents.values():
-            await stack.enter_async_context(each.started(clock.now()))
+            await stack.enter_async_context(each.started(clock))
 
         capacity = settings.limits.max_calls + SPARE_SLOTS
         ears = Ears(MULAW_8K, capacity, SileroBatch(capacity), EnergyGate(capacity))
@@ -250,6 +252,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             twilio,
             sessions.desk,
             writer.drain,
+            agents[first].recording,
         )
 
 

@@ -241,6 +241,11 @@ class SttStream(Protocol):
         """Speech (with pre-roll) in the stream's format; any length. Never blocks; drops are counted there."""
         ...
 
+    def began(self, ago_ms: int) -> None:
+        """The utterance being fed began so long ago, in the audio that was fed: words from before are none of it. Told
+        to who is fed everything, when the caller begins to speak."""
+        ...
+
     def expect(self, expectation: Expectation) -> None:
         """Takes effect with the next utterance."""
         ...
@@ -390,6 +395,9 @@ class Tts(Protocol):
 @dataclass(frozen=True, slots=True)
 class ModelOpened:
     """The session is ready, and knows the conversation it was opened with."""
+
+    lasts_s: float | None = None
+    """Until the far end ends it; None: it does not say."""
 
 
 @dataclass(frozen=True, slots=True)

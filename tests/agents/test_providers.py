@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from typing import Any, cast
 
@@ -174,6 +175,13 @@ def test_behind_providers_elsewhere_stand_those_of_this_machine(monkeypatch: pyt
     assert keys(made) == ["stt.standin", "stt.pocketsphinx", "llm.standin", "llm.script", "tts.standin", "tts.espeak"]
 
 
+def test_also_one_of_this_machine_has_a_lifeboat_where_it_is_another_process() -> None:
+    there = ProviderChoice("remote", {"targets": ["127.0.0.1:9"]})
+    made = build(replace(definition(script=INTENTS), stt=there, llm=there, tts=there), Services(ManualClock()))
+    assert not any(each.third_party for each in made.everyone())
+    assert keys(made) == ["stt.remote", "stt.pocketsphinx", "llm.remote", "llm.script", "tts.remote", "tts.espeak"]
+
+
 def test_a_script_without_intents_is_no_lifeboat_a_voice_is(monkeypatch: pytest.MonkeyPatch) -> None:
     away(monkeypatch)
     made = build(definition(), Services(ManualClock()))
@@ -203,3 +211,58 @@ def test_what_stands_before_the_providers_is_told_their_keys() -> None:
         ("tts", "tts.standin"),
         ("tts", "tts.standin-2"),
     ]
+
+
+# --- who says whether the caller has finished ---
+
+
+class Writes(StandinStt):
+    """Whatever is said."""
+
+    free_text = True
+
+
+def detector(monkeypatch: pytest.MonkeyPatch, stt: type = Writes, **agent: Any) -> Any:
+    entries = [
+        EntryPoint(name, f"trunkline.{where}", "trunkline.providers")
+        for name, where in (
+            ("llm.standin", "testing.standin:StandinLlm"),
+            ("tts.standin", "testing.standin:StandinTts"),
+            ("turn.rules", "agents.endofturn:RuleTurnDetector"),
+        )
+    ]
+    monkeypatch.setattr(providers, "entry_points", lambda group: [*entries, Made("stt.standin", stt)])
+    choice = ProviderChoice("standin")
+    return build(AgentDefinition("bench", choice, choice, choice, "Hello.", **agent), Services(ManualClock())).detector
+
+
+class Made:
+    def __init__(self, name: str, made: type) -> None:
+        self.name, self.made = name, made
+
+    def load(self) -> type:
+        return self.made
+
+
+def test_the_rules_are_asked_where_they_know_the_language_and_the_recogniser_has_no_grammar(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert detector(monkeypatch).name == "rules"
+    assert detector(monkeypatch, StandinStt) is None
+    assert detector(monkeypatch, language="de-DE") is None
+    assert detector(monkeypatch, language="de-DE", turn_detector=ProviderChoice("rules")).name == "rules"
+    assert detector(monkeypatch, turn_detector=ProviderChoice("none")) is None
+    with pytest.raises(ConfigError, match=r"turn\.provider = 'oracle'.*rules"):
+        detector(monkeypatch, turn_detector=ProviderChoice("oracle"))
+    with pytest.raises(ConfigError, match="threshold"):
+        detector(monkeypatch, turn_detector=ProviderChoice("rules", {"threshold": 1}))
+
+
+def test_without_its_turn_detector_an_agent_starts_and_silence_tells() -> None:
+    ears, mind, voice, oracle = Provider(), Provider(), Provider(), Provider(fails_at="start")
+    made = Minds(cast(Any, ears), cast(Any, mind), cast(Any, voice), detector=cast(Any, oracle))
+    asyncio.run(made.start())
+    assert made.health.of("turn.test").state == "open"
+    assert list(made.everyone()) == [ears, mind, voice, oracle]
+    asyncio.run(made.close())
+    assert oracle.calls == ["start", "close"]

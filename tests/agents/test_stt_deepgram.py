@@ -33,6 +33,7 @@ from trunkline.agents.stt.deepgram import (
     read_message,
     read_options,
     share,
+    since,
 )
 from trunkline.errors import ConfigError, MisuseError, ProviderError
 from trunkline.ports import Expectation, Stt, SttEvent, SttFailed, SttFinal, SttPartial
@@ -499,6 +500,36 @@ def test_while_digits_are_awaited_only_we_say_when_the_turn_has_ended() -> None:
     tell(story, "four seven one one", model="flux-general-en")
 
 
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("quiet_ms", [400, 2000])
+def test_what_it_heard_before_the_caller_began_is_none_of_their_turn(model: str, quiet_ms: int) -> None:
+    async def story(call: Story) -> None:
+        await call.connected()
+        await call.say(900, quiet_ms=quiet_ms)  # a television
+        await call.until(lambda: [event for event in call.events if "today" in getattr(event, "text", "")])
+        before = len(call.events)
+        await call.say(100)
+        call.stream.began(100)
+        await call.say(600, quiet_ms=60)
+        assert await call.final() == SttFinal("when do you open")
+        assert not any("weather" in getattr(event, "text", "") for event in call.events[before:])
+
+    tell(story, "and now here is the weather today", "when do you open", model=model)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_of_one_result_the_words_are_the_callers_that_lie_behind_their_beginning(model: str) -> None:
+    async def story(call: Story) -> None:
+        await call.connected()
+        await call.say(1500)
+        await call.until(lambda: call.partials)
+        call.stream.began(300)
+        await call.say(300, quiet_ms=60)  # eleven words in 1,800 ms: from 1,200 on they are the caller's
+        assert await call.final() == SttFinal("when do you open")
+
+    tell(story, "and now here is the weather for Monday when do you open", model=model)
+
+
 def test_words_that_nobody_took_for_a_turn_are_forgotten_after_a_while() -> None:
     async def story(call: Story) -> None:
         await call.say(600, quiet_ms=400)  # a television
@@ -577,10 +608,13 @@ def test_a_result_of_two_utterances_is_shared_by_where_its_words_lie() -> None:
     assert isinstance(heard, Heard)
     assert (heard.start, heard.end) == (16_000, 32_000)
     one, other = Utterance(8000, 24_000), Utterance(24_000)
-    assert share(heard, (one, other)) == [(one, "Yes."), (other, "No thanks.")]
+    assert [(u, its.text) for u, its in share(heard, (one, other))] == [(one, "Yes."), (other, "No thanks.")]
     assert share(heard, (Utterance(40_000),)) == []
-    assert [text for _, text in share(heard, (other,))] == ["No thanks."]
-    assert [text for _, text in share(heard, (Utterance(8000),))] == ["Yes. No thanks."]
+    assert [its.text for _, its in share(heard, (other,))] == ["No thanks."]
+    assert [its.text for _, its in share(heard, (Utterance(8000),))] == ["Yes. No thanks."]
+    assert [since(heard, at).text for at in (16_000, 20_000, 30_000)] == ["Yes. No thanks.", "No thanks.", ""]
+    wordless = heard._replace(words=())
+    assert [since(wordless, at).text for at in (20_000, 32_000)] == ["Yes. No thanks.", ""]
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from trunkline.agents.condensing import Condensing
 from trunkline.agents.deadline import After, sleep
 from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.exchange import NOT_HANDED_OFF, Exchange, Written
+from trunkline.agents.fixedlines import FixedLines
 from trunkline.agents.providers import Minds
 from trunkline.agents.speaking import Speaking
 from trunkline.agents.turns import Turns
@@ -31,7 +32,8 @@ from trunkline.errors import ProviderError
 from trunkline.media.bus import Bus
 from trunkline.media.dtmf import tones
 from trunkline.media.g711 import transcode
-from trunkline.media.sources import soft_work
+from trunkline.media.sources import Loop, soft_work
+from trunkline.media.tones import tone
 from trunkline.ports import (
     ON_BEHALF_OF,
     Allow,
@@ -52,6 +54,8 @@ from trunkline.types import FRAME_MS, MULAW_8K
 
 BACKGROUND_AFTER_S = 0.4  # nobody hears a shorter wait as one
 BACKGROUND_MS = 100  # at a time: the answer waits for no more than this
+UNSPOKEN_MS = 1000
+VOICE_STALLED_S = 1.0  # from when on a voice that was asked for a phrase and is silent may be played over
 TOOL_ROUNDS = 5  # a model that does nothing but call tools is stopped
 
 
@@ -144,6 +148,7 @@ class Attendant(ABC):
             after,
             definition.failover,
             weakly(self, Attendant._meter_voice),
+            FixedLines(definition, minds),
         )
         self._condensing = Condensing(definition.context, sums_up, call, report, after)
         self._timers: dict[str, Any] = {}
@@ -194,6 +199,11 @@ class Attendant(ABC):
 
     # --- the call's life ---
 
+    @property
+    def unwritten(self) -> bytes:
+        """The caller's last words, as audio, where they were never put into words, nor answered. Once closed, too."""
+        return b""
+
     def begin(
         self, greeting: str | None = None, conversation: Sequence[Message] = (), pending: Sequence[str] = ()
     ) -> None:
@@ -203,7 +213,7 @@ class Attendant(ABC):
         self._pending = tuple(pending)
         if not self._gated and not self.turns.on_hold:
             self._feed(0)
-        self._handle(t.Begin(self._definition.greeting if greeting is None else greeting, tuple(pending)))
+        self._handle(t.Begin(self._definition.greeting if greeting is None else greeting, self._pending))
 
     def key(self, digit: str) -> None:
         if self.turns.state is not t.State.THINKING:
@@ -371,10 +381,12 @@ class Attendant(ABC):
         if source is None or turn.epoch != self.epoch or self._task is None:
             return
         again_s = BACKGROUND_MS / 1000
+        asked_at = turn.first_phrase_at
+        busy = turn.in_phrase and not (turn.first_audio_at is None and asked_at and now - asked_at > VOICE_STALLED_S)
         quiet_s = playout.playing_until + max(0, playout.queued_ms) / 1000 - now
         if quiet_s > again_s or playout.paused:
             again_s = max(again_s, quiet_s - FRAME_MS / 1000)
-        elif not turn.in_phrase and self.turns.state in (t.State.THINKING, t.State.SPEAKING):
+        elif not busy and self.turns.state in (t.State.THINKING, t.State.SPEAKING):
             audio = b"".join(source.frame() for _ in range(BACKGROUND_MS // FRAME_MS))
             if playout.format != MULAW_8K:
                 audio = transcode(audio, MULAW_8K, playout.format)
@@ -476,6 +488,10 @@ class Attendant(ABC):
             return
         fills = turn.asked_at is not None and bool(self._definition.filler) and not playout.paused
         fills_at = silent_from + filler_s if fills else fails_at
+        if fills_at <= now and turn.in_phrase and self._voice.alone and self.turns.state is t.State.SPEAKING:
+            self._voice.doubt()
+            self._fail(turn, ProviderError("reply", "timeout", "the voice stalled in the middle", retryable=True))
+            return
         if fills_at <= now:
             fills_at = now + filler_s
             if self.turns.state is t.State.SPEAKING and not turn.in_phrase:
@@ -496,14 +512,34 @@ class Attendant(ABC):
             self._bus.append(audio, (), self._bus.position_ms)
 
     async def _line(self, text: str, turn: Exchange) -> None:
+        """Where no voice can say that it went wrong, a tone does: the caller is not to hear nothing."""
         line = Written(text)
         turn.written.append(line)
-        if text:
+        if not text:
+            return
+        try:
             await self._speak(text, line, turn)
+        except ProviderError as error:
+            agent = self._definition
+            sorry = (agent.apology, agent.failure, agent.failover.words, agent.failover.message)
+            if line.phrases or text not in sorry:
+                raise
+            self._report.event("line_unspoken", error=str(error), provider=error.provider, code=error.code)
+            turn.written.remove(line)
+            self._append(turn, self._sounded(tone("congestion"), UNSPOKEN_MS), (), self._bus.position_ms)
+
+    def _sounded(self, loop: Loop, length_ms: int) -> bytes:
+        source, format = loop.play(), self._bus.playout.format
+        audio = b"".join(source.frame() for _ in range(length_ms // FRAME_MS))
+        return audio if format == MULAW_8K else transcode(audio, MULAW_8K, format)
 
     async def _fill(self, text: str) -> None:
-        """Spoken whole or not at all: the answer may come at any moment."""
+        """Spoken whole or not at all: the answer may come at any moment. A soft sound where the voice is the only one
+        and says nothing."""
         audio = await self._filler_audio(text)
+        if not audio and self._voice.alone and self._background is None and self._turn is not None:
+            self._background = soft_work().play()  # for the rest of the call
+            self._play_background(self._turn)
         awaited = self.turns.state is t.State.THINKING and (self._turn is None or self._turn.first_audio_at is None)
         if audio and awaited:
             self._bus.fill(audio)

@@ -10,6 +10,7 @@ from typing import Any
 
 from trunkline.agents.choice import Choice, Sticky
 from trunkline.agents.deadline import After
+from trunkline.agents.providers import free_text
 from trunkline.errors import ProviderError
 from trunkline.ports import CallFacts, Expectation, SttEvent, SttFailed, SttFinal, SttStream
 from trunkline.types import Format
@@ -53,6 +54,11 @@ class Hearing:
         return bool(self._provider.feed_mode == "gated")
 
     @property
+    def free_text(self) -> bool:
+        """It writes down whatever is said."""
+        return free_text(self._provider)
+
+    @property
     def name(self) -> str:
         return str(self._provider.name)
 
@@ -71,6 +77,13 @@ class Hearing:
                 del self._utterance[: len(self._utterance) - self._kept_bytes]
         if self._stream is not None:
             self._stream.feed(audio)
+
+    def began(self, ago_ms: int) -> None:
+        before = len(self._utterance) - ago_ms * self._format.bytes_per_ms
+        if before > 0:
+            del self._utterance[:before]
+        if self._stream is not None:
+            self._stream.began(ago_ms)
 
     def expect(self, expectation: Expectation) -> None:
         self._expectation = expectation

@@ -1,8 +1,10 @@
 """Where providers come from: the entry points `trunkline.providers`, named `stt.NAME`, `llm.NAME`, `tts.NAME`,
-`realtime.NAME`.
+`realtime.NAME`, `turn.NAME`.
 
-An entry point is a callable `(definition, options, services) -> Stt | Llm | Tts | Realtime`. Options are the agent
-file's table less `provider`; a wrong one raises ConfigError. Nothing is imported until an agent names it.
+An entry point is a callable `(definition, options, services) -> Stt | Llm | Tts | Realtime | TurnDetector`. Options are
+the agent file's table less `provider`; a wrong one raises ConfigError. Nothing is imported until an agent names it. One
+whose work is done by another process, also of this machine, says so by `elsewhere = True`: it may be away while we are
+here.
 """
 
 import logging
@@ -11,12 +13,13 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any, Literal, Protocol, cast
 
-from trunkline.agents.definition import AgentDefinition, ProviderChoice
+from trunkline.agents.definition import NO_DETECTOR, AgentDefinition, ProviderChoice
 from trunkline.agents.health import Health
 from trunkline.agents.local.pool import SpeechPool
 from trunkline.clock import Clock
 from trunkline.errors import ConfigError, MissingExtra, ProviderError
-from trunkline.ports import Llm, Realtime, Stt, Tts
+from trunkline.ports import Llm, Realtime, Stt, Tts, TtsAudio, TurnDetector
+from trunkline.types import Format
 
 Kind = Literal["stt", "llm", "tts"]
 KINDS: tuple[Kind, ...] = ("stt", "llm", "tts")
@@ -55,6 +58,14 @@ class Minds:
     spares: Mapping[Kind, tuple[Any, ...]] = field(default_factory=dict)
     health: Health = field(default_factory=Health)
     """Of every provider, shared by all calls."""
+    lines: dict[tuple[str, Format], tuple[TtsAudio, ...]] = field(default_factory=dict)
+    """The agent's fixed lines as the voices have spoken them (fixedlines.py)."""
+    detector: TurnDetector | None = None
+    """None: silence alone tells when a turn has ended."""
+
+    @property
+    def detector_key(self) -> str:
+        return "" if self.detector is None else f"turn.{self.detector.name}"
 
     def named(self, kind: Kind) -> dict[str, Any]:
         """By their keys, in the order of preference: `llm.openai`, and `llm.openai-2` for another of the same name."""
@@ -75,14 +86,20 @@ class Minds:
     def everyone(self) -> Iterator[Any]:
         for kind in KINDS:
             yield from self.named(kind).values()
+        if self.detector is not None:
+            yield self.detector
 
     async def start(self, now: float = 0.0) -> None:
         """One of each kind must start, else all are closed again and the error of the preferred one is raised. Others
-        that cannot start are asked last, and say so again when they are asked."""
+        that cannot start are asked last, and say so again when they are asked. Without its turn detector a call goes
+        by silence."""
         started: list[Any] = []
         try:
             for kind in KINDS:
                 await self._start(kind, started, now)
+            if self.detector is not None:
+                started.append(self.detector)
+                await self._start_detector(self.detector, now)
         except BaseException:
             await _close(started)
             raise
@@ -95,15 +112,24 @@ class Minds:
             try:
                 await provider.start()
             except ProviderError as error:
-                log.warning("%s did not start: %s", key, error)
-                breaker = self.health.of(key)
-                for _ in range(breaker.terms.failures):
-                    breaker.failed(error, now)
+                self._did_not_start(key, error, now)
                 first = first or error
             else:
                 well = True
         if first is not None and not well:
             raise first
+
+    async def _start_detector(self, detector: TurnDetector, now: float) -> None:
+        try:
+            await detector.start()
+        except ProviderError as error:
+            self._did_not_start(self.detector_key, error, now)
+
+    def _did_not_start(self, key: str, error: ProviderError, now: float) -> None:
+        log.warning("%s did not start: %s", key, error)
+        breaker = self.health.of(key)
+        for _ in range(breaker.terms.failures):
+            breaker.failed(error, now)
 
     async def close(self) -> None:
         """Each of them, also when another fails at it; the first error is raised."""
@@ -122,7 +148,7 @@ async def _close(providers: Iterable[Any]) -> Exception | None:
     return first
 
 
-def load(kind: Kind | Literal["realtime"], choice: ProviderChoice) -> ProviderFactory:
+def load(kind: Kind | Literal["realtime", "turn"], choice: ProviderChoice) -> ProviderFactory:
     """Raises ConfigError naming the providers there are, MissingExtra from the provider's own file."""
     found = {e.name: e for e in entry_points(group="trunkline.providers") if e.name.startswith(f"{kind}.")}
     entry = found.get(f"{kind}.{choice.provider}")
@@ -132,7 +158,7 @@ def load(kind: Kind | Literal["realtime"], choice: ProviderChoice) -> ProviderFa
     return cast(ProviderFactory, entry.load())
 
 
-Wrap = Callable[[Kind, str, Any], Any]
+Wrap = Callable[[Kind | Literal["realtime"], str, Any], Any]
 """(kind, key, provider) -> the provider as it is used: `trunkline drill` stands before them."""
 
 
@@ -144,22 +170,40 @@ def build(definition: AgentDefinition, services: Services, wrap: Wrap | None = N
         lifeboat = _lifeboat(kind, definition, made[kind], services)
         if lifeboat is not None:
             made[kind].append(lifeboat)
-    minds = _minds(made)
+    detector = _detector(definition, made["stt"], services)
+    minds = _minds(made, detector)
     if wrap is None:
         return minds
-    return _minds({kind: [wrap(kind, key, each) for key, each in minds.named(kind).items()] for kind in KINDS})
+    wrapped = {kind: [wrap(kind, key, each) for key, each in minds.named(kind).items()] for kind in KINDS}
+    return _minds(wrapped, detector)
 
 
-def _minds(made: Mapping[Kind, list[Any]]) -> Minds:
-    return Minds(made["stt"][0], made["llm"][0], made["tts"][0], {kind: tuple(made[kind][1:]) for kind in KINDS})
+def _minds(made: Mapping[Kind, list[Any]], detector: TurnDetector | None) -> Minds:
+    spares: dict[Kind, tuple[Any, ...]] = {kind: tuple(made[kind][1:]) for kind in KINDS}
+    return Minds(made["stt"][0], made["llm"][0], made["tts"][0], spares, detector=detector)
+
+
+def free_text(stt: Any) -> bool:
+    """It writes down whatever is said. One that knows a grammar says itself when a phrase of it is complete."""
+    return bool(getattr(stt, "free_text", True))
+
+
+def _detector(definition: AgentDefinition, ears: Iterable[Any], services: Services) -> TurnDetector | None:
+    choice = definition.turn_detector
+    if choice is None:
+        english = definition.language.lower().startswith("en")
+        choice = ProviderChoice("rules" if english and any(map(free_text, ears)) else NO_DETECTOR)
+    if choice.provider == NO_DETECTOR:
+        return None
+    return cast(TurnDetector, load("turn", choice)(definition, choice.options, services))
 
 
 def _lifeboat(kind: Kind, definition: AgentDefinition, made: list[Any], services: Services) -> Any:
-    """Behind providers of others, where it would be of use: the script must have something to say, and its words must
-    be the caller's. None where it is not installed."""
+    """Behind providers of other processes, where it would be of use: the script must have something to say, and its
+    words must be the caller's. None where it is not installed."""
     choices = [choice.provider for choice in definition.choices(kind)]
     name = LIFEBOAT[kind]
-    if not definition.failover.lifeboat or name in choices or not any(each.third_party for each in made):
+    if not definition.failover.lifeboat or name in choices or not any(map(elsewhere, made)):
         return None
     if kind != "tts" and not definition.script.get("intents"):
         return None
@@ -178,9 +222,15 @@ def build_summariser(definition: AgentDefinition, services: Services) -> Llm | N
     return None if choice is None else cast(Llm, load("llm", choice)(definition, choice.options, services))
 
 
-def build_realtime(definition: AgentDefinition, services: Services) -> Realtime | None:
+def elsewhere(provider: Any) -> bool:
+    """Its work is done by another process, perhaps of this machine."""
+    return bool(getattr(provider, "elsewhere", provider.third_party))
+
+
+def build_realtime(definition: AgentDefinition, services: Services, wrap: Wrap | None = None) -> Realtime | None:
     """Not yet started; None where the agent has none."""
     if definition.realtime is None:
         return None
     choice = definition.realtime.model
-    return cast(Realtime, load("realtime", choice)(definition, choice.options, services))
+    made = cast(Realtime, load("realtime", choice)(definition, choice.options, services))
+    return made if wrap is None else cast(Realtime, wrap("realtime", f"realtime.{made.name}", made))

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from trunkline.agents.attendant import Control, Report
-from trunkline.agents.attending import Agent, Attending
+from trunkline.agents.attending import Agent, Attending, Recognising
 from trunkline.clock import Clock
 from trunkline.errors import ProviderError
 from trunkline.gateway.transfer_record import TransferFailed
@@ -75,6 +75,7 @@ class Succession:
         self._following: str | None = None  # that was allowed, and waits for the last words to be heard
         self._hand_offs = 0
         self._note: Message | None = None
+        self._unwritten = b""  # of what the caller said to whoever attended last
 
     @property
     def so_far(self) -> tuple[Message, ...]:
@@ -104,6 +105,7 @@ class Succession:
                 attendant.close()
             finally:
                 self.conversation = tuple(attendant.conversation)
+                self._unwritten = attendant.unwritten
 
     def key(self, digit: str) -> None:
         if self.attendant is not None:
@@ -136,7 +138,12 @@ class Succession:
             pending = (said[-1].text,) if said and said[-1].role == "caller" and said[-1].text else ()
             greeted = any(message.role == "agent" for message in said)
             self.take(bus)
-            self.begin(agent.definition.apology if greeted else greeting, pending)
+            if isinstance(self.attendant, Recognising) and self._unwritten:
+                while said and said[-1].role == "caller" and not said[-1].text:
+                    said = said[:-1]
+                self.attendant.go_on(said, self._unwritten)
+            else:
+                self.begin(agent.definition.apology if greeted else greeting, pending)
         return decision
 
     def may_hand_off(self, name: str) -> Decision:

@@ -69,6 +69,7 @@ def read_options(options: Mapping[str, Any]) -> Options:
 
 class OpenAiLlm:
     name = "openai"
+    elsewhere = True
 
     def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:
         """Raises ConfigError; MissingExtra without the `openai` package."""

@@ -26,6 +26,7 @@ class ScriptLlm:
     name = "script"
     third_party = False
     continues = False
+    speculates = False
     """It cannot go on with what another has begun: it answers anew."""
 
     def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:

@@ -197,6 +197,7 @@ class AsrRequest(_message.Message):
     EXPECT_FIELD_NUMBER: _builtins.int
     FINALIZE_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
+    BEGAN_FIELD_NUMBER: _builtins.int
     utterance: _builtins.int
     """counted up by the client"""
     audio: _builtins.bytes
@@ -210,6 +211,10 @@ class AsrRequest(_message.Message):
     def finalize(self) -> Global___Finalize: ...
     @_builtins.property
     def cancel(self) -> Global___Cancel: ...
+    @_builtins.property
+    def began(self) -> Global___Began:
+        """feed_mode all"""
+
     def __init__(
         self,
         *,
@@ -219,12 +224,13 @@ class AsrRequest(_message.Message):
         expect: Global___Expectation | None = ...,
         finalize: Global___Finalize | None = ...,
         cancel: Global___Cancel | None = ...,
+        began: Global___Began | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "cancel", b"cancel", "expect", b"expect", "finalize", b"finalize", "request", b"request", "start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "began", b"began", "cancel", b"cancel", "expect", b"expect", "finalize", b"finalize", "request", b"request", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "cancel", b"cancel", "expect", b"expect", "finalize", b"finalize", "request", b"request", "start", b"start", "utterance", b"utterance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "began", b"began", "cancel", b"cancel", "expect", b"expect", "finalize", b"finalize", "request", b"request", "start", b"start", "utterance", b"utterance"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["start", "audio", "expect", "finalize", "cancel"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["start", "audio", "expect", "finalize", "cancel", "began"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -253,6 +259,27 @@ class AsrStart(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AsrStart: _TypeAlias = AsrStart  # noqa: Y015
+
+@_typing.final
+class Began(_message.Message):
+    """The caller began to speak so long ago, in the audio that was sent: words from before are none of the utterance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGO_MS_FIELD_NUMBER: _builtins.int
+    ago_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        ago_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ago_ms", b"ago_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Began: _TypeAlias = Began  # noqa: Y015
 
 @_typing.final
 class Finalize(_message.Message):
@@ -509,7 +536,7 @@ class Message(_message.Message):
     TOOL_CALL_ID_FIELD_NUMBER: _builtins.int
     CUT_FIELD_NUMBER: _builtins.int
     role: _builtins.str
-    """caller, agent, tool"""
+    """caller, agent, tool, or summary: what was said before, in short"""
     text: _builtins.str
     keyed: _builtins.bool
     tool_call_id: _builtins.str

@@ -204,6 +204,8 @@ class _Ears:
                 self._stream.feed(request.audio)
             case "expect":
                 self._stream.expect(wire.read_expectation(request.expect))
+            case "began":
+                self._stream.began(request.began.ago_ms)
             case "finalize":
                 if len(self._finalized) >= MAX_AHEAD:
                     raise ProviderError("", "overloaded", "too many utterances at once", retryable=True)

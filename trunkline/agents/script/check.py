@@ -16,6 +16,7 @@ from typing import Any, Literal
 import phonenumbers
 
 from trunkline.agents.definition import (
+    NO_DETECTOR,
     AgentDefinition,
     ContextTerms,
     Failover,
@@ -28,14 +29,16 @@ from trunkline.agents.definition import (
 from trunkline.agents.script import keys
 from trunkline.agents.script.keys import Severity, nearest
 from trunkline.agents.script.lines import Path, Place, Places, places
-from trunkline.agents.script.model import SECTIONS, read_script
+from trunkline.agents.script.model import SECTIONS, Script, read_script
 from trunkline.agents.script.review import review
-from trunkline.agents.script.template import NAME
+from trunkline.agents.script.template import NAME, fill
 from trunkline.errors import ConfigError, MissingExtra
 
 MAX_FILE_BYTES = 512 * 1024  # a thousand intents; the largest real one we know has forty
 
 KINDS: tuple[Literal["stt", "llm", "tts"], ...] = ("stt", "llm", "tts")
+TURN_DETECTOR = "turn_detector"
+"""Its table; its providers are named `turn.NAME`."""
 DEFAULT_PROVIDERS: Mapping[str, str] = {"stt": "pocketsphinx", "llm": "script", "tts": "espeak"}
 
 
@@ -162,12 +165,13 @@ def _definition(raw: Mapping[str, Any], problems: Problems, folder: FilePath | N
         greeting_interruptible=top["greeting_interruptible"],
         turns=TurnTaking(**turns),
         spares={kind: tuple(ranked[1:]) for kind, ranked in choices.items() if ranked[1:]},
-        failover=_failover(top["failover"] or {}, targets, problems),
+        failover=_failover(top["failover"] or {}, script, targets, problems),
         background=top["background"],
         targets=targets,
         terms=terms,
         script=raw_script,
         realtime=_realtime(top["realtime"], problems),
+        turn_detector=_turn_detector(top["turn_detector"], problems),
         agents=_agents(top["agents"] or {}, problems, folder),
         context=_context(top["context"], choices["llm"], problems),
     )
@@ -196,8 +200,16 @@ def _provider(kind: str, table: Mapping[str, Any], path: Path, problems: Problem
     return ProviderChoice(name, held)
 
 
-def _failover(table: Mapping[str, Any], targets: Mapping[str, str], problems: Problems) -> Failover:
+def _failover(table: Mapping[str, Any], script: Script, targets: Mapping[str, str], problems: Problems) -> Failover:
+    """Where the file says nothing else, callers whom nobody can hear or answer go where `[fallback]` sends those who
+    are not understood, and in its words."""
     held = keys.read(table, keys.FAILOVER, ("failover",), problems.report)
+    fallback = script.fallback
+    if fallback.transfer in targets and held["target"] is None:
+        if "last_resort" not in table:
+            held["last_resort"] = "transfer"
+        if held["last_resort"] == "transfer":
+            held |= {"target": fallback.transfer, "words": fill(fallback.reply[0], script.variables)}
     target = held["target"]
     if held["last_resort"] == "transfer" and target is None:
         problems.report(("failover",), "target is missing: a name of [targets]", "error")
@@ -215,6 +227,15 @@ def _realtime(table: Mapping[str, Any] | None, problems: Problems) -> RealtimeTe
     common = {name: held.pop(name) for name in keys.REALTIME if name != "provider"}
     choice = _provider("realtime", {"provider": held.pop("provider") or "openai", **held}, ("realtime",), problems)
     return RealtimeTerms(choice, **common)
+
+
+def _turn_detector(table: Mapping[str, Any] | None, problems: Problems) -> ProviderChoice | None:
+    if table is None:
+        return None
+    if table.get("provider") == NO_DETECTOR:
+        keys.read(table, keys.PROVIDER, (TURN_DETECTOR,), problems.report)
+        return ProviderChoice(NO_DETECTOR)
+    return _provider("turn", {"provider": "rules", **table}, (TURN_DETECTOR,), problems)
 
 
 def _agents(table: Mapping[str, Any], problems: Problems, folder: FilePath | None) -> dict[str, HandOff]:
@@ -266,6 +287,9 @@ def _check_options(definition: AgentDefinition, problems: Problems) -> None:
     if definition.realtime is not None:
         ranked["realtime"] = (definition.realtime.model,)
         choices.append(("realtime", 0, definition.realtime.model))
+    if definition.turn_detector is not None:
+        ranked["turn"] = (definition.turn_detector,)
+        choices.append(("turn", 0, definition.turn_detector))
     if definition.context is not None and definition.context.llm is not None:
         choices.append(("context", 0, definition.context.llm))
         ranked["context"] = (definition.context.llm,)
@@ -274,6 +298,8 @@ def _check_options(definition: AgentDefinition, problems: Problems) -> None:
         path: Path = (kind, at) if len(ranked[kind]) > 1 else (kind,)
         if kind == "context":
             kind, path = "llm", ("context", "llm")
+        elif kind == "turn":
+            path = (TURN_DETECTOR,)
         entry = found.get(f"{kind}.{choice.provider}")
         if entry is None:
             continue

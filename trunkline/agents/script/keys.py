@@ -77,6 +77,9 @@ FILE: Keys = {
         "table", "One model that hears, thinks and speaks, in place of the three: see [models](models.md)."
     ),
     "turns": Key("table", "When the caller has finished, and when the line is dead."),
+    "turn_detector": Key(
+        "table", "Who tells from their words whether the caller has finished: `provider`, and its own options."
+    ),
     "targets": Key(
         "table", 'Where calls may be transferred: `reception = "+12025550123"`, or a table: `[targets.reception]`.'
     ),
@@ -114,7 +117,11 @@ REALTIME: Keys = {
         high=1440,
     ),
     "first_audio_ms": Key(
-        "whole", "The longest wait for an answer to begin.", _REALTIME.first_audio_ms, low=50, high=60000
+        "whole",
+        "The longest wait for an answer to begin: a new session is asked then, and after that the cascade.",
+        _REALTIME.first_audio_ms,
+        low=50,
+        high=60000,
     ),
     "reconnect_ms": Key(
         "whole", "The longest time without a session when one breaks.", _REALTIME.reconnect_ms, low=0, high=60000
@@ -137,6 +144,11 @@ TURNS: Keys = {
     "max_duration_s": _turn("max_duration_s", 10, 14400, "The longest call."),
     "reply_deadline_ms": _turn("reply_deadline_ms", 1000, 60000, "The longest wait for an answer before `apology`."),
     "filler_after_ms": _turn("filler_after_ms", 500, 10000, "Silence after the caller's turn before `filler`."),
+    "speculate": Key(
+        "flag",
+        "Ask the model while the end of the turn is awaited, once the words seem whole. What is asked in vain is paid.",
+        _TURNS.speculate,
+    ),
 }
 
 FAILOVER: Keys = {
@@ -149,11 +161,12 @@ FAILOVER: Keys = {
     ),
     "last_resort": Key(
         "text",
-        "When nothing works any more, after `failure`.",
+        "When nothing works any more, after `failure`. Where it is not given and `[fallback]` has a `transfer`: that, "
+        "after the first `reply` there.",
         _FAILOVER.last_resort,
         choices=("hang_up", "transfer", "message"),
     ),
-    "target": Key("text", "transfer: a name of `[targets]`."),
+    "target": Key("text", "transfer: a name of `[targets]`. Without it that of `[fallback]`."),
     "message": Key("text", "message: what callers are asked.", _FAILOVER.message),
     "message_s": _failover("message_s", 5, 600, "message: how long they may speak, in seconds."),
 }

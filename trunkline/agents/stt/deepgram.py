@@ -217,10 +217,9 @@ class Utterance:
     forgotten: bool = False
     asked: bool = False
     """The service was told of its end, on this connection."""
-    settled: list[str] = field(default_factory=list)
-    settled_at: float = 0.0
-    """Where the last of the settled words end."""
-    open_text: str = ""
+    settled: list[Heard] = field(default_factory=list)
+    """What will not change, each with its own words only."""
+    open: Heard | None = None
     answered: bool = False
     """The service has said something of it, if only that there was nothing."""
     told: SttPartial = _NOTHING
@@ -228,28 +227,45 @@ class Utterance:
 
     @property
     def text(self) -> str:
-        return " ".join((*self.settled, self.open_text) if self.open_text else self.settled)
+        said = self.settled if self.open is None else (*self.settled, self.open)
+        return " ".join(heard.text for heard in said if heard.text)
 
-    def take(self, heard: Heard, text: str) -> None:
+    def take(self, heard: Heard) -> None:
         self.answered = True
-        if heard.final:
-            if text:
-                self.settled.append(text)
-                self.settled_at = heard.end
-            self.open_text = ""
-        else:
-            self.open_text = text
+        if not heard.final:
+            self.open = heard
+            return
+        self.open = None
+        if heard.text:
+            self.settled.append(heard)
+
+    def begin(self, at: int) -> None:
+        """Not before there."""
+        self.start = max(self.start, at)
+        self.settled = [said for heard in self.settled if (said := since(heard, self.start)).text]
+        self.open = None if self.open is None else since(self.open, self.start)
 
 
-def share(heard: Heard, utterances: Sequence[Utterance]) -> list[tuple[Utterance, str]]:
+def share(heard: Heard, utterances: Sequence[Utterance]) -> list[tuple[Utterance, Heard]]:
     """The utterances that a result speaks of, and what of it is each one's."""
     touched = [u for u in utterances if u.start < heard.end and (u.end is None or heard.start < u.end)]
-    if len(touched) == 1 and (touched[0].start <= heard.start or not heard.words):
-        return [(touched[0], heard.text)]
-    return [
-        (u, " ".join(word for word, at in heard.words if u.start <= at and (u.end is None or at < u.end)))
-        for u in touched
-    ]
+    if len(touched) == 1 and touched[0].start <= heard.start:
+        return [(touched[0], heard)]
+    if len(touched) == 1:
+        return [(touched[0], since(heard, touched[0].start))]
+    return [(u, _only(heard, u.start, u.end)) for u in touched]
+
+
+def since(heard: Heard, start: int) -> Heard:
+    """What of it was said from there on. Without the times of its words it counts whole, if it ends behind there."""
+    if start <= heard.start or (not heard.words and start < heard.end):
+        return heard
+    return _only(heard, start, None)
+
+
+def _only(heard: Heard, start: int, end: int | None) -> Heard:
+    words = tuple(word for word in heard.words if start <= word.at and (end is None or word.at < end))
+    return heard._replace(words=words, text=" ".join(word.word for word in words))
 
 
 def read_message(data: str | bytes, origin: int, bytes_per_s: int) -> Heard | ProviderError | None:
@@ -368,6 +384,11 @@ class Stream:
         elif self._fed - self._sent >= self._chunk_bytes:
             self._pump()
 
+    def began(self, ago_ms: int) -> None:
+        """What was a noise, or an echo of our own voice, to us is none to Deepgram: it has words for it."""
+        if self._on_event is not None:
+            self._current.begin(self._fed - ago_ms * self._bytes_per_s // 1000)
+
     def expect(self, expectation: Expectation) -> None:
         """Flux takes the pause between groups of digits for the end of a turn: then only we say when it has ended."""
         spelling = expectation.digits_max > 0 or expectation.grammar.startswith("digits")
@@ -444,10 +465,10 @@ class Stream:
 
     def _take(self, heard: Heard) -> None:
         stale = STALE_S * self._bytes_per_s
-        for utterance, text in share(heard, (*self._due, self._current)):
-            if text and utterance.settled and heard.begins - utterance.settled_at > stale:
+        for utterance, its in share(heard, (*self._due, self._current)):
+            if its.text and utterance.settled and its.begins - utterance.settled[-1].end > stale:
                 utterance.settled.clear()
-            utterance.take(heard, text)
+            utterance.take(its)
         if heard.final:
             self._covered = max(self._covered, heard.end)
         elif not heard.text and self._options.flux:  # no turn has begun, or hardly
@@ -511,7 +532,7 @@ class Stream:
         for utterance in self._due:
             utterance.asked = False
         for utterance in (*self._due, self._current):
-            utterance.open_text = ""
+            utterance.open = None
         if self._spelling:
             self._configure()
         self._pump()

@@ -27,6 +27,9 @@ DEEPGRAM_URL = "https://api.deepgram.com"
 MAX_TEXT_CHARS = 2000  # Deepgram's own limit of a request
 ENCODINGS = {"mulaw": "mulaw", "alaw": "alaw", "pcm16": "linear16"}
 
+KEPT_S = 60.0
+"""So long a connection waits for the next phrase: httpx's own 5 s are less than the caller's turn."""
+
 OPTIONS: Keys = {
     "model": Key("text", "The voice: `aura-2-thalia-en` and others.", "aura-2-thalia-en"),
     "speed": Key("number", "How fast it speaks, 0.7 to 1.5; without it, as the voice does.", low=0, high=2),
@@ -84,7 +87,8 @@ class DeepgramTts:
         environment = self._sdk.environment.DeepgramClientEnvironment(
             base=url, production=url, agent=url, agent_rest=url
         )
-        self._http = httpx.AsyncClient(timeout=None)  # the deadlines are ours
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=KEPT_S)
+        self._http = httpx.AsyncClient(timeout=None, limits=limits)  # the deadlines are ours
         self._client = self._sdk.AsyncDeepgramClient(
             api_key=self._key,
             environment=environment,

@@ -136,8 +136,7 @@ class WordTimes:
     A word is found by its letters and digits in their order, whatever spaces and punctuation lie between (the service
     splits words over messages, and now and then a space into one). It ends where its last letter does: the pause in
     its punctuation is nobody's. One without any ("-", "&") ends where the next begins. A word the characters do not
-    give ("10:30" that comes as "ten thirty"), and those after it, count as ended with the audio: later than they did,
-    never sooner.
+    give ("10:30" that comes as "ten thirty"), and those after it, have no times: theirs are for others to estimate.
     """
 
     def __init__(self, text: str) -> None:
@@ -171,9 +170,10 @@ class WordTimes:
         return tuple(words)
 
     def rest(self, until_ms: int) -> tuple[Word, ...]:
-        """All others, now that the audio is over."""
+        """Those that would end later, now that the audio is over."""
         words = [Word(w.text, min(w.start_ms, until_ms), until_ms) for w in self._found]
-        words += [Word(word, min(self._end_ms, until_ms), until_ms) for word, _ in self._waiting]
+        if not any(anchors for _, anchors in self._waiting):  # a dash at the end has no sound
+            words += [Word(word, until_ms, until_ms) for word, _ in self._waiting]
         self._found.clear()
         self._waiting.clear()
         return tuple(words)
@@ -304,6 +304,7 @@ class Lines:
 
 class ElevenLabs:
     name = "elevenlabs"
+    elsewhere = True
     word_times = True
 
     def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:

@@ -23,6 +23,7 @@ class RemoteTts:
     """A call's phrases are all spoken by one server, as long as it lives."""
 
     name = "remote"
+    elsewhere = True
 
     def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:
         self.options = read_options(options, DEADLINES)
