@@ -287,6 +287,7 @@ def test_a_gateway_starts_and_answers_while_its_redis_is_away(tmp_path: Path) ->
                 assert (await http.get("/readyz")).status_code == 200
                 answer = await http.post("/v1/session", json={"device_id": "kitchen", "account_id": "ann"})
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+            assert answer.json()["detail"] == "the session store is away"
             refused = await running.verifier.join("x.y")
             assert isinstance(refused, Refuse)
             assert refused.code == "sessions_away"

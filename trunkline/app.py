@@ -74,7 +74,6 @@ from trunkline.types import E164, MULAW_8K, CallId, TenantId
 
 log = logging.getLogger(__name__)
 
-WORKER = "0"  # of one; several need Redis and come with it
 SPARE_SLOTS = 16  # of the ears: calls that are ending while others begin
 GAUGES_S = 1.0
 BACKLOG = 2048
@@ -166,9 +165,9 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
     async with contextlib.AsyncExitStack() as stack:
         database = Database(database_url(settings.database, settings.data_dir))
         stack.push_async_callback(database.close)
-        spool = Spool(settings.data_dir / "spool" / WORKER)
+        spool = Spool(settings.data_dir / "spool" / settings.worker)
         stack.callback(spool.close)
-        writer = RecordWriter(spool, database, clock, worker=WORKER)
+        writer = RecordWriter(spool, database, clock, worker=settings.worker)
         stack.push_async_callback(writer.close)
         stack.push_async_callback(http_tools.close)
         await writer.start()
@@ -179,7 +178,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         ears = Ears(MULAW_8K, capacity, SileroBatch(capacity), EnergyGate(capacity))
         heartbeat = Heartbeat(clock, ears.beat, metrics.beat)
         policy = Policy(record=settings.record, outbound_allow=settings.outbound.allow)
-        tokens = Tokens(worker=WORKER)
+        tokens = Tokens(worker=settings.worker)
         hold_music()  # made now: it takes 50 ms, which no call is to notice
         if any(each.background for each in family.values()):
             soft_work()
@@ -222,14 +221,14 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         more += control_routes(switchboard.call) + leg_routes(switchboard.call)
         devices = KnownDevices(database, clock)
         sessions = await stack.enter_async_context(
-            open_sessions(settings, switchboard, devices, metrics, clock, WORKER)
+            open_sessions(settings, switchboard, devices, metrics, clock, settings.worker)
         )
         regions = Regions(our_regions(settings), settings.region, lambda: not not_ready())
         watch = RegionWatch(regions)
         watch.start()
         stack.push_async_callback(watch.close)
         more += device_routes(sessions.desk, devices, regions, rooms(settings, clock))
-        orders = OrderKeys(database, clock, worker=WORKER)
+        orders = OrderKeys(database, clock, worker=settings.worker)
         http = create_http(
             settings, switchboard, records, metrics, clock, not_ready, tokens, more, orders=orders, placed=twilio
         )

@@ -53,6 +53,9 @@ class Settings(BaseSettings):
     redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
     """redis://HOST:PORT/DB, rediss://... or unix://PATH: where sessions are kept for several workers and regions;
     without it, in this process's memory."""
+    worker: Name = "0"
+    """Our name: of several gateways that share a database each has its own, and keeps it. The records of calls that died
+    under it are closed at the next start."""
     record: bool = False
     """Whether calls may be recorded at all."""
     http: Http = Http()

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from tests.gateway.sessions.conftest import IDLE_S, Pass, RunStore
-from trunkline.errors import StoreError
+from trunkline.errors import SessionsAway
 from trunkline.gateway.sessions.redis import RedisSessions
 from trunkline.gateway.sessions.session import Said, Session
 from trunkline.gateway.sessions.store import Saving, SessionStore, Spent
@@ -135,7 +135,7 @@ def test_a_redis_that_is_not_there_or_says_nothing_is_away_soon() -> None:
             )
             begun = asyncio.get_running_loop().time()
             answers = await asyncio.gather(*asked, return_exceptions=True)
-            assert [type(answer) for answer in answers] == [StoreError] * len(asked)
+            assert [type(answer) for answer in answers] == [SessionsAway] * len(asked)
             assert "secret" not in str(answers)
             assert asyncio.get_running_loop().time() - begun < 2
             assert await store.save([]) == []

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from trunkline.errors import MissingExtra, StoreError
+from trunkline.errors import MissingExtra, SessionsAway
 from trunkline.gateway.sessions.session import Session, from_fields, to_fields
 from trunkline.gateway.sessions.store import Saved, Saving, Spent
 from trunkline.types import SessionId
@@ -142,7 +142,7 @@ class RedisSessions:
                 return await ask()
         except (RedisError, OSError, TimeoutError) as error:
             # Its text may quote what we sent.
-            raise StoreError(f"the session store is away ({type(error).__name__})") from error
+            raise SessionsAway(f"the session store is away ({type(error).__name__})") from error
 
 
 def _key(session_id: SessionId) -> str:

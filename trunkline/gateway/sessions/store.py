@@ -24,8 +24,8 @@ class Spent:
 
 
 class SessionStore(Protocol):
-    """A session is forgotten `idle_s` after it was last joined or saved. All methods raise StoreError, within 2 s,
-    when the store is away."""
+    """A session is forgotten `idle_s` after it was last joined or saved. All methods raise SessionsAway, within 2 s,
+    when the store is away, and StoreError for what nobody of us has written there."""
 
     async def add(self, session: Session) -> bool:
         """False: it is full."""
