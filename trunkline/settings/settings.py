@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     """redis://HOST:PORT/DB, rediss://... or unix://PATH: where sessions are kept for several workers and regions;
     without it, in this process's memory."""
     worker: Name = "0"
-    """Our name: of several gateways that share a database each has its own, and keeps it. The records of calls that died
+    """Our name: of several gateways that share a database each has its own, and keeps it. Records of calls that died
     under it are closed at the next start."""
     record: bool = False
     """Whether calls may be recorded at all."""
