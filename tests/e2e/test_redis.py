@@ -164,7 +164,7 @@ def _ready(worker: Worker) -> bool:
 
 def test_sessions_keep_their_promises_on_redis(redis: RedisServer) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:xdist", "tests/gateway/sessions"],
+        [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:xdist", "tests/gateway/sessions/test_store.py"],
         cwd=ROOT,
         env={**os.environ, "TRUNKLINE_TEST_REDIS_URL": redis.url},
         capture_output=True,

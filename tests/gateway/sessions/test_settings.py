@@ -28,6 +28,7 @@ lon = -77.45
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TRUNKLINE_TEST_REDIS_URL", raising=False)  # of the tests beside these, and no setting
 
 
 def loaded(text: str) -> Settings:
