@@ -222,7 +222,7 @@ async def _providers(settings: Settings, agent: AgentDefinition, clock: Clock, n
         if realtime is not None:
             note(await _provider("realtime", f"realtime.{realtime.name}", realtime, call, clock))
         for kind in KINDS:
-            for key, provider in minds.named(kind).items():
+            for key, provider in minds.everything(kind).items():
                 note(await _provider(kind, key, provider, call, clock))
     finally:
         if realtime is not None:

@@ -178,6 +178,8 @@ class Message:
     """For role `tool`: which ToolCall this answers."""
     cut: bool = False
     """The caller interrupted here; `text` is what was heard of it."""
+    language: str | None = None
+    """What the call is held in from here on, where the agent has several: a tag of RFC 5646."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +223,8 @@ class SttFinal:
 
     text: str
     understood: bool = True
+    language: str | None = None
+    """What it was spoken in, where the recogniser tells; None also where it was of several."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -394,6 +394,26 @@ def test_a_tools_result_goes_back_and_the_model_speaks_on() -> None:
     on_a_call(conversation)
 
 
+def test_the_model_changes_the_language_and_the_lines_follow() -> None:
+    spanish = replace(AGENT, language="es-ES", no_input=("¿Sigue ahí?",))
+
+    async def conversation(call: RealtimeCall) -> None:
+        await call.spoken()
+        reply = call.session.begins()
+        call.session.on_event(ReplyTool(reply, ToolCall("c1", "speak_language", {"language": "es"})))
+        call.session.ends(reply)
+        await call.settle()
+        assert "language" in call.events
+        assert call.session.told[-1][0] == Message("tool", '{"ok": true}', tool_call_id="c1")
+        call.session.says("Dígame.", 400)
+        await call.run(2000)
+        assert call.attendant.conversation[-2].language == "es-ES", "the cascade would go on in it"
+        await call.run(AGENT.turns.no_input_ms)
+        assert call.session.of("respond")[-1][1] == "¿Sigue ahí?"
+
+    on_a_call(conversation, agent=replace(AGENT, languages={"es-ES": spanish}))
+
+
 def test_a_hang_up_waits_until_the_goodbye_was_heard() -> None:
     async def hangs_up(tool: ToolCall, control: CallControl) -> str:
         control.hang_up("agent_hung_up")

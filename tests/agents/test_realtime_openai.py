@@ -160,6 +160,21 @@ def test_the_fake_refuses_what_is_no_event_of_the_api() -> None:
 # --- a session ------------------------------------------------------------------------------------------------------
 
 
+def test_a_model_of_several_languages_is_told_them_and_its_transcriber_is_not_held_to_one() -> None:
+    clinic = load(example("clinic"))
+    spanish = replace(clinic, language="es-ES")
+
+    async def test(far: Far) -> None:
+        await far.opened()
+        config = far.server.session.config
+        assert "en-US, es-ES" in config["instructions"]
+        assert "call speak_language before" in config["instructions"]
+        assert config["audio"]["input"]["transcription"] == {"model": "gpt-transcribe"}
+        assert "speak_language" in [tool["name"] for tool in config["tools"]]
+
+    with_session(test, definition=replace(clinic, languages={"es-ES": spanish}))
+
+
 def test_a_session_is_mu_law_both_ways_with_the_agents_voice_tools_and_instructions() -> None:
     async def test(far: Far) -> None:
         await far.opened()

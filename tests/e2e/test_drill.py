@@ -189,9 +189,7 @@ def test_a_realtime_model_that_fails_is_followed_by_a_session_or_by_the_cascade(
         assert each["lost_words"] == 0, each
         assert each["dead_air_ms"] <= 2000, each
         assert each["ended"] == "caller_hung_up", each
-        if each["fault"] in ("refused", "garbage"):  # before anybody wrote down what the caller said: asked again
-            assert each["heard"].startswith("I'm sorry"), each
-        elif each["following"] == "cascade":
+        if each["following"] == "cascade":  # also where nobody had written down what the caller said
             assert each["repeated_words"] == 0, each
             assert each["heard"].replace(".", "").split() == [f"word{i}" for i in range(20)], each
         else:  # it gives no word times: where it broke off is an estimate, and a cautious one

@@ -6,6 +6,9 @@ Speech) and from the types of `deepgram-sdk` 7, from which every message is buil
 
 It "recognises" by a script: each stretch of loud audio is the next line of `lines` (the last one again and again),
 whose words appear one for each WORD_MS of it. Times are those of the received audio: nothing depends on a clock.
+A word of a line may be marked with its language (`in_language`), which is told where several are asked for: by Nova-3
+with `language=multi` for every word and for all together, by `flux-general-multi` for the turn ("Nova-3 Language
+Prompting", "Flux Multilingual & Language Prompting").
 
     async with DeepgramServer("when do you open") as server:
         ... server.url ... server.connections[0].query["model"]
@@ -14,7 +17,7 @@ whose words appear one for each WORD_MS of it. Times are those of the received a
 import asyncio
 import json
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -42,6 +45,17 @@ INTERIM_MS = 240
 FRAME_BYTES = 160  # 20 ms
 LOUD = frozenset(byte for byte in range(256) if (~byte >> 4) & 7 >= 3)
 """Mu-law bytes of at least an eighth of the loudest."""
+
+
+def in_language(tag: str, text: str) -> str:
+    """A line, or a part of one, that is spoken in it."""
+    return " ".join(f"{word}/{tag}" for word in text.split())
+
+
+def languages_of(words: Sequence[str]) -> list[str]:
+    """Of marked words, the most frequent first."""
+    tags = Counter(word.partition("/")[2] for word in words)
+    return [tag for tag, _ in tags.most_common() if tag]
 
 
 @dataclass(frozen=True)
@@ -308,6 +322,7 @@ class _Nova(_Session):
         self.told_words = 0
         self.interim_ms = 0
         self.endpointing_ms = int(self.connection.query["endpointing"][0])
+        self.multi = self.connection.query.get("language") == ["multi"]
 
     async def tick(self) -> None:
         if self.line is not None and not self.ended and self.quiet_ms == self.endpointing_ms:
@@ -333,7 +348,11 @@ class _Nova(_Session):
     ) -> None:
         all_words = [] if self.line is None or self.ended else self.word_times(self.line if whole else self.heard)
         words = all_words[self.told_words :]
-        text = " ".join(word for word, _, _ in words)
+        text = " ".join(word.partition("/")[0] for word, _, _ in words)
+        languages = languages_of([word for word, _, _ in words]) if self.multi else []
+        told: dict[str, Any] = {"languages": languages} if languages else {}
+        if self.multi:
+            told["languages_hinted"] = [hint.split("-")[0] for hint in self.connection.query.get("language_hint", [])]
         await self.say(
             ListenV1Results.construct(
                 type="Results",
@@ -348,10 +367,8 @@ class _Nova(_Session):
                         {
                             "transcript": text,
                             "confidence": 0.9,
-                            "words": [
-                                {"word": word, "start": start, "end": end, "confidence": 0.9, "punctuated_word": word}
-                                for word, start, end in words
-                            ],
+                            "words": [self.word(*each) for each in words],
+                            **told,
                         }
                     ]
                 },
@@ -365,6 +382,11 @@ class _Nova(_Session):
         if final:
             self.final_ms = self.now_ms
             self.told_words += len(words)
+
+    def word(self, marked: str, start: float, end: float) -> dict[str, Any]:
+        word, _, language = marked.partition("/")
+        told = {"language": language} if language and self.multi else {}
+        return {"word": word, "start": start, "end": end, "confidence": 0.9, "punctuated_word": word, **told}
 
     async def control(self, message: Mapping[str, Any]) -> None:
         if message["type"] == "Finalize" and not isinstance(self.fault, Deaf):
@@ -395,6 +417,7 @@ class _Flux(_Session):
         self.eager: bool = False
         self.state: Literal["ready", "speaking", "awaiting"] = "ready"
         self.threshold = float(self.connection.query.get("eot_threshold", ["0.7"])[0])
+        self.multi = self.connection.query["model"] == ["flux-general-multi"]
 
     async def opened(self) -> None:
         await self.say(ListenV2Connected(type="Connected", request_id="r", sequence_id=self.next()))
@@ -427,6 +450,8 @@ class _Flux(_Session):
 
     async def info(self, event: str, *, whole: bool = False, trigger: str | None = None) -> None:
         words = [] if self.ended else self.word_times((self.line or []) if whole else self.heard)
+        languages = languages_of([word for word, _, _ in words]) if self.multi else []
+        words = [(word.partition("/")[0], start, end) for word, start, end in words]
         await self.say(
             ListenV2TurnInfo.construct(
                 type="TurnInfo",
@@ -440,6 +465,8 @@ class _Flux(_Session):
                 words=[{"word": word, "confidence": 0.9, "start": a, "end": b} for word, a, b in words],
                 end_of_turn_confidence=0.9 if event == "EndOfTurn" else 0.1,
                 trigger=trigger,
+                languages=languages or None,
+                languages_hinted=self.connection.query.get("language_hint") if self.multi else None,
             )
         )
 

@@ -6,9 +6,13 @@ mind: the abstract methods.
 
 Interrupting cancels the reply's task and the epoch rises: whatever still comes of an older epoch (a late chunk, a
 tool's hang-up) is void. A reply that fails is heard as far as it came, then reported.
+
+An agent of several languages (agents/languages.py) changes to the caller's before it answers: the lines, the lists of
+providers and the language that goes with the messages are then those of the other.
 """
 
 import asyncio
+import json
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
@@ -17,6 +21,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 from weakref import ref
 
+from trunkline.agents import languages
 from trunkline.agents import turns as t
 from trunkline.agents.choice import Choice
 from trunkline.agents.condensing import Condensing
@@ -139,17 +144,14 @@ class Attendant(ABC):
         self.conversation: list[Message] = []
         self.epoch = 0
         self.turns = Turns(definition)
+        self._in = definition.in_language
+        self._tongues = definition.tags
+        self._spoken = languages.Spoken(definition.language)
         self._definition, self._tools, self._gated = definition, tools, gated
         self._call, self._bus, self._control, self._report = call, bus, control, report
         self._clock, self._after = clock, after
-        self._voice = Speaking(
-            Choice(minds, "tts", clock, report.event),
-            bus,
-            after,
-            definition.failover,
-            weakly(self, Attendant._meter_voice),
-            FixedLines(definition, minds),
-        )
+        self._minds = minds
+        self._voices: dict[str, Speaking] = {}  # by the languages they have spoken in this call
         self._condensing = Condensing(definition.context, sums_up, call, report, after)
         self._timers: dict[str, Any] = {}
         self._events: deque[t.Event] = deque()
@@ -197,6 +199,10 @@ class Attendant(ABC):
     def _dismiss(self) -> None:
         """The call is over: ears and mind are let go."""
 
+    @abstractmethod
+    def _change_to(self, language: str) -> None:
+        """The call is held in another language: whom ears and mind belong to."""
+
     # --- the call's life ---
 
     @property
@@ -208,9 +214,13 @@ class Attendant(ABC):
         self, greeting: str | None = None, conversation: Sequence[Message] = (), pending: Sequence[str] = ()
     ) -> None:
         """Greet; with another greeting and the conversation so far when a call is taken up again. `pending`: these of
-        the caller's words, which the conversation has, are answered in place of it."""
+        the caller's words, which the conversation has, are answered in place of it. The gateway's own greetings are in
+        the agent's first language: a call that is held in another hears that one's apology."""
         self.conversation += conversation
         self._pending = tuple(pending)
+        self._begin_in()
+        if greeting is not None and self._spoken.language != self._tongues[0]:
+            greeting = self._definition.apology
         if not self._gated and not self.turns.on_hold:
             self._feed(0)
         self._handle(t.Begin(self._definition.greeting if greeting is None else greeting, self._pending))
@@ -373,6 +383,63 @@ class Attendant(ABC):
         if timer is not None:
             timer.cancel()
 
+    # --- languages ---
+
+    @property
+    def _language(self) -> str | None:
+        """As the messages of the conversation have it."""
+        return self._spoken.language if len(self._tongues) > 1 else None
+
+    @property
+    def _voice(self) -> Speaking:
+        return self._voice_of(self._spoken.language)
+
+    def _voice_of(self, language: str) -> Speaking:
+        if language not in self._voices:
+            minds, definition = self._minds.in_language(language), self._in(language)
+            self._voices[language] = Speaking(
+                Choice(minds, "tts", self._clock, self._report.event),
+                self._bus,
+                self._after,
+                definition.failover,
+                weakly(self, Attendant._meter_voice),
+                FixedLines(definition, minds),
+            )
+        return self._voices[language]
+
+    def _begin_in(self) -> None:
+        """What the conversation so far was held in; else what came with the call says; else the first."""
+        if len(self._tongues) == 1:
+            return
+        self._speak_language(
+            languages.Spoken(languages.of_conversation(self.conversation, self._tongues)), "conversation"
+        )
+        asked = languages.lookup(self._call.attributes.get("language", ""), self._tongues)
+        if asked is not None and not self.conversation:
+            self._speak_language(languages.Spoken(asked), "call")
+
+    def _speak_language(self, spoken: languages.Spoken, why: str) -> None:
+        """From the next words on. Idempotent."""
+        before, self._spoken = self._spoken, spoken
+        if spoken.language == before.language:
+            return
+        self._definition = self._in(spoken.language)
+        self.turns.speak(self._definition)
+        self._report.event("language", **{"from": before.language, "to": spoken.language, "why": why})
+        self._change_to(spoken.language)
+
+    def _asked_to_speak(self, call: ToolCall, written: Written, turn: Exchange) -> str:
+        """The result of the tool."""
+        wanted = str(call.arguments.get("language", ""))
+        tag = languages.lookup(wanted, self._tongues) if wanted else None
+        if tag is None:
+            why = f"the languages are {', '.join(self._tongues)}"
+            return json.dumps({"ok": False, "code": "bad_arguments", "why": why})
+        if turn.epoch == self.epoch:
+            written.changed[call.id] = tag
+            self._speak_language(languages.Spoken(tag), "asked")
+        return json.dumps({"ok": True})
+
     # --- replies ---
 
     def _play_background(self, turn: Exchange) -> None:
@@ -513,7 +580,7 @@ class Attendant(ABC):
 
     async def _line(self, text: str, turn: Exchange) -> None:
         """Where no voice can say that it went wrong, a tone does: the caller is not to hear nothing."""
-        line = Written(text)
+        line = Written(text, language=self._spoken.language)
         turn.written.append(line)
         if not text:
             return
@@ -579,7 +646,9 @@ class Attendant(ABC):
             turn.first_phrase_at = self._clock.now()
         turn.in_phrase = True
         try:
-            await self._voice.speak(text, written, lambda audio, words, at_ms: self._append(turn, audio, words, at_ms))
+            await self._voice_of(written.language or self._tongues[0]).speak(
+                text, written, lambda audio, words, at_ms: self._append(turn, audio, words, at_ms)
+            )
         finally:
             turn.in_phrase = False
 

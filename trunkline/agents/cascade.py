@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from trunkline.agents import languages
 from trunkline.agents import turns as t
 from trunkline.agents.attendant import (
     BACKGROUND_AFTER_S,
@@ -55,6 +56,7 @@ from trunkline.ports import (
 from trunkline.types import FRAME_MS
 
 PHRASES_WAITING = 16
+FINALS_KEPT = 16  # said over an answer, and no interruption
 SPECULATE_AFTER_MS = 200  # of silence: sooner the ears have often not told the last word yet
 SPECULATIONS = 3  # of one utterance
 
@@ -73,7 +75,7 @@ class Cascade:
 
     @property
     def providers(self) -> Sequence[Provider]:
-        """Whom a call's audio and text are given to."""
+        """Whom a call's audio and text are given to, in whichever language."""
         more = () if self.summariser is None else (self.summariser,)
         return (*self.minds.everyone(), *more)
 
@@ -109,7 +111,7 @@ class CascadeAttendant(Attendant):
         after: After,
     ) -> None:
         minds, definition = agent.minds, agent.definition
-        self._minds = minds
+        self._heard_in: dict[str, str | None] = {}  # what the caller said since the last answer, and in what
         self._stt = Hearing(
             Choice(minds, "stt", clock, report.event),
             call,
@@ -146,6 +148,7 @@ class CascadeAttendant(Attendant):
         """In place of `begin`: a realtime model is lost, and with it what the caller said last. `unwritten` is that, in
         the lane's format; it is recognised and answered."""
         self.conversation += conversation
+        self._begin_in()
         length_ms = len(unwritten) / self._bus.playout.format.bytes_per_ms
         self._stt.feed(unwritten)
         self._meter("stt", self._stt.name, "seconds", round(length_ms / 1000, 3))
@@ -190,6 +193,12 @@ class CascadeAttendant(Attendant):
     def _awaits(self, expectation: Expectation) -> None:
         self._stt.expect(expectation)
 
+    def _change_to(self, language: str) -> None:
+        self._drop_early()  # it was asked for in another
+        minds = self._minds.in_language(language)
+        self._models = Choice(minds, "llm", self._clock, self._report.event)
+        self._stt.follow(Choice(minds, "stt", self._clock, self._report.event))
+
     def _dismiss(self) -> None:
         self._drop_early()
         if self._ending is not None:
@@ -210,6 +219,10 @@ class CascadeAttendant(Attendant):
             return
         self._next.final_at = self._clock.now()
         if isinstance(event, SttFinal):
+            if len(self._tongues) > 1 and event.understood:
+                self._heard_in[event.text] = event.language
+                if len(self._heard_in) > FINALS_KEPT:
+                    del self._heard_in[next(iter(self._heard_in))]
             self._handle(t.Final(event.text, event.understood))
         else:
             self._report.event("stt_failed", error=str(event.error))
@@ -232,7 +245,9 @@ class CascadeAttendant(Attendant):
 
     def _answer(self, texts: Sequence[str], understood: bool, keyed: bool) -> None:
         new = self._new(texts)
-        self.conversation += [Message("caller", text, keyed=keyed) for text in new]
+        if len(self._tongues) > 1 and not keyed:
+            self._follow_caller(texts)
+        self.conversation += [Message("caller", text, keyed=keyed, language=self._language) for text in new]
         turn, self._next = self._next, Exchange()
         turn.caller_text, turn.understood, turn.keyed = " ".join(new), understood, keyed
         turn.asked_at = self._clock.now()
@@ -241,6 +256,14 @@ class CascadeAttendant(Attendant):
         self._start(turn, lambda: self._reply(turn))
         if self._background is not None:
             self._set_timer("background", BACKGROUND_AFTER_S, lambda: self._play_background(turn))
+
+    def _follow_caller(self, texts: Sequence[str]) -> None:
+        """In what they say it. What was a noise, or no interruption, is none of the texts."""
+        spoken, heard = self._spoken, self._heard_in
+        self._heard_in = {}
+        for text in texts:
+            spoken = languages.follow(spoken, self._tongues, text, heard.get(text))
+        self._speak_language(spoken, "heard")
 
     def _new(self, texts: Sequence[str]) -> list[str]:
         """Texts that were asked about before, and whose answer was not heard, are in the conversation already."""
@@ -289,25 +312,28 @@ class CascadeAttendant(Attendant):
     async def _write_message(self, turn: Exchange, parts: "_Parts") -> list[ToolCall]:
         """One message, text into phrases. Returns the tools it asks for. When a model fails, the next one goes on after
         the last phrase that was given to the voice."""
-        before, written, said = turn.messages(), Written(), list[str]()
+        before, said = turn.messages(), list[str]()
+        written = Written(language=self._spoken.language)
         turn.written.append(written)
-        order = self._models.order()
+        models = self._models
+        order = models.order()
         for key, following in zip(order, [*order[1:], None], strict=True):
             try:
-                calls = await self._ask(key, before, written, said, turn, parts, last=following is None)
+                calls = await self._ask(models, key, before, written, said, turn, parts, last=following is None)
             except ProviderError as error:
-                self._models.failed(key, error)
+                models.failed(key, error)
                 if following is None or turn.epoch != self.epoch:
                     raise
-                self._models.switched(key, following, error, words_given=len(" ".join(said).split()))
+                models.switched(key, following, error, words_given=len(" ".join(said).split()))
                 written.text = "".join(f"{phrase} " for phrase in said)  # the words behind were never spoken
             else:
-                self._models.succeeded(key)
+                models.succeeded(key)
                 return calls
         raise AssertionError("the last model answers or fails")
 
     async def _ask(
         self,
+        models: Choice,
         key: str,
         before: Sequence[Message],
         written: Written,
@@ -319,13 +345,11 @@ class CascadeAttendant(Attendant):
     ) -> list[ToolCall]:
         """One request. `before`: the turn's messages so far. `said`: the phrases of this one that the voice was given;
         more are added."""
-        llm, terms = self._models.asked(key), self._definition.failover
+        llm, terms = models.asked(key), self._definition.failover
         context, understood, seam = self._condensing.context, turn.understood, Seam("")
         asked = [*context.view(self.conversation), *before]
         if not getattr(llm, "continues", True):  # it needs no summary, and knows where it was by what was said
-            first = key == next(
-                iter(self._models.named)
-            )  # else it answers the caller itself, whatever another had begun
+            first = key == next(iter(models.named))  # else it answers the caller itself, whatever another had begun
             asked = [*self.conversation, *(before if first else ())]
         elif said:
             asked = [*asked, Message("agent", " ".join(said)), Message("caller", GO_ON)]
@@ -339,7 +363,7 @@ class CascadeAttendant(Attendant):
                 await parts.put((phrase, written))
 
         replies = timely(
-            self._asked(key, asked, understood=understood),
+            self._asked(models, key, asked, understood=understood),
             self._after,
             llm.name,
             None if last else terms.first_word_ms / 1000,
@@ -364,12 +388,14 @@ class CascadeAttendant(Attendant):
             raise ProviderError(llm.name, "protocol", "an empty answer", retryable=True)
         return calls
 
-    def _asked(self, key: str, asked: Sequence[Message], *, understood: bool) -> AsyncGenerator[LlmEvent, None]:
+    def _asked(
+        self, models: Choice, key: str, asked: Sequence[Message], *, understood: bool
+    ) -> AsyncGenerator[LlmEvent, None]:
         """The model's reply, or what was asked for early of just this."""
         early = self._early
         if early is None or not early.answers(key, asked, understood=understood):
             self._drop_early()
-            return self._session(key).reply(asked, understood=understood)
+            return self._session(models, key).reply(asked, understood=understood)
         self._early = None
         self._report.event("speculation", kept=True)
         return early.events()
@@ -385,9 +411,9 @@ class CascadeAttendant(Attendant):
             return  # a script moves on by being asked
         if self._speculations == SPECULATIONS:
             return
-        asked = [*self.conversation, *(Message("caller", text) for text in new)]
+        asked = [*self.conversation, *(Message("caller", text, language=self._language) for text in new)]
         try:
-            session = self._session(key)
+            session = self._session(self._models, key)
         except ProviderError:
             return  # as it will say when it is needed
         self._speculations += 1
@@ -407,15 +433,18 @@ class CascadeAttendant(Attendant):
             self._meter("llm", name, "calls", 1)
         self._report.event("speculation", kept=False)
 
-    def _session(self, key: str) -> LlmSession:
+    def _session(self, models: Choice, key: str) -> LlmSession:
         """Of the model of that key, opened when it is first asked. Raises ProviderError."""
         if key not in self._sessions:
-            self._sessions[key] = self._models.named[key].open(self._call)
+            self._sessions[key] = models.named[key].open(self._call)
         return self._sessions[key]
 
     async def _use(self, call: ToolCall, turn: Exchange, parts: "_Parts") -> None:
         written, hands = turn.written[-1], Hands(self, turn)
         written.calls.append(call)
+        if call.name == languages.SPEAK_LANGUAGE:
+            written.results[call.id] = self._asked_to_speak(call, written, turn)
+            return
         written.results[call.id] = await self._tools(call, hands, self._call)
         if hands.given_over:
             self._giving_over = call.id

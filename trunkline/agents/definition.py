@@ -167,6 +167,21 @@ class AgentDefinition:
     """To whom this agent may hand a call over, by name."""
     context: ContextTerms | None = None
     """None: the oldest of a long conversation are left out, as each provider has it."""
+    languages: Mapping[str, "AgentDefinition"] = field(default_factory=dict)
+    """Further ones by their tags: the agent as it is in each, without others."""
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Of its languages, the first first."""
+        return (self.language, *self.languages)
+
+    @property
+    def heard(self) -> tuple[str, ...]:
+        """The languages that `stt` is to hear: of those that bring no recognisers of their own."""
+        return (self.language, *(tag for tag, other in self.languages.items() if other.stt == self.stt))
+
+    def in_language(self, tag: str) -> "AgentDefinition":
+        return self.languages.get(tag, self)
 
     def choices(self, kind: Literal["stt", "llm", "tts"]) -> tuple[ProviderChoice, ...]:
         """The preferred first."""

@@ -111,6 +111,19 @@ class Hearing:
         if self._stream is not None:
             self._stream.cancel()
 
+    def follow(self, choice: Choice) -> None:
+        """The call is held in another language, and these hear it. Who hears now stays, where it is one of them."""
+        before = self._provider
+        self._ears = self._ears.among(choice)
+        if self._closed or self._provider is before:
+            return
+        failure = self._open()
+        if failure is not None:
+            self._fail(failure)
+        else:
+            self._replay()
+            self._on_gated()
+
     def close(self) -> None:
         self._closed = True
         self._generation += 1

@@ -55,10 +55,16 @@ class AgentHere:
             for more in (self._realtime, self._summariser):
                 if more is not None:
                     await more.start()
-            lines = FixedLines(self.definition, self.minds)
-            self._recording = asyncio.create_task(lines.record(clock), name="fixed lines")
+            self._recording = asyncio.create_task(self._record(clock), name="fixed lines")
             stack.push_async_callback(_cancelled, self._recording)
             yield
+
+    async def _record(self, clock: Clock) -> None:
+        """In each language by itself: one voice that is away is no reason for another to be silent."""
+        async with asyncio.TaskGroup() as languages:
+            for tag in self.definition.tags:
+                lines = FixedLines(self.definition.in_language(tag), self.minds.in_language(tag))
+                languages.create_task(lines.record(clock))
 
     @property
     def recording(self) -> asyncio.Task[None]:

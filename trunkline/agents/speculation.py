@@ -77,6 +77,7 @@ class Speculation:
 
 
 def _same(message: Message, other: Message) -> bool:
-    if message.role == other.role == "caller" and message.keyed == other.keyed:
+    alike = message.keyed == other.keyed and message.language == other.language
+    if message.role == other.role == "caller" and alike:
         return plain(message.text) == plain(other.text)
     return message == other

@@ -32,6 +32,7 @@ from enum import Enum
 from typing import Literal, NamedTuple
 
 from trunkline.agents.definition import AgentDefinition, TurnTaking
+from trunkline.agents.languages import backchannels
 from trunkline.ports import EndReason, Expectation
 
 PRE_ROLL_MS = 300
@@ -385,7 +386,7 @@ class Turns:
     """One call's turn machine."""
 
     def __init__(self, definition: AgentDefinition) -> None:
-        self._agent = definition
+        self.speak(definition)
         self.state = State.IDLE
         self.expectation = Expectation()
         self.interruptible = True
@@ -441,6 +442,11 @@ class Turns:
     def on_hold(self) -> bool:
         """The far end has put us on hold."""
         return self._held
+
+    def speak(self, definition: AgentDefinition) -> None:
+        """The call is held in another language: the agent as it is in that."""
+        self._agent = definition
+        self._backchannels = BACKCHANNELS | backchannels(definition.language)
 
     def expect(self, expectation: Expectation) -> None:
         """What the caller is expected to say or key next."""
@@ -692,7 +698,7 @@ class Turns:
         """Words that take the floor, not ones that leave it to the agent."""
         if self.expectation.grammar != "main":
             return bool(text)  # it asked: "yeah" is an answer
-        return any(word.strip(".,!?") not in BACKCHANNELS for word in text.lower().split())
+        return any(word.strip(".,!?¡¿") not in self._backchannels for word in text.lower().split())
 
     def _over_agent(self) -> bool:
         return self.state is State.INTERRUPTED or self._reply in ("coming", "speaking")

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+from trunkline.agents import languages
 from trunkline.agents.attendant import Control, Report
 from trunkline.agents.attending import Agent, Attending, Recognising
 from trunkline.clock import Clock
@@ -183,7 +184,10 @@ class Succession:
             self.take(bus)
             self.begin(NOT_HANDED_OVER)
             return
-        self.begin(terms.greeting or None, () if terms.greeting or last is None else (last,))
+        greeting = terms.greeting or None
+        if languages.of_conversation(said, self.agent.definition.tags) != self.agent.definition.language:
+            greeting = None  # it is in their first language, and the call is not: the caller is answered
+        self.begin(greeting, () if greeting or last is None else (last,))
 
     def _change(self, agent: Agent, bus: Bus, why: str) -> None:
         before, self.agent = self.agent, agent

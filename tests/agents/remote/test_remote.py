@@ -130,6 +130,26 @@ async def said(tts: RemoteTts, call: str = "") -> bytes:
         ON_BEHALF_OF.reset(token)
 
 
+def test_a_voice_is_asked_for_the_language_and_the_server_has_one_for_each() -> None:
+    async def main() -> None:
+        english, spanish = NamingTts(1), NamingTts(2)
+        both = replace(with_voice(english), languages={"es-ES": with_voice(spanish)})
+        async with StandinServer(both) as server, StandinServer(with_voice(NamingTts(3))) as one:
+            for language, target, heard in (
+                ("en-US", server, b"\x01"),
+                ("es-ES", server, b"\x02"),
+                ("es-MX", server, b"\x02"),
+                ("fr", server, b"\x01"),
+                ("es-ES", one, b"\x03"),
+            ):
+                tts = RemoteTts(replace(AGENT, language=language), {"targets": [target.target]}, SERVICES)
+                await tts.start()
+                assert await said(tts) == heard * 160, language
+                await tts.close()
+
+    asyncio.run(main())
+
+
 # --- who is asked ---------------------------------------------------------------------------------------------------
 
 

@@ -26,6 +26,7 @@ from trunkline.agents.cascade import Cascade
 from trunkline.agents.deadline import After
 from trunkline.agents.definition import AgentDefinition, RealtimeTerms
 from trunkline.agents.exchange import NOT_HANDED_OFF, UNKNOWN_OUTCOME, Exchange, Written
+from trunkline.agents.languages import SPEAK_LANGUAGE
 from trunkline.agents.llm.told import EXPECT_DIGITS
 from trunkline.agents.providers import Minds
 from trunkline.agents.realtime.live import Live
@@ -83,7 +84,7 @@ class RealtimeAgent:
         summing_up: list[Provider] = [] if summariser is None else [summariser]
         if summariser is None and self.definition.context is not None:
             summing_up = list(minds.named("llm").values())
-        return (self.model, *minds.named("tts").values(), *summing_up)
+        return (self.model, *minds.everything("tts").values(), *summing_up)
 
     @property
     def ready(self) -> Callable[[], bool]:
@@ -471,14 +472,14 @@ class RealtimeAttendant(Attendant):
             if utterance is None:
                 known = [*self._pending, *(m.text for m in self.conversation[-1:] if m.role == "caller")]
                 if text not in known:
-                    message = Message("caller", text, keyed=keyed)
+                    message = Message("caller", text, keyed=keyed, language=self._language)
                     self.conversation.append(message)
                     said.append(text)
                     if self._live is not None:
                         self._live.tell(message)
             elif utterance.message_at is None:
                 utterance.message_at, utterance.turn = len(self.conversation), turn
-                self.conversation.append(Message("caller", utterance.text))
+                self.conversation.append(Message("caller", utterance.text, language=self._language))
                 by_server = by_server and utterance.item != ""
                 if utterance.transcribed:
                     said.append(utterance.text)
@@ -559,7 +560,9 @@ class RealtimeAttendant(Attendant):
             turn.written.append(Written())
         written = turn.written[-1]
         written.calls.append(call)
-        if call.name == EXPECT_DIGITS:
+        if call.name == SPEAK_LANGUAGE:
+            result = self._asked_to_speak(call, written, turn)
+        elif call.name == EXPECT_DIGITS:
             result = self._expect_digits(call, turn)
         else:
             hands = Hands(self, turn)
@@ -667,6 +670,9 @@ class RealtimeAttendant(Attendant):
 
     def _awaits(self, expectation: Expectation) -> None:
         """The model has asked for it itself."""
+
+    def _change_to(self, language: str) -> None:
+        """The model hears and speaks them all."""
 
     def _dismiss(self) -> None:
         self._sessions.close()

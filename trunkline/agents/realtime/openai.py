@@ -21,6 +21,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from trunkline.agents.definition import AgentDefinition
+from trunkline.agents.languages import SPEAK_LANGUAGE, primary
 from trunkline.agents.llm.told import EXPECT_DIGITS
 from trunkline.agents.openai_http import OPENAI_URL
 from trunkline.agents.providers import Services
@@ -54,6 +55,10 @@ from trunkline.types import ALAW_8K, MULAW_8K, Format
 PHONE_RULES = (
     "You are speaking on the telephone. Answer in one to three short sentences of plain spoken language. If you did "
     "not understand the caller, ask again. Say goodbye before you end the call."
+)
+LANGUAGES = (
+    "You speak these languages, named by their tags: {tags}, and no others. Answer in the one the caller speaks; begin "
+    "in the first. Whenever the language changes, call {tool} before you say a word in the other."
 )
 VERBATIM = "Speak this line to the caller, word for word, and nothing else: "
 PULSE_S = 5.0  # from ping to ping; one that is not answered until the next is the last
@@ -246,12 +251,16 @@ class OpenAiRealtime:
             local = now.astimezone(hours.zone)
             state = "open" if hours.is_open(now) else f"closed until {hours.spoken(now)['next_opening']}"
             parts.append(f"It is {local:%A, %d %B %Y, %H:%M}. We are {state}.")
+        if self._definition.languages:
+            parts.append(LANGUAGES.format(tags=", ".join(self._definition.tags), tool=SPEAK_LANGUAGE))
         return "\n\n".join(parts)
 
     def _transcription(self) -> dict[str, Any] | None:
         if not self.transcribes:
             return None
-        return {"model": self.options.transcription, "language": self._definition.language.partition("-")[0]}
+        if self._definition.languages:  # it finds which of them is spoken, and does not tell
+            return {"model": self.options.transcription}
+        return {"model": self.options.transcription, "language": primary(self._definition.language)}
 
     def _turn_detection(self) -> dict[str, Any] | None:
         terms, options = self._definition.realtime, self.options

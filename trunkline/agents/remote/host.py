@@ -45,7 +45,8 @@ def check(bind: Bind, token: str | None, definition: AgentDefinition) -> None:
         )
     for kind in KINDS:
         choices = definition.choices(kind)
-        if any(choice.provider == "remote" for choice in choices):
+        spoken = (definition, *definition.languages.values())
+        if any(choice.provider == "remote" for each in spoken for choice in each.choices(kind)):
             raise ConfigError(f"{kind}.provider", "remote", "served from here are providers, not other servers")
         if len(choices) > 1:
             names = ", ".join(choice.provider for choice in choices)

@@ -5,7 +5,7 @@ The reader, the checker's suggestions and the tables of docs/agent-script.md all
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from trunkline.agents.definition import (
@@ -58,9 +58,13 @@ def _failover(name: str, low: int, high: int, meaning: str) -> Key:
     return Key("whole", meaning, getattr(_FAILOVER, name), low=low, high=high)
 
 
+_LINES = ("greeting", "goodbye", "no_input", "filler", "apology", "failure")
+_TRANSLATED = ("variables", "intents", "slots", "digits", "tools", "fallback", "words")
+
 FILE: Keys = {
     "name": Key("text", "What the agent is called in lists and records.", required=True),
-    "language": Key("text", "The language the agent speaks and hears.", _DEFAULTS["language"]),
+    "language": Key("text", "The language the agent speaks and hears: a tag such as `en-US`.", _DEFAULTS["language"]),
+    "languages": Key("table", "Further languages: `[languages.es-ES]`, see below."),
     "greeting": Key("text", "The first thing a caller hears.", required=True),
     "greeting_interruptible": Key("flag", "Whether the caller may talk over the greeting.", True),
     "goodbye": Key("text", "Spoken before the agent hangs up.", _DEFAULTS["goodbye"]),
@@ -94,6 +98,16 @@ FILE: Keys = {
     "fallback": Key("table", "What happens when the agent does not understand."),
     "words": Key("table", "The words for yes, no, repeat and goodbye, in place of ours."),
 }
+
+LANGUAGE: Keys = {
+    **{name: replace(FILE[name], default=None, required=False) for name in _LINES},
+    "failover": Key("table", "`message` in this language, where `last_resort` is that."),
+    "stt": Key("ranked", "Other ears: `provider` and its options, or several; or only what is other than in `[stt]`."),
+    "llm": Key("ranked", "Another mind, in the same way."),
+    "tts": Key("ranked", "Another voice, in the same way: `voice = ...` alone is enough."),
+    **{name: FILE[name] for name in _TRANSLATED},
+}
+LANGUAGE_FAILOVER: Keys = {"message": Key("text", "What callers are asked.")}
 
 REALTIME: Keys = {
     "provider": Key("text", "Name of the provider.", required=True),
@@ -244,6 +258,7 @@ INTENT: Keys = {
     "declined": Key("text", "Spoken when the answer to `confirm` is no.", "All right."),
     "reply": Key("texts", "What the agent says. A list is spoken in turn, one each time.", ()),
     "reply_closed": Key("texts", "Spoken instead outside the opening hours; nothing else is asked or done then.", ()),
+    "language": Key("text", "Go on in this language, one of `[languages]` or the first; `reply` is spoken in it."),
     **_ACTIONS,
 }
 

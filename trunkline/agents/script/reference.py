@@ -36,6 +36,7 @@ TABLES: dict[str, Keys] = {
     "tools": keys.TOOL,
     "fallback": keys.FALLBACK,
     "words": keys.WORDS,
+    "language": keys.LANGUAGE,
     "openai": openai.OPTIONS,
     "realtime": keys.REALTIME,
     "realtime_openai": realtime_openai.OPTIONS,

@@ -8,6 +8,7 @@ of a closed context, and only the end of the socket stops it. Another is then op
 The wire is spoken with `websockets`: the SDK's client for it is synchronous, knows one context and hides the times.
 """
 
+# ruff: noqa: SIM905 - word lists read best as words
 import asyncio
 import itertools
 import logging
@@ -24,6 +25,7 @@ from websockets.protocol import State
 
 from trunkline.agents import options as given
 from trunkline.agents.definition import AgentDefinition
+from trunkline.agents.languages import primary
 from trunkline.agents.providers import Services
 from trunkline.agents.script.keys import Key, Keys
 from trunkline.errors import ConfigError, ProviderError
@@ -53,6 +55,20 @@ OPTIONS: Keys = {
     "between_audio_ms": Key("whole", "The longest pause within it.", 2000, low=50, high=60000),
 }
 _SPEEDS = (0.7, 1.2)
+_MULTILINGUAL = frozenset(
+    "en ja zh de hi fr ko pt it es id nl tr fil pl sv bg ro ar cs el fi hr ms sk da ta uk ru".split()
+)
+LANGUAGES: Mapping[str, frozenset[str]] = {
+    "eleven_flash_v2_5": _MULTILINGUAL | {"hu", "no", "nb", "vi"},
+    "eleven_turbo_v2_5": _MULTILINGUAL | {"hu", "no", "nb", "vi"},
+    "eleven_multilingual_v2": _MULTILINGUAL,
+    "eleven_flash_v2": frozenset({"en"}),
+    "eleven_turbo_v2": frozenset({"en"}),
+    "eleven_monolingual_v1": frozenset({"en"}),
+}
+"""Of the models whose languages we know."""
+TOLD = ("eleven_flash_v2_5", "eleven_turbo_v2_5")
+"""The models that may be told the language; others find it in the text."""
 
 _QUOTA = {"quota_exceeded"}
 _AUTH = {
@@ -309,6 +325,8 @@ class ElevenLabs:
 
     def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:
         """Raises ConfigError."""
+        if definition.languages and "language" not in options:  # short phrases are of any: it is told which
+            options = self.in_language(options, definition.language) or options
         self.options = read_options(options)
         self.third_party = not given.on_this_machine(self.options.base_url)
         self._key = services.keys.get("elevenlabs")
@@ -321,6 +339,17 @@ class ElevenLabs:
     @staticmethod
     def check_options(options: Mapping[str, Any]) -> None:
         read_options(options)
+
+    @staticmethod
+    def in_language(options: Mapping[str, Any], tag: str, *, inherited: bool = True) -> dict[str, Any] | None:
+        """The same voice, told what it reads."""
+        model, language = options.get("model", OPTIONS["model"].default), primary(tag)
+        if model in LANGUAGES and language not in LANGUAGES[model]:
+            return None
+        if model not in TOLD:
+            return dict(options)
+        told = "no" if language == "nb" else language
+        return {**options, "language": told}
 
     async def start(self) -> None:
         self._started = True
