@@ -80,6 +80,11 @@ class Succession:
         self._line: str | None = None  # that who attends began with
         self._heard_before: Sequence[Message] = ()  # of agents, when they began
 
+    @property
+    def so_far(self) -> tuple[Message, ...]:
+        """The conversation now, also while somebody attends."""
+        return tuple(self.conversation if self.attendant is None else self.attendant.conversation)
+
     # --- the one who attends ---
 
     def take(self, bus: Bus) -> None:
