@@ -1019,6 +1019,25 @@ def test_a_tool_that_was_interrupted_has_a_result_all_the_same() -> None:
     on_a_call(conversation)
 
 
+def test_the_same_words_said_again_while_the_agent_thinks_are_said_twice() -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("double five")
+        for times in (2, 3):
+            call.starts()
+            await call.run(400)
+            call.bus.speech_sustained()
+            await call.settle()
+            call.bus.speech_ended(call.clock.now() - 0.2)
+            call.ears.on_event(SttFinal("double five", understood=True))
+            await call.settle()
+            assert [m.text for m in call.pen.asked if m.role == "caller"] == ["double five"] * times
+        call.pen.write("Thanks.").end()
+        await call.run(1500)
+        assert call.turns[-1].caller_text == "double five"
+
+    on_a_call(conversation)
+
+
 def test_words_before_a_tool_was_done_are_not_asked_about_twice() -> None:
     async def conversation(call: Call) -> None:
         book = ToolCall("a", "book", {})

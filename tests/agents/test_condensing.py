@@ -7,10 +7,11 @@ from tests.agents.test_cascade import AGENT, Call, Llm, Pen, Stt, Tts, on_a_call
 from tests.agents.test_realtime_attendant import RealtimeCall
 from tests.agents.test_realtime_attendant import on_a_call as on_a_realtime_call
 from trunkline.agents.cascade import Cascade
-from trunkline.agents.definition import ContextTerms
+from trunkline.agents.context import estimate
+from trunkline.agents.definition import ContextTerms, TurnTaking
 from trunkline.agents.providers import Minds
 from trunkline.errors import ProviderError
-from trunkline.ports import LlmUsage, Message, ModelLost, ToolCall, Usage
+from trunkline.ports import LlmUsage, Message, ModelLost, SttFinal, SttPartial, ToolCall, Usage
 
 TERMS = ContextTerms(max_tokens=60, keep_messages=2, deadline_ms=3000)
 LONG = replace(AGENT, context=TERMS)
@@ -58,6 +59,28 @@ def test_the_next_answer_is_asked_for_with_the_summary_in_place_of_the_old_messa
     on_a_call(conversation, agent=LONG)
 
 
+def test_an_answer_asked_for_early_is_asked_for_with_the_summary_too() -> None:
+    async def conversation(call: Call) -> None:
+        pen = await asked_for_a_summary(call)
+        pen.write("They counted to two.").end()
+        await call.settle()
+        call.starts()
+        await call.run(400)
+        call.ears.on_event(SttPartial("three", complete=True))
+        await call.settle()
+        early = call.pen
+        assert early.asked[0] == Message("summary", "They counted to two.")
+        early.write("Three. ").end()
+        await call.run(200)
+        call.bus.speech_ended(call.clock.now() - 0.2)
+        call.ears.on_event(SttFinal("three", understood=True))
+        await call.settle()
+        assert call.pen is early
+        assert call.tts.spoken[-1] == "Three."
+
+    on_a_call(conversation, agent=replace(LONG, turns=TurnTaking(speculate=True)))
+
+
 def test_an_answer_does_not_wait_for_a_summary_and_there_is_never_a_second() -> None:
     async def conversation(call: Call) -> None:
         pen = await asked_for_a_summary(call)
@@ -83,31 +106,81 @@ def test_a_summary_under_way_is_closed_with_the_call() -> None:
     on_a_call(conversation, agent=LONG)
 
 
-def test_what_cannot_be_summed_up_in_time_is_left_out_and_recorded() -> None:
+def test_what_is_not_summed_up_in_time_is_told_as_it_was_said_and_asked_for_again() -> None:
     async def conversation(call: Call) -> None:
         pen = await asked_for_a_summary(call)
         await call.run(TERMS.deadline_ms + 100)
         assert pen.closed
-        assert "context_left_out" in call.events
+        assert call.events.count("context_not_summarised") == 1
         await call.says("three")
-        assert [m.text for m in call.pen.asked] == ["two", STORY.strip(), "three"]
+        assert [m.text for m in call.pen.asked][1:] == ["one", STORY.strip(), "two", STORY.strip(), "three"]
+        call.pen.write("Three.").end()
+        await call.run(600)
+        assert "Caller: one" in call.pen.asked[0].text
+        call.pen.write("They counted.").end()
+        await call.settle()
+        await call.says("four")
+        assert call.pen.asked[0] == Message("summary", "They counted.")
 
     on_a_call(conversation, agent=LONG)
 
 
-def test_a_model_that_fails_or_only_uses_tools_sums_up_nothing() -> None:
+def test_without_summaries_the_oldest_are_told_to_nobody_beyond_the_limit_and_it_is_recorded() -> None:
+    async def conversation(call: Call) -> None:
+        for at in range(8):
+            await exchange(call, f"number {at}", STORY)
+            call.pen.fail(ProviderError("llm", "rate_limited", retryable=True))
+            await call.settle()
+        assert "context_left_out" in call.events
+        await call.says("well")
+        assert estimate(call.pen.asked[:-1]) <= 3 * TERMS.max_tokens
+        assert call.pen.asked[-1].text == "well"
+
+    on_a_call(conversation, agent=LONG)
+
+
+def test_a_model_that_fails_or_only_uses_tools_sums_up_nothing_and_is_the_less_trusted() -> None:
     async def conversation(call: Call) -> None:
         pen = await asked_for_a_summary(call)
         pen.write(ToolCall("t", "hang_up", {})).end()
         await call.settle()
-        assert call.events.count("context_left_out") == 1
+        assert call.events.count("context_not_summarised") == 1
+        health = call.cascade.minds.health.of("llm.llm")
+        assert (health.failures, health.last_code) == (1, "protocol")
         await exchange(call, "three", STORY)
         call.pen.fail(ProviderError("llm", "rate_limited", retryable=True))
         await call.settle()
-        assert call.events.count("context_left_out") == 2
+        assert call.events.count("context_not_summarised") == 2
+        assert health.failures == 2
         assert call.hang_ups == []
 
     on_a_call(conversation, agent=LONG)
+
+
+def test_after_a_summary_that_fails_the_next_model_is_asked_for_it() -> None:
+    async def main() -> None:
+        first, second = Llm(), Llm()
+        cascade = Cascade(LONG, Minds(Stt(), first, Tts(), {"llm": (second,)}), Call()._tool)
+        call = await Call(cascade=cascade).begun()
+        for question in ("one", "two"):
+            await call.says(question)
+            first.pens[-1].write(STORY).end()
+            await call.run(200 * len(STORY.split()) + 600)
+        assert "Sum it up" in first.pens[-1].asked[0].text
+        first.pens[-1].fail(ProviderError("llm", "unavailable", retryable=True))
+        await call.settle()
+        await call.says("three")
+        first.pens[-1].write("Three.").end()
+        await call.run(800)
+        [pen] = second.pens
+        assert "Sum it up" in pen.asked[0].text
+        pen.write("They counted.").end()
+        await call.settle()
+        assert "context_summarised" in call.events
+        call.attendant.close()
+        await call.settle()
+
+    asyncio.run(main())
 
 
 def test_a_script_is_neither_asked_for_a_summary_nor_told_one() -> None:
@@ -117,7 +190,7 @@ def test_a_script_is_neither_asked_for_a_summary_nor_told_one() -> None:
         call = await Call(cascade=cascade).begun()
         await exchange(call, "one", STORY)
         await exchange(call, "two", STORY)
-        assert "context_left_out" in call.events
+        assert len(call.llm.pens) == 2
         await call.says("three")
         assert [m.text for m in call.pen.asked][:2] == ["Hello there.", "one"]
         call.attendant.close()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trunkline.agents.context import SUMMARY_LETTERS, Context, Part, estimate, latest, request
+from trunkline.agents.context import RESULT_LETTERS, SUMMARY_LETTERS, Context, Part, estimate, latest, request, told_of
 from trunkline.agents.definition import ContextTerms
 from trunkline.ports import Message, ToolCall
 
@@ -58,22 +58,50 @@ def test_the_next_summary_is_of_the_last_one_and_what_was_said_since() -> None:
     assert context.view(conversation) == [Message("summary", "Second."), *conversation[32:]]
 
 
-def test_what_nobody_could_sum_up_is_left_out_and_an_earlier_summary_stays() -> None:
-    context, conversation = Context(TERMS), talk(10)
-    context.left_out(due(context, conversation))
-    assert context.view(conversation) == conversation[16:]
+def test_what_nobody_sums_up_is_told_up_to_the_limit_and_an_earlier_summary_always() -> None:
     inherited = [Message("summary", "From the front desk."), *talk(10)]
+    assert Context(TERMS).view(inherited) == inherited
+    conversation = [inherited[0], *talk(200)]
     context = Context(TERMS)
-    context.left_out(due(context, inherited))
-    assert context.view(inherited) == [inherited[0], *inherited[17:]]
+    view = context.view(conversation)
+    assert view == [inherited[0], *conversation[-len(view) + 1 :]]
+    assert 500 < context.tokens(conversation) <= 600
+    assert context.left_out(conversation) == len(conversation) - len(view)
+    assert len(due(context, conversation).messages) <= len(view)  # and no request is longer
 
 
-def test_latest_messages_that_are_too_long_by_themselves_cost_no_request_a_turn() -> None:
-    context, conversation = Context(TERMS), talk(2, letters=2000)
+def test_the_last_message_is_told_however_long_it_is() -> None:
+    conversation = [*talk(3), Message("caller", "c" * 100_000)]
+    assert Context(TERMS).view(conversation) == conversation[-1:]
+
+
+def test_beyond_the_limit_a_result_is_not_told_without_its_call() -> None:
+    used = [Message("agent", "a" * 1000, tool_calls=(CALL,)), Message("tool", "t" * 1200, tool_call_id="t1")]
+    conversation = [*talk(3), *used, Message("agent", "a" * 1000), Message("caller", "Well?")]
+    assert Context(TERMS).view(conversation) == conversation[-2:]
+
+
+def test_latest_messages_that_are_far_too_long_by_themselves_are_summed_up_too_but_for_the_last() -> None:
+    context, conversation = Context(TERMS), talk(2, letters=1600)
+    assert context.tokens(conversation) > 2 * TERMS.max_tokens
+    part = due(context, conversation)
+    assert part.upto == 2
+    context.summed_up(part, "Long questions.")
+    assert context.view(conversation) == [Message("summary", "Long questions."), *conversation[2:]]
+    assert context.due(conversation) is None  # nothing is left that could be
+
+
+def test_latest_messages_that_are_a_little_too_long_cost_no_request_a_turn() -> None:
+    context, conversation = Context(TERMS), talk(2, letters=500)
     assert context.tokens(conversation) > TERMS.max_tokens
     assert context.due(conversation) is None
-    conversation += talk(1, letters=2000)
-    assert len(due(context, conversation).messages) == 2
+
+
+def test_a_long_result_is_told_in_part_and_counted_so() -> None:
+    long = Message("tool", "x" * 1_000_000, tool_call_id="t1")
+    assert told_of(long).startswith("x" * RESULT_LETTERS + "... (cut")
+    assert estimate([long]) < RESULT_LETTERS
+    assert told_of(Message("caller", "c" * 10_000)) == "c" * 10_000
 
 
 def test_a_tools_result_is_never_parted_from_its_call() -> None:
@@ -135,6 +163,7 @@ def test_the_request_tells_who_said_what_and_is_no_word_of_the_callers() -> None
     asked = request(Part(said, 5))
     assert asked.role == "caller"
     assert asked.text.startswith("This is not the caller")
+    assert "no instruction to you" in asked.text
     assert asked.text.splitlines()[-4:] == [
         "Before that: It rained.",
         "Caller: 1234 (keyed)",

@@ -325,6 +325,76 @@ def test_one_that_cannot_go_on_answers_the_caller_itself() -> None:
     on_a_line(turn, lambda: Line(models, [Voice("v")]))
 
 
+class Booking(Model):
+    """Books once it is asked, and says so when it has the result. `breaks`: on the result."""
+
+    def __init__(self, name: str, *, continues: bool = True, breaks: bool = False) -> None:
+        super().__init__(name, "")
+        self.continues, self.breaks = continues, breaks
+
+    def open(self, call: CallFacts) -> "_Session":
+        return _BookingSession(self)
+
+
+class _BookingSession(_Session):
+    async def reply(
+        self, conversation: Sequence[Message], *, understood: bool = True
+    ) -> AsyncGenerator[LlmEvent, None]:
+        self.model.asked.append(list(conversation))
+        if conversation[-1].role != "tool":
+            yield TextDelta("w0 w1 w2 w3. ")
+            yield ToolCall(f"{self.model.name}{len(self.model.asked)}", "book", {})
+        elif cast(Booking, self.model).breaks:
+            raise down(self.model.name)
+        else:
+            yield TextDelta("w4 w5 w6 w7. ")
+
+
+@pytest.mark.parametrize("open_breaker", [False, True])
+def test_one_that_cannot_go_on_uses_its_own_tool_once_and_learns_the_result(open_breaker: bool) -> None:
+    a, b = Model("a", "x", after=0), Booking("b", continues=False)
+    used: list[str] = []
+
+    async def turn(line: Line) -> None:
+        async def tool(call: ToolCall, control: Any) -> str:
+            used.append(call.id)
+            return "{}"
+
+        line.tool = tool
+        if open_breaker:
+            line.cascade.minds.health.failed("llm.a", ProviderError("a", "auth", retryable=False), line.clock.now())
+            await answered(line, 3000)
+            assert a.asked == []
+        else:
+            await answered(line, 3000)
+        assert used == ["b1"]
+        assert [each[-1].role for each in b.asked] == ["caller", "tool"]
+        assert line.words == [*range(8)]
+        assert "reply_failed" not in line.events
+
+    on_a_line(turn, lambda: Line([a, b], [Voice("v")]))
+
+
+def test_a_tool_that_the_lost_model_has_used_is_not_used_again_by_one_that_answers_anew() -> None:
+    a, b = Booking("a", breaks=True), Booking("b", continues=False)
+    used: list[str] = []
+
+    async def turn(line: Line) -> None:
+        async def tool(call: ToolCall, control: Any) -> str:
+            used.append(call.id)
+            return '{"number": 7}'
+
+        line.tool = tool
+        await answered(line, 4000)
+        assert used == ["a1"]
+        assert [each[-1].role for each in b.asked] == ["caller", "tool"]
+        assert b.asked[1][-1] == Message("tool", '{"number": 7}', tool_call_id="b1")
+        assert line.words == [*range(4), *range(8)]
+        assert "reply_failed" not in line.events
+
+    on_a_line(turn, lambda: Line([a, b], [Voice("v")]))
+
+
 def test_a_tool_that_was_asked_for_before_the_break_is_not_used() -> None:
     class Asks(Model):
         def open(self, call: CallFacts) -> Any:

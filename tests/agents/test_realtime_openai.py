@@ -242,8 +242,8 @@ def test_a_conversation_is_carried_into_the_session_before_it_opens() -> None:
         await far.opened()
         await far.until(lambda: len(far.server.session.items) == 6)
         summary, *_ = far.server.session.items
-        assert (summary["role"], summary["content"][0]["type"]) == ("system", "input_text")
-        assert summary["content"][0]["text"].endswith("She has paid.")
+        assert (summary["role"], summary["content"][0]["type"]) == ("user", "input_text")
+        assert summary["content"][0]["text"].endswith("<summary>\nShe has paid.\n</summary>")
         assert [{k: v for k, v in item.items() if k != "id"} for item in far.server.session.items[1:]] == [
             {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "My name is Ada."}]},
             {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "One moment..."}]},

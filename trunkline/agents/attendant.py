@@ -15,7 +15,7 @@ import asyncio
 import json
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import copy_context
 from dataclasses import replace
 from typing import Any, Protocol
@@ -139,9 +139,10 @@ class Attendant(ABC):
         after: After,
         *,
         gated: bool,
-        sums_up: Callable[[], Llm | None],
+        sums_up: Callable[[], Mapping[str, Llm]],
     ) -> None:
-        """`gated`: the ears are fed speech only. `sums_up`: who is asked now for a summary of a long conversation."""
+        """`gated`: the ears are fed speech only. `sums_up`: who may be asked now for a summary of a long conversation,
+        the best first, by key."""
         self.conversation: list[Message] = []
         self.epoch = 0
         self.turns = Turns(definition)
@@ -153,7 +154,9 @@ class Attendant(ABC):
         self._clock, self._after = clock, after
         self._minds = minds
         self._voices: dict[str, Speaking] = {}  # by the languages they have spoken in this call
-        self._condensing = Condensing(definition.context, sums_up, call, report, after)
+        self._condensing = Condensing(
+            definition.context, sums_up, weakly(self, Attendant._no_summary), call, report, after
+        )
         self._timers: dict[str, Any] = {}
         self._events: deque[t.Event] = deque()
         self._handling = False
@@ -687,6 +690,10 @@ class Attendant(ABC):
         self._turn_index += 1
         if not self._closed:
             self._condensing.between_turns(self.conversation)
+
+    def _no_summary(self, key: str, error: ProviderError) -> None:
+        if key in self._minds.named("llm"):  # else it is asked for summaries only
+            self._minds.health.failed(key, error, self._clock.now())
 
     def _cut(self, turn: Exchange) -> int:
         """The answer ends where the caller stopped hearing it: that position."""

@@ -8,7 +8,7 @@ cancels both, which closes the model's and the voice's requests. The model may h
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -79,13 +79,12 @@ class Cascade:
         more = () if self.summariser is None else (self.summariser,)
         return (*self.minds.everyone(), *more)
 
-    def sums_up(self, now: float) -> Llm | None:
-        """Who is asked for a summary; None where there is but the script."""
+    def sums_up(self, now: float) -> Mapping[str, Llm]:
+        """Who may be asked for a summary, the best first, by key; empty where there is but the script."""
         if self.summariser is not None:
-            return self.summariser
+            return {"context.llm": self.summariser}
         models = self.minds.named("llm")
-        keys = self.minds.health.order(list(models), now)
-        return next((models[key] for key in keys if getattr(models[key], "continues", True)), None)
+        return {key: models[key] for key in self.minds.health.order(list(models), now) if _continues(models[key])}
 
     @property
     def fallback(self) -> None:
@@ -148,10 +147,18 @@ class CascadeAttendant(Attendant):
             self._ending = Ending(minds.detector, key, minds.health, call.call_id, clock, after, told)
         self._early: Speculation | None = None  # the answer to what the caller may have said
         self._speculations = 0  # begun, of this utterance
+        self._adopted = 0  # so many messages are of whoever had the line before
+
+    def begin(
+        self, greeting: str | None = None, conversation: Sequence[Message] = (), pending: Sequence[str] = ()
+    ) -> None:
+        self._adopted = len(conversation)
+        super().begin(greeting, conversation, pending)
 
     def go_on(self, conversation: Sequence[Message], unwritten: bytes) -> None:
         """In place of `begin`: a realtime model is lost, and with it what the caller said last. `unwritten` is that, in
         the lane's format; it is recognised and answered."""
+        self._adopted = len(conversation)
         self.conversation += conversation
         self._begin_in()
         length_ms = len(unwritten) / self._bus.playout.format.bytes_per_ms
@@ -271,10 +278,14 @@ class CascadeAttendant(Attendant):
         self._speak_language(spoken, "heard")
 
     def _new(self, texts: Sequence[str]) -> list[str]:
-        """Texts that were asked about before, and whose answer was not heard, are in the conversation already."""
-        unanswered = self.conversation[_after_agent(self.conversation) :]
+        """Texts that were asked about before, and whose answer was not heard, come first, and are in the conversation
+        already. The same words said again are new."""
+        unanswered = self.conversation[max(self._adopted, _after_agent(self.conversation)) :]
         known = [*self._pending, *(message.text for message in unanswered if message.role == "caller")]
-        return [text for text in texts if text not in known]
+        count = min(len(known), len(texts))
+        while known[len(known) - count :] != list(texts[:count]):
+            count -= 1
+        return list(texts[count:])
 
     def _stop_task(self) -> None:
         if self._task is not None:
@@ -333,6 +344,7 @@ class CascadeAttendant(Attendant):
                 written.text = "".join(f"{phrase} " for phrase in said)  # the words behind were never spoken
             else:
                 models.succeeded(key)
+                written.author, written.anew = key, not _continues(models.named[key])
                 return calls
         raise AssertionError("the last model answers or fails")
 
@@ -353,9 +365,9 @@ class CascadeAttendant(Attendant):
         llm, terms = models.asked(key), self._definition.failover
         context, understood, seam = self._condensing.context, turn.understood, Seam("")
         asked = [*context.view(self.conversation), *before]
-        if not getattr(llm, "continues", True):  # it needs no summary, and knows where it was by what was said
-            first = key == next(iter(models.named))  # else it answers the caller itself, whatever another had begun
-            asked = [*self.conversation, *(before if first else ())]
+        if not _continues(llm):  # it needs no summary, and knows where it was by what was said
+            # it answers the caller itself, whatever another had begun, and learns what became of its own tools
+            asked = [*self.conversation, *turn.messages_for(key)]
         elif said:
             asked = [*asked, Message("agent", " ".join(said)), Message("caller", GO_ON)]
             understood, seam = True, Seam(" ".join(said))
@@ -416,7 +428,8 @@ class CascadeAttendant(Attendant):
             return  # a script moves on by being asked
         if self._speculations == SPECULATIONS:
             return
-        asked = [*self.conversation, *(Message("caller", text, language=self._language) for text in new)]
+        said = [Message("caller", text, language=self._language) for text in new]
+        asked = [*self._condensing.context.view(self.conversation), *said]
         try:
             session = self._session(self._models, key)
         except ProviderError:
@@ -463,6 +476,10 @@ class CascadeAttendant(Attendant):
         if call.name == languages.SPEAK_LANGUAGE:
             written.results[call.id] = self._asked_to_speak(call, written, turn)
             return
+        done = turn.done_by_another(call.name, written.author) if written.anew else None
+        if done is not None:  # before it failed: never a second time
+            written.results[call.id] = done
+            return
         written.results[call.id] = await self._tools(call, hands, self._call)
         if hands.given_over:
             self._giving_over = call.id
@@ -476,6 +493,11 @@ class CascadeAttendant(Attendant):
 
 _Parts = asyncio.Queue[tuple[str, Written] | str | None]
 """What the model's side hands the voice's: a phrase and its message, keys to sound; None: that was all."""
+
+
+def _continues(llm: Llm) -> bool:
+    """Whether it can go on with what another has begun."""
+    return bool(getattr(llm, "continues", True))
 
 
 def _says(event: LlmEvent) -> bool:

@@ -1,11 +1,11 @@
 """Sums up the beginning of a long conversation between two turns, in the background: no answer waits for it.
 
-One summary at a time is under way for a call, and none once the call is over. Where it fails, or there is no model for
-it, that beginning is left out, and the record says so.
+One summary at a time is under way for a call, and none once the call is over. One that fails is asked for again after
+the next turn, of the next model where there is one; meanwhile the conversation is told as it was said, up to its limit.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from contextvars import copy_context
 from dataclasses import replace
@@ -33,37 +33,52 @@ class Condensing:
     """One call's, and one agent's. Methods return at once; close() is idempotent."""
 
     def __init__(
-        self, terms: ContextTerms | None, model: Callable[[], Llm | None], call: CallFacts, told: Told, after: After
+        self,
+        terms: ContextTerms | None,
+        models: Callable[[], Mapping[str, Llm]],
+        failed: Callable[[str, ProviderError], None],
+        call: CallFacts,
+        told: Told,
+        after: After,
     ) -> None:
-        """`model`: who is asked now."""
+        """`models`: who may be asked now, the best first, by key. `failed`: told which of them had no summary."""
         self.context = Context(terms)
-        self._terms, self._model, self._call, self._told, self._after = terms, model, call, told, after
+        self._terms, self._models, self._failed, self._call, self._told = terms, models, failed, call, told
+        self._after = after
+        self._without: set[str] = set()  # keys that had none since the last summary
+        self._left_out = 0  # messages, as the record knows
         self._task: asyncio.Task[None] | None = None
 
     def between_turns(self, conversation: Sequence[Message]) -> None:
+        self._tell_left_out(conversation)
         if self._task is not None or (part := self.context.due(conversation)) is None:
             return
-        model = self._model()
-        if model is None:
-            self._leave_out(part, "there is no model for a summary")
+        models = self._models()
+        if not models:
             return
+        key = next((key for key in models if key not in self._without), next(iter(models)))
         context = copy_context()
         context.run(ON_BEHALF_OF.set, self._call.call_id)
-        self._task = asyncio.get_running_loop().create_task(self._sum_up(part, model), context=context)
+        self._task = asyncio.get_running_loop().create_task(self._sum_up(part, key, models[key]), context=context)
 
     def close(self) -> None:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
 
-    async def _sum_up(self, part: Part, model: Llm) -> None:
+    async def _sum_up(self, part: Part, key: str, model: Llm) -> None:
         try:
             text = await self._ask(part, model)
         except ProviderError as error:
-            self._leave_out(part, str(error))
+            self._without.add(key)
+            if self._without.issuperset(self._models()):
+                self._without.clear()
+            self._failed(key, error)
+            self._told.event("context_not_summarised", provider=model.name, code=error.code, error=str(error))
         except Exception as error:
             self._told.crashed(error)
         else:
+            self._without.clear()
             self.context.summed_up(part, text)
             self._told.event("context_summarised", messages=len(part.messages), provider=model.name)
         finally:
@@ -96,6 +111,9 @@ class Condensing:
         self._told.usage(Usage(call_id, provider, "llm", "tokens_in", used.tokens_in))
         self._told.usage(Usage(call_id, provider, "llm", "tokens_out", used.tokens_out))
 
-    def _leave_out(self, part: Part, why: str) -> None:
-        self.context.left_out(part)
-        self._told.event("context_left_out", messages=len(part.messages), error=why)
+    def _tell_left_out(self, conversation: Sequence[Message]) -> None:
+        """For the record: beyond the limit the oldest are told to nobody, for want of a summary."""
+        left_out = self.context.left_out(conversation)
+        if left_out > self._left_out:
+            self._told.event("context_left_out", messages=left_out)
+        self._left_out = left_out

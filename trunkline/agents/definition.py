@@ -124,9 +124,9 @@ class ContextTerms:
     max_tokens: int = 3000
     """Of the conversation, without instructions and tools."""
     keep_messages: int = 16
-    """The latest, told whole."""
+    """The latest, told whole where they are not far too long."""
     deadline_ms: int = 15_000
-    """For a summary; without one by then the oldest are left out."""
+    """For a summary; without one by then another is asked for after the next turn."""
     llm: ProviderChoice | None = None
     """Who summarises; None: the agent's own model."""
 

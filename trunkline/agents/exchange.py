@@ -39,6 +39,10 @@ class Written:
     """What it is spoken in: a tag of the agent."""
     changed: dict[str, str] = field(default_factory=dict)
     """The language from there on, by the id of the call that changed it."""
+    author: str = ""
+    """Key of the model that asked for the tools."""
+    anew: bool = False
+    """That model knows nothing of what others did in this turn: it answers the caller itself."""
 
     def messages(self, spoken: str | None = None) -> list[Message]:
         """The message and the results of its tools, each call with one: providers insist. `spoken`: all that was heard
@@ -103,6 +107,19 @@ class Exchange:
     def messages(self) -> list[Message]:
         """As written so far: what the model is asked to go on from."""
         return [message for written in self.written for message in written.messages()]
+
+    def messages_for(self, author: str) -> list[Message]:
+        """Of those, up to the results of the last tools that it asked for itself; none where it asked for none."""
+        own = [at for at, written in enumerate(self.written) if written.author == author and written.calls]
+        return [message for written in self.written[: own[-1] + 1] for message in written.messages()] if own else []
+
+    def done_by_another(self, tool: str, author: str) -> str | None:
+        """The result of the tool of this name, where another model has used it already."""
+        for written in reversed(self.written):
+            for call in reversed(written.calls):
+                if call.name == tool and written.author != author and call.id in written.results:
+                    return written.results[call.id]
+        return None
 
     def heard(self, ledger: Ledger, heard_ms: float) -> list[Message]:
         """As heard up to there."""

@@ -105,7 +105,6 @@ class OpenAiLlm:
         if self._definition.context is None:
             kept = told.recent(conversation, options.max_messages, options.max_characters)
         seen = told.whole(kept)
-        system += told.so_far(seen)
         if options.api == "responses":
             request = openai_responses.request(system, seen, self._functions, understood)
             request["max_output_tokens"] = options.max_tokens

@@ -26,6 +26,8 @@ def _messages(conversation: Sequence[Message], understood: bool) -> list[dict[st
     found: list[dict[str, Any]] = []
     for at, message in enumerate(conversation):
         match message.role:
+            case "summary":
+                found.append({"role": "user", "content": told.so_far(message)})
             case "caller":
                 last = at == len(conversation) - 1
                 found.append({"role": "user", "content": told.caller_text(message, understood or not last)})

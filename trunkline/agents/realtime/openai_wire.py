@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from trunkline.agents.llm.told import SO_FAR
+from trunkline.agents.llm.told import so_far
 from trunkline.ports import Message, RealtimeUsage
 
 
@@ -103,8 +103,8 @@ def arguments(text: str) -> Mapping[str, Any]:
 def items(message: Message, audio: bytes) -> list[dict[str, Any]]:
     """A message as items of the conversation."""
     if message.role == "summary":
-        content = {"type": "input_text", "text": f"{SO_FAR}\n\n{message.text}"}
-        return [{"type": "message", "role": "system", "content": [content]}]
+        content = {"type": "input_text", "text": so_far(message)}
+        return [{"type": "message", "role": "user", "content": [content]}]
     if message.role == "tool":
         return [{"type": "function_call_output", "call_id": message.tool_call_id, "output": message.text}]
     if message.role == "caller":

@@ -230,7 +230,7 @@ CONTEXT: Keys = {
         high=1000000,
     ),
     "keep_messages": Key(
-        "whole", "The latest messages, which are always told whole.", _CONTEXT.keep_messages, low=2, high=500
+        "whole", "The latest messages, told whole unless far too long.", _CONTEXT.keep_messages, low=2, high=500
     ),
     "deadline_ms": Key("whole", "The longest wait for a summary.", _CONTEXT.deadline_ms, low=500, high=120000),
     "llm": Key("table", "Who summarises: `provider`, and its own options, as in `[llm]`.", "the agent's model"),
