@@ -164,8 +164,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         stack.push_async_callback(writer.close)
         stack.push_async_callback(http_tools.close)
         await writer.start()
-        for each in agents.values():
-            await stack.enter_async_context(each.started(clock))
+        for file, each in agents.items():
+            await stack.enter_async_context(each.started(clock, needed=file == first))
 
         capacity = settings.limits.max_calls + SPARE_SLOTS
         ears = Ears(MULAW_8K, capacity, SileroBatch(capacity), EnergyGate(capacity))
