@@ -5,7 +5,7 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from itertools import chain, repeat
-from typing import cast
+from typing import Any, cast
 
 from trunkline.agents.attending import Agent
 from trunkline.agents.cascade import Cascade
@@ -129,6 +129,6 @@ class AgentHere:
         return [{**row, "provider": f"{self.prefix}{row['provider']}"} for row in rows]
 
 
-async def _cancelled(task: asyncio.Task[None]) -> None:
+async def _cancelled(task: asyncio.Task[Any]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

@@ -66,8 +66,8 @@ class Minds:
     """Those of a kind by their keys, where the keys are not those of their names."""
     languages: Mapping[str, "Minds"] = field(default_factory=dict)
     """For the agent's further languages. A provider that serves several is the same in each, under one key."""
-    lines: dict[tuple[str, Format], tuple[TtsAudio, ...]] = field(default_factory=dict)
-    """The agent's fixed lines as the voices have spoken them (fixedlines.py)."""
+    lines: dict[tuple[str, str, Format], tuple[TtsAudio, ...]] = field(default_factory=dict)
+    """The agent's fixed lines as the voices have spoken them, by the voice's key and the text (fixedlines.py)."""
     detector: TurnDetector | None = None
     """None: silence alone tells when a turn has ended."""
 
