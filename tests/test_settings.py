@@ -66,7 +66,7 @@ def test_secrets_come_as_one_or_many_and_never_show(monkeypatch: pytest.MonkeyPa
     assert settings.database == "postgresql://u:secret@db/t"
     assert set(settings.secrets()) == {"12345", "secret-old", KEY, "sk-secret", "secret"}
     for shown in (repr(settings), str(settings), settings.model_dump_json()):
-        assert "secret" not in shown.replace("Secret", "").replace("api_key_secret", "")
+        assert "secret" not in shown.replace("Secret", "").replace("api_key_secret", "").replace("api_secret", "")
         assert KEY not in shown
 
 

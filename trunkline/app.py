@@ -34,12 +34,17 @@ from trunkline.errors import ConfigError
 from trunkline.gateway.answeredby import MachineTerms
 from trunkline.gateway.api.app import create_http
 from trunkline.gateway.api.control import control_routes
+from trunkline.gateway.api.devices import device_routes
 from trunkline.gateway.api.legs import leg_routes
 from trunkline.gateway.api.providers import provider_routes
 from trunkline.gateway.api.trunks import trunk_routes
 from trunkline.gateway.call import DIAL_SLACK_S
 from trunkline.gateway.front import front_door
+from trunkline.gateway.joining import Verifier
 from trunkline.gateway.outbound import retry_policy
+from trunkline.gateway.regions import Regions
+from trunkline.gateway.regionwatch import RegionWatch
+from trunkline.gateway.sessions.opening import open_sessions, our_regions, rooms
 from trunkline.gateway.sip import trunks
 from trunkline.gateway.sip.desk import LIMIT_SLACK_S, SipDesk
 from trunkline.gateway.sip.leg import sip_lead
@@ -59,6 +64,7 @@ from trunkline.media.vad import EnergyGate, SileroBatch
 from trunkline.metrics import Metrics
 from trunkline.ports import Allow, EndReason
 from trunkline.settings import Settings
+from trunkline.store.devices import KnownDevices
 from trunkline.store.engine import Database, database_url
 from trunkline.store.orders import OrderKeys
 from trunkline.store.records import LIMIT, CallRecords, Page, Record
@@ -68,7 +74,6 @@ from trunkline.types import E164, MULAW_8K, CallId, TenantId
 
 log = logging.getLogger(__name__)
 
-WORKER = "0"  # of one; several need Redis and come with it
 SPARE_SLOTS = 16  # of the ears: calls that are ending while others begin
 GAUGES_S = 1.0
 BACKLOG = 2048
@@ -90,6 +95,8 @@ class Gateway:
     front_door: type[asyncio.Protocol]
     sip: "_Sip"
     twilio: TwilioDialler | None
+    verifier: Verifier
+    """Of devices' join tokens."""
     records: Callable[[float], Awaitable[bool]]
     """Wait until the record is in the database, at most so many seconds."""
     recording: "asyncio.Task[None]"
@@ -146,9 +153,9 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
     async with contextlib.AsyncExitStack() as stack:
         database = Database(database_url(settings.database, settings.data_dir))
         stack.push_async_callback(database.close)
-        spool = Spool(settings.data_dir / "spool" / WORKER)
+        spool = Spool(settings.data_dir / "spool" / settings.worker)
         stack.callback(spool.close)
-        writer = RecordWriter(spool, database, clock, worker=WORKER)
+        writer = RecordWriter(spool, database, clock, worker=settings.worker)
         stack.push_async_callback(writer.close)
         stack.push_async_callback(http_tools.close)
         await writer.start()
@@ -159,7 +166,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         ears = Ears(MULAW_8K, capacity, SileroBatch(capacity), EnergyGate(capacity))
         heartbeat = Heartbeat(clock, ears.beat, metrics.beat)
         policy = Policy(record=settings.record, outbound_allow=settings.outbound.allow)
-        tokens = Tokens(worker=WORKER)
+        tokens = Tokens(worker=settings.worker)
         hold_music()  # made now: it takes 50 ms, which no call is to notice
         if any(each.background for each in family.values()):
             soft_work()
@@ -200,7 +207,16 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         more = trunk_routes(lambda: [trunk for trunks in ways_out for trunk in trunks()])
         more += provider_routes(lambda: [row for each in agents.values() for row in each.health(clock.now())])
         more += control_routes(switchboard.call) + leg_routes(switchboard.call)
-        orders = OrderKeys(database, clock, worker=WORKER)
+        devices = KnownDevices(database, clock)
+        sessions = await stack.enter_async_context(
+            open_sessions(settings, switchboard, devices, metrics, clock, settings.worker)
+        )
+        regions = Regions(our_regions(settings), settings.region, lambda: not not_ready())
+        watch = RegionWatch(regions)
+        watch.start()
+        stack.push_async_callback(watch.close)
+        more += device_routes(sessions.desk, devices, regions, rooms(settings, clock))
+        orders = OrderKeys(database, clock, worker=settings.worker)
         http = create_http(
             settings, switchboard, records, metrics, clock, not_ready, tokens, more, orders=orders, placed=twilio
         )
@@ -221,6 +237,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             door,
             sip,
             twilio,
+            sessions.desk,
             writer.drain,
             agents[first].recording,
         )

@@ -79,6 +79,11 @@ class Succession:
         self._note: Message | None = None
         self._unwritten = b""  # of what the caller said to whoever attended last
 
+    @property
+    def so_far(self) -> tuple[Message, ...]:
+        """The conversation now, also while somebody attends."""
+        return tuple(self.conversation if self.attendant is None else self.attendant.conversation)
+
     # --- the one who attends ---
 
     def take(self, bus: Bus) -> None:
