@@ -179,6 +179,38 @@ def test_a_data_folder_we_cannot_write_to(bad: str, tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_an_agent_that_calls_are_handed_to_may_be_away_at_start_and_so_may_a_summariser(tmp_path: Path) -> None:
+    far = f'provider = "remote"\ntargets = ["127.0.0.1:{lease()}"]\nfirst_ms = 500'
+    (tmp_path / "billing.toml").write_text(
+        f'name = "Billing"\ngreeting = "Hello."\n[stt]\nprovider = "standin"\n[tts]\nprovider = "standin"\n[llm]\n{far}'
+    )
+    own = tmp_path / "mine.toml"
+    own.write_text(
+        AGENT.read_text()
+        + f"""
+[agents.billing]
+file = "billing.toml"
+when = "invoices"
+[context]
+[context.llm]
+{far}
+"""
+    )
+
+    async def scenario() -> None:
+        async with gateway(settings(tmp_path / "data", agent=own)) as running:
+            assert running.switchboard.agent.ready()
+            [other] = [each for each in running.switchboard.agents.values() if each.definition.name == "Billing"]
+            assert not other.ready()
+            app = httpx.ASGITransport(running.http)
+            async with httpx.AsyncClient(transport=app, base_url="http://127.0.0.1") as http:
+                rows = (await http.get("/v1/providers")).json()["providers"]
+            states = {row["provider"]: row["state"] for row in rows}
+            assert states["context.remote"] == states["billing/llm.remote"] == "open"
+
+    run(scenario())
+
+
 def test_a_taken_port_is_told_before_anything_is_started(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -123,18 +123,6 @@ def load_family(settings: Settings) -> dict[str, AgentDefinition]:
     return script.load_family(settings.agent or example("clinic"))
 
 
-def _prefixes(files: Iterable[str]) -> list[str]:
-    """What tells the providers of one agent from those of another, such as `billing/`: nothing for the first."""
-    found: list[str] = []
-    for file in files:
-        prefix, count = f"{Path(file).stem}/" if found else "", 1
-        while prefix in found:
-            count += 1
-            prefix = f"{Path(file).stem}-{count}/"
-        found.append(prefix)
-    return found
-
-
 @contextlib.asynccontextmanager
 async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | None = None) -> AsyncGenerator[Gateway]:
     """Everything started, in order, and stopped in the reverse. `wrap`: what stands before the agent's providers."""
@@ -157,7 +145,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
 
     agents = {
         file: AgentHere(each, services, http_tools, speech_ready, wrap if file == first else None, prefix)
-        for (file, each), prefix in zip(family.items(), _prefixes(family), strict=True)
+        for (file, each), prefix in zip(family.items(), script.prefixes(family), strict=True)
     }
 
     _writable(settings.data_dir)
@@ -171,8 +159,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         stack.push_async_callback(writer.close)
         stack.push_async_callback(http_tools.close)
         await writer.start()
-        for each in agents.values():
-            await stack.enter_async_context(each.started(clock))
+        for file, each in agents.items():
+            await stack.enter_async_context(each.started(clock, needed=file == first))
 
         capacity = settings.limits.max_calls + SPARE_SLOTS
         ears = Ears(MULAW_8K, capacity, SileroBatch(capacity), EnergyGate(capacity))

@@ -24,6 +24,7 @@ from trunkline.ports import Allow, CallFacts, Decision, Door, Message, Refuse
 HAND_OFFS_MAX = 10
 """In one call: agents that send a caller to and fro are stopped."""
 NOT_HANDED_OVER = "I'm sorry, I can't put you through right now. Can I help you with anything else?"
+UNREACHABLE = "that agent cannot be reached: help the caller yourself"
 RESUMED = "I'm sorry, we were cut off. How can I help?"
 TRANSFER_FAILED = "I'm sorry, I could not reach them. Can I help you with anything else?"
 FAILED_AS: Mapping[str, str] = {
@@ -166,6 +167,8 @@ class Succession:
             return Refuse("unknown_agent", f"there is no agent {name}")
         if self._hand_offs >= HAND_OFFS_MAX:
             return Refuse("too_many", "this call was handed over too often: help the caller yourself")
+        if not agent.ready():
+            return Refuse("unreachable", UNREACHABLE)
         return self.may_hear(agent)
 
     def hand_over(self, bus: Bus) -> None:
@@ -220,6 +223,6 @@ def _failed(said: Sequence[Message]) -> list[Message]:
     """The hand-off that this conversation ends with has failed."""
     found: list[Any] = list(said)
     if found and found[-1].role == "tool":
-        failed = {"ok": False, "code": "failed", "why": "that agent cannot be reached: help the caller yourself"}
+        failed = {"ok": False, "code": "failed", "why": UNREACHABLE}
         found[-1] = replace(found[-1], text=json.dumps(failed))
     return found

@@ -146,7 +146,7 @@ REALTIME: Keys = {
     ),
     "fallback": Key(
         "flag",
-        "Whether a call whose model is lost goes on with `[stt]`, `[llm]` and `[tts]`. Else: `failure`, and the end.",
+        "Whether a call whose model is lost goes on with `[stt]`, `[llm]` and `[tts]`. Else: the last resort.",
         _REALTIME.fallback,
     ),
 }
