@@ -58,6 +58,7 @@ def serve(config: Config = None) -> None:
         console.print(f"[bold]Trunkline {__version__}[/] answers at {origin} as [bold]{gateway.agent.name}[/].")
         console.print(f"  Call it from another shell:  trunkline call {origin}/twilio/voice   (or: make call)")
         console.print(f"  Over SIP:                    {gateway.sip.about}")
+        console.print(f"  Over WebRTC:                 {gateway.webrtc.about}")
         console.print(f"  What happened:               {origin}/v1/calls")
         console.print("  Stop with Ctrl-C: calls in progress may finish.")
         if settings.http.public_url:

@@ -11,12 +11,14 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from trunkline.settings.addresses import is_loopback
 from trunkline.settings.agents import ProviderKey, Speech, Tools
 from trunkline.settings.calls import Limits, Media, Outbound
+from trunkline.settings.devices import Devices
 from trunkline.settings.environment import ENV_PREFIX
 from trunkline.settings.http import Http
 from trunkline.settings.logs import Log, Otel
 from trunkline.settings.sip import Sip
 from trunkline.settings.twilio import Twilio
 from trunkline.settings.values import File, Name, contradiction
+from trunkline.settings.webrtc import WebRtc
 
 
 def _database_url(value: SecretStr) -> SecretStr:
@@ -56,6 +58,8 @@ class Settings(BaseSettings):
     http: Http = Http()
     sip: Sip = Sip()
     twilio: Twilio = Twilio()
+    webrtc: WebRtc = WebRtc()
+    devices: Devices = Devices()
     limits: Limits = Limits()
     media: Media = Media()
     speech: Speech = Speech()
@@ -73,12 +77,12 @@ class Settings(BaseSettings):
     @after(mode="after")
     def _safe_by_default(self) -> "Settings":
         """Reachable from outside means: signed webhooks and a locked API. A tunnel is outside."""
+        if self.is_open:
+            return self
         if self.http.public_url:
             key, value = "http.public_url", self.http.public_url
-        elif not is_loopback(self.http.host):
-            key, value = "http.host", self.http.host
         else:
-            return self
+            key, value = "http.host", self.http.host
         if not self.twilio.auth_token or not self.http.api_key:
             raise contradiction(
                 key, value, "reachable from outside, so both twilio.auth_token and http.api_key must be set"
@@ -97,6 +101,11 @@ class Settings(BaseSettings):
         return env_settings, init_settings
 
     @property
+    def is_open(self) -> bool:
+        """For trying out, on this machine alone: nobody needs a key."""
+        return not self.http.public_url and is_loopback(self.http.host)
+
+    @property
     def database(self) -> str | None:
         """As the admin wrote it, perhaps with a password; None for trunkline.db in data_dir."""
         return self.database_url.get_secret_value() if self.database_url else None
@@ -113,10 +122,10 @@ class Settings(BaseSettings):
         """Everything that no log line may show. Reads the key files."""
         passwords = [urlsplit(url.get_secret_value()).password for url in (self.database_url, self.redis_url) if url]
         trunks = [p for trunk in self.sip.trunks.values() for p in (trunk.password, trunk.auth_password)]
-        api_secret = self.twilio.api_key_secret
+        others = [secret for secret in (self.twilio.api_key_secret, self.webrtc.turn_secret) if secret]
         return (
             *self.twilio_tokens,
-            *((api_secret.get_secret_value(),) if api_secret else ()),
+            *(secret.get_secret_value() for secret in others),
             *self.api_keys,
             *self.provider_keys().values(),
             *(password.get_secret_value() for password in trunks if password),
