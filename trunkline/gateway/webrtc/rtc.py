@@ -179,6 +179,8 @@ class AiortcWire:
         self._ice: _Ice | None = None
         self._dtls: RTCDtlsTransport | None = None
         self._sctp: RTCSctpTransport | None = None
+        self._inbound: Any = None  # SRTP, from the handshake on
+        self._outbound: Any = None
         self._channel: Any = None
         self._sink: WireSink | None = None
         self._task: asyncio.Task[None] | None = None
@@ -224,20 +226,17 @@ class AiortcWire:
                 _run(self._ice.add_remote_candidate(candidate))
 
     def send(self, packet: bytes) -> None:
-        dtls, ice = self._dtls, self._ice
-        if dtls is None or ice is None or dtls._tx_srtp is None:
-            return
-        pair = ice._nominated.get(1)
-        if pair is not None:
-            pair.protocol.transport.sendto(dtls._tx_srtp.protect(packet), pair.remote_addr)
+        if self._outbound is not None:
+            self._transmit(self._outbound.protect(packet))
 
     def send_control(self, packet: bytes) -> None:
-        dtls, ice = self._dtls, self._ice
-        if dtls is None or ice is None or dtls._tx_srtp is None:
-            return
-        pair = ice._nominated.get(1)
+        if self._outbound is not None:
+            self._transmit(self._outbound.protect_rtcp(packet))
+
+    def _transmit(self, datagram: bytes) -> None:
+        pair = self._ice._nominated.get(1) if self._ice is not None else None
         if pair is not None:
-            pair.protocol.transport.sendto(dtls._tx_srtp.protect_rtcp(packet), pair.remote_addr)
+            pair.protocol.transport.sendto(datagram, pair.remote_addr)
 
     def tell(self, message: str) -> bool:
         channel = self._channel
@@ -291,6 +290,7 @@ class AiortcWire:
                 await dtls.start(RTCDtlsParameters(prints))
                 if dtls.state != "connected":
                     return "DTLS failed: the handshake, or the offer's fingerprint"
+                self._inbound, self._outbound = dtls._rx_srtp, dtls._tx_srtp
                 if offer.events is not None:
                     self._sctp = RTCSctpTransport(dtls)
                     self._sctp.on("datachannel", self._channel_opened)
@@ -320,16 +320,18 @@ class AiortcWire:
             self._sink.message(data)
 
     def _media(self, data: bytes) -> None:
-        dtls, sink = self._dtls, self._sink
-        if dtls is None or sink is None or dtls._rx_srtp is None or not 12 <= len(data) <= MAX_PACKET_BYTES:
+        srtp, sink = self._inbound, self._sink
+        if srtp is None or sink is None or not 12 <= len(data) <= MAX_PACKET_BYTES:
             return
         try:
-            if 191 < data[1] < 224:  # RTCP, by its type (RFC 5761 4)
-                sink.control(dtls._rx_srtp.unprotect_rtcp(data))
-            else:
-                sink.packet(dtls._rx_srtp.unprotect(data))
+            is_control = 191 < data[1] < 224  # by its type (RFC 5761 4)
+            plain = srtp.unprotect_rtcp(data) if is_control else srtp.unprotect(data)
         except SrtpError:
             return  # not of our peer, or twice
+        if is_control:
+            sink.control(plain)
+        else:
+            sink.packet(plain)
 
     async def _shut(self, linger_s: float) -> None:
         if linger_s:

@@ -196,6 +196,7 @@ def write_answer(offer: Offer, ours: Ours) -> str:
     return "\r\n".join(lines) + "\r\n"
 
 
+_OPUS = "minptime=10;maxplaybackrate=8000;maxaveragebitrate=24000;stereo=0;sprop-stereo=0;useinbandfec=1;usedtx=0"
 SCTP_PORT = 5000
 MAX_MESSAGE_BYTES = 65_536
 
@@ -207,9 +208,7 @@ def _audio(offer: Offer, ours: Ours, section: Section) -> list[str]:
     lines = [f"m=audio 9 {section.protocol} {formats}", *_transport(offer, ours, section)]
     lines += [f"a={direction}", "a=rtcp-mux", "a=ptime:20", "a=maxptime:60", f"a=rtpmap:{offer.opus} opus/48000/2"]
     # Mono at the narrow band of a telephone is all that is heard here; FEC of theirs we can make use of (RFC 7587 6.1).
-    lines.append(
-        f"a=fmtp:{offer.opus} minptime=10;maxplaybackrate=8000;maxaveragebitrate=24000;stereo=0;sprop-stereo=0;useinbandfec=1;usedtx=0"
-    )
+    lines.append(f"a=fmtp:{offer.opus} {_OPUS}")
     if events is not None:
         lines += [f"a=rtpmap:{events} telephone-event/48000", f"a=fmtp:{events} 0-15"]
     lines += [f"a=ssrc:{ours.ssrc} cname:trunkline", "a=msid:trunkline agent"]
