@@ -41,7 +41,6 @@ def library() -> ctypes.PyDLL:
             ("opus_encoder_create", pointer, (ctypes.c_int32, number, number, ctypes.POINTER(number))),
             ("opus_encoder_destroy", None, (pointer,)),
             ("opus_encode", ctypes.c_int32, (pointer, text, number, pointer, ctypes.c_int32)),
-            ("opus_packet_get_nb_samples", number, (text, ctypes.c_int32, ctypes.c_int32)),
         ):
             function = getattr(found, name)
             function.restype, function.argtypes = result, arguments
@@ -59,9 +58,17 @@ def _places() -> list[str]:
 
 
 def duration_ms(packet: bytes) -> int:
-    """Of the audio in a packet, whole ms (2.5 counts as 2); 0: it is not Opus."""
-    samples = library().opus_packet_get_nb_samples(packet, len(packet), RATE_HZ)
-    return int(samples) * 1000 // RATE_HZ if samples > 0 else 0
+    """Of the audio in a packet by its first bytes (RFC 6716 3.1), whole ms (2.5 counts as 2); 0: it is not Opus."""
+    if not packet:
+        return 0
+    first = packet[0]
+    count = (1, 2, 2, packet[1] & 0x3F if len(packet) > 1 else 0)[first & 3]
+    tenths = _FRAME_TENTHS[first >> 3] * count
+    return tenths // 10 if tenths <= MAX_PACKET_MS * 10 else 0
+
+
+_FRAME_TENTHS = (*(100, 200, 400, 600) * 3, *(100, 200) * 2, *(25, 50, 100, 200) * 4)
+"""Of ms, by the configuration number: SILK, hybrid, CELT (RFC 6716 table 2)."""
 
 
 class Decoder:

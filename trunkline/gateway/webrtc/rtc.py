@@ -51,6 +51,18 @@ def certificate() -> RTCCertificate:
     return _certificate
 
 
+class _Stun(aioice.StunProtocol):
+    """A socket of it: media goes by without being tried as STUN first."""
+
+    receiver: "_Ice"
+
+    def datagram_received(self, data: bytes | str, addr: tuple[Any, ...]) -> None:
+        if data and 127 < data[0] < 192:  # type: ignore[operator]
+            self.receiver.data_received(cast(bytes, data), 1)
+        else:
+            super().datagram_received(data, addr)
+
+
 class _Ice(Connection):
     """aioice's agent, on our addresses and ports, with media taken out before its queue."""
 
@@ -127,7 +139,7 @@ class _Ice(Connection):
         return await aioice.relayed_candidate(
             component=component,
             hide_related_address=self._paths.relay_only,
-            protocol_factory=lambda: aioice.StunProtocol(self),
+            protocol_factory=lambda: _Stun(self),
             turn_server=server,
             turn_username=self.turn_username,
             turn_password=self.turn_password,
@@ -135,13 +147,13 @@ class _Ice(Connection):
             turn_transport=self.turn_transport,
         )
 
-    async def _listen(self, address: str, component: int) -> aioice.StunProtocol | None:
+    async def _listen(self, address: str, component: int) -> _Stun | None:
         loop = asyncio.get_running_loop()
         ports = range(self._paths.port_min, self._paths.port_max + 1)
         for _ in range(BIND_TRIES):
             try:
                 transport, protocol = await loop.create_datagram_endpoint(
-                    lambda: aioice.StunProtocol(self), local_addr=(address, random.choice(ports))
+                    lambda: _Stun(self), local_addr=(address, random.choice(ports))
                 )
             except OSError:
                 continue
