@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 from trunkline.gateway.webrtc.outgoing import HANGOVER_FRAMES, KEEPALIVE_S, STEP, Due, Outgoing, webrtc_lead
 from trunkline.media.playout import Message
 
@@ -28,7 +30,7 @@ def test_one_frame_leaves_a_beat_and_its_mark_with_it() -> None:
     assert [[due.audio[0] for due in one] for one in sent] == [[1], [2], [3]]
     assert beats.marks == ["0:1", "0:2", "0:3"]
     times = [one[0].timestamp for one in sent]
-    assert [b - a for a, b in zip(times, times[1:], strict=False)] == [STEP, STEP]
+    assert [b - a for a, b in pairwise(times)] == [STEP, STEP]
     assert [one[0].begins for one in sent] == [True, False, False]
 
 
