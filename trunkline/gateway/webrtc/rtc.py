@@ -271,19 +271,21 @@ class AiortcWire:
     # --- its life ---
 
     async def _live(self, ice: _Ice, offer: Offer, connect_s: float) -> None:
-        why = "the far end has gone"
+        in_order = False
         try:
-            why = await self._connect(ice, offer, connect_s) or why
-            if (sink := self._sink) is not None and self._dtls is not None and self._dtls.state == "connected":
-                sink.connected()
+            why = await self._connect(ice, offer, connect_s)
+            if not why:
+                if self._sink is not None:
+                    self._sink.connected()
                 await self._over
+                in_order = not ice.lost
+                why = "the far end has closed it" if in_order else "the far end does not answer any more"
         except Exception as error:
             log.warning("a WebRTC leg: %s: %s", type(error).__name__, error)
             why = "our own fault"
         sink, self._sink = self._sink, None
         if sink is not None:
-            in_order = self._dtls is not None and self._dtls.state == "closed" and not ice.lost
-            sink.gone("the far end does not answer any more" if ice.lost else why, in_order=in_order)
+            sink.gone(why, in_order=in_order)
         self.close()
 
     async def _connect(self, ice: _Ice, offer: Offer, connect_s: float) -> str:
