@@ -71,7 +71,7 @@ def test_a_call_over_a_relay_and_no_other_way(start_gateway: Start, turn_port: i
         answers.append(answer)
         return answer
 
-    async def call() -> str:
+    async def talk() -> str:
         async with Browser(f"{gateway.origin}/whip", answer=note) as browser:
             await browser.listen()
             await browser.say(hours)
@@ -79,7 +79,7 @@ def test_a_call_over_a_relay_and_no_other_way(start_gateway: Start, turn_port: i
             await asyncio.to_thread(httpx.delete, browser.location)
             return browser.call_id
 
-    call_id = asyncio.run(call())
+    call_id = asyncio.run(talk())
     candidates = {line.split(" typ ")[1].split()[0] for line in answers[0].split("\r\n") if " typ " in line}
     assert candidates == {"relay"}
     found: dict[str, Any] = {}

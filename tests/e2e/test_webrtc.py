@@ -1,8 +1,9 @@
 """Browsers' calls: by a WebRTC client that is not ours, over good and bad networks, and what is no call at all."""
 
 import asyncio
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx
@@ -13,7 +14,7 @@ pytest.importorskip("aiortc")
 
 
 from tests.e2e.browser import Browser
-from trunkline.testing.caller.commands import CallOptions, HangUp, Keys, Listen, ListenInto, Say, place_call
+from trunkline.testing.caller.commands import Action, CallOptions, HangUp, Keys, Listen, ListenInto, Say, place_call
 from trunkline.testing.caller.speech import synthesize
 from trunkline.testing.lossy import Impairment, UdpRelay
 
@@ -39,19 +40,20 @@ def record(gateway: Any, call_id: str, within_s: float = 5.0) -> dict[str, Any]:
     return found
 
 
-def turns(call: dict[str, Any]) -> list[str]:
+def turns(call: Mapping[str, Any]) -> list[str]:
     return [turn["caller_text"] for turn in call["turns"] if turn["caller_text"]]
 
 
-def media(call: dict[str, Any]) -> dict[str, Any]:
-    return next(event["data"] for event in call["events"] if event["kind"] == "media")
+def media(call: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = next(event["data"] for event in call["events"] if event["kind"] == "media")
+    return found
 
 
 def test_a_client_that_is_not_ours_asks_and_is_answered(start_gateway: Start) -> None:
     gateway = start_gateway(agent=None)
     hours, goodbye = words("what are your opening hours"), words("goodbye")
 
-    async def call() -> str:
+    async def talk() -> str:
         async with Browser(f"{gateway.origin}/whip") as browser:
             await browser.listen()
             await browser.say(hours)
@@ -62,7 +64,7 @@ def test_a_client_that_is_not_ours_asks_and_is_answered(start_gateway: Start) ->
             assert browser.events[0]["type"] == "joined"
             return browser.call_id
 
-    call = record(gateway, asyncio.run(call()))
+    call = record(gateway, asyncio.run(talk()))
     assert turns(call) == ["what are your opening hours", "goodbye"]
     assert (call["leg"], call["end_reason"]) == ("webrtc", "agent_hung_up")
     counted = media(call)
@@ -95,7 +97,7 @@ def test_words_are_understood_on_a_bad_network(start_gateway: Start, impairment:
         relays.append(await UdpRelay(("127.0.0.1", int(found[1])), up=impairment, seed=3).__aenter__())
         return only(sdp, relays[0].port)
 
-    async def call() -> tuple[str, float]:
+    async def talk() -> tuple[str, float]:
         async with Browser(f"{gateway.origin}/whip", answer=through) as browser:
             await browser.listen()
             gaps = []
@@ -108,7 +110,7 @@ def test_words_are_understood_on_a_bad_network(start_gateway: Start, impairment:
         await relays[0].__aexit__()
         return browser.call_id, max(gaps)
 
-    call_id, gap_s = asyncio.run(call())
+    call_id, gap_s = asyncio.run(talk())
     call = record(gateway, call_id)
     counted, weather = media(call), relays[0].up
     assert turns(call) == ["what are your opening hours", "where is the clinic"], counted
@@ -120,7 +122,7 @@ def test_words_are_understood_on_a_bad_network(start_gateway: Start, impairment:
 
 def test_our_own_caller_keys_interrupts_and_hangs_up(start_gateway: Start) -> None:
     gateway = start_gateway(agent=None)
-    actions = [
+    actions: list[Action] = [
         Listen(),
         Say("what are your opening hours"),
         ListenInto(1000),
@@ -170,7 +172,7 @@ def test_a_thousand_offers_at_once_leave_the_call_that_is_there_alone(start_gate
         response = await http.post(f"{gateway.origin}/whip", content=offer_of(f"u{n:04}"), headers=SDP, timeout=60)
         return response.status_code, response.headers.get("retry-after", "")
 
-    async def call() -> tuple[str, list[tuple[int, str]]]:
+    async def talk() -> tuple[str, list[tuple[int, str]]]:
         async with Browser(f"{gateway.origin}/whip") as browser:
             await browser.listen()
             async with httpx.AsyncClient(trust_env=False, limits=httpx.Limits(max_connections=100)) as http:
@@ -181,7 +183,7 @@ def test_a_thousand_offers_at_once_leave_the_call_that_is_there_alone(start_gate
         return browser.call_id, answers
 
     said = words("what are your opening hours")
-    call_id, answers = asyncio.run(call())
+    call_id, answers = asyncio.run(talk())
     taken = [code for code, _ in answers if code == 201]
     assert 0 < len(taken) <= 200  # 20 at a time, each for 2 s
     assert {answer for answer in answers if answer[0] != 201} == {(503, "2")}
@@ -192,8 +194,6 @@ def test_a_thousand_offers_at_once_leave_the_call_that_is_there_alone(start_gate
 
 def sockets(gateway: Any) -> int:
     """UDP ones of the process."""
-    import os
-
     count = 0
     for name in os.listdir(f"/proc/{gateway.process.pid}/fd"):
         try:
@@ -206,7 +206,7 @@ def sockets(gateway: Any) -> int:
 def test_a_browser_that_dies_is_noticed(start_gateway: Start) -> None:
     gateway = start_gateway(agent=None, webrtc__media_timeout_s="3")
 
-    async def call() -> str:
+    async def talk() -> str:
         relays: list[UdpRelay] = []
 
         async def through(sdp: str) -> str:
@@ -221,5 +221,5 @@ def test_a_browser_that_dies_is_noticed(start_gateway: Start) -> None:
             await asyncio.sleep(5)
         return browser.call_id
 
-    call = record(gateway, asyncio.run(call()))
+    call = record(gateway, asyncio.run(talk()))
     assert (call["end_reason"], call["end_detail"]) == ("media_lost", "no media")

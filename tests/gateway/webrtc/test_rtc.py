@@ -44,7 +44,7 @@ def microphone() -> Any:
         kind = "audio"
         at = 0
 
-        async def recv(self) -> Packet:
+        async def recv(self) -> Any:
             import fractions
 
             await asyncio.sleep(0.02)

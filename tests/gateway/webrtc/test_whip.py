@@ -25,7 +25,7 @@ from trunkline.types import SessionId, TenantId
 from .test_sdp import CHROME
 
 OFFER, SDP = CHROME.encode(), {"Content-Type": "application/sdp"}
-FRAGMENT = {"Content-Type": "application/trickle-ice-sdpfrag"}
+FRAGMENT = "application/trickle-ice-sdpfrag"
 CANDIDATE = b"m=audio 9 RTP/AVP 0\r\na=mid:0\r\na=candidate:1 1 udp 2 192.0.2.9 5000 typ host\r\n"
 
 
@@ -122,18 +122,19 @@ def test_candidates_trickle_in_by_the_etag() -> None:
         response = await door.offer()
         where, etag = response.headers["location"], response.headers["etag"]
 
-        async def patch(body: bytes = CANDIDATE, **headers: str) -> tuple[int, str]:
-            answer = await door.http.patch(where, content=body, headers=FRAGMENT | headers)
+        async def patch(match: str = "", body: bytes = CANDIDATE, kind: str = FRAGMENT) -> tuple[int, str]:
+            headers = {"Content-Type": kind} | ({"If-Match": match} if match else {})
+            answer = await door.http.patch(where, content=body, headers=headers)
             return answer.status_code, answer.json()["code"] if answer.content else ""
 
-        assert await patch(**{"If-Match": etag}) == (204, "")
+        assert await patch(etag) == (204, "")
         assert door.wires[0].candidates == ["1 1 udp 2 192.0.2.9 5000 typ host"]
         assert await patch() == (428, "no_etag")
-        assert await patch(**{"If-Match": '"other"'}) == (412, "wrong_etag")
-        assert await patch(**{"If-Match": "*"}) == (422, "no_restart")
-        assert await patch(b"a=ice-ufrag:newer\r\n" + CANDIDATE, **{"If-Match": etag}) == (422, "no_restart")
-        assert await patch(b"\xff", **{"If-Match": etag}) == (400, "malformed")
-        assert await patch(**{"If-Match": etag, "Content-Type": "text/plain"}) == (415, "not_sdp")
+        assert await patch('"other"') == (412, "wrong_etag")
+        assert await patch("*") == (422, "no_restart")
+        assert await patch(etag, b"a=ice-ufrag:newer\r\n" + CANDIDATE) == (422, "no_restart")
+        assert await patch(etag, b"\xff") == (400, "malformed")
+        assert await patch(etag, kind="text/plain") == (415, "not_sdp")
 
     at_the_door(scenario)
 
@@ -251,7 +252,7 @@ def test_what_never_connects_leaves_a_record() -> None:
 
 def test_another_type_is_not_read() -> None:
     async def scenario(door: Door) -> None:
-        response = await door.offer(**{"Content-Type": "application/json"})
+        response = await door.http.post("/whip", content=OFFER, headers={"Content-Type": "application/json"})
         assert (response.status_code, response.headers["accept-post"]) == (415, "application/sdp")
 
     at_the_door(scenario)
