@@ -57,7 +57,8 @@ class Browser:
         ice_servers: list[RTCIceServer] | None = None,
         token: str = "",
     ) -> None:
-        """`answer`: what becomes of the gateway's SDP on its way here."""
+        """`answer`: what becomes of the gateway's SDP on its way here; ours then tells no address of ours, so that there
+        is no way but by that."""
         self._url, self._edit, self._token = url, answer, token
         self.peer = RTCPeerConnection(RTCConfiguration(iceServers=ice_servers or []))
         self.microphone = Microphone()
@@ -76,8 +77,11 @@ class Browser:
         headers = {"Content-Type": "application/sdp"} | (
             {"Authorization": f"Bearer {self._token}"} if self._token else {}
         )
+        offer = self.peer.localDescription.sdp
+        if self._edit is not None:
+            offer = "\r\n".join(line for line in offer.split("\r\n") if not line.startswith("a=candidate"))
         async with httpx.AsyncClient(trust_env=False) as http:
-            response = await http.post(self._url, content=self.peer.localDescription.sdp, headers=headers, timeout=15)
+            response = await http.post(self._url, content=offer, headers=headers, timeout=15)
         assert response.status_code == 201, response.text
         self.location = str(httpx.URL(self._url).join(response.headers["location"]))
         answer = response.text if self._edit is None else await self._edit(response.text)
