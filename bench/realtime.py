@@ -1,43 +1,55 @@
 """What a call on a realtime model costs the gateway: `python bench/realtime.py [calls] [seconds]`.
 
-A server of its own process speaks the wire protocol and does nothing else: every session says "speech started", "speech
-ended" and answers with 4 s of audio, again and again. Frames carry the time they were made in their first bytes.
+A whole gateway, in this process on the first core: Twilio's protocol on one side, OpenAI's on the other. On the second
+core a rig whose calls are silent, its frames spread over the 20 ms, and a model's server that does nothing but say
+"speech started", "speech ended" and 4 s of audio to each session, again and again. Audio carries the time it was sent,
+in the lowest bits of its first bytes. All processes read one monotonic clock.
 
-1. Whole calls in this process (ears with Silero, echo guard, bus, playout, attendant, session): from a frame's arrival
-   at the bus to its arrival at the server, less the wait for the frame it shares a message with; from the server's
-   sending of a delta to its being in the call's playout.
-2. The wire alone, through our session and through the SDK's client: CPU for the same messages.
+1. Gateway time of a frame, to the model: from its sending into our socket (so the wait there counts) to its message
+   having been given to the model's socket. What it waits for the frames it shares a message with is no work of ours:
+   it is told apart, and counted for the last frame of a message only.
+2. Gateway time of the model's audio: from the server's sending into our socket to its being in the call's playout; of
+   the first of an answer, to its having been given to the caller's socket.
+3. The wire alone, through our session and through the SDK's client: CPU for the same messages.
 """
 
 import asyncio
+import contextlib
+import itertools
 import json
 import multiprocessing
+import os
 import sys
+import tempfile
 import time
-from base64 import b64decode, b64encode
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import uvloop
 from openai import AsyncOpenAI
+from pydantic import SecretStr
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
 
-from trunkline.agents.cascade import Cascade
 from trunkline.agents.definition import AgentDefinition, ProviderChoice, RealtimeTerms
 from trunkline.agents.local.voice import synthesize
-from trunkline.agents.providers import Minds, Services
-from trunkline.agents.realtime.attendant import RealtimeAgent
-from trunkline.agents.realtime.openai import OpenAiRealtime
+from trunkline.agents.providers import Services
+from trunkline.agents.realtime.attendant import RealtimeAttendant
+from trunkline.agents.realtime.openai import OpenAiRealtime, OpenAiRealtimeSession
+from trunkline.app import serve as serve_gateway
 from trunkline.clock import SYSTEM_CLOCK
-from trunkline.media.bus import Bus
-from trunkline.media.ears import Ears
-from trunkline.media.echo import EchoGuard
 from trunkline.media.g711 import encode
 from trunkline.media.heartbeat import Heartbeat
-from trunkline.media.playout import LeadPolicy
-from trunkline.media.vad import EnergyGate, SileroBatch
-from trunkline.ports import Allow, CallFacts, ReplyAudio
-from trunkline.testing.standin import StandinLlm, StandinStt, StandinTts
+from trunkline.ports import CallFacts
+from trunkline.settings import Http, ProviderKey, Settings, Sip
+from trunkline.testing.caller.bench import Bench, BenchOptions, TwilioDialer
+from trunkline.testing.caller.bulk import Ticker
+from trunkline.testing.caller.speech import PlainMouth, Speech
+from trunkline.testing.ports import lease
 from trunkline.types import DEFAULT_TENANT, FRAME_MS, MULAW_8K, CallId
 
 STAMP_BYTES = 64
@@ -46,48 +58,47 @@ QUIETLY, ALOUD = bytes.maketrans(b"01", b"\xfe\xff"), bytes.maketrans(b"\xfe\xff
 ROUND_S, ANSWER_DELTAS, DELTA_MS = 6.0, 20, 200
 QUIET = b"\xff" * 160
 SPEECH = encode(synthesize("So that is what we do on Mondays and on Tuesdays"), "mulaw")
-SLICES = 20
+SLICES = 20  # a frame of five calls in each millisecond
+TALK_FRAMES = 600
+WARM_UP_S = 6.0
+MEMORY = (
+    Path("/dev/shm") if Path("/dev/shm").is_dir() else None
+)  # records are kept there: the disk of a busy machine is not what is measured
+CORES = sorted(os.sched_getaffinity(0))
 
 
 def stamped(audio: bytes) -> bytes:
     return format(time.perf_counter_ns(), "064b").encode().translate(QUIETLY) + audio[STAMP_BYTES:]
 
 
-def age_ms(audio: bytes, at: int = 0) -> float:
-    return (time.perf_counter_ns() - int(audio[at : at + STAMP_BYTES].translate(ALOUD), 2)) / 1e6
+def age_ms(audio: bytes, at: int = 0) -> float | None:
+    """None: no frame begins there, as in the pre-roll."""
+    stamp = audio[at : at + STAMP_BYTES].translate(ALOUD)
+    if len(stamp) < STAMP_BYTES or stamp.strip(b"01"):
+        return None
+    return (time.perf_counter_ns() - int(stamp, 2)) / 1e6
 
 
 # --- the server -----------------------------------------------------------------------------------------------------
 
 
 class Server:
-    def __init__(self) -> None:
-        self.late_ms: list[float] = []
-        self.audio_bytes = 0
-
     async def session(self, socket: ServerConnection) -> None:
         await socket.send('{"type":"session.created","event_id":"e","session":{"type":"realtime"}}')
         answering: asyncio.Task[None] | None = None
-        async for message in socket:
-            event = json.loads(message)
-            if event["type"] == "input_audio_buffer.append":
-                audio = b64decode(event["audio"])
-                self.audio_bytes += len(audio)
-                self.late_ms.append(age_ms(audio, len(audio) - MULAW_8K.frame_bytes))  # of the last of the message
-            elif event["type"] == "session.update":
-                await socket.send('{"type":"session.updated","event_id":"e","session":{"type":"realtime"}}')
-                answering = asyncio.create_task(self.answers(socket))
-            elif event["type"] == "bench.stop":
-                await socket.send(json.dumps({"type": "bench", "late_ms": self.late_ms, "bytes": self.audio_bytes}))
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                message = await socket.recv(decode=False)
+                if not message.startswith(b'{"type":"input_audio') and json.loads(message)["type"] == "session.update":
+                    await socket.send('{"type":"session.updated","event_id":"e","session":{"type":"realtime"}}')
+                    answering = asyncio.create_task(self.answers(socket))
         if answering is not None:
             answering.cancel()
 
     async def answers(self, socket: ServerConnection) -> None:
         spread = id(socket) % 997 / 997 * ROUND_S
         await asyncio.sleep(spread)
-        at = 0
-        while True:
-            at += 1
+        for at in itertools.count(1):
             item, reply = f"item{at}", f"resp{at}"
             for kind in ("speech_started", "speech_stopped"):
                 place = "audio_start_ms" if kind == "speech_started" else "audio_end_ms"
@@ -109,6 +120,8 @@ async def send(socket: ServerConnection, **event: Any) -> None:
 
 
 def run_server(port: Any, stop: Any) -> None:
+    os.sched_setaffinity(0, {CORES[-1]})
+
     async def main() -> None:
         server = Server()
         async with serve(server.session, "127.0.0.1", 0, compression=None, max_size=1 << 26) as listening:
@@ -121,126 +134,164 @@ def run_server(port: Any, stop: Any) -> None:
 # --- whole calls ----------------------------------------------------------------------------------------------------
 
 
-class Leg:
-    writable = True
+class StampingMouth(PlainMouth):
+    """Says when it said it. It speaks for a tenth of the time."""
 
-    def __init__(self) -> None:
-        self.marks: list[tuple[float, str]] = []
+    def frame(self, speech: Speech | None, index: int, heard: Sequence[bytes]) -> bytes:
+        self._at = (self._at + 1) % TALK_FRAMES
+        sound = SPEECH[self._at * 160 : self._at * 160 + 160] if self._at < TALK_FRAMES // 10 else QUIET
+        return b64encode(stamped(sound))
 
-    def send(self, messages: Any) -> None:
-        self.marks += [(message.play_at + len(message.audio) / 8000, message.mark) for message in messages]
-
-    def clear(self) -> None:
-        self.marks.clear()
-
-
-class Control:
-    sends_dtmf = True
-
-    def hang_up(self, reason: str) -> None: ...
-    def transfer(self, target: str) -> Allow:
-        return Allow()
-
-    def send_dtmf(self, digits: str) -> None: ...
-    def fall_back(self) -> None:
-        print("a session was lost")
-
-    def turn(self, turn: Any, ago_s: float) -> None: ...
-    def usage(self, usage: Any) -> None: ...
-    def event(self, kind: str, **data: Any) -> None:
-        print(kind, data)
-
-    def crashed(self, error: BaseException) -> None:
-        print("crashed:", repr(error))
+    def share(self, seed: int) -> "StampingMouth":
+        other = StampingMouth()
+        other._at = seed % TALK_FRAMES
+        return other
 
 
-async def tools(*_: Any) -> str:
-    return ""
+class Dialer(TwilioDialer):
+    opened: Any
+
+    def window_opens(self) -> None:
+        self.opened.set()
+
+
+def run_rig(target: str, calls: int, seconds: float, opened: Any, result: Any) -> None:
+    """Calls that listen, and speak a little, for so long. `opened`: all of them are there."""
+    os.sched_setaffinity(0, {CORES[-1]})
+
+    async def main() -> None:
+        ticker = Ticker(SYSTEM_CLOCK, slots=SLICES)
+        options = BenchOptions(target, calls, duration_s=seconds, silent=True, warm_up_s=WARM_UP_S)
+        dialer = Dialer(options, SYSTEM_CLOCK, ticker)
+        dialer.opened = opened
+        bench = Bench(options, (), SYSTEM_CLOCK, ticker, dialer)
+        bench._mouth = StampingMouth()
+        report = await bench.run()
+        result.put((report.connected, report.gateway_cpu_percent, report.rig_late_ms, report.warnings))
+
+    uvloop.run(main())
+
+
+@dataclass
+class Seen:
+    """What was measured within the gateway, in ms."""
+
+    to_model: list[float] = field(default_factory=list)
+    shared: list[float] = field(default_factory=list)
+    """How much longer the first frame of a message waited than the last."""
+    to_playout: list[float] = field(default_factory=list)
+    to_caller: list[float] = field(default_factory=list)
+    beats: list[float] = field(default_factory=list)
+
+    def watch(self) -> None:
+        """From here on all sessions, attendants and beats of this process are looked at."""
+        flush, audio, beat = OpenAiRealtimeSession._flush, RealtimeAttendant._audio, Heartbeat.beat
+        seen = self
+
+        def flushed(session: Any) -> None:
+            heard = bytes(session._audio)
+            flush(session)
+            first, last = age_ms(heard), age_ms(heard, max(0, len(heard) - MULAW_8K.frame_bytes))
+            if first is not None and last is not None:
+                seen.to_model.append(last)
+                seen.shared.append(first - last)
+
+        def spoken(attendant: Any, reply: str, name: str, data: bytes) -> None:
+            first = attendant._turn is not None and attendant._turn.first_audio_at is None
+            audio(attendant, reply, name, data)
+            took_ms = age_ms(data)
+            if took_ms is not None:
+                (seen.to_caller if first else seen.to_playout).append(took_ms)
+
+        def beaten(heartbeat: Any, now: float) -> None:
+            beat(heartbeat, now)
+            seen.beats.append((time.monotonic() - now) * 1000)
+
+        OpenAiRealtimeSession._flush = flushed  # type: ignore[method-assign]
+        RealtimeAttendant._audio = spoken  # type: ignore[method-assign]
+        Heartbeat.beat = beaten  # type: ignore[method-assign]
+
+    def forget(self) -> None:
+        for values in (self.to_model, self.shared, self.to_playout, self.to_caller, self.beats):
+            values.clear()
+
+
+AGENT = """
+name = "bench"
+greeting = "Hello."
+filler = []
+[turns]
+no_input_ms = 60000
+[realtime]
+provider = "openai"
+model = "m"
+base_url = "{url}"
+turns = "server"
+lines = "tts"
+connect_ms = 60000
+[stt]
+provider = "standin"
+[llm]
+provider = "standin"
+[tts]
+provider = "standin"
+"""
 
 
 async def whole_calls(url: str, calls: int, seconds: float) -> None:
-    choice = ProviderChoice("standin")
-    terms = RealtimeTerms(ProviderChoice("openai"), turns="server", lines="tts")
-    definition = AgentDefinition("bench", choice, choice, choice, greeting="", filler=(), realtime=terms)
-    services = Services(SYSTEM_CLOCK, keys={"openai": "k"})
-    standins = [made(definition, {}, services) for made in (StandinStt, StandinLlm, StandinTts)]
-    cascade = Cascade(definition, Minds(*standins), tools)  # type: ignore[arg-type]
-    model = OpenAiRealtime(definition, {"model": "m", "base_url": url, "connect_ms": 60000}, services)
-    await model.start()
-    ears = Ears(MULAW_8K, calls, SileroBatch(calls), EnergyGate(calls))
-    beats_ms: list[float] = []
-    heartbeat = Heartbeat(SYSTEM_CLOCK, ears.beat, lambda late_s, took_s: beats_ms.append(took_s * 1000))
-    heartbeat.start()
-    loop, now = asyncio.get_running_loop(), datetime.now(UTC)
-    legs, buses, attendants, back_ms = [], [], [], []
-    for number in range(calls):
-        leg = Leg()
-        bus = Bus(leg, ears, heartbeat, SYSTEM_CLOCK, LeadPolicy(), EchoGuard(MULAW_8K))
-        facts = CallFacts(CallId(f"c{number}"), DEFAULT_TENANT, "inbound", None, None, now)
-        control: Any = Control()
-        attendant = RealtimeAgent(cascade, model, terms).attend(
-            facts, bus, control, control, SYSTEM_CLOCK, loop.call_later
+    seen = Seen()
+    seen.watch()
+    context, port = multiprocessing.get_context("spawn"), lease()
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        agent = Path(folder) / "agent.toml"
+        agent.write_text(AGENT.format(url=url))
+        settings = Settings(
+            agent=agent,
+            data_dir=Path(folder) / "data",
+            http=Http(host="127.0.0.1", port=port),
+            sip=Sip(enabled=False),
+            openai=ProviderKey(api_key=SecretStr("k")),
         )
-        heard = attendant._from_session
-
-        def timed(session: Any, event: Any, heard: Any = heard) -> None:
-            heard(session, event)
-            if isinstance(event, ReplyAudio):
-                back_ms.append(age_ms(event.data))
-
-        attendant._from_session = timed  # type: ignore[method-assign]
-        attendant.begin("")
-        legs.append(leg), buses.append(bus), attendants.append(attendant)
-    await asyncio.sleep(3)
-    last: Any = attendants[0]
-    cpu, began = time.process_time(), time.perf_counter()
-    frames, pairs = int(seconds * 1000 / FRAME_MS), list(zip(buses, legs, strict=True))
-    back_ms.clear()
-    beats_ms.clear()
-    for number in range(frames):
-        for part in range(SLICES):  # as over sockets: not all in one moment
-            due = began + (number + part / SLICES) * FRAME_MS / 1000
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            at = time.monotonic()
-            for index in range(part, calls, SLICES):
-                bus, leg = pairs[index]
-                at_frame = (number + index * 3) % 600  # a tenth of them speak
-                sound = SPEECH[at_frame * 160 : at_frame * 160 + 160] if at_frame < 60 else QUIET
-                bus.receive(stamped(sound), bus.carrier_ms + FRAME_MS)
-                while leg.marks and leg.marks[0][0] <= at:
-                    bus.mark_returned(leg.marks.pop(0)[1])
-    cpu, took = time.process_time() - cpu, time.perf_counter() - began
-    late = await results(last._live)
-    print(f"{calls} calls, {took:.0f} s: {cpu / took:.0%} of a core, {cpu / took / calls:.2%} a call")
-    print(f"beats: {figures(beats_ms)}")
-    print(f"frames to the model: {figures(late)}; audio of the model: {figures(back_ms)}")
-    for attendant, bus in zip(attendants, buses, strict=True):
-        attendant.close()
-        bus.close()
-    heartbeat.stop()
-    await model.close()
-
-
-async def results(session: Any) -> list[float]:
-    """Of the server, over the session's own connection."""
-    got: asyncio.Future[list[float]] = asyncio.get_running_loop().create_future()
-    decoded = session._decoded
-
-    def listening(raw: bytes) -> Any:
-        if raw.startswith(b'{"type": "bench"') and not got.done():
-            got.set_result(json.loads(raw)["late_ms"])
-        return decoded(raw)
-
-    session._decoded = listening
-    for _ in range(2):  # the first answer goes to who is waiting already
-        session._put('{"type":"bench.stop"}')
-    return await asyncio.wait_for(got, 30)
+        started = asyncio.Event()
+        serving = asyncio.create_task(serve_gateway(settings, lambda _: started.set()))
+        await asyncio.wait((serving, asyncio.create_task(started.wait())), return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            await serving  # raises
+        await asyncio.sleep(1.0)
+        result, opened = context.Queue(), context.Event()
+        target = f"http://127.0.0.1:{port}"
+        rig = context.Process(target=run_rig, args=(target, calls, seconds, opened, result), daemon=True)
+        rig.start()
+        await asyncio.to_thread(opened.wait)
+        await asyncio.sleep(0.5)
+        seen.forget()
+        cpu, began = time.process_time(), time.perf_counter()
+        await asyncio.sleep(seconds - 2.0)
+        cpu, took = time.process_time() - cpu, time.perf_counter() - began
+        figures_of = {
+            "frames to the model": seen.to_model,
+            "  and what the first of a message waited for the others": seen.shared,
+            "audio of the model to the playout": seen.to_playout,
+            "first audio of an answer to the caller's socket": seen.to_caller,
+            "beats": seen.beats,
+        }
+        print(f"{calls} calls, {took:.0f} s: {cpu / took:.0%} of a core, {cpu / took / calls:.2%} a call")
+        for what, values in figures_of.items():
+            print(f"{what}: {figures(values)}")
+        connected, _, late, warnings = await asyncio.to_thread(result.get)
+        print(f"rig: {connected} calls connected, late {late}, {warnings}")
+        rig.join(10)
+        serving.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
 
 
 def figures(values: list[float]) -> str:
     ordered = sorted(values)
-    p50, p99 = ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)]
-    return f"p50 {p50:.2f} ms, p99 {p99:.2f} ms, of {len(ordered)}"
+    if not ordered:
+        return "none"
+    p50, p99, p999 = (ordered[int(len(ordered) * share)] for share in (0.5, 0.99, 0.999))
+    return f"p50 {p50:.2f} ms, p99 {p99:.2f}, p99.9 {p999:.2f}, of {len(ordered)}"
 
 
 # --- the wire alone -------------------------------------------------------------------------------------------------
@@ -307,6 +358,7 @@ def main() -> None:
         time.sleep(0.05)
     url = f"http://127.0.0.1:{port.value}/v1"
     few = min(calls, 20)
+    os.sched_setaffinity(0, {CORES[0]})
     try:
         uvloop.run(whole_calls(url, calls, seconds))
         a, b = uvloop.run(ours(url, few, seconds)), uvloop.run(the_sdks(url, few, seconds))

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Draws the state machines from their tables: docs/call-states.svg, docs/turn-states.svg and docs/transfer-states.svg.
+"""Draws the state machines from their tables: docs/call-states.svg, docs/turn-states.svg, docs/transfer-states.svg and
+docs/session-states.svg (a realtime model's).
 
 States stand in a row. What leads to the right runs above them, what leads back below, each on a track of its own, so
 lines may cross but labels never meet; events that change nothing but the data are written inside their state.
@@ -18,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from trunkline.agents import turns  # noqa: E402
+from trunkline.agents.realtime import sessions  # noqa: E402
 from trunkline.gateway import call, transfer, transfer_steps, transfer_way  # noqa: E402
 
 BOX, GAP, MARGIN = 190, 110, 24
@@ -167,13 +169,32 @@ def transfer_states() -> str:
     return draw("A transfer", [state.name for state in transfer_way.State], edges, notes)
 
 
+def session_states() -> str:
+    edges: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for state, rows in sessions.TABLE.items():
+        for event, row in rows.items():
+            for to in row.leads_to:
+                edges[state.name, to.name].append(event.__name__)
+    notes = (
+        "From trunkline/agents/realtime/sessions.py by scripts/draw.py. Inside a state: after which it may stay.",
+        f"In every state: {', '.join(event.__name__ for event in sessions.ALWAYS)} → OVER. What has no row there is "
+        "ignored.",
+    )
+    return draw("A realtime model's sessions", [state.name for state in sessions.State], edges, notes)
+
+
 def _targets(states: tuple[turns.State, ...]) -> str:
     return "any" if len(states) == len(turns.State) else ", ".join(state.name for state in states)
 
 
 def main(arguments: list[str]) -> int:
     wrong = 0
-    drawn = {"call-states": call_states(), "turn-states": turn_states(), "transfer-states": transfer_states()}
+    drawn = {
+        "call-states": call_states(),
+        "turn-states": turn_states(),
+        "transfer-states": transfer_states(),
+        "session-states": session_states(),
+    }
     for name, text in ((f"{name}.svg", text) for name, text in drawn.items()):
         path = ROOT / "docs" / name
         if arguments != ["--check"]:

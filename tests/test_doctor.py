@@ -2,12 +2,19 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
+from tests.fakes import openai_realtime_server as realtime
+from tests.fakes import tiny_voice
+from tests.fakes.deepgram_server import AuraServer, DeepgramServer, Refuse
+from tests.fakes.elevenlabs_server import ElevenLabsServer
+from tests.fakes.models_server import StandinServer
+from tests.fakes.openai_realtime_server import OpenAiRealtimeServer, Reply
 from tests.fakes.openai_server import Answer, OpenAiServer, Refusal
 from trunkline import doctor
 from trunkline.doctor import Finding, examine
@@ -123,3 +130,173 @@ def test_a_missing_key_is_one_line(tmp_path: Path) -> None:
     found = findings(settings(tmp_path, AGENT.replace('base_url = "{url}"\n', "")))["providers"]
     assert found.verdict == "error"
     assert "openai.api_key" in found.detail
+
+
+REALTIME = """
+name = "A"
+greeting = "Hello."
+[realtime]
+provider = "openai"
+model = "m"
+base_url = "{url}"
+"""
+
+
+def conversed(folder: Path, prepare: Callable[[OpenAiRealtimeServer], None]) -> Finding:
+    """What it says of a realtime model whose server is like that."""
+
+    async def main() -> Finding:
+        async with OpenAiRealtimeServer(key="sk-secret") as server:
+            prepare(server)
+            given = settings(
+                folder, REALTIME.format(url=server.base_url), openai=ProviderKey(api_key=SecretStr("sk-secret"))
+            )
+            found = {finding.check: finding for finding in await examine(given)}["realtime.openai"]
+            assert all(session.closed.is_set() for session in server.sessions)
+            return found
+
+    return asyncio.run(main())
+
+
+CLOUD = """
+name = "A"
+greeting = "Hello."
+[[stt]]
+provider = "deepgram"
+url = "{nova}"
+[[stt]]
+provider = "deepgram"
+model = "flux-general-en"
+url = "{flux}"
+[llm]
+provider = "openai"
+model = "m"
+base_url = "{openai}"
+[[tts]]
+provider = "elevenlabs"
+voice = "alice"
+base_url = "{elevenlabs}"
+[[tts]]
+provider = "deepgram"
+url = "{aura}"
+[[tts]]
+provider = "openai"
+model = "tts"
+voice = "alloy"
+base_url = "{openai}"
+[failover]
+lifeboat = false
+"""
+KEY = "a-key-nobody-may-see"
+ASKED = ["stt.deepgram", "stt.deepgram-2", "llm.openai", "tts.elevenlabs", "tts.deepgram", "tts.openai"]
+
+
+def asked_cloud(folder: Path, *, well: bool) -> dict[str, Finding]:
+    """Each configured provider over its real client; all of their servers well, or each refusing the key."""
+
+    async def main() -> dict[str, Finding]:
+        no_ears = None if well else Refuse(401, message=f"INVALID_AUTH {KEY}")
+        async with (
+            DeepgramServer(always=no_ears) as nova,
+            DeepgramServer(always=no_ears) as flux,
+            AuraServer(always=no_ears) as aura,
+            ElevenLabsServer(KEY if well else "another") as elevenlabs,
+            OpenAiServer() as openai,
+        ):
+            openai.answers.extend([Answer("Hello.")] if well else [Refusal(401, f"bad key {KEY}")] * 2)
+            urls = {"nova": nova.url, "flux": flux.url, "aura": aura.url, "elevenlabs": elevenlabs.base_url}
+            key = ProviderKey(api_key=SecretStr(KEY))
+            given = settings(
+                folder, CLOUD.format(openai=openai.base_url, **urls), openai=key, deepgram=key, elevenlabs=key
+            )
+            found = {finding.check: finding for finding in await examine(given)}
+            if well:
+                assert (len(nova.connections), len(flux.connections)) == (1, 1)
+                assert [phrase.text for phrase in elevenlabs.phrases] == ["Hello."]
+                assert len(aura.requests) == 1
+                assert len(openai.requests) == 2
+            return found
+
+    return asyncio.run(main())
+
+
+def test_a_realtime_model_is_asked_for_a_word(tmp_path: Path) -> None:
+    def speaks(server: OpenAiRealtimeServer) -> None:
+        server.line = Reply(audio=b"\x20" * 800)
+
+    found = conversed(tmp_path, speaks)
+    assert (found.verdict, found.detail) == ("ok", "opens a session, and speaks")
+    assert found.took_ms is not None
+
+
+def test_a_realtime_model_that_refuses_the_key_is_found_out(tmp_path: Path) -> None:
+    found = conversed(tmp_path, lambda server: server.refusals.append(realtime.Refusal(401)))
+    assert (found.verdict, found.detail) == ("error", "auth (status 401)")
+    assert found.remedy == doctor.REMEDIES["auth"]
+
+
+def test_a_realtime_model_that_has_nothing_to_say_is_found_out(tmp_path: Path) -> None:
+    found = conversed(tmp_path, lambda server: None)
+    assert (found.verdict, found.detail) == ("error", "protocol (no audio)")
+
+
+def test_each_provider_of_the_cloud_is_asked_for_something_small(tmp_path: Path) -> None:
+    found = asked_cloud(tmp_path, well=True)
+    assert {key: (found[key].verdict, found[key].detail) for key in ASKED} == {
+        "stt.deepgram": ("ok", "hears"),
+        "stt.deepgram-2": ("ok", "hears"),
+        "llm.openai": ("ok", "answers"),
+        "tts.elevenlabs": ("ok", "speaks"),
+        "tts.deepgram": ("ok", "speaks"),
+        "tts.openai": ("ok", "speaks"),
+    }
+
+
+def test_a_key_that_each_of_them_refuses_is_told_of_each(tmp_path: Path) -> None:
+    found = asked_cloud(tmp_path, well=False)
+    assert {found[key].verdict for key in ASKED} == {"error"}
+    assert {found[key].detail.partition(" ")[0] for key in ASKED} == {"auth"}, found
+    assert {found[key].remedy for key in ASKED} == {doctor.REMEDIES["auth"]}
+    assert KEY not in str(found)
+
+
+REMOTE = """
+name = "A"
+greeting = "Hello."
+[stt]
+provider = "remote"
+targets = ["{target}"]
+[llm]
+provider = "remote"
+targets = ["{target}"]
+[tts]
+provider = "remote"
+targets = ["{target}"]
+[failover]
+lifeboat = false
+"""
+
+
+def test_remote_models_are_asked_and_one_that_is_gone_is_told_of(tmp_path: Path) -> None:
+    async def main() -> tuple[dict[str, Finding], dict[str, Finding]]:
+        async with StandinServer() as server:
+            given = settings(tmp_path, REMOTE.format(target=server.target))
+            there = {finding.check: finding for finding in await examine(given)}
+        return there, {finding.check: finding for finding in await examine(given)}
+
+    there, gone = asyncio.run(main())
+    keys = ["stt.remote", "llm.remote", "tts.remote"]
+    assert [there[key].detail for key in keys] == ["hears", "answers", "speaks"]
+    assert [gone[key].detail.partition(" ")[0] for key in keys] == ["unavailable"] * 3
+    assert {gone[key].remedy for key in keys} == {doctor.REMEDIES["unavailable"]}
+
+
+def test_a_voice_from_a_folder_is_asked_and_a_folder_that_is_none_is_one_line(tmp_path: Path) -> None:
+    model = tiny_voice.write(tmp_path / "vits-piper-en_US-hum")
+    text = AGENT.replace('[tts]\nprovider = "standin"', '[tts]\nprovider = "sherpa"\nmodel_dir = "{model}"')
+    url = "http://127.0.0.1:9/v1"
+    found = findings(settings(tmp_path, text.format(url=url, model=model)))["tts.sherpa"]
+    assert (found.verdict, found.detail) == ("ok", "speaks")
+    missing = findings(settings(tmp_path, text.format(url=url, model=tmp_path / "none")))
+    assert missing["providers" if "providers" in missing else "agent"].verdict == "error"
+    assert "Traceback" not in str(missing)

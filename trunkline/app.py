@@ -99,6 +99,8 @@ class Gateway:
     webrtc: "_WebRtc"
     records: Callable[[float], Awaitable[bool]]
     """Wait until the record is in the database, at most so many seconds."""
+    recording: "asyncio.Task[None]"
+    """Of the agent's fixed lines."""
 
     async def hang_up(self) -> None:
         """Cut off what is left of calls, sockets and dialogs. Idempotent."""
@@ -172,7 +174,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         stack.push_async_callback(http_tools.close)
         await writer.start()
         for each in agents.values():
-            await stack.enter_async_context(each.started(clock.now()))
+            await stack.enter_async_context(each.started(clock))
 
         capacity = settings.limits.max_calls + SPARE_SLOTS
         ears = Ears(MULAW_8K, capacity, SileroBatch(capacity), EnergyGate(capacity))
@@ -246,6 +248,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             twilio,
             webrtc,
             writer.drain,
+            agents[first].recording,
         )
 
 

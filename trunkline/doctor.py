@@ -22,10 +22,22 @@ from trunkline.agents import script
 from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.examples import example
 from trunkline.agents.local.pool import SpeechPool
-from trunkline.agents.providers import KINDS, Kind, Minds, Services, build
+from trunkline.agents.providers import KINDS, Kind, Services, build, build_realtime
 from trunkline.clock import SYSTEM_CLOCK, Clock
 from trunkline.errors import ConfigError, MissingExtra, ProviderError, StoreError
-from trunkline.ports import CallFacts, Message, SttEvent, SttFailed, SttFinal, TextDelta
+from trunkline.ports import (
+    CallFacts,
+    Message,
+    ModelLost,
+    ModelOpened,
+    RealtimeEvent,
+    ReplyAudio,
+    ReplyEnded,
+    SttEvent,
+    SttFailed,
+    SttFinal,
+    TextDelta,
+)
 from trunkline.settings import Settings
 from trunkline.store.engine import Database, database_url
 from trunkline.types import DEFAULT_TENANT, MULAW_8K, CallId, Format
@@ -180,21 +192,32 @@ async def _providers(settings: Settings, agent: AgentDefinition, clock: Clock, n
     pool = SpeechPool(1)
     services = Services(clock=clock, keys=settings.provider_keys(), speech_workers=1, speech_pool=pool)
     try:
-        minds = build(agent, services)
+        minds, realtime = build(agent, services), build_realtime(agent, services)
     except (ConfigError, MissingExtra) as error:
         note(Finding("providers", "error", str(error), "set it, or name another provider in the agent's file"))
         return
     call = CallFacts(CallId("call_doctor"), DEFAULT_TENANT, "inbound", None, None, clock.wall().astimezone(UTC))
     try:
+        if realtime is not None:
+            note(await _provider("realtime", f"realtime.{realtime.name}", realtime, call, clock))
         for kind in KINDS:
-            for key, provider in minds.named(kind).items():
+            for key, provider in minds.everything(kind).items():
                 note(await _provider(kind, key, provider, call, clock))
     finally:
+        if realtime is not None:
+            await _closed(realtime)
         await _closed(minds)
 
 
-async def _provider(kind: Kind, key: str, provider: Any, call: CallFacts, clock: Clock) -> Finding:
-    probe: dict[Kind, Callable[[Any, CallFacts], Awaitable[str]]] = {"stt": _hears, "llm": _answers, "tts": _speaks}
+async def _provider(
+    kind: Kind | Literal["realtime"], key: str, provider: Any, call: CallFacts, clock: Clock
+) -> Finding:
+    probe: dict[str, Callable[[Any, CallFacts], Awaitable[str]]] = {
+        "stt": _hears,
+        "llm": _answers,
+        "tts": _speaks,
+        "realtime": _converses,
+    }
     begun = clock.now()
     try:
         async with asyncio.timeout(PROVIDER_S):
@@ -261,6 +284,34 @@ async def _hears(stt: Any, call: CallFacts) -> str:
     return "hears"
 
 
-async def _closed(minds: Minds) -> None:
+async def _converses(model: Any, call: CallFacts) -> str:
+    """A session, and a word spoken in it."""
+    over: asyncio.Future[ModelLost | ReplyEnded | ReplyAudio] = asyncio.get_running_loop().create_future()
+    opened = asyncio.Event()
+
+    def on_event(event: RealtimeEvent) -> None:
+        if isinstance(event, ModelOpened):
+            opened.set()
+        elif isinstance(event, ModelLost | ReplyEnded | ReplyAudio) and not over.done():
+            over.set_result(event)
+            opened.set()
+
+    session = model.open(call, MULAW_8K, (), on_event)
+    try:
+        await opened.wait()
+        if not over.done():
+            session.respond("doctor", "Hello.")
+        event = await over
+    finally:
+        session.close()
+    error = None if isinstance(event, ReplyAudio) else event.error
+    if isinstance(event, ReplyAudio):
+        return "opens a session, and speaks"
+    if isinstance(error, ProviderError):
+        raise error
+    raise ProviderError(model.name, "protocol", "no audio", retryable=True)
+
+
+async def _closed(provider: Any) -> None:
     with contextlib.suppress(Exception):  # it is about to be over
-        await minds.close()
+        await provider.close()

@@ -135,6 +135,8 @@ class Message:
     """For role `tool`: which ToolCall this answers."""
     cut: bool = False
     """The caller interrupted here; `text` is what was heard of it."""
+    language: str | None = None
+    """What the call is held in from here on, where the agent has several: a tag of RFC 5646."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,8 @@ class SttFinal:
 
     text: str
     understood: bool = True
+    language: str | None = None
+    """What it was spoken in, where the recogniser tells; None also where it was of several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +200,11 @@ class SttStream(Protocol):
 
     def feed(self, audio: bytes) -> None:
         """Speech (with pre-roll) in the stream's format; any length. Never blocks; drops are counted there."""
+        ...
+
+    def began(self, ago_ms: int) -> None:
+        """The utterance being fed began so long ago, in the audio that was fed: words from before are none of it. Told
+        to who is fed everything, when the caller begins to speak."""
         ...
 
     def expect(self, expectation: Expectation) -> None:
@@ -347,6 +356,9 @@ class Tts(Protocol):
 @dataclass(frozen=True, slots=True)
 class ModelOpened:
     """The session is ready, and knows the conversation it was opened with."""
+
+    lasts_s: float | None = None
+    """Until the far end ends it; None: it does not say."""
 
 
 @dataclass(frozen=True, slots=True)

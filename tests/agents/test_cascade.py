@@ -41,6 +41,7 @@ from trunkline.ports import (
     TextDelta,
     ToolCall,
     TtsAudio,
+    TurnDetector,
     TurnRecord,
     Usage,
     Word,
@@ -74,9 +75,14 @@ class Stream:
     cancelled: int = 0
     closed: bool = False
     expected: list[Expectation] = field(default_factory=list)
+    begun: list[tuple[int, int]] = field(default_factory=list)
+    """How long ago the caller began, and how much had been fed then."""
 
     def feed(self, audio: bytes) -> None:
         self.fed_bytes += len(audio)
+
+    def began(self, ago_ms: int) -> None:
+        self.begun.append((ago_ms, self.fed_bytes))
 
     def expect(self, expectation: Expectation) -> None:
         self.expected.append(expectation)
@@ -241,6 +247,7 @@ class Call:
         stt: Stt | None = None,
         tts: Tts | None = None,
         cascade: Cascade | None = None,
+        detector: TurnDetector | None = None,
     ) -> None:
         self.clock = ManualClock()
         self.timers: list[Timer] = []
@@ -260,7 +267,8 @@ class Call:
         self.heartbeat = Heartbeat(self.clock, lambda *_: None, lambda late_s, took_s: None)
         self.far = FarEnd()
         self.bus = Bus(self.far, ears, self.heartbeat, self.clock)
-        self.cascade = cascade or Cascade(agent, Minds(self.stt, self.llm, self.tts), self._tool)
+        minds = Minds(self.stt, self.llm, self.tts, detector=detector)
+        self.cascade = cascade or Cascade(agent, minds, self._tool)
         if cascade is not None:
             self.stt, self.llm, self.tts = (
                 cast(Any, p) for p in (cascade.minds.stt, cascade.minds.llm, cascade.minds.tts)
@@ -406,6 +414,40 @@ def on_a_call(test: Callable[[Call], Coroutine[Any, Any, None]], **kind: Any) ->
 # --- speaking while the model writes --------------------------------------------------------------------------------
 
 
+def test_what_another_mind_left_unwritten_is_recognised_and_answered() -> None:
+    async def conversation() -> None:
+        call = Call()
+        call.attendant.go_on([Message("agent", "Hello there.")], b"\x20" * 8000)
+        await call.settle()
+        assert (call.ears.fed_bytes, call.ears.finalized) == (8000, 1)
+        assert call.tts.spoken == [], "no greeting: an answer is owed"
+        call.ears.on_event(SttFinal("when do you open"))
+        await call.settle()
+        call.llm.pens[-1].write("We open at eight.").end()
+        await call.run(3000)
+        said = [message.text for message in call.attendant.conversation]
+        assert said == ["Hello there.", "when do you open", "We open at eight."]
+        assert [u.quantity for u in call.metered if u.kind == "stt"] == [1.0]
+        call.attendant.close()
+        call.bus.close()
+
+    asyncio.run(conversation())
+
+
+def test_what_another_mind_left_unwritten_and_nobody_can_read_is_asked_again() -> None:
+    async def conversation() -> None:
+        call = Call()
+        call.attendant.go_on([Message("agent", "Hello there.")], b"\x20" * 8000)
+        await call.settle()
+        call.ears.on_event(SttFailed(DOWN))
+        await call.run(1000)
+        assert call.tts.spoken == ["Sorry."]
+        call.attendant.close()
+        call.bus.close()
+
+    asyncio.run(conversation())
+
+
 def test_a_phrase_is_spoken_while_the_next_is_written() -> None:
     async def conversation(call: Call) -> None:
         await call.says("what are your hours")
@@ -485,12 +527,69 @@ def test_a_gated_recogniser_hears_speech_with_its_pre_roll_and_nothing_else() ->
     on_a_call(conversation)
 
 
+class Oracle:
+    name, third_party = "oracle", False
+
+    def __init__(self, says: float = 1.0) -> None:
+        self.says, self.asked = says, list[tuple[str, str]]()
+
+    async def start(self) -> None: ...
+
+    async def probability(self, text: str, language: str) -> float:
+        self.asked.append((text, language))
+        return self.says
+
+    async def close(self) -> None: ...
+
+
+def test_the_turn_detector_is_asked_of_a_callers_words_and_its_answer_counts() -> None:
+    oracle = Oracle()
+
+    async def conversation(call: Call) -> None:
+        ends: list[int] = []
+        call.bus.set_endpoint = ends.append  # type: ignore[method-assign,assignment]
+        call.ears.on_event(SttPartial("nobody speaks"))
+        await call.settle()
+        assert oracle.asked == []
+        call.starts()
+        call.ears.on_event(SttPartial("what are your hours"))
+        await call.settle()
+        assert oracle.asked == [("what are your hours", "en-US")]
+        assert ends == [600, 600, 200]
+        oracle.says = 0.0
+        call.ears.on_event(SttPartial("what are your hours on"))
+        await call.settle()
+        assert ends[3:] == [600, 3000]
+        call.bus.speech_ended(call.clock.now())
+        call.ears.on_event(SttPartial("late"))
+        await call.settle()
+        assert len(oracle.asked) == 2
+
+    on_a_call(conversation, detector=oracle)
+
+
+def test_of_what_a_grammar_understood_no_turn_detector_is_asked() -> None:
+    oracle = Oracle()
+
+    class Grammar(Stt):
+        free_text = False
+
+    async def conversation(call: Call) -> None:
+        call.starts()
+        call.ears.on_event(SttPartial("what are your hours"))
+        await call.settle()
+        assert oracle.asked == []
+
+    on_a_call(conversation, stt=Grammar(), detector=oracle)
+
+
 def test_a_recogniser_of_everything_hears_everything() -> None:
     async def conversation(call: Call) -> None:
         assert call.ears.fed_bytes == 1000 * 8
         await call.says("hours")
         await call.run(200)
         assert call.ears.fed_bytes == 1700 * 8
+        assert call.ears.begun == [(300, 1000 * 8)]
 
     on_a_call(conversation, stt=Stt("all"))
 
@@ -1111,15 +1210,21 @@ def test_a_voice_that_fails_in_the_middle_is_heard_as_far_as_it_came() -> None:
     on_a_call(conversation)
 
 
-def test_a_voice_that_is_dead_ends_the_call() -> None:
+def test_a_voice_that_is_dead_is_a_tone_and_ends_the_call() -> None:
     async def conversation(call: Call) -> None:
         dead = ProviderError("voice", "unavailable", retryable=False)
         call.tts.errors = {"Eight.": dead, "Sorry.": dead, "Broken.": dead}
+        sent = call.bus.playout.end_ms
         await call.says("hours")
         call.pen.write("Eight.").end()
-        await call.settle()
+        await call.run(1500)
+        assert call.bus.playout.end_ms - sent == 1000, "the caller does not hear nothing"
+        assert call.talk[-1] == ("caller", "hours")
+        await call.says("hours")
+        call.pen.write("Eight.").end()
+        await call.run(1500)
         assert call.hang_ups == ["error"]
-        assert call.events == ["reply_failed"] * 3
+        assert call.events == ["reply_failed", "line_unspoken"] * 2
 
     on_a_call(conversation)
 

@@ -2,15 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.agents.test_cascade import AGENT, Call, Stt
 from trunkline.agents import turns as t
 from trunkline.agents.cascade import Cascade
+from trunkline.agents.choice import timely
 from trunkline.agents.definition import Failover
 from trunkline.agents.health import BreakerTerms, Health
 from trunkline.agents.providers import Minds
@@ -152,13 +155,14 @@ class Line(Call):
         agent = replace(AGENT, failover=Failover(), **terms)
         super().__init__(cascade=Cascade(agent, minds, self._tool))
         self.heard: list[int] = []
+        self.audible: list[bool] = []
+        """By frame: whether there was any sound."""
         play = self.far.tick
 
         def tick() -> None:
-            if self.far.queue and isinstance(self.far.queue[0], bytes):
-                self.heard.append(self.far.queue[0][0])
-            else:
-                self.heard.append(255)
+            frame = self.far.queue[0] if self.far.queue and isinstance(self.far.queue[0], bytes) else b"\xff"
+            self.heard.append(frame[0])
+            self.audible.append(frame.strip(b"\xff") != b"")
             play()
 
         self.far.tick = tick  # type: ignore[method-assign]
@@ -394,6 +398,68 @@ def test_a_voice_without_word_times_is_followed_near_the_cut() -> None:
     on_a_line(turn, lambda: Line([Model("a", ANSWER)], voices))
 
 
+def test_a_voice_with_word_times_that_owes_those_of_a_phrase_is_estimated_and_marked() -> None:
+    """A service may leave them out: the end of the phrase is no time of its words."""
+
+    class Owing(Voice):
+        async def speak(self, text: str, format: Format) -> AsyncGenerator[TtsAudio, None]:
+            async for chunk in super().speak(text, format):
+                yield TtsAudio(chunk.data, chunk.words if "w5" not in text else ())
+
+    async def turn(line: Line) -> None:
+        await answered(line, 6000)
+        assert line.talk[-1] == ("agent", ANSWER)
+        assert not line.turns[-1].heard_exact
+        await line.says("what are your hours")
+        await line.run(2200)  # into the second phrase, whose words have no times
+        await line.interrupts()
+        assert line.turns[-1].interrupted
+        played, believed = [word for word in line.words[20:] if word >= 0], line.turns[-1].agent_text.split()
+        assert 5 < len(believed) <= len(played)
+
+    on_a_line(turn, lambda: Line([Model("a", ANSWER)], [Owing("v")]))
+
+
+def test_of_a_phrase_without_times_that_is_cut_while_it_comes_the_words_so_far_count() -> None:
+    """A voice may take as long to send a phrase as to speak it."""
+
+    class Live(Voice):
+        async def speak(self, text: str, format: Format) -> AsyncGenerator[TtsAudio, None]:
+            async for chunk in super().speak(text, format):
+                yield chunk
+                if self.given > 24:
+                    await asyncio.Event().wait()  # in the first phrase of the second answer
+
+    async def turn(line: Line) -> None:
+        await answered(line, 8000)
+        before = len(line.words)
+        await line.says("what are your hours")
+        await line.run(3000)
+        await line.interrupts()
+        played = [word for word in line.words[before:] if word >= 0]
+        believed = line.turns[-1].agent_text.split()
+        assert line.turns[-1].interrupted
+        assert not line.turns[-1].heard_exact
+        assert 0 < len(believed) <= len(played), (believed, played)
+
+    long = numbered(20, sentence=20)
+    on_a_line(turn, lambda: Line([Model("a", long)], [Live("v", word_times=False)]))
+
+
+def test_a_voice_that_gives_all_but_the_last_times_is_exact_up_to_there() -> None:
+    class Short(Voice):
+        async def speak(self, text: str, format: Format) -> AsyncGenerator[TtsAudio, None]:
+            async for chunk in super().speak(text, format):
+                yield TtsAudio(chunk.data, tuple(word for word in chunk.words if word.text not in ("w3", "w4.")))
+
+    async def turn(line: Line) -> None:
+        await answered(line, 6000)
+        assert line.talk[-1] == ("agent", ANSWER), "no word is lost, none is there twice"
+        assert not line.turns[-1].heard_exact
+
+    on_a_line(turn, lambda: Line([Model("a", ANSWER)], [Short("v")]))
+
+
 def test_a_filler_and_an_answer_that_fail_with_one_voice_change_it_once() -> None:
     voices = Voice("v", after=2, fault="stall"), Voice("w"), Voice("x")  # the greeting takes 2
 
@@ -431,6 +497,55 @@ def test_with_every_voice_lost_all_are_tried_again_for_the_apology() -> None:
         assert voices[1].spoken.count("Sorry.") + voices[0].spoken.count("Sorry.") >= 2
 
     on_a_line(turn, lambda: Line([Model("a", ANSWER)], voices))
+
+
+# --- the only voice ---
+
+
+def longest_silence_ms(line: Line, since: int) -> int:
+    longest = run = 0
+    for sounds in line.audible[since:]:
+        run = 0 if sounds else run + 1
+        longest = max(longest, run)
+    return longest * 20
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize("after", [2, 4])  # the greeting takes 2: before the first sound of the answer, in its middle
+def test_the_only_voice_stalls_and_there_is_no_dead_air(recorded: bool, after: int) -> None:
+    """What it said at start is there; where it never spoke, a soft sound is, and a tone for the apology."""
+
+    class Impatient(Voice):
+        async def speak(self, text: str, format: Format) -> AsyncGenerator[TtsAudio, None]:
+            """As the cloud's are: it gives itself up after three seconds."""
+            speech = super().speak(text, format)
+            async with aclosing(timely(speech, line_of["line"].after, self.name, 3.0, 3.0)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+
+    voice = Impatient("v", after=after, fault="stall")
+    line_of: dict[str, Line] = {}
+
+    async def turn(line: Line) -> None:
+        await line.says("what are your hours")
+        since = len(line.audible)
+        await line.run(12_000)
+        assert "reply_failed" in line.events
+        assert ("line_unspoken" in line.events) is not recorded
+        while not line.audible[-1]:  # it is the caller's turn
+            line.audible.pop()
+        assert longest_silence_ms(line, since) <= 2000
+
+    def make() -> Line:
+        line = line_of["line"] = Line([Model("a", ANSWER)], [voice])
+        if recorded:
+            lines = line.cascade.minds.lines
+            for text in (AGENT.apology, AGENT.failure, *AGENT.filler):
+                data = bytes([254]) * (len(text.split()) * WORD_MS * 8)
+                lines[text, line.bus.playout.format] = (TtsAudio(data),)
+        return line
+
+    on_a_line(turn, make)
 
 
 # --- the ears -------------------------------------------------------------------------------------------------------

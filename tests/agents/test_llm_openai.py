@@ -1,10 +1,14 @@
 """The OpenAI-compatible mind against a server with the real wire protocol."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
+import httpcore2
 import pytest
 from openai import AsyncOpenAI
 
@@ -96,6 +100,40 @@ def test_the_sdk_reads_what_the_fake_writes() -> None:
         assert message.tool_calls[0].function.arguments == '{"a": 1}'
         assert whole.usage is not None
         assert (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (12, 5)
+
+    with_server(test)
+
+
+def test_the_first_request_loads_nothing_that_every_call_would_wait_for() -> None:
+    story = """
+import asyncio, sys
+from tests.agents.test_llm_openai import ASKED, collect, with_server
+from tests.fakes.openai_server import Answer
+
+async def test(server, session):
+    before = set(sys.modules)
+    server.answers.append(Answer("At eight."))
+    await collect(session)
+    print(sorted(name for name in set(sys.modules) - before if name.partition(".")[0] in ("anyio", "httpcore2")))
+
+with_server(test)
+"""
+    done = subprocess.run([sys.executable, "-c", story], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_connection_waits_for_the_next_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """40 s go by between two requests, for who counts how long a connection is idle."""
+    at = 1000.0
+    monkeypatch.setattr(httpcore2._async.http11, "time", SimpleNamespace(monotonic=lambda: at))
+
+    async def test(server: OpenAiServer, session: OpenAiSession) -> None:
+        nonlocal at
+        for _ in range(2):
+            server.answers.append(Answer("At eight."))
+            await collect(session)
+            at += 40.0
+        assert server.accepted == 1
 
     with_server(test)
 

@@ -459,3 +459,84 @@ def test_a_conversation_whose_beginning_was_summed_up_goes_on_where_it_was() -> 
     short.conversation = [Message("summary", "They want to confirm."), *short.conversation[-2:]]
     assert short.key("1234") == whole.key("1234")
     assert "one two three four" in whole.conversation[-1].text
+
+
+# --- several languages ----------------------------------------------------------------------------------------------
+
+ENGLISH = define(
+    intents=[
+        {"name": "open", "key": "1", "phrases": ["when do you open"], "reply": "At seven."},
+        {"name": "order", "phrases": ["I want to order"], "ask": ["cake", "number"], "reply": "One {cake}, {number}."},
+        {"name": "spanish", "key": "9", "phrases": ["spanish please"], "language": "es-ES"},
+        {"name": "polite", "phrases": ["polite spanish"], "language": "es-ES", "reply": "Mande usted."},
+    ],
+    slots={"cake": {"values": ["apple", "plum"], "prompt": "Which cake?"}},
+    digits={"number": {"prompt": "How many?", "max": 2}},
+)
+SPANISH = replace(
+    ENGLISH,
+    language="es-ES",
+    greeting="Hola.",
+    goodbye="Adiós.",
+    script={
+        "intents": [
+            {"name": "open", "key": "1", "phrases": ["a qué hora abren"], "reply": "A las siete."},
+            {"name": "order", "phrases": ["quiero pedir"], "ask": ["cake", "number"], "reply": "Una {cake}, {number}."},
+            {"name": "english", "key": "9", "phrases": ["en inglés"], "language": "en-US", "reply": "In English."},
+        ],
+        "slots": {"cake": {"values": {"manzana": ["de manzana"], "ciruela": []}, "prompt": "¿Qué tarta?"}},
+        "digits": {"number": {"prompt": "¿Cuántas?", "max": 2}},
+        "fallback": {"not_understood": ["No le entiendo."], "reply": "Lo siento."},
+        "words": {"yes": ["sí"], "no": ["no"], "repeat": ["repita"], "goodbye": ["adiós"]},
+    },
+)
+TWO = replace(ENGLISH, languages={"es-ES": SPANISH})
+
+
+class TwoLine(Line):
+    def says(self, text: str, language: str) -> str:
+        return self.tell(Message("caller", text, language=language))
+
+    def changed(self, language: str) -> str:
+        return self.tell(Message("tool", DONE, tool_call_id=self.calls[-1].id, language=language))
+
+
+def test_an_intent_changes_the_language_and_speaks_in_it() -> None:
+    line = TwoLine(TWO)
+    assert line.key("9") == ""
+    assert (line.calls[-1].name, dict(line.calls[-1].arguments)) == ("speak_language", {"language": "es-ES"})
+    assert line.changed("es-ES") == "Hola."
+    assert line.says("a qué hora abren", "es-ES") == "A las siete."
+    assert line.says("repita", "es-ES") == "A las siete."
+    assert line.says("when do you open", "es-ES") == "No le entiendo."
+    assert line.key("9") == ""
+    assert line.changed("en-US") == "In English."
+    assert line.say("when do you open") == "At seven."
+
+
+def test_its_reply_is_spoken_in_place_of_the_greeting() -> None:
+    line = TwoLine(TWO)
+    line.say("polite spanish")
+    assert line.changed("es-ES") == "Mande usted."
+
+
+def test_a_caller_who_is_heard_in_another_language_is_answered_in_it() -> None:
+    line = TwoLine(TWO)
+    assert line.say("when do you open") == "At seven."
+    assert line.says("a qué hora abren", "es-ES") == "A las siete."
+    assert line.says("adiós", "es-ES") == "Adiós."
+
+
+def test_what_is_open_stays_open_across_the_change() -> None:
+    line = TwoLine(TWO)
+    assert line.say("I want to order") == "Which cake?"
+    assert line.says("de manzana", "es-ES") == "¿Cuántas?"
+    assert line.key("12") == "Una manzana, 1, 2.", "the voice says the digits in its own language"
+
+
+def test_what_only_one_of_the_scripts_knows_is_closed() -> None:
+    spanish = replace(SPANISH, script={**SPANISH.script, "slots": {}, "intents": [SPANISH.script["intents"][0]]})
+    line = TwoLine(replace(TWO, languages={"es-ES": spanish}))
+    assert line.say("I want to order") == "Which cake?"
+    assert line.says("manzana", "es-ES") == "No le entiendo."
+    assert line.says("a qué hora abren", "es-ES") == "A las siete."

@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from typing import Any, cast
 
@@ -174,19 +175,32 @@ def test_behind_providers_elsewhere_stand_those_of_this_machine(monkeypatch: pyt
     assert keys(made) == ["stt.standin", "stt.pocketsphinx", "llm.standin", "llm.script", "tts.standin", "tts.espeak"]
 
 
+def test_also_one_of_this_machine_has_a_lifeboat_where_it_is_another_process() -> None:
+    there = ProviderChoice("remote", {"targets": ["127.0.0.1:9"]})
+    made = build(replace(definition(script=INTENTS), stt=there, llm=there, tts=there), Services(ManualClock()))
+    assert not any(each.third_party for each in made.everyone())
+    assert keys(made) == ["stt.remote", "stt.pocketsphinx", "llm.remote", "llm.script", "tts.remote", "tts.espeak"]
+
+
 def test_a_script_without_intents_is_no_lifeboat_a_voice_is(monkeypatch: pytest.MonkeyPatch) -> None:
     away(monkeypatch)
     made = build(definition(), Services(ManualClock()))
     assert keys(made) == ["stt.standin", "llm.standin", "tts.standin", "tts.espeak"]
 
 
-def test_local_providers_a_wish_and_another_language_have_no_lifeboat(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_providers_and_a_wish_have_no_lifeboat_another_language_has_its_voice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert len(keys(build(definition(script=INTENTS), Services(ManualClock())))) == 3
     away(monkeypatch)
     alone = definition(script=INTENTS, failover=Failover(lifeboat=False))
     assert len(keys(build(alone, Services(ManualClock())))) == 3
     german = build(definition(script=INTENTS, language="de-DE"), Services(ManualClock()))
-    assert keys(german) == ["stt.standin", "llm.standin", "llm.script", "tts.standin"]
+    assert keys(german) == ["stt.standin", "llm.standin", "llm.script", "tts.standin", "tts.espeak"]
+    voice: Any = german.named("tts")["tts.espeak"]
+    assert voice.voice.name == "de"
+    klingon = build(definition(script=INTENTS, language="tlh"), Services(ManualClock()))
+    assert keys(klingon) == ["stt.standin", "llm.standin", "llm.script", "tts.standin"]
 
 
 def test_what_stands_before_the_providers_is_told_their_keys() -> None:
@@ -203,3 +217,141 @@ def test_what_stands_before_the_providers_is_told_their_keys() -> None:
         ("tts", "tts.standin"),
         ("tts", "tts.standin-2"),
     ]
+
+
+# --- who says whether the caller has finished ---
+
+
+class Writes(StandinStt):
+    """Whatever is said."""
+
+    free_text = True
+
+
+def detector(monkeypatch: pytest.MonkeyPatch, stt: type = Writes, **agent: Any) -> Any:
+    entries = [
+        EntryPoint(name, f"trunkline.{where}", "trunkline.providers")
+        for name, where in (
+            ("llm.standin", "testing.standin:StandinLlm"),
+            ("tts.standin", "testing.standin:StandinTts"),
+            ("turn.rules", "agents.endofturn:RuleTurnDetector"),
+        )
+    ]
+    monkeypatch.setattr(providers, "entry_points", lambda group: [*entries, Made("stt.standin", stt)])
+    choice = ProviderChoice("standin")
+    return build(AgentDefinition("bench", choice, choice, choice, "Hello.", **agent), Services(ManualClock())).detector
+
+
+class Made:
+    def __init__(self, name: str, made: type) -> None:
+        self.name, self.made = name, made
+
+    def load(self) -> type:
+        return self.made
+
+
+def test_the_rules_are_asked_where_they_know_the_language_and_the_recogniser_has_no_grammar(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert detector(monkeypatch).name == "rules"
+    assert detector(monkeypatch, StandinStt) is None
+    assert detector(monkeypatch, language="de-DE") is None
+    assert detector(monkeypatch, language="de-DE", turn_detector=ProviderChoice("rules")).name == "rules"
+    assert detector(monkeypatch, turn_detector=ProviderChoice("none")) is None
+    with pytest.raises(ConfigError, match=r"turn\.provider = 'oracle'.*rules"):
+        detector(monkeypatch, turn_detector=ProviderChoice("oracle"))
+    with pytest.raises(ConfigError, match="threshold"):
+        detector(monkeypatch, turn_detector=ProviderChoice("rules", {"threshold": 1}))
+
+
+def test_without_its_turn_detector_an_agent_starts_and_silence_tells() -> None:
+    ears, mind, voice, oracle = Provider(), Provider(), Provider(), Provider(fails_at="start")
+    made = Minds(cast(Any, ears), cast(Any, mind), cast(Any, voice), detector=cast(Any, oracle))
+    asyncio.run(made.start())
+    assert made.health.of("turn.test").state == "open"
+    assert list(made.everyone()) == [ears, mind, voice, oracle]
+    asyncio.run(made.close())
+    assert oracle.calls == ["start", "close"]
+
+
+# --- several languages ----------------------------------------------------------------------------------------------
+
+
+def spanish(**kind: Any) -> AgentDefinition:
+    return replace(definition(**kind), language="es-ES")
+
+
+def test_a_further_language_has_its_voice_and_shares_ears_and_mind() -> None:
+    both = definition(languages={"es-ES": spanish()})
+    made = build(both, Services(ManualClock()))
+    other = made.in_language("es-ES")
+    assert (other.stt, other.llm) == (made.stt, made.llm)
+    assert other.tts is not made.tts
+    assert keys(other) == ["stt.standin", "llm.standin", "tts.standin.es-ES"]
+    assert other.health is made.health
+    assert made.in_language("en-US") is made
+    assert len(list(made.everyone())) == 4
+
+
+def test_what_a_language_has_of_its_own_is_built_for_it() -> None:
+    ears, mind = ProviderChoice("standin", {"final_ms": 7}), ProviderChoice("standin", {"words": 7})
+    both = definition(languages={"es-ES": replace(spanish(), stt=ears, spares={"llm": (mind,)})})
+    made = build(both, Services(ManualClock()))
+    other = made.in_language("es-ES")
+    assert keys(other) == ["stt.standin.es-ES", "llm.standin", "llm.standin.es-ES", "tts.standin.es-ES"]
+    assert other.named("llm")["llm.standin"] is made.llm
+    assert keys(made) == ["stt.standin", "llm.standin", "tts.standin"]
+
+
+def test_lifeboats_are_those_that_serve_the_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    away(monkeypatch)
+    made = build(definition(script=INTENTS, languages={"es-ES": spanish(script=INTENTS)}), Services(ManualClock()))
+    other = made.in_language("es-ES")
+    assert keys(other) == ["stt.standin", "llm.standin", "tts.standin.es-ES", "tts.espeak.es-ES"]
+    voice: Any = other.named("tts")["tts.espeak.es-ES"]
+    assert voice.voice.name == "es"
+    own = {"intents": [{"name": "hours", "phrases": ["horario"], "reply": "A las ocho."}]}
+    made = build(definition(script=INTENTS, languages={"es-ES": spanish(script=own)}), Services(ManualClock()))
+    other = made.in_language("es-ES")
+    assert [key for key in keys(other) if key.startswith("llm")] == ["llm.standin", "llm.script"]
+    assert other.named("llm")["llm.script"] is made.named("llm")["llm.script"]
+
+
+def test_what_stands_before_a_provider_stands_before_it_in_each_language() -> None:
+    told: list[str] = []
+
+    def wrap(kind: str, key: str, provider: Any) -> Any:
+        told.append(key)
+        return provider
+
+    build(definition(languages={"es-ES": spanish()}), Services(ManualClock()), wrap)
+    assert told == ["stt.standin", "llm.standin", "tts.standin", "tts.standin.es-ES"]
+
+
+def test_each_provider_is_started_and_closed_once_and_a_language_without_a_voice_is_none() -> None:
+    class Counted(StandinTts):
+        fails = False
+
+        async def start(self) -> None:
+            counts.append("start")
+            if self.fails:
+                raise ProviderError("voice", "auth", retryable=False)
+
+        async def close(self) -> None:
+            counts.append("close")
+
+    async def run() -> None:
+        made = build(definition(languages={"es-ES": spanish()}), Services(ManualClock()))
+        voices = [Counted(definition(), {}, Services(ManualClock())) for _ in range(2)]
+        other = made.in_language("es-ES")
+        other = replace(other, tts=voices[1], keyed={**other.keyed, "tts": {"tts.v.es-ES": voices[1]}})
+        made = replace(made, tts=voices[0], languages={"es-ES": other})
+        await made.start()
+        await made.close()
+        assert counts == ["start", "start", "close", "close"]
+        voices[1].fails = True
+        with pytest.raises(ProviderError):
+            await made.start()
+
+    counts: list[str] = []
+    asyncio.run(run())

@@ -5,13 +5,16 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pytest
+
 from tests.agents.test_cascade import AGENT, Call, Llm, Stream, Stt, Tts
 from trunkline.agents import turns as t
 from trunkline.agents.cascade import Cascade
-from trunkline.agents.definition import AgentDefinition, ProviderChoice, RealtimeTerms
+from trunkline.agents.definition import AgentDefinition, Failover, ProviderChoice, RealtimeTerms
 from trunkline.agents.exchange import UNKNOWN_OUTCOME
 from trunkline.agents.providers import Minds
 from trunkline.agents.realtime.attendant import RealtimeAgent, RealtimeAttendant
+from trunkline.agents.seam import GO_ON
 from trunkline.errors import ProviderError
 from trunkline.ports import (
     CallControl,
@@ -391,6 +394,26 @@ def test_a_tools_result_goes_back_and_the_model_speaks_on() -> None:
     on_a_call(conversation)
 
 
+def test_the_model_changes_the_language_and_the_lines_follow() -> None:
+    spanish = replace(AGENT, language="es-ES", no_input=("¿Sigue ahí?",))
+
+    async def conversation(call: RealtimeCall) -> None:
+        await call.spoken()
+        reply = call.session.begins()
+        call.session.on_event(ReplyTool(reply, ToolCall("c1", "speak_language", {"language": "es"})))
+        call.session.ends(reply)
+        await call.settle()
+        assert "language" in call.events
+        assert call.session.told[-1][0] == Message("tool", '{"ok": true}', tool_call_id="c1")
+        call.session.says("Dígame.", 400)
+        await call.run(2000)
+        assert call.attendant.conversation[-2].language == "es-ES", "the cascade would go on in it"
+        await call.run(AGENT.turns.no_input_ms)
+        assert call.session.of("respond")[-1][1] == "¿Sigue ahí?"
+
+    on_a_call(conversation, agent=replace(AGENT, languages={"es-ES": spanish}))
+
+
 def test_a_hang_up_waits_until_the_goodbye_was_heard() -> None:
     async def hangs_up(tool: ToolCall, control: CallControl) -> str:
         control.hang_up("agent_hung_up")
@@ -525,10 +548,28 @@ def test_lines_by_tts_are_told_to_the_model() -> None:
     asyncio.run(conversation())
 
 
-def test_a_model_that_does_not_begin_is_apologised_for_by_the_other_voice() -> None:
+def test_an_answer_that_does_not_begin_is_asked_of_another_session_in_the_same_turn() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        silent = call.session
+        await call.spoken(600)
+        await call.run(1400)
+        assert silent.closed
+        [(message, audio)] = call.session.told
+        assert message == Message("caller", "")
+        assert len(audio) == (300 + 600) * 8
+        call.session.says("We open at eight.", 400)
+        await call.run(1000)
+        assert call.talk[-1] == ("agent", "We open at eight.")
+        assert "reply_failed" not in call.events
+        assert call.tts.spoken == []
+
+    on_a_call(conversation, agent=replace(AGENT, filler=()), first_audio_ms=1000)
+
+
+def test_a_model_that_does_not_begin_at_all_is_apologised_for_by_the_other_voice() -> None:
     async def conversation(call: RealtimeCall) -> None:
         await call.spoken()
-        await call.run(5100)
+        await call.run(2500)
         assert "reply_failed" in call.events
         assert call.session.of("cancel") == [("",)]
         await call.run(1000)
@@ -537,9 +578,74 @@ def test_a_model_that_does_not_begin_is_apologised_for_by_the_other_voice() -> N
         call.session.says("We open at eight.", 400)
         await call.run(1000)
         assert call.talk[-1] == ("agent", "We open at eight.")
-        assert call.fallen_back == 0
+
+    on_a_call(conversation, agent=replace(AGENT, filler=()), first_audio_ms=1000, fallback=False)
+
+
+def test_a_model_that_does_not_begin_at_all_is_followed_by_the_cascade_in_the_same_turn() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        await call.spoken()
+        await call.took("u1")
+        await call.transcribed("u1", "when do you open")
+        await call.run(2500)
+        assert call.fallen_back == 1
+        assert call.tts.spoken == []
+        assert call.talk[-1] == ("caller", "when do you open")
+
+    on_a_call(conversation, agent=replace(AGENT, filler=()), first_audio_ms=1000)
+
+
+def test_what_the_lost_model_was_asked_stays_as_audio_for_the_cascades_recogniser() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        await call.spoken()
+        await call.took("u1")
+        call.session.on_event(ModelLost(FOR_GOOD))
+        await call.run(100)
+        assert call.fallen_back == 1
+        assert call.attendant.unwritten == b"", "while it attends, it may still answer"
+        call.attendant.close()
+        assert call.talk[-1] == ("caller", "")
+        assert len(call.attendant.unwritten) >= 500 * 8
 
     on_a_call(conversation, agent=replace(AGENT, filler=()))
+
+
+def test_what_the_model_has_answered_or_written_down_is_recognised_by_nobody_again() -> None:
+    async def answered(call: RealtimeCall) -> None:
+        await call.spoken()
+        await call.took("u1")
+        call.session.says("We open at eight.")
+        await call.run(2000)
+        call.attendant.close()
+        assert call.attendant.unwritten == b""
+
+    async def written_down(call: RealtimeCall) -> None:
+        await call.spoken()
+        await call.took("u1")
+        await call.transcribed("u1", "when do you open")
+        call.attendant.close()
+        assert call.attendant.unwritten == b""
+
+    on_a_call(answered)
+    on_a_call(written_down)
+
+
+def test_a_line_that_breaks_off_is_ended_by_the_other_voice() -> None:
+    async def conversation() -> None:
+        call = RealtimeCall(replace(AGENT, greeting="Hello there, this is the bakery on the corner of the square."))
+        call.attendant.begin()
+        await call.settle()
+        reply = call.session.begins()
+        call.session.speaks(reply, "Hello there, this is the", 2400)
+        call.session.on_event(ModelLost(GONE))
+        await call.run(5000)
+        assert call.talk == [("agent", "Hello there, this is the"), ("agent", "bakery on the corner of the square.")]
+        assert call.tts.spoken == ["bakery on the corner of the square."]
+        call.attendant.close()
+        call.bus.close()
+        assert not call.crashes
+
+    asyncio.run(conversation())
 
 
 def test_two_answers_in_a_row_that_fail_end_the_model() -> None:
@@ -611,19 +717,72 @@ def test_what_was_said_and_not_answered_is_told_again_as_it_was_heard() -> None:
     on_a_call(conversation)
 
 
-def test_an_answer_that_broke_off_is_heard_as_far_as_it_came_and_apologised_for() -> None:
+def breaks(call: RealtimeCall, how: str) -> Session:
+    """In the middle of an answer. The session it happens to."""
+    first = call.session
+    reply = first.begins()
+    first.speaks(reply, "We open at eight in the morning, and we close", 1600)
+    if how == "breaks":
+        first.on_event(ModelLost(GONE))
+    return first
+
+
+@pytest.mark.parametrize("how", ["breaks", "stalls"])
+def test_an_answer_that_breaks_off_goes_on_in_another_session(how: str) -> None:
     async def conversation(call: RealtimeCall) -> None:
         await call.spoken()
+        await call.took("u1")
+        await call.transcribed("u1", "when do you open")
         before = call.far.played_ms
+        first = breaks(call, how)
+        await call.run(2600)
+        assert first.closed
+        assert call.far.played_ms - before >= 1600  # what had come is heard
+        told = [message for message, _ in call.session.told]
+        said = told[0].text
+        assert said.startswith("We open at")
+        assert "We open at eight in the morning".startswith(said)
+        assert told[1:] == [Message("caller", GO_ON)]
+        call.session.says("eight in the morning.", 600)
+        first.speaks("resp2", "void", 400)
+        await call.run(1500)
+        assert call.turns[-1].agent_text == f"{said} eight in the morning."
+        assert [m.text for m in call.attendant.conversation[1:]] == ["when do you open", said, "eight in the morning."]
+        assert "reply_failed" not in call.events
+        assert call.tts.spoken == []
+        assert first.of("truncate") == call.session.of("truncate") == []
+
+    on_a_call(conversation, agent=replace(AGENT, filler=()))
+
+
+def test_an_answer_that_goes_on_in_another_session_can_be_interrupted() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        await call.spoken()
+        breaks(call, "breaks")
+        await call.run(1500)
         reply = call.session.begins()
-        call.session.speaks(reply, "It is a", 600)
-        call.session.on_event(ModelLost(GONE))
-        await call.run(2000)
-        assert call.far.played_ms - before >= 600
+        call.session.speaks(reply, "in the evening at six or seven or eight", 4000)
+        await call.run(1500)
+        await call.interrupts()
+        [(item, heard_ms)] = call.session.of("truncate")
+        assert item == f"item-{reply}"
+        assert 0 < heard_ms < 4000
+        assert call.attendant.conversation[-1].cut
+
+    on_a_call(conversation, agent=replace(AGENT, filler=()))
+
+
+def test_answers_that_break_off_again_and_again_are_apologised_for() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        await call.spoken()
+        for _ in range(3):
+            breaks(call, "breaks")
+            await call.run(600)
+        await call.run(5000)
         assert call.tts.spoken[-1] == "Sorry."
         assert "reply_failed" in call.events
 
-    on_a_call(conversation)
+    on_a_call(conversation, agent=replace(AGENT, filler=()), fallback=False)
 
 
 def test_a_model_that_cannot_be_had_again_in_time_hands_the_call_to_the_cascade() -> None:
@@ -665,11 +824,12 @@ def test_without_a_fallback_the_files_way_out_is_a_transfer() -> None:
     async def conversation(call: RealtimeCall) -> None:
         call.session.on_event(ModelLost(FOR_GOOD))
         await call.run(1500)
+        assert call.tts.spoken == ["I'll put you through."]
         assert call.transfers == ["desk"]
         assert call.hang_ups == ["transferred"]
 
-    script = {"fallback": {"transfer": "desk"}}
-    on_a_call(conversation, fallback=False, agent=replace(AGENT, script=script, targets={"desk": "+12025550123"}))
+    out = Failover(last_resort="transfer", target="desk", words="I'll put you through.")
+    on_a_call(conversation, fallback=False, agent=replace(AGENT, failover=out, targets={"desk": "+12025550123"}))
 
 
 def test_a_session_grows_old_and_the_call_moves_to_a_new_one_between_turns() -> None:
@@ -711,6 +871,67 @@ def test_a_new_session_waits_for_the_end_of_the_turn_and_is_told_of_it() -> None
 
     quiet = replace(AGENT, turns=replace(AGENT.turns, no_input_ms=60_000 * 5))
     on_a_call(conversation, agent=quiet, session_minutes=1)
+
+
+def test_what_a_tool_did_is_told_to_the_session_that_follows() -> None:
+    done = asyncio.Event()
+
+    async def slow(tool: ToolCall, control: CallControl) -> str:
+        await done.wait()
+        return "booked"
+
+    async def conversation(call: RealtimeCall) -> None:
+        call.tool = slow
+        first = call.session
+        await call.spoken()
+        await call.took("u1")
+        await call.transcribed("u1", "book me a table")
+        reply = first.begins()
+        first.speaks(reply, "Let me see.", 400)
+        first.on_event(ReplyTool(reply, ToolCall("c1", "book", {})))
+        first.ends(reply)
+        await call.settle()
+        first.on_event(ModelLost(GONE))
+        await call.run(400)
+        assert call.session.told == [(Message("agent", "Let me see.", tool_calls=(ToolCall("c1", "book", {}),)), b"")]
+        done.set()
+        await call.settle()
+        assert call.session.told[-1][0] == Message("tool", "booked", tool_call_id="c1")
+        call.session.says("You have a table.", 400)
+        await call.run(1500)
+        assert call.turns[-1].agent_text == "Let me see. You have a table."
+
+    on_a_call(conversation)
+
+
+def test_a_key_while_there_is_no_session_is_told_to_the_next() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        call.model.opens = False
+        call.session.on_event(ModelLost(GONE))
+        await call.run(300)
+        call.attendant.key("5")
+        await call.settle()
+        call.session.on_event(ModelOpened())
+        await call.settle()
+        assert call.session.told == [(Message("caller", "5", keyed=True), b"")]
+        call.session.says("You pressed five.", 400)
+        await call.run(1000)
+        assert call.talk[-1] == ("agent", "You pressed five.")
+
+    on_a_call(conversation)
+
+
+def test_a_model_that_cannot_even_be_asked_is_given_up() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        def refuses(*_: Any) -> Session:
+            raise FOR_GOOD
+
+        call.model.open = refuses  # type: ignore[method-assign, assignment]
+        call.session.on_event(ModelLost(GONE))
+        await call.run(400)
+        assert call.fallen_back == 1
+
+    on_a_call(conversation)
 
 
 def test_a_call_that_is_over_frees_its_session_and_hears_no_more_of_it() -> None:

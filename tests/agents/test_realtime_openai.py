@@ -1,7 +1,8 @@
 """OpenAI's Realtime API as a provider, against a server with the real wire protocol."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -26,6 +27,7 @@ from trunkline.ports import (
     ModelSpeechStarted,
     ModelTook,
     ModelTranscribed,
+    Realtime,
     RealtimeEvent,
     RealtimeUsage,
     ReplyAudio,
@@ -37,6 +39,8 @@ from trunkline.ports import (
     ToolCall,
 )
 from trunkline.testing.clock import ManualClock
+from trunkline.testing.conformance import RealtimeConformance, Situation, Stage
+from trunkline.testing.ports import lease
 from trunkline.types import DEFAULT_TENANT, MULAW_8K, CallId
 
 CLOCK = ManualClock()
@@ -156,6 +160,21 @@ def test_the_fake_refuses_what_is_no_event_of_the_api() -> None:
 # --- a session ------------------------------------------------------------------------------------------------------
 
 
+def test_a_model_of_several_languages_is_told_them_and_its_transcriber_is_not_held_to_one() -> None:
+    clinic = load(example("clinic"))
+    spanish = replace(clinic, language="es-ES")
+
+    async def test(far: Far) -> None:
+        await far.opened()
+        config = far.server.session.config
+        assert "en-US, es-ES" in config["instructions"]
+        assert "call speak_language before" in config["instructions"]
+        assert config["audio"]["input"]["transcription"] == {"model": "gpt-transcribe"}
+        assert "speak_language" in [tool["name"] for tool in config["tools"]]
+
+    with_session(test, definition=replace(clinic, languages={"es-ES": spanish}))
+
+
 def test_a_session_is_mu_law_both_ways_with_the_agents_voice_tools_and_instructions() -> None:
     async def test(far: Far) -> None:
         await far.opened()
@@ -191,6 +210,29 @@ def test_the_server_owns_the_turns_where_the_file_says_so() -> None:
         }
 
     with_session(test, turns="server", vad_silence_ms=300)
+
+
+@pytest.mark.parametrize(("lasts_s", "slow_s", "told"), [(1800.0, 0, 1800.0), (None, 0, None), (1800.0, 3600, None)])
+def test_how_long_a_session_lasts_is_told(lasts_s: float | None, slow_s: float, told: float | None) -> None:
+    def prepare(server: OpenAiRealtimeServer) -> None:
+        server.lasts_s, server.epoch = lasts_s, lambda: CLOCK.wall().timestamp() - slow_s
+
+    async def test(far: Far) -> None:
+        await far.until(lambda: far.events)
+        assert far.events[0] == ModelOpened(told)
+
+    with_session(test, prepare=prepare)
+
+
+def test_a_session_that_expires_may_be_followed_by_another() -> None:
+    def prepare(server: OpenAiRealtimeServer) -> None:
+        server.lasts_s = 0.1
+
+    async def test(far: Far) -> None:
+        error = await far.lost()
+        assert (error.code, error.detail, error.retryable) == ("unavailable", "session_expired", True)
+
+    with_session(test, prepare=prepare)
 
 
 def test_a_conversation_is_carried_into_the_session_before_it_opens() -> None:
@@ -427,13 +469,34 @@ def test_an_order_that_is_refused_is_told_by_its_name() -> None:
     with_session(test)
 
 
-def test_a_server_that_does_not_read_costs_audio_and_not_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_falls_silent_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PULSE_S", 0.05)
+
     async def test(far: Far) -> None:
         await far.opened()
-        monkeypatch.setattr(module, "WAITING_MESSAGES", 4)
-        for _ in range(50):
-            far.session.hear(LOUD)
-        assert far.session.dropped_ms == (10 - 4) * module.SPEECH_BATCH_MS
+        await asyncio.sleep(0.2)
+        assert far.of(ModelLost) == []  # it answers pings
+        socket = far.server.session.socket
+        assert socket is not None
+        socket.transport.pause_reading()
+        error = await far.lost()
+        assert (error.code, error.retryable) == ("timeout", True)
+
+    with_session(test)
+
+
+def test_a_server_that_does_not_read_costs_no_memory() -> None:
+    async def test(far: Far) -> None:
+        await far.opened()
+        socket = far.server.session.socket
+        assert socket is not None
+        socket.transport.pause_reading()
+        for _ in range(20_000):
+            far.session.hear(LOUD * 5)
+            if far.of(ModelLost):
+                break
+            await asyncio.sleep(0)
+        assert (await far.lost()).retryable
 
     with_session(test)
 
@@ -466,3 +529,51 @@ def test_the_provider_is_found_by_its_entry_point() -> None:
     found = build_realtime(replace(BARE, realtime=terms), Services(CLOCK, keys={"openai": KEY}))
     assert isinstance(found, OpenAiRealtime)
     assert build_realtime(BARE, Services(CLOCK)) is None
+
+
+# --- the suite of its port ------------------------------------------------------------------------------------------
+
+
+class TestOpenAiRealtime(RealtimeConformance):
+    situations = frozenset(
+        ("answers", "silent", "stalls", "breaks", "garbage", "unauthorized", "rate_limited", "fails", "absent")
+    )
+    secrets = (KEY,)
+
+    @asynccontextmanager
+    async def stage(self, situation: Situation) -> AsyncGenerator[Stage[Realtime], None]:
+        audio = bytes(range(0x20, 0xA0)) * 63
+        async with OpenAiRealtimeServer(key=KEY) as server:
+            server.line = Reply(audio=audio)
+            server.transcripts += [self.words] * 4
+            match situation:
+                case "silent":
+                    server.create_s = 60.0
+                case "stalls":
+                    server.replies.append(Reply("We open at eight.", audio, stall_after=2))
+                case "breaks":
+                    server.replies.append(Reply("We open at eight.", audio, drop_after=2))
+                case "garbage":
+                    server.garbage = b'{"type": garbage'
+                case "unauthorized":
+                    server.refusals.append(Refusal(401, body=f'{{"error": "Incorrect API key: {KEY}"}}'))
+                case "rate_limited":
+                    server.refusals.append(Refusal(429, {"retry-after": "7"}))
+                case "fails":
+                    server.refusals.append(Refusal(500, body=KEY))
+                case _:
+                    server.replies += [Reply("We open at eight.", audio)] * 4
+            url = f"http://127.0.0.1:{lease()}/v1" if situation == "absent" else server.base_url
+            options = {"model": "m", "base_url": url, "connect_ms": 500}
+            provider = OpenAiRealtime(
+                replace(BARE, realtime=RealtimeTerms(ProviderChoice("openai"))),
+                options,
+                Services(CLOCK, keys={"openai": KEY}),
+            )
+
+            async def closed() -> None:
+                while not server.sessions:
+                    await asyncio.sleep(0.01)
+                await server.session.closed.wait()
+
+            yield Stage(provider, closed)

@@ -51,6 +51,38 @@ def test_the_clinic_is_read_as_it_is_written() -> None:
     assert len(definition.no_input) == 2
 
 
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("", None),
+        ('[turn_detector]\nprovider = "none"\n', ProviderChoice("none")),
+        ('[turn_detector]\nprovider = "rules"\n', ProviderChoice("rules")),
+        (
+            '[turn_detector]\nprovider = "remote"\ntargets = ["127.0.0.1:1"]\n',
+            ProviderChoice("remote", {"targets": ["127.0.0.1:1"]}),
+        ),
+    ],
+)
+def test_a_turn_detector_is_read(text: str, read: ProviderChoice | None) -> None:
+    definition, problems = read_text(HEAD + INTENT + text)
+    assert problems == []
+    assert definition is not None
+    assert definition.turn_detector == read
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('provider = "oracle"\n', "turn_detector.provider"),
+        ('provider = "none"\nthreshold = 1\n', "turn_detector.threshold"),
+        ('provider = "rules"\nthreshold = 1\n', "turn_detector.threshold"),
+        ('provider = "remote"\ntarget = ["127.0.0.1:1"]\n', "turn_detector.target"),
+    ],
+)
+def test_a_wrong_turn_detector_is_named(text: str, key: str) -> None:
+    assert only_problem(INTENT + "[turn_detector]\n" + text).key == key
+
+
 def test_a_realtime_model_is_read_with_its_own_options_apart() -> None:
     definition, problems = read_text(
         HEAD + '[realtime]\nprovider = "openai"\nturns = "server"\nsession_minutes = 30\nmodel = "m"\nvoice = "cedar"\n'
@@ -129,6 +161,44 @@ def test_a_provider_may_be_followed_by_others_in_the_order_of_the_file() -> None
     assert [choice.provider for choice in definition.choices("tts")] == ["espeak"]
     assert definition.choices("stt") == (ProviderChoice("pocketsphinx"),)
     assert definition.failover == Failover(first_word_ms=900, last_resort="transfer", target="desk")
+
+
+WAY_OUT = """
+[targets]
+desk = "+12025550123"
+
+[variables]
+who = "the desk"
+
+[fallback]
+reply = ["Sorry. You will speak to {who}.", "Sorry again."]
+transfer = "desk"
+"""
+
+
+@pytest.mark.parametrize("wish", ["", '[failover]\nlast_resort = "transfer"\n'])
+def test_who_cannot_be_answered_goes_where_who_is_not_understood_goes(wish: str) -> None:
+    definition, problems = read_text(BARE + wish + WAY_OUT + INTENT)
+    assert not problems
+    assert definition is not None
+    assert definition.failover == Failover(
+        last_resort="transfer", target="desk", words="Sorry. You will speak to the desk."
+    )
+
+
+@pytest.mark.parametrize(
+    ("wish", "terms"),
+    [
+        ('last_resort = "hang_up"', Failover()),
+        ('last_resort = "message"', Failover(last_resort="message")),
+        ('last_resort = "transfer"\ntarget = "desk"', Failover(last_resort="transfer", target="desk")),
+    ],
+)
+def test_a_last_resort_that_is_named_is_the_one(wish: str, terms: Failover) -> None:
+    definition, problems = read_text(BARE + f"[failover]\n{wish}\n" + WAY_OUT + INTENT)
+    assert not problems
+    assert definition is not None
+    assert definition.failover == terms
 
 
 def test_a_mistake_in_one_of_several_is_found_where_it_stands() -> None:

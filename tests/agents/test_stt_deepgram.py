@@ -5,6 +5,7 @@ import json
 import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from tests.fakes.deepgram_server import (
     Refuse,
     Silent,
     Slow,
+    in_language,
 )
 from trunkline.agents.definition import AgentDefinition, ProviderChoice
 from trunkline.agents.providers import Services, load
@@ -33,6 +35,7 @@ from trunkline.agents.stt.deepgram import (
     read_message,
     read_options,
     share,
+    since,
 )
 from trunkline.errors import ConfigError, MisuseError, ProviderError
 from trunkline.ports import Expectation, Stt, SttEvent, SttFailed, SttFinal, SttPartial
@@ -271,6 +274,66 @@ def test_nova_phrases_of_one_utterance_are_one_final() -> None:
     tell(story, "when do you", "open on Saturday")
 
 
+SPANISH = replace(AGENT, language="es-ES")
+BOTH = replace(AGENT, languages={"es-ES": SPANISH})
+
+
+def test_of_an_agent_of_several_languages_all_are_asked_for() -> None:
+    assert read_options({}, BOTH.heard).language == "multi"
+    nova = read_options({}, BOTH.heard).address(MULAW_8K)
+    assert "language=multi" in nova
+    assert "language_hint=en-US&language_hint=es-ES" in nova
+    flux = read_options({"model": "flux-general-multi"}, BOTH.heard).address(MULAW_8K)
+    assert "language_hint=en-US&language_hint=es-ES" in flux
+    assert "language=" not in flux
+    told = read_options({"language": "es"}, BOTH.heard).address(MULAW_8K)
+    assert "language=es" in told
+    assert "hint" not in told
+    older = read_options({"model": "nova-2"}, BOTH.heard).address(MULAW_8K)
+    assert "hint" not in older, "Nova-3 only"
+    assert "language=en-US" in read_options({}, AGENT.heard).address(MULAW_8K)
+    own = replace(BOTH, languages={"es-ES": replace(SPANISH, stt=ProviderChoice("deepgram", {"language": "es"}))})
+    assert read_options({}, own.heard).language == "en-US"
+
+
+@pytest.mark.parametrize("model", ["nova-3", "flux-general-multi"])
+@pytest.mark.parametrize(
+    ("line", "text", "language"),
+    [
+        (in_language("es", "quiero una cita"), "quiero una cita", "es"),
+        (in_language("en", "see you") + " " + in_language("es", "el martes"), "see you el martes", None),
+        ("when do you open", "when do you open", None),
+    ],
+)
+def test_a_final_says_what_it_was_spoken_in(model: str, line: str, text: str, language: str | None) -> None:
+    async def story(call: Story) -> None:
+        await call.say(600, quiet_ms=100)
+        assert await call.final() == SttFinal(text, language=language)
+
+    tell(story, line, model=model, language="multi", eager_eot_threshold=0)
+
+
+def test_a_name_of_another_language_changes_none() -> None:
+    async def story(call: Story) -> None:
+        await call.say(900, quiet_ms=100)
+        assert await call.final() == SttFinal("my name is Juan García and", language="en")
+
+    line = f"{in_language('en', 'my name is')} {in_language('es', 'Juan García')} {in_language('en', 'and')}"
+    tell(story, line, language="multi")
+
+
+def test_phrases_of_one_utterance_are_weighed_together() -> None:
+    async def story(call: Story) -> None:
+        await call.say(600, quiet_ms=400)
+        await call.say(900, quiet_ms=100)
+        assert await call.final() == SttFinal("ok pues quiero pedir una cita mañana", language="es")
+        await call.say(600, quiet_ms=100)
+        assert await call.final() == SttFinal("see you then", language="en"), "each utterance anew"
+
+    first, second = f"{in_language('en', 'ok')} pues/es", in_language("es", "quiero pedir una cita mañana")
+    tell(story, first, second, in_language("en", "see you then"), language="multi")
+
+
 def test_a_turn_that_flux_ends_by_itself_is_a_final_and_the_next_finalize_brings_only_what_followed() -> None:
     async def story(call: Story) -> None:
         await call.say(600, quiet_ms=400)
@@ -499,6 +562,36 @@ def test_while_digits_are_awaited_only_we_say_when_the_turn_has_ended() -> None:
     tell(story, "four seven one one", model="flux-general-en")
 
 
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("quiet_ms", [400, 2000])
+def test_what_it_heard_before_the_caller_began_is_none_of_their_turn(model: str, quiet_ms: int) -> None:
+    async def story(call: Story) -> None:
+        await call.connected()
+        await call.say(900, quiet_ms=quiet_ms)  # a television
+        await call.until(lambda: [event for event in call.events if "today" in getattr(event, "text", "")])
+        before = len(call.events)
+        await call.say(100)
+        call.stream.began(100)
+        await call.say(600, quiet_ms=60)
+        assert await call.final() == SttFinal("when do you open")
+        assert not any("weather" in getattr(event, "text", "") for event in call.events[before:])
+
+    tell(story, "and now here is the weather today", "when do you open", model=model)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_of_one_result_the_words_are_the_callers_that_lie_behind_their_beginning(model: str) -> None:
+    async def story(call: Story) -> None:
+        await call.connected()
+        await call.say(1500)
+        await call.until(lambda: call.partials)
+        call.stream.began(300)
+        await call.say(300, quiet_ms=60)  # eleven words in 1,800 ms: from 1,200 on they are the caller's
+        assert await call.final() == SttFinal("when do you open")
+
+    tell(story, "and now here is the weather for Monday when do you open", model=model)
+
+
 def test_words_that_nobody_took_for_a_turn_are_forgotten_after_a_while() -> None:
     async def story(call: Story) -> None:
         await call.say(600, quiet_ms=400)  # a television
@@ -551,7 +644,34 @@ def test_the_sdk_reads_what_the_fake_writes() -> None:
                     assert isinstance(turn, ListenV2TurnInfo)
                     assert (turn.transcript, turn.trigger) == ("when do you open", "manual")
 
+        async def of_several() -> None:
+            async with DeepgramServer(in_language("es", "quiero una cita")) as server:
+                url = server.url
+                place = DeepgramClientEnvironment(base=url, production=url, agent=url, agent_rest=url)
+                client = AsyncDeepgramClient(api_key=KEY, environment=place)
+                common: dict[str, Any] = {"encoding": "mulaw", "sample_rate": 8000, "language_hint": ["en", "es"]}
+                async with client.listen.v1.connect(
+                    model="nova-3", language="multi", interim_results="true", endpointing="300", **common
+                ) as nova:
+                    await nova.send_media(LOUD * 40)
+                    await nova.send_finalize()
+                    while not (message := await nova.recv()).from_finalize:
+                        pass
+                    assert isinstance(message, ListenV1Results)
+                    found = message.channel.alternatives[0]
+                    assert (found.transcript, found.languages) == ("quiero una cita", ["es"])
+                    assert found.languages_hinted == ["en", "es"]
+                    assert [word.language for word in found.words] == ["es", "es", "es"]
+                async with client.listen.v2.connect(model="flux-general-multi", **common) as flux:
+                    await flux.send_media(LOUD * 40)
+                    await flux.send_force_end_turn()
+                    while (turn := await flux.recv()).type != "TurnInfo" or turn.event != "EndOfTurn":
+                        pass
+                    assert isinstance(turn, ListenV2TurnInfo)
+                    assert (turn.transcript, turn.languages) == ("quiero una cita", ["es"])
+
         asyncio.run(run())
+        asyncio.run(of_several())
 
 
 def test_a_result_of_two_utterances_is_shared_by_where_its_words_lie() -> None:
@@ -577,10 +697,13 @@ def test_a_result_of_two_utterances_is_shared_by_where_its_words_lie() -> None:
     assert isinstance(heard, Heard)
     assert (heard.start, heard.end) == (16_000, 32_000)
     one, other = Utterance(8000, 24_000), Utterance(24_000)
-    assert share(heard, (one, other)) == [(one, "Yes."), (other, "No thanks.")]
+    assert [(u, its.text) for u, its in share(heard, (one, other))] == [(one, "Yes."), (other, "No thanks.")]
     assert share(heard, (Utterance(40_000),)) == []
-    assert [text for _, text in share(heard, (other,))] == ["No thanks."]
-    assert [text for _, text in share(heard, (Utterance(8000),))] == ["Yes. No thanks."]
+    assert [its.text for _, its in share(heard, (other,))] == ["No thanks."]
+    assert [its.text for _, its in share(heard, (Utterance(8000),))] == ["Yes. No thanks."]
+    assert [since(heard, at).text for at in (16_000, 20_000, 30_000)] == ["Yes. No thanks.", "No thanks.", ""]
+    wordless = heard._replace(words=())
+    assert [since(wordless, at).text for at in (20_000, 32_000)] == ["Yes. No thanks.", ""]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trunkline.agents import turns as t
-from trunkline.agents.definition import AgentDefinition, ProviderChoice, TurnTaking
+from trunkline.agents.definition import AgentDefinition, Failover, ProviderChoice, TurnTaking
 from trunkline.agents.turns import State, Turns
 from trunkline.ports import Expectation
 
@@ -191,6 +191,129 @@ def test_a_phrase_that_is_complete_ends_the_turn_early_and_one_that_goes_on_does
     talk.did()
     assert talk.tell(t.Partial("what are your hours", complete=True)).did() == [t.Endpoint(200)]
     assert talk.tell(t.Partial("what are your hours on", complete=False)).did() == [t.Endpoint(600)]
+
+
+@pytest.mark.parametrize(
+    ("complete", "probability", "silence_ms"),
+    [
+        (False, None, 600),
+        (True, None, 200),
+        (False, 0.0, 3000),  # "my number is"
+        (False, 0.25, 1800),
+        (False, 0.5, 600),
+        (False, 0.7, 400),
+        (False, 0.9, 200),
+        (False, 1.0, 200),
+        (True, 0.5, 200),
+        (True, 0.25, 1800),  # the recogniser heard no more; the words cannot be all
+        (True, 1.0, 200),
+    ],
+)
+def test_the_words_tell_how_long_silence_must_last(complete: bool, probability: float | None, silence_ms: int) -> None:
+    talk = greeted().speech_starts().tell(t.Partial("my number", complete=complete))
+    if probability is not None:
+        talk.tell(t.Completeness(probability))
+    assert talk.did()[-1] == t.Endpoint(silence_ms)
+
+
+def test_what_was_thought_of_earlier_words_is_void() -> None:
+    talk = greeted().speech_starts().tell(t.Partial("my number is", complete=False), t.Completeness(0.0))
+    assert talk.did()[-1] == t.Endpoint(3000)
+    assert talk.tell(t.Partial("my number is", complete=True)).did() == [t.Endpoint(3000)]
+    assert talk.tell(t.Partial("my number is five", complete=False)).did() == [t.Endpoint(600)]
+    talk.tell(t.Completeness(1.0)).speech_ends().final("my number is five").agent_speaks().is_heard()
+    talk.did()
+    assert talk.speech_starts().did()[-1] == t.Endpoint(600)
+
+
+def test_completeness_between_utterances_is_nobodys() -> None:
+    for moment in ("idle", "listening", "waiting", "thinking", "speaking"):
+        talk = MOMENTS[moment]()
+        talk.did()
+        assert talk.tell(t.Completeness(1.0)).did() == [], moment
+
+
+def test_the_callers_pace_and_the_admins_limit_hold_for_what_the_detector_says() -> None:
+    talk = thinking("i would like").speech_starts().tell(t.SpeechSustained(), t.Partial("an", complete=False))
+    assert talk.tell(t.Completeness(0.9)).did()[-1] == t.Endpoint(400)
+    assert talk.tell(t.Completeness(0.0)).did()[-1] == t.Endpoint(3000)
+
+
+def test_spoken_digits_are_waited_for_whatever_the_detector_says() -> None:
+    talk = expecting(3, 8, "digits_appointment").speech_starts().tell(t.Partial("one two three", complete=False))
+    assert talk.tell(t.Completeness(1.0)).did()[-1] == t.Endpoint(t.SPOKEN_DIGITS_MS)
+
+
+def test_what_is_said_over_the_agent_is_known_once_it_has_the_floor() -> None:
+    talk = speaking().speech_starts().tell(t.Partial("okay", complete=False), t.Completeness(1.0))
+    assert talk.did()[2:] == [t.Endpoint(BOUNDARY)]
+    assert talk.tell(t.SpeechSustained()).did()[-1] == t.Endpoint(200)
+
+
+# --- asking early ---
+
+EAGER = replace(AGENT, turns=TurnTaking(speculate=True))
+
+
+def early(talk: Conversation) -> list[t.Effect]:
+    return only(t.Speculate, talk.did())
+
+
+def test_words_that_seem_whole_are_asked_about_and_no_longer_when_they_go_on() -> None:
+    talk = greeted(EAGER).speech_starts().tell(t.Partial("what are your", complete=False))
+    assert early(talk) == []
+    talk.tell(t.Partial("what are your hours", complete=False), t.Completeness(0.8))
+    assert early(talk) == [t.Speculate(("what are your hours",))]
+    talk.tell(t.Partial("What are your hours?", complete=True), t.Completeness(0.95))
+    assert early(talk) == [], "the same words"
+    talk.tell(t.Partial("what are your hours on", complete=False))
+    assert early(talk) == [t.Speculate(())]
+    talk.tell(t.Partial("what are your hours on Monday", complete=True))
+    assert early(talk) == [t.Speculate(("what are your hours on Monday",))]
+
+
+def test_by_default_nothing_is_asked_early() -> None:
+    talk = greeted().speech_starts().tell(t.Partial("what are your hours", complete=True), t.Completeness(1.0))
+    assert early(talk.speech_ends()) == []
+
+
+def test_words_that_cannot_be_all_are_not_asked_about_whatever_the_recogniser_says() -> None:
+    talk = greeted(EAGER).speech_starts().tell(t.Partial("my number is", complete=False), t.Completeness(0.1))
+    talk.tell(t.Partial("my number is", complete=True))
+    assert early(talk) == []
+
+
+def test_what_the_turn_ended_with_is_asked_about_while_its_final_is_awaited() -> None:
+    talk = greeted(EAGER).speech_starts().tell(t.Partial("the clinic", complete=False), t.Completeness(0.5))
+    talk.did()
+    assert talk.speech_ends().did() == [t.FinalizeStt(), t.Speculate(("the clinic",))]
+    talk = greeted(EAGER).utters(300)
+    assert early(talk) == [], "nothing was heard"
+
+
+def test_a_turn_that_the_recogniser_ends_keeps_what_was_asked_of_it() -> None:
+    talk = greeted(EAGER).speech_starts().tell(t.Partial("what are your hours", complete=True))
+    talk.did()
+    assert talk.final("What are your hours?").did() == [t.CancelStt(), t.Answer(("What are your hours?",))]
+
+
+def test_a_key_makes_an_end_of_what_was_asked_early() -> None:
+    talk = expecting(0, 0, agent=EAGER).speech_starts().tell(t.Partial("what are your hours", complete=True))
+    talk.did()
+    assert talk.tell(t.Key("*")).did() == [t.Speculate(()), t.CancelStt()]
+
+
+def test_what_waits_for_its_answer_is_asked_about_too() -> None:
+    talk = greeted(EAGER).says("what are your hours").speech_starts().tell(t.SpeechSustained())
+    talk.did()
+    talk.tell(t.Partial("on Monday", complete=True))
+    assert early(talk) == [t.Speculate(("what are your hours", "on Monday"))]
+
+
+def test_where_digits_are_awaited_nothing_is_asked_early() -> None:
+    for grammar, low, high in (("digits_appointment", 4, 4), ("main", 4, 4)):
+        talk = expecting(low, high, grammar, EAGER).speech_starts()
+        assert early(talk.tell(t.Partial("one two three four", complete=True)).speech_ends()) == []
 
 
 def test_going_on_after_the_turn_was_taken_teaches_patience() -> None:
@@ -859,11 +982,29 @@ def test_a_call_whose_time_is_up_on_hold_ends_without_a_goodbye() -> None:
 def test_a_mind_that_is_lost_is_told_of_and_ends_the_call() -> None:
     talk = greeted().says("hours")
     talk.agent_speaks().did()
-    talk.tell(t.Broken("transferred"))
+    talk.tell(t.Broken())
     assert talk.did() == [t.CancelStt(), t.CancelReply(), t.Say("Broken.")]
     assert not talk.turns.interruptible
     talk.agent_speaks().is_heard()
-    assert talk.did()[-1] == t.HangUp("transferred")
+    assert talk.did()[-1] == t.HangUp("error")
+
+
+def test_a_mind_that_is_lost_has_the_same_way_out_as_one_that_fails_twice() -> None:
+    terms = Failover(last_resort="transfer", target="desk", words="I'll put you through.")
+    lost = Conversation(replace(AGENT, failover=terms)).tell(t.Begin("Hello."))
+    lost.agent_speaks().is_heard()
+    lost.did()
+    assert lost.tell(t.Broken()).did()[-2:] == [t.Say("I'll put you through."), t.PutThrough("desk")]
+    lost.agent_speaks().is_heard()
+    assert lost.did()[-1] == t.HangUp("transferred")
+    asked = Conversation(replace(AGENT, failover=Failover(last_resort="message"))).tell(t.Begin("Hello."))
+    asked.agent_speaks().is_heard()
+    asked.did()
+    assert asked.tell(t.Broken()).did()[-1] == t.Say(Failover().message)
+    asked.agent_speaks().is_heard()
+    assert asked.state is State.LISTENING
+    asked.did()
+    assert asked.tell(t.Broken()).did() == [], "a message is being taken"
 
 
 def test_a_mind_that_is_lost_while_nobody_hears_us_ends_the_call_at_once() -> None:
@@ -995,8 +1136,19 @@ class Watch:
 
 
 def test_every_pair_of_state_and_event_leads_only_where_its_row_says() -> None:
-    events = {"Begin", "SpeechStarted", "SpeechSustained", "SpeechEnded", "Partial", "Final", "Key", "ReplyBegan"}
-    events |= {"ReplyHeard", "ReplyFailed", "Filled", "Leave", "Broken", "Held", "Unheld", "TimerFired", "Close"}
+    events = {"Begin", "SpeechStarted", "SpeechSustained", "SpeechEnded", "Partial", "Completeness", "Final", "Key"}
+    events |= {
+        "ReplyBegan",
+        "ReplyHeard",
+        "ReplyFailed",
+        "Filled",
+        "Leave",
+        "Broken",
+        "Held",
+        "Unheld",
+        "TimerFired",
+        "Close",
+    }
     in_table = {event.__name__ for row in t.TABLE.values() for event in row} | {event.__name__ for event in t.ALWAYS}
     assert in_table == events
     assert t.TABLE.keys() == set(State)

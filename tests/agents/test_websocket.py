@@ -92,6 +92,23 @@ def test_text_and_binary_go_both_ways_and_pings_are_answered(run: Run) -> None:
     run(story())
 
 
+def test_a_ping_is_answered_by_who_still_reads(run: Run) -> None:
+    async def story() -> None:
+        async with serve(echo, "127.0.0.1", 0, logger=SILENT, ping_interval=None) as running:
+            client = Client(f"ws://127.0.0.1:{next(iter(running.sockets)).getsockname()[1]}/")
+            client.link.ping()  # nobody there yet
+            await client.link.open(None)
+            before = client.link.received_bytes
+            client.link.ping()
+            while client.link.received_bytes == before:
+                await asyncio.sleep(0.01)
+            assert client.messages == []
+            client.link.close()
+            client.link.ping()
+
+    run(story())
+
+
 def test_over_tls_the_certificate_is_checked(run: Run) -> None:
     pem = Path(__file__).parents[1] / "vectors" / "tls" / "loopback.pem"
     theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -147,6 +164,7 @@ def test_headers_are_sent_and_a_refusal_has_its_status_and_headers(run: Run) -> 
             with pytest.raises(Refused) as caught:
                 await client.link.open(None)
             assert (caught.value.status, caught.value.headers["retry-after"]) == (429, "7")
+            assert caught.value.body == b"slowly"
             assert client.gone == []
         assert seen == ["Token key"]
 

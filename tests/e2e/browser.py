@@ -57,8 +57,8 @@ class Browser:
         ice_servers: list[RTCIceServer] | None = None,
         token: str = "",
     ) -> None:
-        """`answer`: what becomes of the gateway's SDP on its way here; ours then tells no address of ours, so that there
-        is no way but by that."""
+        """`answer`: what becomes of the gateway's SDP on its way here; ours then tells no address, so that there is no
+        way but by that."""
         self._url, self._edit, self._token = url, answer, token
         self.peer = RTCPeerConnection(RTCConfiguration(iceServers=ice_servers or []))
         self.microphone = Microphone()

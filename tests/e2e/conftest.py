@@ -81,19 +81,19 @@ def environment(**settings: str) -> dict[str, str]:
 def start_gateway(tmp_path: Path) -> Iterator[Start]:
     """`start_gateway(agent=..., ready=True, http__api_key="...")`: each call is another process. Without sip__port it
     is not on SIP."""
-    with _gateways(tmp_path) as start:
+    with gateways(tmp_path) as start:
         yield start
 
 
 @pytest.fixture(scope="module")
 def start_shared_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     """The same for all tests of a module."""
-    with _gateways(tmp_path_factory.mktemp("shared")) as start:
+    with gateways(tmp_path_factory.mktemp("shared")) as start:
         yield start
 
 
 @contextlib.contextmanager
-def _gateways(folder: Path) -> Iterator[Start]:
+def gateways(folder: Path) -> Iterator[Start]:
     running: list[Gateway] = []
 
     def start(agent: Path | None = STANDIN, *, ready: bool = True, **settings: str) -> Gateway:
@@ -135,6 +135,31 @@ def _ready(gateway: Gateway) -> bool:
         return httpx.get(gateway.origin + "/readyz", timeout=2.0).status_code == 200
     except httpx.HTTPError:
         return False
+
+
+@pytest.fixture
+def serve_models(tmp_path: Path) -> Iterator[Callable[[Path], str]]:
+    """`serve_models(agent_file)`: the target of a `trunkline serve-models` that is ready."""
+    with model_servers(tmp_path) as start:
+        yield start
+
+
+@contextlib.contextmanager
+def model_servers(folder: Path) -> Iterator[Callable[[Path], str]]:
+    from tests.e2e.models import Models
+
+    running: list[Models] = []
+
+    def start(agent: Path) -> str:
+        running.append(Models(folder, agent))
+        running[-1].until_ready()
+        return running[-1].target
+
+    try:
+        yield start
+    finally:
+        for each in running:
+            each.kill()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import environment
+from tests.fakes.openai_realtime_server import OpenAiRealtimeServer, Reply
 from tests.fakes.openai_server import Answer, OpenAiServer
 from trunkline.agents.seam import GO_ON
 
@@ -123,6 +125,75 @@ def test_a_model_over_the_real_sdk_that_fails_is_followed_and_every_word_is_hear
     all_heard(drills)
     assert models.count("small") == 5
     assert status == 0
+
+
+LETTER = bytes(400)  # of a word's sound
+
+
+def sound(text: str) -> bytes:
+    """Each word its own noise, as long as it is written."""
+    return b"".join(random.Random(word).randbytes(len(LETTER) * (len(word) + 1)) for word in text.split())
+
+
+class Storyteller(OpenAiRealtimeServer):
+    """Always has an answer: the numbered words, or what follows those that were said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = Reply(audio=sound("Hello."))
+        self.replies = self  # type: ignore[assignment]
+        self.transcripts += ["tell me"] * 100
+        self.transcript_s = 0.1
+
+    def popleft(self) -> Reply:
+        said = [item["content"][0]["text"] for item in self.session.items if item["type"] == "message"][-2:]
+        begun = len(said[0].removesuffix("...").split()) if said[-1:] == [GO_ON] else 0
+        words = " ".join(f"word{i}" + ("." if i % 10 == 9 else "") for i in range(begun, 20))
+        return Reply(words, sound(words), first_s=0.3, between_s=0.05)
+
+
+REALTIME = """
+name = "drilled"
+greeting = "Hello."
+
+[realtime]
+provider = "openai"
+base_url = "{url}"
+model = "fake"
+
+[stt]
+provider = "standin"
+[llm]
+provider = "standin"
+[tts]
+provider = "standin"
+"""
+
+
+def test_a_realtime_model_that_fails_is_followed_by_a_session_or_by_the_cascade(tmp_path: Path) -> None:
+    async def run() -> list[dict[str, Any]]:
+        async with Storyteller() as server:
+            agent = tmp_path / "agent.toml"
+            agent.write_text(REALTIME.format(url=server.base_url))
+            return (await asyncio.to_thread(drill, agent))[1]
+
+    drills = asyncio.run(run())
+    assert [(each["provider"], each["fault"], each["following"]) for each in drills] == [
+        ("realtime.openai", "refused", "cascade"),
+        ("realtime.openai", "stalled_first", "cascade"),
+        ("realtime.openai", "broken_middle", "realtime.openai"),
+        ("realtime.openai", "stalled_middle", "realtime.openai"),
+        ("realtime.openai", "garbage", "cascade"),
+    ]
+    for each in drills:
+        assert each["lost_words"] == 0, each
+        assert each["dead_air_ms"] <= 2000, each
+        assert each["ended"] == "caller_hung_up", each
+        if each["following"] == "cascade":  # also where nobody had written down what the caller said
+            assert each["repeated_words"] == 0, each
+            assert each["heard"].replace(".", "").split() == [f"word{i}" for i in range(20)], each
+        else:  # it gives no word times: where it broke off is an estimate, and a cautious one
+            assert each["repeated_words"] <= 3, each
 
 
 def test_with_nobody_left_the_caller_is_apologised_to_and_the_report_says_so(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.openai_server import Answer, Call, OpenAiServer, Refusal, Request, Wait
+from tests.fakes.http_server import Request
+from tests.fakes.openai_server import Answer, Call, OpenAiServer, Refusal, Wait
 from trunkline.testing.caller.commands import Action, CallOptions, CallReport, HangUp, Listen, Say, place_call
 
 pytestmark = pytest.mark.e2e
@@ -53,7 +54,9 @@ def conversation(
             server.answers.extend(answers)
             agent = folder / "bakery.toml"
             agent.write_text(agent_file.format(url=server.base_url, apology=APOLOGY, failure=FAILURE))
-            gateway = await asyncio.to_thread(start_gateway, agent, openai__api_key="sk-the-bakery-s-own-key")
+            gateway = await asyncio.to_thread(
+                start_gateway, agent, openai__api_key="sk-the-bakery-s-own-key", record="true"
+            )
             options = CallOptions(gateway.origin, [*actions, Listen(), HangUp()], api_url="auto")
             return await place_call(options), server.requests, gateway
 
@@ -138,6 +141,36 @@ def test_a_server_that_fails_twice_leads_to_the_failure_line_and_the_end(start_g
     assert "the oven is cold" not in gateway.log
 
 
+def test_when_nothing_works_the_caller_is_put_through_in_the_words_of_the_fallback(
+    start_gateway: Any, tmp_path: Path
+) -> None:
+    """One way out: that of callers who are not understood is also that of callers whom nobody can answer."""
+    words = "I'm sorry. You will speak to the baker now."
+    out = f'[targets]\nbaker = "+12025550123"\n\n[fallback]\nreply = "{words}"\ntransfer = "baker"\n'
+    answers = [Refusal(500) for _ in range(6)]
+    report, record, _, _ = conversation(start_gateway, tmp_path, answers, 2, AGENT + out)
+    assert report.end == "dialed"
+    assert report.verbs == ["Stream", "Dial"]
+    assert [text for text in said(record) if text] == ["Corner Bakery, hello.", APOLOGY, words]
+    assert record["end_reason"] == "transferred"
+
+
+def test_when_nothing_works_the_caller_leaves_a_message_and_the_record_has_it(
+    start_gateway: Any, tmp_path: Path
+) -> None:
+    ask = "Please leave a message."
+    out = f'[failover]\nlast_resort = "message"\nmessage = "{ask}"\n'
+    answers = [Refusal(500) for _ in range(6)]
+    report, record, requests, gateway = conversation(start_gateway, tmp_path, answers, 4, AGENT + out)
+    assert [text for text in said(record) if text][:3] == ["Corner Bakery, hello.", APOLOGY, ask]
+    messages = [event["data"]["text"] for event in record["events"] if event["kind"] == "message"]
+    assert messages
+    assert set(messages) == {"caller phrase"}
+    assert len(requests) <= 6
+    assert report.end in ("hung_up", "server_closed")
+    assert len(list((gateway.data_dir / "recordings").glob("*.wav"))) == 1, "in the caller's own voice, too"
+
+
 def test_over_the_responses_api_and_in_openais_voice(start_gateway: Any, tmp_path: Path) -> None:
     """The voice gives no word times: what was heard is marked as an estimate."""
     agent = AGENT.replace('model = "fake"', 'model = "fake"\napi = "responses"')
@@ -161,6 +194,6 @@ def test_over_the_responses_api_and_in_openais_voice(start_gateway: Any, tmp_pat
         ("user", "caller phrase"),
     ]
     spoken = [request.body["input"] for request in requests if request.path == "/v1/audio/speech"]
-    assert spoken[0] == "Corner Bakery, hello."
+    assert "Corner Bakery, hello." in spoken
     used = {(u["provider"], u["unit"]) for u in record["usage"]}
     assert {("openai", "characters"), ("openai", "tokens_in"), ("openai", "tokens_out")} <= used

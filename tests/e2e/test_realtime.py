@@ -220,7 +220,8 @@ def test_an_interrupted_item_is_truncated_to_the_frame_on_a_sip_call(bakery: Bak
     assert said(record)[-1] == ("and tomorrow", "The same.")
 
 
-def test_a_call_that_begins_on_the_model_ends_on_the_cascade_and_keeps_its_memory(bakery: Bakery) -> None:
+@pytest.mark.parametrize("sip", [False, pytest.param(True, marks=needs_sip)])
+def test_a_call_that_begins_on_the_model_ends_on_the_cascade_and_keeps_its_memory(bakery: Bakery, sip: bool) -> None:
     bakery.realtime.transcripts += ["my name is Ada", PHRASE]
     bakery.realtime.replies += [
         Reply("Good morning, Ada.", spoken("Good morning, Ada."), first_s=0.2),
@@ -237,7 +238,7 @@ def test_a_call_that_begins_on_the_model_ends_on_the_cascade_and_keeps_its_memor
         server.drop()
 
     actions: list[Action] = [Listen(), Say("hello my name is Ada"), Listen(), Say(PHRASE), Listen(), HangUp()]
-    _, record = bakery.call(actions, "reconnect_ms = 500", beside=breaks)
+    _, record = bakery.call(actions, "reconnect_ms = 500", sip=sip, beside=breaks)
     kinds = [event["kind"] for event in record["events"]]
     assert "session_lost" in kinds
     assert kinds.index("model_lost") < kinds.index("agent_changed")
@@ -250,6 +251,48 @@ def test_a_call_that_begins_on_the_model_ends_on_the_cascade_and_keeps_its_memor
         ("assistant", "Good morning, Ada."),
         ("user", PHRASE),
     ]
+
+
+@pytest.mark.parametrize("sip", [False, pytest.param(True, marks=needs_sip)])
+def test_a_session_that_grows_old_is_followed_and_the_caller_hears_nothing_of_it(bakery: Bakery, sip: bool) -> None:
+    answers = ("Good morning, Ada.", "At seven, Ada.")
+    server = bakery.realtime
+    server.transcripts += ["my name is Ada", PHRASE]
+    server.replies += [Reply(text, spoken(text), first_s=0.2) for text in answers]
+    server.lasts_s = 11.0  # its successor is opened after 9.9
+
+    async def the_second_lasts(bakery: Bakery) -> None:
+        while not server.sessions:
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(1.0)
+        server.lasts_s = None
+
+    actions: list[Action] = [
+        Listen(),
+        Say("hello my name is Ada"),
+        Listen(),
+        Pause(5000),
+        Say(PHRASE),
+        Listen(),
+        HangUp(),
+    ]
+    report, record = bakery.call(actions, sip=sip, beside=the_second_lasts)
+    assert report.ok
+    kinds = [event["kind"] for event in record["events"]]
+    assert kinds.count("session_renewed") == 1
+    assert "session_lost" not in kinds
+    assert said(record) == [("", "Corner Bakery, hello."), ("my name is Ada", answers[0]), (PHRASE, answers[1])]
+    first, second = server.sessions
+    assert first.closed.is_set()
+    assert [len(session.utterances) for session in (first, second)] == [1, 1]
+    assert [item["content"][0]["text"] for item in second.items] == [
+        "Corner Bakery, hello.",
+        "my name is Ada",
+        answers[0],
+    ]
+    for text in answers:
+        _, at_most = played_ms(bakery, spoken(text))
+        assert at_most >= len(spoken(text)) / 8 - FRAME_MS
 
 
 def test_a_session_that_breaks_between_turns_is_not_heard(bakery: Bakery) -> None:

@@ -1,76 +1,18 @@
 """The clinic whose ears, mind and voice are served by other processes over gRPC: real processes, real time."""
 
 import asyncio
-import contextlib
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import environment
+from tests.e2e.models import CLINIC, Models
 from trunkline.testing.caller.commands import Action, CallOptions, CallReport, HangUp, Listen, Say, place_call
-from trunkline.testing.ports import lease
 
 pytestmark = pytest.mark.e2e
 
-CLINIC = Path(__file__).parents[2] / "trunkline" / "agents" / "examples" / "clinic.toml"
-READY_S = 90.0
 CALL_S = 120.0
-APOLOGY = "I'm sorry, something went wrong on our side. Please say that again."
-FAILURE = "I'm sorry, I can't help you right now. Please call again later. Goodbye."
-
-
-class Models:
-    """A `trunkline serve-models` of the clinic that is ready."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port = lease()
-        self.log_path = folder / f"models{self.port}.log"
-        with self.log_path.open("wb") as log:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "trunkline.cli",
-                    "serve-models",
-                    "--agent",
-                    str(CLINIC),
-                    "--port",
-                    str(self.port),
-                ],
-                env=environment(speech__workers="1"),
-                cwd=folder,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-
-    @property
-    def target(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-    @property
-    def log(self) -> str:
-        return self.log_path.read_text(encoding="utf-8", errors="replace")
-
-    def until_ready(self) -> None:
-        deadline = time.monotonic() + READY_S
-        while "serves the models" not in self.log:
-            assert self.process.poll() is None, self.log
-            assert time.monotonic() < deadline, self.log
-            time.sleep(0.05)
-
-    def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)  # its speech workers, too
-        self.process.wait(10)
 
 
 @pytest.fixture
@@ -130,21 +72,23 @@ def test_a_call_is_heard_answered_and_spoken_to_by_other_processes(
     assert not any("ERROR" in models.log or "Traceback" in models.log for models in two_servers)
 
 
-def test_ears_and_mind_that_are_killed_in_mid_call_are_apologised_for(
-    start_gateway: Any, two_servers: list[Models], tmp_path: Path
+@pytest.mark.parametrize("dead", ["ears and mind", "voice"])
+def test_what_is_killed_in_mid_call_is_followed_by_what_this_process_has(
+    dead: str, start_gateway: Any, two_servers: list[Models], tmp_path: Path
 ) -> None:
-    """The voice lives elsewhere: the caller is told, twice, and never waits in silence."""
-    thinking, speaking = two_servers
+    """A server on this machine, too, may be gone while we are here: the lifeboat takes over within the turn."""
+    killed, alive = two_servers
+    thinking, speaking = (killed, alive) if dead == "ears and mind" else (alive, killed)
     gateway = start_gateway(clinic(tmp_path, [thinking], [thinking], [speaking]))
     actions: list[Action] = [Listen(), Say("what are your opening hours"), Listen(), Say("where is the clinic")]
-    actions += [Listen(), Say("where is the clinic"), Listen(), Say("where is the clinic"), Listen(), HangUp()]
+    actions += [Listen(), Say("goodbye"), Listen(), HangUp()]
     answers = 0
 
     def kill_after_the_hours(event: Any, started_at: float) -> None:
         nonlocal answers
         answers += event.kind == "agent_done"
         if answers == 2:
-            thinking.kill()
+            killed.kill()
 
     async def call() -> CallReport:
         async with asyncio.timeout(CALL_S):
@@ -152,13 +96,19 @@ def test_ears_and_mind_that_are_killed_in_mid_call_are_apologised_for(
             return await place_call(options, on_event=kill_after_the_hours)
 
     report = asyncio.run(call())
-    texts = [turn["agent_text"] for turn in turns_of(report) if turn["agent_text"]]
-    assert "Our hours are eight to five" in texts[1]
-    assert texts[2:] == [APOLOGY, FAILURE]
+    texts = [(turn["caller_text"], turn["agent_text"]) for turn in turns_of(report)]
+    assert "Our hours are eight to five" in texts[1][1]
+    assert texts[2][0] == "where is the clinic"
+    assert "opposite the library" in texts[2][1]
+    assert texts[3][0] == "goodbye"
     assert report.record is not None
-    assert report.record["end_reason"] == "error"
-    failed = [event["data"] for event in report.record["events"] if event["kind"] == "stt_failed"]
-    assert failed
-    assert all(each["error"].startswith("remote: unavailable") for each in failed), failed
+    assert report.record["end_reason"] == "agent_hung_up"
+    events = [event["data"] for event in report.record["events"] if event["kind"] == "provider_switched"]
+    switched = {(event["provider"], event["following"]) for event in events}
+    if dead == "voice":
+        assert switched == {("tts.remote", "tts.espeak")}
+    else:
+        assert switched == {("stt.remote", "stt.pocketsphinx"), ("llm.remote", "llm.script")}
+    assert not [event for event in report.record["events"] if event["kind"] in ("reply_failed", "stt_failed")]
     assert all(turn.latency_ms is not None and turn.latency_ms < 2500 for turn in report.turns), report.turns
     assert gateway.complaints() == []

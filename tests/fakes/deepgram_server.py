@@ -6,6 +6,9 @@ Speech) and from the types of `deepgram-sdk` 7, from which every message is buil
 
 It "recognises" by a script: each stretch of loud audio is the next line of `lines` (the last one again and again),
 whose words appear one for each WORD_MS of it. Times are those of the received audio: nothing depends on a clock.
+A word of a line may be marked with its language (`in_language`), which is told where several are asked for: by Nova-3
+with `language=multi` for every word and for all together, by `flux-general-multi` for the turn ("Nova-3 Language
+Prompting", "Flux Multilingual & Language Prompting").
 
     async with DeepgramServer("when do you open") as server:
         ... server.url ... server.connections[0].query["model"]
@@ -14,8 +17,8 @@ whose words appear one for each WORD_MS of it. Times are those of the received a
 import asyncio
 import json
 import logging
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Literal, Self
@@ -32,6 +35,9 @@ from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+from tests.fakes import http_server
+from tests.fakes.http_server import HttpServer
+
 _SILENT = logging.getLogger("tests.fakes.deepgram.silent")
 _SILENT.disabled = True  # or the key it was sent would be in the log
 WORD_MS = 150
@@ -39,6 +45,17 @@ INTERIM_MS = 240
 FRAME_BYTES = 160  # 20 ms
 LOUD = frozenset(byte for byte in range(256) if (~byte >> 4) & 7 >= 3)
 """Mu-law bytes of at least an eighth of the loudest."""
+
+
+def in_language(tag: str, text: str) -> str:
+    """A line, or a part of one, that is spoken in it."""
+    return " ".join(f"{word}/{tag}" for word in text.split())
+
+
+def languages_of(words: Sequence[str]) -> list[str]:
+    """Of marked words, the most frequent first."""
+    tags = Counter(word.partition("/")[2] for word in words)
+    return [tag for tag, _ in tags.most_common() if tag]
 
 
 @dataclass(frozen=True)
@@ -87,7 +104,14 @@ class Slow:
     delay_s: float
 
 
-Fault = Refuse | Silent | Hang | Break | Garbage | Deaf | Slow
+@dataclass(frozen=True)
+class Late:
+    """What it says comes this much later, and it hears on meanwhile."""
+
+    delay_s: float
+
+
+Fault = Refuse | Silent | Hang | Break | Garbage | Deaf | Slow | Late
 
 
 @dataclass
@@ -104,13 +128,23 @@ class Connection:
 
 
 class DeepgramServer:
-    def __init__(self, *lines: str, faults: Sequence[Fault | None] = (), always: Fault | None = None) -> None:
-        """`faults`: of the first connections, one each; `always`: of all that follow."""
+    def __init__(
+        self,
+        *lines: str,
+        faults: Sequence[Fault | None] = (),
+        always: Fault | None = None,
+        word_ms: int = WORD_MS,
+    ) -> None:
+        """`faults`: of the first connections, one each; `always`: of all that follow. `word_ms`: of loud audio, for
+        each word."""
+        self.word_ms = word_ms
         self.lines = deque(lines or ("caller phrase",))
         self.faults, self.always = deque(faults), always
         self.connections: list[Connection] = []
         self.disconnected = asyncio.Event()
         """Set when a client leaves."""
+        self.sessions: list[_Session] = []
+        """All there were: a test may give one that is open another `fault`."""
         self._fault: dict[ServerConnection, Fault | None] = {}
         self._server: Server | None = None
         self._hung: set[asyncio.Event] = set()
@@ -168,6 +202,7 @@ class DeepgramServer:
         self.connections.append(connection)
         kind = {"/v1/listen": _Nova, "/v2/listen": _Flux}[parts.path]
         session = kind(self, client, connection, self._fault.pop(client))
+        self.sessions.append(session)
         try:
             await session.run()
         except ConnectionClosed:
@@ -191,6 +226,7 @@ class _Session:
         self.ended = True
         """The line is over: what is loud next is another."""
         self._behind = bytearray()
+        self.sending: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         await self.opened()
@@ -239,7 +275,7 @@ class _Session:
 
     @property
     def heard(self) -> list[str]:
-        return (self.line or [])[: self.loud_ms // WORD_MS]
+        return (self.line or [])[: self.loud_ms // self.server.word_ms]
 
     def word_times(self, words: list[str]) -> list[tuple[str, float, float]]:
         span = max(20, self.now_ms - self.began_ms - self.quiet_ms) / max(1, len(words)) / 1000
@@ -251,8 +287,20 @@ class _Session:
             return
         if isinstance(self.fault, Slow):
             await asyncio.sleep(self.fault.delay_s)
+        data = message.json(exclude_none=True)
+        if isinstance(self.fault, Late):
+            asyncio.get_running_loop().call_later(self.fault.delay_s, self.send_soon, data)
+        else:
+            await self.send(data)
+
+    def send_soon(self, data: str) -> None:
+        task = asyncio.get_running_loop().create_task(self.send(data))
+        self.sending.add(task)
+        task.add_done_callback(self.sending.discard)
+
+    async def send(self, data: str) -> None:
         try:
-            await self.client.send(message.json(exclude_none=True))
+            await self.client.send(data)
         except ConnectionClosed:
             pass  # what it sent before it left is still to be read
 
@@ -274,6 +322,7 @@ class _Nova(_Session):
         self.told_words = 0
         self.interim_ms = 0
         self.endpointing_ms = int(self.connection.query["endpointing"][0])
+        self.multi = self.connection.query.get("language") == ["multi"]
 
     async def tick(self) -> None:
         if self.line is not None and not self.ended and self.quiet_ms == self.endpointing_ms:
@@ -299,7 +348,11 @@ class _Nova(_Session):
     ) -> None:
         all_words = [] if self.line is None or self.ended else self.word_times(self.line if whole else self.heard)
         words = all_words[self.told_words :]
-        text = " ".join(word for word, _, _ in words)
+        text = " ".join(word.partition("/")[0] for word, _, _ in words)
+        languages = languages_of([word for word, _, _ in words]) if self.multi else []
+        told: dict[str, Any] = {"languages": languages} if languages else {}
+        if self.multi:
+            told["languages_hinted"] = [hint.split("-")[0] for hint in self.connection.query.get("language_hint", [])]
         await self.say(
             ListenV1Results.construct(
                 type="Results",
@@ -314,10 +367,8 @@ class _Nova(_Session):
                         {
                             "transcript": text,
                             "confidence": 0.9,
-                            "words": [
-                                {"word": word, "start": start, "end": end, "confidence": 0.9, "punctuated_word": word}
-                                for word, start, end in words
-                            ],
+                            "words": [self.word(*each) for each in words],
+                            **told,
                         }
                     ]
                 },
@@ -331,6 +382,11 @@ class _Nova(_Session):
         if final:
             self.final_ms = self.now_ms
             self.told_words += len(words)
+
+    def word(self, marked: str, start: float, end: float) -> dict[str, Any]:
+        word, _, language = marked.partition("/")
+        told = {"language": language} if language and self.multi else {}
+        return {"word": word, "start": start, "end": end, "confidence": 0.9, "punctuated_word": word, **told}
 
     async def control(self, message: Mapping[str, Any]) -> None:
         if message["type"] == "Finalize" and not isinstance(self.fault, Deaf):
@@ -361,6 +417,7 @@ class _Flux(_Session):
         self.eager: bool = False
         self.state: Literal["ready", "speaking", "awaiting"] = "ready"
         self.threshold = float(self.connection.query.get("eot_threshold", ["0.7"])[0])
+        self.multi = self.connection.query["model"] == ["flux-general-multi"]
 
     async def opened(self) -> None:
         await self.say(ListenV2Connected(type="Connected", request_id="r", sequence_id=self.next()))
@@ -393,6 +450,8 @@ class _Flux(_Session):
 
     async def info(self, event: str, *, whole: bool = False, trigger: str | None = None) -> None:
         words = [] if self.ended else self.word_times((self.line or []) if whole else self.heard)
+        languages = languages_of([word for word, _, _ in words]) if self.multi else []
+        words = [(word.partition("/")[0], start, end) for word, start, end in words]
         await self.say(
             ListenV2TurnInfo.construct(
                 type="TurnInfo",
@@ -406,6 +465,8 @@ class _Flux(_Session):
                 words=[{"word": word, "confidence": 0.9, "start": a, "end": b} for word, a, b in words],
                 end_of_turn_confidence=0.9 if event == "EndOfTurn" else 0.1,
                 trigger=trigger,
+                languages=languages or None,
+                languages_hinted=self.connection.query.get("language_hint") if self.multi else None,
             )
         )
 
@@ -445,112 +506,45 @@ class Spoken:
     content_type: str = "audio/basic"
 
 
-@dataclass(frozen=True)
-class AuraRequest:
-    query: Mapping[str, list[str]]
-    headers: Mapping[str, str]
-    body: Mapping[str, Any]
+class AuraServer(HttpServer):
+    """`POST /v1/speak`."""
 
-
-class AuraServer:
-    """`POST /v1/speak`, HTTP/1.1 with chunks, connections kept."""
-
-    def __init__(self, *answers: "Spoken | Refuse", always: "Spoken | Refuse | None" = None) -> None:
-        self.answers, self.always = deque(answers), always or Spoken()
-        self.requests: list[AuraRequest] = []
-        self.accepted = 0
-        self.disconnected = asyncio.Event()
-        """Set when a client leaves before its answer is complete."""
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    @property
-    def url(self) -> str:
-        assert self._server is not None
-        port: int = self._server.sockets[0].getsockname()[1]
-        return f"http://127.0.0.1:{port}"
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.accepted += 1
-        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-                headers = {n.lower(): v.strip() for n, _, v in (line.partition(":") for line in head[1:] if line)}
-                body = json.loads(await reader.readexactly(int(headers["content-length"])))
-                parts = urlsplit(head[0].split()[1])
-                assert parts.path == "/v1/speak", parts.path
-                self.requests.append(AuraRequest(parse_qs(parts.query), headers, body))
-                answer = self.answers.popleft() if self.answers else self.always
-                if isinstance(answer, Refuse):
-                    await self._refuse(writer, answer)
-                else:
-                    await self._speak(reader, writer, body["text"], answer)
-        except asyncio.IncompleteReadError:
-            pass  # between two requests
-        except ConnectionError:
-            self.disconnected.set()
-        finally:
-            writer.close()
-
-    async def _refuse(self, writer: asyncio.StreamWriter, refuse: Refuse) -> None:
-        body = json.dumps({"err_code": "NO", "err_msg": refuse.message, "request_id": "r"}).encode()
-        lines = [
-            f"HTTP/1.1 {refuse.status} {HTTPStatus(refuse.status).phrase}",
-            "content-type: application/json",
-            f"content-length: {len(body)}",
-            *(f"{name}: {value}" for name, value in refuse.headers.items()),
-        ]
-        writer.write("\r\n".join([*lines, "", ""]).encode() + body)
-        await writer.drain()
-
-    async def _speak(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, text: str, spoken: Spoken
+    def __init__(
+        self,
+        *answers: "Spoken | Refuse",
+        always: "Spoken | Refuse | None" = None,
+        voice: Callable[[str], bytes] | None = None,
     ) -> None:
-        await self._wait(reader, spoken.delay_s)
-        writer.write(
-            f"HTTP/1.1 200 OK\r\ncontent-type: {spoken.content_type}\r\n"
-            "dg-model-name: fake\r\ntransfer-encoding: chunked\r\n\r\n".encode()
-        )
-        audio = voice(text, WORD_MS * len(text.split()) if spoken.ms is None else spoken.ms)
+        """`voice`: the mu-law of a text, for those who want to listen; None: tones."""
+        super().__init__()
+        self.answers, self.always = deque(answers), always or Spoken()
+        self._voice = voice
+        self.requests: list[http_server.Request] = []
+
+    async def answer(self, request: http_server.Request, stream: http_server.Stream) -> None:
+        assert request.path == "/v1/speak", request.path
+        self.requests.append(request)
+        answer = self.answers.popleft() if self.answers else self.always
+        if isinstance(answer, Refuse):
+            body = {"err_code": "NO", "err_msg": answer.message, "request_id": "r"}
+            await stream.whole(answer.status, body, answer.headers)
+        else:
+            await self._speak(stream, request.body["text"], answer)
+
+    async def _speak(self, stream: http_server.Stream, text: str, spoken: Spoken) -> None:
+        await stream.wait(spoken.delay_s)
+        stream.begin(spoken.content_type, {"dg-model-name": "fake"})
+        ms = WORD_MS * len(text.split()) if spoken.ms is None else spoken.ms
+        audio = voice(text, ms) if self._voice is None else self._voice(text)
         size = spoken.chunk_ms * 8
         for at, start in enumerate(range(0, len(audio), size)):
             if at == spoken.stall_after:
-                await self._wait(reader, float("inf"))
+                await stream.wait(float("inf"))
             if at == spoken.break_after:
-                writer.transport.abort()
-                raise ConnectionResetError
-            chunk = audio[start : start + size]
-            writer.write(f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n")
-            await writer.drain()
+                stream.drop()
+            await stream.chunk(audio[start : start + size])
             await asyncio.sleep(0)
-        writer.write(b"0\r\n\r\n")
-        await writer.drain()
-
-    async def _wait(self, reader: asyncio.StreamReader, seconds: float) -> None:
-        if seconds <= 0:
-            return
-        try:
-            async with asyncio.timeout(None if seconds == float("inf") else seconds):
-                await reader.read(1)  # only its end can come: the request has been read
-        except TimeoutError:
-            return
-        raise ConnectionResetError
+        await stream.end()
 
 
 def voice(text: str, ms: int) -> bytes:

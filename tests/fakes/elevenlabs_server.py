@@ -91,6 +91,8 @@ class ElevenLabsServer:
     def __init__(self, key: str | None = None, *, handshake_s: float = 0.0, first_s: float = 0.0) -> None:
         self.takes: deque[Take] = deque()
         self.refusals: deque[Refusal] = deque()
+        self.refused: dict[str, Refusal] = {}
+        """Always, by voice."""
         self.connections: list[Connection] = []
         self.phrases: list[Phrase] = []
         self.open: set[ServerConnection] = set()
@@ -133,9 +135,11 @@ class ElevenLabsServer:
             self.refusals.appendleft(
                 Refusal(401, {"detail": {"status": "invalid_api_key", "message": "Invalid API key"}})
             )
-        if not self.refusals:
+        refusal = self.refused.get(urlsplit(request.path).path.split("/")[3])
+        if refusal is None and self.refusals:
+            refusal = self.refusals.popleft()
+        if refusal is None:
             return None
-        refusal = self.refusals.popleft()
         body = b"" if refusal.body is None else json.dumps(refusal.body).encode()
         headers = Headers({"Content-Length": str(len(body)), "Connection": "close", **refusal.headers})
         return Response(refusal.status, "No", headers, body)

@@ -16,6 +16,8 @@ detector (`server_vad`) goes by loudness. It answers with the next of `replies`:
 import asyncio
 import contextlib
 import itertools
+import logging
+import time
 from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import Mapping
@@ -56,6 +58,8 @@ from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+_SILENT = logging.getLogger("tests.fakes.openai_realtime.silent")
+_SILENT.disabled = True  # or the key it was sent would be in the log
 CLIENT_EVENT: TypeAdapter[Any] = TypeAdapter(RealtimeClientEvent)
 PER_MS = 8  # G.711
 DELTA_MS = 200
@@ -147,6 +151,9 @@ class OpenAiRealtimeServer:
         self.transcript_s = 0.0
         self.create_s = 0.0
         """From the connection to session.created."""
+        self.lasts_s: float | None = None
+        """A session is ended when it is so old, with `session_expired`; it says so when it is made (`expires_at`)."""
+        self.epoch = time.time
         self.garbage: bytes | None = None
         """Sent in place of the next response."""
         self.ids = itertools.count(1)
@@ -154,7 +161,13 @@ class OpenAiRealtimeServer:
 
     async def __aenter__(self) -> Self:
         self._server = await serve(
-            self._serve, "127.0.0.1", 0, process_request=self._admit, compression=None, close_timeout=0.5
+            self._serve,
+            "127.0.0.1",
+            0,
+            process_request=self._admit,
+            compression=None,
+            close_timeout=0.5,
+            logger=_SILENT,
         )
         return self
 
@@ -223,13 +236,22 @@ class _Talk:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.server.create_s):
                     await self.socket.wait_closed()
+        session: dict[str, Any] = {"type": "realtime"}
+        if self.server.lasts_s is not None:
+            session["expires_at"] = round(self.server.epoch() + self.server.lasts_s)
+            self.tasks.add(asyncio.get_running_loop().create_task(self.expire(self.server.lasts_s)))
         await self.send(
             SessionCreatedEvent.model_validate(
-                {"type": "session.created", "event_id": self.id("event"), "session": {"type": "realtime"}}
+                {"type": "session.created", "event_id": self.id("event"), "session": session}
             )
         )
         async for message in self.socket:
             await self.take(message)
+
+    async def expire(self, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        await self.error("session_expired")
+        await self.socket.close(1001)
 
     async def end(self) -> None:
         for task in (*self.tasks, *((self.speaking,) if self.speaking else ())):

@@ -9,12 +9,11 @@ Bodies are built from the SDK's own types, so the wire is what the SDK's authors
 An Answer goes by the API it was asked for over. Speech that nobody queued is spoken by espeak-ng.
 """
 
-import asyncio
 import json
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletionChunk
@@ -26,10 +25,9 @@ from openai.types.chat.chat_completion_chunk import (
 )
 from openai.types.shared import ErrorObject
 
-from tests.fakes import openai_responses
+from tests.fakes import http_server, openai_responses
+from tests.fakes.http_server import HttpServer, Request
 from trunkline.agents.local.voice import synthesize
-
-REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 429: "Too Many Requests", 500: "Internal Server Error"}
 
 
 @dataclass(frozen=True)
@@ -109,43 +107,29 @@ class Refusal:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Request:
-    path: str
-    headers: Mapping[str, str]
-    body: Any
-
-
-class Gone(Exception):
-    """The client went away."""
-
-
-class OpenAiServer:
+class OpenAiServer(HttpServer):
     def __init__(self) -> None:
+        super().__init__()
         self.answers: deque[Answer | Speech | Refusal] = deque()
         self.requests: list[Request] = []
         self.first_audio_s = 0.0
-        self.disconnected = asyncio.Event()
-        """Set when a client leaves before its answer is complete."""
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     @property
     def base_url(self) -> str:
-        assert self._server is not None
-        port: int = self._server.sockets[0].getsockname()[1]
-        return f"http://127.0.0.1:{port}/v1"
+        return f"{self.url}/v1"
+
+    async def answer(self, request: Request, stream: http_server.Stream) -> None:
+        self.requests.append(request)
+        answer = self._answer(request)
+        told = _Stream(stream, request.body)
+        match answer:
+            case Refusal():
+                error = ErrorObject(code=answer.code, message=answer.message, param=None, type=answer.type)
+                await stream.whole(answer.status, {"error": error.model_dump()}, answer.headers)
+            case Speech():
+                await told.speak(answer)
+            case Answer():
+                await (told.respond if request.path == "/v1/responses" else told.send)(answer)
 
     def _answer(self, request: Request) -> Answer | Speech | Refusal:
         if request.path == "/v1/audio/speech" and (not self.answers or isinstance(self.answers[0], Answer)):
@@ -153,84 +137,30 @@ class OpenAiServer:
             return Speech(*(pcm[at : at + 4800] for at in range(0, len(pcm), 4800)), delay_s=self.first_audio_s)
         return self.answers.popleft()
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while (request := await _read_request(reader)) is not None:
-                self.requests.append(request)
-                answer = self._answer(request)
-                stream = _Stream(reader, writer, request.body)
-                match answer:
-                    case Refusal():
-                        await _refuse(writer, answer)
-                    case Speech():
-                        await stream.speak(answer)
-                    case Answer():
-                        await (stream.respond if request.path == "/v1/responses" else stream.send)(answer)
-        except (Gone, ConnectionError):
-            self.disconnected.set()
-        finally:
-            writer.close()
-
-
-async def _read_request(reader: asyncio.StreamReader) -> Request | None:
-    try:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-    except asyncio.IncompleteReadError:
-        return None
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
-    body = await reader.readexactly(int(headers.get("content-length", "0")))
-    return Request(head[0].split()[1], headers, json.loads(body))
-
-
-async def _refuse(writer: asyncio.StreamWriter, refusal: Refusal) -> None:
-    error = ErrorObject(code=refusal.code, message=refusal.message, param=None, type=refusal.type)
-    body = json.dumps({"error": error.model_dump()}).encode()
-    lines = [
-        f"HTTP/1.1 {refusal.status} {REASONS.get(refusal.status, 'Error')}",
-        "Content-Type: application/json",
-        f"Content-Length: {len(body)}",
-        *(f"{name}: {value}" for name, value in refusal.headers.items()),
-    ]
-    writer.write("\r\n".join([*lines, "", ""]).encode() + body)
-    await writer.drain()
-
 
 class _Stream:
-    """One streamed answer. While it waits it listens for the client's leaving."""
+    """One streamed answer."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: Any) -> None:
-        self.reader, self.writer, self.body = reader, writer, body
-
-    def begin(self, content_type: str) -> None:
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n\r\n"
-        self.writer.write(head.encode())
-
-    async def end(self) -> None:
-        self.writer.write(b"0\r\n\r\n")
-        await self.writer.drain()
+    def __init__(self, http: http_server.Stream, body: Any) -> None:
+        self.http, self.body = http, body
+        self.raw, self.wait, self.end = http.chunk, http.wait, http.end
 
     async def speak(self, speech: Speech) -> None:
         await self.wait(speech.delay_s)
-        self.begin(speech.content_type)
+        self.http.begin(speech.content_type)
         for part in speech.parts:
             match part:
                 case bytes():
                     await self.raw(part)
                 case Raw(data):  # beside the framing of HTTP
-                    self.writer.write(data)
-                    await self.writer.drain()
+                    await self.http.unframed(data)
                 case _:
                     await self.part(part)
         await self.end()
 
     async def respond(self, answer: Answer) -> None:
         """Over the Responses API."""
-        self.begin("text/event-stream; charset=utf-8")
+        self.http.begin("text/event-stream; charset=utf-8")
         await self.wait(answer.delay_s)
         events = openai_responses.Events()
         for event in events.begin():
@@ -261,7 +191,7 @@ class _Stream:
         await self.raw(f"event: {event.type}\ndata: {event.model_dump_json(exclude_unset=True)}\n\n".encode())
 
     async def send(self, answer: Answer) -> None:
-        self.begin("text/event-stream; charset=utf-8")
+        self.http.begin("text/event-stream; charset=utf-8")
         await self.wait(answer.delay_s)
         await self.event(_chunk([_choice(ChoiceDelta(role="assistant", content=""))]))
         for part in answer.parts:
@@ -290,27 +220,12 @@ class _Stream:
             case Raw(data):
                 await self.raw(data)
             case Drop():
-                self.writer.transport.abort()
-                raise Gone
+                self.http.drop()
             case Fail(_, message):
                 await self.raw(b"data: " + json.dumps({"error": {"message": message}}).encode() + b"\n\n")
 
-    async def wait(self, seconds: float) -> None:
-        if seconds <= 0:
-            return
-        try:
-            async with asyncio.timeout(None if seconds == float("inf") else seconds):
-                await self.reader.read(1)  # only its end can come: the request has been read
-        except TimeoutError:
-            return
-        raise Gone
-
     async def event(self, chunk: ChatCompletionChunk) -> None:
         await self.raw(b"data: " + chunk.model_dump_json(exclude_unset=True).encode() + b"\n\n")
-
-    async def raw(self, data: bytes) -> None:
-        self.writer.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
-        await self.writer.drain()
 
 
 def call_deltas(call: Call) -> list[ChoiceDeltaToolCall]:

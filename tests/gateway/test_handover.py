@@ -547,6 +547,8 @@ class Ears:
     def feed(self, audio: bytes) -> None:
         self.fed += len(audio)
 
+    def began(self, ago_ms: int) -> None: ...
+
     def expect(self, expectation: Expectation) -> None:
         assert expectation.grammar == "yes_no"
 

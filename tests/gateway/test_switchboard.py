@@ -371,6 +371,22 @@ def test_a_call_whose_mind_is_lost_goes_on_with_another_kind_and_its_conversatio
     run(scenario)
 
 
+def test_what_a_lost_mind_was_asked_and_never_wrote_down_is_recognised_by_the_next() -> None:
+    async def scenario(board: Board) -> None:
+        _other_kind(board)
+        board.answered()
+        first = board.agent_now
+        first.conversation += [Message("agent", "Hello."), Message("caller", "")]
+        first.unwritten = b"\x20" * 800
+        board.line().fall_back()
+        second = board.agent_now
+        assert second.went_on_with == b"\x20" * 800
+        assert second.conversation == [Message("agent", "Hello.")]
+        assert second.greeting is None
+
+    run(scenario)
+
+
 def test_a_fallback_that_nobody_has_heard_yet_greets_and_one_after_the_agent_spoke_apologises() -> None:
     async def scenario(board: Board) -> None:
         _other_kind(board)

@@ -124,6 +124,17 @@ def test_speech_is_placed_where_it_was_not_where_it_was_noticed(line: tuple[Line
     assert caller.heard[2][1] == pytest.approx(ended, abs=0.012)
 
 
+def test_how_long_a_caller_has_been_silent_is_known(line: tuple[Line, Caller, Ears]) -> None:
+    call, _, ears = line
+    call.ears.set_endpoint(call.slot, 3000)
+    call.quiet(1000)
+    for pause_ms in (100, 400):
+        call.speak(600)
+        assert ears.silent_ms(call.slot) <= 32
+        call.quiet(pause_ms)
+        assert ears.silent_ms(call.slot) == pytest.approx(pause_ms, abs=12)
+
+
 @pytest.mark.parametrize("endpoint_ms", [200, 250, 600, 1300])
 def test_the_end_is_told_when_the_silence_is_full_and_not_a_beat_later(
     line: tuple[Line, Caller, Ears], endpoint_ms: int

@@ -179,6 +179,8 @@ class ModelStt(Model):
             if not self.closed and self.model.situation == "answers":
                 self.on_event(SttPartial("caller"))
 
+        def began(self, ago_ms: int) -> None: ...
+
         def expect(self, expectation: Expectation) -> None: ...
 
         def finalize(self) -> None:

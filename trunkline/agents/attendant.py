@@ -6,9 +6,13 @@ mind: the abstract methods.
 
 Interrupting cancels the reply's task and the epoch rises: whatever still comes of an older epoch (a late chunk, a
 tool's hang-up) is void. A reply that fails is heard as far as it came, then reported.
+
+An agent of several languages (agents/languages.py) changes to the caller's before it answers: the lines, the lists of
+providers and the language that goes with the messages are then those of the other.
 """
 
 import asyncio
+import json
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
@@ -17,12 +21,14 @@ from dataclasses import replace
 from typing import Any, Protocol
 from weakref import ref
 
+from trunkline.agents import languages
 from trunkline.agents import turns as t
 from trunkline.agents.choice import Choice
 from trunkline.agents.condensing import Condensing
 from trunkline.agents.deadline import After, sleep
 from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.exchange import NOT_HANDED_OFF, Exchange, Written
+from trunkline.agents.fixedlines import FixedLines
 from trunkline.agents.providers import Minds
 from trunkline.agents.speaking import Speaking
 from trunkline.agents.turns import Turns
@@ -31,7 +37,8 @@ from trunkline.errors import ProviderError
 from trunkline.media.bus import Bus
 from trunkline.media.dtmf import tones
 from trunkline.media.g711 import transcode
-from trunkline.media.sources import soft_work
+from trunkline.media.sources import Loop, soft_work
+from trunkline.media.tones import tone
 from trunkline.ports import (
     ON_BEHALF_OF,
     Allow,
@@ -52,6 +59,8 @@ from trunkline.types import FRAME_MS, MULAW_8K
 
 BACKGROUND_AFTER_S = 0.4  # nobody hears a shorter wait as one
 BACKGROUND_MS = 100  # at a time: the answer waits for no more than this
+UNSPOKEN_MS = 1000
+VOICE_STALLED_S = 1.0  # from when on a voice that was asked for a phrase and is silent may be played over
 TOOL_ROUNDS = 5  # a model that does nothing but call tools is stopped
 
 
@@ -135,16 +144,14 @@ class Attendant(ABC):
         self.conversation: list[Message] = []
         self.epoch = 0
         self.turns = Turns(definition)
+        self._in = definition.in_language
+        self._tongues = definition.tags
+        self._spoken = languages.Spoken(definition.language)
         self._definition, self._tools, self._gated = definition, tools, gated
         self._call, self._bus, self._control, self._report = call, bus, control, report
         self._clock, self._after = clock, after
-        self._voice = Speaking(
-            Choice(minds, "tts", clock, report.event),
-            bus,
-            after,
-            definition.failover,
-            weakly(self, Attendant._meter_voice),
-        )
+        self._minds = minds
+        self._voices: dict[str, Speaking] = {}  # by the languages they have spoken in this call
         self._condensing = Condensing(definition.context, sums_up, call, report, after)
         self._timers: dict[str, Any] = {}
         self._events: deque[t.Event] = deque()
@@ -192,18 +199,31 @@ class Attendant(ABC):
     def _dismiss(self) -> None:
         """The call is over: ears and mind are let go."""
 
+    @abstractmethod
+    def _change_to(self, language: str) -> None:
+        """The call is held in another language: whom ears and mind belong to."""
+
     # --- the call's life ---
+
+    @property
+    def unwritten(self) -> bytes:
+        """The caller's last words, as audio, where they were never put into words, nor answered. Once closed, too."""
+        return b""
 
     def begin(
         self, greeting: str | None = None, conversation: Sequence[Message] = (), pending: Sequence[str] = ()
     ) -> None:
         """Greet; with another greeting and the conversation so far when a call is taken up again. `pending`: these of
-        the caller's words, which the conversation has, are answered in place of it."""
+        the caller's words, which the conversation has, are answered in place of it. The gateway's own greetings are in
+        the agent's first language: a call that is held in another hears that one's apology."""
         self.conversation += conversation
         self._pending = tuple(pending)
+        self._begin_in()
+        if greeting is not None and self._spoken.language != self._tongues[0]:
+            greeting = self._definition.apology
         if not self._gated and not self.turns.on_hold:
             self._feed(0)
-        self._handle(t.Begin(self._definition.greeting if greeting is None else greeting, tuple(pending)))
+        self._handle(t.Begin(self._definition.greeting if greeting is None else greeting, self._pending))
 
     def key(self, digit: str) -> None:
         if self.turns.state is not t.State.THINKING:
@@ -363,6 +383,63 @@ class Attendant(ABC):
         if timer is not None:
             timer.cancel()
 
+    # --- languages ---
+
+    @property
+    def _language(self) -> str | None:
+        """As the messages of the conversation have it."""
+        return self._spoken.language if len(self._tongues) > 1 else None
+
+    @property
+    def _voice(self) -> Speaking:
+        return self._voice_of(self._spoken.language)
+
+    def _voice_of(self, language: str) -> Speaking:
+        if language not in self._voices:
+            minds, definition = self._minds.in_language(language), self._in(language)
+            self._voices[language] = Speaking(
+                Choice(minds, "tts", self._clock, self._report.event),
+                self._bus,
+                self._after,
+                definition.failover,
+                weakly(self, Attendant._meter_voice),
+                FixedLines(definition, minds),
+            )
+        return self._voices[language]
+
+    def _begin_in(self) -> None:
+        """What the conversation so far was held in; else what came with the call says; else the first."""
+        if len(self._tongues) == 1:
+            return
+        self._speak_language(
+            languages.Spoken(languages.of_conversation(self.conversation, self._tongues)), "conversation"
+        )
+        asked = languages.lookup(self._call.attributes.get("language", ""), self._tongues)
+        if asked is not None and not self.conversation:
+            self._speak_language(languages.Spoken(asked), "call")
+
+    def _speak_language(self, spoken: languages.Spoken, why: str) -> None:
+        """From the next words on. Idempotent."""
+        before, self._spoken = self._spoken, spoken
+        if spoken.language == before.language:
+            return
+        self._definition = self._in(spoken.language)
+        self.turns.speak(self._definition)
+        self._report.event("language", **{"from": before.language, "to": spoken.language, "why": why})
+        self._change_to(spoken.language)
+
+    def _asked_to_speak(self, call: ToolCall, written: Written, turn: Exchange) -> str:
+        """The result of the tool."""
+        wanted = str(call.arguments.get("language", ""))
+        tag = languages.lookup(wanted, self._tongues) if wanted else None
+        if tag is None:
+            why = f"the languages are {', '.join(self._tongues)}"
+            return json.dumps({"ok": False, "code": "bad_arguments", "why": why})
+        if turn.epoch == self.epoch:
+            written.changed[call.id] = tag
+            self._speak_language(languages.Spoken(tag), "asked")
+        return json.dumps({"ok": True})
+
     # --- replies ---
 
     def _play_background(self, turn: Exchange) -> None:
@@ -371,10 +448,12 @@ class Attendant(ABC):
         if source is None or turn.epoch != self.epoch or self._task is None:
             return
         again_s = BACKGROUND_MS / 1000
+        asked_at = turn.first_phrase_at
+        busy = turn.in_phrase and not (turn.first_audio_at is None and asked_at and now - asked_at > VOICE_STALLED_S)
         quiet_s = playout.playing_until + max(0, playout.queued_ms) / 1000 - now
         if quiet_s > again_s or playout.paused:
             again_s = max(again_s, quiet_s - FRAME_MS / 1000)
-        elif not turn.in_phrase and self.turns.state in (t.State.THINKING, t.State.SPEAKING):
+        elif not busy and self.turns.state in (t.State.THINKING, t.State.SPEAKING):
             audio = b"".join(source.frame() for _ in range(BACKGROUND_MS // FRAME_MS))
             if playout.format != MULAW_8K:
                 audio = transcode(audio, MULAW_8K, playout.format)
@@ -476,6 +555,10 @@ class Attendant(ABC):
             return
         fills = turn.asked_at is not None and bool(self._definition.filler) and not playout.paused
         fills_at = silent_from + filler_s if fills else fails_at
+        if fills_at <= now and turn.in_phrase and self._voice.alone and self.turns.state is t.State.SPEAKING:
+            self._voice.doubt()
+            self._fail(turn, ProviderError("reply", "timeout", "the voice stalled in the middle", retryable=True))
+            return
         if fills_at <= now:
             fills_at = now + filler_s
             if self.turns.state is t.State.SPEAKING and not turn.in_phrase:
@@ -496,14 +579,34 @@ class Attendant(ABC):
             self._bus.append(audio, (), self._bus.position_ms)
 
     async def _line(self, text: str, turn: Exchange) -> None:
-        line = Written(text)
+        """Where no voice can say that it went wrong, a tone does: the caller is not to hear nothing."""
+        line = Written(text, language=self._spoken.language)
         turn.written.append(line)
-        if text:
+        if not text:
+            return
+        try:
             await self._speak(text, line, turn)
+        except ProviderError as error:
+            agent = self._definition
+            sorry = (agent.apology, agent.failure, agent.failover.words, agent.failover.message)
+            if line.phrases or text not in sorry:
+                raise
+            self._report.event("line_unspoken", error=str(error), provider=error.provider, code=error.code)
+            turn.written.remove(line)
+            self._append(turn, self._sounded(tone("congestion"), UNSPOKEN_MS), (), self._bus.position_ms)
+
+    def _sounded(self, loop: Loop, length_ms: int) -> bytes:
+        source, format = loop.play(), self._bus.playout.format
+        audio = b"".join(source.frame() for _ in range(length_ms // FRAME_MS))
+        return audio if format == MULAW_8K else transcode(audio, MULAW_8K, format)
 
     async def _fill(self, text: str) -> None:
-        """Spoken whole or not at all: the answer may come at any moment."""
+        """Spoken whole or not at all: the answer may come at any moment. A soft sound where the voice is the only one
+        and says nothing."""
         audio = await self._filler_audio(text)
+        if not audio and self._voice.alone and self._background is None and self._turn is not None:
+            self._background = soft_work().play()  # for the rest of the call
+            self._play_background(self._turn)
         awaited = self.turns.state is t.State.THINKING and (self._turn is None or self._turn.first_audio_at is None)
         if audio and awaited:
             self._bus.fill(audio)
@@ -543,7 +646,9 @@ class Attendant(ABC):
             turn.first_phrase_at = self._clock.now()
         turn.in_phrase = True
         try:
-            await self._voice.speak(text, written, lambda audio, words, at_ms: self._append(turn, audio, words, at_ms))
+            await self._voice_of(written.language or self._tongues[0]).speak(
+                text, written, lambda audio, words, at_ms: self._append(turn, audio, words, at_ms)
+            )
         finally:
             turn.in_phrase = False
 

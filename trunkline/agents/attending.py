@@ -1,7 +1,7 @@
 """What the gateway knows of an agent, whichever kind it is: a cascade, a realtime model."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from trunkline.agents.attendant import Control, Provider, Report
 from trunkline.agents.deadline import After
@@ -17,6 +17,11 @@ class Attending(Protocol):
 
     conversation: list[Message]
 
+    @property
+    def unwritten(self) -> bytes:
+        """The caller's last words, as audio, where they were never put into words, nor answered. Once closed, too."""
+        ...
+
     def begin(
         self, greeting: str | None = None, conversation: Sequence[Message] = (), pending: Sequence[str] = ()
     ) -> None: ...
@@ -28,6 +33,15 @@ class Attending(Protocol):
     def say_goodbye(self) -> None: ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Recognising(Attending, Protocol):
+    """With a recogniser of its own."""
+
+    def go_on(self, conversation: Sequence[Message], unwritten: bytes) -> None:
+        """In place of `begin`: `unwritten` is recognised and answered."""
+        ...
 
 
 class Agent(Protocol):

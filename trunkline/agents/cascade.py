@@ -4,15 +4,15 @@
 it: an attendant whose ears are a recogniser and whose mind is a model.
 
 A reply is two tasks joined by a bounded queue: the model writes phrases while the voice speaks them. Interrupting
-cancels both, which closes the model's and the voice's requests.
-
+cancels both, which closes the model's and the voice's requests. The model may have been asked early (speculation.py).
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from trunkline.agents import languages
 from trunkline.agents import turns as t
 from trunkline.agents.attendant import (
     BACKGROUND_AFTER_S,
@@ -28,10 +28,12 @@ from trunkline.agents.attendant import (
 from trunkline.agents.choice import Choice, timely
 from trunkline.agents.deadline import After
 from trunkline.agents.definition import AgentDefinition
+from trunkline.agents.ending import Ending
 from trunkline.agents.exchange import Exchange, Written
 from trunkline.agents.hearing import Hearing
 from trunkline.agents.providers import Minds
 from trunkline.agents.seam import GO_ON, Seam
+from trunkline.agents.speculation import Speculation
 from trunkline.agents.splitter import PhraseSplitter
 from trunkline.clock import Clock
 from trunkline.errors import ProviderError
@@ -51,8 +53,12 @@ from trunkline.ports import (
     TextDelta,
     ToolCall,
 )
+from trunkline.types import FRAME_MS
 
 PHRASES_WAITING = 16
+FINALS_KEPT = 16  # said over an answer, and no interruption
+SPECULATE_AFTER_MS = 200  # of silence: sooner the ears have often not told the last word yet
+SPECULATIONS = 3  # of one utterance
 
 
 @dataclass(slots=True)
@@ -69,7 +75,7 @@ class Cascade:
 
     @property
     def providers(self) -> Sequence[Provider]:
-        """Whom a call's audio and text are given to."""
+        """Whom a call's audio and text are given to, in whichever language."""
         more = () if self.summariser is None else (self.summariser,)
         return (*self.minds.everyone(), *more)
 
@@ -105,7 +111,7 @@ class CascadeAttendant(Attendant):
         after: After,
     ) -> None:
         minds, definition = agent.minds, agent.definition
-        self._minds = minds
+        self._heard_in: dict[str, str | None] = {}  # what the caller said since the last answer, and in what
         self._stt = Hearing(
             Choice(minds, "stt", clock, report.event),
             call,
@@ -131,6 +137,44 @@ class CascadeAttendant(Attendant):
             gated=self._stt.gated,
             sums_up=lambda: agent.sums_up(clock.now()),
         )
+        self._ending: Ending | None = None
+        if minds.detector is not None:
+            told, key = weakly(self, CascadeAttendant._probably), minds.detector_key
+            self._ending = Ending(minds.detector, key, minds.health, call.call_id, clock, after, told)
+        self._early: Speculation | None = None  # the answer to what the caller may have said
+        self._speculations = 0  # begun, of this utterance
+
+    def go_on(self, conversation: Sequence[Message], unwritten: bytes) -> None:
+        """In place of `begin`: a realtime model is lost, and with it what the caller said last. `unwritten` is that, in
+        the lane's format; it is recognised and answered."""
+        self.conversation += conversation
+        self._begin_in()
+        length_ms = len(unwritten) / self._bus.playout.format.bytes_per_ms
+        self._stt.feed(unwritten)
+        self._meter("stt", self._stt.name, "seconds", round(length_ms / 1000, 3))
+        self._handle(t.Begin("", unwritten_ms=length_ms))
+        if not self._gated and not self.turns.on_hold:
+            self._feed(0)
+
+    def _perform(self, effect: t.Effect) -> None:
+        match effect:
+            case t.Feed(pre_roll_ms):
+                self._drop_early()
+                self._speculations = 0
+                if self._ending is not None:
+                    self._ending.forget()
+                super()._perform(effect)
+                if not self._gated:
+                    self._stt.began(pre_roll_ms)
+            case t.Speculate(texts):
+                self._drop_early()
+                if texts:
+                    self._speculate(texts)
+            case t.Say():
+                self._drop_early()
+                super()._perform(effect)
+            case _:
+                super()._perform(effect)
 
     # --- ears ---
 
@@ -149,7 +193,16 @@ class CascadeAttendant(Attendant):
     def _awaits(self, expectation: Expectation) -> None:
         self._stt.expect(expectation)
 
+    def _change_to(self, language: str) -> None:
+        self._drop_early()  # it was asked for in another
+        minds = self._minds.in_language(language)
+        self._models = Choice(minds, "llm", self._clock, self._report.event)
+        self._stt.follow(Choice(minds, "stt", self._clock, self._report.event))
+
     def _dismiss(self) -> None:
+        self._drop_early()
+        if self._ending is not None:
+            self._ending.close()
         self._stt.close()
         for session in self._sessions.values():
             session.close()
@@ -161,13 +214,24 @@ class CascadeAttendant(Attendant):
             return
         if isinstance(event, SttPartial):
             self._handle(t.Partial(event.text, event.complete))
+            if self._ending is not None and self.turns.hearing and self._stt.free_text:
+                self._ending.heard(event.text, self._definition.language)
             return
         self._next.final_at = self._clock.now()
         if isinstance(event, SttFinal):
+            if len(self._tongues) > 1 and event.understood:
+                self._heard_in[event.text] = event.language
+                if len(self._heard_in) > FINALS_KEPT:
+                    del self._heard_in[next(iter(self._heard_in))]
             self._handle(t.Final(event.text, event.understood))
         else:
             self._report.event("stt_failed", error=str(event.error))
             self._handle(t.Final("", understood=False, failed=True))
+        if self.turns.state is t.State.LISTENING:  # it gets no answer
+            self._drop_early()
+
+    def _probably(self, probability: float) -> None:
+        self._handle(t.Completeness(probability))
 
     def _ears_changed(self) -> None:
         """Another recogniser has taken over; it may want to be fed in another way."""
@@ -180,11 +244,10 @@ class CascadeAttendant(Attendant):
     # --- replies ---
 
     def _answer(self, texts: Sequence[str], understood: bool, keyed: bool) -> None:
-        """Texts that were asked about before, and whose answer was not heard, are in the conversation already."""
-        unanswered = self.conversation[_after_agent(self.conversation) :]
-        known = [*self._pending, *(message.text for message in unanswered if message.role == "caller")]
-        new = [text for text in texts if text not in known]
-        self.conversation += [Message("caller", text, keyed=keyed) for text in new]
+        new = self._new(texts)
+        if len(self._tongues) > 1 and not keyed:
+            self._follow_caller(texts)
+        self.conversation += [Message("caller", text, keyed=keyed, language=self._language) for text in new]
         turn, self._next = self._next, Exchange()
         turn.caller_text, turn.understood, turn.keyed = " ".join(new), understood, keyed
         turn.asked_at = self._clock.now()
@@ -193,6 +256,25 @@ class CascadeAttendant(Attendant):
         self._start(turn, lambda: self._reply(turn))
         if self._background is not None:
             self._set_timer("background", BACKGROUND_AFTER_S, lambda: self._play_background(turn))
+
+    def _follow_caller(self, texts: Sequence[str]) -> None:
+        """In what they say it. What was a noise, or no interruption, is none of the texts."""
+        spoken, heard = self._spoken, self._heard_in
+        self._heard_in = {}
+        for text in texts:
+            spoken = languages.follow(spoken, self._tongues, text, heard.get(text))
+        self._speak_language(spoken, "heard")
+
+    def _new(self, texts: Sequence[str]) -> list[str]:
+        """Texts that were asked about before, and whose answer was not heard, are in the conversation already."""
+        unanswered = self.conversation[_after_agent(self.conversation) :]
+        known = [*self._pending, *(message.text for message in unanswered if message.role == "caller")]
+        return [text for text in texts if text not in known]
+
+    def _stop_task(self) -> None:
+        if self._task is not None:
+            self._drop_early()  # it was the answer's, which had not begun to ask
+        super()._stop_task()
 
     async def _reply(self, turn: Exchange) -> None:
         """The voice's side: speaks what the model's side hands it."""
@@ -230,25 +312,28 @@ class CascadeAttendant(Attendant):
     async def _write_message(self, turn: Exchange, parts: "_Parts") -> list[ToolCall]:
         """One message, text into phrases. Returns the tools it asks for. When a model fails, the next one goes on after
         the last phrase that was given to the voice."""
-        before, written, said = turn.messages(), Written(), list[str]()
+        before, said = turn.messages(), list[str]()
+        written = Written(language=self._spoken.language)
         turn.written.append(written)
-        order = self._models.order()
+        models = self._models
+        order = models.order()
         for key, following in zip(order, [*order[1:], None], strict=True):
             try:
-                calls = await self._ask(key, before, written, said, turn, parts, last=following is None)
+                calls = await self._ask(models, key, before, written, said, turn, parts, last=following is None)
             except ProviderError as error:
-                self._models.failed(key, error)
+                models.failed(key, error)
                 if following is None or turn.epoch != self.epoch:
                     raise
-                self._models.switched(key, following, error, words_given=len(" ".join(said).split()))
+                models.switched(key, following, error, words_given=len(" ".join(said).split()))
                 written.text = "".join(f"{phrase} " for phrase in said)  # the words behind were never spoken
             else:
-                self._models.succeeded(key)
+                models.succeeded(key)
                 return calls
         raise AssertionError("the last model answers or fails")
 
     async def _ask(
         self,
+        models: Choice,
         key: str,
         before: Sequence[Message],
         written: Written,
@@ -260,13 +345,11 @@ class CascadeAttendant(Attendant):
     ) -> list[ToolCall]:
         """One request. `before`: the turn's messages so far. `said`: the phrases of this one that the voice was given;
         more are added."""
-        llm, terms = self._models.asked(key), self._definition.failover
+        llm, terms = models.asked(key), self._definition.failover
         context, understood, seam = self._condensing.context, turn.understood, Seam("")
         asked = [*context.view(self.conversation), *before]
         if not getattr(llm, "continues", True):  # it needs no summary, and knows where it was by what was said
-            first = key == next(
-                iter(self._models.named)
-            )  # else it answers the caller itself, whatever another had begun
+            first = key == next(iter(models.named))  # else it answers the caller itself, whatever another had begun
             asked = [*self.conversation, *(before if first else ())]
         elif said:
             asked = [*asked, Message("agent", " ".join(said)), Message("caller", GO_ON)]
@@ -280,7 +363,7 @@ class CascadeAttendant(Attendant):
                 await parts.put((phrase, written))
 
         replies = timely(
-            self._session(key).reply(asked, understood=understood),
+            self._asked(models, key, asked, understood=understood),
             self._after,
             llm.name,
             None if last else terms.first_word_ms / 1000,
@@ -305,15 +388,63 @@ class CascadeAttendant(Attendant):
             raise ProviderError(llm.name, "protocol", "an empty answer", retryable=True)
         return calls
 
-    def _session(self, key: str) -> LlmSession:
+    def _asked(
+        self, models: Choice, key: str, asked: Sequence[Message], *, understood: bool
+    ) -> AsyncGenerator[LlmEvent, None]:
+        """The model's reply, or what was asked for early of just this."""
+        early = self._early
+        if early is None or not early.answers(key, asked, understood=understood):
+            self._drop_early()
+            return self._session(models, key).reply(asked, understood=understood)
+        self._early = None
+        self._report.event("speculation", kept=True)
+        return early.events()
+
+    def _speculate(self, texts: Sequence[str]) -> None:
+        """Ask about what the caller may have said, once they are silent."""
+        wait_ms = SPECULATE_AFTER_MS - self._bus.silent_ms
+        if wait_ms > 0:
+            self._set_timer("speculation", max(wait_ms, FRAME_MS) / 1000, lambda: self._speculate(texts))
+            return
+        key, new = self._models.order()[0], self._new(texts)
+        if not new or not getattr(self._models.named[key], "speculates", True):
+            return  # a script moves on by being asked
+        if self._speculations == SPECULATIONS:
+            return
+        asked = [*self.conversation, *(Message("caller", text, language=self._language) for text in new)]
+        try:
+            session = self._session(self._models, key)
+        except ProviderError:
+            return  # as it will say when it is needed
+        self._speculations += 1
+        self._early = Speculation(key, asked, lambda: session.reply(asked), self._spawn)
+
+    def _drop_early(self) -> None:
+        """What was asked for early, or was about to be, is not wanted."""
+        self._cancel_timer("speculation")
+        early, self._early = self._early, None
+        if early is None:
+            return
+        name = self._models.named[early.key].name
+        used = early.drop()
+        for usage in used:
+            self._meter_tokens(name, usage)
+        if not used:  # nobody tells the tokens of a request that is cut
+            self._meter("llm", name, "calls", 1)
+        self._report.event("speculation", kept=False)
+
+    def _session(self, models: Choice, key: str) -> LlmSession:
         """Of the model of that key, opened when it is first asked. Raises ProviderError."""
         if key not in self._sessions:
-            self._sessions[key] = self._models.named[key].open(self._call)
+            self._sessions[key] = models.named[key].open(self._call)
         return self._sessions[key]
 
     async def _use(self, call: ToolCall, turn: Exchange, parts: "_Parts") -> None:
         written, hands = turn.written[-1], Hands(self, turn)
         written.calls.append(call)
+        if call.name == languages.SPEAK_LANGUAGE:
+            written.results[call.id] = self._asked_to_speak(call, written, turn)
+            return
         written.results[call.id] = await self._tools(call, hands, self._call)
         if hands.given_over:
             self._giving_over = call.id

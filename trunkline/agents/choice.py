@@ -54,6 +54,18 @@ class Sticky:
         self.key = choice.order()[0]
         self._lost: set[str] = set()
 
+    def among(self, choice: Choice) -> "Sticky":
+        """The same call's, now of another list: whose turn it is stays where it is one of them, and so does who has
+        failed."""
+        other = Sticky(choice)
+        other._lost = set(self._lost)
+        left = [key for key in choice.order() if key not in self._lost]
+        if self.key in left:
+            other.key = self.key
+        elif left:
+            other.key = left[0]
+        return other
+
     def following(self) -> str | None:
         """Who is next if this one fails."""
         left = [key for key in self.choice.order() if key not in self._lost and key != self.key]

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+NO_DETECTOR = "none"
+"""As a turn detector's provider: silence alone tells."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProviderChoice:
@@ -31,6 +34,8 @@ class TurnTaking:
     """Without a first audio by then the agent apologises and asks again."""
     filler_after_ms: int = 1500
     """Silence after the caller's turn until a `filler` is spoken."""
+    speculate: bool = False
+    """The model is asked while the end of the turn is still awaited, once the words seem whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +51,14 @@ class Failover:
     final_ms: int = 1500
     """Without the recogniser's final."""
     lifeboat: bool = True
-    """Providers of others are followed by those of this machine, where they are installed and the file has intents."""
+    """Providers of other processes are followed by those of this one, where they are installed and the file has
+    intents."""
     last_resort: Literal["hang_up", "transfer", "message"] = "hang_up"
-    """After `failure` was spoken."""
+    """The one way out, when nothing works any more: after `failure`, or the words it has for that."""
     target: str | None = None
     """Of `transfer`: a name of `targets`."""
+    words: str = ""
+    """Of `transfer`: spoken in place of `failure`."""
     message: str = "Please leave a message now, and hang up when you are done."
     """Of `message`: what callers are asked."""
     message_s: int = 60
@@ -87,8 +95,8 @@ class RealtimeTerms:
     """Who speaks the fixed lines of the file."""
     session_minutes: int = 55
     """A session is replaced by a new one before the provider ends it."""
-    first_audio_ms: int = 5000
-    """The longest wait for an answer to begin."""
+    first_audio_ms: int = 3000
+    """The longest wait for an answer to begin; another session is asked then, and after it the cascade."""
     reconnect_ms: int = 6000
     """The longest time without a session, from its loss."""
     fallback: bool = True
@@ -152,10 +160,28 @@ class AgentDefinition:
     script: Mapping[str, Any] = field(default_factory=dict)
     """The rest of the file, as the script provider reads it (intents, tools, hours...)."""
     realtime: RealtimeTerms | None = None
+    turn_detector: ProviderChoice | None = None
+    """Who says whether the caller's words are a whole turn. `none`: silence does. None: the rules, where the language
+    is English and the recogniser writes down whatever is said."""
     agents: Mapping[str, HandOff] = field(default_factory=dict)
     """To whom this agent may hand a call over, by name."""
     context: ContextTerms | None = None
     """None: the oldest of a long conversation are left out, as each provider has it."""
+    languages: Mapping[str, "AgentDefinition"] = field(default_factory=dict)
+    """Further ones by their tags: the agent as it is in each, without others."""
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Of its languages, the first first."""
+        return (self.language, *self.languages)
+
+    @property
+    def heard(self) -> tuple[str, ...]:
+        """The languages that `stt` is to hear: of those that bring no recognisers of their own."""
+        return (self.language, *(tag for tag, other in self.languages.items() if other.stt == self.stt))
+
+    def in_language(self, tag: str) -> "AgentDefinition":
+        return self.languages.get(tag, self)
 
     def choices(self, kind: Literal["stt", "llm", "tts"]) -> tuple[ProviderChoice, ...]:
         """The preferred first."""

@@ -35,6 +35,10 @@ class Written:
     """The tools that were begun."""
     results: dict[str, str] = field(default_factory=dict)
     """By the id of their call."""
+    language: str = ""
+    """What it is spoken in: a tag of the agent."""
+    changed: dict[str, str] = field(default_factory=dict)
+    """The language from there on, by the id of the call that changed it."""
 
     def messages(self, spoken: str | None = None) -> list[Message]:
         """The message and the results of its tools, each call with one: providers insist. `spoken`: all that was heard
@@ -44,7 +48,13 @@ class Written:
         cut = spoken is not None and spoken.split() != text.split()
         agent = Message("agent", said, tool_calls=tuple(self.calls), cut=cut)
         results = [
-            Message("tool", self.results.get(call.id, UNKNOWN_OUTCOME), tool_call_id=call.id) for call in self.calls
+            Message(
+                "tool",
+                self.results.get(call.id, UNKNOWN_OUTCOME),
+                tool_call_id=call.id,
+                language=self.changed.get(call.id),
+            )
+            for call in self.calls
         ]
         return [agent, *results] if said or self.calls else []
 

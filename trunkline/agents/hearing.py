@@ -10,6 +10,7 @@ from typing import Any
 
 from trunkline.agents.choice import Choice, Sticky
 from trunkline.agents.deadline import After
+from trunkline.agents.providers import free_text
 from trunkline.errors import ProviderError
 from trunkline.ports import CallFacts, Expectation, SttEvent, SttFailed, SttFinal, SttStream
 from trunkline.types import Format
@@ -53,6 +54,11 @@ class Hearing:
         return bool(self._provider.feed_mode == "gated")
 
     @property
+    def free_text(self) -> bool:
+        """It writes down whatever is said."""
+        return free_text(self._provider)
+
+    @property
     def name(self) -> str:
         return str(self._provider.name)
 
@@ -71,6 +77,13 @@ class Hearing:
                 del self._utterance[: len(self._utterance) - self._kept_bytes]
         if self._stream is not None:
             self._stream.feed(audio)
+
+    def began(self, ago_ms: int) -> None:
+        before = len(self._utterance) - ago_ms * self._format.bytes_per_ms
+        if before > 0:
+            del self._utterance[:before]
+        if self._stream is not None:
+            self._stream.began(ago_ms)
 
     def expect(self, expectation: Expectation) -> None:
         self._expectation = expectation
@@ -97,6 +110,19 @@ class Hearing:
         self._utterance.clear()
         if self._stream is not None:
             self._stream.cancel()
+
+    def follow(self, choice: Choice) -> None:
+        """The call is held in another language, and these hear it. Who hears now stays, where it is one of them."""
+        before = self._provider
+        self._ears = self._ears.among(choice)
+        if self._closed or self._provider is before:
+            return
+        failure = self._open()
+        if failure is not None:
+            self._fail(failure)
+        else:
+            self._replay()
+            self._on_gated()
 
     def close(self) -> None:
         self._closed = True

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     import openai
 
 OPENAI_URL = "https://api.openai.com/v1"
+KEPT_S = 60.0
+"""So long a connection waits for the next turn. The SDK's own would go after 5 s: then nearly every turn begins with a
+handshake."""
 _LEFT_TO_US = "X-Stainless-Raw-Response"
 """With `stream`, as the SDK's own `with_streaming_response` does: the body is neither read nor parsed."""
 
@@ -32,11 +35,18 @@ class OpenAiHttp:
         self._client: openai.AsyncOpenAI | None = None
 
     def start(self) -> None:
+        """On the loop of the calls."""
+        import anyio  # the SDK's, as is httpx2
+        import httpx2
+
+        anyio.Event()  # loads what else the first request would: 60 ms, while every call of the process waits
+        limits = httpx2.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=KEPT_S)
         self._client = self._sdk.AsyncOpenAI(
             base_url=self.base_url,
             api_key=self._key or "none",
             max_retries=0,
             timeout=None,
+            http_client=self._sdk.DefaultAsyncHttpxClient(limits=limits, timeout=None),
         )
 
     async def close(self) -> None:

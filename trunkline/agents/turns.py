@@ -20,15 +20,19 @@ House rules:
 7. The recogniser gives one final for each utterance, in their order (`_due`): that of a noise, or of what was said
    before it, may come late and is known for what it is.
 
-The caller's patience is learnt: going on after we thought the turn had ended lengthens endpointing for this call.
+The caller's patience is learnt: going on after we thought the turn had ended lengthens endpointing for this call. How
+long silence must last is told by the words (silence_ms): what the recogniser takes for a whole phrase, and how likely a
+turn detector thinks it is that they are the whole turn.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, NamedTuple
 
-from trunkline.agents.definition import AgentDefinition
+from trunkline.agents.definition import AgentDefinition, TurnTaking
+from trunkline.agents.languages import backchannels
 from trunkline.ports import EndReason, Expectation
 
 PRE_ROLL_MS = 300
@@ -44,6 +48,8 @@ UTTERANCE_MAX_MS = 45_000
 SPOKEN_DIGITS_MS = 1200
 """Pause between groups of spoken digits."""
 PATIENCE_STEP_MS, PATIENCE_MAX_MS = 200, 1000
+OPEN, LIKELY, SURE = 0.5, 0.8, 0.9
+"""Probabilities: of words that may go on as well as not, of those worth answering already, of those that are all."""
 FILLER_AGAIN_MS = 3000
 """From one filler to the next, where it could not be spoken."""
 FILLER_GAP_MS = 1500
@@ -80,6 +86,8 @@ class Begin:
     pending: tuple[str, ...] = ()
     """What the caller has said to whoever had the line before us, and nobody answered: answered in place of a
     greeting."""
+    unwritten_ms: float = 0.0
+    """So much of what they said was never put into words: the recogniser has it now, and its final is awaited."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +111,13 @@ class SpeechEnded:
 class Partial:
     text: str
     complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Completeness:
+    """How likely the words of the last Partial are the caller's whole turn, 0 to 1."""
+
+    probability: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +164,7 @@ class Leave:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """The agent's mind is lost for good: `failure` is spoken, then the call ends for this reason."""
-
-    reason: EndReason = "error"
+    """The agent's mind is lost for good: the last resort."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +193,7 @@ Event = (
     | SpeechSustained
     | SpeechEnded
     | Partial
+    | Completeness
     | Final
     | Key
     | ReplyBegan
@@ -230,6 +244,14 @@ class Answer:
     texts: tuple[str, ...]
     understood: bool = True
     keyed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Speculate:
+    """The caller's turn may be this, whole: if they are silent now, its answer may be asked for already. Empty: it
+    is not, as it seems now."""
+
+    texts: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +324,7 @@ Effect = (
     | CancelStt
     | Endpoint
     | Answer
+    | Speculate
     | Say
     | Fill
     | PutThrough
@@ -331,6 +354,27 @@ class Utterance:
     """Its final will come, and means nothing."""
 
 
+def silence_ms(terms: TurnTaking, complete: bool, probability: float | None) -> int:
+    """Silence after which a turn has ended, less the caller's own pace. `complete`: says the recogniser. `probability`:
+    says the turn detector; None: nobody, silence alone tells.
+
+    Words that cannot be all outweigh a recogniser that has merely heard no more of them.
+    """
+    low, middle, high = terms.endpointing_min_ms, terms.endpointing_ms, terms.endpointing_max_ms
+    if probability is None:
+        return low if complete else middle
+    if probability < OPEN:
+        return round(high - (high - middle) * probability / OPEN)
+    if complete or probability >= SURE:
+        return low
+    return round(middle - (middle - low) * (probability - OPEN) / (SURE - OPEN))
+
+
+def plain(text: str) -> list[str]:
+    """The words, however they are written."""
+    return re.findall(r"[^\W_]+", text.lower())
+
+
 class Row(NamedTuple):
     """One transition: what decides, and the states it may choose."""
 
@@ -342,7 +386,7 @@ class Turns:
     """One call's turn machine."""
 
     def __init__(self, definition: AgentDefinition) -> None:
-        self._agent = definition
+        self.speak(definition)
         self.state = State.IDLE
         self.expectation = Expectation()
         self.interruptible = True
@@ -359,6 +403,9 @@ class Turns:
         self._hearing = False
         self._speech_at = 0.0
         self._has_floor = False  # of the utterance being heard
+        self._partial = Partial("", complete=False)  # of it
+        self._probability: float | None = None  # that those words are all
+        self._speculating: tuple[str, ...] = ()  # about these words
         self._due: list[Utterance] = []  # finals come in the order of their utterances
         self._keys = ""
         self._keys_before = ""  # a half entry, keyed before the utterance whose final we await
@@ -396,6 +443,11 @@ class Turns:
         """The far end has put us on hold."""
         return self._held
 
+    def speak(self, definition: AgentDefinition) -> None:
+        """The call is held in another language: the agent as it is in that."""
+        self._agent = definition
+        self._backchannels = BACKCHANNELS | backchannels(definition.language)
+
     def expect(self, expectation: Expectation) -> None:
         """What the caller is expected to say or key next."""
         self.expectation = expectation
@@ -403,6 +455,11 @@ class Turns:
     def end_after_answer(self, reason: Ending) -> None:
         """The agent leaves when this answer has been heard."""
         self.ending = reason
+
+    @property
+    def hearing(self) -> bool:
+        """The caller is speaking, or has only just stopped: their words may still change what is done."""
+        return self._hearing and not self._due
 
     @property
     def floor_is_callers(self) -> bool:
@@ -417,6 +474,10 @@ class Turns:
             return True
         if isinstance(event, SpeechStarted):
             self._hearing, self._speech_at = True, event.at
+            self._partial, self._probability = Partial("", complete=False), None
+            self._speculating = ()
+        elif isinstance(event, Partial | Completeness):
+            return self._over or not self._note_words(event)
         elif isinstance(event, SpeechEnded):
             self._hearing, was_hearing = False, self._hearing
             return self._over or not was_hearing
@@ -427,6 +488,18 @@ class Turns:
                 return True
             self._armed.remove(event.name)
         return self._over
+
+    def _note_words(self, event: Partial | Completeness) -> bool:
+        """Whether it is of the utterance being heard, and not of one before."""
+        if not self._hearing or self._due:
+            return False
+        if isinstance(event, Completeness):
+            self._probability = event.probability
+            return True
+        if event.text != self._partial.text:
+            self._probability = None
+        self._partial = event
+        return True
 
     # --- timers: a function of the state, so that none is forgotten ---
 
@@ -492,27 +565,45 @@ class Turns:
     def _awaits_final(self) -> bool:
         return any(not utterance.forgotten for utterance in self._due)
 
-    def _endpoint_ms(self, complete: bool) -> int:
-        turns, expected = self._agent.turns, self.expectation
+    def _endpoint_ms(self) -> int:
+        turns, expected, complete = self._agent.turns, self.expectation, self._partial.complete
         if expected.grammar.startswith("digits") and not (complete and expected.digits_min == expected.digits_max):
             return max(SPOKEN_DIGITS_MS, turns.endpointing_ms)
-        wanted = turns.endpointing_min_ms if complete else turns.endpointing_ms
+        wanted = silence_ms(turns, complete, self._probability)
         return min(wanted + self._patience_ms, turns.endpointing_max_ms)
+
+    def _speculate(self, *, ended: bool = False) -> None:
+        """When it is worth it to ask about the words so far, and when no longer. `ended`: only the final is awaited."""
+        texts = (*self._carry, self._partial.text) if self._worth_asking(ended) else ()
+        if list(map(plain, texts)) == list(map(plain, self._speculating)):
+            return
+        self._speculating = texts
+        self._do(Speculate(texts))
+
+    def _worth_asking(self, ended: bool) -> bool:
+        expected, sure = self.expectation, self._probability
+        whole = self._partial.complete if sure is None else sure >= LIKELY or (self._partial.complete and sure >= OPEN)
+        digits = expected.digits_max > 0 or expected.grammar.startswith("digits") or bool(self._keys)
+        free = self._agent.turns.speculate and not self._message and not digits
+        return free and (whole or ended) and bool(self._partial.text)
 
     def _listen_to(self, *, has_floor: bool) -> None:
         """Speech has begun: open the recogniser's ear."""
         self._has_floor = has_floor
         interrupts = self.state is not State.LISTENING and self.interruptible
-        self._do(Feed(), Endpoint(VERDICT_AFTER_MS if interrupts else self._endpoint_ms(complete=False)))
+        self._do(Feed(), Endpoint(VERDICT_AFTER_MS if interrupts else self._endpoint_ms()))
 
     def _finalize(self, speech_ms: float) -> None:
         self._due.append(Utterance(speech_ms, self._has_floor))
         self._restart("final")
         self._do(FinalizeStt())
 
-    def _forget_speech(self) -> None:
-        """What was and is being said counts no longer; speech that goes on begins anew."""
+    def _forget_speech(self, *, understood: bool = False) -> None:
+        """What was and is being said counts no longer; speech that goes on begins anew. `understood`: its words do."""
         self._hearing = False
+        if self._speculating and not understood:
+            self._speculating = ()
+            self._do(Speculate(()))
         for utterance in self._due:
             utterance.forgotten = True
         self._unclear = None
@@ -552,14 +643,17 @@ class Turns:
         if self._message:  # they are recorded, if not understood
             return self._yield_floor()
         self._failures += 1
-        if self._failures == 1:
-            return self._say(self._agent.apology)
+        return self._say(self._agent.apology) if self._failures == 1 else self._last_resort()
+
+    def _last_resort(self) -> State:
+        """The one way out of a call in which nothing works any more."""
         terms = self._agent.failover
         if terms.last_resort == "message":
             self._message = True
             return self._say(terms.message, interruptible=False)
         if terms.last_resort == "transfer" and terms.target is not None:
-            state = self._say(self._agent.failure, ending="transferred", interruptible=False)
+            words = terms.words or self._agent.failure
+            state = self._say(words, ending="transferred", interruptible=False)
             self._do(PutThrough(terms.target))
             return state
         return self._say(self._agent.failure, ending="error", interruptible=False)
@@ -604,7 +698,7 @@ class Turns:
         """Words that take the floor, not ones that leave it to the agent."""
         if self.expectation.grammar != "main":
             return bool(text)  # it asked: "yeah" is an answer
-        return any(word.strip(".,!?") not in BACKCHANNELS for word in text.lower().split())
+        return any(word.strip(".,!?¡¿") not in self._backchannels for word in text.lower().split())
 
     def _over_agent(self) -> bool:
         return self.state is State.INTERRUPTED or self._reply in ("coming", "speaking")
@@ -641,6 +735,10 @@ class Turns:
 
     def begin(self, event: Event) -> State:
         assert isinstance(event, Begin)
+        if event.unwritten_ms:
+            self._has_floor = True
+            self._finalize(event.unwritten_ms)
+            return State.THINKING
         if event.pending:
             return self._answer(*event.pending)
         return self._say(event.greeting, interruptible=self._agent.greeting_interruptible)
@@ -652,9 +750,8 @@ class Turns:
         return State.LISTENING
 
     def listening_partial(self, event: Event) -> State:
-        assert isinstance(event, Partial)
-        if self._hearing and not self._due:
-            self._do(Endpoint(self._endpoint_ms(event.complete)))
+        self._do(Endpoint(self._endpoint_ms()))
+        self._speculate()
         return State.LISTENING
 
     def listening_speech_ended(self, event: Event) -> State:
@@ -665,6 +762,7 @@ class Turns:
         """The end-of-turn decision."""
         self._keys, self._keys_before = "", self._keys
         self._finalize(speech_ms)
+        self._speculate(ended=True)
         return State.THINKING
 
     def listening_key(self, event: Event) -> State:
@@ -765,15 +863,16 @@ class Turns:
 
     def interrupted_sustained(self, event: Event) -> State:
         self._take_floor()
-        self._do(Endpoint(self._endpoint_ms(complete=False)))
+        self._do(Endpoint(self._endpoint_ms()))
         return State.LISTENING
 
     def interrupted_partial(self, event: Event) -> State:
         assert isinstance(event, Partial)
-        if self._due or not self._hearing or not self._meant(event.text):
+        if not self._meant(event.text):
             return State.INTERRUPTED
         self._take_floor()
-        self._do(Endpoint(self._endpoint_ms(event.complete)))
+        self._do(Endpoint(self._endpoint_ms()))
+        self._speculate()
         return State.LISTENING
 
     def verdict_timer(self, event: Event) -> State:
@@ -792,7 +891,7 @@ class Turns:
         elif words and self._hearing:  # the recogniser ended the turn by itself, as some services do
             utterance = Utterance(MEANT_MS, self._has_floor)
             if self.interruptible:
-                self._forget_speech()
+                self._forget_speech(understood=True)
         else:
             return self.state
         if not utterance.has_floor and not self._meant(words):
@@ -856,14 +955,14 @@ class Turns:
 
     def broken(self, event: Event) -> State:
         assert isinstance(event, Broken)
-        if self.state is State.IDLE or self._leaving:
+        if self.state is State.IDLE or self._leaving or self._message:
             return self.state
         self._forget_speech()
         self._do(CancelReply())
         if self._held:  # nobody would hear it
-            return self._hang_up(event.reason)
+            return self._hang_up("error")
         self._carry, self._unclear = (), None
-        return self._say(self._agent.failure, ending=event.reason, interruptible=False)
+        return self._last_resort()
 
     def held(self, event: Event) -> State:
         if self._held:
@@ -905,6 +1004,7 @@ TABLE: dict[State, dict[type, Row]] = {
     State.LISTENING: {
         SpeechStarted: Row(Turns.listening_speech_started, (_LISTENING,)),
         Partial: Row(Turns.listening_partial, (_LISTENING,)),
+        Completeness: Row(Turns.listening_partial, (_LISTENING,)),
         SpeechEnded: Row(Turns.listening_speech_ended, (_THINKING,)),
         Final: Row(Turns.final, (_LISTENING, _THINKING)),
         Key: Row(Turns.listening_key, (_LISTENING, _THINKING)),

@@ -27,9 +27,9 @@ _SILENT.disabled = True  # it would write headers, with their keys, and what is 
 class Refused(Exception):
     """The handshake was answered with another HTTP status than 101."""
 
-    def __init__(self, status: int, headers: Mapping[str, str]) -> None:
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
         super().__init__(status)
-        self.status, self.headers = status, headers
+        self.status, self.headers, self.body = status, headers, body
 
 
 class Gone(Exception):
@@ -61,6 +61,8 @@ class Link(asyncio.Protocol):
         self._early: list[str | bytes | Gone] | None = []
         self._parts: list[bytes] = []
         self._is_text = False
+        self.received_bytes = 0
+        """Of anything: who still reads answers pings."""
 
     async def open(self, tls: ssl.SSLContext | None) -> None:
         """Raises Refused, OSError, Gone. To be bounded by the caller; a wait that is cancelled leaves nothing open."""
@@ -86,6 +88,11 @@ class Link(asyncio.Protocol):
         self._flush()
         if self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
             self._transport.abort()
+
+    def ping(self) -> None:
+        if self._ws.state is State.OPEN and self._transport is not None:
+            self._ws.send_ping(b"")
+            self._flush()
 
     def close(self) -> None:
         """Say goodbye and leave, after what has been sent. Idempotent."""
@@ -113,6 +120,7 @@ class Link(asyncio.Protocol):
         self._flush()
 
     def data_received(self, data: bytes) -> None:
+        self.received_bytes += len(data)
         self._ws.receive_data(data)
         self._take_events()
 
@@ -188,5 +196,5 @@ class Link(asyncio.Protocol):
 def _refusal(error: Exception) -> Exception:
     if isinstance(error, InvalidStatus):
         headers = {name.lower(): value for name, value in error.response.headers.raw_items()}
-        return Refused(error.response.status_code, headers)
+        return Refused(error.response.status_code, headers, bytes(error.response.body or b""))
     return Gone(1002, type(error).__name__)

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+from trunkline.agents import languages
 from trunkline.agents.attendant import Control, Report
-from trunkline.agents.attending import Agent, Attending
+from trunkline.agents.attending import Agent, Attending, Recognising
 from trunkline.clock import Clock
 from trunkline.errors import ProviderError
 from trunkline.gateway.transfer_record import TransferFailed
@@ -75,6 +76,7 @@ class Succession:
         self._following: str | None = None  # that was allowed, and waits for the last words to be heard
         self._hand_offs = 0
         self._note: Message | None = None
+        self._unwritten = b""  # of what the caller said to whoever attended last
 
     @property
     def so_far(self) -> tuple[Message, ...]:
@@ -104,6 +106,7 @@ class Succession:
                 attendant.close()
             finally:
                 self.conversation = tuple(attendant.conversation)
+                self._unwritten = attendant.unwritten
 
     def key(self, digit: str) -> None:
         if self.attendant is not None:
@@ -136,7 +139,12 @@ class Succession:
             pending = (said[-1].text,) if said and said[-1].role == "caller" and said[-1].text else ()
             greeted = any(message.role == "agent" for message in said)
             self.take(bus)
-            self.begin(agent.definition.apology if greeted else greeting, pending)
+            if isinstance(self.attendant, Recognising) and self._unwritten:
+                while said and said[-1].role == "caller" and not said[-1].text:
+                    said = said[:-1]
+                self.attendant.go_on(said, self._unwritten)
+            else:
+                self.begin(agent.definition.apology if greeted else greeting, pending)
         return decision
 
     def may_hand_off(self, name: str) -> Decision:
@@ -176,7 +184,10 @@ class Succession:
             self.take(bus)
             self.begin(NOT_HANDED_OVER)
             return
-        self.begin(terms.greeting or None, () if terms.greeting or last is None else (last,))
+        greeting = terms.greeting or None
+        if languages.of_conversation(said, self.agent.definition.tags) != self.agent.definition.language:
+            greeting = None  # it is in their first language, and the call is not: the caller is answered
+        self.begin(greeting, () if greeting or last is None else (last,))
 
     def _change(self, agent: Agent, bus: Bus, why: str) -> None:
         before, self.agent = self.agent, agent

@@ -213,6 +213,11 @@ class Bus:
     def hearing_speech(self) -> bool:
         return self._ears.hearing_speech(self._slot)
 
+    @property
+    def silent_ms(self) -> int:
+        """Received since speech was last loud."""
+        return self._ears.silent_ms(self._slot)
+
     def begin(self) -> None:
         """An answer begins."""
         self.playout.begin()

@@ -143,6 +143,10 @@ class Ears:
     def hearing_speech(self, slot: int) -> bool:
         return bool(self._voiced[slot])
 
+    def silent_ms(self, slot: int) -> int:
+        """Received since speech was last loud."""
+        return int(self._written[slot] - int(self._last_loud[slot])) // self._per_ms
+
     # --- per frame ---
 
     def write(self, slot: int, audio: bytes, now: float) -> None:

@@ -22,7 +22,9 @@ class Ledger:
         self._words.extend(Word(w.text, w.start_ms + offset_ms, w.end_ms + offset_ms) for w in words)
 
     def add_estimate(self, text: str, start_ms: int, end_ms: int) -> None:
-        """A phrase whose voice gives no word times: spread by letters over its audio, and counted late."""
+        """A phrase whose voice gives no word times: spread by letters over its audio, and counted late. In place of
+        what was estimated of it before."""
+        self._forget_from(start_ms)
         words = text.split()
         letters = sum(len(w) + 1 for w in words)
         at = float(start_ms)
@@ -31,6 +33,22 @@ class Ledger:
             self._words.append(Word(word, int(at), min(int(end) + ESTIMATE_MARGIN_MS, end_ms)))
             at = end
         self._estimated_until_ms = end_ms
+
+    def estimate_so_far(self, text: str, start_ms: int, end_ms: int, ms_a_letter: float) -> None:
+        """The same of a phrase whose audio is still coming, up to here, at this pace."""
+        self._forget_from(start_ms)
+        at = float(start_ms)
+        for word in text.split():
+            end = at + (len(word) + 1) * ms_a_letter
+            if end + ESTIMATE_MARGIN_MS > end_ms:
+                break
+            self._words.append(Word(word, int(at), int(end) + ESTIMATE_MARGIN_MS))
+            at = end
+        self._estimated_until_ms = end_ms
+
+    def _forget_from(self, start_ms: int) -> None:
+        while self._words and self._words[-1].start_ms >= start_ms:
+            self._words.pop()
 
     def exact(self, start_ms: int) -> bool:
         """Whether every word from `start_ms` on has a time given by the voice."""

@@ -72,12 +72,17 @@ class FakeAttendant:
         self.keys = ""
         self.held = False
         self.goodbyes = self.closes = 0
+        self.unwritten = self.went_on_with = b""
 
     def begin(self, greeting: str | None, conversation: Sequence[Message] = (), pending: Sequence[str] = ()) -> None:
         if self.board.breaks == "begin":
             raise RuntimeError("a bug")
         self.greeting, self.pending = greeting, tuple(pending)
         self.conversation += conversation
+
+    def go_on(self, conversation: Sequence[Message], unwritten: bytes) -> None:
+        self.conversation += conversation
+        self.went_on_with = unwritten
 
     def key(self, digit: str) -> None:
         self.keys += digit

@@ -34,6 +34,7 @@ from trunkline.testing.ports import lease
 QUESTION = "can you tell me about your opening hours please"
 QUIET_MS = 2600  # more than any silence that is allowed in an answer
 START_S = 60.0
+RECORDING_S = 20.0
 CALL_S = 90.0
 
 
@@ -68,6 +69,7 @@ class DrillOptions:
 
 class _Drilling:
     def __init__(self, running: Gateway, faults: Faults, port: int, folder: Path, say: str) -> None:
+        self.gateway = running
         self.minds: Minds = running.minds
         self.agent: AgentDefinition = running.agent
         self.faults, self.folder, self.say = faults, folder, say
@@ -89,6 +91,8 @@ class _Drilling:
         return self._drill("", None, None, first, asked_for(spoken), self._last)
 
     async def drill(self, kind: Any, key: str, fault: Fault) -> Drill:
+        if kind == "realtime":
+            return await self._drill_realtime(key, fault)
         keys = list(self.minds.named(kind))
         at = keys.index(key)
         following = keys[at + 1] if at + 1 < len(keys) else None
@@ -98,6 +102,15 @@ class _Drilling:
         if self.rehearsed is not None and following is not None and goes_on:
             reference = self.rehearsed
         return self._drill(key, fault, following, took, reference, self._last)
+
+    async def _drill_realtime(self, key: str, fault: Fault) -> Drill:
+        """A session that breaks in the middle is followed by another; a model that is dead by the agent's cascade."""
+        took, spoken = await self._call({key: fault})
+        terms = self.agent.realtime
+        if fault in ("broken_middle", "stalled_middle"):
+            return self._drill(key, fault, key, took, self.rehearsed or asked_for(spoken), self._last)
+        following = "cascade" if terms is not None and terms.fallback else None
+        return self._drill(key, fault, following, took, asked_for(spoken), self._last)
 
     def _drill(
         self,
@@ -110,7 +123,11 @@ class _Drilling:
     ) -> Drill:
         record = report.record or {}
         lost, repeated = compare(reference, took.words)
-        switches = [event["data"] for event in record.get("events", ()) if event["kind"] == "provider_switched"]
+        events = record.get("events", ())
+        switches = [event["data"] for event in events if event["kind"] == "provider_switched"]
+        left = [
+            f"{key}: {event['data']['code']}" for event in events if event["kind"] in ("session_lost", "model_lost")
+        ]
         return Drill(
             key,
             fault,
@@ -121,7 +138,7 @@ class _Drilling:
             following,
             took.first_ms,
             " ".join(took.words),
-            tuple(f"{each['provider']} > {each['following']}: {each['code']}" for each in switches),
+            (*(f"{each['provider']} > {each['following']}: {each['code']}" for each in switches), *dict.fromkeys(left)),
         )
 
     async def _call(self, armed: dict[str, Fault]) -> tuple[Heard, list[Utterance]]:
@@ -137,7 +154,8 @@ class _Drilling:
             nonlocal begun
             if event.kind == "caller" and not begun:
                 begun = True
-                self.faults.spoken.clear()
+                fillers = self.agent.filler  # recorded at start, and heard without being spoken again
+                self.faults.spoken[:] = [each for each in self.faults.spoken if each.text in fillers]
                 self.faults.armed.update(armed)
 
         options = CallOptions(
@@ -176,7 +194,9 @@ async def drill(
     done: list[Drill] = []
     with tempfile.TemporaryDirectory(prefix="trunkline-drill-") as folder:
         async with _gateway(settings, Path(folder), options.say) as drilling:
-            named = [(kind, key) for kind in KINDS for key in drilling.minds.named(kind)]
+            named: list[tuple[str, str]] = [(kind, key) for kind in KINDS for key in drilling.minds.named(kind)]
+            if drilling.agent.realtime is not None:  # the cascade is not asked while it lives
+                named = [("realtime", f"realtime.{drilling.agent.realtime.model.provider}")]
             chosen = [each for each in named if not options.only or {*each} & {*options.only}]
             if not chosen:
                 raise ConfigError("--only", ", ".join(options.only), ", ".join(key for _, key in named))
@@ -211,6 +231,7 @@ async def _gateway(settings: Settings, folder: Path, say: str) -> AsyncGenerator
                 await asyncio.sleep(0.05)
             await _answers(port)
         running = begun[0]
+        await asyncio.wait([running.recording], timeout=RECORDING_S)  # of lines that no drill is to take for its own
         yield _Drilling(running, faults, port, folder, say or _first_phrase(running.agent) or QUESTION)
     finally:
         serving.cancel()

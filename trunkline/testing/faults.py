@@ -15,6 +15,11 @@ from trunkline.ports import (
     CallFacts,
     LlmEvent,
     Message,
+    ModelLost,
+    RealtimeEvent,
+    ReplyAudio,
+    ReplyItemEnded,
+    ReplyText,
     SttEvent,
     SttFailed,
     SttFinal,
@@ -31,6 +36,7 @@ FAULTS: tuple[Fault, ...] = get_args(Fault)
 MIDDLE_WORDS = 13  # of a model: behind its first sentence, in the middle of the next
 MIDDLE_MS = 700  # of a voice's audio
 MIDDLE_FED_MS = 600  # of what a recogniser hears
+HEARD_OUT_S = 5.0
 
 
 @dataclass(slots=True)
@@ -53,8 +59,13 @@ class Faults:
     armed: dict[str, Fault] = field(default_factory=dict)
     spoken: list[Utterance] = field(default_factory=list)
 
-    def wrap(self, kind: Kind, key: str, provider: Any) -> Any:
-        made: dict[Kind, Callable[[Faults, str, Any], Any]] = {"stt": FaultyStt, "llm": FaultyLlm, "tts": FaultyTts}
+    def wrap(self, kind: Kind | Literal["realtime"], key: str, provider: Any) -> Any:
+        made: dict[str, Callable[[Faults, str, Any], Any]] = {
+            "stt": FaultyStt,
+            "llm": FaultyLlm,
+            "tts": FaultyTts,
+            "realtime": FaultyRealtime,
+        }
         return made[kind](self, key, provider)
 
 
@@ -178,3 +189,106 @@ class FaultySttStream:
         if not self._failed:
             self._failed = True
             self._on_event(SttFailed(error))
+
+
+class FaultyRealtime(_Wrapped):
+    """What comes before an answer fails in every session; in the middle of an answer one session breaks or stalls, and
+    the next is whole, as when a connection is lost."""
+
+    struck = False
+
+    def open(
+        self,
+        call: CallFacts,
+        format: Format,
+        conversation: Sequence[Message],
+        on_event: Callable[[RealtimeEvent], None],
+    ) -> "FaultyRealtimeSession":
+        if self.fault is None:
+            self.struck = False
+        elif self.fault == "refused":
+            raise self.error()
+        return FaultyRealtimeSession(self, call, format, conversation, on_event)
+
+
+class FaultyRealtimeSession:
+    def __init__(
+        self,
+        model: FaultyRealtime,
+        call: CallFacts,
+        format: Format,
+        conversation: Sequence[Message],
+        on_event: Callable[[RealtimeEvent], None],
+    ) -> None:
+        self._model, self._format, self._on_event = model, format, on_event
+        self._lost = self._mute = False
+        self._items: dict[str, Utterance] = {}
+        self._inner = model.inner.open(call, format, conversation, self._event)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def commit(self, utterance: str) -> None:
+        if self._model.fault == "refused":
+            self._lose(self._model.error())
+        else:
+            self._inner.commit(utterance)
+
+    def respond(self, tag: str, say: str | None = None) -> None:
+        if self._model.fault == "refused":
+            self._lose(self._model.error())
+        else:
+            self._inner.respond(tag, say)
+
+    def close(self) -> None:
+        """One that was broken into is heard out first: what it would have said is what was lost."""
+        self._lost = True
+        if self._mute:
+            asyncio.get_running_loop().call_later(HEARD_OUT_S, self._inner.close)
+        else:
+            self._inner.close()
+
+    def _event(self, event: RealtimeEvent) -> None:
+        self._note(event)
+        fault, of_a_reply = self._model.fault, hasattr(event, "reply")
+        if self._lost or (self._mute and of_a_reply):
+            return
+        if of_a_reply and fault == "stalled_first":
+            return
+        if of_a_reply and fault == "garbage":
+            self._lose(self._model.error("protocol"))
+        elif fault in ("broken_middle", "stalled_middle") and not self._model.struck and self._in_the_middle(event):
+            self._model.struck = self._mute = True
+            if fault == "broken_middle":
+                self._lose(self._model.error("protocol"))
+        else:
+            self._on_event(event)
+
+    def _in_the_middle(self, event: RealtimeEvent) -> bool:
+        enough = MIDDLE_MS * self._format.bytes_per_ms
+        return isinstance(event, ReplyAudio) and len(self._items[event.item].audio) > enough
+
+    def _note(self, event: RealtimeEvent) -> None:
+        if not isinstance(event, ReplyAudio | ReplyText | ReplyItemEnded) or self._unheard:
+            return
+        spoken = self._items.get(event.item)
+        if spoken is None:
+            spoken = self._items[event.item] = Utterance(self._model.inner.name, "", self._format, word_times=False)
+            self._model.faults.spoken.append(spoken)
+        if isinstance(event, ReplyAudio):
+            spoken.audio += event.data
+        elif isinstance(event, ReplyText):
+            spoken.text = event.text if event.whole else spoken.text + event.text
+            spoken.whole = spoken.whole or event.whole
+        else:
+            spoken.whole = True
+
+    @property
+    def _unheard(self) -> bool:
+        """Its words do not even reach the call."""
+        return self._model.fault in ("refused", "stalled_first", "garbage")
+
+    def _lose(self, error: ProviderError) -> None:
+        if not self._lost:
+            self._lost = True
+            asyncio.get_running_loop().call_soon(self._on_event, ModelLost(error))

@@ -53,6 +53,7 @@ class StandinStt:
     name = "standin"
     feed_mode: Literal["all", "gated"] = "gated"
     third_party = False
+    free_text = False
     formats: tuple[Format, ...] = (MULAW_8K,)
 
     def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:
@@ -78,6 +79,8 @@ class StandinSttStream:
         before, self._fed_bytes = self._fed_bytes, self._fed_bytes + len(audio)
         if before < self._enough_bytes <= self._fed_bytes and self._on_event is not None:
             self._on_event(SttPartial("caller phrase", complete=True))
+
+    def began(self, ago_ms: int) -> None: ...
 
     def expect(self, expectation: Expectation) -> None: ...
 

@@ -4,8 +4,9 @@ import asyncio
 import subprocess
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -32,6 +33,7 @@ from trunkline.ports import (
 from trunkline.testing.clock import ManualClock
 from trunkline.testing.conformance.stage import CALL
 from trunkline.testing.ports import lease
+from trunkline.testing.standin import StandinStt, StandinSttStream
 from trunkline.types import MULAW_8K, CallId, Format
 
 SERVICES = Services(ManualClock())
@@ -126,6 +128,26 @@ async def said(tts: RemoteTts, call: str = "") -> bytes:
         return b"".join([audio.data async for audio in tts.speak("hello", MULAW_8K)])
     finally:
         ON_BEHALF_OF.reset(token)
+
+
+def test_a_voice_is_asked_for_the_language_and_the_server_has_one_for_each() -> None:
+    async def main() -> None:
+        english, spanish = NamingTts(1), NamingTts(2)
+        both = replace(with_voice(english), languages={"es-ES": with_voice(spanish)})
+        async with StandinServer(both) as server, StandinServer(with_voice(NamingTts(3))) as one:
+            for language, target, heard in (
+                ("en-US", server, b"\x01"),
+                ("es-ES", server, b"\x02"),
+                ("es-MX", server, b"\x02"),
+                ("fr", server, b"\x01"),
+                ("es-ES", one, b"\x03"),
+            ):
+                tts = RemoteTts(replace(AGENT, language=language), {"targets": [target.target]}, SERVICES)
+                await tts.start()
+                assert await said(tts) == heard * 160, language
+                await tts.close()
+
+    asyncio.run(main())
 
 
 # --- who is asked ---------------------------------------------------------------------------------------------------
@@ -320,10 +342,47 @@ def test_audio_for_a_server_that_does_not_listen_is_bounded() -> None:
     run(main)
 
 
+def test_ears_that_are_fed_everything_are_told_when_the_caller_begins() -> None:
+    told: list[tuple[int, int]] = []
+
+    class Everything(StandinStt):
+        feed_mode: Literal["all", "gated"] = "all"
+
+        def open(self, call: CallFacts, format: Format, on_event: Callable[[SttEvent], None]) -> "Noted":
+            return Noted(format, on_event, 0.0)
+
+    class Noted(StandinSttStream):
+        def began(self, ago_ms: int) -> None:
+            told.append((ago_ms, self._fed_bytes))
+
+    async def main() -> None:
+        minds = replace(standins(), stt=Everything(AGENT, {"final_ms": 1}, SERVICES))
+        async with StandinServer(minds) as server:
+            stt = RemoteStt(AGENT, {"targets": [server.target]}, SERVICES)
+            await stt.start()
+            assert stt.feed_mode == "all"
+            events: asyncio.Queue[SttEvent] = asyncio.Queue()
+            stream = stt.open(CALL, MULAW_8K, events.put_nowait)
+            stream.began(300)  # of nothing
+            stream.feed(b"\x31" * 4000)
+            stream.began(300)
+            stream.feed(b"\x31" * 4000)
+            stream.finalize()
+            while not isinstance(await events.get(), SttFinal):
+                pass
+            assert told == [(300, 4000)]
+            stream.close()
+            await stt.close()
+
+    run(main)
+
+
 def test_a_turn_detector_is_asked() -> None:
     async def main() -> None:
         async with StandinServer() as server:
-            detector = RemoteTurnDetector({"targets": [server.target], "first_ms": 5000}, {})
+            detector = RemoteTurnDetector(
+                AGENT, {"targets": [server.target], "first_ms": 5000}, Services(ManualClock())
+            )
             await detector.start()
             assert await detector.probability("yes please", "en-US") == pytest.approx(0.95)
             assert await detector.probability("my number is", "en-US") == pytest.approx(0.05)
@@ -400,6 +459,13 @@ def test_a_server_does_not_serve_other_servers() -> None:
     remote = AgentDefinition("Bakery", ProviderChoice("standin"), ProviderChoice("remote"), ProviderChoice("x"), "")
     with pytest.raises(ConfigError, match="llm"):
         check(Bind(), None, remote)
+
+
+def test_a_server_serves_one_of_each() -> None:
+    """Who follows whom is told by the gateway's file: a list here would be followed by nobody."""
+    listed = replace(CLINIC, spares={"tts": (ProviderChoice("standin"),)})
+    with pytest.raises(ConfigError, match="tts"):
+        check(Bind(), None, listed)
 
 
 # --- options --------------------------------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ def test_a_call() -> None:
         Message("caller", "Grüß Gott", keyed=True),
         Message("agent", "One moment", tool_calls=(TOOL,), cut=True),
         Message("tool", '{"free": true}', tool_call_id="call_0"),
+        Message("caller", "quiero una cita", language="es-ES"),
         Message("summary", "They have paid."),
     ],
 )
@@ -54,7 +55,10 @@ def test_an_event_of_the_mind(event: LlmEvent) -> None:
     assert wire.read_llm_event(pb.ReplyEvent.FromString(wire.write_llm_event(event).SerializeToString())) == event
 
 
-@pytest.mark.parametrize("event", [SttPartial("we", True), SttFinal("we open"), SttFinal("", understood=False)])
+@pytest.mark.parametrize(
+    "event",
+    [SttPartial("we", True), SttFinal("we open"), SttFinal("", understood=False), SttFinal("sí", language="es")],
+)
 def test_an_event_of_the_ears(event: SttEvent) -> None:
     written = wire.write_stt_event(7, event)
     assert (written.utterance, wire.read_stt_event(written, "remote")) == (7, event)

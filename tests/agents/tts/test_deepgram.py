@@ -4,8 +4,10 @@ import asyncio
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
+import httpcore
 import pytest
 
 from tests.fakes.deepgram_server import WORD_MS, AuraServer, Refuse, Spoken, voice
@@ -109,10 +111,16 @@ def test_a_sample_is_never_cut_in_two() -> None:
     with_server(test, Spoken(ms=201, chunk_ms=33))
 
 
-def test_a_connection_is_used_again_for_the_next_phrase() -> None:
+def test_a_connection_is_used_again_for_the_next_phrase(monkeypatch: pytest.MonkeyPatch) -> None:
+    """40 s later, for who counts how long it is idle."""
+    at = 1000.0
+    monkeypatch.setattr(httpcore._async.http11, "time", SimpleNamespace(monotonic=lambda: at))
+
     async def test(server: AuraServer, tts: DeepgramTts) -> None:
+        nonlocal at
         for _ in range(3):
             await spoken(tts)
+            at += 40.0
         assert (len(server.requests), server.accepted) == (3, 1)
 
     with_server(test)

@@ -165,3 +165,12 @@ def test_a_worker_that_dies_fails_the_phrase_at_once(run: Run) -> None:
             await drain(speech)
 
     run(story)
+
+
+@pytest.mark.parametrize(
+    ("language", "name"),
+    [("en-US", "en-us"), ("en", "en-us"), ("en-GB", "en-gb"), ("es-MX", "es-mx"), ("tlh", "en-us")],
+)
+def test_without_a_voice_it_speaks_the_agents_language(language: str, name: str) -> None:
+    assert read_options({}, language).name == name
+    assert read_options({"voice": "de"}, language).name == "de"

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from trunkline.agents import languages
 from trunkline.agents import options as given
 from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.llm import openai_chat, openai_responses, told
@@ -69,6 +70,7 @@ def read_options(options: Mapping[str, Any]) -> Options:
 
 class OpenAiLlm:
     name = "openai"
+    elsewhere = True
 
     def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:
         """Raises ConfigError; MissingExtra without the `openai` package."""
@@ -78,6 +80,7 @@ class OpenAiLlm:
         self.third_party = self.http.third_party
         self.path = "/responses" if self.options.api == "responses" else "/chat/completions"
         self._script = Script.of(definition)
+        self._scripts = {tag: Script.of(definition.in_language(tag)) for tag in definition.tags}
         self._functions = told.functions(definition, self._script)
 
     @staticmethod
@@ -97,7 +100,7 @@ class OpenAiLlm:
 
     def request(self, conversation: Sequence[Message], understood: bool) -> dict[str, Any]:
         options = self.options
-        system = told.system(self._definition, self._script, options.instructions, self._clock.wall())
+        system = told.system(self._definition, self._script, options.instructions, self._clock.wall(), conversation)
         kept = conversation  # within its limits by summaries, where the file has them
         if self._definition.context is None:
             kept = told.recent(conversation, options.max_messages, options.max_characters)
@@ -119,9 +122,10 @@ class OpenAiLlm:
     def answer(self) -> _Answer:
         return openai_responses.Answer() if self.options.api == "responses" else openai_chat.Answer()
 
-    def expect_digits(self, name: str) -> tuple[Expectation, str]:
-        """What the keypad is expected to give, and how the file asks for it."""
-        entry = self._script.digits.get(name)
+    def expect_digits(self, name: str, conversation: Sequence[Message]) -> tuple[Expectation, str]:
+        """What the keypad is expected to give, and how the file asks for it in the language of the conversation."""
+        tag = languages.of_conversation(conversation, tuple(self._scripts))
+        entry = self._scripts[tag].digits.get(name) or self._script.digits.get(name)
         if entry is None:
             return Expectation(), ""
         return Expectation(digits_min=entry.min, digits_max=entry.max), entry.prompt
@@ -170,19 +174,19 @@ class OpenAiSession:
                 await response.close()
         if not answer.finished:
             raise http.error("protocol", "the answer ended in the middle", retryable=True)
-        for event in self._end(answer):
+        for event in self._end(answer, conversation):
             yield event
 
     def close(self) -> None:
         pass
 
-    def _end(self, answer: _Answer) -> list[LlmEvent]:
+    def _end(self, answer: _Answer, conversation: Sequence[Message]) -> list[LlmEvent]:
         calls = answer.calls()
         events: list[LlmEvent] = []
         expectation = Expectation()
         for call in calls:
             if call.name == told.EXPECT_DIGITS:
-                expectation, prompt = self._llm.expect_digits(str(call.arguments.get("name", "")))
+                expectation, prompt = self._llm.expect_digits(str(call.arguments.get("name", "")), conversation)
                 if not answer.spoke and len(calls) == 1 and prompt:
                     events.append(TextDelta(prompt))
         events += [call for call in calls if call.name != told.EXPECT_DIGITS]

@@ -27,6 +27,9 @@ class RemoteLlm:
     """A call's replies all come from one server, as long as it lives: it may keep a session's state."""
 
     name = "remote"
+    elsewhere = True
+    speculates = False
+    """What is behind it may move on by being asked."""
 
     def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:
         self.options = read_options(options, DEADLINES)

@@ -10,10 +10,11 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from trunkline.agents import languages
 from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.providers import Services
 from trunkline.agents.script.dialog import Dialog, State
-from trunkline.agents.script.grammar import script_grammars
+from trunkline.agents.script.grammar import Grammar, script_grammars
 from trunkline.agents.script.model import Script
 from trunkline.clock import Clock
 from trunkline.errors import ConfigError
@@ -26,14 +27,14 @@ class ScriptLlm:
     name = "script"
     third_party = False
     continues = False
+    speculates = False
     """It cannot go on with what another has begun: it answers anew."""
 
     def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:
         """Raises ConfigError."""
         self.check_options(options)
         self._definition, self._clock = definition, services.clock
-        self._script = Script.of(definition)
-        self._grammars = script_grammars(self._script)
+        self._spoken = {tag: _spoken(definition.in_language(tag)) for tag in definition.tags}
 
     @staticmethod
     def check_options(options: Mapping[str, Any]) -> None:
@@ -44,21 +45,29 @@ class ScriptLlm:
         pass
 
     def open(self, call: CallFacts) -> "ScriptSession":
-        return ScriptSession(Dialog(self._definition, self._script, self._grammars, call), self._clock)
+        greetings = {tag: definition.greeting for tag, (definition, _, _) in self._spoken.items()}
+        dialogs = {tag: Dialog(*spoken, call, greetings) for tag, spoken in self._spoken.items()}
+        return ScriptSession(dialogs, self._clock)
 
     async def close(self) -> None:
         pass
 
 
+def _spoken(definition: AgentDefinition) -> tuple[AgentDefinition, Script, dict[str, Grammar]]:
+    script = Script.of(definition)
+    return definition, script, script_grammars(script)
+
+
 class ScriptSession:
-    def __init__(self, dialog: Dialog, clock: Clock) -> None:
-        self._dialog, self._clock = dialog, clock
+    def __init__(self, dialogs: Mapping[str, Dialog], clock: Clock) -> None:
+        """`dialogs`: by their languages, the agent's first first."""
+        self._dialogs, self._clock = dialogs, clock
         self._states: deque[tuple[int, Message, State]] = deque(maxlen=_STATES_KEPT)
 
     @property
     def first_expectation(self) -> Expectation:
         """What may follow the greeting."""
-        return self._dialog.expectation(None)
+        return next(iter(self._dialogs.values())).expectation(None)
 
     async def reply(
         self, conversation: Sequence[Message], *, understood: bool = True
@@ -71,9 +80,9 @@ class ScriptSession:
         if not conversation:
             return
         answered = _answered(conversation)
-        state, events = self._dialog.answer(
-            self._state_at(conversation[:answered]), conversation[answered:], self._clock.wall(), understood=understood
-        )
+        dialog = self._dialogs[languages.of_conversation(conversation, tuple(self._dialogs))]
+        state = dialog.taken_over(self._state_at(dialog, conversation[:answered]))
+        state, events = dialog.answer(state, conversation[answered:], self._clock.wall(), understood=understood)
         self._states.append((len(conversation), conversation[-1], state))
         for event in events:
             yield event
@@ -81,7 +90,7 @@ class ScriptSession:
     def close(self) -> None:
         self._states.clear()
 
-    def _state_at(self, conversation: Sequence[Message]) -> State:
+    def _state_at(self, dialog: Dialog, conversation: Sequence[Message]) -> State:
         """After the newest message of `conversation` that this session has answered."""
         if conversation and conversation[0].role == "summary":  # of what stood there: positions say nothing
             known = [state for _, answered, state in self._states if answered in conversation]
@@ -93,7 +102,7 @@ class ScriptSession:
                 return state
             self._states.pop()
         calls = sum(message.role == "tool" for message in conversation)  # of others: no name is given twice
-        return replace(self._dialog.first_state(), calls=calls)
+        return replace(dialog.first_state(), calls=calls)
 
 
 def _last_of_caller(conversation: Sequence[Message]) -> int:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from trunkline.agents import languages
 from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.script.model import Script
 from trunkline.agents.tools import tool_specs
@@ -22,14 +23,28 @@ PHONE_RULES = (
 )
 
 
-def system(definition: AgentDefinition, script: Script, instructions: str, now: datetime) -> str:
+def system(
+    definition: AgentDefinition, script: Script, instructions: str, now: datetime, conversation: Sequence[Message] = ()
+) -> str:
     parts = [instructions or f"You answer the telephone of {definition.name}.", PHONE_RULES]
     hours = script.hours
     if hours is not None:
         local = now.astimezone(hours.zone)
         state = "open" if hours.is_open(now) else f"closed until {hours.spoken(now)['next_opening']}"
         parts.append(f"It is {local:%A, %d %B %Y, %H:%M}. We are {state}.")
+    if definition.languages:
+        parts.append(spoken_languages(definition.tags, languages.of_conversation(conversation, definition.tags)))
     return "\n\n".join(parts)
+
+
+def spoken_languages(tags: Sequence[str], now: str) -> str:
+    """`now`: the caller's."""
+    return (
+        f"You speak these languages, named by their tags: {', '.join(tags)}, and no others. The call is held in {now}: "
+        f"answer in it, whatever language these instructions are in. If the caller asks for another of yours, call "
+        f"{languages.SPEAK_LANGUAGE} first, without a word, and then answer in that. If they want one that is not "
+        "yours, say so, and name yours."
+    )
 
 
 def recent(conversation: Sequence[Message], max_messages: int, max_characters: int) -> list[Message]:

@@ -19,28 +19,27 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
-from weakref import ref
 
 from trunkline.agents import turns as t
 from trunkline.agents.attendant import TOOL_ROUNDS, Attendant, Control, Hands, Provider, Report
 from trunkline.agents.cascade import Cascade
 from trunkline.agents.deadline import After
 from trunkline.agents.definition import AgentDefinition, RealtimeTerms
-from trunkline.agents.exchange import NOT_HANDED_OFF, UNKNOWN_OUTCOME, Exchange, Phrase, Written
+from trunkline.agents.exchange import NOT_HANDED_OFF, UNKNOWN_OUTCOME, Exchange, Written
+from trunkline.agents.languages import SPEAK_LANGUAGE
 from trunkline.agents.llm.told import EXPECT_DIGITS
 from trunkline.agents.providers import Minds
+from trunkline.agents.realtime.live import Live
+from trunkline.agents.realtime.said import SPOKEN, Item, Utterance, Utterances, Words
 from trunkline.agents.script.model import Script
+from trunkline.agents.seam import GO_ON
 from trunkline.clock import Clock
 from trunkline.errors import ProviderError
 from trunkline.media.bus import Bus
 from trunkline.ports import (
-    Allow,
     CallFacts,
-    EndReason,
     Expectation,
     Message,
-    ModelLost,
-    ModelOpened,
     ModelRefused,
     ModelSpeechEnded,
     ModelSpeechStarted,
@@ -59,14 +58,8 @@ from trunkline.ports import (
     ToolCall,
 )
 
-REOPEN_S = 0.25  # from a session's loss to the next try, and between tries
-RENEW_AGAIN_S = 30.0  # after a new session could not be had
-SWAP_AGAIN_S = 0.5
-LETTER_MS = 65  # of an item whose audio is still coming: its words are ahead of it
-KEPT_AUDIO_MS = 30_000  # of an utterance, should the session break before it is answered
-UTTERANCES = 16
-SPOKEN = "(speech)"
-"""For the turn machine: words that nobody has written down yet."""
+STALLED_S = 2.0  # of an item that has begun; models speak much faster than they are heard
+LOSSES = 2  # sessions, in one turn
 
 
 @dataclass(slots=True)
@@ -91,7 +84,7 @@ class RealtimeAgent:
         summing_up: list[Provider] = [] if summariser is None else [summariser]
         if summariser is None and self.definition.context is not None:
             summing_up = list(minds.named("llm").values())
-        return (self.model, *minds.named("tts").values(), *summing_up)
+        return (self.model, *minds.everything("tts").values(), *summing_up)
 
     @property
     def ready(self) -> Callable[[], bool]:
@@ -108,47 +101,8 @@ class RealtimeAgent:
 
 
 @dataclass(slots=True)
-class _Utterance:
-    """What the caller said once."""
-
-    name: str
-    audio: bytearray = field(default_factory=bytearray)
-    """Kept until it is answered."""
-    item: str = ""
-    text: str = ""
-    transcribed: bool = False
-    awaits_words: bool = False
-    """The turn machine has no final of it yet."""
-    message_at: int | None = None
-    """Where it stands in the conversation."""
-    turn: Exchange | None = None
-
-
-class _Words(str):
-    """An utterance as the turn machine carries it."""
-
-    utterance: _Utterance
-
-    @staticmethod
-    def of(utterance: _Utterance, text: str) -> "_Words":
-        words = _Words(text)
-        words.utterance = utterance
-        return words
-
-
-@dataclass(slots=True)
-class _Item:
-    id: str
-    written: Written
-    start_ms: int | None = None
-    """On the timeline; None before its first audio."""
-    audio_bytes: int = 0
-    ended: bool = False
-
-
-@dataclass(slots=True)
-class _Response:
-    """One reply of the model that is awaited."""
+class Asked:
+    """A reply of the model that is awaited."""
 
     tag: str
     turn: Exchange
@@ -157,6 +111,10 @@ class _Response:
     """The model begins it by itself."""
     id: str = ""
     calls: list[ToolCall] = field(default_factory=list)
+
+    def begins(self, tag: str) -> bool:
+        """Whether the reply that begins with this tag is the one."""
+        return not self.id and (tag == self.tag or (self.by_server and not tag))
 
 
 class _SessionLost(Exception):
@@ -192,25 +150,20 @@ class RealtimeAttendant(Attendant):
             sums_up=lambda: agent.cascade.sums_up(clock.now()),
         )
         self._script = Script.of(agent.definition)
-        self._live: RealtimeSession | None = None  # that is open
-        self._opening: RealtimeSession | None = None
-        self._next_session: RealtimeSession | None = None  # that follows by age
-        self._next_open, self._next_told = False, 0
-        self._lost_at: float | None = None
-        self._broken: ProviderError | None = None
-        self._news = asyncio.Event()  # the session is open, or lost for good
-        self._heard: _Utterance | None = None  # being heard
-        self._utterances: dict[str, _Utterance] = {}  # by name, while anything of them is awaited
-        self._names = 0
+        self._sessions = Live(self, agent.model, agent.terms, call, bus.playout.format, report, clock, after)
+        self._utterances = Utterances(bus.playout.format.bytes_per_ms)
         self._speech_at: float | None = None
         self._speech_ms = 0.0
         self._by_server: ModelSpeechEnded | None = None  # the turn's end that is being told
         self._cut_by_server = False
-        self._response: _Response | None = None
-        self._items: dict[str, _Item] = {}  # of the turn
+        self._tags = 0
+        self._asked: Asked | None = None
+        self._items: dict[str, Item] = {}  # of the turn
+        self._left: Exchange | None = None  # the turn in which sessions were left: another failure is the last
         self._failures = 0
         self._deaf = False  # a line that must be heard whole
         self._told_line = False
+        self._unwritten = b""  # when it was closed
 
     # --- the call's life ---
 
@@ -219,9 +172,17 @@ class RealtimeAttendant(Attendant):
     ) -> None:
         if not self.conversation:
             self.conversation += conversation
-        self._lost_at = self._clock.now()
-        self._open_session()
+        self._sessions.begin()
         super().begin(greeting, (), pending)
+
+    def close(self) -> None:
+        self._unwritten = self._unwritten or self._utterances.unwritten  # before the turn counts as answered
+        super().close()
+
+    @property
+    def unwritten(self) -> bytes:
+        said = self.conversation
+        return self._unwritten if said and said[-1].role == "caller" and not said[-1].text else b""
 
     # --- from the bus: with the server as owner of turns, our ears decide nothing ---
 
@@ -240,184 +201,79 @@ class RealtimeAttendant(Attendant):
             self._speech_at = None
             super().speech_ended(at)
 
-    # --- the session ---
+    # --- the session (live.Owner) ---
 
-    def _open_session(self) -> None:
-        """What is not in its conversation yet is told when it is open."""
-        told = self._condensing.context.view(self.conversation)
-        known = [m for m in told if m.role != "caller" or m.text]
-        self._opening = self._open(known)
+    @property
+    def _live(self) -> RealtimeSession | None:
+        return self._sessions.session
 
-    def _open(self, conversation: Sequence[Message]) -> RealtimeSession:
-        me, sessions = ref(self), list[RealtimeSession]()
+    @property
+    def quiet(self) -> bool:
+        heard = self._utterances.heard is not None or self._bus.hearing_speech
+        return self.turns.state is t.State.LISTENING and not heard and not self._utterances.words_are_awaited
 
-        def heard(event: RealtimeEvent) -> None:
-            attendant = me()
-            if attendant is not None and sessions:
-                attendant._from_session(sessions[0], event)
+    def view(self, conversation: Sequence[Message]) -> Sequence[Message]:
+        return self._condensing.context.view(conversation)
 
-        sessions.append(self._model.open(self._call, self._bus.playout.format, conversation, heard))
-        return sessions[0]
-
-    def _from_session(self, session: RealtimeSession, event: RealtimeEvent) -> None:
-        if self._closed:
-            return
-        try:
-            if session is self._live:
-                self._happened(event)
-            elif session is self._opening:
-                self._while_opening(session, event)
-            elif session is self._next_session:
-                self._while_renewing(session, event)
-        except Exception as error:
-            self._report.crashed(error)
-
-    def _while_opening(self, session: RealtimeSession, event: RealtimeEvent) -> None:
-        if isinstance(event, ModelLost):
-            self._opening = None
-            session.close()
-            self._try_again(event.error)
-        elif isinstance(event, ModelOpened):
-            self._opening = None
-            self._has_session(session)
-
-    def _has_session(self, session: RealtimeSession) -> None:
-        without_ms = 0.0 if self._lost_at is None else (self._clock.now() - self._lost_at) * 1000
-        self._live, self._lost_at = session, None
-        for utterance in self._utterances.values():  # said while there was none, or not yet answered
+    def adopted(self, session: RealtimeSession, without_ms: float) -> None:
+        """What is under way is told too: what the caller said and nobody answered, the tools that were used for it, and
+        as much of the answer as there was."""
+        for utterance in self._utterances:
             if not utterance.text and utterance.audio:
                 session.tell(Message("caller", ""), bytes(utterance.audio))
-        if self._heard is not None and self._heard.audio:
-            session.hear(bytes(self._heard.audio))
+        turn = self._turn
+        for written in turn.written if turn is not None and turn.asked_at is not None else ():
+            text = written.text.strip()
+            if text or written.calls:
+                session.tell(Message("agent", text, tool_calls=tuple(written.calls)))
+            for call_id, result in written.results.items():
+                if call_id != self._giving_over:  # it may yet be taken back
+                    session.tell(Message("tool", result, tool_call_id=call_id))
+        heard = self._utterances.heard
+        if heard is not None and heard.audio:
+            session.hear(bytes(heard.audio))
         if self._server and self._fed_since is not None:
             self._feed(t.PRE_ROLL_MS + round(without_ms))
-        self._set_timer("renew", self._terms.session_minutes * 60.0, self._renew)
-        self._news.set()
 
-    def _try_again(self, error: Exception) -> None:
-        failed = error if isinstance(error, ProviderError) else ProviderError("realtime", "protocol", retryable=False)
-        now = self._clock.now()
-        lost_at = self._lost_at = now if self._lost_at is None else self._lost_at
-        self._report.event("session_lost", error=str(failed), provider=failed.provider, code=failed.code)
-        if failed.retryable and now + REOPEN_S - lost_at <= self._terms.reconnect_ms / 1000:
-            self._set_timer("reopen", REOPEN_S, self._open_session)
-        else:
-            self._give_up(failed)
-
-    def _lost(self, error: Exception) -> None:
-        """Mid-call. What has come of the answer is heard."""
-        if self._live is not None:
-            self._live.close()
-        self._live = None
-        self._news.clear()
-        self._cancel_timer("renew")
-        response, self._response = self._response, None
-        if response is not None and not response.over.done():
-            response.over.set_exception(_SessionLost())
-        for utterance in self._utterances.values():
+    def bereft(self) -> None:
+        """What has come of the answer is heard; its items are nobody's to truncate."""
+        for item in self._items.values():
+            item.break_off(self._bus.playout.ledger)
+        self._items.clear()
+        if self._asked is not None:
+            self._settle(self._asked, _SessionLost())
+        for utterance in self._utterances:
             if utterance.awaits_words:
                 self._decide_without_words(utterance)
-        if self._next_session is not None and self._next_open:
-            self._report.event("session_lost", error=str(error))
-            self._swap()
-        else:
-            self._try_again(error)
 
-    def _give_up(self, error: ProviderError) -> None:
-        if self._broken is not None:
-            return
-        self._broken = error
-        self._news.set()
-        if self._live is not None:
-            self._live.close()
-            self._live = None
-        self._cancel_timer("reopen")
-        self._report.event("model_lost", error=str(error), provider=error.provider, code=error.code)
+    def given_up(self, error: ProviderError) -> None:
         if self._terms.fallback:
-            self._set_timer("reopen", 0.0, self._control.fall_back)  # it closes us: not within our own doing
+            self._set_timer("fall_back", 0.0, self._control.fall_back)  # it closes us: not within our own doing
         else:
-            self._handle(t.Broken(self._way_out()))
-
-    def _way_out(self) -> EndReason:
-        """The file may say where callers go who cannot be helped here."""
-        target = self._script.fallback.transfer
-        if target is not None and isinstance(self._control.transfer(target), Allow):
-            return "transferred"
-        return "error"
-
-    async def _have_session(self) -> RealtimeSession:
-        """Raises ProviderError when there will be none."""
-        while self._live is None:
-            if self._broken is not None:
-                raise self._broken
-            self._news.clear()
-            await self._news.wait()
-        return self._live
-
-    # --- a session's age ---
-
-    def _renew(self) -> None:
-        """What is not written down yet, and what is said until then, is told when it takes over."""
-        unwritten = (
-            at for at, message in enumerate(self.conversation) if message.role == "caller" and not message.text
-        )
-        self._next_told = next(unwritten, len(self.conversation))
-        self._next_open = False
-        self._next_session = self._open(self._condensing.context.view(self.conversation[: self._next_told]))
-
-    def _while_renewing(self, session: RealtimeSession, event: RealtimeEvent) -> None:
-        if isinstance(event, ModelLost):
-            self._next_session = None
-            session.close()
-            self._report.event("session_not_renewed", error=str(event.error))
-            self._set_timer("renew", RENEW_AGAIN_S, self._renew)
-        elif isinstance(event, ModelOpened):
-            self._next_open = True
-            self._swap_when_quiet()
-
-    def _swap_when_quiet(self) -> None:
-        """Between turns: nobody speaks, and nothing is awaited."""
-        if self._next_session is None or not self._next_open:
-            return
-        quiet = self.turns.state is t.State.LISTENING and self._heard is None and not self._bus.hearing_speech
-        if quiet and not any(utterance.awaits_words for utterance in self._utterances.values()):
-            self._swap()
-        else:
-            self._set_timer("swap", SWAP_AGAIN_S, self._swap_when_quiet)
-
-    def _swap(self) -> None:
-        old, session = self._live, self._next_session
-        assert session is not None
-        self._next_session, self._next_open = None, False
-        for message in self.conversation[self._next_told :]:
-            if message.role != "caller" or message.text:
-                session.tell(message)
-        self._report.event("session_renewed")
-        self._live = None
-        if old is not None:
-            old.close()
-        self._has_session(session)
+            self._handle(t.Broken())
 
     # --- what the model says ---
 
-    def _happened(self, event: RealtimeEvent) -> None:
+    def happened(self, event: RealtimeEvent) -> None:
         match event:
             case ReplyAudio(reply, item, data):
                 self._audio(reply, item, data)
             case ReplyText(reply, item, text, whole):
                 self._text(reply, item, text, whole)
-            case ReplyItemEnded(reply, item):
-                self._item_ended(reply, item)
+            case ReplyItemEnded(reply, name):
+                if self._of(reply) is not None and name in self._items:
+                    self._items[name].ended = True
+                    self._cancel_timer("stalled")
             case ReplyStarted(reply, tag):
                 self._reply_started(reply, tag)
             case ReplyTool(reply, call):
-                if (response := self._of(reply)) is not None:
+                if (asked := self._of(reply)) is not None:
                     self._cancel_timer("first_audio")
-                    response.calls.append(call)
+                    asked.calls.append(call)
             case ReplyEnded(reply, tag, usage, error):
                 self._reply_ended(reply, tag, usage, error)
             case ModelTook(name, item):
-                if (utterance := self._utterances.get(name)) is not None:
+                if (utterance := self._utterances.named(name)) is not None:
                     utterance.item = item
             case ModelTranscribed(item, text, failed):
                 self._transcribed(item, text, failed)
@@ -427,97 +283,79 @@ class RealtimeAttendant(Attendant):
                 self._server_heard(event)
             case ModelRefused(what, code):
                 self._refused(what, code)
-            case ModelLost(error):
-                self._lost(error)
 
-    def _of(self, reply: str) -> _Response | None:
-        """The reply that is awaited, if it is this one. What comes of others is void."""
-        response = self._response
-        return response if response is not None and response.id == reply and reply else None
+    def _of(self, reply: str) -> Asked | None:
+        """What was asked for, if this reply is it. What comes of others is void."""
+        asked = self._asked
+        return asked if asked is not None and asked.id == reply and reply else None
 
     def _reply_started(self, reply: str, tag: str) -> None:
-        response = self._response
-        if response is not None and not response.id and (tag == response.tag or (response.by_server and not tag)):
-            response.id = reply
+        asked = self._asked
+        if asked is not None and asked.begins(tag):
+            asked.id = reply
         elif self._live is not None:
             self._live.cancel(reply)  # cut before it began
 
-    def _item(self, response: _Response, name: str) -> _Item:
+    def _item(self, asked: Asked, name: str) -> Item:
         item = self._items.get(name)
         if item is None:
-            item = self._items[name] = _Item(name, Written())
-            response.turn.written.append(item.written)
+            item = self._items[name] = Item(name, self._bus.playout.format.bytes_per_ms)
+            asked.turn.written.append(item.written)
         return item
 
     def _audio(self, reply: str, name: str, data: bytes) -> None:
-        response = self._of(reply)
-        if response is None or not data:
+        asked = self._of(reply)
+        if asked is None or not data:
             return
         self._cancel_timer("first_audio")
-        item, bus, turn = self._item(response, name), self._bus, response.turn
+        item, bus, turn = self._item(asked, name), self._bus, asked.turn
         if not bus.has_room:  # a model that speaks a book: it ends here
-            self._stop_book(response, item)
+            self._stop_book(asked, item)
             return
         if item.start_ms is None:
-            item.start_ms = bus.position_ms
+            item.begin(bus.position_ms)
             turn.first_phrase_at = turn.first_phrase_at or self._clock.now()
-            item.written.phrases.append(Phrase(item.written.text, item.start_ms))
         item.audio_bytes += len(data)
-        self._append(turn, data, (), item.start_ms)
+        self._set_timer("stalled", STALLED_S, self._stalled)
+        self._append(turn, data, (), item.start_ms or 0)
 
-    def _stop_book(self, response: _Response, item: _Item) -> None:
+    def _stop_book(self, asked: Asked, item: Item) -> None:
         assert self._live is not None
-        self._live.cancel(response.id)
-        self._live.truncate(item.id, item.audio_bytes // self._bus.playout.format.bytes_per_ms)
-        self._item_is_whole(item)
-        self._response = None
-        if not response.over.done():
-            response.over.set_result(None)
+        self._live.cancel(asked.id)
+        self._live.truncate(item.id, item.audio_ms)
+        item.whole(self._bus.playout.ledger)
+        self._settle(asked)
 
     def _text(self, reply: str, name: str, text: str, whole: bool) -> None:
-        response = self._of(reply)
-        if response is None:
-            return
-        written = self._item(response, name).written
-        written.text = text if whole else written.text + text
-
-    def _item_ended(self, reply: str, name: str) -> None:
-        response = self._of(reply)
-        if response is not None and name in self._items:
-            self._items[name].ended = True
-
-    def _item_is_whole(self, item: _Item) -> None:
-        """All of its audio and words have come: where the words lie is estimated."""
-        if item.start_ms is None or not item.written.phrases or item.written.phrases[0].end_ms is not None:
-            return
-        phrase = item.written.phrases[0]
-        phrase.text, phrase.end_ms = item.written.text.strip(), self._end_of(item)
-        if phrase.text:
-            self._bus.playout.ledger.add_estimate(phrase.text, phrase.start_ms, phrase.end_ms)
-
-    def _end_of(self, item: _Item) -> int:
-        assert item.start_ms is not None
-        return item.start_ms + item.audio_bytes // self._bus.playout.format.bytes_per_ms
+        asked = self._of(reply)
+        if asked is not None:
+            written = self._item(asked, name).written
+            written.text = text if whole else written.text + text
 
     def _reply_ended(self, reply: str, tag: str, usage: RealtimeUsage | None, error: Exception | None) -> None:
         if usage is not None:
             self._meter_reply(usage)
-        response = self._of(reply)
-        if response is None:
-            waiting = self._response
+        asked = self._of(reply)
+        if asked is None:
+            waiting = self._asked
             if waiting is None or waiting.id or not tag or waiting.tag != tag:
                 return
-            response = waiting  # failed before it began
-        self._response = None
-        self._cancel_timer("first_audio")
+            asked = waiting  # failed before it began
         for item in self._items.values():
-            self._item_is_whole(item)
-        if response.over.done():
+            item.whole(self._bus.playout.ledger)
+        self._settle(asked, error)
+
+    def _settle(self, asked: Asked, error: Exception | None = None) -> None:
+        """It is over, or will not come."""
+        if asked is self._asked:
+            self._asked = None
+            self._stop_waiting()
+        if asked.over.done():
             return
-        if error is not None:
-            response.over.set_exception(error)
+        if error is None:
+            asked.over.set_result(None)
         else:
-            response.over.set_result(None)
+            asked.over.set_exception(error)
 
     def _meter_reply(self, usage: RealtimeUsage) -> None:
         units: tuple[tuple[Any, int | None], ...] = (
@@ -532,13 +370,10 @@ class RealtimeAttendant(Attendant):
 
     def _refused(self, what: str, code: str) -> None:
         self._report.event("model_refused", code=code)
-        response = self._response
-        if response is not None and response.tag == what and not response.over.done():
-            self._response = None
-            self._cancel_timer("first_audio")
-            error = ProviderError(self._model.name, "bad_request", code[:60], retryable=True)
-            response.over.set_exception(error)
-        utterance = self._utterances.get(what)
+        asked = self._asked
+        if asked is not None and asked.tag == what:
+            self._settle(asked, ProviderError(self._model.name, "bad_request", code[:60], retryable=True))
+        utterance = self._utterances.named(what)
         if utterance is not None and utterance.awaits_words:
             self._decide_without_words(utterance)
 
@@ -549,24 +384,13 @@ class RealtimeAttendant(Attendant):
             if self._live is not None and not self._deaf:
                 self._live.hear(audio)
             return
-        if self._heard is None:
-            self._heard = self._utterance()
-        if len(self._heard.audio) < KEPT_AUDIO_MS * self._bus.playout.format.bytes_per_ms:
-            self._heard.audio += audio
+        self._utterances.hear(audio)
         if self._live is not None:
             self._live.hear(audio)
 
-    def _utterance(self) -> _Utterance:
-        self._names += 1
-        return _Utterance(str(self._names))
-
     def _finalize(self) -> None:
-        """The turn machine asks for its final."""
         ended, self._by_server = self._by_server, None
-        utterance, self._heard = self._heard or self._utterance(), None
-        self._utterances[utterance.name] = utterance
-        if len(self._utterances) > UTTERANCES:  # a transcriber that never answers
-            del self._utterances[next(iter(self._utterances))]
+        utterance = self._utterances.over()
         if ended is not None:
             utterance.item = ended.item
         elif self._live is not None:
@@ -575,24 +399,24 @@ class RealtimeAttendant(Attendant):
         long = self._speech_ms >= t.MEANT_MS or self._server or self._bus.hearing_speech
         if self._server or (callers and long):
             self._next.final_at = self._clock.now()
-            self._handle(t.Final(_Words.of(utterance, SPOKEN), understood=True))
+            self._handle(t.Final(Words.of(utterance, SPOKEN), understood=True))
         elif self._model.transcribes and self._live is not None:
             utterance.awaits_words = True
         else:
             self._decide_without_words(utterance, callers)
 
-    def _decide_without_words(self, utterance: _Utterance, callers: bool | None = None) -> None:
+    def _decide_without_words(self, utterance: Utterance, callers: bool | None = None) -> None:
         """Nobody says what it was: with the floor it was words, over the agent a noise."""
         utterance.awaits_words = False
         self._next.final_at = self._clock.now()
         if self.turns.floor_is_callers if callers is None else callers:
-            self._handle(t.Final(_Words.of(utterance, SPOKEN), understood=True))
+            self._handle(t.Final(Words.of(utterance, SPOKEN), understood=True))
         else:
-            self._utterances.pop(utterance.name, None)
+            self._utterances.forget(utterance)
             self._handle(t.Final("", understood=False))
 
     def _transcribed(self, item: str, text: str, failed: bool) -> None:
-        utterance = next((u for u in self._utterances.values() if u.item == item), None)
+        utterance = self._utterances.of(item)
         if utterance is None:
             return
         utterance.text, utterance.transcribed = text, True
@@ -602,21 +426,21 @@ class RealtimeAttendant(Attendant):
             self.conversation[at] = replace(self.conversation[at], text=text)
             if utterance.turn is not None:
                 utterance.turn.caller_text = f"{utterance.turn.caller_text} {text}".strip()
-            self._utterances.pop(utterance.name, None)
+            self._utterances.forget(utterance)
         if not utterance.awaits_words:
             return
         utterance.awaits_words = False
         self._next.final_at = self._clock.now()
         if text:
-            self._handle(t.Final(_Words.of(utterance, text), understood=True))
+            self._handle(t.Final(Words.of(utterance, text), understood=True))
         else:
-            self._utterances.pop(utterance.name, None)
+            self._utterances.forget(utterance)
             if self._live is not None and not failed:
                 self._live.forget(item)
             self._handle(t.Final("", understood=False, failed=failed))
 
     def _forget(self) -> None:
-        self._heard = None
+        self._utterances.heard = None
         if self._live is not None:
             self._live.clear()
 
@@ -644,67 +468,82 @@ class RealtimeAttendant(Attendant):
         by_server = self._server and not keyed
         said = []
         for text in texts:
-            utterance = text.utterance if isinstance(text, _Words) else None
+            utterance = text.utterance if isinstance(text, Words) else None
             if utterance is None:
                 known = [*self._pending, *(m.text for m in self.conversation[-1:] if m.role == "caller")]
                 if text not in known:
-                    message = Message("caller", text, keyed=keyed)
+                    message = Message("caller", text, keyed=keyed, language=self._language)
                     self.conversation.append(message)
                     said.append(text)
                     if self._live is not None:
                         self._live.tell(message)
             elif utterance.message_at is None:
                 utterance.message_at, utterance.turn = len(self.conversation), turn
-                self.conversation.append(Message("caller", utterance.text))
+                self.conversation.append(Message("caller", utterance.text, language=self._language))
                 by_server = by_server and utterance.item != ""
                 if utterance.transcribed:
                     said.append(utterance.text)
-                    self._utterances.pop(utterance.name, None)
+                    self._utterances.forget(utterance)
         turn.caller_text, turn.understood, turn.keyed = " ".join(said), understood, keyed
         turn.asked_at = self._clock.now()
         if keyed:
             turn.decided_at, turn.final_at = turn.asked_at, None
-        asked: list[_Response] = []
+        asked: list[Asked] = []
         self._start(turn, lambda: self._reply(turn, asked))
         if self._live is not None:  # now, not when the task runs: it may be over by then
             asked.append(self._order(turn, by_server=by_server))
 
-    def _order(self, turn: Exchange, say: str | None = None, by_server: bool = False) -> _Response:
+    def _order(self, turn: Exchange, say: str | None = None, by_server: bool = False) -> Asked:
         """The model is to speak; the reply's task waits for it."""
         assert self._live is not None
-        self._names += 1
+        self._tags += 1
         over = asyncio.get_running_loop().create_future()
         over.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be waiting any more
-        response = self._response = _Response(str(self._names), turn, over, by_server)
+        asked = self._asked = Asked(str(self._tags), turn, over, by_server)
         if not by_server:
-            self._live.respond(response.tag, say)
-        self._set_timer("first_audio", self._terms.first_audio_ms / 1000, lambda: self._late(response))
-        return response
+            self._live.respond(asked.tag, say)
+        self._set_timer("first_audio", self._terms.first_audio_ms / 1000, lambda: self._late(asked))
+        return asked
 
-    def _late(self, response: _Response) -> None:
-        if response is self._response and not response.over.done():
-            self._stop_response()
-            response.over.set_exception(
-                ProviderError(self._model.name, "timeout", "the answer did not begin", retryable=True)
-            )
+    def _late(self, asked: Asked) -> None:
+        """Another session is asked, once a turn, if it can know what was said."""
+        if asked is not self._asked:
+            return
+        late = ProviderError(self._model.name, "timeout", "the answer did not begin", retryable=True)
+        if self._left is not asked.turn and (not self._server or asked.turn.caller_text):
+            self._left = asked.turn
+            self._sessions.lose(late)
+        else:
+            self._stop_asking()
+            self._settle(asked, late)
 
-    async def _reply(self, turn: Exchange, asked: Sequence[_Response] = ()) -> None:
-        """`asked`: the model was told to begin."""
-        response = asked[0] if asked else None
+    def _stalled(self) -> None:
+        self._sessions.lose(ProviderError(self._model.name, "timeout", "the answer stalled", retryable=True))
+
+    def _stop_waiting(self) -> None:
+        self._cancel_timer("first_audio")
+        self._cancel_timer("stalled")
+
+    async def _reply(self, turn: Exchange, ordered: Sequence[Asked] = ()) -> None:
+        """`ordered`: the model was told to begin. A session that breaks is followed by another within the turn, which
+        goes on where the answer broke off."""
+        asked, losses = ordered[0] if ordered else None, 0
         for _ in range(TOOL_ROUNDS):
             try:
-                if response is None:
-                    await self._have_session()
-                    response = self._order(turn)
-                await response.over
+                if asked is None:
+                    session = await self._sessions.have()
+                    if losses and turn.messages() and not turn.written[-1].calls:
+                        session.tell(Message("caller", GO_ON))
+                    asked = self._order(turn)
+                await asked.over
             except _SessionLost:
-                if turn.first_audio_at is not None:
-                    raise ProviderError(
-                        self._model.name, "unavailable", "the answer broke off", retryable=True
-                    ) from None
-                response = None
+                losses += 1
+                if losses > LOSSES:
+                    self._left = turn
+                    raise ProviderError(self._model.name, "unavailable", "it breaks off", retryable=True) from None
+                asked = None
                 continue
-            calls, response = response.calls, None
+            calls, asked = asked.calls, None
             for call in calls:
                 await self._use_tool(call, turn)
             if turn.messages():
@@ -721,7 +560,9 @@ class RealtimeAttendant(Attendant):
             turn.written.append(Written())
         written = turn.written[-1]
         written.calls.append(call)
-        if call.name == EXPECT_DIGITS:
+        if call.name == SPEAK_LANGUAGE:
+            result = self._asked_to_speak(call, written, turn)
+        elif call.name == EXPECT_DIGITS:
             result = self._expect_digits(call, turn)
         else:
             hands = Hands(self, turn)
@@ -742,16 +583,15 @@ class RealtimeAttendant(Attendant):
         return '{"ok": true}' if entry is not None else '{"ok": false, "code": "bad_arguments"}'
 
     async def _line(self, text: str, turn: Exchange) -> None:
-        if not text or self._terms.lines == "tts" or self._failures or self._broken is not None:
+        if not text or self._terms.lines == "tts" or self._failures or self._sessions.broken:
             await self._line_by_tts(text, turn)
             return
         try:
-            await self._have_session()
+            await self._sessions.have()
             await self._order(turn, say=text).over
-        except (ProviderError, _SessionLost) as error:
-            if turn.first_audio_at is not None:
-                raise ProviderError(self._model.name, "unavailable", "the line broke off", retryable=True) from error
-            await self._line_by_tts(text, turn)
+        except (ProviderError, _SessionLost):
+            said = " ".join(message.text for message in turn.messages())
+            await self._line_by_tts(" ".join(text.split()[len(said.split()) :]), turn)
 
     async def _line_by_tts(self, text: str, turn: Exchange) -> None:
         self._told_line = bool(text)
@@ -759,10 +599,10 @@ class RealtimeAttendant(Attendant):
 
     def _fail(self, turn: Exchange, error: ProviderError) -> None:
         self._failures += 1
-        if self._failures > 1 and self._terms.fallback:
+        if (self._failures > 1 or self._left is turn) and self._terms.fallback:
             turn.failed = True
             self._stop_task()
-            self._give_up(error)
+            self._sessions.failed(error)
         else:
             super()._fail(turn, error)
 
@@ -773,21 +613,21 @@ class RealtimeAttendant(Attendant):
         self._deaf = self._server and not self.turns.interruptible
 
     def _stop_task(self) -> None:
-        self._stop_response()
+        self._stop_asking()
         super()._stop_task()
 
-    def _stop_response(self) -> None:
+    def _stop_asking(self) -> None:
         """The model speaks no more; what still comes is void."""
-        response, self._response = self._response, None
-        self._cancel_timer("first_audio")
-        if response is not None and self._live is not None and not (self._cut_by_server and self._server):
-            self._live.cancel(response.id)
+        asked, self._asked = self._asked, None
+        self._stop_waiting()
+        if asked is not None and self._live is not None and not self._cut_by_server:
+            self._live.cancel(asked.id)
 
     def _end_turn(self, *, cut: bool) -> None:
         turn, before = self._turn, len(self.conversation)
         if turn is not None and cut:
             for item in self._items.values():
-                self._estimate(item)
+                item.cut(self._bus.playout.ledger)
         super()._end_turn(cut=cut)
         self._deaf = False
         if turn is None:
@@ -802,21 +642,9 @@ class RealtimeAttendant(Attendant):
                         self._live.tell(Message("tool", UNKNOWN_OUTCOME, tool_call_id=call.id))
         self._items.clear()
         self._told_line = False
-        for utterance in self._utterances.values():
-            if utterance.turn is turn:  # answered: the model needs no second hearing
-                utterance.audio.clear()
-        if self._next_open:
-            self._set_timer("swap", 0.0, self._swap_when_quiet)
-
-    def _estimate(self, item: _Item) -> None:
-        """Where the words lie of an item that is still coming: they are ahead of their audio."""
-        if item.start_ms is None or item.written.phrases[0].end_ms is not None:
-            return
-        phrase, text = item.written.phrases[0], item.written.text.strip()
-        if text:
-            end_ms = max(self._end_of(item), phrase.start_ms + len(text) * LETTER_MS)
-            phrase.text = text
-            self._bus.playout.ledger.add_estimate(text, phrase.start_ms, end_ms)
+        if any(message.role == "agent" and message.text for message in self.conversation[before:]):
+            self._utterances.answered()
+        self._sessions.turn_over()
 
     def _take_back(self) -> None:
         if self._live is not None:
@@ -825,11 +653,11 @@ class RealtimeAttendant(Attendant):
 
     def _cut(self, turn: Exchange) -> int:
         heard_ms = super()._cut(turn)
-        session = self._live
-        if session is not None:
+        if self._live is not None:
             for item in self._items.values():
-                if item.start_ms is not None and heard_ms < self._end_of(item):
-                    session.truncate(item.id, max(0, heard_ms - item.start_ms))
+                unheard_ms = item.unheard_from(heard_ms)
+                if unheard_ms is not None:
+                    self._live.truncate(item.id, unheard_ms)
         return heard_ms
 
     # --- ears: the session's ---
@@ -843,11 +671,11 @@ class RealtimeAttendant(Attendant):
     def _awaits(self, expectation: Expectation) -> None:
         """The model has asked for it itself."""
 
+    def _change_to(self, language: str) -> None:
+        """The model hears and speaks them all."""
+
     def _dismiss(self) -> None:
-        for session in (self._live, self._opening, self._next_session):
-            if session is not None:
-                session.close()
-        self._live = self._opening = self._next_session = None
-        for name in ("reopen", "renew", "swap", "first_audio"):
-            self._cancel_timer(name)
+        self._sessions.close()
+        self._cancel_timer("fall_back")
+        self._stop_waiting()
         self._utterances.clear()

@@ -3,14 +3,13 @@
 The wire protocol is spoken directly: the SDK's client builds a typed object for every event and walks every event it
 sends, which costs more than all the rest of a call (bench/README.md). Its types are what the tests hold us to.
 
-A session is one task that connects, reads and writes. Orders are queued and return at once; what the server says comes
-to `on_event`. Every wait has a deadline of ours.
+Orders leave for the socket at once; what the server says comes to `on_event` from the socket's callback. Every wait has
+a deadline of ours.
 """
 
 import asyncio
 import json
-import logging
-from base64 import b64encode
+import ssl
 from binascii import Error as Base64Error
 from binascii import a2b_base64
 from collections import deque
@@ -20,16 +19,17 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import msgspec
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from trunkline.agents.definition import AgentDefinition
-from trunkline.agents.llm.told import EXPECT_DIGITS, SO_FAR
+from trunkline.agents.languages import SPEAK_LANGUAGE, primary
+from trunkline.agents.llm.told import EXPECT_DIGITS
 from trunkline.agents.openai_http import OPENAI_URL
 from trunkline.agents.providers import Services
+from trunkline.agents.realtime.openai_wire import DECODE, Error, Event, Response, Session, appended, arguments, items
 from trunkline.agents.script.keys import Key, Keys, fault, nearest
 from trunkline.agents.script.model import Script
 from trunkline.agents.tools import tool_specs
+from trunkline.agents.websocket import Gone, Link, Refused
 from trunkline.errors import ConfigError, ProviderError
 from trunkline.ports import (
     CallFacts,
@@ -42,7 +42,6 @@ from trunkline.ports import (
     ModelTook,
     ModelTranscribed,
     RealtimeEvent,
-    RealtimeUsage,
     ReplyAudio,
     ReplyEnded,
     ReplyItemEnded,
@@ -57,14 +56,15 @@ PHONE_RULES = (
     "You are speaking on the telephone. Answer in one to three short sentences of plain spoken language. If you did "
     "not understand the caller, ask again. Say goodbye before you end the call."
 )
+LANGUAGES = (
+    "You speak these languages, named by their tags: {tags}, and no others. Answer in the one the caller speaks; begin "
+    "in the first. Whenever the language changes, call {tool} before you say a word in the other."
+)
 VERBATIM = "Speak this line to the caller, word for word, and nothing else: "
-CLOSE_S = 2.0
-SEND_S = 5.0  # a server that does not read for so long is gone
+PULSE_S = 5.0  # from ping to ping; one that is not answered until the next is the last
 PREFIX_MS = 300  # of audio before the speech that its detector heard
 BATCH_MS = 40  # of the caller's audio in one message: half the messages for 10 ms on average
 SPEECH_BATCH_MS = 100  # where we commit: that sends the rest at once
-WAITING_MESSAGES = 512  # orders and audio that wait for the socket: ten seconds of audio
-EVENT_BYTES = 1 << 22
 
 OPTIONS: Keys = {
     "model": Key("text", "Name of the model.", required=True),
@@ -142,7 +142,8 @@ class OpenAiRealtime:
         self.transcribes = self.options.transcription != "none"
         self.headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.url = f"ws{self.options.base_url[4:].rstrip('/')}/realtime?model={quote(self.options.model)}"
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.tls = ssl.create_default_context() if self.url.startswith("wss:") else None
+        self.sessions: set[OpenAiRealtimeSession] = set()
         self._definition, self._clock = definition, services.clock
         self._script = Script.of(definition)
         self._tools = _tools(definition, self._script)
@@ -169,9 +170,9 @@ class OpenAiRealtime:
     async def close(self) -> None:
         """Sessions that are still open are closed."""
         self._started = False
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
+        for session in tuple(self.sessions):
+            session.close()
+            await session.closed()
 
     # --- what a session asks of it ---
 
@@ -196,17 +197,22 @@ class OpenAiRealtime:
             "tool_choice": "auto",
         }
 
+    def lasts_s(self, expires_at: int | None) -> float | None:
+        """A clock that is wrong by more than the session's length is not believed."""
+        left_s = None if expires_at is None else expires_at - self._clock.wall().timestamp()
+        return left_s if left_s is not None and left_s > 0 else None
+
     def error(self, code: str, detail: str, *, retryable: bool) -> ProviderError:
         return ProviderError(self.name, code, detail, retryable=retryable)
 
-    def refused(self, error: InvalidStatus) -> ProviderError:
+    def refused(self, refused: Refused) -> ProviderError:
         """The handshake was answered, but not with 101."""
-        status = error.response.status_code
+        status = refused.status
         if status in (401, 403):
             return self.error("auth", f"status {status}", retryable=False)
         if status == 429:
-            quota = b"insufficient_quota" in bytes(error.response.body or b"")
-            after = error.response.headers.get("Retry-After", "")
+            quota = b"insufficient_quota" in refused.body
+            after = refused.headers.get("retry-after", "")
             detail = "quota used up" if quota else f"retry after {after} s" if after else ""
             return self.error("rate_limited", detail, retryable=not quota)
         if status == 408:
@@ -245,12 +251,16 @@ class OpenAiRealtime:
             local = now.astimezone(hours.zone)
             state = "open" if hours.is_open(now) else f"closed until {hours.spoken(now)['next_opening']}"
             parts.append(f"It is {local:%A, %d %B %Y, %H:%M}. We are {state}.")
+        if self._definition.languages:
+            parts.append(LANGUAGES.format(tags=", ".join(self._definition.tags), tool=SPEAK_LANGUAGE))
         return "\n\n".join(parts)
 
     def _transcription(self) -> dict[str, Any] | None:
         if not self.transcribes:
             return None
-        return {"model": self.options.transcription, "language": self._definition.language.partition("-")[0]}
+        if self._definition.languages:  # it finds which of them is spoken, and does not tell
+            return {"model": self.options.transcription}
+        return {"model": self.options.transcription, "language": primary(self._definition.language)}
 
     def _turn_detection(self) -> dict[str, Any] | None:
         terms, options = self._definition.realtime, self.options
@@ -268,79 +278,9 @@ class OpenAiRealtime:
         }
 
 
-# --- what the server says -------------------------------------------------------------------------------------------
-
-
-class _Tokens(msgspec.Struct):
-    text_tokens: int | None = None
-    audio_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct):
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    input_token_details: _Tokens | None = None
-    output_token_details: _Tokens | None = None
-
-    def read(self) -> RealtimeUsage:
-        text_in, audio_in = _apart(self.input_tokens, self.input_token_details)
-        text_out, audio_out = _apart(self.output_tokens, self.output_token_details)
-        return RealtimeUsage(text_in, text_out, audio_in, audio_out)
-
-
-def _apart(total: int | None, details: _Tokens | None) -> tuple[int | None, int | None]:
-    if details is None or details.audio_tokens is None:
-        return total, None
-    text = details.text_tokens
-    return (total - details.audio_tokens if text is None and total is not None else text), details.audio_tokens
-
-
-class _Error(msgspec.Struct):
-    type: str | None = None
-    code: str | None = None
-    event_id: str | None = None
-
-
-class _StatusDetails(msgspec.Struct):
-    error: _Error | None = None
-
-
-class _Response(msgspec.Struct):
-    id: str | None = None
-    status: str | None = None
-    status_details: _StatusDetails | None = None
-    usage: _Usage | None = None
-    metadata: dict[str, str] | None = None
-
-    @property
-    def tag(self) -> str:
-        return (self.metadata or {}).get("tag", "")
-
-
-class _Event(msgspec.Struct):
-    """Any of the server's events, as far as we read it."""
-
-    type: str
-    item_id: str = ""
-    response_id: str = ""
-    delta: str = ""
-    transcript: str = ""
-    call_id: str = ""
-    name: str = ""
-    arguments: str = ""
-    audio_start_ms: int = 0
-    audio_end_ms: int = 0
-    response: _Response | None = None
-    error: _Error | None = None
-
-
-_DECODE = msgspec.json.Decoder(_Event).decode
-_SILENT = logging.getLogger(f"{__name__}.wire")
-_SILENT.disabled = True  # at debug level it would write the key
-
-
 class OpenAiRealtimeSession:
-    """`close` closes the connection: the server stops speaking."""
+    """`close` closes the connection: the server stops speaking. What is sent leaves at once and what comes is told at
+    once: no task and no queue lies between the call and the socket."""
 
     def __init__(
         self,
@@ -349,20 +289,18 @@ class OpenAiRealtimeSession:
         conversation: Sequence[Message],
         on_event: Callable[[RealtimeEvent], None],
     ) -> None:
-        self.dropped_ms = 0
-        """Of the caller's audio: the server did not read."""
         self._provider, self._format, self._on_event = provider, format, on_event
-        self._conversation: Sequence[Message] = conversation
         self._batch_bytes = provider.batch_ms * format.bytes_per_ms
         self._audio = bytearray()
         self._sent_bytes = 0
-        self._out: deque[str] = deque()
-        self._more = asyncio.Event()
         self._uncommitted: deque[str] = deque()  # names of utterances, in the order of their commits
+        self._link = Link(provider.url, provider.headers, self._received, self._gone)
+        self._awaited: tuple[str, asyncio.Future[Session]] | None = None  # while it opens: the type of event
+        self._pulse: asyncio.TimerHandle | None = None
         self._closed = False
-        self._task = asyncio.get_running_loop().create_task(self._run(), name="realtime session")
-        provider.tasks.add(self._task)
-        self._task.add_done_callback(provider.tasks.discard)
+        provider.sessions.add(self)
+        self._loop = asyncio.get_running_loop()
+        self._opening = self._loop.create_task(self._open(conversation), name="realtime session")
 
     # --- RealtimeSession ---
 
@@ -381,7 +319,7 @@ class OpenAiRealtimeSession:
         self._send({"type": "input_audio_buffer.clear"})
 
     def tell(self, message: Message, audio: bytes = b"") -> None:
-        for item in _items(message, audio):
+        for item in items(message, audio):
             self._send({"type": "conversation.item.create", "item": item})
 
     def respond(self, tag: str, say: str | None = None) -> None:
@@ -406,116 +344,103 @@ class OpenAiRealtimeSession:
 
     def close(self) -> None:
         if not self._closed:
-            self._closed = True
-            self._task.cancel()
+            self._over()
+            self._link.close()
+
+    async def closed(self) -> None:
+        """After close(): nothing of it runs any more."""
+        await asyncio.gather(self._opening, return_exceptions=True)
 
     # --- the wire ---
 
     def _flush(self) -> None:
-        """One message of the caller's audio. Base64 needs no escaping."""
-        if not self._audio:
-            return
-        if len(self._out) >= WAITING_MESSAGES:
-            self.dropped_ms += len(self._audio) // self._format.bytes_per_ms
-        else:
+        """One message of the caller's audio."""
+        if self._audio:
             self._sent_bytes += len(self._audio)
-            self._put(f'{{"type":"input_audio_buffer.append","audio":"{b64encode(self._audio).decode()}"}}')
-        self._audio.clear()
+            self._link.send(appended(self._audio))
+            self._audio.clear()
 
     def _send(self, event: dict[str, Any]) -> None:
-        if len(self._out) < 2 * WAITING_MESSAGES:  # orders are few: a server that takes none is soon found out
-            self._put(json.dumps(event, ensure_ascii=False, separators=(",", ":")))
+        self._link.send(json.dumps(event, ensure_ascii=False, separators=(",", ":")))
 
-    def _put(self, message: str) -> None:
-        if not self._closed:
-            self._out.append(message)
-            self._more.set()
-
-    async def _run(self) -> None:
-        error: ProviderError
-        try:
-            await self._live()
-            error = self._provider.error("unavailable", "the server ended the session", retryable=True)
-        except ProviderError as failed:
-            error = failed
-        except InvalidStatus as refused:
-            error = self._provider.refused(refused)
-        except TimeoutError:
-            error = self._provider.error("timeout", "no session, or the server does not read", retryable=True)
-        except (OSError, InvalidHandshake):
-            error = self._provider.error("unavailable", "no connection", retryable=True)
-        except ConnectionClosed:
-            error = self._provider.error("unavailable", "the connection broke", retryable=True)
-        except Exception as unforeseen:  # whatever a stranger's bytes make a parser raise
-            error = self._provider.error("protocol", type(unforeseen).__name__, retryable=False)
-        self._tell(ModelLost(error))
-        self._closed = True
-
-    async def _live(self) -> None:
+    async def _open(self, conversation: Sequence[Message]) -> None:
         provider = self._provider
-        deadline = asyncio.get_running_loop().time() + provider.options.connect_ms / 1000
-        socket: ClientConnection | None = None
-        writer: asyncio.Task[None] | None = None
         try:
-            async with asyncio.timeout_at(deadline):
-                socket = await connect(
-                    provider.url,
-                    additional_headers=provider.headers,
-                    compression=None,
-                    max_size=EVENT_BYTES,
-                    open_timeout=None,  # ours
-                    close_timeout=CLOSE_S,
-                    logger=_SILENT,
-                )
-                await self._expect(socket, "session.created")
-                await socket.send(json.dumps({"type": "session.update", "session": provider.session(self._format)}))
-                await self._expect(socket, "session.updated")
-            for message in self._conversation:
-                self.tell(message)
-            self._conversation = ()
-            writer = asyncio.create_task(self._write(socket))
-            self._tell(ModelOpened())
-            await self._read(socket)
-        finally:
-            if writer is not None:
-                writer.cancel()
-            if socket is not None:
-                await _close(socket)
-
-    async def _expect(self, socket: ClientConnection, wanted: str) -> None:
-        while True:
-            event = self._decoded(await socket.recv(decode=False))
-            if event.type == wanted:
-                return
-            if event.type == "error" and event.error is not None:
-                raise self._provider.failed(event.error.code, event.error.type)
-
-    async def _write(self, socket: ClientConnection) -> None:
-        try:
-            while True:
-                await self._more.wait()
-                self._more.clear()
-                while self._out:
-                    message = self._out.popleft()
-                    async with asyncio.timeout(SEND_S):
-                        await socket.send(message)
+            async with asyncio.timeout(provider.options.connect_ms / 1000):
+                self._awaited = created = ("session.created", self._loop.create_future())
+                await self._link.open(provider.tls)
+                expires_at = (await created[1]).expires_at
+                self._awaited = updated = ("session.updated", self._loop.create_future())
+                self._send({"type": "session.update", "session": provider.session(self._format)})
+                await updated[1]
         except TimeoutError:
-            socket.transport.abort()  # the reader tells of it
-        except ConnectionClosed:
-            pass
+            self._lose(provider.error("timeout", "no session", retryable=True))
+        except Refused as refused:
+            self._lose(provider.refused(refused))
+        except (OSError, Gone) as failed:
+            self._lose(provider.error("unavailable", f"no connection: {type(failed).__name__}", retryable=True))
+        except ProviderError as failed:
+            self._lose(failed)
+        else:
+            self._awaited = None
+            for message in conversation:
+                self.tell(message)
+            self._pulse = self._loop.call_later(PULSE_S, self._beat, -1)
+            self._tell(ModelOpened(provider.lasts_s(expires_at)))
 
-    async def _read(self, socket: ClientConnection) -> None:
-        try:
-            while True:
-                self._heard(self._decoded(await socket.recv(decode=False)))
-        except ConnectionClosed as closed:
-            if closed.rcvd is not None and closed.rcvd.code in (1000, 1001):
-                return
-            raise
+    def _beat(self, received_bytes: int) -> None:
+        """A server that answers no ping does not read, or is gone without a word."""
+        if self._link.received_bytes == received_bytes:
+            self._lose(self._provider.error("timeout", "the server fell silent", retryable=True))
+            return
+        received_bytes = self._link.received_bytes
+        self._link.ping()
+        self._pulse = self._loop.call_later(PULSE_S, self._beat, received_bytes)
 
-    def _decoded(self, raw: bytes | str) -> _Event:
+    def _received(self, data: str | bytes) -> None:
         try:
-            return _DECODE(raw)
+            event = self._decoded(data)
+            if self._awaited is None:
+                self._heard(event)
+            else:
+                self._while_opening(event, *self._awaited)
+        except ProviderError as error:
+            self._lose(error)
+        except Exception as unforeseen:  # whatever a stranger's bytes make us raise
+            self._lose(self._provider.error("protocol", type(unforeseen).__name__, retryable=False))
+
+    def _while_opening(self, event: Event, wanted: str, come: asyncio.Future[Session]) -> None:
+        if come.done():
+            return
+        if event.type == wanted:
+            come.set_result(event.session or Session())
+        elif event.type == "error" and event.error is not None:
+            come.set_exception(self._provider.failed(event.error.code, event.error.type))
+
+    def _gone(self, gone: Gone) -> None:
+        why = "the server ended the session" if gone.code in (1000, 1001) else "the connection broke"
+        self._lose(self._provider.error("unavailable", why, retryable=True))
+
+    def _lose(self, error: ProviderError) -> None:
+        if self._closed:
+            return
+        self._over()
+        self._link.abort()
+        self._on_event(ModelLost(error))
+
+    def _over(self) -> None:
+        self._closed = True
+        self._provider.sessions.discard(self)
+        if self._pulse is not None:
+            self._pulse.cancel()
+        if self._awaited is not None:
+            self._awaited[1].cancel()
+        if self._opening is not asyncio.current_task(self._loop):
+            self._opening.cancel()
+
+    def _decoded(self, raw: bytes | str) -> Event:
+        try:
+            return DECODE(raw)
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise self._provider.error("protocol", "an event that cannot be read", retryable=True) from None
 
@@ -527,7 +452,7 @@ class OpenAiRealtimeSession:
         """How long ago the caller's audio at this position of the session was sent."""
         return max(0, self._sent_bytes // self._format.bytes_per_ms - position_ms)
 
-    def _heard(self, event: _Event) -> None:
+    def _heard(self, event: Event) -> None:
         reply, item = event.response_id, event.item_id
         match event.type:
             case "response.output_audio.delta":
@@ -543,7 +468,7 @@ class OpenAiRealtimeSession:
             case "response.output_audio.done":
                 self._tell(ReplyItemEnded(reply, item))
             case "response.function_call_arguments.done":
-                self._tell(ReplyTool(reply, ToolCall(event.call_id or item, event.name, _arguments(event.arguments))))
+                self._tell(ReplyTool(reply, ToolCall(event.call_id or item, event.name, arguments(event.arguments))))
             case "response.created" if event.response is not None:
                 self._tell(ReplyStarted(event.response.id or "", event.response.tag))
             case "response.done" if event.response is not None:
@@ -562,7 +487,7 @@ class OpenAiRealtimeSession:
             case "error" if event.error is not None:
                 self._refused(event.error)
 
-    def _ended(self, response: _Response) -> ReplyEnded:
+    def _ended(self, response: Response) -> ReplyEnded:
         error: ProviderError | None = None
         if response.status == "failed":
             said = response.status_details.error if response.status_details is not None else None
@@ -570,7 +495,7 @@ class OpenAiRealtimeSession:
         usage = response.usage.read() if response.usage is not None else None
         return ReplyEnded(response.id or "", response.tag, usage, error)
 
-    def _refused(self, error: _Error) -> None:
+    def _refused(self, error: Error) -> None:
         """Most errors leave the session as it was. One that ends it is followed by its close."""
         order, _, name = (error.event_id or "").partition("-")
         failed = self._provider.failed(error.code, error.type)
@@ -580,53 +505,6 @@ class OpenAiRealtimeSession:
             self._uncommitted.remove(name)
         if order in ("commit", "respond"):
             self._tell(ModelRefused(name, error.code or ""))
-
-
-async def _close(socket: ClientConnection) -> None:
-    try:
-        async with asyncio.timeout(CLOSE_S):
-            await socket.close()
-    except TimeoutError:
-        socket.transport.abort()
-
-
-def _arguments(text: str) -> Mapping[str, Any]:
-    """What is no JSON object becomes none: the tool refuses and the model may try again."""
-    try:
-        arguments = json.loads(text or "{}")
-    except ValueError:
-        return {}
-    return arguments if isinstance(arguments, dict) else {}
-
-
-def _items(message: Message, audio: bytes) -> list[dict[str, Any]]:
-    """A message as items of the conversation."""
-    if message.role == "summary":
-        content = {"type": "input_text", "text": f"{SO_FAR}\n\n{message.text}"}
-        return [{"type": "message", "role": "system", "content": [content]}]
-    if message.role == "tool":
-        return [{"type": "function_call_output", "call_id": message.tool_call_id, "output": message.text}]
-    if message.role == "caller":
-        content = (
-            {"type": "input_audio", "audio": b64encode(audio).decode()}
-            if audio
-            else {"type": "input_text", "text": _said(message)}
-        )
-        return [{"type": "message", "role": "user", "content": [content]}]
-    items: list[dict[str, Any]] = []
-    if message.text:
-        text = f"{message.text}..." if message.cut else message.text
-        items.append({"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]})
-    for call in message.tool_calls:
-        arguments = json.dumps(dict(call.arguments))
-        items.append({"type": "function_call", "call_id": call.id, "name": call.name, "arguments": arguments})
-    return items
-
-
-def _said(message: Message) -> str:
-    if message.keyed:
-        return f"(keyed on the telephone's keypad) {message.text}"
-    return message.text or "(the caller spoke, but the words were not recognised)"
 
 
 def _tools(definition: AgentDefinition, script: Script) -> list[dict[str, Any]]:

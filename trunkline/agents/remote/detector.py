@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from trunkline.agents.definition import AgentDefinition
+from trunkline.agents.providers import Services
 from trunkline.agents.remote import ports_pb2 as pb
 from trunkline.agents.remote import ports_pb2_grpc as grpc_of
 from trunkline.agents.remote.client import Client, token
@@ -11,17 +13,24 @@ from trunkline.agents.script.keys import Key, Keys
 from trunkline.errors import ProviderError
 from trunkline.ports import ON_BEHALF_OF
 
-DEADLINES: Keys = {"first_ms": Key("whole", "The longest wait for an answer.", 200, low=10, high=5000)}
+DEADLINES: Keys = {
+    "first_ms": Key("whole", "The longest wait for an answer; no call waits longer than 200.", 200, low=10, high=5000)
+}
 
 
 class RemoteTurnDetector:
     name = "remote"
 
-    def __init__(self, options: Mapping[str, Any], keys: Mapping[str, str]) -> None:
+    def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:
+        """Raises ConfigError; MissingExtra without `grpcio`."""
         self.options = read_options(options, DEADLINES)
         self.third_party = self.options.third_party
         self._deadline_s = self.options.deadlines_ms["first_ms"] / 1000
-        self._client = Client(self.name, self.options, token(keys))
+        self._client = Client(self.name, self.options, token(services.keys))
+
+    @staticmethod
+    def check_options(options: Mapping[str, Any]) -> None:
+        read_options(options, DEADLINES)
 
     async def start(self) -> None:
         """Raises ProviderError when no server is there."""

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trunkline.agents.definition import AgentDefinition
@@ -44,8 +44,13 @@ def check(bind: Bind, token: str | None, definition: AgentDefinition) -> None:
             "--host", bind.host, "reachable from outside, so remote.api_key or --tls-client-ca must be set as well"
         )
     for kind in KINDS:
-        if any(choice.provider == "remote" for choice in definition.choices(kind)):
+        choices = definition.choices(kind)
+        spoken = (definition, *definition.languages.values())
+        if any(choice.provider == "remote" for each in spoken for choice in each.choices(kind)):
             raise ConfigError(f"{kind}.provider", "remote", "served from here are providers, not other servers")
+        if len(choices) > 1:
+            names = ", ".join(choice.provider for choice in choices)
+            raise ConfigError(kind, names, "one is served; who follows whom is for the gateway's file to say")
 
 
 async def serve_models(
@@ -67,7 +72,7 @@ async def serve_models(
         speech_pool=SpeechPool(settings.speech.workers),
         allow_private_addresses=settings.tools.allow_private_addresses,
     )
-    minds = build(definition, services)
+    minds = build(replace(definition, failover=replace(definition.failover, lifeboat=False)), services)
     asked, again = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -197,6 +197,7 @@ class AsrRequest(_message.Message):
     EXPECT_FIELD_NUMBER: _builtins.int
     FINALIZE_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
+    BEGAN_FIELD_NUMBER: _builtins.int
     utterance: _builtins.int
     """counted up by the client"""
     audio: _builtins.bytes
@@ -210,6 +211,10 @@ class AsrRequest(_message.Message):
     def finalize(self) -> Global___Finalize: ...
     @_builtins.property
     def cancel(self) -> Global___Cancel: ...
+    @_builtins.property
+    def began(self) -> Global___Began:
+        """feed_mode all"""
+
     def __init__(
         self,
         *,
@@ -219,12 +224,13 @@ class AsrRequest(_message.Message):
         expect: Global___Expectation | None = ...,
         finalize: Global___Finalize | None = ...,
         cancel: Global___Cancel | None = ...,
+        began: Global___Began | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "cancel", b"cancel", "expect", b"expect", "finalize", b"finalize", "request", b"request", "start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "began", b"began", "cancel", b"cancel", "expect", b"expect", "finalize", b"finalize", "request", b"request", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "cancel", b"cancel", "expect", b"expect", "finalize", b"finalize", "request", b"request", "start", b"start", "utterance", b"utterance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "began", b"began", "cancel", b"cancel", "expect", b"expect", "finalize", b"finalize", "request", b"request", "start", b"start", "utterance", b"utterance"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["start", "audio", "expect", "finalize", "cancel"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["start", "audio", "expect", "finalize", "cancel", "began"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -253,6 +259,27 @@ class AsrStart(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AsrStart: _TypeAlias = AsrStart  # noqa: Y015
+
+@_typing.final
+class Began(_message.Message):
+    """The caller began to speak so long ago, in the audio that was sent: words from before are none of the utterance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGO_MS_FIELD_NUMBER: _builtins.int
+    ago_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        ago_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ago_ms", b"ago_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Began: _TypeAlias = Began  # noqa: Y015
 
 @_typing.final
 class Finalize(_message.Message):
@@ -366,17 +393,21 @@ class AsrFinal(_message.Message):
 
     TEXT_FIELD_NUMBER: _builtins.int
     UNDERSTOOD_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     understood: _builtins.bool
+    language: _builtins.str
+    """BCP 47: what it was spoken in; empty: not known, or several"""
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
         understood: _builtins.bool = ...,
+        language: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["text", b"text", "understood", b"understood"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["language", b"language", "text", b"text", "understood", b"understood"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -508,12 +539,15 @@ class Message(_message.Message):
     TOOL_CALLS_FIELD_NUMBER: _builtins.int
     TOOL_CALL_ID_FIELD_NUMBER: _builtins.int
     CUT_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
     role: _builtins.str
-    """caller, agent, tool"""
+    """caller, agent, tool, or summary: what was said before, in short"""
     text: _builtins.str
     keyed: _builtins.bool
     tool_call_id: _builtins.str
     cut: _builtins.bool
+    language: _builtins.str
+    """BCP 47: what the call is held in from here on; empty: as before"""
     @_builtins.property
     def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolCall]: ...
     def __init__(
@@ -525,10 +559,11 @@ class Message(_message.Message):
         tool_calls: _abc.Iterable[Global___ToolCall] | None = ...,
         tool_call_id: _builtins.str = ...,
         cut: _builtins.bool = ...,
+        language: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cut", b"cut", "keyed", b"keyed", "role", b"role", "text", b"text", "tool_call_id", b"tool_call_id", "tool_calls", b"tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cut", b"cut", "keyed", b"keyed", "language", b"language", "role", b"role", "text", b"text", "tool_call_id", b"tool_call_id", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -673,8 +708,11 @@ class SpeakRequest(_message.Message):
 
     TEXT_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """one phrase"""
+    language: _builtins.str
+    """BCP 47: what it is to be spoken in; empty: as the server likes"""
     @_builtins.property
     def format(self) -> Global___AudioFormat: ...
     def __init__(
@@ -682,10 +720,11 @@ class SpeakRequest(_message.Message):
         *,
         text: _builtins.str = ...,
         format: Global___AudioFormat | None = ...,
+        language: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["format", b"format"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "language", b"language", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

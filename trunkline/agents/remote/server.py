@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import grpc
 
+from trunkline.agents import languages
 from trunkline.agents.providers import Minds
 from trunkline.agents.remote import ports_pb2 as pb
 from trunkline.agents.remote import ports_pb2_grpc as grpc_of
@@ -204,6 +205,8 @@ class _Ears:
                 self._stream.feed(request.audio)
             case "expect":
                 self._stream.expect(wire.read_expectation(request.expect))
+            case "began":
+                self._stream.began(request.began.ago_ms)
             case "finalize":
                 if len(self._finalized) >= MAX_AHEAD:
                     raise ProviderError("", "overloaded", "too many utterances at once", retryable=True)
@@ -285,16 +288,20 @@ class _Llm(grpc_of.LlmOrchestratorServicer):
 
 class _Tts(grpc_of.StreamingTtsServicer):
     def __init__(self, minds: Minds) -> None:
-        self._tts = minds.tts
+        self._minds, self._tts = minds, minds.tts
+        spoken = (minds, *minds.languages.values())
+        self._word_times = all(each.tts.word_times for each in spoken)
 
     async def Describe(self, request: pb.DescribeRequest, context: Any) -> pb.TtsDescription:
-        return pb.TtsDescription(name=self._tts.name, word_times=self._tts.word_times)
+        return pb.TtsDescription(name=self._tts.name, word_times=self._word_times)
 
     async def Speak(self, request: pb.SpeakRequest, context: Any) -> AsyncGenerator[pb.SpeakEvent, None]:
         ON_BEHALF_OF.set(CallId(_session(context)) or None)  # of this request's task
         try:
             format = wire.read_format(request.format)
-            async with aclosing(self._tts.speak(request.text, format)) as chunks:
+            tag = languages.lookup(request.language, self._minds.languages) if request.language else None
+            tts = self._tts if tag is None else self._minds.in_language(tag).tts
+            async with aclosing(tts.speak(request.text, format)) as chunks:
                 async for audio in chunks:
                     yield wire.write_audio(audio)
         except Exception as error:

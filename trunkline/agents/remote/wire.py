@@ -104,6 +104,7 @@ def write_message(message: Message) -> pb.Message:
         tool_calls=[_write_tool_call(call) for call in message.tool_calls],
         tool_call_id=message.tool_call_id,
         cut=message.cut,
+        language=message.language or "",
     )
 
 
@@ -117,6 +118,7 @@ def read_message(message: pb.Message) -> Message:
         tuple(_read_tool_call(call) for call in message.tool_calls),
         message.tool_call_id,
         message.cut,
+        message.language or None,
     )
 
 
@@ -168,8 +170,9 @@ def write_stt_event(utterance: int, event: SttEvent) -> pb.AsrEvent:
     match event:
         case SttPartial(text, complete):
             return pb.AsrEvent(utterance=utterance, partial=pb.AsrPartial(text=text, complete=complete))
-        case SttFinal(text, understood):
-            return pb.AsrEvent(utterance=utterance, final=pb.AsrFinal(text=text, understood=understood))
+        case SttFinal(text, understood, language):
+            final = pb.AsrFinal(text=text, understood=understood, language=language or "")
+            return pb.AsrEvent(utterance=utterance, final=final)
         case SttFailed(error):
             return pb.AsrEvent(utterance=utterance, failed=write_failure(error))
 
@@ -179,7 +182,7 @@ def read_stt_event(event: pb.AsrEvent, provider: str) -> SttEvent:
         case "partial":
             return SttPartial(event.partial.text, event.partial.complete)
         case "final":
-            return SttFinal(event.final.text, event.final.understood)
+            return SttFinal(event.final.text, event.final.understood, event.final.language or None)
         case "failed":
             failed = event.failed
             return SttFailed(

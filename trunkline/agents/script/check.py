@@ -6,9 +6,9 @@
 import importlib.util
 import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path as FilePath
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from typing import Any, Literal
 import phonenumbers
 
 from trunkline.agents.definition import (
+    NO_DETECTOR,
     AgentDefinition,
     ContextTerms,
     Failover,
@@ -25,17 +26,21 @@ from trunkline.agents.definition import (
     TransferTerms,
     TurnTaking,
 )
+from trunkline.agents.languages import is_tag
 from trunkline.agents.script import keys
 from trunkline.agents.script.keys import Severity, nearest
 from trunkline.agents.script.lines import Path, Place, Places, places
-from trunkline.agents.script.model import SECTIONS, read_script
+from trunkline.agents.script.model import SECTIONS, Script, read_script
 from trunkline.agents.script.review import review
-from trunkline.agents.script.template import NAME
+from trunkline.agents.script.template import NAME, fill
+from trunkline.agents.script.tongues import read_languages
 from trunkline.errors import ConfigError, MissingExtra
 
 MAX_FILE_BYTES = 512 * 1024  # a thousand intents; the largest real one we know has forty
 
 KINDS: tuple[Literal["stt", "llm", "tts"], ...] = ("stt", "llm", "tts")
+TURN_DETECTOR = "turn_detector"
+"""Its table; its providers are named `turn.NAME`."""
 DEFAULT_PROVIDERS: Mapping[str, str] = {"stt": "pocketsphinx", "llm": "script", "tts": "espeak"}
 
 
@@ -162,19 +167,24 @@ def _definition(raw: Mapping[str, Any], problems: Problems, folder: FilePath | N
         greeting_interruptible=top["greeting_interruptible"],
         turns=TurnTaking(**turns),
         spares={kind: tuple(ranked[1:]) for kind, ranked in choices.items() if ranked[1:]},
-        failover=_failover(top["failover"] or {}, targets, problems),
+        failover=_failover(top["failover"] or {}, script, targets, problems),
         background=top["background"],
         targets=targets,
         terms=terms,
         script=raw_script,
         realtime=_realtime(top["realtime"], problems),
+        turn_detector=_turn_detector(top["turn_detector"], problems),
         agents=_agents(top["agents"] or {}, problems, folder),
         context=_context(top["context"], choices["llm"], problems),
     )
+    if not is_tag(definition.language):
+        report(("language",), f"{definition.language!r} is no tag of a language: write en-US, es or pt-BR", "error")
+    others = read_languages(top["languages"] or {}, definition, partial(_named, problems), report)
+    definition = replace(definition, languages=others.languages)
     review(definition, script, report)
     if any(choice.provider == "pocketsphinx" for choice in choices["stt"]):
         _unknown_words(definition, problems)
-    _check_options(definition, problems)
+    _check_options(definition, others.written, problems)
     return definition
 
 
@@ -182,9 +192,14 @@ def _providers(kind: str, ranked: Any, problems: Problems) -> list[ProviderChoic
     """The preferred first."""
     if ranked is None:
         return [ProviderChoice(DEFAULT_PROVIDERS[kind])]
+    return [choice for _, choice in _named(problems, kind, ranked, (kind,))]
+
+
+def _named(problems: Problems, kind: str, ranked: Any, path: Path) -> list[tuple[Path, ProviderChoice]]:
+    """With where each stands."""
     if isinstance(ranked, Mapping):
-        return [_provider(kind, ranked, (kind,), problems)]
-    return [_provider(kind, table, (kind, at), problems) for at, table in enumerate(ranked)]
+        return [(path, _provider(kind, ranked, path, problems))]
+    return [((*path, at), _provider(kind, table, (*path, at), problems)) for at, table in enumerate(ranked)]
 
 
 def _provider(kind: str, table: Mapping[str, Any], path: Path, problems: Problems) -> ProviderChoice:
@@ -196,8 +211,16 @@ def _provider(kind: str, table: Mapping[str, Any], path: Path, problems: Problem
     return ProviderChoice(name, held)
 
 
-def _failover(table: Mapping[str, Any], targets: Mapping[str, str], problems: Problems) -> Failover:
+def _failover(table: Mapping[str, Any], script: Script, targets: Mapping[str, str], problems: Problems) -> Failover:
+    """Where the file says nothing else, callers whom nobody can hear or answer go where `[fallback]` sends those who
+    are not understood, and in its words."""
     held = keys.read(table, keys.FAILOVER, ("failover",), problems.report)
+    fallback = script.fallback
+    if fallback.transfer in targets and held["target"] is None:
+        if "last_resort" not in table:
+            held["last_resort"] = "transfer"
+        if held["last_resort"] == "transfer":
+            held |= {"target": fallback.transfer, "words": fill(fallback.reply[0], script.variables)}
     target = held["target"]
     if held["last_resort"] == "transfer" and target is None:
         problems.report(("failover",), "target is missing: a name of [targets]", "error")
@@ -215,6 +238,15 @@ def _realtime(table: Mapping[str, Any] | None, problems: Problems) -> RealtimeTe
     common = {name: held.pop(name) for name in keys.REALTIME if name != "provider"}
     choice = _provider("realtime", {"provider": held.pop("provider") or "openai", **held}, ("realtime",), problems)
     return RealtimeTerms(choice, **common)
+
+
+def _turn_detector(table: Mapping[str, Any] | None, problems: Problems) -> ProviderChoice | None:
+    if table is None:
+        return None
+    if table.get("provider") == NO_DETECTOR:
+        keys.read(table, keys.PROVIDER, (TURN_DETECTOR,), problems.report)
+        return ProviderChoice(NO_DETECTOR)
+    return _provider("turn", {"provider": "rules", **table}, (TURN_DETECTOR,), problems)
 
 
 def _agents(table: Mapping[str, Any], problems: Problems, folder: FilePath | None) -> dict[str, HandOff]:
@@ -257,23 +289,22 @@ def provider_names(kind: str) -> frozenset[str]:
     return frozenset(entry.name.partition(".")[2] for entry in found if entry.name.startswith(f"{kind}."))
 
 
-def _check_options(definition: AgentDefinition, problems: Problems) -> None:
+def _check_options(
+    definition: AgentDefinition, written: Iterable[tuple[Path, str, ProviderChoice]], problems: Problems
+) -> None:
     """A provider may offer `check_options(options)`, which raises ConfigError: then its mistakes have a line too."""
-    ranked: dict[str, tuple[ProviderChoice, ...]] = {kind: definition.choices(kind) for kind in KINDS}
-    choices: list[tuple[str, int, ProviderChoice]] = [
-        (kind, at, choice) for kind in KINDS for at, choice in enumerate(ranked[kind])
-    ]
+    choices: list[tuple[Path, str, ProviderChoice]] = []
+    for each in KINDS:
+        ranked = definition.choices(each)
+        choices += [((each, at) if len(ranked) > 1 else (each,), each, choice) for at, choice in enumerate(ranked)]
     if definition.realtime is not None:
-        ranked["realtime"] = (definition.realtime.model,)
-        choices.append(("realtime", 0, definition.realtime.model))
+        choices.append((("realtime",), "realtime", definition.realtime.model))
+    if definition.turn_detector is not None:
+        choices.append(((TURN_DETECTOR,), "turn", definition.turn_detector))
     if definition.context is not None and definition.context.llm is not None:
-        choices.append(("context", 0, definition.context.llm))
-        ranked["context"] = (definition.context.llm,)
+        choices.append((("context", "llm"), "llm", definition.context.llm))
     found = {entry.name: entry for entry in entry_points(group="trunkline.providers")}
-    for kind, at, choice in choices:
-        path: Path = (kind, at) if len(ranked[kind]) > 1 else (kind,)
-        if kind == "context":
-            kind, path = "llm", ("context", "llm")
+    for path, kind, choice in (*choices, *written):
         entry = found.get(f"{kind}.{choice.provider}")
         if entry is None:
             continue
@@ -282,7 +313,8 @@ def _check_options(definition: AgentDefinition, problems: Problems) -> None:
             if check_options is not None:
                 check_options(choice.options)
         except ConfigError as error:
-            problems.report((*path, error.key), f"is {error.value!r}: {error.allowed}", "error")
+            where = (*path, error.key.removeprefix(f"{kind}."))
+            problems.report(where, f"is {error.value!r}: {error.allowed}", "error")
         except (MissingExtra, ImportError, AttributeError) as error:
             problems.report((*path, "provider"), str(error), "warning")
 

@@ -16,9 +16,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Literal
 
 from trunkline.agents.definition import AgentDefinition
+from trunkline.agents.languages import SPEAK_LANGUAGE, primary
 from trunkline.agents.script import template
 from trunkline.agents.script.grammar import (
     DIGITS,
@@ -87,18 +89,40 @@ class State:
     misunderstood: int = 0
     """Times in a row."""
     calls: int = 0
+    language: str = ""
+    """What the dialog that left it speaks."""
 
 
 class Dialog:
     """One agent's conversation with one call. Reads only; everything that changes is in State."""
 
     def __init__(
-        self, definition: AgentDefinition, script: Script, grammars: Mapping[str, Grammar], call: CallFacts
+        self,
+        definition: AgentDefinition,
+        script: Script,
+        grammars: Mapping[str, Grammar],
+        call: CallFacts,
+        greetings: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
+        """`greetings`: by the agent's languages."""
         self.definition, self.script, self.grammars, self.call = definition, script, grammars, call
+        self.greetings = greetings
 
     def first_state(self) -> State:
-        return State(last=self.definition.greeting)
+        return State(last=self.definition.greeting, language=self.definition.language)
+
+    def taken_over(self, state: State) -> State:
+        """As this dialog goes on from what one in another language has left. What is open stays open where this script
+        knows it too."""
+        if state.language == self.definition.language:
+            return state
+        task, question = state.task, state.question
+        known = {*self.script.slots, *self.script.digits, *(intent.name for intent in self.script.intents)}
+        names = [*((task.intent, *task.missing) if task else ()), *((question.name,) if question else ())]
+        if not known.issuperset(names):
+            task = question = None
+        last, language = self.definition.greeting, self.definition.language
+        return replace(state, last=last, language=language, task=task, question=question, said={}, misunderstood=0)
 
     def answer(
         self, state: State, unanswered: Sequence[Message], now: datetime, *, understood: bool = True
@@ -315,6 +339,10 @@ class _Turn:
     def _finish(self, intent: Intent, entry: DigitsEntry | None) -> None:
         self.state = replace(self.state, task=None, question=None)
         key, reply = f"intent {intent.name}", intent.reply
+        if intent.language is not None:
+            greeting = self.dialog.greetings.get(intent.language, "")
+            self._call(SPEAK_LANGUAGE, {"language": intent.language}, Waiting("", reply or (greeting,), key))
+            return
         if not reply and entry is not None:
             key, reply = f"digits {entry.name}", entry.reply
         transfer, name, agent = intent.transfer, intent.tool, intent.hand_off
@@ -343,7 +371,8 @@ class _Turn:
             case "digits":
                 self._say(self.script.digits[question.name].prompt)
             case "read_back":
-                spoken = {"digits": say_digits(question.held), question.name: say_digits(question.held)}
+                said = self._digits_said(question.held)
+                spoken = {"digits": said, question.name: said}
                 self._say(self.script.digits[question.name].confirm, spoken)
             case "confirm":
                 intent = self.script.intent(question.name)
@@ -367,7 +396,7 @@ class _Turn:
         self._understood()
         if self.state.task is not None:
             self.state = replace(self.state, task=replace(self.state.task, entry=entry.name))
-        said = say_digits(digits)
+        said = self._digits_said(digits)
         self._told({entry.name: digits, "digits": digits}, {entry.name: said, "digits": said})
 
     def _yes(self) -> None:
@@ -404,6 +433,10 @@ class _Turn:
         if filled:
             self.texts.append(filled)
 
+    def _digits_said(self, digits: str) -> str:
+        """In English as words; in another language one by one, as its voice says them."""
+        return say_digits(digits) if primary(self.dialog.definition.language) == "en" else ", ".join(digits)
+
     def _say_variation(self, key: str, texts: tuple[str, ...]) -> None:
         if not texts:
             return
@@ -436,7 +469,7 @@ class _Turn:
 
     def _spoken_values(self) -> dict[str, str]:
         values = {**self._fixed_values(), **self.state.values, **self.state.spoken}
-        values["caller_number"] = say_digits(re.sub(r"\D", "", values["caller_number"]))
+        values["caller_number"] = self._digits_said(re.sub(r"\D", "", values["caller_number"]))
         return values
 
 

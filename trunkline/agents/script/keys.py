@@ -5,7 +5,7 @@ The reader, the checker's suggestions and the tables of docs/agent-script.md all
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from trunkline.agents.definition import (
@@ -58,9 +58,13 @@ def _failover(name: str, low: int, high: int, meaning: str) -> Key:
     return Key("whole", meaning, getattr(_FAILOVER, name), low=low, high=high)
 
 
+_LINES = ("greeting", "goodbye", "no_input", "filler", "apology", "failure")
+_TRANSLATED = ("variables", "intents", "slots", "digits", "tools", "fallback", "words")
+
 FILE: Keys = {
     "name": Key("text", "What the agent is called in lists and records.", required=True),
-    "language": Key("text", "The language the agent speaks and hears.", _DEFAULTS["language"]),
+    "language": Key("text", "The language the agent speaks and hears: a tag such as `en-US`.", _DEFAULTS["language"]),
+    "languages": Key("table", "Further languages: `[languages.es-ES]`, see below."),
     "greeting": Key("text", "The first thing a caller hears.", required=True),
     "greeting_interruptible": Key("flag", "Whether the caller may talk over the greeting.", True),
     "goodbye": Key("text", "Spoken before the agent hangs up.", _DEFAULTS["goodbye"]),
@@ -77,6 +81,9 @@ FILE: Keys = {
         "table", "One model that hears, thinks and speaks, in place of the three: see [models](models.md)."
     ),
     "turns": Key("table", "When the caller has finished, and when the line is dead."),
+    "turn_detector": Key(
+        "table", "Who tells from their words whether the caller has finished: `provider`, and its own options."
+    ),
     "targets": Key(
         "table", 'Where calls may be transferred: `reception = "+12025550123"`, or a table: `[targets.reception]`.'
     ),
@@ -91,6 +98,16 @@ FILE: Keys = {
     "fallback": Key("table", "What happens when the agent does not understand."),
     "words": Key("table", "The words for yes, no, repeat and goodbye, in place of ours."),
 }
+
+LANGUAGE: Keys = {
+    **{name: replace(FILE[name], default=None, required=False) for name in _LINES},
+    "failover": Key("table", "`message` in this language, where `last_resort` is that."),
+    "stt": Key("ranked", "Other ears: `provider` and its options, or several; or only what is other than in `[stt]`."),
+    "llm": Key("ranked", "Another mind, in the same way."),
+    "tts": Key("ranked", "Another voice, in the same way: `voice = ...` alone is enough."),
+    **{name: FILE[name] for name in _TRANSLATED},
+}
+LANGUAGE_FAILOVER: Keys = {"message": Key("text", "What callers are asked.")}
 
 REALTIME: Keys = {
     "provider": Key("text", "Name of the provider.", required=True),
@@ -114,7 +131,11 @@ REALTIME: Keys = {
         high=1440,
     ),
     "first_audio_ms": Key(
-        "whole", "The longest wait for an answer to begin.", _REALTIME.first_audio_ms, low=50, high=60000
+        "whole",
+        "The longest wait for an answer to begin: a new session is asked then, and after that the cascade.",
+        _REALTIME.first_audio_ms,
+        low=50,
+        high=60000,
     ),
     "reconnect_ms": Key(
         "whole", "The longest time without a session when one breaks.", _REALTIME.reconnect_ms, low=0, high=60000
@@ -137,6 +158,11 @@ TURNS: Keys = {
     "max_duration_s": _turn("max_duration_s", 10, 14400, "The longest call."),
     "reply_deadline_ms": _turn("reply_deadline_ms", 1000, 60000, "The longest wait for an answer before `apology`."),
     "filler_after_ms": _turn("filler_after_ms", 500, 10000, "Silence after the caller's turn before `filler`."),
+    "speculate": Key(
+        "flag",
+        "Ask the model while the end of the turn is awaited, once the words seem whole. What is asked in vain is paid.",
+        _TURNS.speculate,
+    ),
 }
 
 FAILOVER: Keys = {
@@ -149,11 +175,12 @@ FAILOVER: Keys = {
     ),
     "last_resort": Key(
         "text",
-        "When nothing works any more, after `failure`.",
+        "When nothing works any more, after `failure`. Where it is not given and `[fallback]` has a `transfer`: that, "
+        "after the first `reply` there.",
         _FAILOVER.last_resort,
         choices=("hang_up", "transfer", "message"),
     ),
-    "target": Key("text", "transfer: a name of `[targets]`."),
+    "target": Key("text", "transfer: a name of `[targets]`. Without it that of `[fallback]`."),
     "message": Key("text", "message: what callers are asked.", _FAILOVER.message),
     "message_s": _failover("message_s", 5, 600, "message: how long they may speak, in seconds."),
 }
@@ -231,6 +258,7 @@ INTENT: Keys = {
     "declined": Key("text", "Spoken when the answer to `confirm` is no.", "All right."),
     "reply": Key("texts", "What the agent says. A list is spoken in turn, one each time.", ()),
     "reply_closed": Key("texts", "Spoken instead outside the opening hours; nothing else is asked or done then.", ()),
+    "language": Key("text", "Go on in this language, one of `[languages]` or the first; `reply` is spoken in it."),
     **_ACTIONS,
 }
 

@@ -53,6 +53,7 @@ class Intent:
     declined: str = ""
     reply: tuple[str, ...] = ()
     reply_closed: tuple[str, ...] = ()
+    language: str | None = None
     transfer: str | None = None
     tool: str | None = None
     hand_off: str | None = None

@@ -9,6 +9,7 @@ from typing import Any
 from trunkline.agents.llm import openai
 from trunkline.agents.llm import remote as llm_remote
 from trunkline.agents.realtime import openai as realtime_openai
+from trunkline.agents.remote import detector as turn_remote
 from trunkline.agents.remote.options import WHERE
 from trunkline.agents.script import keys
 from trunkline.agents.script.keys import Key, Keys
@@ -35,6 +36,7 @@ TABLES: dict[str, Keys] = {
     "tools": keys.TOOL,
     "fallback": keys.FALLBACK,
     "words": keys.WORDS,
+    "language": keys.LANGUAGE,
     "openai": openai.OPTIONS,
     "realtime": keys.REALTIME,
     "realtime_openai": realtime_openai.OPTIONS,
@@ -47,6 +49,7 @@ MODELS: dict[str, Keys] = {
     "stt_remote": {**WHERE, **stt_remote.DEADLINES},
     "llm_remote": {**WHERE, **llm_remote.DEADLINES},
     "tts_remote": {**WHERE, **tts_remote.DEADLINES},
+    "turn_remote": {**WHERE, **turn_remote.DEADLINES},
     "stt_sherpa": stt_sherpa.OPTIONS,
     "tts_sherpa": tts_sherpa.OPTIONS,
 }

@@ -10,17 +10,18 @@ from trunkline.agents.script.model import HANG_UP, Intent, Script, Tool
 from trunkline.agents.script.phrases import expansions, slot_names, sure_slots
 
 BUILT_IN_VARIABLES = ("name", "today", "hours_today", "next_opening", "caller_number", "digits")
-_HOURS_VARIABLES = ("today", "hours_today", "next_opening")
+HOURS_VARIABLES = ("today", "hours_today", "next_opening")
 _WAYS_COMPARED = 100  # ways of saying one phrase that are compared with other intents' phrases
 
 
-def review(definition: AgentDefinition, script: Script, report: Report) -> None:
-    _Review(definition, script, report).run()
+def review(definition: AgentDefinition, script: Script, report: Report, tags: tuple[str, ...] = ()) -> None:
+    """`tags`: of the agent's languages, where they are not the definition's."""
+    _Review(definition, script, report, tags or definition.tags).run()
 
 
 class _Review:
-    def __init__(self, definition: AgentDefinition, script: Script, report: Report) -> None:
-        self.definition, self.script, self.report = definition, script, report
+    def __init__(self, definition: AgentDefinition, script: Script, report: Report, tags: tuple[str, ...]) -> None:
+        self.definition, self.script, self.report, self.tags = definition, script, report, tags
         self.known = {
             *BUILT_IN_VARIABLES,
             *script.variables,
@@ -94,6 +95,11 @@ class _Review:
                 there = (*self.script.slots, *self.script.digits)
                 self.report((*path, "ask", at), f"there are no slots or digits {name!r}{nearest(name, there)}", "error")
         self._action(path, intent.transfer, intent.tool, intent.hand_off)
+        if intent.language is not None and intent.language not in self.tags:
+            wrong = f"there is no {intent.language!r} in [languages]{nearest(intent.language, self.tags)}"
+            self.report((*path, "language"), wrong, "error")
+        if intent.language is not None and (intent.transfer or intent.tool or intent.hand_off):
+            self.report((*path, "language"), "choose one of language, transfer, tool and hand_off", "error")
         if intent.reply_closed and self.script.hours is None:
             self.report((*path, "reply_closed"), "there are no [hours]: it would never be spoken", "warning")
         self._silent(intent)
@@ -108,9 +114,8 @@ class _Review:
 
     def _silent(self, intent: Intent) -> None:
         asked = [self.script.digits[name] for name in intent.ask if name in self.script.digits]
-        answers = bool(intent.reply) or any(
-            entry.reply or entry.tool or entry.transfer or entry.hand_off for entry in asked
-        )
+        answers = intent.language is not None or bool(intent.reply)  # a language greets
+        answers = answers or any(entry.reply or entry.tool or entry.transfer or entry.hand_off for entry in asked)
         if not answers and intent.transfer is None and intent.hand_off is None and intent.tool != HANG_UP:
             self.report(intent.path, "has no reply: the caller would hear nothing", "error")
         if intent.reply and any(entry.reply for entry in asked):
@@ -163,7 +168,7 @@ class _Review:
     def _texts(self, path: Path, texts: Iterable[str], given: Iterable[str]) -> None:
         always = {*given, *self.script.variables, "name", "caller_number"}
         if self.script.hours is not None:
-            always |= {*_HOURS_VARIABLES}
+            always |= {*HOURS_VARIABLES}
         for text in texts:
             for wrong in template.faults(text):
                 self.report(path, wrong, "error")
@@ -174,7 +179,7 @@ class _Review:
                     self.report(
                         path, f"there is no variable {{{name}}}{nearest(name, tuple(sorted(self.known)))}", "error"
                     )
-                elif name in _HOURS_VARIABLES and self.script.hours is None:
+                elif name in HOURS_VARIABLES and self.script.hours is None:
                     self.report(path, f"{{{name}}} needs [hours]", "error")
                 elif name not in always:
                     self.report(path, f"{{{name}}} may not be known here: ask for it first", "warning")

@@ -16,7 +16,7 @@ import asyncio
 import json
 import logging
 import ssl
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -56,7 +56,9 @@ ENCODINGS = {"mulaw": "mulaw", "alaw": "alaw", "pcm16": "linear16"}
 OPTIONS: Keys = {
     "model": Key("text", "`nova-3`, another Nova, `flux-general-en` or `flux-general-multi`.", "nova-3"),
     "language": Key(
-        "text", "A language tag, or `multi`. Flux: a hint to `flux-general-multi`.", "the agent's `language`"
+        "text",
+        "A language tag, or `multi`: any. Flux: a hint to `flux-general-multi`.",
+        "the agent's `language`; of several, `multi` with all of them as hints",
     ),
     "keyterms": Key("list", "Names and terms to listen for.", ()),
     "feed": Key(
@@ -96,6 +98,8 @@ class Options:
     final_ms: int
     url: str
     opt_out: bool
+    hints: tuple[str, ...] = ()
+    """The languages of an agent that has several."""
 
     @property
     def flux(self) -> bool:
@@ -117,18 +121,22 @@ class Options:
             query += [("eot_threshold", str(self.eot_threshold)), ("eot_timeout_ms", str(self.eot_timeout_ms))]
             if self.eager_eot_threshold:
                 query.append(("eager_eot_threshold", str(self.eager_eot_threshold)))
-            if self.model == "flux-general-multi" and self.language != "multi":
-                query.append(("language_hint", self.language))
+            if self.model == "flux-general-multi":
+                hints = self.hints if self.language == "multi" else (self.language,)
+                query += [("language_hint", hint) for hint in hints]
             return f"{self.url}/v2/listen?{urlencode(query)}"
         query += [("language", self.language), ("interim_results", "true"), ("endpointing", str(self.endpointing_ms))]
+        if self.language == "multi" and self.model.startswith("nova-3"):
+            query += [("language_hint", hint) for hint in self.hints]
         if self.smart_format:
             query.append(("smart_format", "true"))
         return f"{self.url}/v1/listen?{urlencode(query)}"
 
 
-def read_options(options: Mapping[str, Any], language: str = "en") -> Options:
-    """Raises ConfigError."""
-    held = {name: key.default for name, key in OPTIONS.items()} | {"language": language}
+def read_options(options: Mapping[str, Any], heard: Sequence[str] = ("en",)) -> Options:
+    """`heard`: the languages of the agent. Raises ConfigError."""
+    held = {name: key.default for name, key in OPTIONS.items()}
+    held["language"] = heard[0] if len(heard) == 1 else "multi"
     for name, value in options.items():
         key = OPTIONS.get(name)
         if key is None:
@@ -143,7 +151,7 @@ def read_options(options: Mapping[str, Any], language: str = "en") -> Options:
         if not low <= held[name] <= high and held[name] != 0:
             raise ConfigError(f"stt.{name}", held[name], f"a number from {low} to {high}")
     held["url"] = held["url"].rstrip("/")
-    return Options(**held)
+    return Options(**held, hints=tuple(heard) if len(heard) > 1 else ())
 
 
 class DeepgramStt:
@@ -153,7 +161,7 @@ class DeepgramStt:
 
     def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:
         """Raises ConfigError."""
-        self.options = read_options(options, definition.language)
+        self.options = read_options(options, definition.heard)
         self.feed_mode: Literal["all", "gated"] = self.options.feed
         self.clock = services.clock
         key = services.keys.get("deepgram")
@@ -185,6 +193,8 @@ class Spoken(NamedTuple):
     word: str
     at: float
     """Its middle, in bytes of the call's audio."""
+    language: str | None = None
+    """As Nova tells it for each word, where it hears several languages."""
 
 
 class Heard(NamedTuple):
@@ -200,10 +210,23 @@ class Heard(NamedTuple):
     """A whole phrase, it thinks. None: as before, if the words are the same."""
     ends: Literal["", "asked", "itself"] = ""
     """The end of an utterance, that we asked for or that it found."""
+    languages: tuple[str, ...] = ()
+    """Of the whole, as it tells them: the most frequent first."""
 
     @property
     def begins(self) -> float:
         return self.words[0].at if self.words else self.start
+
+    @property
+    def tongues(self) -> Counter[str]:
+        """Its words by their language. Flux tells the languages of the whole: of one all words are, of several nobody
+        knows."""
+        found = Counter(word.language for word in self.words if word.language)
+        if not found and self.text and len(self.languages) == 1:
+            found[self.languages[0]] = len(self.text.split())
+        elif not found and self.text:
+            found.update(self.languages)  # alike: none of them counts
+        return found
 
 
 _NOTHING = SttPartial("")
@@ -217,10 +240,9 @@ class Utterance:
     forgotten: bool = False
     asked: bool = False
     """The service was told of its end, on this connection."""
-    settled: list[str] = field(default_factory=list)
-    settled_at: float = 0.0
-    """Where the last of the settled words end."""
-    open_text: str = ""
+    settled: list[Heard] = field(default_factory=list)
+    """What will not change, each with its own words only."""
+    open: Heard | None = None
     answered: bool = False
     """The service has said something of it, if only that there was nothing."""
     told: SttPartial = _NOTHING
@@ -228,28 +250,56 @@ class Utterance:
 
     @property
     def text(self) -> str:
-        return " ".join((*self.settled, self.open_text) if self.open_text else self.settled)
+        said = self.settled if self.open is None else (*self.settled, self.open)
+        return " ".join(heard.text for heard in said if heard.text)
 
-    def take(self, heard: Heard, text: str) -> None:
+    @property
+    def language(self) -> str | None:
+        """That of two thirds of its words: names of people and places are often of another."""
+        tongues = Counter[str]()
+        for heard in self.settled if self.open is None else (*self.settled, self.open):
+            tongues += heard.tongues
+        if not tongues:
+            return None
+        language, words = tongues.most_common(1)[0]
+        return language if words * 3 >= tongues.total() * 2 else None
+
+    def take(self, heard: Heard) -> None:
         self.answered = True
-        if heard.final:
-            if text:
-                self.settled.append(text)
-                self.settled_at = heard.end
-            self.open_text = ""
-        else:
-            self.open_text = text
+        if not heard.final:
+            self.open = heard
+            return
+        self.open = None
+        if heard.text:
+            self.settled.append(heard)
+
+    def begin(self, at: int) -> None:
+        """Not before there."""
+        self.start = max(self.start, at)
+        self.settled = [said for heard in self.settled if (said := since(heard, self.start)).text]
+        self.open = None if self.open is None else since(self.open, self.start)
 
 
-def share(heard: Heard, utterances: Sequence[Utterance]) -> list[tuple[Utterance, str]]:
+def share(heard: Heard, utterances: Sequence[Utterance]) -> list[tuple[Utterance, Heard]]:
     """The utterances that a result speaks of, and what of it is each one's."""
     touched = [u for u in utterances if u.start < heard.end and (u.end is None or heard.start < u.end)]
-    if len(touched) == 1 and (touched[0].start <= heard.start or not heard.words):
-        return [(touched[0], heard.text)]
-    return [
-        (u, " ".join(word for word, at in heard.words if u.start <= at and (u.end is None or at < u.end)))
-        for u in touched
-    ]
+    if len(touched) == 1 and touched[0].start <= heard.start:
+        return [(touched[0], heard)]
+    if len(touched) == 1:
+        return [(touched[0], since(heard, touched[0].start))]
+    return [(u, _only(heard, u.start, u.end)) for u in touched]
+
+
+def since(heard: Heard, start: int) -> Heard:
+    """What of it was said from there on. Without the times of its words it counts whole, if it ends behind there."""
+    if start <= heard.start or (not heard.words and start < heard.end):
+        return heard
+    return _only(heard, start, None)
+
+
+def _only(heard: Heard, start: int, end: int | None) -> Heard:
+    words = tuple(word for word in heard.words if start <= word.at and (end is None or word.at < end))
+    return heard._replace(words=words, text=" ".join(word.word for word in words))
 
 
 def read_message(data: str | bytes, origin: int, bytes_per_s: int) -> Heard | ProviderError | None:
@@ -269,6 +319,7 @@ def read_message(data: str | bytes, origin: int, bytes_per_s: int) -> Heard | Pr
                 bool(message.get("is_final")),
                 True if message.get("speech_final") else False if text else None,
                 "asked" if message.get("from_finalize") else "",
+                _languages(found.get("languages")),
             )
         case "TurnInfo":
             event = message["event"]
@@ -280,6 +331,7 @@ def read_message(data: str | bytes, origin: int, bytes_per_s: int) -> Heard | Pr
                 event == "EndOfTurn",
                 None if event == "Update" else event in ("EagerEndOfTurn", "EndOfTurn"),
                 "" if event != "EndOfTurn" else "asked" if message.get("trigger") == "manual" else "itself",
+                _languages(message.get("languages")),
             )
         case "Error":
             return _error("protocol", str(message.get("code") or message.get("variant") or "")[:60], retryable=True)
@@ -289,11 +341,17 @@ def read_message(data: str | bytes, origin: int, bytes_per_s: int) -> Heard | Pr
 def _words(words: Any, origin: int, bytes_per_s: int) -> tuple[Spoken, ...]:
     return tuple(
         Spoken(
-            str(each.get("punctuated_word") or each["word"]), origin + (each["start"] + each["end"]) / 2 * bytes_per_s
+            str(each.get("punctuated_word") or each["word"]),
+            origin + (each["start"] + each["end"]) / 2 * bytes_per_s,
+            each.get("language"),
         )
         for each in words or ()
         if each.get("start") is not None and each.get("end") is not None
     )
+
+
+def _languages(told: Any) -> tuple[str, ...]:
+    return tuple(str(tag) for tag in told or ())
 
 
 def _error(code: str, detail: str = "", *, retryable: bool) -> ProviderError:
@@ -367,6 +425,11 @@ class Stream:
             self._dial()
         elif self._fed - self._sent >= self._chunk_bytes:
             self._pump()
+
+    def began(self, ago_ms: int) -> None:
+        """What was a noise, or an echo of our own voice, to us is none to Deepgram: it has words for it."""
+        if self._on_event is not None:
+            self._current.begin(self._fed - ago_ms * self._bytes_per_s // 1000)
 
     def expect(self, expectation: Expectation) -> None:
         """Flux takes the pause between groups of digits for the end of a turn: then only we say when it has ended."""
@@ -444,10 +507,10 @@ class Stream:
 
     def _take(self, heard: Heard) -> None:
         stale = STALE_S * self._bytes_per_s
-        for utterance, text in share(heard, (*self._due, self._current)):
-            if text and utterance.settled and heard.begins - utterance.settled_at > stale:
+        for utterance, its in share(heard, (*self._due, self._current)):
+            if its.text and utterance.settled and its.begins - utterance.settled[-1].end > stale:
                 utterance.settled.clear()
-            utterance.take(heard, text)
+            utterance.take(its)
         if heard.final:
             self._covered = max(self._covered, heard.end)
         elif not heard.text and self._options.flux:  # no turn has begun, or hardly
@@ -511,7 +574,7 @@ class Stream:
         for utterance in self._due:
             utterance.asked = False
         for utterance in (*self._due, self._current):
-            utterance.open_text = ""
+            utterance.open = None
         if self._spelling:
             self._configure()
         self._pump()
@@ -610,7 +673,7 @@ class Stream:
 
 
 def _final(utterance: Utterance) -> SttFinal:
-    return SttFinal(utterance.text, understood=bool(utterance.text))
+    return SttFinal(utterance.text, understood=bool(utterance.text), language=utterance.language)
 
 
 def _stop(utterance: Utterance) -> None:

@@ -31,6 +31,7 @@ class Pocketsphinx:
     name = "pocketsphinx"
     feed_mode: Literal["all", "gated"] = "gated"
     third_party = False
+    free_text = False
     formats: tuple[Format, ...] = (MULAW_8K, PCM_8K, ALAW_8K)
 
     def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:
@@ -115,6 +116,9 @@ class Stream:
             utterance.job.send("audio", audio)
         except ProviderError as error:
             self._fail(utterance, error)
+
+    def began(self, ago_ms: int) -> None:
+        """It is fed speech only."""
 
     def expect(self, expectation: Expectation) -> None:
         """A grammar that the script does not have (`digits` of another provider's mind) is `main`."""

@@ -32,6 +32,7 @@ class RemoteStt:
     """A call's utterances are all heard by one server, as long as it lives."""
 
     name = "remote"
+    elsewhere = True
     formats: tuple[Format, ...] = (MULAW_8K, ALAW_8K, PCM_8K)
 
     def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:
@@ -100,6 +101,10 @@ class RemoteStream:
             self.dropped_bytes += len(audio)
             return
         self._send(pb.AsrRequest(utterance=self._utterance, audio=audio))
+
+    def began(self, ago_ms: int) -> None:
+        if self._on_event is not None and self._fed and self._failed is None:
+            self._send(pb.AsrRequest(utterance=self._utterance, began=pb.Began(ago_ms=ago_ms)))
 
     def expect(self, expectation: Expectation) -> None:
         if self._on_event is None:

@@ -107,6 +107,9 @@ class SherpaStream:
             utterance.waiting += audio
             self._decode(utterance)
 
+    def began(self, ago_ms: int) -> None:
+        """It is fed speech only."""
+
     def expect(self, expectation: Expectation) -> None:
         """The vocabulary is open: nothing changes."""
 

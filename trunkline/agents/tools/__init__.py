@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from trunkline.agents.definition import AgentDefinition
+from trunkline.agents.languages import SPEAK_LANGUAGE
 from trunkline.agents.script import template
 from trunkline.agents.script.model import HAND_OFF, HANG_UP, TRANSFER, Script, Tool
 from trunkline.agents.script.review import texts_of
@@ -26,7 +27,8 @@ class HttpRunner(Protocol):
 
 
 def tool_specs(definition: AgentDefinition) -> tuple[ToolSpec, ...]:
-    """The tools of the file, and `hang_up` and `transfer` where the file has none for that. All have effects."""
+    """The tools of the file, `hang_up` and `transfer` where the file has none for that, and `speak_language` for an
+    agent of several. All have effects."""
     script = Script.of(definition)
     specs = [
         ToolSpec(tool.name, tool.description or _purpose(tool), _schema(script, tool)) for tool in script.tools.values()
@@ -39,6 +41,15 @@ def tool_specs(definition: AgentDefinition) -> tuple[ToolSpec, ...]:
     if targets:
         target = {"type": "string", "enum": targets, "description": "Whom to put the caller through to."}
         specs.append(ToolSpec(TRANSFER, "Put the caller through to a person.", _object({"target": target})))
+    if definition.languages:  # performed by the attendant: what changes is its own
+        language = {"type": "string", "enum": list(definition.tags), "description": "The language from now on."}
+        specs.append(
+            ToolSpec(
+                SPEAK_LANGUAGE,
+                "Go on in another language, before you say a word in it.",
+                _object({"language": language}),
+            )
+        )
     handed = {tool.agent for tool in script.tools.values() if tool.type == HAND_OFF}
     agents = [name for name in definition.agents if name not in handed]
     if agents:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from trunkline.agents.definition import AgentDefinition
+from trunkline.agents.languages import primary
 from trunkline.agents.providers import Services
 from trunkline.agents.script.keys import Key, Keys, fault, nearest
 from trunkline.errors import ConfigError, MissingExtra, ProviderError
@@ -25,7 +26,20 @@ if TYPE_CHECKING:
 
 DEEPGRAM_URL = "https://api.deepgram.com"
 MAX_TEXT_CHARS = 2000  # Deepgram's own limit of a request
+VOICES = {
+    "en": "aura-2-thalia-en",
+    "es": "aura-2-celeste-es",
+    "de": "aura-2-viktoria-de",
+    "fr": "aura-2-agathe-fr",
+    "nl": "aura-2-rhea-nl",
+    "it": "aura-2-livia-it",
+    "ja": "aura-2-izanami-ja",
+}
+"""Aura's languages, and who speaks each where the file does not say."""
 ENCODINGS = {"mulaw": "mulaw", "alaw": "alaw", "pcm16": "linear16"}
+
+KEPT_S = 60.0
+"""So long a connection waits for the next phrase: httpx's own 5 s are less than the caller's turn."""
 
 OPTIONS: Keys = {
     "model": Key("text", "The voice: `aura-2-thalia-en` and others.", "aura-2-thalia-en"),
@@ -76,6 +90,14 @@ class DeepgramTts:
     def check_options(options: Mapping[str, Any]) -> None:
         read_options(options)
 
+    @staticmethod
+    def in_language(options: Mapping[str, Any], tag: str, *, inherited: bool = True) -> dict[str, Any] | None:
+        """An Aura voice speaks the one language that its name ends with."""
+        wanted, model = primary(tag), str(options.get("model", VOICES["en"]))
+        if not model.startswith("aura-") or model.rpartition("-")[2] == wanted:
+            return dict(options)
+        return {**options, "model": VOICES[wanted]} if wanted in VOICES else None
+
     async def start(self) -> None:
         """Idempotent."""
         if self._http is not None:
@@ -84,7 +106,8 @@ class DeepgramTts:
         environment = self._sdk.environment.DeepgramClientEnvironment(
             base=url, production=url, agent=url, agent_rest=url
         )
-        self._http = httpx.AsyncClient(timeout=None)  # the deadlines are ours
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=KEPT_S)
+        self._http = httpx.AsyncClient(timeout=None, limits=limits)  # the deadlines are ours
         self._client = self._sdk.AsyncDeepgramClient(
             api_key=self._key,
             environment=environment,

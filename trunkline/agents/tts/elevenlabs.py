@@ -8,6 +8,7 @@ of a closed context, and only the end of the socket stops it. Another is then op
 The wire is spoken with `websockets`: the SDK's client for it is synchronous, knows one context and hides the times.
 """
 
+# ruff: noqa: SIM905 - word lists read best as words
 import asyncio
 import itertools
 import logging
@@ -24,6 +25,7 @@ from websockets.protocol import State
 
 from trunkline.agents import options as given
 from trunkline.agents.definition import AgentDefinition
+from trunkline.agents.languages import primary
 from trunkline.agents.providers import Services
 from trunkline.agents.script.keys import Key, Keys
 from trunkline.errors import ConfigError, ProviderError
@@ -53,6 +55,20 @@ OPTIONS: Keys = {
     "between_audio_ms": Key("whole", "The longest pause within it.", 2000, low=50, high=60000),
 }
 _SPEEDS = (0.7, 1.2)
+_MULTILINGUAL = frozenset(
+    "en ja zh de hi fr ko pt it es id nl tr fil pl sv bg ro ar cs el fi hr ms sk da ta uk ru".split()
+)
+LANGUAGES: Mapping[str, frozenset[str]] = {
+    "eleven_flash_v2_5": _MULTILINGUAL | {"hu", "no", "nb", "vi"},
+    "eleven_turbo_v2_5": _MULTILINGUAL | {"hu", "no", "nb", "vi"},
+    "eleven_multilingual_v2": _MULTILINGUAL,
+    "eleven_flash_v2": frozenset({"en"}),
+    "eleven_turbo_v2": frozenset({"en"}),
+    "eleven_monolingual_v1": frozenset({"en"}),
+}
+"""Of the models whose languages we know."""
+TOLD = ("eleven_flash_v2_5", "eleven_turbo_v2_5")
+"""The models that may be told the language; others find it in the text."""
 
 _QUOTA = {"quota_exceeded"}
 _AUTH = {
@@ -136,8 +152,7 @@ class WordTimes:
     A word is found by its letters and digits in their order, whatever spaces and punctuation lie between (the service
     splits words over messages, and now and then a space into one). It ends where its last letter does: the pause in
     its punctuation is nobody's. One without any ("-", "&") ends where the next begins. A word the characters do not
-    give ("10:30" that comes as "ten thirty"), and those after it, count as ended with the audio: later than they did,
-    never sooner.
+    give ("10:30" that comes as "ten thirty"), and those after it, have no times: theirs are for others to estimate.
     """
 
     def __init__(self, text: str) -> None:
@@ -171,9 +186,10 @@ class WordTimes:
         return tuple(words)
 
     def rest(self, until_ms: int) -> tuple[Word, ...]:
-        """All others, now that the audio is over."""
+        """Those that would end later, now that the audio is over."""
         words = [Word(w.text, min(w.start_ms, until_ms), until_ms) for w in self._found]
-        words += [Word(word, min(self._end_ms, until_ms), until_ms) for word, _ in self._waiting]
+        if not any(anchors for _, anchors in self._waiting):  # a dash at the end has no sound
+            words += [Word(word, until_ms, until_ms) for word, _ in self._waiting]
         self._found.clear()
         self._waiting.clear()
         return tuple(words)
@@ -304,10 +320,13 @@ class Lines:
 
 class ElevenLabs:
     name = "elevenlabs"
+    elsewhere = True
     word_times = True
 
     def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:
         """Raises ConfigError."""
+        if definition.languages and "language" not in options:  # short phrases are of any: it is told which
+            options = self.in_language(options, definition.language) or options
         self.options = read_options(options)
         self.third_party = not given.on_this_machine(self.options.base_url)
         self._key = services.keys.get("elevenlabs")
@@ -320,6 +339,17 @@ class ElevenLabs:
     @staticmethod
     def check_options(options: Mapping[str, Any]) -> None:
         read_options(options)
+
+    @staticmethod
+    def in_language(options: Mapping[str, Any], tag: str, *, inherited: bool = True) -> dict[str, Any] | None:
+        """The same voice, told what it reads."""
+        model, language = options.get("model", OPTIONS["model"].default), primary(tag)
+        if model in LANGUAGES and language not in LANGUAGES[model]:
+            return None
+        if model not in TOLD:
+            return dict(options)
+        told = "no" if language == "nb" else language
+        return {**options, "language": told}
 
     async def start(self) -> None:
         self._started = True

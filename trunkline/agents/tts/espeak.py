@@ -8,6 +8,7 @@ from dataclasses import astuple
 from typing import Any
 
 from trunkline.agents.definition import AgentDefinition
+from trunkline.agents.languages import lookup, primary
 from trunkline.agents.local import voice
 from trunkline.agents.local.pool import Reply, SpeechPool
 from trunkline.agents.local.voice import PITCHES, RATES_WPM, VoiceOptions
@@ -59,7 +60,8 @@ def _size(phrase: tuple[TtsAudio, ...]) -> int:
 
 
 class Espeak:
-    """Options: `voice` (a language of espeak-ng, maybe with a variant: en-us, en-gb+f3), `words_per_minute`, `pitch`.
+    """Options: `voice` (a language of espeak-ng, maybe with a variant: en-us, en-gb+f3; without it, the agent's
+    `language`), `words_per_minute`, `pitch`.
 
     The agent's fixed lines are spoken once at start for a mu-law leg: they are there when the pool is not.
     """
@@ -69,12 +71,25 @@ class Espeak:
     word_times = True
 
     def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:
-        self.voice = read_options(options)
+        self.voice = read_options(options, definition.language)
         self._pool = services.speech_pool or SpeechPool(services.speech_workers)
         lines = (definition.greeting, definition.goodbye, definition.apology, definition.failure)
         self._lines = {_normal(line) for line in (*lines, *definition.no_input, *definition.filler)}
         self._cache = PhraseCache()
         self._started = False
+
+    @staticmethod
+    def check_options(options: Mapping[str, Any]) -> None:
+        read_options(options)
+
+    @staticmethod
+    def in_language(options: Mapping[str, Any], tag: str, *, inherited: bool = True) -> dict[str, Any] | None:
+        """The same variant of the other language's voice."""
+        name, plus, variant = str(options.get("voice", "")).partition("+")
+        if primary(name.replace("_", "-")) == primary(tag):
+            return dict(options)
+        language = lookup(tag, voice.languages())
+        return None if language is None else {**options, "voice": language + plus + variant}
 
     async def start(self) -> None:
         """Raises ProviderError. Idempotent."""
@@ -150,13 +165,14 @@ class Espeak:
             await self._pool.close()
 
 
-def read_options(options: Mapping[str, Any]) -> VoiceOptions:
+def read_options(options: Mapping[str, Any], language: str = "en-US") -> VoiceOptions:
     """Raises ConfigError naming what is allowed, MissingExtra."""
     for key in options:
         if key not in ("voice", "words_per_minute", "pitch"):
             raise ConfigError(f"tts.{key}", options[key], f"no such option; espeak takes {OPTIONS}")
     defaults = VoiceOptions()
-    name = options.get("voice", defaults.name)
+    ours = defaults.name if language.lower() == "en" else lookup(language, voice.languages()) or defaults.name
+    name = options.get("voice", ours)
     if not isinstance(name, str) or voice.voice_file(name) is None:
         known = ", ".join(tag for tag in voice.languages() if tag.startswith("en"))
         allowed = f"a language of espeak-ng ({known}, de, fr, es, ...), maybe with +f1 to +f5 or +m1 to +m8 behind"

@@ -57,6 +57,7 @@ def read_options(options: Mapping[str, Any]) -> Options:
 
 class OpenAiTts:
     name = "openai"
+    elsewhere = True
     word_times = False
 
     def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:

@@ -23,9 +23,11 @@ class RemoteTts:
     """A call's phrases are all spoken by one server, as long as it lives."""
 
     name = "remote"
+    elsewhere = True
 
     def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:
         self.options = read_options(options, DEADLINES)
+        self._language = definition.language
         self.third_party = self.options.third_party
         self.word_times = False
         """What the servers say at start; where one has none, none counts."""
@@ -46,7 +48,7 @@ class RemoteTts:
 
     async def speak(self, text: str, format: Format) -> AsyncGenerator[TtsAudio, None]:
         """Closing the generator cancels the request. Raises ProviderError."""
-        request = pb.SpeakRequest(text=text, format=wire.write_format(format))
+        request = pb.SpeakRequest(text=text, format=wire.write_format(format), language=self._language)
         session = ON_BEHALF_OF.get() or ""
         stream = self._client.stream(session, _speak, request, self._first_s, self._between_s)
         async with aclosing(stream) as events:

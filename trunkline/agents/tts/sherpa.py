@@ -63,6 +63,11 @@ class SherpaTts:
     def check_options(options: Mapping[str, Any]) -> None:
         sherpa.voice_folder(read_options(options, OPTIONS)["model_dir"] or "")
 
+    @staticmethod
+    def in_language(options: Mapping[str, Any], tag: str, *, inherited: bool = True) -> dict[str, Any] | None:
+        """A model speaks what it was trained on: another language brings its own."""
+        return None if inherited else dict(options)
+
     async def start(self) -> None:
         """Loads the voice. Raises ConfigError."""
         self._threads = sherpa.Threads(self.name, self._workers)

@@ -15,8 +15,9 @@ error, on an exception that nobody took, and on a task that outlives the provide
 """
 
 from trunkline.testing.conformance.llm import LlmConformance
+from trunkline.testing.conformance.realtime import RealtimeConformance
 from trunkline.testing.conformance.stage import Situation, Stage
 from trunkline.testing.conformance.stt import SttConformance
 from trunkline.testing.conformance.tts import TtsConformance
 
-__all__ = ["LlmConformance", "Situation", "Stage", "SttConformance", "TtsConformance"]
+__all__ = ["LlmConformance", "RealtimeConformance", "Situation", "Stage", "SttConformance", "TtsConformance"]

@@ -98,7 +98,49 @@ class Conformance(Generic[P]):
             if name.startswith("test_") and not cls.situations.issuperset(getattr(case, "needs", ())):
                 setattr(cls, name, None)  # not collected
 
+    # --- the cases of every port ---
+
+    def fails(self, situation: Situation) -> None:
+        """Whoever asks the provider in this situation gets the one error that `check_failure` wants."""
+        raise NotImplementedError
+
+    @needs("silent")
+    def test_a_far_end_that_says_nothing_is_given_up(self) -> None:
+        self.fails("silent")
+
+    @needs("stalls")
+    def test_a_far_end_that_stalls_is_given_up_after_what_it_said(self) -> None:
+        self.fails("stalls")
+
+    @needs("breaks")
+    def test_a_connection_that_breaks_is_an_error_and_not_an_end(self) -> None:
+        self.fails("breaks")
+
+    @needs("garbage")
+    def test_garbage_is_an_error(self) -> None:
+        self.fails("garbage")
+
+    @needs("unauthorized")
+    def test_a_wrong_key_is_not_tried_again(self) -> None:
+        self.fails("unauthorized")
+
+    @needs("rate_limited")
+    def test_a_rate_limit_says_for_how_long(self) -> None:
+        self.fails("rate_limited")
+
+    @needs("fails")
+    def test_a_server_error_may_be_tried_again(self) -> None:
+        self.fails("fails")
+
+    @needs("absent")
+    def test_nobody_there_may_be_tried_again(self) -> None:
+        self.fails("absent")
+
     # --- for the cases ---
+
+    async def sees_closed(self, situation: Situation, stage: Stage[P]) -> None:
+        if stage.closed is not None:
+            await self.in_time(situation, stage.closed(), "the far end did not see it closed")
 
     def play(self, situation: Situation, case: Callable[[P, Stage[P]], Awaitable[None]]) -> None:
         """The case with the started provider; then what holds always. It notes in `audio` what was heard or said."""

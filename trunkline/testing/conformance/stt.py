@@ -68,6 +68,18 @@ class SttConformance(Conformance[Stt]):
         self._hear("answers", case)
 
     @needs("answers")
+    def test_one_that_is_told_where_the_utterance_began_hears_all_of_it(self) -> None:
+        async def case(ears: Ears) -> None:
+            ears.stream.began(0)
+            await ears.say()
+            ears.stream.began(len(self.speech()) // self.format.bytes_per_ms)
+            ears.stream.finalize()
+            await self._ends("answers", ears, 1)
+            assert ears.ends == [SttFinal(self.words)]
+
+        self._hear("answers", case)
+
+    @needs("answers")
     def test_each_of_two_utterances_has_its_final(self) -> None:
         async def case(ears: Ears) -> None:
             for count in (1, 2):
@@ -161,44 +173,11 @@ class SttConformance(Conformance[Stt]):
             await ears.say()
             await asyncio.sleep(self.deadline_s / 20)  # it is on its way
             ears.stream.close()
-            if stage.closed is not None:
-                await self.in_time("silent", stage.closed(), "the far end did not see the connection closed")
+            await self.sees_closed("silent", stage)
 
         self.play("silent", case)
 
-    @needs("silent")
-    def test_a_far_end_that_says_nothing_is_given_up(self) -> None:
-        self._fails("silent")
-
-    @needs("stalls")
-    def test_a_far_end_that_stalls_is_given_up(self) -> None:
-        self._fails("stalls")
-
-    @needs("breaks")
-    def test_connections_that_break_each_time_are_an_error(self) -> None:
-        self._fails("breaks")
-
-    @needs("garbage")
-    def test_garbage_is_an_error(self) -> None:
-        self._fails("garbage")
-
-    @needs("unauthorized")
-    def test_a_wrong_key_is_not_tried_again(self) -> None:
-        self._fails("unauthorized")
-
-    @needs("rate_limited")
-    def test_a_rate_limit_says_for_how_long(self) -> None:
-        self._fails("rate_limited")
-
-    @needs("fails")
-    def test_a_server_error_may_be_tried_again(self) -> None:
-        self._fails("fails")
-
-    @needs("absent")
-    def test_nobody_there_may_be_tried_again(self) -> None:
-        self._fails("absent")
-
-    def _fails(self, situation: Situation) -> None:
+    def fails(self, situation: Situation) -> None:
         """Each utterance gets its one answer, also when all is lost."""
 
         async def case(stt: Stt, stage: Stage[Stt]) -> None:

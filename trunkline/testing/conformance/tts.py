@@ -59,8 +59,7 @@ class TtsConformance(Conformance[Tts]):
             assert first.data
             await speech.aclose()
             assert [audio async for audio in speech] == [], "a closed phrase goes on"
-            if stage.closed is not None:
-                await self.in_time("stalls", stage.closed(), "the far end did not see the request closed")
+            await self.sees_closed("stalls", stage)
 
         self.play("stalls", case)
 
@@ -72,44 +71,11 @@ class TtsConformance(Conformance[Tts]):
             task.cancel()
             await asyncio.wait((task,))
             assert task.cancelled(), "it took the cancellation for something else"
-            if stage.closed is not None:
-                await self.in_time("silent", stage.closed(), "the far end did not see the request closed")
+            await self.sees_closed("silent", stage)
 
         self.play("silent", case)
 
-    @needs("silent")
-    def test_a_far_end_that_says_nothing_is_given_up(self) -> None:
-        self._fails("silent")
-
-    @needs("stalls")
-    def test_a_far_end_that_stalls_is_given_up_after_what_it_said(self) -> None:
-        self._fails("stalls", begun=True)
-
-    @needs("breaks")
-    def test_a_connection_that_breaks_is_an_error_and_not_an_end(self) -> None:
-        self._fails("breaks")
-
-    @needs("garbage")
-    def test_garbage_is_an_error(self) -> None:
-        self._fails("garbage")
-
-    @needs("unauthorized")
-    def test_a_wrong_key_is_not_tried_again(self) -> None:
-        self._fails("unauthorized")
-
-    @needs("rate_limited")
-    def test_a_rate_limit_says_for_how_long(self) -> None:
-        self._fails("rate_limited")
-
-    @needs("fails")
-    def test_a_server_error_may_be_tried_again(self) -> None:
-        self._fails("fails")
-
-    @needs("absent")
-    def test_nobody_there_may_be_tried_again(self) -> None:
-        self._fails("absent")
-
-    def _fails(self, situation: Situation, *, begun: bool = False) -> None:
+    def fails(self, situation: Situation) -> None:
         chunks: list[TtsAudio] = []
 
         async def case(tts: Tts, stage: Stage[Tts]) -> None:
@@ -126,7 +92,7 @@ class TtsConformance(Conformance[Tts]):
             except Exception as caught:
                 error = caught
             self.check_failure(situation, error, tts)
-            if begun:
+            if situation == "stalls":
                 assert _length(chunks) > 0, "what was said before is lost"
 
         self.play(situation, case)
