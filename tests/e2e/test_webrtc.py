@@ -193,11 +193,10 @@ def test_a_thousand_offers_at_once_leave_the_call_that_is_there_alone(start_gate
             flood = await asyncio.create_subprocess_exec(
                 sys.executable, "-c", FLOOD, url, offer_of(), stdout=asyncio.subprocess.PIPE
             )
-            answers = (await flood.communicate())[0].decode().split("\n")[:-1]
-            await browser.say(said)
+            await browser.say(said)  # in the midst of it
             await browser.listen()
             await asyncio.to_thread(httpx.delete, browser.location)
-        return browser.call_id, answers
+        return browser.call_id, (await flood.communicate())[0].decode().split("\n")[:-1]
 
     call_id, answers = asyncio.run(talk())
     taken = answers.count("201 ")
