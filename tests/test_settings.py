@@ -520,5 +520,5 @@ def test_a_turn_secret_is_a_secret_and_goes_with_a_turn_server() -> None:
     ],
 )
 def test_webrtc_that_cannot_be_is_said(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="turn|port_min|all of them"):
+    with pytest.raises(ValueError, match=r"turn|port_min|all of them"):
         Settings.model_validate({"webrtc": wrong})

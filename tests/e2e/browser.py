@@ -65,7 +65,7 @@ class Browser:
         self.heard: list[tuple[float, np.ndarray[Any, Any]]] = []
         """When each frame was decoded, and its samples."""
         self.events: list[dict[str, Any]] = []
-        self.location = ""
+        self.location = self.answered = ""
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> "Browser":
@@ -84,6 +84,7 @@ class Browser:
             response = await http.post(self._url, content=offer, headers=headers, timeout=15)
         assert response.status_code == 201, response.text
         self.location = str(httpx.URL(self._url).join(response.headers["location"]))
+        self.answered = response.text
         answer = response.text if self._edit is None else await self._edit(response.text)
         await self.peer.setRemoteDescription(RTCSessionDescription(answer, "answer"))
         await self.until(lambda: self.peer.connectionState == "connected", 15)

@@ -65,22 +65,17 @@ def test_a_call_over_a_relay_and_no_other_way(start_gateway: Start, turn_port: i
         webrtc__relay_only="true",
     )
     hours = (asyncio.run(synthesize("what are your opening hours", "en-us")) * 32767).astype(np.int16).tobytes()
-    answers: list[str] = []
 
-    async def note(answer: str) -> str:
-        answers.append(answer)
-        return answer
-
-    async def talk() -> str:
-        async with Browser(f"{gateway.origin}/whip", answer=note) as browser:
+    async def talk() -> tuple[str, str]:
+        async with Browser(f"{gateway.origin}/whip") as browser:
             await browser.listen()
             await browser.say(hours)
             await browser.listen()
             await asyncio.to_thread(httpx.delete, browser.location)
-            return browser.call_id
+            return browser.call_id, browser.answered
 
-    call_id = asyncio.run(talk())
-    candidates = {line.split(" typ ")[1].split()[0] for line in answers[0].split("\r\n") if " typ " in line}
+    call_id, answer = asyncio.run(talk())
+    candidates = {line.split(" typ ")[1].split()[0] for line in answer.split("\r\n") if " typ " in line}
     assert candidates == {"relay"}
     found: dict[str, Any] = {}
 
