@@ -82,12 +82,18 @@ def only(sdp: str, port: int) -> str:
 
 
 @pytest.mark.parametrize(
-    "impairment",
-    [Impairment(loss=0.02), Impairment(loss=0.05, burst=3), Impairment(jitter_ms=50), Impairment(0.02, 1, 50)],
+    ("impairment", "least"),
+    [
+        (Impairment(loss=0.02), 3),
+        (Impairment(loss=0.05, burst=3), 2),
+        (Impairment(jitter_ms=50), 3),
+        (Impairment(0.02, 1, 50), 2),
+    ],
     ids=["2 % random", "5 % in bursts", "50 ms jitter", "2 % and 50 ms"],
 )
-def test_words_are_understood_on_a_bad_network(start_gateway: Start, impairment: Impairment) -> None:
-    """The caller's packets suffer; the agent's voice has no gap over 60 ms for it."""
+def test_words_are_understood_on_a_bad_network(start_gateway: Start, impairment: Impairment, least: int) -> None:
+    """The caller's packets suffer; the agent's voice has no gap over 60 ms for it. `least`: of three questions; where
+    three packets in a row are gone on average, a word of a short one can be gone as a whole."""
     gateway = start_gateway(agent=None)
     hours, where = words("what are your opening hours"), words("where is the clinic")
     relays: list[UdpRelay] = []
@@ -102,7 +108,7 @@ def test_words_are_understood_on_a_bad_network(start_gateway: Start, impairment:
         async with Browser(f"{gateway.origin}/whip", answer=through) as browser:
             await browser.listen()
             gaps = []
-            for phrase in (hours, where):
+            for phrase in (hours, where, hours):
                 start = len(browser.heard)
                 await browser.say(phrase)
                 await browser.listen()
@@ -114,7 +120,9 @@ def test_words_are_understood_on_a_bad_network(start_gateway: Start, impairment:
     call_id, gap_s = asyncio.run(talk())
     call = record(gateway, call_id)
     counted, weather = media(call), relays[0].up
-    assert turns(call) == ["what are your opening hours", "where is the clinic"], counted
+    asked = ["what are your opening hours", "where is the clinic", "what are your opening hours"]
+    understood = [text for text in turns(call) if text in asked]
+    assert len(understood) >= least, (call["turns"], counted)
     if impairment.loss:
         assert weather.lost > 5
         assert counted["lost_packets"] + counted["late_packets"] >= weather.lost // 2
