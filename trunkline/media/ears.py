@@ -14,8 +14,8 @@ the listener's `is_echo` first.
 
 Guarded is also when a beginning must be noticed soonest, since it interrupts. A word like "can" is 60 ms of hiss before
 its voice, so it shows in the second window or the third, by chance; hence the newest 32 ms of guarded slots are glanced
-at in every beat in which they end loudly, across the windows. That finds onsets 18 ms sooner on average, the latest of
-20 by 40 ms (bench/README.md).
+at in every beat in which they end loudly, across the windows. That finds onsets 16 ms sooner on average, and 95 of 100
+within 60 ms instead of 80 (bench/onsets.py).
 """
 
 from array import array

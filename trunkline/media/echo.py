@@ -48,7 +48,7 @@ MATCH = {1: 0.66, 2: 0.56, 3: 0.5, 4: 0.46}
 """Correlation needed, by the number of loud windows at hand. 1-2 % of a caller's windows reach it (bench/echo.py)."""
 POSSIBLE = 0.4
 """Correlation at which a moment between two windows is left to its window. In 24 minutes of echo at -10 to -20 dB the
-guard let 73 beginnings through, and 69 without such glances."""
+guard let 73 beginnings through, and 69 without such glances (bench/onsets.py)."""
 SHIFT_MATCH = 0.8
 SETTLE_MS = 320
 SETTLED_MATCH, SETTLED_AFTER = 0.8, 2
