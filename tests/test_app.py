@@ -17,7 +17,9 @@ import uvloop
 
 from trunkline.app import Gateway, gateway, listen, serve
 from trunkline.errors import ConfigError, StoreError
+from trunkline.gateway.joining import Joining
 from trunkline.media.vad import SileroBatch
+from trunkline.ports import Refuse
 from trunkline.settings import Settings
 from trunkline.testing.ports import lease
 
@@ -243,3 +245,51 @@ def test_an_agents_file_that_is_wrong_is_one_line_at_start(tmp_path: Path) -> No
 
     with pytest.raises(ConfigError, match=r"two\.toml:1"):
         run(scenario())
+
+
+def test_a_device_may_join_also_after_a_restart_and_without_redis(tmp_path: Path) -> None:
+    """Its token is still signed by us; its session went with the process, and that is what it is told."""
+
+    async def opened(chosen: Settings) -> tuple[str, str]:
+        async with gateway(chosen) as running:
+            transport = httpx.ASGITransport(running.http)
+            async with httpx.AsyncClient(transport=transport, base_url=chosen.http.origin) as http:
+                answer = await http.post("/v1/session", json={"device_id": "kitchen", "account_id": "ann"})
+                assert answer.status_code == 201, answer.text
+                hint = await http.get("/v1/routing/hint", params={"device_id": "kitchen"})
+            assert hint.json()["webrtc_url"] == answer.json()["webrtc_url"] == f"{chosen.http.origin}/whip"
+            token = answer.json()["join_token"]
+            joining = await running.verifier.join(token)
+            assert isinstance(joining, Joining), joining
+            call_id = running.switchboard.join(joining, "websocket")
+            assert not isinstance(call_id, Refuse)
+            await running.hang_up()
+        return token, joining.resume_token
+
+    async def scenario() -> None:
+        chosen = settings(tmp_path)
+        used, unused = await opened(chosen)
+        async with gateway(chosen) as running:
+            for token in (used, unused):
+                refused = await running.verifier.join(token)
+                assert isinstance(refused, Refuse)
+                assert refused.code == "session_over"
+
+    run(scenario())
+
+
+def test_a_gateway_starts_and_answers_while_its_redis_is_away(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        chosen = settings(tmp_path, redis_url=f"redis://127.0.0.1:{lease()}/0")
+        async with gateway(chosen) as running:
+            transport = httpx.ASGITransport(running.http)
+            async with httpx.AsyncClient(transport=transport, base_url=chosen.http.origin) as http:
+                assert (await http.get("/readyz")).status_code == 200
+                answer = await http.post("/v1/session", json={"device_id": "kitchen", "account_id": "ann"})
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+            assert answer.json()["detail"] == "the session store is away"
+            refused = await running.verifier.join("x.y")
+            assert isinstance(refused, Refuse)
+            assert refused.code == "sessions_away"
+
+    run(scenario())

@@ -132,6 +132,13 @@ def test_a_missing_key_is_one_line(tmp_path: Path) -> None:
     assert "openai.api_key" in found.detail
 
 
+def test_a_redis_that_does_not_answer_is_said_so_and_one_that_is_not_wanted_is_not_asked(tmp_path: Path) -> None:
+    assert "redis" not in findings(settings(tmp_path))
+    found = findings(settings(tmp_path, redis_url=SecretStr(f"redis://:secret@127.0.0.1:{lease()}/0")))["redis"]
+    assert (found.verdict, found.detail) == ("error", "the session store is away (ConnectionError)")
+    assert "secret" not in found.remedy
+
+
 REALTIME = """
 name = "A"
 greeting = "Hello."

@@ -34,6 +34,7 @@ from trunkline.errors import ConfigError, MissingExtra
 from trunkline.gateway.answeredby import MachineTerms
 from trunkline.gateway.api.app import create_http
 from trunkline.gateway.api.control import control_routes
+from trunkline.gateway.api.devices import device_routes
 from trunkline.gateway.api.legs import leg_routes
 from trunkline.gateway.api.providers import provider_routes
 from trunkline.gateway.api.trunks import trunk_routes
@@ -41,6 +42,9 @@ from trunkline.gateway.call import DIAL_SLACK_S
 from trunkline.gateway.front import front_door
 from trunkline.gateway.joining import Verifier
 from trunkline.gateway.outbound import retry_policy
+from trunkline.gateway.regions import Regions
+from trunkline.gateway.regionwatch import RegionWatch
+from trunkline.gateway.sessions.opening import open_sessions, our_regions, rooms
 from trunkline.gateway.sip import trunks
 from trunkline.gateway.sip.desk import LIMIT_SLACK_S, SipDesk
 from trunkline.gateway.sip.leg import sip_lead
@@ -65,6 +69,7 @@ from trunkline.media.vad import EnergyGate, SileroBatch
 from trunkline.metrics import Metrics
 from trunkline.ports import Allow, EndReason
 from trunkline.settings import Settings
+from trunkline.store.devices import KnownDevices
 from trunkline.store.engine import Database, database_url
 from trunkline.store.orders import OrderKeys
 from trunkline.store.records import LIMIT, CallRecords, Page, Record
@@ -74,7 +79,6 @@ from trunkline.types import E164, MULAW_8K, CallId, TenantId
 
 log = logging.getLogger(__name__)
 
-WORKER = "0"  # of one; several need Redis and come with it
 SPARE_SLOTS = 16  # of the ears: calls that are ending while others begin
 GAUGES_S = 1.0
 BACKLOG = 2048
@@ -97,6 +101,8 @@ class Gateway:
     sip: "_Sip"
     twilio: TwilioDialler | None
     webrtc: "_WebRtc"
+    verifier: Verifier
+    """Of devices' join tokens."""
     records: Callable[[float], Awaitable[bool]]
     """Wait until the record is in the database, at most so many seconds."""
     recording: "asyncio.Task[None]"
@@ -167,9 +173,9 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
     async with contextlib.AsyncExitStack() as stack:
         database = Database(database_url(settings.database, settings.data_dir))
         stack.push_async_callback(database.close)
-        spool = Spool(settings.data_dir / "spool" / WORKER)
+        spool = Spool(settings.data_dir / "spool" / settings.worker)
         stack.callback(spool.close)
-        writer = RecordWriter(spool, database, clock, worker=WORKER)
+        writer = RecordWriter(spool, database, clock, worker=settings.worker)
         stack.push_async_callback(writer.close)
         stack.push_async_callback(http_tools.close)
         await writer.start()
@@ -180,7 +186,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         ears = Ears(MULAW_8K, capacity, SileroBatch(capacity), EnergyGate(capacity))
         heartbeat = Heartbeat(clock, ears.beat, metrics.beat)
         policy = Policy(record=settings.record, outbound_allow=settings.outbound.allow)
-        tokens = Tokens(worker=WORKER)
+        tokens = Tokens(worker=settings.worker)
         hold_music()  # made now: it takes 50 ms, which no call is to notice
         if any(each.background for each in family.values()):
             soft_work()
@@ -221,11 +227,20 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         more = trunk_routes(lambda: [trunk for trunks in ways_out for trunk in trunks()])
         more += provider_routes(lambda: [row for each in agents.values() for row in each.health(clock.now())])
         more += control_routes(switchboard.call) + leg_routes(switchboard.call)
-        webrtc = _open_webrtc(settings, switchboard, clock)
+        devices = KnownDevices(database, clock)
+        sessions = await stack.enter_async_context(
+            open_sessions(settings, switchboard, devices, metrics, clock, settings.worker)
+        )
+        regions = Regions(our_regions(settings), settings.region, lambda: not not_ready())
+        watch = RegionWatch(regions)
+        watch.start()
+        stack.push_async_callback(watch.close)
+        more += device_routes(sessions.desk, devices, regions, rooms(settings, clock))
+        webrtc = _open_webrtc(settings, switchboard, sessions.desk, clock)
         if webrtc.desk is not None:
             stack.push_async_callback(webrtc.desk.close)
             more += whip_routes(webrtc.desk, settings.devices.origins, settings.http.origin)
-        orders = OrderKeys(database, clock, worker=WORKER)
+        orders = OrderKeys(database, clock, worker=settings.worker)
         http = create_http(
             settings, switchboard, records, metrics, clock, not_ready, tokens, more, orders=orders, placed=twilio
         )
@@ -247,6 +262,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             sip,
             twilio,
             webrtc,
+            sessions.desk,
             writer.drain,
             agents[first].recording,
         )
@@ -349,9 +365,7 @@ class _WebRtc:
     desk: WebRtcDesk | None = None
 
 
-def _open_webrtc(
-    settings: Settings, switchboard: Switchboard, clock: Clock, verifier: Verifier | None = None
-) -> _WebRtc:
+def _open_webrtc(settings: Settings, switchboard: Switchboard, verifier: Verifier, clock: Clock) -> _WebRtc:
     """Raises ConfigError for what was asked for and cannot be; what nobody asked for is left out, with a line."""
     given = settings.webrtc
     if given.enabled is False:

@@ -40,7 +40,7 @@ from trunkline.ports import (
 )
 from trunkline.settings import Settings
 from trunkline.store.engine import Database, database_url
-from trunkline.types import DEFAULT_TENANT, MULAW_8K, CallId, Format
+from trunkline.types import DEFAULT_TENANT, MULAW_8K, CallId, Format, SessionId
 
 Verdict = Literal["ok", "warning", "error"]
 
@@ -82,6 +82,8 @@ async def examine(
     note(_folder(settings))
     note(_disk(settings))
     note(await _database(settings))
+    if settings.redis is not None:
+        note(await _redis(settings, settings.redis))
     for name, host, port, kinds in _ports(settings):
         note(_port(name, host, port, kinds))
     note(_pjsip(settings))
@@ -134,6 +136,25 @@ async def _database(settings: Settings) -> Finding:
     finally:
         await database.close()
     return Finding("database", "ok", f"{database.name} answers, and its tables are as they should be")
+
+
+async def _redis(settings: Settings, url: str) -> Finding:
+    remedy = "start it, or mend redis_url; without it devices cannot join, all other calls can"
+    try:
+        from trunkline.gateway.sessions.redis import RedisSessions
+
+        store = RedisSessions(url, idle_s=settings.sessions.idle_seconds)
+    except MissingExtra as error:
+        return Finding("redis", "error", str(error), "install it, or leave redis_url out")
+    except ValueError:
+        return Finding("redis", "error", "redis_url is none", "redis://HOST:PORT/DB, rediss://... or unix://PATH")
+    try:
+        await store.get(SessionId("ses_doctor"))
+    except StoreError as error:
+        return Finding("redis", "error", str(error), remedy)
+    finally:
+        await store.close()
+    return Finding("redis", "ok", "answers: sessions are kept there")
 
 
 def _ports(settings: Settings) -> list[tuple[str, str, int, tuple[int, ...]]]:

@@ -139,3 +139,17 @@ def test_a_session_that_goes_on_elsewhere_ends_its_call_without_a_word() -> None
         assert leg.closed == ["media_lost"]
 
     run(scenario)
+
+
+def test_where_no_transcript_may_be_kept_its_session_keeps_none() -> None:
+    async def scenario(board: Board) -> None:
+        keeping = Keeping(board)
+        board.refusing["transcript"] = Refuse("no_transcript", "not here")
+        _, leg = joined(board, FIRST)
+        board.agent_now.conversation += SAID
+        assert board.call.conversation == board.call.conversation == ()
+        assert [asked.door for asked in board.asked].count("transcript") == 1
+        board.call.stopped(leg)
+        assert keeping.ends == [(ME, (), "clinic")]
+
+    run(scenario)

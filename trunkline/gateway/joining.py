@@ -29,11 +29,12 @@ class Joining:
     needs_arming: bool = False
     """The device sends audio only after its wake word or button (`live.Armed`); audio before it is refused."""
     number: int = 1
-    """The how manieth time that this session is joined, here or elsewhere."""
+    """Which of the session's joins this is, here or elsewhere, from 1."""
     cut_off: bool = False
     """Its last leg was lost, or its worker: nobody had hung up."""
     resume_token: str = field(default="", repr=False)
-    """For the next time, once: the device keeps it for when its way here breaks. Never logged."""
+    """For the next time, once: the device is told (`live.Joined`) and keeps it for when its way here breaks. Never
+    logged."""
 
 
 class Verifier(Protocol):
@@ -42,7 +43,8 @@ class Verifier(Protocol):
     async def join(self, token: str) -> Joining | Refuse:
         """Once for each token, whatever becomes of it. Does not raise, and answers within 3 s. Codes: the token's
         `token_malformed`, `token_forged`, `token_expired`, `token_used` and `session_over` (401, and of no use again);
-        `overloaded`, `draining`, `sessions_away` (503, and the token is good for another try)."""
+        `overloaded`, `draining` (503, and the token is good for another try), `sessions_away` (503; good unless only
+        the store's answer was lost)."""
         ...
 
 
@@ -54,7 +56,7 @@ class SessionCall(Protocol):
 
     @property
     def conversation(self) -> tuple[Message, ...]:
-        """So far, as it was heard."""
+        """So far, as it was heard; nothing where no transcript may be kept."""
         ...
 
     @property

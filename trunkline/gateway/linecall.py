@@ -130,6 +130,7 @@ class LineCall:
         self._attached_at: float | None = None
         self._answered = False
         self._turns = 0
+        self._may_keep: bool | None = None  # what is said, in its session
         self._ending_as: EndReason | None = None
         self._said: dict[EndReason, tuple[EndedBy | None, str]] = {}
         """Who would be ending it for this reason, and the provider's code."""
@@ -740,7 +741,9 @@ class LineCall:
 
     @property
     def conversation(self) -> tuple[Message, ...]:
-        return self.attended.so_far
+        if self._may_keep is None:
+            self._may_keep = isinstance(self.ask("transcript"), Allow)
+        return self.attended.so_far if self._may_keep else ()
 
     @property
     def agent_name(self) -> str:

@@ -7,7 +7,7 @@ a `Mistake`, told to the device, and the call goes on.
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
 from trunkline.ports import EndReason, TurnRecord
@@ -30,6 +30,8 @@ class Joined:
     agent: str
     resumed: bool = False
     """The conversation goes on where it was."""
+    resume_token: str = field(default="", repr=False)
+    """A join token for the next time, once, should the way here break; empty where there is no session."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from trunkline.settings.devices import Devices
 from trunkline.settings.environment import ENV_PREFIX
 from trunkline.settings.http import Http
 from trunkline.settings.logs import Log, Otel
+from trunkline.settings.sessions import Livekit, RegionPlace, Sessions
 from trunkline.settings.sip import Sip
 from trunkline.settings.twilio import Twilio
 from trunkline.settings.values import File, Name, contradiction
@@ -52,7 +53,11 @@ class Settings(BaseSettings):
     database_url: Annotated[SecretStr, AfterValidator(_database_url)] | None = None
     """sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME; without it, trunkline.db in data_dir."""
     redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
-    """Not used yet: one process needs none."""
+    """redis://HOST:PORT/DB, rediss://... or unix://PATH: where sessions are kept for several workers and regions;
+    without it, in this process's memory."""
+    worker: Name = "0"
+    """Our name: of several gateways that share a database each has its own, and keeps it. Records of calls that died
+    under it are closed at the next start."""
     record: bool = False
     """Whether calls may be recorded at all."""
     http: Http = Http()
@@ -73,6 +78,12 @@ class Settings(BaseSettings):
     keys: dict[Name, SecretStr] = {}
     """More secrets by name, for an agent's `http` tools: `{key:NAME}` in a header."""
     outbound: Outbound = Outbound()
+    sessions: Sessions = Sessions()
+    livekit: Livekit = Livekit()
+    region: Name = "local"
+    """Where this gateway is: one of [regions.NAME], where there are any."""
+    regions: dict[Name, RegionPlace] = {}
+    """All of them, ours among them: where devices may be led to."""
 
     @after(mode="after")
     def _safe_by_default(self) -> "Settings":
@@ -87,6 +98,12 @@ class Settings(BaseSettings):
             raise contradiction(
                 key, value, "reachable from outside, so both twilio.auth_token and http.api_key must be set"
             )
+        return self
+
+    @after(mode="after")
+    def _ours_is_a_region(self) -> "Settings":
+        if self.regions and self.region not in self.regions:
+            raise contradiction("region", self.region, f"one of [regions.NAME]: {', '.join(self.regions)}")
         return self
 
     @classmethod
@@ -111,6 +128,11 @@ class Settings(BaseSettings):
         return self.database_url.get_secret_value() if self.database_url else None
 
     @property
+    def redis(self) -> str | None:
+        """As the admin wrote it, perhaps with a password."""
+        return self.redis_url.get_secret_value() if self.redis_url else None
+
+    @property
     def twilio_tokens(self) -> tuple[str, ...]:
         return tuple(token.get_secret_value() for token in self.twilio.auth_token)
 
@@ -122,10 +144,10 @@ class Settings(BaseSettings):
         """Everything that no log line may show. Reads the key files."""
         passwords = [urlsplit(url.get_secret_value()).password for url in (self.database_url, self.redis_url) if url]
         trunks = [p for trunk in self.sip.trunks.values() for p in (trunk.password, trunk.auth_password)]
-        others = [secret for secret in (self.twilio.api_key_secret, self.webrtc.turn_secret) if secret]
+        others = (self.twilio.api_key_secret, self.sessions.key, self.livekit.api_secret, self.webrtc.turn_secret)
         return (
             *self.twilio_tokens,
-            *(secret.get_secret_value() for secret in others),
+            *(secret.get_secret_value() for secret in others if secret),
             *self.api_keys,
             *self.provider_keys().values(),
             *(password.get_secret_value() for password in trunks if password),

@@ -167,6 +167,7 @@ class WebRtcDesk:
             call_id=call_id,
             agent=call.started.agent,
             resumed=joining is not None and joining.resumed,
+            resume_token=joining.resume_token if joining is not None else "",
         )
         return call, Terms(first, needs_arming=joining is not None and joining.needs_arming)
 
