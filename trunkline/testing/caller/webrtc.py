@@ -178,6 +178,7 @@ class WhipCall:
                 await self._http.delete(location)
             except httpx.HTTPError:
                 self.report.detail = self.report.detail or "no answer to DELETE"
+        self._connected.cancel()  # nobody waits for it any more
         if self._peer is not None:
             await self._peer.close()
         self._decoder.close()
