@@ -30,7 +30,7 @@ from trunkline.agents.providers import Minds, Services, Wrap
 from trunkline.agents.tools.http import HttpTools
 from trunkline.clock import SYSTEM_CLOCK, Clock
 from trunkline.compliance.decision import Policy
-from trunkline.errors import ConfigError
+from trunkline.errors import ConfigError, MissingExtra
 from trunkline.gateway.answeredby import MachineTerms
 from trunkline.gateway.api.app import create_http
 from trunkline.gateway.api.control import control_routes
@@ -53,6 +53,11 @@ from trunkline.gateway.switchboard import Limits, Line, Switchboard
 from trunkline.gateway.twilio.dialler import Detection, Terms, TwilioDialler
 from trunkline.gateway.twilio.sockets import SocketLimits, Sockets
 from trunkline.gateway.twilio.tokens import Tokens
+from trunkline.gateway.webrtc import ice
+from trunkline.gateway.webrtc.desk import DeskTerms, WebRtcDesk
+from trunkline.gateway.webrtc.outgoing import webrtc_lead
+from trunkline.gateway.webrtc.whip import WHIP_PATH, whip_routes
+from trunkline.gateway.webrtc.wire import Paths
 from trunkline.media.ears import Ears
 from trunkline.media.echo import EchoGuard
 from trunkline.media.heartbeat import Heartbeat
@@ -95,6 +100,7 @@ class Gateway:
     front_door: type[asyncio.Protocol]
     sip: "_Sip"
     twilio: TwilioDialler | None
+    webrtc: "_WebRtc"
     verifier: Verifier
     """Of devices' join tokens."""
     records: Callable[[float], Awaitable[bool]]
@@ -111,6 +117,8 @@ class Gateway:
             await self.twilio.close()
         if self.sip.desk is not None:
             await self.sip.desk.close()
+        if self.webrtc.desk is not None:
+            await self.webrtc.desk.close()
 
 
 def load_agent(settings: Settings) -> AgentDefinition:
@@ -216,6 +224,10 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         watch.start()
         stack.push_async_callback(watch.close)
         more += device_routes(sessions.desk, devices, regions, rooms(settings, clock))
+        webrtc = _open_webrtc(settings, switchboard, sessions.desk, clock)
+        if webrtc.desk is not None:
+            stack.push_async_callback(webrtc.desk.close)
+            more += whip_routes(webrtc.desk, settings.devices.origins, settings.http.origin)
         orders = OrderKeys(database, clock, worker=settings.worker)
         http = create_http(
             settings, switchboard, records, metrics, clock, not_ready, tokens, more, orders=orders, placed=twilio
@@ -237,6 +249,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             door,
             sip,
             twilio,
+            webrtc,
             sessions.desk,
             writer.drain,
             agents[first].recording,
@@ -331,6 +344,50 @@ async def _open_sip(settings: Settings, switchboard: Switchboard, clock: Clock) 
     if not stack.tuned:
         about += f"; with the published PJSIP, {PUBLISHED_CALLS} calls at most: make pjsip builds ours"
     return _Sip(about, desk, stack)
+
+
+@dataclass(slots=True)
+class _WebRtc:
+    about: str
+    """Where browsers call us, or why they cannot: a line for people."""
+    desk: WebRtcDesk | None = None
+
+
+def _open_webrtc(settings: Settings, switchboard: Switchboard, verifier: Verifier, clock: Clock) -> _WebRtc:
+    """Raises ConfigError for what was asked for and cannot be; what nobody asked for is left out, with a line."""
+    given = settings.webrtc
+    if given.enabled is False:
+        return _WebRtc("WebRTC is off (webrtc.enabled)")
+    try:
+        from trunkline.gateway.webrtc.opus import library
+        from trunkline.gateway.webrtc.rtc import AiortcWire, certificate
+
+        library()
+        certificate()
+    except (ImportError, MissingExtra) as error:
+        if given.enabled is True:
+            raise ConfigError(
+                "webrtc.enabled", True, f"needs aiortc: pip install 'trunkline[webrtc]' ({error})"
+            ) from error
+        return _WebRtc("no WebRTC: aiortc is not installed (pip install 'trunkline[webrtc]')")
+    terms = DeskTerms(
+        Paths(
+            given.own_addresses,
+            settings.is_open,
+            given.told_address,
+            given.port_min,
+            given.port_max,
+            given.relay_only,
+            tuple(ice.read(url) for url in given.ice_servers),
+            connect_s=given.connect_timeout_s,
+        ),
+        webrtc_lead(given.lead_ms),
+        given.max_connecting,
+        given.media_timeout_s,
+        settings.is_open,
+        given.turn_secret.get_secret_value() if given.turn_secret else "",
+    )
+    return _WebRtc(f"{settings.http.origin}{WHIP_PATH}", WebRtcDesk(switchboard, verifier, AiortcWire, terms, clock))
 
 
 class _Fresh(CallRecords):

@@ -21,6 +21,7 @@ from trunkline.settings.settings import Settings
 from trunkline.settings.sip import Sip
 from trunkline.settings.trunk import SIP_CODECS, SipTrunk
 from trunkline.settings.twilio import Twilio
+from trunkline.settings.webrtc import WebRtc
 from trunkline.settings.wrong import WrongSettings
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Sip",
     "SipTrunk",
     "Twilio",
+    "WebRtc",
     "WrongSettings",
     "is_loopback",
     "keep_mathematics_single_threaded",

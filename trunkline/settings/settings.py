@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from trunkline.settings.addresses import is_loopback
 from trunkline.settings.agents import ProviderKey, Speech, Tools
 from trunkline.settings.calls import Limits, Media, Outbound
+from trunkline.settings.devices import Devices
 from trunkline.settings.environment import ENV_PREFIX
 from trunkline.settings.http import Http
 from trunkline.settings.logs import Log, Otel
@@ -18,6 +19,7 @@ from trunkline.settings.sessions import Livekit, RegionPlace, Sessions
 from trunkline.settings.sip import Sip
 from trunkline.settings.twilio import Twilio
 from trunkline.settings.values import File, Name, contradiction
+from trunkline.settings.webrtc import WebRtc
 
 
 def _database_url(value: SecretStr) -> SecretStr:
@@ -61,6 +63,8 @@ class Settings(BaseSettings):
     http: Http = Http()
     sip: Sip = Sip()
     twilio: Twilio = Twilio()
+    webrtc: WebRtc = WebRtc()
+    devices: Devices = Devices()
     limits: Limits = Limits()
     media: Media = Media()
     speech: Speech = Speech()
@@ -84,12 +88,12 @@ class Settings(BaseSettings):
     @after(mode="after")
     def _safe_by_default(self) -> "Settings":
         """Reachable from outside means: signed webhooks and a locked API. A tunnel is outside."""
+        if self.is_open:
+            return self
         if self.http.public_url:
             key, value = "http.public_url", self.http.public_url
-        elif not is_loopback(self.http.host):
-            key, value = "http.host", self.http.host
         else:
-            return self
+            key, value = "http.host", self.http.host
         if not self.twilio.auth_token or not self.http.api_key:
             raise contradiction(
                 key, value, "reachable from outside, so both twilio.auth_token and http.api_key must be set"
@@ -114,6 +118,11 @@ class Settings(BaseSettings):
         return env_settings, init_settings
 
     @property
+    def is_open(self) -> bool:
+        """For trying out, on this machine alone: nobody needs a key."""
+        return not self.http.public_url and is_loopback(self.http.host)
+
+    @property
     def database(self) -> str | None:
         """As the admin wrote it, perhaps with a password; None for trunkline.db in data_dir."""
         return self.database_url.get_secret_value() if self.database_url else None
@@ -135,7 +144,7 @@ class Settings(BaseSettings):
         """Everything that no log line may show. Reads the key files."""
         passwords = [urlsplit(url.get_secret_value()).password for url in (self.database_url, self.redis_url) if url]
         trunks = [p for trunk in self.sip.trunks.values() for p in (trunk.password, trunk.auth_password)]
-        others = (self.twilio.api_key_secret, self.sessions.key, self.livekit.api_secret)
+        others = (self.twilio.api_key_secret, self.sessions.key, self.livekit.api_secret, self.webrtc.turn_secret)
         return (
             *self.twilio_tokens,
             *(secret.get_secret_value() for secret in others if secret),
