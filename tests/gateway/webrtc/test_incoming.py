@@ -111,6 +111,14 @@ def test_no_more_is_held_than_a_second() -> None:
     assert [p.payload for p in pieces if p.kind == "audio"][:1] == [b"2"]
 
 
+def test_behind_a_second_gap_nothing_waits_for_longer_than_behind_one() -> None:
+    incoming = Incoming()
+    incoming.push(packet(0), 20, 0.0)
+    incoming.push(packet(2), 20, 0.04)
+    incoming.push(packet(4), 20, 0.04)
+    assert [p.payload for p in incoming.due(0.04 + incoming.patience_s) if p.kind == "audio"] == [b"2", b"4"]
+
+
 @given(st.integers(0, 1 << 30), st.integers(0, 20), st.integers(0, 60))
 def test_whatever_the_network_does_time_goes_forward_and_nothing_is_heard_twice(
     seed: int, loss_percent: int, jitter_ms: int

@@ -44,8 +44,7 @@ class Incoming:
         self._next_time = 0  # RTP timestamp at which the next packet is due
         self._position_ms = 0  # of that
         self._frame_ms = 20
-        self._held: dict[int, Packet] = {}
-        self._gap_since = 0.0
+        self._held: dict[int, tuple[Packet, float]] = {}  # and when it came
         self._skipped: dict[int, float] = {}  # given up, and when
         self._heard_at = 0.0
 
@@ -68,17 +67,16 @@ class Incoming:
             return []
         if ahead == 0:
             self.patience_s = max(MIN_PATIENCE_S, self.patience_s * CALMER)
-            return [*self._take(packet, length_ms), *self._drain(now)]
-        if not self._held:
-            self._gap_since = now
-        self._held[packet.sequence] = packet
+            return [*self._take(packet, length_ms), *self._drain()]
+        self._held[packet.sequence] = packet, now
         return self._give_up(now) if len(self._held) > MAX_HELD else []
 
     def due(self, now: float) -> list[Piece]:
         """What need not be waited for any more."""
-        if not self._held or now - self._gap_since < self.patience_s:
-            return []
-        return self._give_up(now)
+        pieces: list[Piece] = []
+        while self._held and now - min(at for _, at in self._held.values()) >= self.patience_s:
+            pieces += self._give_up(now)
+        return pieces
 
     # --- order ---
 
@@ -100,19 +98,17 @@ class Incoming:
         self._next_time = (packet.timestamp + length_ms * CLOCK_PER_MS) & 0xFFFFFFFF
         self._position_ms += length_ms
 
-    def _drain(self, now: float) -> list[Piece]:
+    def _drain(self) -> list[Piece]:
         pieces: list[Piece] = []
-        while (packet := self._held.pop(self._next, None)) is not None:
-            pieces += self._take(packet, self._frame_ms)
-        if self._held:
-            self._gap_since = now
+        while (held := self._held.pop(self._next, None)) is not None:
+            pieces += self._take(held[0], self._frame_ms)
         return pieces
 
     # --- loss ---
 
     def _give_up(self, now: float) -> list[Piece]:
         """The missing before the first that is held."""
-        first = min(self._held.values(), key=lambda packet: after(packet.sequence, self._next))
+        first = min((packet for packet, _ in self._held.values()), key=lambda each: after(each.sequence, self._next))
         missing = after(first.sequence, self._next)
         self.lost += missing
         for number in range(missing):
@@ -130,7 +126,7 @@ class Incoming:
         self._next = first.sequence
         self._next_time = (self._next_time + missing_ms * CLOCK_PER_MS) & 0xFFFFFFFF
         self._position_ms += missing_ms
-        return pieces + self._drain(now)
+        return pieces + self._drain()
 
     def _came_late(self, sequence: int, now: float) -> None:
         given_up_at = self._skipped.pop(sequence, None)
