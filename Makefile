@@ -42,7 +42,7 @@ PIN := -q --universal --python-version 3.11 --generate-hashes --no-annotate --no
 lock: setup-test
 	@$(VENV)/bin/pip install -q uv
 	@$(VENV)/bin/uv pip compile $(PIN) --all-extras pyproject.toml -o requirements-test.lock
-	@$(VENV)/bin/uv pip compile $(PIN) --extra local --extra openai --extra build -c requirements-test.lock \
+	@$(VENV)/bin/uv pip compile $(PIN) --extra local --extra openai --extra webrtc --extra build -c requirements-test.lock \
 	  pyproject.toml -o requirements.lock
 	@$(VENV)/bin/uv pip compile $(PIN) native/pjsua2/tools.in -o native/pjsua2/tools.lock
 	@$(VENV)/bin/uv pip compile $(PIN) native/pjsua2/published.in -o requirements-sip.lock

@@ -17,7 +17,9 @@ import uvloop
 
 from trunkline.app import Gateway, gateway, listen, serve
 from trunkline.errors import ConfigError, StoreError
+from trunkline.gateway.joining import Joining
 from trunkline.media.vad import SileroBatch
+from trunkline.ports import Refuse
 from trunkline.settings import Settings
 from trunkline.testing.ports import lease
 
@@ -177,6 +179,38 @@ def test_a_data_folder_we_cannot_write_to(bad: str, tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_an_agent_that_calls_are_handed_to_may_be_away_at_start_and_so_may_a_summariser(tmp_path: Path) -> None:
+    far = f'provider = "remote"\ntargets = ["127.0.0.1:{lease()}"]\nfirst_ms = 500'
+    (tmp_path / "billing.toml").write_text(
+        f'name = "Billing"\ngreeting = "Hello."\n[stt]\nprovider = "standin"\n[tts]\nprovider = "standin"\n[llm]\n{far}'
+    )
+    own = tmp_path / "mine.toml"
+    own.write_text(
+        AGENT.read_text()
+        + f"""
+[agents.billing]
+file = "billing.toml"
+when = "invoices"
+[context]
+[context.llm]
+{far}
+"""
+    )
+
+    async def scenario() -> None:
+        async with gateway(settings(tmp_path / "data", agent=own)) as running:
+            assert running.switchboard.agent.ready()
+            [other] = [each for each in running.switchboard.agents.values() if each.definition.name == "Billing"]
+            assert not other.ready()
+            app = httpx.ASGITransport(running.http)
+            async with httpx.AsyncClient(transport=app, base_url="http://127.0.0.1") as http:
+                rows = (await http.get("/v1/providers")).json()["providers"]
+            states = {row["provider"]: row["state"] for row in rows}
+            assert states["context.remote"] == states["billing/llm.remote"] == "open"
+
+    run(scenario())
+
+
 def test_a_taken_port_is_told_before_anything_is_started(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -243,3 +277,51 @@ def test_an_agents_file_that_is_wrong_is_one_line_at_start(tmp_path: Path) -> No
 
     with pytest.raises(ConfigError, match=r"two\.toml:1"):
         run(scenario())
+
+
+def test_a_device_may_join_also_after_a_restart_and_without_redis(tmp_path: Path) -> None:
+    """Its token is still signed by us; its session went with the process, and that is what it is told."""
+
+    async def opened(chosen: Settings) -> tuple[str, str]:
+        async with gateway(chosen) as running:
+            transport = httpx.ASGITransport(running.http)
+            async with httpx.AsyncClient(transport=transport, base_url=chosen.http.origin) as http:
+                answer = await http.post("/v1/session", json={"device_id": "kitchen", "account_id": "ann"})
+                assert answer.status_code == 201, answer.text
+                hint = await http.get("/v1/routing/hint", params={"device_id": "kitchen"})
+            assert hint.json()["webrtc_url"] == answer.json()["webrtc_url"] == f"{chosen.http.origin}/whip"
+            token = answer.json()["join_token"]
+            joining = await running.verifier.join(token)
+            assert isinstance(joining, Joining), joining
+            call_id = running.switchboard.join(joining, "websocket")
+            assert not isinstance(call_id, Refuse)
+            await running.hang_up()
+        return token, joining.resume_token
+
+    async def scenario() -> None:
+        chosen = settings(tmp_path)
+        used, unused = await opened(chosen)
+        async with gateway(chosen) as running:
+            for token in (used, unused):
+                refused = await running.verifier.join(token)
+                assert isinstance(refused, Refuse)
+                assert refused.code == "session_over"
+
+    run(scenario())
+
+
+def test_a_gateway_starts_and_answers_while_its_redis_is_away(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        chosen = settings(tmp_path, redis_url=f"redis://127.0.0.1:{lease()}/0")
+        async with gateway(chosen) as running:
+            transport = httpx.ASGITransport(running.http)
+            async with httpx.AsyncClient(transport=transport, base_url=chosen.http.origin) as http:
+                assert (await http.get("/readyz")).status_code == 200
+                answer = await http.post("/v1/session", json={"device_id": "kitchen", "account_id": "ann"})
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+            assert answer.json()["detail"] == "the session store is away"
+            refused = await running.verifier.join("x.y")
+            assert isinstance(refused, Refuse)
+            assert refused.code == "sessions_away"
+
+    run(scenario())

@@ -132,6 +132,13 @@ def test_a_missing_key_is_one_line(tmp_path: Path) -> None:
     assert "openai.api_key" in found.detail
 
 
+def test_a_redis_that_does_not_answer_is_said_so_and_one_that_is_not_wanted_is_not_asked(tmp_path: Path) -> None:
+    assert "redis" not in findings(settings(tmp_path))
+    found = findings(settings(tmp_path, redis_url=SecretStr(f"redis://:secret@127.0.0.1:{lease()}/0")))["redis"]
+    assert (found.verdict, found.detail) == ("error", "the session store is away (ConnectionError)")
+    assert "secret" not in found.remedy
+
+
 REALTIME = """
 name = "A"
 greeting = "Hello."
@@ -258,6 +265,93 @@ def test_a_key_that_each_of_them_refuses_is_told_of_each(tmp_path: Path) -> None
     assert {found[key].detail.partition(" ")[0] for key in ASKED} == {"auth"}, found
     assert {found[key].remedy for key in ASKED} == {doctor.REMEDIES["auth"]}
     assert KEY not in str(found)
+
+
+FAMILY = """
+name = "A"
+greeting = "Hello."
+[stt]
+provider = "standin"
+[llm]
+provider = "standin"
+[tts]
+provider = "standin"
+[turn_detector]
+provider = "remote"
+targets = ["{target}"]
+[context.llm]
+provider = "openai"
+model = "m"
+base_url = "{openai}"
+[languages.en-GB]
+greeting = "Good day."
+[languages.en-GB.llm]
+provider = "openai"
+model = "m"
+base_url = "{openai}"
+[agents.billing]
+file = "billing.toml"
+when = "invoices"
+"""
+BILLING = """
+name = "B"
+greeting = "Hello."
+[stt]
+provider = "standin"
+[llm]
+provider = "remote"
+targets = ["{target}"]
+[tts]
+provider = "standin"
+[failover]
+lifeboat = false
+[agents.front]
+file = "agent.toml"
+when = "all else"
+"""
+
+
+def test_the_detector_the_summariser_each_language_and_whoever_calls_are_handed_to_are_asked(tmp_path: Path) -> None:
+    async def main() -> tuple[list[Finding], list[Finding]]:
+        async with StandinServer() as server, OpenAiServer() as openai:
+            openai.answers.extend([Answer("Hello.")] * 2)
+            (tmp_path / "billing.toml").write_text(BILLING.format(target=server.target))
+            key = ProviderKey(api_key=SecretStr(KEY))
+            text = FAMILY.format(target=server.target, openai=openai.base_url)
+            given = settings(tmp_path, text, openai=key)
+            there = await examine(given)
+        return there, await examine(given)
+
+    there, gone = asyncio.run(main())
+    agents = [f"{finding.check}: {finding.detail}" for finding in there if finding.check.endswith("agent")]
+    assert agents == [f"agent: A: {tmp_path / 'agent.toml'}", f"billing/agent: B: {tmp_path / 'billing.toml'}"]
+    details = {finding.check: finding.detail for finding in there}
+    assert {
+        key: details[key] for key in ("turn.remote", "context.openai", "llm.openai.en-GB", "billing/llm.remote")
+    } == {
+        "turn.remote": "tells the end of a turn",
+        "context.openai": "answers",
+        "llm.openai.en-GB": "answers",
+        "billing/llm.remote": "answers",
+    }
+    wrong = {finding.check for finding in gone if finding.verdict == "error"}
+    assert wrong == {"turn.remote", "context.openai", "llm.openai.en-GB", "billing/llm.remote"}
+
+
+def test_what_is_wrong_with_one_agent_stops_no_other(tmp_path: Path) -> None:
+    (tmp_path / "billing.toml").write_text(
+        BILLING.replace(
+            'provider = "remote"\ntargets = ["{target}"]',
+            """
+provider = "openai"
+model = "m"
+""",
+        )
+    )
+    text = AGENT.format(url="http://127.0.0.1:9/v1") + '[agents.billing]\nfile = "billing.toml"\nwhen = "invoices"\n'
+    found = findings(settings(tmp_path, text))
+    assert "openai.api_key" in found["billing/providers"].detail
+    assert found["stt.standin"].verdict == "ok"
 
 
 REMOTE = """

@@ -66,7 +66,9 @@ def test_secrets_come_as_one_or_many_and_never_show(monkeypatch: pytest.MonkeyPa
     assert settings.database == "postgresql://u:secret@db/t"
     assert set(settings.secrets()) == {"12345", "secret-old", KEY, "sk-secret", "secret"}
     for shown in (repr(settings), str(settings), settings.model_dump_json()):
-        assert "secret" not in shown.replace("Secret", "").replace("api_key_secret", "")
+        for name in ("Secret", "api_key_secret", "api_secret", "turn_secret"):
+            shown = shown.replace(name, "")
+        assert "secret" not in shown
         assert KEY not in shown
 
 
@@ -501,3 +503,24 @@ def test_an_account_logs_in_by_its_api_key_or_else_its_token() -> None:
     settings = load()
     assert settings.twilio.login == ("SK" + "0b" * 16, "hush")
     assert "hush" in settings.secrets()
+
+
+def test_a_turn_secret_is_a_secret_and_goes_with_a_turn_server() -> None:
+    settings = Settings.model_validate({"webrtc": {"ice_servers": ["turn:a.example"], "turn_secret": "hush"}})
+    assert "hush" in settings.secrets()
+    assert "hush" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"ice_servers": ["turn:a.example"]},
+        {"relay_only": True},
+        {"ice_servers": ["http://a.example"]},
+        {"port_min": 3000, "port_max": 2000},
+        {"addresses": ["0.0.0.0"]},
+    ],
+)
+def test_webrtc_that_cannot_be_is_said(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"turn|port_min|all of them"):
+        Settings.model_validate({"webrtc": wrong})

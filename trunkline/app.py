@@ -30,16 +30,21 @@ from trunkline.agents.providers import Minds, Services, Wrap
 from trunkline.agents.tools.http import HttpTools
 from trunkline.clock import SYSTEM_CLOCK, Clock
 from trunkline.compliance.decision import Policy
-from trunkline.errors import ConfigError
+from trunkline.errors import ConfigError, MissingExtra
 from trunkline.gateway.answeredby import MachineTerms
 from trunkline.gateway.api.app import create_http
 from trunkline.gateway.api.control import control_routes
+from trunkline.gateway.api.devices import device_routes
 from trunkline.gateway.api.legs import leg_routes
 from trunkline.gateway.api.providers import provider_routes
 from trunkline.gateway.api.trunks import trunk_routes
 from trunkline.gateway.call import DIAL_SLACK_S
 from trunkline.gateway.front import front_door
+from trunkline.gateway.joining import Verifier
 from trunkline.gateway.outbound import retry_policy
+from trunkline.gateway.regions import Regions
+from trunkline.gateway.regionwatch import RegionWatch
+from trunkline.gateway.sessions.opening import open_sessions, our_regions, rooms
 from trunkline.gateway.sip import trunks
 from trunkline.gateway.sip.desk import LIMIT_SLACK_S, SipDesk
 from trunkline.gateway.sip.leg import sip_lead
@@ -48,6 +53,11 @@ from trunkline.gateway.switchboard import Limits, Line, Switchboard
 from trunkline.gateway.twilio.dialler import Detection, Terms, TwilioDialler
 from trunkline.gateway.twilio.sockets import SocketLimits, Sockets
 from trunkline.gateway.twilio.tokens import Tokens
+from trunkline.gateway.webrtc import ice
+from trunkline.gateway.webrtc.desk import DeskTerms, WebRtcDesk
+from trunkline.gateway.webrtc.outgoing import webrtc_lead
+from trunkline.gateway.webrtc.whip import WHIP_PATH, whip_routes
+from trunkline.gateway.webrtc.wire import Paths
 from trunkline.media.ears import Ears
 from trunkline.media.echo import EchoGuard
 from trunkline.media.heartbeat import Heartbeat
@@ -59,6 +69,7 @@ from trunkline.media.vad import EnergyGate, SileroBatch
 from trunkline.metrics import Metrics
 from trunkline.ports import Allow, EndReason
 from trunkline.settings import Settings
+from trunkline.store.devices import KnownDevices
 from trunkline.store.engine import Database, database_url
 from trunkline.store.orders import OrderKeys
 from trunkline.store.records import LIMIT, CallRecords, Page, Record
@@ -68,7 +79,6 @@ from trunkline.types import E164, MULAW_8K, CallId, TenantId
 
 log = logging.getLogger(__name__)
 
-WORKER = "0"  # of one; several need Redis and come with it
 SPARE_SLOTS = 16  # of the ears: calls that are ending while others begin
 GAUGES_S = 1.0
 BACKLOG = 2048
@@ -90,6 +100,9 @@ class Gateway:
     front_door: type[asyncio.Protocol]
     sip: "_Sip"
     twilio: TwilioDialler | None
+    webrtc: "_WebRtc"
+    verifier: Verifier
+    """Of devices' join tokens."""
     records: Callable[[float], Awaitable[bool]]
     """Wait until the record is in the database, at most so many seconds."""
     recording: "asyncio.Task[None]"
@@ -104,6 +117,8 @@ class Gateway:
             await self.twilio.close()
         if self.sip.desk is not None:
             await self.sip.desk.close()
+        if self.webrtc.desk is not None:
+            await self.webrtc.desk.close()
 
 
 def load_agent(settings: Settings) -> AgentDefinition:
@@ -114,18 +129,6 @@ def load_agent(settings: Settings) -> AgentDefinition:
 def load_family(settings: Settings) -> dict[str, AgentDefinition]:
     """That agent, and those that calls may be handed to, by their files. Raises ConfigError."""
     return script.load_family(settings.agent or example("clinic"))
-
-
-def _prefixes(files: Iterable[str]) -> list[str]:
-    """What tells the providers of one agent from those of another, such as `billing/`: nothing for the first."""
-    found: list[str] = []
-    for file in files:
-        prefix, count = f"{Path(file).stem}/" if found else "", 1
-        while prefix in found:
-            count += 1
-            prefix = f"{Path(file).stem}-{count}/"
-        found.append(prefix)
-    return found
 
 
 @contextlib.asynccontextmanager
@@ -150,7 +153,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
 
     agents = {
         file: AgentHere(each, services, http_tools, speech_ready, wrap if file == first else None, prefix)
-        for (file, each), prefix in zip(family.items(), _prefixes(family), strict=True)
+        for (file, each), prefix in zip(family.items(), script.prefixes(family), strict=True)
     }
 
     _writable(settings.data_dir)
@@ -158,20 +161,20 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
     async with contextlib.AsyncExitStack() as stack:
         database = Database(database_url(settings.database, settings.data_dir))
         stack.push_async_callback(database.close)
-        spool = Spool(settings.data_dir / "spool" / WORKER)
+        spool = Spool(settings.data_dir / "spool" / settings.worker)
         stack.callback(spool.close)
-        writer = RecordWriter(spool, database, clock, worker=WORKER)
+        writer = RecordWriter(spool, database, clock, worker=settings.worker)
         stack.push_async_callback(writer.close)
         stack.push_async_callback(http_tools.close)
         await writer.start()
-        for each in agents.values():
-            await stack.enter_async_context(each.started(clock))
+        for file, each in agents.items():
+            await stack.enter_async_context(each.started(clock, needed=file == first))
 
         capacity = settings.limits.max_calls + SPARE_SLOTS
         ears = Ears(MULAW_8K, capacity, SileroBatch(capacity), EnergyGate(capacity))
         heartbeat = Heartbeat(clock, ears.beat, metrics.beat)
         policy = Policy(record=settings.record, outbound_allow=settings.outbound.allow)
-        tokens = Tokens(worker=WORKER)
+        tokens = Tokens(worker=settings.worker)
         hold_music()  # made now: it takes 50 ms, which no call is to notice
         if any(each.background for each in family.values()):
             soft_work()
@@ -212,7 +215,20 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         more = trunk_routes(lambda: [trunk for trunks in ways_out for trunk in trunks()])
         more += provider_routes(lambda: [row for each in agents.values() for row in each.health(clock.now())])
         more += control_routes(switchboard.call) + leg_routes(switchboard.call)
-        orders = OrderKeys(database, clock, worker=WORKER)
+        devices = KnownDevices(database, clock)
+        sessions = await stack.enter_async_context(
+            open_sessions(settings, switchboard, devices, metrics, clock, settings.worker)
+        )
+        regions = Regions(our_regions(settings), settings.region, lambda: not not_ready())
+        watch = RegionWatch(regions)
+        watch.start()
+        stack.push_async_callback(watch.close)
+        more += device_routes(sessions.desk, devices, regions, rooms(settings, clock))
+        webrtc = _open_webrtc(settings, switchboard, sessions.desk, clock)
+        if webrtc.desk is not None:
+            stack.push_async_callback(webrtc.desk.close)
+            more += whip_routes(webrtc.desk, settings.devices.origins, settings.http.origin)
+        orders = OrderKeys(database, clock, worker=settings.worker)
         http = create_http(
             settings, switchboard, records, metrics, clock, not_ready, tokens, more, orders=orders, placed=twilio
         )
@@ -233,6 +249,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             door,
             sip,
             twilio,
+            webrtc,
+            sessions.desk,
             writer.drain,
             agents[first].recording,
         )
@@ -326,6 +344,50 @@ async def _open_sip(settings: Settings, switchboard: Switchboard, clock: Clock) 
     if not stack.tuned:
         about += f"; with the published PJSIP, {PUBLISHED_CALLS} calls at most: make pjsip builds ours"
     return _Sip(about, desk, stack)
+
+
+@dataclass(slots=True)
+class _WebRtc:
+    about: str
+    """Where browsers call us, or why they cannot: a line for people."""
+    desk: WebRtcDesk | None = None
+
+
+def _open_webrtc(settings: Settings, switchboard: Switchboard, verifier: Verifier, clock: Clock) -> _WebRtc:
+    """Raises ConfigError for what was asked for and cannot be; what nobody asked for is left out, with a line."""
+    given = settings.webrtc
+    if given.enabled is False:
+        return _WebRtc("WebRTC is off (webrtc.enabled)")
+    try:
+        from trunkline.gateway.webrtc.opus import library
+        from trunkline.gateway.webrtc.rtc import AiortcWire, certificate
+
+        library()
+        certificate()
+    except (ImportError, MissingExtra) as error:
+        if given.enabled is True:
+            raise ConfigError(
+                "webrtc.enabled", True, f"needs aiortc: pip install 'trunkline[webrtc]' ({error})"
+            ) from error
+        return _WebRtc("no WebRTC: aiortc is not installed (pip install 'trunkline[webrtc]')")
+    terms = DeskTerms(
+        Paths(
+            given.own_addresses,
+            settings.is_open,
+            given.told_address,
+            given.port_min,
+            given.port_max,
+            given.relay_only,
+            tuple(ice.read(url) for url in given.ice_servers),
+            connect_s=given.connect_timeout_s,
+        ),
+        webrtc_lead(given.lead_ms),
+        given.max_connecting,
+        given.media_timeout_s,
+        settings.is_open,
+        given.turn_secret.get_secret_value() if given.turn_secret else "",
+    )
+    return _WebRtc(f"{settings.http.origin}{WHIP_PATH}", WebRtcDesk(switchboard, verifier, AiortcWire, terms, clock))
 
 
 class _Fresh(CallRecords):

@@ -58,6 +58,7 @@ def serve(config: Config = None) -> None:
         console.print(f"[bold]Trunkline {__version__}[/] answers at {origin} as [bold]{gateway.agent.name}[/].")
         console.print(f"  Call it from another shell:  trunkline call {origin}/twilio/voice   (or: make call)")
         console.print(f"  Over SIP:                    {gateway.sip.about}")
+        console.print(f"  Over WebRTC:                 {gateway.webrtc.about}")
         console.print(f"  What happened:               {origin}/v1/calls")
         console.print("  Stop with Ctrl-C: calls in progress may finish.")
         if settings.http.public_url:
@@ -102,7 +103,7 @@ def call(
         str,
         typer.Argument(
             help="The voice webhook: http(s)://HOST/twilio/voice, or just the origin. Or sip:NUMBER@HOST:PORT"
-            ";transport=udp|tcp|tls, or sips:."
+            ";transport=udp|tcp|tls, or sips:. Or whip:http(s)://HOST/whip."
         ),
     ],
     say: Annotated[list[str] | None, typer.Option(help="Say this, when the agent has finished. Repeatable.")] = None,
@@ -132,12 +133,14 @@ def call(
         int | None, typer.Option(help="SIP: stop ringing so many ms after the INVITE, if not answered.")
     ] = None,
     ca_file: CaFile = None,
+    join_token: Annotated[str, typer.Option(help="WHIP: of the session.")] = "",
     insecure: Insecure = False,
     api: Api = "auto",
     api_key: ApiKey = "",
     as_json: AsJson = False,
 ) -> None:
-    """Place a test call exactly as Twilio would (signed webhook, TwiML, Media Streams in real time), or a SIP call."""
+    """Place a test call exactly as Twilio would (signed webhook, TwiML, Media Streams in real time), over SIP, or
+    as a browser does (WHIP)."""
     from trunkline.testing.caller import commands as caller
 
     actions = caller.parse_script(_read(script) if script else _steps(_argv))
@@ -156,6 +159,7 @@ def call(
         api_url=api,
         api_key=api_key,
         verify_tls=not insecure,
+        join_token=join_token,
         sip=caller.sip_options(
             auth,
             codec or [],
@@ -357,6 +361,47 @@ def bench_sip(
         to_number=to_number,
     )
     report = _run(caller.bench_sip(options))
+    typer.echo(caller.to_json(report)) if as_json else caller.render_bench(report, console)
+    raise typer.Exit(0 if report.ok else 1)
+
+
+@bench_app.command("webrtc")
+def bench_webrtc(
+    target: Annotated[str, typer.Argument(help="http(s)://HOST/whip, or just the origin.")],
+    calls: Annotated[int, typer.Option(help="At once.")] = 20,
+    seconds: Annotated[float, typer.Option(help="Measured, after the warm-up.")] = 30.0,
+    silent: Annotated[
+        bool, typer.Option("--silent", help="Nobody speaks: the calls are held up, audio flows.")
+    ] = False,
+    barge_in: Annotated[float, typer.Option(help="Share of answers that are interrupted.")] = 0.3,
+    heard: Annotated[
+        bool, typer.Option(help="Compare what the agent believes was heard with what was played.")
+    ] = False,
+    pid: Annotated[int, typer.Option(help="Of the gateway, for its CPU and memory (default: found by its port).")] = 0,
+    insecure: Insecure = False,
+    api: Api = "",
+    api_key: ApiKey = "",
+    seed: Annotated[int, typer.Option(help="Of who interrupts, and when.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Many WebRTC calls at once: as `bench twilio`. A caller costs this process about 2 % of a core."""
+    from trunkline.testing.caller import commands as caller
+
+    options = caller.BenchOptions(
+        target,
+        calls=calls,
+        duration_s=seconds,
+        silent=silent,
+        interrupt_share=barge_in,
+        heard=heard,
+        pid=pid or None,
+        api_url=api,
+        api_key=api_key,
+        seed=seed,
+        verify_tls=not insecure,
+    )
+    report = _run(caller.bench_webrtc(options))
+    console = Console(highlight=False)
     typer.echo(caller.to_json(report)) if as_json else caller.render_bench(report, console)
     raise typer.Exit(0 if report.ok else 1)
 

@@ -1,7 +1,8 @@
 """`trunkline doctor`: what a gateway needs, looked at one by one, each with one line and its remedy.
 
 The database is opened as at a start (its tables are made or upgraded), ports are bound and given back, and each
-provider of the agent is asked for something small, with a deadline: that costs as much as a word or two.
+provider of the agent, and of those it hands calls to, is asked for something small, with a deadline: that costs as much
+as a word or two.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from trunkline.agents import script
 from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.examples import example
 from trunkline.agents.local.pool import SpeechPool
-from trunkline.agents.providers import KINDS, Kind, Services, build, build_realtime
+from trunkline.agents.providers import KINDS, Kind, Services, build, build_realtime, build_summariser
 from trunkline.clock import SYSTEM_CLOCK, Clock
 from trunkline.errors import ConfigError, MissingExtra, ProviderError, StoreError
 from trunkline.ports import (
@@ -40,9 +41,10 @@ from trunkline.ports import (
 )
 from trunkline.settings import Settings
 from trunkline.store.engine import Database, database_url
-from trunkline.types import DEFAULT_TENANT, MULAW_8K, CallId, Format
+from trunkline.types import DEFAULT_TENANT, MULAW_8K, CallId, Format, SessionId
 
 Verdict = Literal["ok", "warning", "error"]
+Asked = Kind | Literal["realtime", "turn"]
 
 PROVIDER_S = 10.0
 DATABASE_S = 10.0
@@ -82,12 +84,13 @@ async def examine(
     note(_folder(settings))
     note(_disk(settings))
     note(await _database(settings))
+    if settings.redis is not None:
+        note(await _redis(settings, settings.redis))
     for name, host, port, kinds in _ports(settings):
         note(_port(name, host, port, kinds))
     note(_pjsip(settings))
-    agent = _agent(settings, note)
-    if agent is not None:
-        await _providers(settings, agent, clock, note)
+    for prefix, agent in _family(settings, note):
+        await _providers(settings, prefix, agent, clock, note)
     return found
 
 
@@ -136,6 +139,25 @@ async def _database(settings: Settings) -> Finding:
     return Finding("database", "ok", f"{database.name} answers, and its tables are as they should be")
 
 
+async def _redis(settings: Settings, url: str) -> Finding:
+    remedy = "start it, or mend redis_url; without it devices cannot join, all other calls can"
+    try:
+        from trunkline.gateway.sessions.redis import RedisSessions
+
+        store = RedisSessions(url, idle_s=settings.sessions.idle_seconds)
+    except MissingExtra as error:
+        return Finding("redis", "error", str(error), "install it, or leave redis_url out")
+    except ValueError:
+        return Finding("redis", "error", "redis_url is none", "redis://HOST:PORT/DB, rediss://... or unix://PATH")
+    try:
+        await store.get(SessionId("ses_doctor"))
+    except StoreError as error:
+        return Finding("redis", "error", str(error), remedy)
+    finally:
+        await store.close()
+    return Finding("redis", "ok", "answers: sessions are kept there")
+
+
 def _ports(settings: Settings) -> list[tuple[str, str, int, tuple[int, ...]]]:
     ports: list[tuple[str, str, int, tuple[int, ...]]] = [
         ("http.port", settings.http.host, settings.http.port, (socket.SOCK_STREAM,))
@@ -178,45 +200,56 @@ def _pjsip(settings: Settings) -> Finding:
 # --- the agent ------------------------------------------------------------------------------------------------------
 
 
-def _agent(settings: Settings, note: Callable[[Finding], None]) -> AgentDefinition | None:
+def _family(settings: Settings, note: Callable[[Finding], None]) -> list[tuple[str, AgentDefinition]]:
+    """The agents of a start, each with what stands before its checks; none where there is a mistake in a file."""
     try:
-        agent = script.load(settings.agent or example("clinic"))
+        family = script.load_family(settings.agent or example("clinic"))
     except ConfigError as error:
         note(Finding("agent", "error", str(error), "trunkline agent check explains each mistake"))
-        return None
-    note(Finding("agent", "ok", f"{agent.name}: {settings.agent or 'the built-in clinic'}"))
-    return agent
+        return []
+    found = list(zip(script.prefixes(family), family.values(), strict=True))
+    for file, (prefix, agent) in zip(family, found, strict=True):
+        shown = file if prefix else settings.agent or "the built-in clinic"
+        note(Finding(f"{prefix}agent", "ok", f"{agent.name}: {shown}"))
+    return found
 
 
-async def _providers(settings: Settings, agent: AgentDefinition, clock: Clock, note: Callable[[Finding], None]) -> None:
+async def _providers(
+    settings: Settings, prefix: str, agent: AgentDefinition, clock: Clock, note: Callable[[Finding], None]
+) -> None:
     pool = SpeechPool(1)
     services = Services(clock=clock, keys=settings.provider_keys(), speech_workers=1, speech_pool=pool)
     try:
         minds, realtime = build(agent, services), build_realtime(agent, services)
+        summariser = build_summariser(agent, services)
     except (ConfigError, MissingExtra) as error:
-        note(Finding("providers", "error", str(error), "set it, or name another provider in the agent's file"))
+        note(Finding(f"{prefix}providers", "error", str(error), "set it, or name another provider in the agent's file"))
         return
     call = CallFacts(CallId("call_doctor"), DEFAULT_TENANT, "inbound", None, None, clock.wall().astimezone(UTC))
+    asked: list[tuple[Asked, str, Any]] = []
+    if realtime is not None:
+        asked.append(("realtime", f"realtime.{realtime.name}", realtime))
+    asked += [(kind, key, provider) for kind in KINDS for key, provider in minds.everything(kind).items()]
+    if minds.detector is not None:
+        asked.append(("turn", minds.detector_key, minds.detector))
+    if summariser is not None:
+        asked.append(("llm", f"context.{summariser.name}", summariser))
     try:
-        if realtime is not None:
-            note(await _provider("realtime", f"realtime.{realtime.name}", realtime, call, clock))
-        for kind in KINDS:
-            for key, provider in minds.everything(kind).items():
-                note(await _provider(kind, key, provider, call, clock))
+        for kind, key, provider in asked:
+            note(await _provider(kind, prefix + key, provider, call, clock))
     finally:
-        if realtime is not None:
-            await _closed(realtime)
-        await _closed(minds)
+        for provider in (realtime, summariser, minds):
+            if provider is not None:
+                await _closed(provider)
 
 
-async def _provider(
-    kind: Kind | Literal["realtime"], key: str, provider: Any, call: CallFacts, clock: Clock
-) -> Finding:
+async def _provider(kind: Asked, key: str, provider: Any, call: CallFacts, clock: Clock) -> Finding:
     probe: dict[str, Callable[[Any, CallFacts], Awaitable[str]]] = {
         "stt": _hears,
         "llm": _answers,
         "tts": _speaks,
         "realtime": _converses,
+        "turn": _tells,
     }
     begun = clock.now()
     try:
@@ -245,6 +278,11 @@ async def _answers(llm: Any, call: CallFacts) -> str:
         return "answers, without a word"
     finally:
         session.close()
+
+
+async def _tells(detector: Any, call: CallFacts) -> str:
+    await detector.probability("Thank you, that is all.", "en-US")
+    return "tells the end of a turn"
 
 
 async def _speaks(tts: Any, call: CallFacts) -> str:

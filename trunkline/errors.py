@@ -5,6 +5,7 @@
     - PeerError               a carrier, browser or device broke its protocol: end that leg
     - ProviderError           a speech or language provider failed; `retryable` says whether another try may help
     - StoreError              the database or the disk; records stay in the spool
+        - SessionsAway        the session store; calls go on
     - MissingExtra            an optional package is absent; names the extra to install
     - MisuseError             our own bug: crash that call, never another
 """
@@ -50,6 +51,10 @@ class ProviderError(TrunklineError):
 
 
 class StoreError(TrunklineError):
+    pass
+
+
+class SessionsAway(StoreError):
     pass
 
 

@@ -29,6 +29,8 @@ Drop = Literal[
 Webhook = Literal["voice", "continue", "status", "stream_status", "dial_status", "machine"]
 Outcome = Literal["ok", "bad_request", "bad_signature", "error"]
 Turned = Literal["stranger", "over_rate", "bad_digest", "full", "malformed", "refer"]
+Joined = Literal["joined", "resumed", "refused", "away"]
+SessionTrouble = Literal["away", "dropped", "moved"]
 PoolEvent = Literal["done", "failed", "overloaded", "restarted"]
 
 _LATENCY_S = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
@@ -85,6 +87,15 @@ class Metrics:
         jobs = Counter("trunkline_speech_jobs", "Jobs of the local speech pool.", ["result"], registry=registry)
         self._jobs = {event: jobs.labels(event) for event in get_args(PoolEvent)}
         self._job_queue = Gauge("trunkline_speech_queue", "Jobs waiting for a speech worker.", registry=registry)
+        joins = Counter("trunkline_joins", "Devices that came with a join token.", ["result"], registry=registry)
+        self._joins = {result: joins.labels(result) for result in get_args(Joined)}
+        troubles = Counter(
+            "trunkline_session_troubles",
+            "The session store was away, what was said was given up, or a session went on elsewhere.",
+            ["kind"],
+            registry=registry,
+        )
+        self._troubles = {kind: troubles.labels(kind) for kind in get_args(SessionTrouble)}
         self._tasks = Gauge("trunkline_tasks", "Tasks of the event loop.", registry=registry)
         self._slots = Gauge("trunkline_ears_slots_free", "Calls whose audio could yet be heard.", registry=registry)
 
@@ -144,6 +155,12 @@ class Metrics:
 
     def store_error(self) -> None:
         self._store_errors.inc()
+
+    def joined(self, result: Joined) -> None:
+        self._joins[result].inc()
+
+    def session_trouble(self, kind: SessionTrouble, count: int = 1) -> None:
+        self._troubles[kind].inc(count)
 
     def speech_job(self, event: PoolEvent, count: int = 1) -> None:
         self._jobs[event].inc(count)

@@ -73,7 +73,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """The key belongs to another order."""
+    """The key belongs to another order, the device to another account."""
 
 
 class Orders(Protocol):
@@ -87,6 +87,49 @@ class Orders(Protocol):
     async def release(self, tenant: TenantId, key: str, call_id: CallId) -> None:
         """Nothing came of the order: it may be given again."""
         ...
+
+
+# --- devices ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A browser, a speaker, an app: what may hold sessions."""
+
+    id: str
+    tenant: TenantId
+    device_account: str
+    """Whose it is, as the admin's own system names them. Several devices may be one account's."""
+    created: datetime
+    seen: datetime
+    """When it was last registered, or a session was opened for it."""
+    name: str = ""
+    needs_arming: bool = False
+    """It sends audio only after its own wake word or button."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Public: whoever may read the record may read them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What a device says of itself."""
+
+    name: str = ""
+    needs_arming: bool = False
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+class Devices(Protocol):
+    """Those that are known (the store). All methods raise StoreError when the database is away."""
+
+    async def register(
+        self, tenant: TenantId, device_id: str, device_account: str, said: Registration | None = None
+    ) -> Device | Conflict:
+        """As it is from now on. Known before: `said` takes the place of what it said then; None leaves it. Conflict:
+        it is another account's."""
+        ...
+
+    async def get(self, tenant: TenantId, device_id: str) -> Device | None: ...
 
 
 # --- usage: what the meter will count -------------------------------------------------------------------------------

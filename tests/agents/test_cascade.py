@@ -313,8 +313,11 @@ class Call:
 
     fallen_back = 0
 
-    def fall_back(self) -> None:
-        self.fallen_back += 1
+    fall_back_decision: Decision = Allow()
+
+    def fall_back(self) -> Decision:
+        self.fallen_back += isinstance(self.fall_back_decision, Allow)
+        return self.fall_back_decision
 
     # Report
 
@@ -442,6 +445,44 @@ def test_what_another_mind_left_unwritten_and_nobody_can_read_is_asked_again() -
         call.ears.on_event(SttFailed(DOWN))
         await call.run(1000)
         assert call.tts.spoken == ["Sorry."]
+        call.attendant.close()
+        call.bus.close()
+
+    asyncio.run(conversation())
+
+
+class Unopened(Llm):
+    name = "unopened"
+
+    def __init__(self, error: Exception = DOWN) -> None:
+        super().__init__()
+        self.error = error
+
+    def open(self, call: CallFacts) -> Llm:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [DOWN, RuntimeError("a bug")])
+def test_where_no_mind_can_be_opened_no_ear_stays_open(error: Exception) -> None:
+    async def conversation() -> None:
+        stt = Stt()
+        with pytest.raises(type(error)):
+            Call(stt=stt, cascade=Cascade(AGENT, Minds(stt, Unopened(error), Tts()), Call._no_tool))  # type: ignore[arg-type]
+        assert [stream.closed for stream in stt.streams] == [True]
+
+    asyncio.run(conversation())
+
+
+def test_a_mind_that_cannot_be_opened_is_followed_as_the_call_begins() -> None:
+    async def conversation() -> None:
+        second = Llm()
+        call = Call(cascade=Cascade(AGENT, Minds(Stt(), Unopened(), Tts(), {"llm": (second,)}), Call._no_tool))  # type: ignore[arg-type]
+        await call.begun()
+        await call.says("when do you open")
+        second.pens[-1].write("We open at eight.").end()
+        await call.run(1500)
+        assert call.talk[-1] == ("agent", "We open at eight.")
+        assert call.cascade.minds.health.of("llm.unopened").failures >= 1
         call.attendant.close()
         call.bus.close()
 

@@ -259,8 +259,8 @@ def test_the_lines_that_were_recorded_are_of_the_language() -> None:
 
     async def conversation(line: Line) -> None:
         minds = line.cascade.minds
-        minds.lines["Sorry.", MULAW_8K] = (TtsAudio(b"\x01" * 1600),)
-        minds.in_language("es-ES").lines["Perdón.", MULAW_8K] = (TtsAudio(b"\x02" * 1600),)
+        minds.lines[next(iter(minds.named("tts"))), "Sorry.", MULAW_8K] = (TtsAudio(b"\x01" * 1600),)
+        minds.in_language("es-ES").lines["tts.0.es-ES", "Perdón.", MULAW_8K] = (TtsAudio(b"\x02" * 1600),)
         line.spanish.errors = {"Claro": DOWN, "Perdón.": DOWN}
         await line.speaks("quiero pedir una cita", "es")
         line.pen.write("Claro que sí.").end()

@@ -11,13 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.agents.test_cascade import AGENT, Call, Stt
+from trunkline.agents import fixedlines
 from trunkline.agents import turns as t
 from trunkline.agents.cascade import Cascade
-from trunkline.agents.choice import timely
+from trunkline.agents.choice import Choice, timely
 from trunkline.agents.definition import Failover
+from trunkline.agents.fixedlines import FixedLines
 from trunkline.agents.health import BreakerTerms, Health
 from trunkline.agents.providers import Minds
 from trunkline.agents.seam import GO_ON
+from trunkline.agents.speaking import Speaking
 from trunkline.errors import ProviderError
 from trunkline.ports import (
     CallFacts,
@@ -612,10 +615,108 @@ def test_the_only_voice_stalls_and_there_is_no_dead_air(recorded: bool, after: i
             lines = line.cascade.minds.lines
             for text in (AGENT.apology, AGENT.failure, *AGENT.filler):
                 data = bytes([254]) * (len(text.split()) * WORD_MS * 8)
-                lines[text, line.bus.playout.format] = (TtsAudio(data),)
+                lines["tts.v", text, line.bus.playout.format] = (TtsAudio(data),)
         return line
 
     on_a_line(turn, make)
+
+
+# --- fixed lines, as they were recorded ---
+
+
+async def recorded(line: Line) -> None:
+    await FixedLines(line.cascade.definition, line.cascade.minds).record(line.clock)
+
+
+def spoke(line: Line, voice: str) -> set[str]:
+    return {text for key, text, _ in line.cascade.minds.lines if key == f"tts.{voice}"}
+
+
+LINES = {AGENT.apology, AGENT.failure, AGENT.goodbye, *AGENT.filler}
+
+
+def test_lines_are_recorded_again_once_the_preferred_voice_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fixedlines, "RETRY_S", (0.0,))
+    voices = Voice("v", after=0), Voice("w")
+
+    async def main() -> None:
+        line = Line([Model("a", ANSWER)], voices)
+        task = asyncio.create_task(recorded(line))
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert (spoke(line, "v"), spoke(line, "w")) == (set(), LINES)
+        assert sorted(voices[1].spoken) == sorted(LINES), "once, and not at every try"
+        assert not task.done()
+        voices[0].after = None
+        await asyncio.wait_for(task, 5)
+        assert spoke(line, "v") == LINES
+        line.attendant.close()
+        line.bus.close()
+
+    asyncio.run(main())
+
+
+def test_a_preferred_voice_whose_breaker_is_open_is_not_asked_before_it_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fixedlines, "RETRY_S", (0.0,))
+    voices = Voice("v"), Voice("w")
+
+    async def main() -> None:
+        line = Line([Model("a", ANSWER)], voices)
+        line.cascade.minds.did_not_start("tts.v", down("v"), line.clock.now())
+        task = asyncio.create_task(recorded(line))
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert (spoke(line, "v"), spoke(line, "w")) == (set(), LINES)
+        assert voices[0].spoken == []
+        line.clock.advance(10)
+        await asyncio.wait_for(task, 5)
+        assert spoke(line, "v") == LINES
+        line.attendant.close()
+        line.bus.close()
+
+    asyncio.run(main())
+
+
+def speaking(line: Line) -> Speaking:
+    minds, definition = line.cascade.minds, line.cascade.definition
+    choice = Choice(minds, "tts", line.clock, line.event)
+    lines = FixedLines(definition, minds)
+    return Speaking(choice, line.bus, line.after, definition.failover, lambda voice, characters: None, lines)
+
+
+def test_a_filler_is_in_the_calls_voice_not_in_that_of_the_lifeboat_that_once_recorded_it() -> None:
+    voices = Voice("v"), Voice("w")
+
+    async def turn(line: Line) -> None:
+        filler = AGENT.filler[0]
+        line.cascade.minds.lines["tts.w", filler, line.bus.playout.format] = (TtsAudio(b"w"),)
+        spoken = speaking(line)
+        asked = len(voices[0].spoken)
+        assert await spoken.record(filler) != b"w"
+        assert voices[0].spoken[asked:] == [filler]
+        line.cascade.minds.lines["tts.v", filler, line.bus.playout.format] = (TtsAudio(b"v"),)
+        assert await spoken.record(filler) == b"v"
+        assert voices[0].spoken[asked:] == [filler], "it is recorded now"
+
+    on_a_line(turn, lambda: Line([Model("a", ANSWER)], voices))
+
+
+def test_a_filler_of_another_voice_is_used_where_the_calls_own_fails() -> None:
+    voices = Voice("v"), Voice("w")
+
+    async def turn(line: Line) -> None:
+        filler = AGENT.filler[0]
+        for voice in voices:
+            voice.after = voice.given
+        spoken = speaking(line)
+        with pytest.raises(ProviderError):
+            await spoken.record(filler)
+        line.cascade.minds.lines["tts.w", filler, line.bus.playout.format] = (TtsAudio(b"w"),)
+        assert await spoken.record(filler) == b"w"
+        voices[1].after = None
+        assert voices[1].spoken == [filler], "what is there is not asked for again"
+
+    on_a_line(turn, lambda: Line([Model("a", ANSWER)], voices))
 
 
 # --- the ears -------------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from trunkline.ports import (
     ModelTranscribed,
     RealtimeEvent,
     RealtimeUsage,
+    Refuse,
     ReplyAudio,
     ReplyEnded,
     ReplyItemEnded,
@@ -717,6 +718,94 @@ def test_what_was_said_and_not_answered_is_told_again_as_it_was_heard() -> None:
     on_a_call(conversation)
 
 
+def test_what_was_said_over_the_agent_and_awaits_its_answer_is_told_to_the_session_that_follows() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        await call.spoken()
+        first = call.session
+        first.says("It is a long answer to a short question.", 4000)
+        await call.run(1000)
+        call.starts()
+        await call.run(200)
+        call.bus.speech_ended(call.clock.now())
+        await call.took("u2")
+        call.starts()  # and goes on at once
+        await call.run(60)
+        await call.transcribed("u2", "no on Tuesday")
+        await call.run(300)
+        first.on_event(ModelLost(GONE))
+        await call.run(500)
+        assert call.session is not first
+        call.bus.speech_ended(call.clock.now() - 0.2)
+        await call.settle()
+        assert [m.text for m, _ in call.session.told if m.role == "caller"].count("no on Tuesday") == 1
+        assert [order[0] for order in call.session.orders] == ["commit", "respond"]
+        call.session.says("Tuesday then.", 200)
+        await call.run(800)
+        assert ("caller", "no on Tuesday") in call.talk
+
+    on_a_call(conversation)
+
+
+def test_a_session_that_has_heard_it_is_not_told_again() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        await call.spoken()
+        call.session.says("It is a long answer to a short question.", 4000)
+        await call.run(1000)
+        call.starts()
+        await call.run(200)
+        call.bus.speech_ended(call.clock.now())
+        await call.took("u2")
+        await call.transcribed("u2", "no on Tuesday")
+        await call.run(400)
+        assert ("caller", "no on Tuesday") in call.talk
+        assert call.session.told == []
+
+    on_a_call(conversation)
+
+
+def test_the_same_key_twice_is_two() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        call.attendant.key("5")
+        await call.settle()
+        reply = call.session.begins()
+        call.session.speaks(reply, "Extraordinarily", 2000)
+        await call.run(60)  # nothing of it is a word yet
+        call.attendant.key("5")
+        await call.settle()
+        assert [m.text for m, _ in call.session.told] == ["5", "5"]
+        assert [m.text for m in call.attendant.conversation if m.keyed] == ["5", "5"]
+
+    on_a_call(conversation)
+
+
+def test_words_that_are_asked_about_again_are_told_once() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        call.attendant.key("5")
+        await call.settle()
+        await call.interrupts()  # before anything of the answer is heard
+        await call.run(400)
+        call.bus.speech_ended(call.clock.now() - 0.2)
+        await call.settle()
+        assert [m.text for m, _ in call.session.told] == ["5"]
+        assert [m.text for m in call.attendant.conversation if m.keyed] == ["5"]
+        assert len(call.session.of("respond")) == 3
+
+    on_a_call(conversation)
+
+
+def test_words_that_another_was_told_and_that_are_said_again_are_said_twice() -> None:
+    async def scenario(call: RealtimeCall) -> None:
+        call.attendant.begin(None, [Message("agent", "Hello."), Message("caller", "hello")], ("hello",))
+        await call.settle()
+        assert [text for role, text in call.talk if role == "caller"] == ["hello"]
+        attendant: Any = call.attendant
+        attendant._answer(("hello", "hello"), True, False)
+        assert [text for role, text in call.talk if role == "caller"] == ["hello", "hello"]
+        await call.settle()
+
+    alone(scenario, RealtimeCall)
+
+
 def breaks(call: RealtimeCall, how: str) -> Session:
     """In the middle of an answer. The session it happens to."""
     first = call.session
@@ -849,6 +938,49 @@ def test_a_session_grows_old_and_the_call_moves_to_a_new_one_between_turns() -> 
     on_a_call(conversation, agent=quiet, session_minutes=1)
 
 
+def test_what_nobody_ever_wrote_down_does_not_keep_the_rest_from_a_new_session() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        for number, words in enumerate(["", "my name is Ada", "and I am late"]):
+            await call.spoken()
+            await call.took(f"u{number}")
+            if words:
+                await call.transcribed(f"u{number}", words)
+            call.session.says(f"Answer {number}.")
+            await call.run(1000)
+        call.session.on_event(ModelLost(GONE))
+        await call.run(400)
+        assert [message.text for message in call.session.conversation] == [
+            "Hello there.",
+            "",
+            "Answer 0.",
+            "my name is Ada",
+            "Answer 1.",
+            "and I am late",
+            "Answer 2.",
+        ]
+        assert call.session.told == []
+
+    on_a_call(conversation)
+
+
+def test_what_was_answered_and_has_no_words_yet_is_told_when_the_session_takes_over() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        await call.spoken()
+        await call.took("u1")
+        first = call.session
+        first.says("Answer.")
+        await call.run(1000)
+        call.model.opens = False
+        first.on_event(ModelLost(GONE))
+        await call.run(400)
+        assert [message.text for message in call.session.conversation] == ["Hello there."]
+        call.session.on_event(ModelOpened())
+        await call.settle()
+        assert [(m.role, m.text) for m, _ in call.session.told] == [("caller", ""), ("agent", "Answer.")]
+
+    on_a_call(conversation)
+
+
 def test_a_new_session_waits_for_the_end_of_the_turn_and_is_told_of_it() -> None:
     async def conversation(call: RealtimeCall) -> None:
         first = call.session
@@ -944,5 +1076,142 @@ def test_a_call_that_is_over_frees_its_session_and_hears_no_more_of_it() -> None
         session.on_event(ReplyStarted("late", ""))
         session.on_event(ModelLost(GONE))
         assert len(session.orders) == count
+
+    on_a_call(conversation)
+
+
+# --- a model that does not open -------------------------------------------------------------------------------------
+
+
+def alone(
+    scenario: Callable[[RealtimeCall], Coroutine[Any, Any, None]], call: Callable[[], RealtimeCall]
+) -> RealtimeCall:
+    """A call that its scenario begins."""
+
+    async def main() -> RealtimeCall:
+        its = call()
+        await scenario(its)
+        its.attendant.close()
+        its.bus.close()
+        await its.settle()
+        assert not its.crashes, its.crashes
+        assert all(timer.cancelled for timer in its.timers), "a timer outlives its call"
+        return its
+
+    return asyncio.run(main())
+
+
+def test_a_model_that_does_not_open_is_not_waited_for_in_silence() -> None:
+    async def scenario(call: RealtimeCall) -> None:
+        call.attendant.begin()
+        await call.run(1400)
+        assert call.far.played_ms == 0
+        await call.run(200)
+        assert call.tts.spoken == ["Hello there."]
+        await call.run(1000)
+        assert call.talk == [("agent", "Hello there.")]
+        call.session.on_event(ModelOpened())
+        await call.settle()
+        assert [m for m, _ in call.session.told] == call.attendant.conversation
+        assert call.session.of("respond") == []
+        await call.spoken()
+        call.session.says("Late, but here.")
+        await call.run(1000)
+        assert call.talk[-1] == ("agent", "Late, but here.")
+
+    alone(scenario, lambda: RealtimeCall(model=Model(opens=False)))
+
+
+def test_a_session_that_opens_while_the_greeting_is_spoken_without_it_is_told_of_it() -> None:
+    async def scenario(call: RealtimeCall) -> None:
+        call.attendant.begin()
+        await call.run(1600)
+        call.session.on_event(ModelOpened())
+        await call.run(1500)
+        assert [m.text for m, _ in call.session.told] == ["Hello there."]
+        assert call.tts.spoken == ["Hello there."]
+        assert call.session.of("respond") == []
+
+    alone(scenario, lambda: RealtimeCall(model=Model(opens=False)))
+
+
+def test_a_model_that_never_opens_is_given_up_in_time_whatever_its_own_deadline() -> None:
+    async def scenario(call: RealtimeCall) -> None:
+        call.attendant.begin()
+        await call.run(2980)
+        assert call.fallen_back == 0
+        await call.run(100)
+        assert call.fallen_back == 1
+        assert [session.closed for session in call.model.sessions] == [True]
+
+    alone(scenario, lambda: RealtimeCall(model=Model(opens=False), reconnect_ms=3000))
+
+
+def sick(call: RealtimeCall) -> RealtimeCall:
+    """Other calls have found its model dead."""
+    health = call.cascade.minds.health
+    for _ in range(health.terms.failures):
+        health.failed("realtime.model", GONE, call.clock.now())
+    return call
+
+
+def test_a_call_begins_on_the_cascade_where_others_have_found_the_model_dead() -> None:
+    async def scenario(call: RealtimeCall) -> None:
+        call.attendant.begin("Good evening.", [Message("summary", "Ada called before.")])
+        await call.run(20)
+        assert call.fallen_back == 1
+        assert call.model.sessions == []
+        assert call.tts.spoken == []
+        assert call.attendant.conversation == [Message("summary", "Ada called before.")]
+        assert "model_lost" in call.events
+
+    alone(scenario, lambda: sick(RealtimeCall()))
+
+
+def test_a_model_that_others_have_found_dead_is_asked_for_want_of_another_and_when_its_probe_is_due() -> None:
+    async def scenario(call: RealtimeCall) -> None:
+        call.attendant.begin()
+        await call.run(100)
+        assert call.fallen_back == 0
+        call.session.says("Hello there.")
+        await call.run(1000)
+        assert call.cascade.minds.health.of("realtime.model").state == "closed"
+
+    def due() -> RealtimeCall:
+        call = sick(RealtimeCall())
+        call.clock.advance(call.cascade.minds.health.terms.probe_after_s)
+        return call
+
+    def refused() -> RealtimeCall:
+        call = sick(RealtimeCall())
+        call.fall_back_decision = Refuse("no_consent", "not asked")
+        return call
+
+    alone(scenario, lambda: sick(RealtimeCall(fallback=False)))
+    alone(scenario, due)
+    alone(scenario, refused)
+
+
+def test_what_becomes_of_its_sessions_is_known_to_the_next_call() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        breaker = call.cascade.minds.health.of("realtime.model")
+        assert breaker.successes == 1
+        call.model.opens = False
+        call.session.on_event(ModelLost(GONE))
+        for _ in range(2):
+            await call.run(260)
+            call.session.on_event(ModelLost(GONE))
+        assert (breaker.state, breaker.failures, breaker.last_code) == ("open", 3, "unavailable")
+
+    on_a_call(conversation)
+
+
+def test_a_fallback_that_may_not_hear_the_caller_is_no_reason_to_leave_without_a_word() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        call.fall_back_decision = Refuse("no_consent", "not asked")
+        call.session.on_event(ModelLost(FOR_GOOD))
+        await call.run(1500)
+        assert call.tts.spoken == ["Broken."]
+        assert call.hang_ups == ["error"]
 
     on_a_call(conversation)

@@ -10,7 +10,7 @@ from trunkline.agents.attending import Agent
 from trunkline.agents.definition import HandOff
 from trunkline.errors import ProviderError
 from trunkline.gateway.call import CLOSE_WAIT_S
-from trunkline.gateway.succession import HAND_OFFS_MAX, NOT_HANDED_OVER
+from trunkline.gateway.succession import HAND_OFFS_MAX, NOT_HANDED_OVER, UNREACHABLE
 from trunkline.ports import Allow, Message, Refuse, ToolCall, TurnEnded, TurnRecord
 from trunkline.testing.board import DEFINITION, Board, run
 
@@ -127,6 +127,37 @@ def test_an_agent_to_whom_nobody_has_spoken_greets() -> None:
         board.answered()
         await hands_over(board, "billing")
         assert (board.agent_now.greeting, board.agent_now.pending) == (None, ())
+
+    run(scenario)
+
+
+def test_an_agent_greets_where_the_callers_last_words_were_never_written_down() -> None:
+    async def scenario(board: Board) -> None:
+        house(board)
+        board.answered()
+        board.agent_now.conversation += [SAID[0], SAID[1], SAID[0], Message("caller", ""), *SAID[2:]]
+        await hands_over(board, "billing")
+        assert (board.agent_now.greeting, board.agent_now.pending) == (None, ())
+
+    run(scenario)
+
+
+def test_an_agent_that_is_away_is_told_to_the_one_who_would_hand_over() -> None:
+    async def scenario(board: Board) -> None:
+        agent = house(board)
+        agent.ready = lambda: False
+        board.answered()
+        first = board.agent_now
+        refused = board.line().hand_off("billing")
+        assert isinstance(refused, Refuse)
+        assert (refused.code, refused.why) == ("unreachable", UNREACHABLE)
+        board.line().handed_off()
+        await asyncio.sleep(0)
+        assert board.agent_now is first
+        assert third_parties(board) == []
+        assert board.events("hand_off_refused") == [{"agent": "billing", "code": "unreachable"}]
+        agent.ready = lambda: True
+        assert board.line().hand_off("billing") == Allow()
 
     run(scenario)
 

@@ -402,15 +402,45 @@ def test_a_fallback_that_nobody_has_heard_yet_greets_and_one_after_the_agent_spo
     run(scenario)
 
 
-def test_a_fallback_that_may_not_hear_the_caller_ends_the_call() -> None:
+def test_a_fallback_that_nobody_has_heard_yet_says_what_the_one_before_was_to_say() -> None:
+    async def scenario(board: Board) -> None:
+        _other_kind(board)
+        call_id, _ = board.answered()
+        board.agent_now.conversation.append(Message("agent", "Hello."))
+        board.attach(call_id)  # replaced: the same call
+        assert board.agent_now.greeting == RESUMED
+        board.line().fall_back()
+        assert board.agent_now.greeting == RESUMED
+
+    run(scenario)
+
+
+def test_a_fallback_that_may_not_hear_the_caller_changes_nothing() -> None:
     async def scenario(board: Board) -> None:
         _other_kind(board)
         board.answered()
+        first = board.agent_now
         board.refusing["third_party"] = Refuse("no_consent", "not asked")
-        board.line().fall_back()
-        assert len(board.attendants) == 1
+        assert board.line().fall_back() == Refuse("no_consent", "not asked")
         await asyncio.sleep(CLOSE_WAIT_S + 0.1)
-        assert board.ends() == [("refused", "")]
+        assert first.closes == 0
+        assert len(board.attendants) == 1
+        assert board.ends() == []  # it is the agent's to say so and leave
+        assert board.events("agent_changed") == []
+
+    run(scenario)
+
+
+def test_a_bug_in_the_one_that_goes_on_ends_that_call_alone() -> None:
+    async def scenario(board: Board) -> None:
+        _other_kind(board)
+        call_id, _ = board.answered()
+        other, _ = board.answered(2)
+        board.breaks = "begin"
+        board.line().fall_back()
+        await asyncio.sleep(CLOSE_WAIT_S + 0.1)
+        assert board.ends(call_id) == [("error", "")]
+        assert board.ends(other) == []
 
     run(scenario)
 

@@ -89,8 +89,9 @@ class Control(CallControl, Protocol):
         """What was said before a hand-off that was allowed has been heard: the other agent goes on."""
         ...
 
-    def fall_back(self) -> None:
-        """This attendant's mind is lost for good: the agent's cascade goes on with the conversation."""
+    def fall_back(self) -> Decision:
+        """This attendant's mind is lost for good: the agent's cascade goes on with the conversation. Refused: it may
+        not hear the caller, and nothing has changed."""
         ...
 
 

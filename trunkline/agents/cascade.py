@@ -121,8 +121,13 @@ class CascadeAttendant(Attendant):
             weakly(self, CascadeAttendant._ears_changed),
         )
         self._models = Choice(minds, "llm", clock, report.event)
-        first = self._models.order()[0]
-        self._sessions: dict[str, LlmSession] = {first: self._models.named[first].open(call)}
+        self._call = call
+        self._sessions: dict[str, LlmSession] = {}
+        try:
+            self._open_one()
+        except BaseException:
+            self._stt.close()
+            raise
         super().__init__(
             definition,
             minds,
@@ -445,6 +450,19 @@ class CascadeAttendant(Attendant):
         if not used:  # nobody tells the tokens of a request that is cut
             self._meter("llm", name, "calls", 1)
         self._report.event("speculation", kept=False)
+
+    def _open_one(self) -> None:
+        """Before it is needed, the first of the models that can be opened. Raises ProviderError: none can."""
+        first: ProviderError | None = None
+        for key in self._models.order():
+            try:
+                self._session(self._models, key)
+                return
+            except ProviderError as error:
+                self._models.failed(key, error)
+                first = first or error
+        assert first is not None
+        raise first
 
     def _session(self, models: Choice, key: str) -> LlmSession:
         """Of the model of that key, opened when it is first asked. Raises ProviderError."""

@@ -98,7 +98,7 @@ class RealtimeTerms:
     first_audio_ms: int = 3000
     """The longest wait for an answer to begin; another session is asked then, and after it the cascade."""
     reconnect_ms: int = 6000
-    """The longest time without a session, from its loss."""
+    """The longest time without a session, from the call's beginning or from its loss."""
     fallback: bool = True
     """When the model is lost, the call goes on with the cascade of the same file."""
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import cast
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from itertools import chain, repeat
+from typing import Any, cast
 
 from trunkline.agents.attending import Agent
 from trunkline.agents.cascade import Cascade
@@ -14,7 +16,12 @@ from trunkline.agents.realtime.attendant import RealtimeAgent
 from trunkline.agents.tools import perform
 from trunkline.agents.tools.http import HttpTools
 from trunkline.clock import Clock
+from trunkline.errors import ConfigError, MissingExtra, ProviderError
 from trunkline.ports import CallControl, CallFacts, ToolCall
+
+START_AGAIN_S = (5.0, 10.0, 20.0, 40.0, 60.0)
+
+log = logging.getLogger(__name__)
 
 
 class AgentHere:
@@ -34,33 +41,77 @@ class AgentHere:
         self._summariser = build_summariser(definition, services)
         self.prefix = prefix
         self._recording: asyncio.Task[None] | None = None
+        self._there = False
 
         async def tools(tool: ToolCall, control: CallControl, call: CallFacts) -> str:
             return await perform(tool, definition, control, http, caller_number=call.from_number)
 
-        cascade = Cascade(definition, self.minds, tools, ready, self._summariser)
+        cascade = Cascade(definition, self.minds, tools, lambda: self._there and ready(), self._summariser)
         self.agent: Agent = cascade
         if self._realtime is not None and definition.realtime is not None:
             self.agent = cast(Agent, RealtimeAgent(cascade, self._realtime, definition.realtime))
 
     @contextlib.asynccontextmanager
-    async def started(self, clock: Clock) -> AsyncGenerator[None]:
-        """Raises ProviderError."""
+    async def started(self, clock: Clock, *, needed: bool = True) -> AsyncGenerator[None]:
+        """Raises ProviderError where it is `needed`. Where it is not, one that is away is started again and again, and
+        not `ready` until then. So is a summariser, which nobody waits for."""
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self.minds.close)
             for more in (self._realtime, self._summariser):
                 if more is not None:
                     stack.push_async_callback(more.close)
-            await self.minds.start(clock.now())
-            for more in (self._realtime, self._summariser):
-                if more is not None:
-                    await more.start()
+            try:
+                await self._start(clock)
+            except ProviderError as error:
+                if needed:
+                    raise
+                log.warning("agent %s cannot be reached: %s; it is tried again", self.definition.name, error)
+            if self._summariser is not None and not await self._start_summariser(clock):
+                summing_up = asyncio.create_task(self._until_there(self._start_summariser, clock), name="summariser")
+                stack.push_async_callback(_cancelled, summing_up)
             self._recording = asyncio.create_task(self._record(clock), name="fixed lines")
             stack.push_async_callback(_cancelled, self._recording)
             yield
 
+    async def _start(self, clock: Clock) -> bool:
+        """Raises ProviderError."""
+        await self.minds.start(clock.now())
+        if self._realtime is not None:
+            await self._realtime.start()
+        self._there = True
+        return True
+
+    async def _start_summariser(self, clock: Clock) -> bool:
+        assert self._summariser is not None
+        key = f"context.{self._summariser.name}"
+        try:
+            await self._summariser.start()
+        except ProviderError as error:
+            self.minds.did_not_start(key, error, clock.now())
+            return False
+        self.minds.health.of(key).mended()
+        return True
+
+    async def _until_there(self, start: Callable[[Clock], Awaitable[bool]], clock: Clock) -> bool:
+        """False: it will never be."""
+        for wait_s in chain(START_AGAIN_S, repeat(START_AGAIN_S[-1])):
+            await asyncio.sleep(wait_s)
+            try:
+                if await start(clock):
+                    break
+            except ProviderError:
+                continue  # its providers have said so
+            except (ConfigError, MissingExtra) as error:
+                log.error("agent %s cannot be started: %s", self.definition.name, error)
+                return False
+        return True
+
     async def _record(self, clock: Clock) -> None:
         """In each language by itself: one voice that is away is no reason for another to be silent."""
+        if not self._there:
+            if not await self._until_there(self._start, clock):
+                return
+            log.info("agent %s is there", self.definition.name)
         async with asyncio.TaskGroup() as languages:
             for tag in self.definition.tags:
                 lines = FixedLines(self.definition.in_language(tag), self.minds.in_language(tag))
@@ -78,6 +129,6 @@ class AgentHere:
         return [{**row, "provider": f"{self.prefix}{row['provider']}"} for row in rows]
 
 
-async def _cancelled(task: asyncio.Task[None]) -> None:
+async def _cancelled(task: asyncio.Task[Any]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

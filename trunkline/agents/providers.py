@@ -66,8 +66,8 @@ class Minds:
     """Those of a kind by their keys, where the keys are not those of their names."""
     languages: Mapping[str, "Minds"] = field(default_factory=dict)
     """For the agent's further languages. A provider that serves several is the same in each, under one key."""
-    lines: dict[tuple[str, Format], tuple[TtsAudio, ...]] = field(default_factory=dict)
-    """The agent's fixed lines as the voices have spoken them (fixedlines.py)."""
+    lines: dict[tuple[str, str, Format], tuple[TtsAudio, ...]] = field(default_factory=dict)
+    """The agent's fixed lines as the voices have spoken them, by the voice's key and the text (fixedlines.py)."""
     detector: TurnDetector | None = None
     """None: silence alone tells when a turn has ended."""
 
@@ -134,11 +134,13 @@ class Minds:
             try:
                 await provider.start()
             except ProviderError as error:
-                self._did_not_start(key, error, now)
+                self.did_not_start(key, error, now)
                 failed[key] = error
                 first = first or error
             else:
                 well = True
+                if key in self.health.breakers:  # it did not at an earlier try
+                    self.health.of(key).mended()
         if first is not None and not well:
             raise first
 
@@ -146,9 +148,10 @@ class Minds:
         try:
             await detector.start()
         except ProviderError as error:
-            self._did_not_start(self.detector_key, error, now)
+            self.did_not_start(self.detector_key, error, now)
 
-    def _did_not_start(self, key: str, error: ProviderError, now: float) -> None:
+    def did_not_start(self, key: str, error: ProviderError, now: float) -> None:
+        """For the log and the breaker of that key."""
         log.warning("%s did not start: %s", key, error)
         breaker = self.health.of(key)
         for _ in range(breaker.terms.failures):

@@ -51,7 +51,7 @@ class Speaking:
 
     async def speak(self, text: str, written: Written, append: Append) -> None:
         """One phrase, to its end or until it is void. Raises ProviderError when no voice is left."""
-        if self._doubted and self._repeat(text, written, append):
+        if self._doubted and self._repeat(text, self._voice.key, written, append):
             return
         while text:
             key = self._voice.key
@@ -65,7 +65,7 @@ class Speaking:
                 left = self._take_over(tts, key, given, written, error)
                 if left is None:
                     self.doubt()
-                    if given.phrase is not None or not self._repeat(text, written, append):
+                    if given.phrase is not None or not self._repeat(text, key, written, append):
                         raise
                     return
                 text = left
@@ -79,9 +79,10 @@ class Speaking:
         """It has failed, and nobody follows: of the fixed lines it is not asked before it has spoken again."""
         self._doubted = self.alone
 
-    def _repeat(self, text: str, written: Written, append: Append) -> bool:
-        """A fixed line as it was spoken before; False where it never was."""
-        kept = self._lines.get(text, self._bus.playout.format)
+    def _repeat(self, text: str, key: str, written: Written, append: Append) -> bool:
+        """A fixed line as it was spoken before, by the voice of that key or else by another; False where it never
+        was."""
+        kept = self._lines.of_any(text, self._bus.playout.format, key)
         if kept is None:
             return False
         phrase = Phrase(text, self._bus.position_ms)
@@ -94,12 +95,14 @@ class Speaking:
         return True
 
     async def record(self, text: str) -> bytes:
-        """A fixed line, spoken whole, and not on the bus. Raises ProviderError when no voice is left."""
+        """A fixed line, spoken whole, and not on the bus: in the call's voice, in another where that one is failing.
+        Raises ProviderError when no voice is left."""
         format = self._bus.playout.format
         while True:
-            if (kept := self._lines.get(text, format)) is not None:
-                return b"".join(chunk.data for chunk in kept)
             key = self._voice.key
+            find = self._lines.of_any if self._doubted else self._lines.get
+            if (kept := find(text, format, key)) is not None:
+                return _sound(kept)
             tts = self._voice.choice.asked(key)
             audio = bytearray()
             try:
@@ -107,8 +110,11 @@ class Speaking:
                     async for chunk in chunks:
                         audio += chunk.data
             except ProviderError as error:
-                if not self._voice.failed(key, error):
+                if self._voice.failed(key, error):
+                    continue
+                if (kept := self._lines.of_any(text, format, key)) is None:
                     raise
+                return _sound(kept)
             else:
                 self._voice.choice.succeeded(key)
                 self._meter(tts.name, len(text))
@@ -206,6 +212,10 @@ class _Given:
             return self.text, 0
         rest = self.text.split()[spoken_of(self.text, self.words) :]
         return " ".join(rest) if any(map(str.isalnum, "".join(rest))) else "", self.words[-1].end_ms
+
+
+def _sound(chunks: Sequence[TtsAudio]) -> bytes:
+    return b"".join(chunk.data for chunk in chunks)
 
 
 def _audible(chunk: TtsAudio) -> bool:

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from trunkline.gateway.leg import LegKind
-from trunkline.types import E164, Direction
+from trunkline.types import E164, Direction, SessionId
 
-Why = Literal["new", "leg_lost", "transfer_failed"]
+Why = Literal["new", "leg_lost", "transfer_failed", "again"]
+"""`again`: a session whose last call was over in order goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +16,7 @@ class Arrival:
     """A new call, or one that lost its leg and comes back."""
 
     provider_call_id: str
-    """Twilio's CallSid, SIP's Call-ID. The same one while its call lives is that call."""
+    """Twilio's CallSid, SIP's Call-ID, a session's id. The same one while its call lives is that call."""
     leg: LegKind
     direction: Direction
     from_number: E164 | None
@@ -29,3 +30,5 @@ class Arrival:
     """Identity headers (RFC 8224), for compliance; never logged."""
     forwarded_by: str | None = None
     """The number that sent the call on to us, where it was diverted."""
+    session_id: SessionId | None = None
+    """Of a device's call: what was said outlives it there."""

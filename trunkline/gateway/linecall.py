@@ -15,14 +15,14 @@ from trunkline.agents.attending import Agent
 from trunkline.agents.definition import AgentDefinition
 from trunkline.gateway import call as c
 from trunkline.gateway import transfer_steps as t
-from trunkline.gateway.arrival import Arrival
+from trunkline.gateway.arrival import Arrival, Why
 from trunkline.gateway.dialling import new_call_id
 from trunkline.gateway.handover import Handover
 from trunkline.gateway.hands import Hands, Holds
 from trunkline.gateway.leg import Dialler, Leg
 from trunkline.gateway.party import Invitation, Party
 from trunkline.gateway.referred import Leaving, Movable, Referrals, our_number
-from trunkline.gateway.succession import RESUMED, TRANSFER_FAILED, Succession, first_line
+from trunkline.gateway.succession import BACK, RESUMED, TRANSFER_FAILED, Succession, first_line
 from trunkline.gateway.targets import targets_of
 from trunkline.gateway.transfer_record import Kind, TransferFailed, named_target
 from trunkline.media.bus import Bus, Receiver
@@ -57,6 +57,12 @@ log = logging.getLogger(__name__)
 GOODBYE_S = 8.0  # for the last words to be said
 SUMMARY, SUMMARY_OF_NOTHING = "You have a caller, who last said:", "You have a caller."
 SUMMARY_CHARS = 200
+GREETINGS: Mapping[Why, str | None] = {
+    "new": None,
+    "leg_lost": RESUMED,
+    "transfer_failed": TRANSFER_FAILED,
+    "again": BACK,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +110,7 @@ class LineCall:
         self.end_reason: EndReason | None = None
         self.transfer_number: E164 | None = None
         self._board = board
-        self._greeting = {"new": None, "leg_lost": RESUMED, "transfer_failed": TRANSFER_FAILED}[arrival.why]
+        self._greeting = GREETINGS[arrival.why]
         self._leg: Leg | None = None
         self._bus: Bus | None = None
         conversation: Sequence[Message] = before.conversation if before is not None else ()
@@ -124,10 +130,12 @@ class LineCall:
         self._attached_at: float | None = None
         self._answered = False
         self._turns = 0
+        self._may_keep: bool | None = None  # what is said, in its session
         self._ending_as: EndReason | None = None
         self._said: dict[EndReason, tuple[EndedBy | None, str]] = {}
         """Who would be ending it for this reason, and the provider's code."""
-        # Twilio keeps the CallSid when a call comes back; a record of ours ends once, so each has a name of its own.
+        # Twilio keeps the CallSid when a call comes back, a session its id; a record of ours ends once, so each has a
+        # name of its own.
         again = f"/{arrival.reconnects + 1}" if arrival.reconnects else ""
         self.started = CallStarted(
             call_id=self.id,
@@ -624,12 +632,14 @@ class LineCall:
                 bus.taps.append(tap)
         return bus
 
-    def fall_back(self) -> None:
+    def fall_back(self) -> Decision:
         bus = self._bus
-        if self.machine.state is not c.State.ACTIVE or bus is None or self.attended.agent.fallback is None:
-            return
-        if isinstance(self.attended.fall_back(bus, self._greeting), Refuse):
-            self.happened(c.HangUp("refused"))
+        if self.machine.state is c.State.ACTIVE and bus is not None and self.attended.agent.fallback is not None:
+            try:
+                return self.attended.fall_back(bus)
+            except Exception as error:
+                self.crashed(error)
+        return Allow()
 
     def handed_off(self) -> None:
         asyncio.get_running_loop().call_soon(self._hand_over)  # not within the doing of the one who leaves
@@ -728,6 +738,18 @@ class LineCall:
         finally:
             self._board.ended(self)
         log.info("call %s ended: %s%s", self.id, reason, f" ({detail})" if detail else "")
+
+    # --- the session it belongs to (joining.SessionCall) ---
+
+    @property
+    def conversation(self) -> tuple[Message, ...]:
+        if self._may_keep is None:
+            self._may_keep = isinstance(self.ask("transcript"), Allow)
+        return self.attended.so_far if self._may_keep else ()
+
+    @property
+    def agent_name(self) -> str:
+        return self.attended.agent.definition.name
 
     def former(self) -> FormerCall:
         assert self.end_reason is not None

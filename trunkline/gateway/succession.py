@@ -24,6 +24,7 @@ from trunkline.ports import Allow, CallFacts, Decision, Door, Message, Refuse
 HAND_OFFS_MAX = 10
 """In one call: agents that send a caller to and fro are stopped."""
 NOT_HANDED_OVER = "I'm sorry, I can't put you through right now. Can I help you with anything else?"
+UNREACHABLE = "that agent cannot be reached: help the caller yourself"
 RESUMED = "I'm sorry, we were cut off. How can I help?"
 TRANSFER_FAILED = "I'm sorry, I could not reach them. Can I help you with anything else?"
 FAILED_AS: Mapping[str, str] = {
@@ -77,6 +78,13 @@ class Succession:
         self._hand_offs = 0
         self._note: Message | None = None
         self._unwritten = b""  # of what the caller said to whoever attended last
+        self._line: str | None = None  # that who attends began with
+        self._heard_before: Sequence[Message] = ()  # of agents, when they began
+
+    @property
+    def so_far(self) -> tuple[Message, ...]:
+        """The conversation now, also while somebody attends."""
+        return tuple(self.conversation if self.attendant is None else self.attendant.conversation)
 
     # --- the one who attends ---
 
@@ -91,6 +99,7 @@ class Succession:
     def begin(self, greeting: str | None = None, pending: Sequence[str] = ()) -> None:
         """Where the conversation is. `pending`: what the caller said last is answered, in place of a greeting."""
         assert self.attendant is not None
+        self._line, self._heard_before = greeting, _of_agents(self.conversation)
         self.attendant.begin(greeting, self.conversation, pending)
 
     def leave(self) -> None:
@@ -122,24 +131,24 @@ class Succession:
 
     # --- another one ---
 
-    def fall_back(self, bus: Bus, greeting: str | None) -> Decision:
-        """The mind of the one who attends is lost. `greeting`: where the caller has heard nobody yet. Refused: nobody
-        attends any more."""
+    def fall_back(self, bus: Bus) -> Decision:
+        """The mind of the one who attends is lost. Where the caller has not heard them yet, who follows begins as they
+        would have. Refused: nothing has changed."""
         agent = self.agent.fallback
         assert agent is not None
-        self._change(agent, bus, "model_lost")
         decision = self.may_hear(agent)
         if isinstance(decision, Allow):
+            self._change(agent, bus, "model_lost")
             said = self.conversation
             pending = (said[-1].text,) if said and said[-1].role == "caller" and said[-1].text else ()
-            greeted = any(message.role == "agent" for message in said)
+            unheard = _of_agents(said) == self._heard_before
             self.take(bus)
             if isinstance(self.attendant, Recognising) and self._unwritten:
                 while said and said[-1].role == "caller" and not said[-1].text:
                     said = said[:-1]
                 self.attendant.go_on(said, self._unwritten)
             else:
-                self.begin(agent.definition.apology if greeted else greeting, pending)
+                self.begin(self._line if unheard else agent.definition.apology, pending)
         return decision
 
     def may_hand_off(self, name: str) -> Decision:
@@ -158,6 +167,8 @@ class Succession:
             return Refuse("unknown_agent", f"there is no agent {name}")
         if self._hand_offs >= HAND_OFFS_MAX:
             return Refuse("too_many", "this call was handed over too often: help the caller yourself")
+        if not agent.ready():
+            return Refuse("unreachable", UNREACHABLE)
         return self.may_hear(agent)
 
     def hand_over(self, bus: Bus) -> None:
@@ -182,7 +193,7 @@ class Succession:
         greeting = terms.greeting or None
         if languages.of_conversation(said, self.agent.definition.tags) != self.agent.definition.language:
             greeting = None  # it is in their first language, and the call is not: the caller is answered
-        self.begin(greeting, () if greeting or last is None else (last,))
+        self.begin(greeting, (last,) if last and not greeting else ())  # never written down: they greet, and ask
 
     def _change(self, agent: Agent, bus: Bus, why: str) -> None:
         before, self.agent = self.agent, agent
@@ -204,10 +215,14 @@ class Succession:
         return self.conversation
 
 
+def _of_agents(said: Sequence[Message]) -> Sequence[Message]:
+    return [message for message in said if message.role == "agent"]
+
+
 def _failed(said: Sequence[Message]) -> list[Message]:
     """The hand-off that this conversation ends with has failed."""
     found: list[Any] = list(said)
     if found and found[-1].role == "tool":
-        failed = {"ok": False, "code": "failed", "why": "that agent cannot be reached: help the caller yourself"}
+        failed = {"ok": False, "code": "failed", "why": UNREACHABLE}
         found[-1] = replace(found[-1], text=json.dumps(failed))
     return found

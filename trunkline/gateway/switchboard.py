@@ -17,6 +17,7 @@ from trunkline.gateway.api.calls import LiveCall
 from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.endings import from_twilio
+from trunkline.gateway.joining import Joining, Keeper, NoSessions
 from trunkline.gateway.leg import Dialler, LegKind, Plan
 from trunkline.gateway.linecall import GOODBYE_S, FormerCall, LineCall
 from trunkline.gateway.outbound import NEVER_AGAIN, RetryPolicy
@@ -79,6 +80,8 @@ class Switchboard:
         self.decide = decide
         self.diallers: list[Dialler] = []
         """Whoever can place calls, in the order they are asked."""
+        self.sessions: Keeper = NoSessions()
+        """Who keeps what was said in devices' calls."""
         self.draining = False
         self._second_legs = 0
         self._calls: dict[CallId, LineCall] = {}
@@ -98,6 +101,9 @@ class Switchboard:
         if before is not None and not before.may_return:
             return _OVER
         call = LineCall(self, arrival, before)
+        return self._let_in(call) or call.id
+
+    def _let_in(self, call: LineCall) -> Refuse | None:
         call.record_start()
         if (no_line := self.no_line()) is not None:
             call.end("overloaded", no_line.code)
@@ -107,7 +113,30 @@ class Switchboard:
             call.end("refused", decision.code)
             return decision
         self._take(call)
+        return None
+
+    def join(self, joining: Joining, leg: LegKind) -> CallId | Refuse:
+        """A device that its token let in: the session's live call, whose leg it replaces, or a new one that goes on
+        with the conversation. Refuse codes as of `admit`, and `unknown_agent`."""
+        known = self._by_provider_id.get(joining.session_id)
+        if known is not None and known.machine.state is not c.State.ENDING:
+            self.sessions.begun(joining, known)
+            return known.id
+        agent = self.agent_named(joining.agent)
+        if agent is None:
+            return Refuse("unknown_agent", f"there is no agent {joining.agent}")
+        before = FormerCall(CallId(joining.session_id), "media_lost", joining.conversation, agent)
+        call = LineCall(self, _joined(joining, leg), before)
+        if (refused := self._let_in(call)) is not None:
+            return refused
+        self.sessions.begun(joining, call)
         return call.id
+
+    def agent_named(self, name: str) -> Agent | None:
+        """Of this gateway; empty: whoever has every call first."""
+        if name in ("", self.agent.definition.name):
+            return self.agent
+        return next((agent for agent in self.agents.values() if agent.definition.name == name), None)
 
     def turn_away(self, arrival: Arrival, refused: Refuse) -> None:
         """A call that its leg's own rules refuse: all that is left of it is its record."""
@@ -266,9 +295,11 @@ class Switchboard:
         self._calls.pop(call.id, None)
         if (placing := self._placing.pop(call.id, None)) is not None:
             placing.close()
-        name = call.arrival.provider_call_id
+        name, session_id = call.arrival.provider_call_id, call.arrival.session_id
         if self._by_provider_id.get(name) is call:
             del self._by_provider_id[name]
+        if session_id is not None:
+            self.sessions.ended(session_id, call)
         self._remember(name, call.former())
         self.metrics.live_calls(len(self._calls))
         if not self._calls:
@@ -309,6 +340,25 @@ class Switchboard:
         for call in tuple(self._calls.values()):
             call.hang_up("drained")
             call.end("drained")
+
+
+def _joined(joining: Joining, leg: LegKind) -> Arrival:
+    facts = {
+        "session_id": joining.session_id,
+        "device_id": joining.device_id,
+        "device_account": joining.device_account,
+    }
+    return Arrival(
+        joining.session_id,
+        leg,
+        "inbound",
+        from_number=None,
+        to_number=None,
+        reconnects=joining.number - 1,
+        why="new" if not joining.resumed else "leg_lost" if joining.cut_off else "again",
+        attributes=facts,
+        session_id=joining.session_id,
+    )
 
 
 def _departure(order: DialOrder, plan: Plan | Refuse) -> Arrival:

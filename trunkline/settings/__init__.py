@@ -5,9 +5,9 @@ peers` is TRUNKLINE_SIP__TRUNKS__CARRIER__PEERS. A list is a TOML list, or in th
 between. Empty variables count as unset. Defaults live here and nowhere else; secrets are SecretStr and never shown, not
 even in an error.
 
-A section is a class, in a file with those beside it (`http`, `sip`, `trunk`, `twilio`, `calls`, `agents`, `logs`), made
-of kinds of values (`values`, `addresses`). `settings` puts them together, `names` knows every key and variable,
-`loading` reads, `wrong` explains. `environment` is the only reader of it.
+A section is a class, in a file with those beside it (`http`, `sip`, `trunk`, `twilio`, `calls`, `agents`, `sessions`,
+`logs`), made of kinds of values (`values`, `addresses`). `settings` puts them together, `names` knows every key and
+variable, `loading` reads, `wrong` explains. `environment` is the only reader of it.
 """
 
 from trunkline.settings.addresses import is_loopback
@@ -21,6 +21,7 @@ from trunkline.settings.settings import Settings
 from trunkline.settings.sip import Sip
 from trunkline.settings.trunk import SIP_CODECS, SipTrunk
 from trunkline.settings.twilio import Twilio
+from trunkline.settings.webrtc import WebRtc
 from trunkline.settings.wrong import WrongSettings
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Sip",
     "SipTrunk",
     "Twilio",
+    "WebRtc",
     "WrongSettings",
     "is_loopback",
     "keep_mathematics_single_threaded",

@@ -92,7 +92,7 @@ def _host_port(value: str) -> str:
     return value
 
 
-def _public_origin(url: str) -> str:
+def public_origin(url: str) -> str:
     allowed = "an https origin without a path, such as https://voice.example.com (http only for loopback)"
     try:
         parts = urlsplit(url)
@@ -123,5 +123,5 @@ HostPort = Annotated[str, AfterValidator(_host_port)]
 OwnAddress = Annotated[str, AfterValidator(_own_address)]
 PublicAddress = Annotated[str, AfterValidator(_public_address)]
 NameServers = Annotated[Texts, AfterValidator(_name_servers)]
-Origin = Annotated[str, AfterValidator(_public_origin)]
+Origin = Annotated[str, AfterValidator(public_origin)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]

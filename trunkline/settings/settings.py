@@ -11,12 +11,15 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from trunkline.settings.addresses import is_loopback
 from trunkline.settings.agents import ProviderKey, Speech, Tools
 from trunkline.settings.calls import Limits, Media, Outbound
+from trunkline.settings.devices import Devices
 from trunkline.settings.environment import ENV_PREFIX
 from trunkline.settings.http import Http
 from trunkline.settings.logs import Log, Otel
+from trunkline.settings.sessions import Livekit, RegionPlace, Sessions
 from trunkline.settings.sip import Sip
 from trunkline.settings.twilio import Twilio
 from trunkline.settings.values import File, Name, contradiction
+from trunkline.settings.webrtc import WebRtc
 
 
 def _database_url(value: SecretStr) -> SecretStr:
@@ -50,12 +53,18 @@ class Settings(BaseSettings):
     database_url: Annotated[SecretStr, AfterValidator(_database_url)] | None = None
     """sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME; without it, trunkline.db in data_dir."""
     redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
-    """Not used yet: one process needs none."""
+    """redis://HOST:PORT/DB, rediss://... or unix://PATH: where sessions are kept for several workers and regions;
+    without it, in this process's memory."""
+    worker: Name = "0"
+    """Our name: of several gateways that share a database each has its own, and keeps it. Records of calls that died
+    under it are closed at the next start."""
     record: bool = False
     """Whether calls may be recorded at all."""
     http: Http = Http()
     sip: Sip = Sip()
     twilio: Twilio = Twilio()
+    webrtc: WebRtc = WebRtc()
+    devices: Devices = Devices()
     limits: Limits = Limits()
     media: Media = Media()
     speech: Speech = Speech()
@@ -69,20 +78,32 @@ class Settings(BaseSettings):
     keys: dict[Name, SecretStr] = {}
     """More secrets by name, for an agent's `http` tools: `{key:NAME}` in a header."""
     outbound: Outbound = Outbound()
+    sessions: Sessions = Sessions()
+    livekit: Livekit = Livekit()
+    region: Name = "local"
+    """Where this gateway is: one of [regions.NAME], where there are any."""
+    regions: dict[Name, RegionPlace] = {}
+    """All of them, ours among them: where devices may be led to."""
 
     @after(mode="after")
     def _safe_by_default(self) -> "Settings":
         """Reachable from outside means: signed webhooks and a locked API. A tunnel is outside."""
+        if self.is_open:
+            return self
         if self.http.public_url:
             key, value = "http.public_url", self.http.public_url
-        elif not is_loopback(self.http.host):
-            key, value = "http.host", self.http.host
         else:
-            return self
+            key, value = "http.host", self.http.host
         if not self.twilio.auth_token or not self.http.api_key:
             raise contradiction(
                 key, value, "reachable from outside, so both twilio.auth_token and http.api_key must be set"
             )
+        return self
+
+    @after(mode="after")
+    def _ours_is_a_region(self) -> "Settings":
+        if self.regions and self.region not in self.regions:
+            raise contradiction("region", self.region, f"one of [regions.NAME]: {', '.join(self.regions)}")
         return self
 
     @classmethod
@@ -97,9 +118,19 @@ class Settings(BaseSettings):
         return env_settings, init_settings
 
     @property
+    def is_open(self) -> bool:
+        """For trying out, on this machine alone: nobody needs a key."""
+        return not self.http.public_url and is_loopback(self.http.host)
+
+    @property
     def database(self) -> str | None:
         """As the admin wrote it, perhaps with a password; None for trunkline.db in data_dir."""
         return self.database_url.get_secret_value() if self.database_url else None
+
+    @property
+    def redis(self) -> str | None:
+        """As the admin wrote it, perhaps with a password."""
+        return self.redis_url.get_secret_value() if self.redis_url else None
 
     @property
     def twilio_tokens(self) -> tuple[str, ...]:
@@ -113,10 +144,10 @@ class Settings(BaseSettings):
         """Everything that no log line may show. Reads the key files."""
         passwords = [urlsplit(url.get_secret_value()).password for url in (self.database_url, self.redis_url) if url]
         trunks = [p for trunk in self.sip.trunks.values() for p in (trunk.password, trunk.auth_password)]
-        api_secret = self.twilio.api_key_secret
+        others = (self.twilio.api_key_secret, self.sessions.key, self.livekit.api_secret, self.webrtc.turn_secret)
         return (
             *self.twilio_tokens,
-            *((api_secret.get_secret_value(),) if api_secret else ()),
+            *(secret.get_secret_value() for secret in others if secret),
             *self.api_keys,
             *self.provider_keys().values(),
             *(password.get_secret_value() for password in trunks if password),

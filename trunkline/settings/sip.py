@@ -12,7 +12,7 @@ from trunkline.settings.trunk import SIP_CODECS, SipTrunk, known_codecs
 from trunkline.settings.values import File, Float, Int, Name, Section, Texts, contradiction, frames, pair
 
 
-def _on_off_auto(value: Any) -> Any:
+def on_off_auto(value: Any) -> Any:
     known = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
     wanted = str(value).lower()
     if wanted != "auto" and wanted not in known:
@@ -27,7 +27,7 @@ def _user_agent(text: str) -> str:
 
 
 class Sip(Section):
-    enabled: Annotated[Literal["auto"] | bool, BeforeValidator(_on_off_auto)] = "auto"
+    enabled: Annotated[Literal["auto"] | bool, BeforeValidator(on_off_auto)] = "auto"
     """`auto`: when pjsua2 is installed (make pjsip)."""
     host: OwnAddress = "127.0.0.1"
     """Where we listen, signalling and RTP. Anything but loopback needs a trunk with peers as well."""

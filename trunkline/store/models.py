@@ -204,3 +204,21 @@ class IdempotencyKey(Base):
     worker: Mapped[str]
     """Who took it."""
     expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class Device(Base):
+    """A browser, a speaker, an app."""
+
+    __tablename__ = "devices"
+
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    device_account: Mapped[str]
+    name: Mapped[str]
+    needs_arming: Mapped[bool]
+    facts: Mapped[dict[str, Any]]
+    """Public."""
+    created_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+
+    __table_args__ = (Index(None, "tenant_id", "device_account"),)

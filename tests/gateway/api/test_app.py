@@ -3,7 +3,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from starlette.requests import Request
@@ -16,6 +16,7 @@ from trunkline.errors import ProviderError, StoreError
 from trunkline.gateway.api.app import create_http
 from trunkline.gateway.api.calls import LiveCall
 from trunkline.gateway.api.control import control_routes
+from trunkline.gateway.api.devices import device_routes
 from trunkline.gateway.api.guard import MAX_BODY_BYTES
 from trunkline.gateway.api.legs import leg_routes
 from trunkline.gateway.api.providers import provider_routes
@@ -159,6 +160,7 @@ def gateway(*api_keys: str, public_url: str | None = None, orders: FakeOrders | 
             *leg_routes(lambda _: None),
             *trunk_routes(lambda: [TrunkView("pbx", "down", takes_calls=True, calls=2)]),
             *provider_routes(lambda: HEALTH.report(0.0)),
+            *device_routes(cast(Any, None), cast(Any, None), cast(Any, None), cast(Any, None)),
         ],
         orders=orders or FakeOrders(),
     )

@@ -16,6 +16,7 @@ the session: turn machine, playout, tools, records and hands are the same. What 
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -49,6 +50,7 @@ from trunkline.ports import (
     RealtimeEvent,
     RealtimeSession,
     RealtimeUsage,
+    Refuse,
     ReplyAudio,
     ReplyEnded,
     ReplyItemEnded,
@@ -60,6 +62,7 @@ from trunkline.ports import (
 
 STALLED_S = 2.0  # of an item that has begun; models speak much faster than they are heard
 LOSSES = 2  # sessions, in one turn
+LINE_WAITS_S = 1.5  # for a session, until a fixed line is spoken without one
 
 
 @dataclass(slots=True)
@@ -150,7 +153,8 @@ class RealtimeAttendant(Attendant):
             sums_up=lambda: agent.cascade.sums_up(clock.now()),
         )
         self._script = Script.of(agent.definition)
-        self._sessions = Live(self, agent.model, agent.terms, call, bus.playout.format, report, clock, after)
+        format, health = bus.playout.format, agent.minds.health
+        self._sessions = Live(self, agent.model, agent.terms, call, format, health, report, clock, after)
         self._utterances = Utterances(bus.playout.format.bytes_per_ms)
         self._speech_at: float | None = None
         self._speech_ms = 0.0
@@ -172,8 +176,21 @@ class RealtimeAttendant(Attendant):
     ) -> None:
         if not self.conversation:
             self.conversation += conversation
+        if self._terms.fallback and not self._sessions.well:
+            self._set_timer("fall_back", 0.0, lambda: self._begin_elsewhere(greeting, pending))
+        else:
+            self._begin(greeting, pending)
+
+    def _begin(self, greeting: str | None, pending: Sequence[str]) -> None:
         self._sessions.begin()
         super().begin(greeting, (), pending)
+
+    def _begin_elsewhere(self, greeting: str | None, pending: Sequence[str]) -> None:
+        """Other calls have found the model dead: nobody is made to wait for it again."""
+        if isinstance(self._control.fall_back(), Refuse):
+            self._begin(greeting, pending)
+        else:
+            self._report.event("model_lost", provider=self._model.name, code=self._sessions.last_code)
 
     def close(self) -> None:
         self._unwritten = self._unwritten or self._utterances.unwritten  # before the turn counts as answered
@@ -219,7 +236,8 @@ class RealtimeAttendant(Attendant):
         """What is under way is told too: what the caller said and nobody answered, the tools that were used for it, and
         as much of the answer as there was."""
         for utterance in self._utterances:
-            if not utterance.text and utterance.audio:
+            utterance.known = not utterance.text and bool(utterance.audio)
+            if utterance.known:
                 session.tell(Message("caller", ""), bytes(utterance.audio))
         turn = self._turn
         for written in turn.written if turn is not None and turn.asked_at is not None else ():
@@ -248,8 +266,12 @@ class RealtimeAttendant(Attendant):
 
     def given_up(self, error: ProviderError) -> None:
         if self._terms.fallback:
-            self._set_timer("fall_back", 0.0, self._control.fall_back)  # it closes us: not within our own doing
+            self._set_timer("fall_back", 0.0, self._fall_back)  # it closes us: not within our own doing
         else:
+            self._handle(t.Broken())
+
+    def _fall_back(self) -> None:
+        if isinstance(self._control.fall_back(), Refuse):
             self._handle(t.Broken())
 
     # --- what the model says ---
@@ -391,6 +413,7 @@ class RealtimeAttendant(Attendant):
     def _finalize(self) -> None:
         ended, self._by_server = self._by_server, None
         utterance = self._utterances.over()
+        utterance.known = self._live is not None
         if ended is not None:
             utterance.item = ended.item
         elif self._live is not None:
@@ -466,24 +489,29 @@ class RealtimeAttendant(Attendant):
     def _answer(self, texts: Sequence[str], understood: bool, keyed: bool) -> None:
         turn, self._next = self._next, Exchange()
         by_server = self._server and not keyed
-        said = []
+        said, known = [], Counter(text for text in self._pending if not isinstance(text, Words))
         for text in texts:
             utterance = text.utterance if isinstance(text, Words) else None
             if utterance is None:
-                known = [*self._pending, *(m.text for m in self.conversation[-1:] if m.role == "caller")]
-                if text not in known:
-                    message = Message("caller", text, keyed=keyed, language=self._language)
-                    self.conversation.append(message)
-                    said.append(text)
-                    if self._live is not None:
-                        self._live.tell(message)
+                if known[text]:
+                    known[text] -= 1
+                    continue
+                message = Message("caller", text, keyed=keyed, language=self._language)
+                self.conversation.append(message)
+                said.append(text)
+                if self._live is not None:
+                    self._live.tell(message)
             elif utterance.message_at is None:
                 utterance.message_at, utterance.turn = len(self.conversation), turn
-                self.conversation.append(Message("caller", utterance.text, language=self._language))
+                message = Message("caller", utterance.text, language=self._language)
+                self.conversation.append(message)
                 by_server = by_server and utterance.item != ""
                 if utterance.transcribed:
                     said.append(utterance.text)
                     self._utterances.forget(utterance)
+                    if not utterance.known and self._live is not None:  # it went to a session that is gone
+                        self._live.tell(message)
+        self._pending = tuple(texts) if understood else ()  # as the turn machine has it: asked again if it is cut
         turn.caller_text, turn.understood, turn.keyed = " ".join(said), understood, keyed
         turn.asked_at = self._clock.now()
         if keyed:
@@ -583,11 +611,12 @@ class RealtimeAttendant(Attendant):
         return '{"ok": true}' if entry is not None else '{"ok": false, "code": "bad_arguments"}'
 
     async def _line(self, text: str, turn: Exchange) -> None:
+        self._pending = ()
         if not text or self._terms.lines == "tts" or self._failures or self._sessions.broken:
             await self._line_by_tts(text, turn)
             return
         try:
-            await self._sessions.have()
+            await self._sessions.have(LINE_WAITS_S)
             await self._order(turn, say=text).over
         except (ProviderError, _SessionLost):
             said = " ".join(message.text for message in turn.messages())
@@ -599,7 +628,8 @@ class RealtimeAttendant(Attendant):
 
     def _fail(self, turn: Exchange, error: ProviderError) -> None:
         self._failures += 1
-        if (self._failures > 1 or self._left is turn) and self._terms.fallback:
+        last = self._failures > 1 or self._left is turn
+        if last and self._terms.fallback and not self._sessions.broken:
             turn.failed = True
             self._stop_task()
             self._sessions.failed(error)

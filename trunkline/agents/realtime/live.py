@@ -1,6 +1,7 @@
 """A call's sessions with a realtime model, opened and closed as sessions.py decides: its edge.
 
-A session is opened with the conversation up to what is not written down yet; the rest is told when it takes over.
+A session is opened with the conversation up to what is not written down yet; the rest is told when it takes over. What
+the caller said before the last exchange, and nobody wrote down, holds nothing up: it is told without its words.
 """
 
 import asyncio
@@ -10,8 +11,9 @@ from typing import Any, Protocol
 from weakref import ref
 
 from trunkline.agents.attendant import Report
-from trunkline.agents.deadline import After
+from trunkline.agents.deadline import After, Deadline
 from trunkline.agents.definition import RealtimeTerms
+from trunkline.agents.health import Health
 from trunkline.agents.realtime import sessions as s
 from trunkline.clock import Clock
 from trunkline.errors import ProviderError
@@ -23,6 +25,7 @@ from trunkline.ports import (
     Realtime,
     RealtimeEvent,
     RealtimeSession,
+    ReplyEnded,
 )
 from trunkline.types import Format
 
@@ -68,6 +71,7 @@ class Live:
         terms: RealtimeTerms,
         call: CallFacts,
         format: Format,
+        health: Health,
         report: Report,
         clock: Clock,
         after: After,
@@ -76,6 +80,7 @@ class Live:
         self._owner = ref(owner)
         self._model, self._call, self._format, self._report = model, call, format, report
         self._clock, self._after = clock, after
+        self._health, self._key = health, f"realtime.{model.name}"  # what this call sees, the next one knows
         self._sessions = s.Sessions(terms)
         self._open: dict[int, RealtimeSession] = {}
         self._told: dict[int, int] = {}  # how much of the conversation each was opened with
@@ -98,19 +103,35 @@ class Live:
 
     def failed(self, error: ProviderError) -> None:
         """The model is of no use, whatever its session."""
+        if not self.broken:
+            self._health.failed(self._key, error, self._clock.now())
         self._handle(s.Failed(error))
+
+    @property
+    def well(self) -> bool:
+        """Whether a call may begin with the model: it has not failed lately, or is due for a probe."""
+        return self._health.of(self._key).ready(self._clock.now())
+
+    @property
+    def last_code(self) -> str:
+        """Of the error that was last, in whichever call."""
+        return self._health.of(self._key).last_code
 
     @property
     def broken(self) -> bool:
         return self._broken is not None
 
-    async def have(self) -> RealtimeSession:
-        """The live session, when there is one. Raises ProviderError when there will be none."""
-        while self.session is None:
-            if self._broken is not None:
-                raise self._broken
-            self._news.clear()
-            await self._news.wait()
+    async def have(self, within_s: float | None = None) -> RealtimeSession:
+        """The live session, when there is one. Raises ProviderError when there will be none, or none in that time."""
+        try:
+            with Deadline(self._after, within_s):
+                while self.session is None:
+                    if self._broken is not None:
+                        raise self._broken
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            raise ProviderError(self._model.name, "timeout", "no session", retryable=True) from None
         return self.session
 
     def close(self) -> None:
@@ -144,6 +165,8 @@ class Live:
             case s.Tell(kind, error):
                 told = {} if error is None else {"error": str(error), "provider": error.provider, "code": error.code}
                 self._report.event(kind, **told)
+                if error is not None:
+                    self._health.failed(self._key, error, self._clock.now())
             case s.Close(number):
                 self._close(number)
             case s.Open(number) if owner is not None:
@@ -160,8 +183,10 @@ class Live:
                 owner.given_up(error)
 
     def _open_one(self, number: int, owner: Owner) -> None:
-        unwritten = (at for at, each in enumerate(owner.conversation) if each.role == "caller" and not each.text)
-        told = self._told[number] = next(unwritten, len(owner.conversation))
+        said, begins = owner.conversation, _settled(owner.conversation)
+        self._health.asked(self._key, self._clock.now())
+        unwritten = (at for at in range(begins, len(said)) if said[at].role == "caller" and not said[at].text)
+        told = self._told[number] = next(unwritten, len(said))
         try:
             self._open[number] = self._model.open(
                 self._call, self._format, owner.view(owner.conversation[:told]), self._weakly(Live._heard, number)
@@ -179,9 +204,11 @@ class Live:
 
     def _adopt(self, number: int, without_ms: float, owner: Owner) -> None:
         session = self.session = self._open[number]
-        for message in owner.conversation[self._told[number] :]:
-            if message.role != "caller" or message.text:
-                session.tell(message)
+        said = owner.conversation
+        answered = max((at for at, each in enumerate(said) if _answers(each)), default=0)
+        for at in range(self._told[number], len(said)):
+            if said[at].role != "caller" or said[at].text or at < answered:
+                session.tell(said[at])
         owner.adopted(session, without_ms)
         self._news.set()
 
@@ -191,6 +218,8 @@ class Live:
         match name:
             case "reopen":
                 self._handle(s.Reopen())
+            case "late":
+                self._handle(s.Late())
             case "renew":
                 self._handle(s.Renew())
             case "move":
@@ -207,6 +236,8 @@ class Live:
             return
         try:
             if number == self._sessions.live and not isinstance(event, ModelLost):
+                if isinstance(event, ReplyEnded) and event.error is None:
+                    self._health.succeeded(self._key)
                 owner.happened(event)
             elif isinstance(event, ModelOpened):
                 self._handle(s.Opened(number, event.lasts_s))
@@ -229,3 +260,13 @@ class Live:
                 method(live, *bound, *arguments)
 
         return call
+
+
+def _answers(message: Message) -> bool:
+    return message.role == "agent" and bool(message.text)
+
+
+def _settled(said: Sequence[Message]) -> int:
+    """Where the last exchange begins. What is not written down before it will not be."""
+    answers = [at for at, message in enumerate(said) if _answers(message)]
+    return answers[-2] + 1 if len(answers) > 1 else 0

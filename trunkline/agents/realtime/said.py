@@ -28,6 +28,8 @@ class Utterance:
     item: str = ""
     text: str = ""
     transcribed: bool = False
+    known: bool = False
+    """The live session has heard it, or was told."""
     awaits_words: bool = False
     """The turn machine has no final of it yet."""
     message_at: int | None = None

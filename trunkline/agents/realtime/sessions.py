@@ -10,7 +10,8 @@ states; plain Python over events and values, `handle(event, now) -> effects`.
    void.
 2. A session is followed before the provider ends it: the next is opened beside it, and takes over between turns.
 3. Without a session another is tried every REOPEN_S, for no longer than `reconnect_ms` since the loss, and only where
-   another try may help. Then, or when the model failed in another way, all is OVER: GiveUp, once.
+   another try may help; a try that is under way then is given up with the rest. The first session of a call has FIRST_S
+   at least. Then, or when the model failed in another way, all is OVER: GiveUp, once.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,6 +26,7 @@ REOPEN_S = 0.25  # from a session's loss to the next try, and between tries
 RENEWED_AT = 0.9  # of the time the far end gives a session
 RENEW_AGAIN_S = 30.0  # after a new session could not be had
 MOVE_AGAIN_S = 0.5
+FIRST_S = 1.5  # for the first session, however short `reconnect_ms` is
 
 
 class State(Enum):
@@ -68,6 +70,11 @@ class Reopen:
 
 
 @dataclass(frozen=True, slots=True)
+class Late:
+    """Its timer: there has been none for too long."""
+
+
+@dataclass(frozen=True, slots=True)
 class Renew:
     """Its timer: the session is old."""
 
@@ -96,8 +103,8 @@ class End:
     """The call is over."""
 
 
-Event = Begin | Opened | Lost | Reopen | Renew | Move | TurnOver | Failed | End
-Timer = Literal["reopen", "renew", "move"]
+Event = Begin | Opened | Lost | Reopen | Late | Renew | Move | TurnOver | Failed | End
+Timer = Literal["reopen", "late", "renew", "move"]
 
 # --- effects --------------------------------------------------------------------------------------------------------
 
@@ -197,6 +204,7 @@ class Sessions:
 
     def _begin(self, event: Event) -> State:
         self._lost_at = self._now
+        self._do(SetTimer("late", max(FIRST_S, self._terms.reconnect_ms / 1000)))
         return self._open(event)
 
     def _opened(self, event: Event) -> State:
@@ -214,6 +222,7 @@ class Sessions:
         assert self._next is not None
         without_ms = 0.0 if self._lost_at is None else (self._now - self._lost_at) * 1000
         self.live, self._next, self._lost_at = self._next, None, None
+        self._do(CancelTimer("late"))
         self._do(Adopt(self.live, without_ms))
         self._do(SetTimer("renew", max(0.0, self._renew_at - self._now)))
         return State.LIVE
@@ -239,9 +248,11 @@ class Sessions:
         self._do(CancelTimer("renew"))
         self._do(Without())
         if self._next is None:
+            self._do(SetTimer("late", self._terms.reconnect_ms / 1000))
             return self._try_again(lost.error)
         self._do(Tell("session_lost", lost.error))
         if not ready:
+            self._do(SetTimer("late", self._terms.reconnect_ms / 1000))
             return State.OPENING
         self._do(CancelTimer("move"))
         return self._adopt()
@@ -252,6 +263,12 @@ class Sessions:
         if error.retryable and self._now + REOPEN_S - self._lost_at <= self._terms.reconnect_ms / 1000:
             self._do(SetTimer("reopen", REOPEN_S))
             return State.BETWEEN
+        return self._give_up(error)
+
+    def _late(self, _: Event) -> State:
+        error = ProviderError(self._terms.model.provider, "timeout", "no session", retryable=True)
+        if self._next is not None:
+            self._do(Tell("session_lost", error))
         return self._give_up(error)
 
     def _turn_over(self, _: Event) -> State:
@@ -296,7 +313,7 @@ class Row(NamedTuple):
     leads_to: tuple[State, ...]
 
 
-TIMERS: tuple[Timer, ...] = ("reopen", "renew", "move")
+TIMERS: tuple[Timer, ...] = ("reopen", "late", "renew", "move")
 AFTER_LOSS = (State.BETWEEN, State.OVER)
 
 TABLE: Mapping[State, Mapping[type[Event], Row]] = {
@@ -306,9 +323,11 @@ TABLE: Mapping[State, Mapping[type[Event], Row]] = {
     State.OPENING: {
         Opened: Row(Sessions._opened, (State.LIVE,)),
         Lost: Row(Sessions._lost, AFTER_LOSS),
+        Late: Row(Sessions._late, (State.OVER,)),
     },
     State.BETWEEN: {
         Reopen: Row(Sessions._open, (State.OPENING,)),
+        Late: Row(Sessions._late, (State.OVER,)),
     },
     State.LIVE: {
         Renew: Row(Sessions._open, (State.RENEWING,)),

@@ -1,6 +1,6 @@
 """An agent's file and those of the agents it may hand calls to, and they in turn: each is read once, in any circle."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +24,18 @@ def load_family(path: Path | str) -> dict[str, AgentDefinition]:
             raise ConfigError("agent", Path(file).name, f"at most {MAX_AGENTS} agents in one gateway")
         found[file] = load(file)
         waiting += [terms.file for terms in found[file].agents.values()]
+    return found
+
+
+def prefixes(files: Iterable[str]) -> list[str]:
+    """What tells the providers of one agent from those of another, such as `billing/`: nothing for the first."""
+    found: list[str] = []
+    for file in files:
+        prefix, count = f"{Path(file).stem}/" if found else "", 1
+        while prefix in found:
+            count += 1
+            prefix = f"{Path(file).stem}-{count}/"
+        found.append(prefix)
     return found
 
 

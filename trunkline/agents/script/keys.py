@@ -138,11 +138,15 @@ REALTIME: Keys = {
         high=60000,
     ),
     "reconnect_ms": Key(
-        "whole", "The longest time without a session when one breaks.", _REALTIME.reconnect_ms, low=0, high=60000
+        "whole",
+        "The longest time without a session, as a call begins and when one breaks.",
+        _REALTIME.reconnect_ms,
+        low=0,
+        high=60000,
     ),
     "fallback": Key(
         "flag",
-        "Whether a call whose model is lost goes on with `[stt]`, `[llm]` and `[tts]`. Else: `failure`, and the end.",
+        "Whether a call whose model is lost goes on with `[stt]`, `[llm]` and `[tts]`. Else: the last resort.",
         _REALTIME.fallback,
     ),
 }

@@ -3,7 +3,7 @@
 from typing import Any, get_args
 
 from trunkline import __version__
-from trunkline.gateway.api import orders
+from trunkline.gateway.api import devices, orders
 from trunkline.gateway.api.calls import DEFAULT_PAGE, MAX_PAGE
 from trunkline.gateway.api.control import MAX_SUMMARY_CHARS
 from trunkline.gateway.api.idempotency import MAX_KEY_CHARS
@@ -53,6 +53,23 @@ def _hand(summary: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
             "default": _PROBLEM,
         },
     }
+
+
+def _body(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"required": True, "content": {orders.JSON: {"schema": schema}}}
+
+
+_ACCOUNT = {"type": "string", "pattern": devices.ID_PATTERN, "description": "Whose it is, by your own names."}
+_SESSION_ID = {"name": "session_id", "in": "path", "required": True, "schema": {"type": "string"}}
+_OWNER = {"name": "account_id", "in": "query", "required": True, "schema": _ACCOUNT}
+_RETRY_LATER = {"headers": {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}}
+_OPENED = {
+    "201": _json("Its device may join.", {"$ref": "#/components/schemas/OpenedSession"})
+    | {"headers": {"Location": {"description": "The session.", "schema": {"type": "string"}}}},
+    "422": _saying("Wrong fields, by name in `errors`; `code`: invalid_fields or unknown_agent."),
+    "503": _saying("Not now; `code`: overloaded, draining, sessions_full; or a store is away.") | _RETRY_LATER,
+    "default": _PROBLEM,
+}
 
 
 def document() -> dict[str, Any]:
@@ -169,6 +186,73 @@ _SCHEMAS: dict[str, Any] = {
             "opened": {"type": "integer", "description": "How often it was found to fail."},
             "last_error": {"type": ["string", "null"], "description": "Such as timeout or auth."},
             "probe_in_s": {"type": ["number", "null"], "description": "Until it is tried again, where it is not well."},
+        },
+    },
+    "OpenedSession": {
+        "type": "object",
+        "required": ["session_id", "webrtc_url", "ws_url", "join_token", "expires_at", "region"],
+        "properties": {
+            "session_id": {"type": "string"},
+            "webrtc_url": {"type": "string", "description": "Where the device posts its offer (WHIP)."},
+            "ws_url": {"type": "string", "description": "Where it goes if UDP is blocked."},
+            "join_token": {"type": "string", "description": "For one join."},
+            "expires_at": {"type": "string", "format": "date-time", "description": "Of the token."},
+            "region": {"type": "string"},
+            "livekit_url": {"type": "string", "description": "Where a LiveKit server is configured."},
+            "livekit_token": {"type": "string", "description": "For the room of the session's name."},
+        },
+    },
+    "Session": {
+        "type": "object",
+        "required": ["session_id", "device_id", "account_id", "region", "created_at", "joins", "conversation"],
+        "properties": {
+            "session_id": {"type": "string"},
+            "device_id": {"type": "string"},
+            "account_id": _ACCOUNT,
+            "agent": _NULLABLE_TEXT | {"description": "Who attends it; null: whoever has every call first."},
+            "region": {"type": "string", "description": "Where it was joined last."},
+            "created_at": {"type": "string", "format": "date-time"},
+            "joins": {"type": "integer", "description": "How often it was joined."},
+            "call_id": _NULLABLE_TEXT | {"description": "Its call now, or the last one."},
+            "ended_as": _NULLABLE_TEXT | {"enum": [*get_args(EndReason), None], "description": "Why that is over."},
+            "conversation": {
+                "type": "array",
+                "description": "As it was heard, tools left out.",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "at": {"type": "string", "format": "date-time"},
+                        "role": {"enum": ["caller", "agent"]},
+                        "text": {"type": "string"},
+                        "cut": {"type": "boolean", "description": "The caller interrupted here."},
+                    },
+                },
+            },
+        },
+    },
+    "Device": {
+        "type": "object",
+        "required": ["device_id", "account_id", "name", "needs_arming", "facts", "created_at", "seen_at"],
+        "properties": {
+            "device_id": {"type": "string"},
+            "account_id": _ACCOUNT,
+            "name": {"type": "string"},
+            "needs_arming": {"type": "boolean", "description": "It sends audio only after its wake word or button."},
+            "facts": {"type": "object", "additionalProperties": {"type": "string"}},
+            "created_at": {"type": "string", "format": "date-time"},
+            "seen_at": {"type": "string", "format": "date-time"},
+        },
+    },
+    "RoutingHint": {
+        "type": "object",
+        "required": ["region", "url", "webrtc_url", "ws_url", "session_url", "distance_km"],
+        "properties": {
+            "region": {"type": "string"},
+            "url": {"type": "string"},
+            "webrtc_url": {"type": "string"},
+            "ws_url": {"type": "string"},
+            "session_url": {"type": "string", "description": "Where its sessions are opened."},
+            "distance_km": {"type": ["number", "null"], "description": "null where it is not known."},
         },
     },
     "Call": {
@@ -383,6 +467,123 @@ _PATHS: dict[str, Any] = {
             "summary": "Hang up that leg; the call goes on",
             "responses": {"202": _json("It is being hung up.", {"type": "object"}), "default": _PROBLEM},
         },
+    },
+    "/v1/session": {
+        "post": {
+            "summary": "Open a session for a device, which is known from then on",
+            "requestBody": _body(
+                {
+                    "type": "object",
+                    "required": ["device_id", "account_id"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "device_id": {"type": "string", "pattern": devices.ID_PATTERN},
+                        "account_id": _ACCOUNT,
+                        "agent": _NULLABLE_TEXT | {"description": "By its name; default: who has every call first."},
+                    },
+                }
+            ),
+            "responses": {"409": _saying("The device is another account's; `code`: device_taken."), **_OPENED},
+        },
+    },
+    "/v1/session/{session_id}": {
+        "parameters": [_SESSION_ID, _OWNER],
+        "get": {
+            "summary": "A session, for its owner",
+            "responses": {
+                "200": _json("As it is now.", {"$ref": "#/components/schemas/Session"}),
+                "403": _saying("`code`: not_owner."),
+                "404": _saying("`code`: unknown_session: it was ended, or idle for too long."),
+                "default": _PROBLEM,
+            },
+        },
+        "delete": {
+            "summary": "End it, and its call, for its owner",
+            "responses": {
+                "204": {"description": "It is over; a call in another worker ends within seconds."},
+                "403": _saying("`code`: not_owner."),
+                "404": _saying("`code`: unknown_session."),
+                "default": _PROBLEM,
+            },
+        },
+    },
+    "/v1/session/{session_id}/token": {
+        "parameters": [_SESSION_ID],
+        "post": {
+            "summary": "Another join token: the device comes back, here or elsewhere",
+            "requestBody": _body(
+                {
+                    "type": "object",
+                    "required": ["account_id"],
+                    "additionalProperties": False,
+                    "properties": {"account_id": _ACCOUNT},
+                }
+            ),
+            "responses": {
+                "403": _saying("`code`: not_owner."),
+                "404": _saying("`code`: unknown_session."),
+                **_OPENED,
+            },
+        },
+    },
+    "/v1/device/{device_id}/register": {
+        "parameters": [
+            {
+                "name": "device_id",
+                "in": "path",
+                "required": True,
+                "schema": {"type": "string", "pattern": devices.ID_PATTERN},
+            }
+        ],
+        "post": {
+            "summary": "Register a device, or change what it says of itself: the same as often as it is asked",
+            "requestBody": _body(
+                {
+                    "type": "object",
+                    "required": ["account_id"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "account_id": _ACCOUNT,
+                        "name": {"type": "string", "maxLength": devices.MAX_NAME_CHARS},
+                        "needs_arming": {"type": "boolean", "default": False},
+                        "facts": {
+                            "type": "object",
+                            "maxProperties": orders.MAX_ATTRIBUTES,
+                            "propertyNames": {"pattern": orders.NAME_PATTERN},
+                            "additionalProperties": {"type": "string", "maxLength": orders.MAX_ATTRIBUTE_CHARS},
+                            "description": "Public. `lat` and `lon`, in degrees, say where it is.",
+                        },
+                    },
+                }
+            ),
+            "responses": {
+                "201": _json("It is known.", {"$ref": "#/components/schemas/Device"}),
+                "409": _saying("It is another account's; `code`: device_taken."),
+                "422": _saying("Wrong fields, by name in `errors`."),
+                "default": _PROBLEM,
+            },
+        },
+    },
+    "/v1/routing/hint": {
+        "get": {
+            "summary": "The nearest healthy region; without coordinates where the device said it is, else here",
+            "parameters": [
+                {
+                    "name": "device_id",
+                    "in": "query",
+                    "required": True,
+                    "schema": {"type": "string", "pattern": devices.ID_PATTERN},
+                },
+                {"name": "lat", "in": "query", "schema": {"type": "number", "minimum": -90, "maximum": 90}},
+                {"name": "lon", "in": "query", "schema": {"type": "number", "minimum": -180, "maximum": 180}},
+            ],
+            "responses": {
+                "200": _json("The region and its URLs.", {"$ref": "#/components/schemas/RoutingHint"}),
+                "422": _saying("Wrong fields, by name in `errors`."),
+                "503": _saying("No region is ready; `code`: no_region.") | _RETRY_LATER,
+                "default": _PROBLEM,
+            },
+        }
     },
     "/v1/providers": {
         "get": {

@@ -10,6 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from trunkline.errors import SessionsAway
+
 log = logging.getLogger("trunkline.api")
 
 MEDIA_TYPE = "application/problem+json"
@@ -40,7 +42,8 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 async def on_store_error(request: Request, error: Exception) -> Response:
     log.error("%s %s: %s", request.method, request.url.path, error)
-    return problem(503, "the database is away", {"Retry-After": "5"})
+    detail = "the session store is away" if isinstance(error, SessionsAway) else "the database is away"
+    return problem(503, detail, {"Retry-After": "5"})
 
 
 def on_bug(*, https: bool) -> Callable[[Request, Exception], Awaitable[Response]]:

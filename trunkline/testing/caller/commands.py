@@ -49,6 +49,7 @@ from trunkline.testing.caller.speech import (
     write_stereo_wav,
 )
 from trunkline.testing.caller.webhook import CallFields, Webhook
+from trunkline.testing.caller.webrtc import SCHEME, WhipCall, bench_webrtc, whip_url
 from trunkline.testing.caller.wire import Wire
 
 __all__ = [
@@ -76,6 +77,7 @@ __all__ = [
     "bench_setups",
     "bench_sip",
     "bench_twilio",
+    "bench_webrtc",
     "conversation",
     "cuts_jsonl",
     "parse_script",
@@ -96,7 +98,7 @@ TEST_ACCOUNT_SID = "AC" + "0" * 32
 class CallOptions:
     target: str
     """The voice webhook, `http(s)://host/twilio/voice` (a bare origin gets that path), or a SIP address,
-    `sip:number@host:port;transport=tcp`."""
+    `sip:number@host:port;transport=tcp`, or a WHIP endpoint, `whip:http(s)://host/whip`."""
     actions: Sequence[Action] = ()
     """What the caller does; `conversation(...)` or `parse_script(...)` make them. Empty: hear the greeting, hang up."""
     from_number: str = "+15005550006"  # Twilio's test numbers
@@ -129,6 +131,8 @@ class CallOptions:
     verify_tls: bool = True
     sip: SipOptions = field(default_factory=SipOptions)
     """Of a SIP target only."""
+    join_token: str = field(default="", repr=False)
+    """Of a session; of a WHIP target only."""
 
 
 async def place_call(
@@ -143,6 +147,8 @@ async def place_call(
     placing = _Placing(options, await resolve(options.actions or [Listen(), HangUp()], options.voice), on_event, clock)
     if options.target.lower().startswith(("sip:", "sips:")):
         return await _place_sip(placing)
+    if options.target.lower().startswith(SCHEME):
+        return await _place_whip(placing)
     return await _place_twilio(placing, on_say)
 
 
@@ -255,6 +261,33 @@ async def _place_sip(placing: _Placing) -> CallReport:
         if options.api_url:
             api = api_beside(target) if options.api_url == "auto" else options.api_url
             async with httpx.AsyncClient(verify=options.verify_tls, trust_env=False) as http:
+                await records.annotate(report, http, api, options.api_key)
+    return report
+
+
+async def _place_whip(placing: _Placing) -> CallReport:
+    options, clock = placing.options, placing.clock
+    url, ticker = whip_url(options.target), Ticker(clock, slots=1)
+    async with httpx.AsyncClient(verify=options.verify_tls, trust_env=False) as http:
+        ticker.start()
+        try:
+            call = WhipCall(
+                http,
+                url,
+                lambda stream: placing.make_line(stream, raw=True),
+                clock,
+                ticker,
+                token=options.join_token,
+                keep_audio=placing.keep_audio,
+            )
+            report = await call.call()
+        finally:
+            ticker.stop()
+        report.rig_late_max_ms = max(ticker.late_ms, default=0.0)
+        if call.line is not None:
+            placing.record(report, call.line.sent, call.line.carrier.heard)
+            if options.api_url:
+                api = _origin(url) if options.api_url == "auto" else options.api_url
                 await records.annotate(report, http, api, options.api_key)
     return report
 

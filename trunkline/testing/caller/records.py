@@ -30,7 +30,7 @@ async def _once(http: httpx.AsyncClient, api: str, key: str, call_sid: str) -> M
     page = await _get(http, base, headers)
     calls = page.get("calls") if page else None
     for call in calls if isinstance(calls, list) else []:
-        if isinstance(call, dict) and call.get("provider_call_id") == call_sid:
+        if isinstance(call, dict) and call_sid in (call.get("provider_call_id"), call.get("id")):
             return await _get(http, f"{base}/{call.get('id')}", headers)
     return None
 
@@ -47,8 +47,9 @@ async def fetch_all(
         query = httpx.QueryParams({"limit": str(PAGE)} | ({"cursor": cursor} if cursor else {}))
         page = await _get(http, f"{base}?{query}", headers) or {}
         for call in page.get("calls") or []:
-            if call.get("provider_call_id") in call_sids:
-                ids[str(call["provider_call_id"])] = str(call.get("id"))
+            for name in (call.get("provider_call_id"), call.get("id")):
+                if name in call_sids:
+                    ids[str(name)] = str(call.get("id"))
         cursor = page.get("next_cursor") or ""
         if not cursor or len(ids) == len(call_sids):
             break

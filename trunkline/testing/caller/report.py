@@ -77,7 +77,7 @@ class SipReport:
 @dataclass(slots=True)
 class CallReport:
     call_sid: str
-    """The provider's id: Twilio's CallSid, SIP's Call-ID."""
+    """The provider's id: Twilio's CallSid, SIP's Call-ID. Over WebRTC there is none: ours."""
     end: str = ""
     """hung_up, server_closed, server_lost, no_answer, vanished, max_duration, rejected, cancelled, dialed or failed."""
     detail: str = ""

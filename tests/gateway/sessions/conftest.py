@@ -1,0 +1,57 @@
+"""Every store's tests run on memory, and on Redis when TRUNKLINE_TEST_REDIS_URL names one to use (it is emptied)."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from trunkline.gateway.sessions.memory import MemorySessions
+from trunkline.gateway.sessions.store import SessionStore
+from trunkline.testing.clock import ManualClock
+
+SERVER = os.environ.get("TRUNKLINE_TEST_REDIS_URL")
+IDLE_S = 1.0
+
+Pass = Callable[[float], Awaitable[None]]
+Scenario = Callable[[SessionStore, Pass], Awaitable[None]]
+RunStore = Callable[[Scenario], None]
+
+
+@pytest.fixture(params=["memory", "redis"])
+def run_store(request: pytest.FixtureRequest) -> RunStore:
+    """Play a scenario on a new, empty store that forgets after IDLE_S; `Pass` lets time pass, there as well."""
+    if request.param == "redis" and not SERVER:
+        pytest.skip("TRUNKLINE_TEST_REDIS_URL is not set")
+
+    def run(scenario: Scenario) -> None:
+        asyncio.run(_on_redis(scenario) if request.param == "redis" else _in_memory(scenario))
+
+    return run
+
+
+async def _in_memory(scenario: Scenario) -> None:
+    clock = ManualClock()
+    store = MemorySessions(clock, idle_s=IDLE_S, at_most=100)
+
+    async def pass_time(seconds: float) -> None:
+        clock.advance(seconds)
+
+    await scenario(store, pass_time)
+    await store.close()
+
+
+async def _on_redis(scenario: Scenario) -> None:
+    from trunkline.gateway.sessions.redis import RedisSessions
+
+    assert SERVER is not None
+    store = RedisSessions(SERVER, idle_s=IDLE_S)
+    await store._redis.flushdb()
+
+    async def pass_time(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    try:
+        await scenario(store, pass_time)
+    finally:
+        await store.close()

@@ -1,0 +1,149 @@
+"""Sessions in Redis, for several workers and regions: whoever has the device now goes on where the last one was.
+
+A hash for each session. What must happen at once (a join, a fenced write) is a script of Redis's; what is asked of it
+has a deadline, and one connection that broke is replaced once. A join that is repeated after that finds itself.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from trunkline.errors import MissingExtra, SessionsAway
+from trunkline.gateway.sessions.session import Session, from_fields, to_fields
+from trunkline.gateway.sessions.store import Saved, Saving, Spent
+from trunkline.types import SessionId
+
+try:
+    from redis.asyncio import BlockingConnectionPool, Redis
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+    from redis.exceptions import RedisError
+except ImportError as error:
+    raise MissingExtra("redis", "redis") from error
+
+T = TypeVar("T")
+
+PREFIX = "trunkline:"
+DEADLINE_S = 1.5  # for whatever is asked
+SOCKET_S = 1.0
+CONNECTIONS = 8
+
+_JOIN = """
+local found = redis.call('HMGET', KEYS[1], 'joins', 'removed', 'joiner')
+if not found[1] or found[2] then return 'none' end
+if found[3] ~= ARGV[5] then
+  if tonumber(found[1]) + 1 ~= tonumber(ARGV[1]) then return 'spent' end
+  redis.call('HSET', KEYS[1], 'joins', ARGV[1], 'worker', ARGV[2], 'region', ARGV[3], 'joiner', ARGV[5])
+  redis.call('PEXPIRE', KEYS[1], ARGV[4])
+end
+return redis.call('HGETALL', KEYS[1])
+"""
+_SAVE = """
+local found = redis.call('HMGET', KEYS[1], 'joins', 'removed')
+if found[2] then return 'removed' end
+if found[1] and found[1] ~= ARGV[1] then return 'elsewhere' end
+if #ARGV > 2 then redis.call('HSET', KEYS[1], unpack(ARGV, 3)) elseif not found[1] then return 'gone' end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return 'saved'
+"""
+_REMOVE = """
+local found = redis.call('HMGET', KEYS[1], 'joins', 'removed')
+if not found[1] or found[2] then return 0 end
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'removed', '1')
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+return 1
+"""
+
+
+class RedisSessions:
+    """`store.SessionStore`. Opens nothing until it is asked."""
+
+    def __init__(self, url: str, *, idle_s: float) -> None:
+        """Raises ValueError for a URL that Redis's library does not take."""
+        self._pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=CONNECTIONS,
+            timeout=SOCKET_S,
+            socket_timeout=SOCKET_S,
+            socket_connect_timeout=SOCKET_S,
+            decode_responses=True,
+            retry=Retry(NoBackoff(), 1),
+            client_name="trunkline",
+        )
+        self._redis: Any = Redis(connection_pool=self._pool)
+        self._idle_ms = str(round(idle_s * 1000))
+
+    async def key(self, fresh: str) -> str:
+        """What join tokens are signed with, by all who share this Redis: `fresh`, where there is none yet."""
+
+        async def ask() -> Any:
+            await self._redis.set(f"{PREFIX}join-key", fresh, nx=True)
+            return await self._redis.get(f"{PREFIX}join-key")
+
+        return str(await self._asked(ask))
+
+    async def add(self, session: Session) -> bool:
+        await self.save([Saving(session)])
+        return True
+
+    async def get(self, session_id: SessionId) -> Session | None:
+        async def ask() -> Any:
+            return await self._redis.hgetall(_key(session_id))
+
+        fields = await self._asked(ask)
+        return from_fields(fields) if fields and "removed" not in fields else None
+
+    async def join(self, session_id: SessionId, number: int, worker: str, region: str) -> Session | Spent | None:
+        joiner = secrets.token_hex(8)
+
+        async def ask() -> Any:
+            return await self._redis.eval(
+                _JOIN, 1, _key(session_id), str(number), worker, region, self._idle_ms, joiner
+            )
+
+        found = await self._asked(ask)
+        if not isinstance(found, list | dict):
+            return None if found == "none" else Spent()
+        return from_fields(found if isinstance(found, dict) else dict(zip(found[::2], found[1::2], strict=True)))
+
+    async def save(self, savings: Sequence[Saving]) -> list[Saved]:
+        async def ask() -> Any:
+            pipeline = self._redis.pipeline(transaction=False)
+            for saving in savings:
+                fields = to_fields(saving.session) if saving.whole else {}
+                if fields:
+                    await asyncio.sleep(0)  # a long conversation takes half a millisecond to write: the beat goes first
+                flat = [text for pair in fields.items() for text in pair]
+                joins = str(saving.session.joins)
+                pipeline.eval(_SAVE, 1, _key(saving.session.id), joins, self._idle_ms, *flat)
+            return await pipeline.execute()
+
+        return list(await self._asked(ask)) if savings else []
+
+    async def remove(self, session_id: SessionId) -> bool:
+        async def ask() -> Any:
+            return await self._redis.eval(_REMOVE, 1, _key(session_id), self._idle_ms)
+
+        return bool(await self._asked(ask))
+
+    async def close(self) -> None:
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                await self._redis.aclose()
+                await self._pool.disconnect()
+        except (RedisError, OSError, TimeoutError):
+            pass
+
+    async def _asked(self, ask: Callable[[], Awaitable[T]]) -> T:
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                return await ask()
+        except (RedisError, OSError, TimeoutError) as error:
+            # Its text may quote what we sent.
+            raise SessionsAway(f"the session store is away ({type(error).__name__})") from error
+
+
+def _key(session_id: SessionId) -> str:
+    return f"{PREFIX}session:{session_id}"

@@ -1,0 +1,434 @@
+"""One WebRTC call's media: a Leg over a `Wire`. Opus in, the lane's mu-law on; the agent's frames out, one a beat.
+
+`packet` runs for every packet of every call, `beat` for every call in every beat: no more happens there than must.
+
+A device's audio counts from its `Armed` on. Until then it is refused: counted, told once, and not even decoded; the
+lane hears silence instead, so that what was being said when it disarmed has an end.
+"""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast, get_args, runtime_checkable
+
+from trunkline.clock import Clock
+from trunkline.errors import MisuseError
+from trunkline.gateway import live
+from trunkline.gateway.hands import Told
+from trunkline.gateway.leg import Leg, LegCall, LegKind
+from trunkline.gateway.webrtc import rtp
+from trunkline.gateway.webrtc.incoming import Incoming, Piece
+from trunkline.gateway.webrtc.opus import SILENCE, Decoder, Encoder, duration_ms
+from trunkline.gateway.webrtc.outgoing import FRAME_BYTES, Due, Outgoing
+from trunkline.gateway.webrtc.sdp import Offer
+from trunkline.gateway.webrtc.wire import Wire
+from trunkline.media.bus import Receiver
+from trunkline.media.g711 import decode, encode
+from trunkline.media.playout import LeadPolicy, Message
+from trunkline.ports import EndReason, Refuse
+from trunkline.types import FRAME_MS, MULAW_8K
+
+REPORT_S = 5.0  # between RTCP reports (RFC 3550 6.2); the first comes in half of it
+MAX_MESSAGES_S = 20.0  # of a device, on average
+MESSAGE_BURST = 40
+MAX_UNTOLD = 64  # events that wait for the data channel to open
+_NO_REFER = Refuse("not_supported", "a browser or device has nobody who would put it through")
+_SILENT_FRAME = MULAW_8K.silence * FRAME_BYTES
+_REASONS = frozenset(get_args(EndReason))
+LINGER_S = 0.4  # for the far end's jitter buffer to play what was sent
+
+
+class LegDesk(Protocol):
+    """What a leg asks of the desk."""
+
+    def left(self, leg: "WebRtcLeg", why: str) -> None:
+        """It is over, and nothing more comes of it. Once."""
+        ...
+
+
+@runtime_checkable
+class Typing(Protocol):
+    """A call that takes written words."""
+
+    def typed(self, text: str) -> None: ...
+
+
+@runtime_checkable
+class Flushing(Protocol):
+    """A call whose agent can be told to stop speaking."""
+
+    def flush(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Of one leg: who comes, and what holds for them."""
+
+    joined: live.Joined
+    needs_arming: bool = False
+
+
+class WebRtcLeg:
+    """WireSink of its wire, Leg and Hands of its call."""
+
+    kind: LegKind = "webrtc"
+    transfers = False
+    sends_dtmf = False
+    networked = False
+    puts_through = False
+
+    def __init__(
+        self, wire: Wire, offer: Offer, desk: LegDesk, call: LegCall, terms: Terms, lead: LeadPolicy, clock: Clock
+    ) -> None:
+        self.lead = lead
+        self.ssrc = secrets.randbits(32)
+        self.armed = not terms.needs_arming
+        self.heard_at = self.opened_at = clock.now()
+        """When the far end last sent us media or control, or was let in."""
+        self.is_connected = False
+        self._wire, self._offer, self._desk, self._terms, self._clock = wire, offer, desk, terms, clock
+        self._call: LegCall | None = call
+        self.bus: Receiver | None = None
+        self._incoming, self._keys = Incoming(), rtp.Keys()
+        self._decoder, self._encoder = Decoder(), Encoder()
+        self._outgoing = Outgoing(clock.now(), lead)
+        self._marks: list[str] = []
+        self._rest, self._rest_ms = b"", 0
+        self._fed_at = 0.0
+        self._last_ms = 0
+        self._reception: rtp.Reception | None = None
+        self._their_time, self._their_time_at = 0, 0.0
+        self._fared: rtp.Fared | None = None
+        self._report_at = clock.now() + REPORT_S / 2
+        self._sequence = secrets.randbits(15)
+        self._time_base = secrets.randbits(32)
+        self._sent_packets = self._sent_bytes = self._sent_timestamp = 0
+        self._received = self._unarmed = self._undecodable = self._untold = 0
+        self._told_unarmed = self._told_many = False
+        self._allowance, self._allowance_at = float(MESSAGE_BURST), clock.now()
+        self._is_open, self._waiting = False, list[str]()
+        self._over = False
+
+    # --- WireSink ---
+
+    def connected(self) -> None:
+        call = self._call
+        self.heard_at = self._clock.now()
+        self.is_connected = True
+        if call is None or self._over:
+            return
+        bus = call.attach(self)
+        if isinstance(bus, Refuse):
+            self._call = None
+            self.close(bus.code)
+            return
+        self.bus = bus
+
+    def packet(self, data: bytes) -> None:
+        packet = rtp.read(data)
+        if packet is None or self._over:
+            return
+        now = self._clock.now()
+        self.heard_at = now
+        try:
+            if packet.payload_type == self._offer.opus:
+                self._audio(packet, now)
+            elif packet.payload_type == self._offer.telephone_event:
+                digit = self._keys.read(packet)
+                if digit is not None and self._call is not None:
+                    self._call.key(digit)
+        except Exception as error:
+            self._crash(error)
+
+    def control(self, data: bytes) -> None:
+        self.heard_at = now = self._clock.now()
+        for found in rtp.read_rtcp(data):
+            if isinstance(found, rtp.SenderTime):
+                self._their_time, self._their_time_at = found.compact_ntp, now
+            elif isinstance(found, rtp.Fared):
+                self._fared = found
+
+    def opened(self) -> None:
+        self._is_open = True
+        self.tell(live.encode(self._terms.joined), first=True)
+
+    def message(self, data: str | bytes) -> None:
+        self.heard_at = now = self._clock.now()
+        self._allowance = min(MESSAGE_BURST, self._allowance + (now - self._allowance_at) * MAX_MESSAGES_S)
+        self._allowance_at = now
+        if self._allowance < 1:
+            if not self._told_many:
+                self._told_many = True
+                self._mistake(live.Mistake("too_many", f"at most {MAX_MESSAGES_S:g} messages a second"))
+            return
+        self._allowance -= 1
+        self._told_many = False
+        asked = live.decode(data)
+        if isinstance(asked, live.Mistake):
+            self._mistake(asked)
+            return
+        try:
+            self._do(asked)
+        except Exception as error:
+            self._crash(error)
+
+    def gone(self, why: str, *, in_order: bool = False) -> None:
+        if in_order:
+            self._hung_up(why)
+        else:
+            self._end(why)
+
+    # --- the caller's audio ---
+
+    def _audio(self, packet: rtp.Packet, now: float) -> None:
+        if self._reception is None or self._reception.ssrc != packet.ssrc:
+            self._reception = rtp.Reception(packet.ssrc, packet.sequence, packet.sequence)
+        else:
+            self._reception.heard(packet.sequence, packet.timestamp, now)
+        self._received += 1
+        length_ms = duration_ms(packet.payload) if packet.payload else 0
+        if not length_ms:
+            self._undecodable += 1
+            return
+        pieces = self._incoming.push(packet, length_ms, now)
+        if not self.armed:
+            self._refuse()
+        elif self.bus is not None:
+            self._play(pieces, now)
+
+    def _refuse(self) -> None:
+        self._unarmed += 1
+        if not self._told_unarmed:
+            self._told_unarmed = True
+            self._mistake(live.Mistake("not_armed", "audio counts after an armed message"))
+
+    def _play(self, pieces: Sequence[Piece], now: float) -> None:
+        for piece in pieces:
+            if self._over:
+                return  # what was heard has ended the call
+            if piece.kind == "audio":
+                pcm = self._decoder.decode(piece.payload)
+                if not pcm:
+                    self._undecodable += 1
+                    pcm = self._decoder.conceal(piece.length_ms or FRAME_MS)
+                self._hear(encode(pcm, "mulaw"), piece.position_ms, now)
+            elif piece.kind == "lost":
+                pcm = self._decoder.conceal(piece.length_ms, piece.payload or None)
+                self._hear(encode(pcm, "mulaw"), piece.position_ms, now)
+            else:
+                self._hear(MULAW_8K.silence * (piece.length_ms * MULAW_8K.bytes_per_ms), piece.position_ms, now)
+
+    def _hear(self, audio: bytes, position_ms: int, now: float) -> None:
+        """On to the lane, in frames of 20 ms."""
+        bus = self.bus
+        if bus is None:
+            return
+        self._fed_at = now
+        if not self._rest and len(audio) == FRAME_BYTES:
+            self._last_ms = position_ms
+            bus.receive(audio, position_ms)
+            return
+        if not self._rest:
+            self._rest_ms = position_ms
+        self._rest += audio
+        while len(self._rest) >= FRAME_BYTES:
+            frame, self._rest = self._rest[:FRAME_BYTES], self._rest[FRAME_BYTES:]
+            self._last_ms = self._rest_ms
+            bus.receive(frame, self._rest_ms)
+            self._rest_ms += FRAME_MS
+
+    # --- from the desk, once a beat ---
+
+    def beat(self, now: float) -> None:
+        if self._over:
+            return
+        try:
+            self._return_marks()
+            if self.is_connected:
+                for due in self._outgoing.due(now, self._marks.append):
+                    self._send(due)
+            if self._incoming.waiting:
+                pieces = self._incoming.due(now)
+                if pieces and self.armed:
+                    self._play(pieces, now)
+            if not self.armed and self.bus is not None and now - self._fed_at >= FRAME_MS / 1000:
+                self._hear(_SILENT_FRAME, self._last_ms + FRAME_MS, now)
+            if now >= self._report_at:
+                self._report(now)
+        except Exception as error:
+            self._crash(error)
+
+    def _return_marks(self) -> None:
+        if self._marks:
+            marks, self._marks = self._marks, []
+            for mark in marks:
+                if self.bus is not None:
+                    self.bus.mark_returned(mark)
+
+    def _send(self, due: Due) -> None:
+        audio = due.audio
+        if not audio or audio == _SILENT_FRAME:
+            payload = SILENCE
+        else:
+            payload = self._encoder.encode(decode(audio, "mulaw")) or SILENCE
+        self._sequence = (self._sequence + 1) & 0xFFFF
+        timestamp = (self._time_base + due.timestamp) & 0xFFFFFFFF
+        self._sent_packets += 1
+        self._sent_bytes += len(payload)
+        self._sent_timestamp = timestamp
+        self._wire.send(rtp.write(self._offer.opus, self._sequence, timestamp, self.ssrc, payload, marker=due.begins))
+
+    def _report(self, now: float) -> None:
+        self._report_at = now + REPORT_S
+        block = b""
+        if self._reception is not None:
+            block = self._reception.block(self._their_time, now - self._their_time_at)
+        sent = None
+        if self._sent_packets:
+            wall = self._clock.wall().timestamp()
+            sent = (wall, self._sent_timestamp, self._sent_packets, self._sent_bytes)
+        self._wire.send_control(rtp.report(self.ssrc, sent, block))
+
+    # --- what the device asks ---
+
+    def _do(self, asked: live.Asked) -> None:
+        call = self._call
+        if isinstance(asked, live.Armed):
+            self.armed = True
+            self._told_unarmed = False
+            if call is not None and self._terms.needs_arming:
+                call.event("armed", by=asked.by, wake_word=asked.wake_word, score=asked.score)
+        elif isinstance(asked, live.Disarmed):
+            self.armed = not self._terms.needs_arming
+        elif call is None:
+            return
+        elif isinstance(asked, live.Keyed):
+            for digit in asked.digits:
+                call.key(digit)
+        elif isinstance(asked, live.Typed):
+            if isinstance(call, Typing):
+                call.typed(asked.text)
+            else:
+                self._mistake(live.Mistake("unknown_type", "this call takes no written words"))
+        elif isinstance(call, Flushing):
+            call.flush()
+        else:
+            self._mistake(live.Mistake("unknown_type", "this call cannot be told to stop speaking"))
+
+    def tell(self, message: str, *, first: bool = False) -> None:
+        """An event, over the data channel; those of before it opened are told when it does. One that the device does
+        not read is dropped and counted."""
+        if self._over:
+            return
+        if not self._is_open:
+            if len(self._waiting) < MAX_UNTOLD:
+                self._waiting.append(message)
+            else:
+                self._untold += 1
+            return
+        waiting, self._waiting = self._waiting, []
+        for text in (message, *waiting) if first else (*waiting, message):
+            if not self._wire.tell(text):
+                self._untold += 1
+
+    def _mistake(self, mistake: live.Mistake) -> None:
+        self.tell(live.encode(mistake))
+
+    # --- Leg ---
+
+    @property
+    def writable(self) -> bool:
+        return self._outgoing.writable
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """The first frame of what is said leaves at once, and the marks of it come with the next beat."""
+        if self._over:
+            return
+        quiet = not self._outgoing.speaking
+        self._outgoing.put(messages)
+        if quiet and self.is_connected:
+            for due in self._outgoing.due(self._clock.now(), self._marks.append):
+                self._send(due)
+
+    def clear(self) -> int | None:
+        self._marks.clear()
+        return self._outgoing.clear()
+
+    def send_dtmf(self, digits: str) -> None:
+        raise MisuseError("a WebRTC far end takes no digits")
+
+    def stats(self) -> Mapping[str, int]:
+        incoming, fared = self._incoming, self._fared
+        return {
+            "received_packets": self._received,
+            "lost_packets": incoming.lost,
+            "late_packets": incoming.late,
+            "repeated_packets": incoming.repeated,
+            "undecodable_packets": self._undecodable,
+            "unarmed_packets": self._unarmed,
+            "jitter_ms": round(self._reception.jitter / 48) if self._reception is not None else 0,
+            "sent_packets": self._sent_packets,
+            "sent_lost_packets": fared.lost if fared is not None else 0,
+            "dropped_events": self._untold,
+        }
+
+    def close(self, why: str = "") -> None:
+        """Idempotent; `lost` follows. What was sent is heard first, and the device learns the reason."""
+        if not self._over and why in _REASONS:
+            self.tell(live.encode(live.Over(cast(EndReason, why))))
+        self._end(f"we closed it ({why})" if why else "we closed it", linger_s=LINGER_S)
+
+    def detach(self) -> None:
+        self._call = self.bus = None
+
+    # --- Hands ---
+
+    def put_through(self, address: str, told: Told) -> str | Refuse:
+        return _NO_REFER
+
+    def put_through_to(self, other: Leg, told: Told) -> str | Refuse:
+        return _NO_REFER
+
+    # --- the end ---
+
+    def hang_up(self) -> None:
+        """The device has asked for it (DELETE)."""
+        self._hung_up("the device hung up")
+
+    def _hung_up(self, why: str) -> None:
+        call, self._call = self._call, None
+        self._end(why)
+        if call is None:
+            return
+        if self.is_connected:
+            call.stopped(self)
+        else:
+            call.finished("caller_hung_up", "before its media came")
+
+    def lose(self, why: str) -> None:
+        """Its media is gone, or never came."""
+        self._end(why)
+
+    def _end(self, why: str, linger_s: float = 0.0) -> None:
+        if self._over:
+            return
+        self._over = True
+        if self.is_connected:
+            self._wire.send_control(rtp.goodbye(self.ssrc))
+        call, self._call, self.bus = self._call, None, None
+        self._wire.close(linger_s if self.is_connected else 0.0)
+        self._decoder.close()
+        self._encoder.close()
+        self._desk.left(self, why)
+        if call is None:
+            return
+        if self.is_connected:
+            call.lost(self, why)
+        else:
+            call.finished("never_started", why)
+
+    def _crash(self, error: Exception) -> None:
+        call = self._call
+        if call is not None:
+            call.crashed(error)
+        self._end("our own fault")
