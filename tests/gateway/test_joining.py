@@ -110,6 +110,10 @@ def test_whoever_attended_the_session_does_again() -> None:
         refused = board.switchboard.join(replace(FIRST, session_id=SessionId("ses_2"), agent="ghost"), "webrtc")
         assert isinstance(refused, Refuse)
         assert refused.code == "unknown_agent"
+        billing.ready = lambda: False
+        away = board.switchboard.join(replace(FIRST, session_id=SessionId("ses_3"), agent="billing"), "webrtc")
+        assert isinstance(away, Refuse)
+        assert away.code == "agent_away"
 
     run(scenario)
 

@@ -117,7 +117,7 @@ class Switchboard:
 
     def join(self, joining: Joining, leg: LegKind) -> CallId | Refuse:
         """A device that its token let in: the session's live call, whose leg it replaces, or a new one that goes on
-        with the conversation. Refuse codes as of `admit`, and `unknown_agent`."""
+        with the conversation. Refuse codes as of `admit`, `unknown_agent` and `agent_away`."""
         known = self._by_provider_id.get(joining.session_id)
         if known is not None and known.machine.state is not c.State.ENDING:
             self.sessions.begun(joining, known)
@@ -125,6 +125,8 @@ class Switchboard:
         agent = self.agent_named(joining.agent)
         if agent is None:
             return Refuse("unknown_agent", f"there is no agent {joining.agent}")
+        if agent is not self.agent and not agent.ready():
+            return Refuse("agent_away", f"the agent {joining.agent} cannot be reached now")
         before = FormerCall(CallId(joining.session_id), "media_lost", joining.conversation, agent)
         call = LineCall(self, _joined(joining, leg), before)
         if (refused := self._let_in(call)) is not None:

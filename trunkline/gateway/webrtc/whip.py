@@ -23,7 +23,7 @@ from trunkline.settings import is_loopback
 WHIP_PATH = "/whip"
 SDP, FRAGMENT = "application/sdp", "application/trickle-ice-sdpfrag"
 RETRY_S = 2
-_AGAIN = {"overloaded", "draining", "sessions_away", "database_away", "no_path"}
+_AGAIN = {"overloaded", "draining", "sessions_away", "database_away", "no_path", "agent_away"}
 _STATUS = {
     "malformed": 400,
     "no_audio": 422,
