@@ -12,18 +12,12 @@ import argparse
 import asyncio
 import json
 import math
-import os
-import socket
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
+from served import served
 
 from trunkline.testing.caller.commands import BenchOptions, BenchReport, bench_twilio
 from trunkline.testing.relay import Impairment, Relay
@@ -32,36 +26,6 @@ AGENT = Path(__file__).parent / "standin.toml"
 CALLS = 20
 CUT_EVERY_S = 5.2  # of one call: a phrase, the answer's first word, up to 2.5 s of it
 START_S = 30.0
-
-
-@contextmanager
-def gateway(folder: Path) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    origin = f"http://127.0.0.1:{port}"
-    settings = {"AGENT": AGENT, "DATA_DIR": folder / "data", "HTTP__PORT": port, "LIMITS__DRAIN_SECONDS": 0}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TRUNKLINE_")}
-    environment |= {f"TRUNKLINE_{name}": str(value) for name, value in settings.items()}
-    with (folder / "log.txt").open("wb") as log:
-        process = subprocess.Popen([sys.executable, "-m", "trunkline.cli", "serve"], env=environment, stderr=log)
-    try:
-        deadline = time.monotonic() + START_S
-        while not _ready(origin):
-            if process.poll() is not None or time.monotonic() > deadline:
-                sys.exit((folder / "log.txt").read_text())
-            time.sleep(0.1)
-        yield origin
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _ready(origin: str) -> bool:
-    try:
-        return httpx.get(f"{origin}/readyz", trust_env=False).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 async def interrupt(origin: str, cuts: int, path: Impairment, seed: int) -> BenchReport:
@@ -103,7 +67,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     path = Impairment(loss=arguments.loss, stall_every_s=arguments.stall_every)
-    with tempfile.TemporaryDirectory() as folder, gateway(Path(folder)) as origin:
+    with tempfile.TemporaryDirectory() as folder, served(Path(folder), AGENT, {}) as origin:
         found = figures(asyncio.run(interrupt(origin, arguments.cuts, path, arguments.seed)))
     print(json.dumps(found) if arguments.json else "\n".join(f"{name:18}{value}" for name, value in found.items()))
     clean = path == Impairment()

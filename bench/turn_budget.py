@@ -19,16 +19,14 @@ import os
 import random
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
+from served import served
 
 from tests.fakes.deepgram_server import LOUD, DeepgramServer, Late
 from tests.fakes.elevenlabs_server import ElevenLabsServer, Take, spoken
@@ -38,7 +36,6 @@ from trunkline.agents.local.voice import synthesize
 from trunkline.media.g711 import encode
 from trunkline.testing.caller import speech
 from trunkline.testing.caller.commands import Action, CallOptions, CallReport, HangUp, Listen, Speak, place_call
-from trunkline.testing.ports import lease
 from trunkline.types import MULAW_8K
 
 STT_S = 0.150
@@ -128,37 +125,6 @@ class Voice(ElevenLabsServer):
         return Take(first_s=wait_s)
 
 
-@contextmanager
-def gateway(folder: Path, agent: Path, alone: bool) -> Iterator[str]:
-    port = lease()
-    origin = f"http://127.0.0.1:{port}"
-    settings = {"AGENT": agent, "DATA_DIR": folder / "data", "HTTP__PORT": port, "SIP__ENABLED": "false"}
-    settings |= {"SPEECH__WORKERS": 1, "ELEVENLABS__API_KEY": "k", "LIMITS__DRAIN_SECONDS": 0}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TRUNKLINE_")}
-    environment |= {f"TRUNKLINE_{name}": str(value) for name, value in settings.items()}
-    with (folder / "log.txt").open("wb") as log:
-        before = ["chrt", "-f", "10", "taskset", "-c", "0"] if alone else []
-        command = [*before, sys.executable, "-m", "trunkline.cli", "serve"]
-        process = subprocess.Popen(command, env=environment, stderr=log)
-    try:
-        deadline = time.monotonic() + START_S
-        while not _ready(origin):
-            if process.poll() is not None or time.monotonic() > deadline:
-                sys.exit((folder / "log.txt").read_text())
-            time.sleep(0.1)
-        yield origin
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _ready(origin: str) -> bool:
-    try:
-        return httpx.get(origin + "/readyz", timeout=2.0).status_code == 200
-    except httpx.HTTPError:
-        return False
-
-
 def word_ms(words: int) -> int:
     """So that the fake's words grow as the caller's do."""
     audio = encode(synthesize(SAID), "mulaw")
@@ -216,7 +182,9 @@ async def run(
             await warm(model)
             urls = {"stt": ears.url, "llm": model.base_url, "tts": voice.base_url}
             agent.write_text(AGENT.format(speculate=str(speculate).lower(), **urls))
-            serving = gateway(folder, agent, alone)
+            settings = {"SIP__ENABLED": "false", "SPEECH__WORKERS": 1, "ELEVENLABS__API_KEY": "k"}
+            before = ["chrt", "-f", "10", "taskset", "-c", "0"] if alone else []
+            serving = served(folder, agent, settings, before)
             origin = await asyncio.to_thread(serving.__enter__)
             try:
                 reports = await measure(origin, calls, turns // calls)

@@ -31,6 +31,14 @@ LateOffer = Annotated[bool, typer.Option("--late-offer", help="SIP: the INVITE c
 Api = Annotated[
     str, typer.Option("--api", help="Origin of GET /v1/calls (SIP: http://HOST:8080), if not the target's.")
 ]
+# Of every bench.
+Calls = Annotated[int, typer.Option(help="At once.")]
+Seconds = Annotated[float, typer.Option(help="Measured, after the warm-up.")]
+BargeIn = Annotated[float, typer.Option(help="Share of answers that are interrupted.")]
+Heard = Annotated[bool, typer.Option(help="Compare what the agent believes was heard with what was played.")]
+Silent = Annotated[bool, typer.Option("--silent", help="Nobody speaks: the calls are held up, audio flows.")]
+Pid = Annotated[int, typer.Option(help="Of the gateway, for its CPU and memory (default: found by its port).")]
+Seed = Annotated[int, typer.Option(help="Of who interrupts, and when.")]
 
 _argv: list[str] = []  # as given: --say, --wav and --dtmf act in their order, which typer does not keep
 
@@ -211,16 +219,14 @@ def _steps(argv: Sequence[str]) -> str:
 @bench_app.command("twilio")
 def bench_twilio(
     target: Annotated[str, typer.Argument(help="The voice webhook of a gateway with bench/standin.toml.")],
-    calls: Annotated[int, typer.Option(help="At once.")] = 50,
-    seconds: Annotated[float, typer.Option(help="Measured, after the warm-up.")] = 30.0,
-    pid: Annotated[int, typer.Option(help="Of the gateway, for its CPU and memory (default: found by its port).")] = 0,
-    barge_in: Annotated[float, typer.Option(help="Share of answers that are interrupted.")] = 0.3,
-    heard: Annotated[
-        bool, typer.Option(help="Compare what the agent believes was heard with what was played.")
-    ] = False,
+    calls: Calls = 50,
+    seconds: Seconds = 30.0,
+    pid: Pid = 0,
+    barge_in: BargeIn = 0.3,
+    heard: Heard = False,
     auth_token: Token = "",
     api_key: ApiKey = "",
-    seed: Annotated[int, typer.Option(help="Of who interrupts, and when.")] = 0,
+    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Many calls at once, with the rig's own lateness, and the gateway's CPU and memory per call."""
@@ -296,20 +302,16 @@ def _plain(number: str) -> str:
 @bench_app.command("sip")
 def bench_sip(
     target: Annotated[str, typer.Argument(help="sip:[NUMBER@]HOST[:PORT][;transport=udp|tcp|tls], or sips:.")],
-    calls: Annotated[int, typer.Option(help="At once.")] = 50,
-    seconds: Annotated[float, typer.Option(help="Measured, after the warm-up.")] = 30.0,
+    calls: Calls = 50,
+    seconds: Seconds = 30.0,
     cps: Annotated[float, typer.Option(help="Calls started a second (default: all within 4 s).")] = 0.0,
     hold_ms: Annotated[
         int, typer.Option(help="Measure set-ups instead: --cps of them a second, each hung up after so long.")
     ] = -1,
-    silent: Annotated[
-        bool, typer.Option("--silent", help="Nobody speaks: the calls are held up, audio flows.")
-    ] = False,
-    barge_in: Annotated[float, typer.Option(help="Share of answers that are interrupted.")] = 0.3,
-    heard: Annotated[
-        bool, typer.Option(help="Compare what the agent believes was heard with what was played.")
-    ] = False,
-    pid: Annotated[int, typer.Option(help="Of the gateway, for its CPU and memory (default: found by its port).")] = 0,
+    silent: Silent = False,
+    barge_in: BargeIn = 0.3,
+    heard: Heard = False,
+    pid: Pid = 0,
     from_number: Annotated[str, typer.Option("--from", help="The callers' number.")] = "+15005550006",
     to_number: Annotated[str, typer.Option("--to", help="Dialled, where the target names nobody.")] = "+15005550001",
     auth: SipAuth = "",
@@ -319,7 +321,7 @@ def bench_sip(
     insecure: Insecure = False,
     api: Api = "",
     api_key: ApiKey = "",
-    seed: Annotated[int, typer.Option(help="Of who interrupts, and when.")] = 0,
+    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Many SIP calls at once: as `bench twilio`, with set-up times, packet loss and the wire's pace."""
@@ -368,20 +370,16 @@ def bench_sip(
 @bench_app.command("webrtc")
 def bench_webrtc(
     target: Annotated[str, typer.Argument(help="http(s)://HOST/whip, or just the origin.")],
-    calls: Annotated[int, typer.Option(help="At once.")] = 20,
-    seconds: Annotated[float, typer.Option(help="Measured, after the warm-up.")] = 30.0,
-    silent: Annotated[
-        bool, typer.Option("--silent", help="Nobody speaks: the calls are held up, audio flows.")
-    ] = False,
-    barge_in: Annotated[float, typer.Option(help="Share of answers that are interrupted.")] = 0.3,
-    heard: Annotated[
-        bool, typer.Option(help="Compare what the agent believes was heard with what was played.")
-    ] = False,
-    pid: Annotated[int, typer.Option(help="Of the gateway, for its CPU and memory (default: found by its port).")] = 0,
+    calls: Calls = 20,
+    seconds: Seconds = 30.0,
+    silent: Silent = False,
+    barge_in: BargeIn = 0.3,
+    heard: Heard = False,
+    pid: Pid = 0,
     insecure: Insecure = False,
     api: Api = "",
     api_key: ApiKey = "",
-    seed: Annotated[int, typer.Option(help="Of who interrupts, and when.")] = 0,
+    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Many WebRTC calls at once: as `bench twilio`. A caller costs this process about 2 % of a core."""

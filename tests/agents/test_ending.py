@@ -3,11 +3,11 @@
 import asyncio
 import gc
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+from tests.agents.test_cascade import Timer
 from trunkline.agents.ending import ANSWER_S, Ending
 from trunkline.agents.health import Health
 from trunkline.errors import ProviderError
@@ -45,16 +45,6 @@ class Oracle:
         return answer
 
     async def close(self) -> None: ...
-
-
-@dataclass
-class Timer:
-    due: float
-    then: Callable[[], None]
-    cancelled: bool = False
-
-    def cancel(self) -> None:
-        self.cancelled = True
 
 
 class Desk:

@@ -359,8 +359,8 @@ def _mulaw(path: Path) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
     at = 12
     while data[at : at + 4] != b"data":
         at += 8 + struct.unpack("<I", data[at + 4 : at + 8])[0]
-    both = np.frombuffer(g711.decode(data[at + 8 : len(data) // 2 * 2], "mulaw"), dtype="<i2")
-    both = both[: len(both) // 2 * 2].reshape(-1, 2)
+    pcm = np.frombuffer(g711.decode(data[at + 8 : len(data) // 2 * 2], "mulaw"), dtype="<i2")
+    both = pcm[: len(pcm) // 2 * 2].reshape(-1, 2)
     return both[:, 0].copy(), both[:, 1].copy()
 
 

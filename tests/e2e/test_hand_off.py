@@ -7,16 +7,14 @@ wire protocol. Ears and voice of the clinic are the stand-ins: any speech is "ca
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.e2e.backends import spoken_mulaw as spoken
 from tests.fakes.openai_realtime_server import OpenAiRealtimeServer, Reply, Tool
 from tests.fakes.openai_server import Answer, Call, OpenAiServer, Refusal
-from trunkline.agents.local.voice import synthesize
-from trunkline.media import g711
 from trunkline.testing.caller.commands import Action, CallOptions, CallReport, HangUp, Listen, Pause, Say, place_call
 
 pytestmark = pytest.mark.e2e
@@ -72,12 +70,6 @@ model = "fake"
 [tts]
 provider = "standin"
 """
-
-
-@cache
-def spoken(text: str) -> bytes:
-    """Made once: espeak-ng says nothing twice in the same way."""
-    return g711.encode(synthesize(text), "mulaw")
 
 
 class House:

@@ -8,16 +8,15 @@ import asyncio
 import importlib.util
 import wave
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.e2e.backends import spoken_mulaw as spoken
 from tests.fakes.openai_realtime_server import OpenAiRealtimeServer, Refusal, Reply, Tool
 from tests.fakes.openai_server import Answer, OpenAiServer
-from trunkline.agents.local.voice import synthesize
 from trunkline.media import g711
 from trunkline.testing.caller.commands import (
     Action,
@@ -65,12 +64,6 @@ model = "fake"
 [tts]
 provider = "standin"
 """
-
-
-@cache
-def spoken(text: str) -> bytes:
-    """Made once: espeak-ng says nothing twice in the same way."""
-    return g711.encode(synthesize(text), "mulaw")
 
 
 class Bakery:

@@ -24,6 +24,12 @@ _PROBLEM = {
     "description": "An error (RFC 9457).",
     "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
 }
+_ATTRIBUTES: dict[str, Any] = {
+    "type": "object",
+    "maxProperties": orders.MAX_ATTRIBUTES,
+    "propertyNames": {"pattern": orders.NAME_PATTERN},
+    "additionalProperties": {"type": "string", "maxLength": orders.MAX_ATTRIBUTE_CHARS},
+}
 _NULLABLE_TEXT: dict[str, Any] = {"type": ["string", "null"]}
 _NULLABLE_TIME = _NULLABLE_TEXT | {"format": "date-time"}
 
@@ -125,13 +131,8 @@ _SCHEMAS: dict[str, Any] = {
                 "maximum": orders.RING_S_MAX,
                 "default": RING_TIMEOUT_S,
             },
-            "attributes": {
-                "type": "object",
-                "maxProperties": orders.MAX_ATTRIBUTES,
-                "propertyNames": {"pattern": orders.NAME_PATTERN},
-                "additionalProperties": {"type": "string", "maxLength": orders.MAX_ATTRIBUTE_CHARS},
-                "description": "Kept with the call; the trunk's map makes SIP headers of them.",
-            },
+            "attributes": _ATTRIBUTES
+            | {"description": "Kept with the call; the trunk's map makes SIP headers of them."},
         },
     },
     "Leg": {
@@ -546,13 +547,7 @@ _PATHS: dict[str, Any] = {
                         "account_id": _ACCOUNT,
                         "name": {"type": "string", "maxLength": devices.MAX_NAME_CHARS},
                         "needs_arming": {"type": "boolean", "default": False},
-                        "facts": {
-                            "type": "object",
-                            "maxProperties": orders.MAX_ATTRIBUTES,
-                            "propertyNames": {"pattern": orders.NAME_PATTERN},
-                            "additionalProperties": {"type": "string", "maxLength": orders.MAX_ATTRIBUTE_CHARS},
-                            "description": "Public. `lat` and `lon`, in degrees, say where it is.",
-                        },
+                        "facts": _ATTRIBUTES | {"description": "Public. `lat` and `lon`, in degrees, say where it is."},
                     },
                 }
             ),

@@ -5,7 +5,6 @@ Every Speech is whole 20 ms frames of mu-law at 8 kHz, and knows its first and l
 
 import asyncio
 import io
-import threading
 import wave
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Iterable, Sequence
@@ -30,7 +29,6 @@ MAX_WAV_S = 120.0
 _RATE = MULAW_8K.rate_hz
 _FRAME = MULAW_8K.frame_samples
 _SILENCE = MULAW_8K.silence * _FRAME
-_speaking = threading.Lock()  # espeak-ng is one global state a process
 
 Samples = NDArray[np.float32]
 """Mono at 8 kHz in [-1, 1)."""
@@ -123,8 +121,7 @@ async def synthesize(text: str, voice: str = "en-us", words_per_minute: int = 16
     from trunkline.agents.local import voice as espeak
 
     def speak() -> bytes:
-        with _speaking:
-            return espeak.synthesize(text, voice, _RATE, words_per_minute=words_per_minute)
+        return espeak.synthesize(text, voice, _RATE, words_per_minute=words_per_minute)
 
     try:
         async with asyncio.timeout(SYNTHESIS_TIMEOUT_S):
