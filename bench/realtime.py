@@ -64,7 +64,6 @@ WARM_UP_S = 6.0
 MEMORY = (
     Path("/dev/shm") if Path("/dev/shm").is_dir() else None
 )  # records are kept there: the disk of a busy machine is not what is measured
-CORES = sorted(os.sched_getaffinity(0))
 
 
 def stamped(audio: bytes) -> bytes:
@@ -119,8 +118,8 @@ async def send(socket: ServerConnection, **event: Any) -> None:
     await socket.send(json.dumps({"event_id": "e", **event}))
 
 
-def run_server(port: Any, stop: Any) -> None:
-    os.sched_setaffinity(0, {CORES[-1]})
+def run_server(core: int, port: Any, stop: Any) -> None:
+    os.sched_setaffinity(0, {core})
 
     async def main() -> None:
         server = Server()
@@ -155,9 +154,9 @@ class Dialer(TwilioDialer):
         self.opened.set()
 
 
-def run_rig(target: str, calls: int, seconds: float, opened: Any, result: Any) -> None:
+def run_rig(core: int, target: str, calls: int, seconds: float, opened: Any, result: Any) -> None:
     """Calls that listen, and speak a little, for so long. `opened`: all of them are there."""
-    os.sched_setaffinity(0, {CORES[-1]})
+    os.sched_setaffinity(0, {core})
 
     async def main() -> None:
         ticker = Ticker(SYSTEM_CLOCK, slots=SLICES)
@@ -238,7 +237,7 @@ provider = "standin"
 """
 
 
-async def whole_calls(url: str, calls: int, seconds: float) -> None:
+async def whole_calls(other_core: int, url: str, calls: int, seconds: float) -> None:
     seen = Seen()
     seen.watch()
     context, port = multiprocessing.get_context("spawn"), lease()
@@ -260,7 +259,7 @@ async def whole_calls(url: str, calls: int, seconds: float) -> None:
         await asyncio.sleep(1.0)
         result, opened = context.Queue(), context.Event()
         target = f"http://127.0.0.1:{port}"
-        rig = context.Process(target=run_rig, args=(target, calls, seconds, opened, result), daemon=True)
+        rig = context.Process(target=run_rig, args=(other_core, target, calls, seconds, opened, result), daemon=True)
         rig.start()
         await asyncio.to_thread(opened.wait)
         await asyncio.sleep(0.5)
@@ -352,15 +351,16 @@ def main() -> None:
     seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 15.0
     context = multiprocessing.get_context("spawn")
     port, stop = context.Value("i", 0), context.Event()
-    server = context.Process(target=run_server, args=(port, stop), daemon=True)
+    first, *_, last = sorted(os.sched_getaffinity(0))  # of ours: a child's are its parent's
+    server = context.Process(target=run_server, args=(last, port, stop), daemon=True)
     server.start()
     while not port.value:
         time.sleep(0.05)
     url = f"http://127.0.0.1:{port.value}/v1"
     few = min(calls, 20)
-    os.sched_setaffinity(0, {CORES[0]})
+    os.sched_setaffinity(0, {first})
     try:
-        uvloop.run(whole_calls(url, calls, seconds))
+        uvloop.run(whole_calls(last, url, calls, seconds))
         a, b = uvloop.run(ours(url, few, seconds)), uvloop.run(the_sdks(url, few, seconds))
         each = seconds * few
         print(f"the wire alone, {few} calls: ours {a / each:.2%} of a core a call, the SDK's {b / each:.2%}")

@@ -135,6 +135,25 @@ def test_how_long_a_caller_has_been_silent_is_known(line: tuple[Line, Caller, Ea
         assert ears.silent_ms(call.slot) == pytest.approx(pause_ms, abs=12)
 
 
+def test_resting_ears_tell_nothing_keep_what_was_said_and_hear_again(line: tuple[Line, Caller, Ears]) -> None:
+    call, caller, ears = line
+    call.quiet(500)
+    call.speak(100)
+    ears.rest(call.slot, True)
+    call.speak(3000)
+    assert caller.names == ["started"]
+    assert not ears.hearing_speech(call.slot)
+    assert ears.scored <= 5
+    assert len(set(ears.latest(call.slot, 100))) > 10
+    ears.rest(call.slot, False)
+    began = call.now
+    call.speak(700)
+    call.quiet(1000)
+    assert caller.names == ["started", "started", "sustained", "ended"]
+    assert caller.heard[1][1] == pytest.approx(began, abs=0.033)
+    assert ears.dropped_samples == 0
+
+
 @pytest.mark.parametrize("endpoint_ms", [200, 250, 600, 1300])
 def test_the_end_is_told_when_the_silence_is_full_and_not_a_beat_later(
     line: tuple[Line, Caller, Ears], endpoint_ms: int

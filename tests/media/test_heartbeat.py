@@ -21,16 +21,16 @@ def test_missed_beats_run_at_once_until_a_fifth_of_a_second_behind() -> None:
 
 
 class Bus:
-    def __init__(self, beats: int, error: Exception | None = None) -> None:
-        self.beats, self.error = beats, error
+    def __init__(self, beats: int, error: Exception | None = None, every_s: float = 0.0) -> None:
+        self.beats, self.error, self.every_s = beats, error, every_s
         self.pumped = 0
         self.crashes: list[Exception] = []
 
-    def pump(self, now: float) -> bool:
+    def pump(self, now: float) -> float | None:
         self.pumped += 1
         if self.error is not None:
             raise self.error
-        return self.pumped < self.beats
+        return now + self.every_s if self.pumped < self.beats else None
 
     def crashed(self, error: Exception) -> None:
         self.crashes.append(error)
@@ -48,6 +48,17 @@ def test_a_bus_is_pumped_until_it_has_nothing_more_and_then_left_alone() -> None
         beat.beat(0.0)
     assert bus.pumped == 3
     assert order == ["ears"] * 10
+
+
+def test_a_bus_that_has_sent_its_lead_is_left_alone_until_more_is_due_or_said() -> None:
+    beat, bus = heartbeat([]), Bus(9, every_s=0.1)
+    beat.speaks(bus)
+    for at in range(10):
+        beat.beat(at * BEAT_S)
+    assert bus.pumped == 2
+    beat.speaks(bus)  # more was said
+    beat.beat(10 * BEAT_S)
+    assert bus.pumped == 3
 
 
 def test_an_error_of_one_bus_ends_that_one_and_the_others_go_on() -> None:

@@ -172,6 +172,7 @@ class Attendant(ABC):
         self._closed = False
         self._background = soft_work().play() if definition.background else None
         bus.listener = self
+        bus.rest_ears(False)
 
     # --- what its kind brings: ears and a mind ---
 

@@ -141,7 +141,7 @@ class Bus:
         self._ears, self._heartbeat, self._clock, self._echo = ears, heartbeat, clock, echo
         self._feed: Callable[[bytes], None] | None = None
         self._first_pending = self._end_pending = False
-        self._guarded = False
+        self._guarded = self._resting = False
         self._per_ms = ears.format.rate_hz // 1000
         self._origin_ms = 0
         self._received_at = clock.now()
@@ -208,6 +208,12 @@ class Bus:
 
     def forget_speech(self) -> None:
         self._ears.forget_speech(self._slot)
+
+    def rest_ears(self, on: bool) -> None:
+        """While on, the listener is told of no speech: somebody else finds it."""
+        self._resting = on
+        self._guarded = False
+        self._ears.rest(self._slot, on)
 
     @property
     def hearing_speech(self) -> bool:
@@ -302,20 +308,20 @@ class Bus:
 
     # --- from the heartbeat ---
 
-    def pump(self, now: float) -> bool:
-        """Send what is due. False when there is nothing left to send or to wait for."""
+    def pump(self, now: float) -> float | None:
+        """Send what is due. When there is more to do; None: nothing, until more is said or the leg is writable."""
         playout = self.playout
         if self.closed or playout.paused:
-            return False
+            return None
         if not self.leg.writable:
-            return False  # leg_writable() brings it back
+            return None  # leg_writable() brings it back
         messages = playout.due(now)
         if messages:
             self.leg.send(messages)
             for tap in self.taps:
                 for message in messages:
                     tap.write("agent", self._carrier_position(message.play_at), message.audio)
-            if self._echo is not None:
+            if self._echo is not None and not self._resting:
                 self._guard(self._echo, messages)
             if self._first_pending and playout.sent_ms > playout.answer_ms:
                 self._first_pending = False
@@ -323,7 +329,7 @@ class Bus:
         elif playout.overdue(now, MARK_GRACE_S):
             playout.assume_heard()
         self._check_heard()
-        return playout.speaking
+        return playout.due_again(MARK_GRACE_S)
 
     def _guard(self, echo: Echo, messages: Sequence[Message]) -> None:
         for message in messages:

@@ -144,8 +144,8 @@ class Conference:
 
     # --- audio ---
 
-    def pump(self, now: float) -> bool:
-        """One beat. False while nobody needs one."""
+    def pump(self, now: float) -> float | None:
+        """One beat. None while nobody needs one."""
         plan = self._plan
         says: list[bytes | None] = []
         for member, _ in plan:
@@ -170,7 +170,7 @@ class Conference:
                 member.after_beat()
             except Exception as error:
                 self._crash(member, error)
-        return self._beating
+        return now if self._beating else None
 
     def crashed(self, error: Exception) -> None:
         """From the heartbeat: it does not drive us any more."""

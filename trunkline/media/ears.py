@@ -9,6 +9,9 @@ Positions are samples since the call's first. Silence is counted in *received* a
 ends. Speech ends at its last loud 8 ms block, not where the model's score decays, so an end of turn is due exactly
 `endpoint_ms` after that block was received; what is received beyond the last complete window is checked by its energy.
 
+A slot may rest: somebody else tells speech from silence there (a model that owns its turns). What is received is then
+only kept, as pre-roll, and costs the beat nothing.
+
 Our own voice coming back on the line is not speech: while a slot is guarded, windows that score as speech are shown to
 the listener's `is_echo` first.
 
@@ -86,6 +89,7 @@ class Ears:
         self._read: Ints = np.zeros(capacity, np.int64)
         self._voiced: NDArray[np.bool_] = np.zeros(capacity, np.bool_)
         self._guarded: NDArray[np.bool_] = np.zeros(capacity, np.bool_)
+        self._resting: NDArray[np.bool_] = np.zeros(capacity, np.bool_)
         self._onset: Ints = np.zeros(capacity, np.int64)
         self._last_loud: Ints = np.zeros(capacity, np.int64)
         self._speech_windows: Ints = np.zeros(capacity, np.int64)
@@ -107,7 +111,7 @@ class Ears:
         slot = self._free.pop()
         self._written[slot] = 0
         self._read[slot] = 0
-        self._voiced[slot] = self._guarded[slot] = False
+        self._voiced[slot] = self._guarded[slot] = self._resting[slot] = False
         self._last_loud[slot] = self._onset[slot] = self._speech_windows[slot] = self._echo_until[slot] = 0
         self._threshold[slot] = np.inf
         self.set_endpoint(slot, 600)
@@ -135,6 +139,17 @@ class Ears:
     def guard(self, slot: int, on: bool) -> None:
         """While on, speech is checked against our own voice (`is_echo`)."""
         self._guarded[slot] = on
+
+    def rest(self, slot: int, on: bool) -> None:
+        """While on, nobody is told of speech. Afterwards what comes is heard as if the call had just begun."""
+        if on == self._resting[slot]:
+            return
+        self._resting[slot] = on
+        self._voiced[slot] = self._guarded[slot] = False
+        if not on:
+            self._read[slot] = self._written[slot] // self._window * self._window
+            self._detector.reset(slot)
+            self._gate.reset(slot)
 
     def forget_speech(self, slot: int) -> None:
         """Whatever is being said counts no longer (an answer was keyed): the next window begins anew."""
@@ -186,7 +201,7 @@ class Ears:
         """Everything received so far. Each complete window of each call once, the oldest first."""
         while True:
             pending = self._written_view - self._read
-            slots: Ints = np.flatnonzero(pending >= self._window)
+            slots: Ints = np.flatnonzero((pending >= self._window) & ~self._resting)
             if not len(slots):
                 break
             overrun = slots[pending[slots] > self._ring_samples]

@@ -18,9 +18,10 @@ RESYNC_S = 0.2
 
 
 class Beating(Protocol):
-    """What the heartbeat drives. `pump` sends what is due; True while there is more to send or to be heard."""
+    """What the heartbeat drives. `pump` sends what is due, and says from when on there may be more to do: a time that
+    is past means every beat, None that there is nothing until it is said to speak again."""
 
-    def pump(self, now: float) -> bool: ...
+    def pump(self, now: float) -> float | None: ...
 
     def crashed(self, error: Exception) -> None: ...
 
@@ -47,28 +48,34 @@ class Heartbeat:
     def __init__(self, clock: Clock, hear: Callable[[float], None], observe: Callable[[float, float], None]) -> None:
         """`hear` runs the ears; `observe(late_s, took_s)` is told of every beat."""
         self._clock, self._hear, self._observe = clock, hear, observe
-        self._speaking: set[Beating] = set()
+        self._speaking: dict[Beating, float] = {}
         self._schedule = Schedule(clock.now())
         self._handle: asyncio.TimerHandle | None = None
         self.late_s = 0.0
         """Lateness of recent beats, smoothed: what admission looks at."""
 
     def speaks(self, bus: Beating) -> None:
-        """This call has audio to send; it is pumped every beat until it says there is no more. Idempotent."""
-        self._speaking.add(bus)
+        """This call has audio to send; it is pumped from the next beat on, whenever it says, until there is no more.
+        Idempotent."""
+        self._speaking[bus] = 0.0
 
     def forget(self, bus: Beating) -> None:
-        self._speaking.discard(bus)
+        self._speaking.pop(bus, None)
 
     def beat(self, now: float) -> None:
         """One beat, for all calls. An error in one call ends that call only."""
-        for bus in tuple(self._speaking):
+        speaking = self._speaking
+        for bus in [bus for bus, due in speaking.items() if due <= now]:
             try:
-                if not bus.pump(now):
-                    self._speaking.discard(bus)
+                due = bus.pump(now)
             except Exception as error:
-                self._speaking.discard(bus)
+                speaking.pop(bus, None)
                 bus.crashed(error)
+                continue
+            if due is None:
+                speaking.pop(bus, None)
+            elif bus in speaking:
+                speaking[bus] = due
         self._hear(now)
 
     def hear(self) -> None:

@@ -152,6 +152,12 @@ class Playout:
             messages.append(self._take(size_ms, now))
         return messages
 
+    def due_again(self, grace_s: float) -> float | None:
+        """When there may be more to send, or marks are `overdue`. None: not before something is added, or heard."""
+        if self.queued_ms >= FRAME_MS:
+            return self._empty_at - self.lead_ms / 1000
+        return self._empty_at + grace_s if self._ended and not self.all_heard else None
+
     def _take(self, size_ms: int, now: float) -> Message:
         start = (self.sent_ms - self._base_ms) * self.format.bytes_per_ms
         audio = bytes(self._audio[start : start + size_ms * self.format.bytes_per_ms])

@@ -168,6 +168,7 @@ class RealtimeAttendant(Attendant):
         self._deaf = False  # a line that must be heard whole
         self._told_line = False
         self._unwritten = b""  # when it was closed
+        bus.rest_ears(self._server)
 
     # --- the call's life ---
 
@@ -201,7 +202,7 @@ class RealtimeAttendant(Attendant):
         said = self.conversation
         return self._unwritten if said and said[-1].role == "caller" and not said[-1].text else b""
 
-    # --- from the bus: with the server as owner of turns, our ears decide nothing ---
+    # --- from the bus: with the server as owner of turns, our ears rest ---
 
     def speech_started(self, at: float) -> None:
         if not self._server:
