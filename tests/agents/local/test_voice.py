@@ -1,4 +1,7 @@
+import functools
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -141,3 +144,18 @@ def test_voices_are_found_by_language_and_variant() -> None:
     assert voice.voice_file("en-us") == "gmw/en-US"
     assert voice.voice_file("en-GB+f3") == "gmw/en+f3"
     assert "f3" in voice.variants()
+
+
+def test_threads_that_speak_first_at_once_share_one_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[object] = []
+
+    class Slow:
+        def __init__(self) -> None:
+            begun.append(self)
+            time.sleep(0.05)
+
+    monkeypatch.setattr(voice, "_engine", functools.cache(Slow))
+    with ThreadPoolExecutor(4) as threads:
+        engines = [done.result() for done in [threads.submit(voice.engine) for _ in range(4)]]
+    assert len(begun) == 1
+    assert set(map(id, engines)) == {id(begun[0])}

@@ -394,13 +394,18 @@ class Utterance:
         return pcm if encoding == "pcm16" else g711.encode(pcm, encoding)
 
 
-_one_at_a_time = threading.Lock()  # espeak-ng is one state a process: two threads at once end it
 _SILENCE = Sound(np.zeros(0, dtype=np.int16), ())
+_starting = threading.Lock()  # `cache` alone lets two threads begin two engines, each with a lock of its own
+
+
+def engine() -> Engine:
+    """The process's one: espeak-ng has one state, and two callers at once end the process."""
+    with _starting:
+        return _engine()
 
 
 @functools.cache
-def engine() -> Engine:
-    """The process's one."""
+def _engine() -> Engine:
     return Engine()
 
 
@@ -422,12 +427,11 @@ def utterance(voice: VoiceOptions, format: Format) -> Utterance:
 def synthesize(text: str, voice: str = "en-us", rate_hz: int = 8000, *, words_per_minute: int = 165) -> bytes:
     """All at once, in this process: mono 16-bit PCM. Raises ProviderError `bad_request` for an unknown voice."""
     options = VoiceOptions(voice, words_per_minute)
-    with _one_at_a_time:
-        whole = utterance(options, Format("pcm16", rate_hz))
-        cut = pieces(text)
-        return b"".join(
-            chunk for index, piece in enumerate(cut) for chunk, _ in whole.say(piece, last=index == len(cut) - 1)
-        )
+    whole = utterance(options, Format("pcm16", rate_hz))
+    cut = pieces(text)
+    return b"".join(
+        chunk for index, piece in enumerate(cut) for chunk, _ in whole.say(piece, last=index == len(cut) - 1)
+    )
 
 
 # --- in a worker ----------------------------------------------------------------------------------------------------
