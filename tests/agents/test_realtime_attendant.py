@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.agents.test_cascade import AGENT, Call, Llm, Stream, Stt, Tts
+from tests.agents.test_cascade import AGENT, FACTS, Call, Llm, Stream, Stt, Tts
 from trunkline.agents import turns as t
 from trunkline.agents.cascade import Cascade
 from trunkline.agents.definition import AgentDefinition, Failover, ProviderChoice, RealtimeTerms
@@ -511,6 +511,21 @@ def test_our_own_ears_decide_nothing_where_the_server_owns_the_turns() -> None:
     on_a_call(conversation, turns="server")
 
 
+@pytest.mark.parametrize("turns", ["ours", "server"])
+def test_our_ears_rest_where_the_server_hears_speech_and_the_cascade_wakes_them(turns: str) -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        ears, slot = call.bus._ears, call.bus._slot
+        assert ears._resting[slot] == (turns == "server")
+        call.attendant.close()
+        stt = Stt()
+        stt.streams.append(Stream(lambda _: None))
+        cascade = Cascade(AGENT, Minds(stt, Llm(), Tts()), call._tool)
+        cascade.attend(FACTS, call.bus, call, call, call.clock, call.after)
+        assert not ears._resting[slot]
+
+    on_a_call(conversation, turns=turns)
+
+
 def test_a_greeting_that_must_be_heard_is_not_interrupted_by_the_server() -> None:
     async def conversation() -> None:
         agent = replace(AGENT, greeting_interruptible=False)
@@ -886,6 +901,19 @@ def test_a_model_that_cannot_be_had_again_in_time_hands_the_call_to_the_cascade(
         assert len(call.model.sessions) == 8  # a try each 260 ms, of two seconds
 
     on_a_call(conversation, reconnect_ms=2000)
+
+
+def test_whoever_waits_for_an_answer_does_not_wait_for_a_session_as_long() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        call.model.opens = False
+        await call.spoken()
+        call.session.on_event(ModelLost(GONE))
+        await call.run(980)
+        assert call.fallen_back == 0
+        await call.run(100)
+        assert call.fallen_back == 1
+
+    on_a_call(conversation, reconnect_ms=6000)
 
 
 def test_a_model_that_refuses_for_good_is_not_asked_again() -> None:

@@ -63,6 +63,7 @@ from trunkline.ports import (
 STALLED_S = 2.0  # of an item that has begun; models speak much faster than they are heard
 LOSSES = 2  # sessions, in one turn
 LINE_WAITS_S = 1.5  # for a session, until a fixed line is spoken without one
+ANSWER_WAITS_S = 1.0  # for another session, until the cascade answers: it needs most of a second itself
 
 
 @dataclass(slots=True)
@@ -560,7 +561,7 @@ class RealtimeAttendant(Attendant):
         for _ in range(TOOL_ROUNDS):
             try:
                 if asked is None:
-                    session = await self._sessions.have()
+                    session = await self._following(turn)
                     if losses and turn.messages() and not turn.written[-1].calls:
                         session.tell(Message("caller", GO_ON))
                     asked = self._order(turn)
@@ -583,6 +584,14 @@ class RealtimeAttendant(Attendant):
             raise ProviderError(self._model.name, "protocol", "it only calls tools", retryable=False)
         if not turn.messages() and turn.first_audio_at is None:
             raise ProviderError(self._model.name, "protocol", "an empty answer", retryable=True)
+
+    async def _following(self, turn: Exchange) -> RealtimeSession:
+        """Raises ProviderError: there is none in time, and the cascade is to answer."""
+        try:
+            return await self._sessions.have(ANSWER_WAITS_S if self._terms.fallback else None)
+        except ProviderError:
+            self._left = turn
+            raise
 
     async def _use_tool(self, call: ToolCall, turn: Exchange) -> None:
         if not turn.written:

@@ -139,7 +139,8 @@ REALTIME: Keys = {
     ),
     "reconnect_ms": Key(
         "whole",
-        "The longest time without a session, as a call begins and when one breaks.",
+        "The longest time without a session, as a call begins and when one breaks. A caller who waits for an answer"
+        " gets it from the cascade after a second.",
         _REALTIME.reconnect_ms,
         low=0,
         high=60000,
