@@ -9,13 +9,13 @@ lane hears silence instead, so that what was being said when it disarmed has an 
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast, get_args, runtime_checkable
+from typing import Protocol, cast, get_args
 
 from trunkline.clock import Clock
 from trunkline.errors import MisuseError
 from trunkline.gateway import live
 from trunkline.gateway.hands import Told
-from trunkline.gateway.leg import Leg, LegCall, LegKind
+from trunkline.gateway.leg import DeviceCall, Leg, LegKind
 from trunkline.gateway.webrtc import rtp
 from trunkline.gateway.webrtc.incoming import Incoming, Piece
 from trunkline.gateway.webrtc.opus import SILENCE, Decoder, Encoder, duration_ms
@@ -46,20 +46,6 @@ class LegDesk(Protocol):
         ...
 
 
-@runtime_checkable
-class Typing(Protocol):
-    """A call that takes written words."""
-
-    def typed(self, text: str) -> None: ...
-
-
-@runtime_checkable
-class Flushing(Protocol):
-    """A call whose agent can be told to stop speaking."""
-
-    def flush(self) -> None: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Terms:
     """Of one leg: who comes, and what holds for them."""
@@ -78,7 +64,7 @@ class WebRtcLeg:
     puts_through = False
 
     def __init__(
-        self, wire: Wire, offer: Offer, desk: LegDesk, call: LegCall, terms: Terms, lead: LeadPolicy, clock: Clock
+        self, wire: Wire, offer: Offer, desk: LegDesk, call: DeviceCall, terms: Terms, lead: LeadPolicy, clock: Clock
     ) -> None:
         self.lead = lead
         self.ssrc = secrets.randbits(32)
@@ -87,7 +73,7 @@ class WebRtcLeg:
         """When the far end last sent us media or control, or was let in."""
         self.is_connected = False
         self._wire, self._offer, self._desk, self._terms, self._clock = wire, offer, desk, terms, clock
-        self._call: LegCall | None = call
+        self._call: DeviceCall | None = call
         self.bus: Receiver | None = None
         self._incoming, self._keys = Incoming(), rtp.Keys()
         self._decoder, self._encoder = Decoder(), Encoder()
@@ -245,8 +231,11 @@ class WebRtcLeg:
         try:
             self._return_marks()
             if self.is_connected:
+                was_full = not self._outgoing.writable
                 for due in self._outgoing.due(now, self._marks.append):
                     self._send(due)
+                if was_full and self._outgoing.writable and self.bus is not None:
+                    self.bus.leg_writable()
             if self._incoming.waiting:
                 pieces = self._incoming.due(now)
                 if pieces and self.armed:
@@ -306,14 +295,9 @@ class WebRtcLeg:
             for digit in asked.digits:
                 call.key(digit)
         elif isinstance(asked, live.Typed):
-            if isinstance(call, Typing):
-                call.typed(asked.text)
-            else:
-                self._mistake(live.Mistake("unknown_type", "this call takes no written words"))
-        elif isinstance(call, Flushing):
-            call.flush()
+            call.typed(asked.text)
         else:
-            self._mistake(live.Mistake("unknown_type", "this call cannot be told to stop speaking"))
+            call.flush()
 
     def tell(self, message: str, *, first: bool = False) -> None:
         """An event, over the data channel; those of before it opened are told when it does. One that the device does
