@@ -32,7 +32,7 @@ from trunkline.clock import SYSTEM_CLOCK, Clock
 from trunkline.compliance.decision import Policy
 from trunkline.errors import ConfigError, MissingExtra
 from trunkline.gateway.answeredby import MachineTerms
-from trunkline.gateway.api.app import create_http
+from trunkline.gateway.api.app import create_http, plain_index
 from trunkline.gateway.api.control import control_routes
 from trunkline.gateway.api.devices import device_routes
 from trunkline.gateway.api.legs import leg_routes
@@ -42,6 +42,7 @@ from trunkline.gateway.call import DIAL_SLACK_S
 from trunkline.gateway.front import front_door
 from trunkline.gateway.joining import Verifier
 from trunkline.gateway.outbound import retry_policy
+from trunkline.gateway.page.routes import page_routes
 from trunkline.gateway.regions import Regions
 from trunkline.gateway.regionwatch import RegionWatch
 from trunkline.gateway.sessions.opening import open_sessions, our_regions, rooms
@@ -228,6 +229,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         if webrtc.desk is not None:
             stack.push_async_callback(webrtc.desk.close)
             more += whip_routes(webrtc.desk, settings.devices.origins, settings.http.origin)
+            more += page_routes(settings.devices.origins, plain_index(settings.http.origin))
         orders = OrderKeys(database, clock, worker=settings.worker)
         http = create_http(
             settings, switchboard, records, metrics, clock, not_ready, tokens, more, orders=orders, placed=twilio

@@ -17,6 +17,7 @@ from trunkline.agents.definition import AgentDefinition, Failover, ProviderChoic
 from trunkline.agents.exchange import UNKNOWN_OUTCOME
 from trunkline.agents.providers import Minds
 from trunkline.errors import ProviderError
+from trunkline.live import Follower, Heard, Progress, Saying, TurnState
 from trunkline.media.bus import Bus
 from trunkline.media.ears import Ears
 from trunkline.media.heartbeat import Heartbeat
@@ -320,6 +321,8 @@ class Call:
         return self.fall_back_decision
 
     # Report
+
+    follower: Follower | None = None
 
     def turn(self, turn: TurnRecord, ago_s: float) -> None:
         assert ago_s >= 0
@@ -1773,3 +1776,65 @@ def test_an_attendant_that_is_closed_is_freed_at_once() -> None:
         asyncio.run(main())
     finally:
         gc.enable()
+
+
+# --- who follows the call while it goes on --------------------------------------------------------------------------
+
+
+def test_whoever_follows_is_told_what_is_said_how_far_it_was_heard_and_what_tools_did() -> None:
+    told: list[Progress] = []
+
+    async def conversation(call: Call) -> None:
+        call.follower = told.append
+        call.starts()
+        call.ears.on_event(SttPartial("what are"))
+        await call.run(500)
+        await call.says("what are your hours")
+        assert told[0] == TurnState("listening") or told[0] == Heard("what are", final=False)
+        assert Heard("what are your hours", final=True) in told
+        call.pen.write("We open at eight in the morning. ")
+        await call.run(600)
+        sayings = [each for each in told if isinstance(each, Saying)]
+        assert sayings[-1].text == "We open at eight in the morning."
+        assert 0 < sayings[-1].heard_characters < len(sayings[-1].text)
+        assert sayings[-1].text[: sayings[-1].heard_characters].endswith(("We", "open", "at", "eight", "in", "the"))
+        call.pen.end()
+        await call.run(3000)
+        assert told[-2] == Saying("We open at eight in the morning.", 32, over=True)
+        assert told[-1] == TurnState("listening")
+        states = [each.state for each in told if isinstance(each, TurnState)]
+        assert states[-3:] == ["thinking", "speaking", "listening"]
+
+    on_a_call(conversation)
+
+
+def test_who_follows_learns_what_of_an_answer_was_cut() -> None:
+    told: list[Progress] = []
+
+    async def conversation(call: Call) -> None:
+        call.follower = told.append
+        await call.says("what are your hours")
+        call.pen.write("We open at eight in the morning. ")
+        await call.run(600)
+        call.attendant.flush()
+        await call.settle()
+        last = [each for each in told if isinstance(each, Saying)][-1]
+        assert last.over
+        assert last.cut
+        assert "We open at eight in the morning.".startswith(last.text)
+        assert len(last.text) < 32
+        assert call.state is t.State.LISTENING
+
+    on_a_call(conversation)
+
+
+def test_written_words_get_an_answer_and_stand_in_the_conversation() -> None:
+    async def conversation(call: Call) -> None:
+        call.attendant.typed("what are your hours")
+        await call.settle()
+        call.pen.write("At eight. ")
+        call.pen.end()
+        await call.run(2000)
+        assert call.talk[-2:] == [("caller", "what are your hours"), ("agent", "At eight.")]
+
+    on_a_call(conversation)

@@ -1026,6 +1026,60 @@ def test_who_takes_over_answers_what_nobody_has_answered_in_place_of_a_greeting(
     assert talk.state is State.THINKING
 
 
+# --- written words, and the button that stops the agent -------------------------------------------------------------
+
+
+def test_written_words_are_answered_as_if_they_were_said() -> None:
+    talk = greeted().tell(t.Typed("what are your hours"))
+    assert talk.did() == [t.Answer(("what are your hours",))]
+    assert talk.state is State.THINKING
+
+
+def test_written_words_interrupt_the_agent_and_what_is_being_said_beside_them_is_nothing() -> None:
+    talk = speaking().speech_starts()
+    talk.did()
+    talk.tell(t.Typed("no, tomorrow"))
+    assert talk.did() == [t.CancelReply(), t.CancelStt(), t.Answer(("no, tomorrow",))]
+
+
+def test_written_words_join_a_question_whose_answer_has_not_begun() -> None:
+    talk = thinking().tell(t.Typed("on Mondays"))
+    assert t.Answer(("what are your hours", "on Mondays")) in talk.did()
+
+
+def test_written_words_wait_for_what_was_said_just_before_them() -> None:
+    talk = greeted().utters()
+    talk.did()
+    talk.tell(t.Typed("on Mondays"))
+    assert only(t.Answer, talk.did()) == []
+    talk.final("what are your hours")
+    assert talk.did() == [t.Answer(("on Mondays", "what are your hours"))]
+
+
+def test_written_words_wait_for_a_line_that_must_be_heard() -> None:
+    talk = begun(SHUT).agent_speaks()
+    talk.did()
+    talk.tell(t.Typed("what are your hours"))
+    assert (talk.state, talk.did()) == (State.SPEAKING, [])
+    assert talk.is_heard().did() == [t.Answer(("what are your hours",))]
+
+
+def test_flush_ends_the_answer_and_nobody_repeats_it() -> None:
+    for talk in (speaking(), thinking()):
+        talk.tell(t.Flush())
+        assert talk.did() == [t.CancelReply()]
+        assert talk.state is State.LISTENING
+        assert talk.says("and on Sundays").did()[-1] == t.Answer(("and on Sundays",))
+
+
+def test_flush_leaves_a_line_that_must_be_heard_and_a_silent_agent_alone() -> None:
+    shut, silent = begun(SHUT).agent_speaks(), greeted()
+    for talk, state in ((shut, State.SPEAKING), (silent, State.LISTENING)):
+        talk.did()
+        talk.tell(t.Flush())
+        assert (talk.state, talk.did()) == (state, [])
+
+
 WORDS = ["", "mm-hm", "stop", "what are your hours"]
 EVENTS: list[st.SearchStrategy[Any]] = [
     st.just("start"),
@@ -1034,6 +1088,7 @@ EVENTS: list[st.SearchStrategy[Any]] = [
     st.sampled_from(WORDS).flatmap(lambda w: st.booleans().map(lambda c: t.Partial(w, c))),
     st.sampled_from(WORDS).flatmap(lambda w: st.booleans().map(lambda u: t.Final(w, u, failed=not w and u))),
     st.sampled_from("019#*").map(t.Key),
+    st.sampled_from([t.Typed("in writing"), t.Flush()]),
     st.just(t.ReplyBegan()),
     st.just(t.ReplyHeard()),
     st.just(t.ReplyFailed()),
@@ -1047,7 +1102,7 @@ EVENTS: list[st.SearchStrategy[Any]] = [
 
 @settings(max_examples=400, deadline=None)
 @given(
-    st.lists(st.tuples(st.integers(0, 40).map(lambda i: i if i < len(EVENTS) else i % 12), st.data()), max_size=60),
+    st.lists(st.tuples(st.integers(0, 40).map(lambda i: i if i < len(EVENTS) else i % 13), st.data()), max_size=60),
     st.booleans(),
 )
 def test_whatever_happens_there_is_a_way_on(steps: list[tuple[int, st.DataObject]], shut: bool) -> None:
@@ -1137,6 +1192,7 @@ class Watch:
 
 def test_every_pair_of_state_and_event_leads_only_where_its_row_says() -> None:
     events = {"Begin", "SpeechStarted", "SpeechSustained", "SpeechEnded", "Partial", "Completeness", "Final", "Key"}
+    events |= {"Typed", "Flush"}
     events |= {
         "ReplyBegan",
         "ReplyHeard",

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trunkline.gateway import live
+from trunkline.live import Saying, TurnOver
 from trunkline.ports import TurnRecord
 
 
@@ -66,7 +67,7 @@ def test_nothing_a_device_sends_raises(message: str | bytes) -> None:
 
 
 def test_an_event_is_one_object_with_its_type() -> None:
-    event = live.Saying("We open at eight.", heard_characters=7, cut=True, over=True)
+    event = Saying("We open at eight.", heard_characters=7, cut=True, over=True)
     assert json.loads(live.encode(event)) == {
         "type": "saying",
         "text": "We open at eight.",
@@ -78,7 +79,7 @@ def test_an_event_is_one_object_with_its_type() -> None:
 
 def test_a_turn_is_told_by_its_latencies_alone() -> None:
     turn = TurnRecord(3, "my number is 4711", "Thank you.", total_ms=640.0, stt_ms=120.0)
-    told = json.loads(live.encode(live.TurnOver.of(turn)))
+    told = json.loads(live.encode(TurnOver.of(turn)))
     assert told["total_ms"] == 640.0
     assert told["llm_ms"] is None
     assert "caller_text" not in told

@@ -29,11 +29,13 @@ from trunkline.agents.deadline import After, sleep
 from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.exchange import NOT_HANDED_OFF, Exchange, Written
 from trunkline.agents.fixedlines import FixedLines
+from trunkline.agents.following import EVERY_S, Following
 from trunkline.agents.providers import Minds
 from trunkline.agents.speaking import Speaking
 from trunkline.agents.turns import Turns
 from trunkline.clock import Clock
 from trunkline.errors import ProviderError
+from trunkline.live import Follower
 from trunkline.media.bus import Bus
 from trunkline.media.dtmf import tones
 from trunkline.media.g711 import transcode
@@ -106,6 +108,11 @@ class Report(Protocol):
 
     def event(self, kind: str, **data: Any) -> None: ...
 
+    @property
+    def follower(self) -> Follower | None:
+        """Who wants to know what is said while it is said; None: nobody."""
+        ...
+
     def crashed(self, error: BaseException) -> None:
         """Our own bug: this call ends."""
         ...
@@ -170,6 +177,7 @@ class Attendant(ABC):
         self._giving_over = ""  # id of the tool call by which another agent goes on, once what is said has been heard
         self._fed_since: float | None = None
         self._closed = False
+        self._following = Following(bus)
         self._background = soft_work().play() if definition.background else None
         bus.listener = self
         bus.rest_ears(False)
@@ -235,6 +243,16 @@ class Attendant(ABC):
             self._next.caller_ended_at = self._clock.now()
             self._next.decided_at = self._next.final_at = None
         self._handle(t.Key(digit))
+
+    def typed(self, text: str) -> None:
+        """Words of the caller that they have written: answered as if they were said."""
+        if self.turns.state is not t.State.THINKING:
+            self._next.caller_ended_at = self._next.decided_at = self._next.final_at = self._clock.now()
+        self._handle(t.Typed(text))
+
+    def flush(self) -> None:
+        """The caller has heard enough: stop speaking."""
+        self._handle(t.Flush())
 
     def hold(self, held: bool) -> None:
         """The far end has put us on hold, or taken us back. Idempotent."""
@@ -315,13 +333,20 @@ class Attendant(ABC):
         self._handling = True
         try:
             while self._events and not self._closed:
-                for effect in self.turns.handle(self._events.popleft()):
+                event = self._events.popleft()
+                for effect in self.turns.handle(event):
                     self._perform(effect)
+                if (tell := self._report.follower) is not None:
+                    self._tell(event, tell)
         except Exception as error:
             self._report.crashed(error)
         finally:
             self._events.clear()
             self._handling = False
+
+    def _tell(self, event: t.Event, tell: Follower) -> None:
+        self._following.words(event, tell)
+        self._following.state(self.turns.state, tell)
 
     def _perform(self, effect: t.Effect) -> None:
         match effect:
@@ -477,6 +502,14 @@ class Attendant(ABC):
         self._turn = turn
         self._bus.begin()
         self._task = self._spawn(self._guarded(turn, reply))
+        if self._report.follower is not None:
+            self._follow(turn)
+
+    def _follow(self, turn: Exchange) -> None:
+        """Until it is over."""
+        if (tell := self._report.follower) is not None:
+            self._following.progress(turn, tell)
+            self._set_timer("follow", EVERY_S, lambda: self._follow(turn))
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         context = copy_context()
@@ -627,6 +660,12 @@ class Attendant(ABC):
             self._report.crashed(error)
         return b""
 
+    def _used(self, call: ToolCall, written: Written, result: str) -> None:
+        """A tool has this result."""
+        written.results[call.id] = result
+        if (tell := self._report.follower) is not None:
+            self._following.used(call.name, result, tell)
+
     async def _key(self, turn: Exchange, digits: str) -> None:
         """After the words before them; where the leg sends them, silence keeps their place in the audio."""
         bus, sends = self._bus, self._control.sends_dtmf
@@ -684,6 +723,9 @@ class Attendant(ABC):
         heard_ms = self._cut(turn) if cut else playout.end_ms
         messages = turn.heard(playout.ledger, heard_ms) if interrupted or turn.failed else turn.messages()
         playout.ledger.forget(playout.end_ms)
+        self._cancel_timer("follow")
+        if (tell := self._report.follower) is not None:
+            self._following.over(messages, interrupted, tell)
         self.conversation += messages
         now = self._clock.now()
         ago_s = now - (turn.caller_ended_at or turn.asked_at or turn.spoke_at or now)

@@ -474,13 +474,13 @@ class CascadeAttendant(Attendant):
         written, hands = turn.written[-1], Hands(self, turn)
         written.calls.append(call)
         if call.name == languages.SPEAK_LANGUAGE:
-            written.results[call.id] = self._asked_to_speak(call, written, turn)
+            self._used(call, written, self._asked_to_speak(call, written, turn))
             return
         done = turn.done_by_another(call.name, written.author) if written.anew else None
         if done is not None:  # before it failed: never a second time
             written.results[call.id] = done
             return
-        written.results[call.id] = await self._tools(call, hands, self._call)
+        self._used(call, written, await self._tools(call, hands, self._call))
         if hands.given_over:
             self._giving_over = call.id
         if hands.digits:

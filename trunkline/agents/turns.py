@@ -136,6 +136,18 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
+class Typed:
+    """The caller's words, written."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """The caller has pressed a button: stop speaking."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReplyBegan:
     """T1: the first audio of the answer was sent."""
 
@@ -196,6 +208,8 @@ Event = (
     | Completeness
     | Final
     | Key
+    | Typed
+    | Flush
     | ReplyBegan
     | ReplyHeard
     | ReplyFailed
@@ -207,6 +221,9 @@ Event = (
     | TimerFired
     | Close
 )
+
+_OF_A_PERSON = (SpeechStarted, SpeechSustained, SpeechEnded, Partial, Key, Typed, Flush)
+"""Void while the far end holds us."""
 
 # --- effects: what to do --------------------------------------------------------------------------------------------
 
@@ -470,7 +487,7 @@ class Turns:
         """Takes note of what the ears and the timers say; True where that is no news."""
         if isinstance(event, Close):
             return False
-        if self._held and isinstance(event, SpeechStarted | SpeechSustained | SpeechEnded | Partial | Key):
+        if self._held and isinstance(event, _OF_A_PERSON):
             return True
         if isinstance(event, SpeechStarted):
             self._hearing, self._speech_at = True, event.at
@@ -881,6 +898,27 @@ class Turns:
 
     # --- any state ---
 
+    def typed(self, event: Event) -> State:
+        """Meant, so what is heard beside it is not, nor is the rest of what the agent says. What was said before it is
+        answered with it."""
+        assert isinstance(event, Typed)
+        self._carry = (*self._carry, event.text)
+        if self._over_agent() and not self.interruptible:
+            return self.state  # answered when that line was heard
+        if self._over_agent():
+            self._take_floor()
+        if self._hearing:
+            self._forget_speech()
+        return self._yield_floor()
+
+    def flush(self, event: Event) -> State:
+        """Nobody wants the rest of it, nor an answer to what it was asked."""
+        if not self._over_agent() or not self.interruptible:
+            return self.state
+        self._take_floor()
+        self._carry = ()
+        return self._yield_floor()
+
     def final(self, event: Event) -> State:
         assert isinstance(event, Final)
         words = event.text if event.understood else ""
@@ -1008,6 +1046,7 @@ TABLE: dict[State, dict[type, Row]] = {
         SpeechEnded: Row(Turns.listening_speech_ended, (_THINKING,)),
         Final: Row(Turns.final, (_LISTENING, _THINKING)),
         Key: Row(Turns.listening_key, (_LISTENING, _THINKING)),
+        Typed: Row(Turns.typed, (_LISTENING, _THINKING)),
     },
     State.THINKING: {
         SpeechStarted: Row(Turns.speech_over_agent, (_INTERRUPTED, _THINKING)),
@@ -1018,6 +1057,8 @@ TABLE: dict[State, dict[type, Row]] = {
         ReplyFailed: Row(Turns.reply_failed, (_THINKING, _IDLE, _LISTENING)),
         Filled: Row(Turns.filled, (_THINKING,)),
         Key: Row(Turns.key_over_agent, (_THINKING,)),
+        Typed: Row(Turns.typed, (_THINKING, _LISTENING)),
+        Flush: Row(Turns.flush, (_THINKING, _LISTENING)),
     },
     State.SPEAKING: {
         SpeechStarted: Row(Turns.speech_over_agent, (_INTERRUPTED, _SPEAKING)),
@@ -1026,6 +1067,8 @@ TABLE: dict[State, dict[type, Row]] = {
         ReplyHeard: Row(Turns.reply_heard, (_LISTENING, _THINKING, _IDLE)),
         ReplyFailed: Row(Turns.reply_failed, (_THINKING, _IDLE)),
         Key: Row(Turns.key_over_agent, (_SPEAKING, _LISTENING, _THINKING)),
+        Typed: Row(Turns.typed, (_SPEAKING, _LISTENING, _THINKING)),
+        Flush: Row(Turns.flush, (_SPEAKING, _LISTENING, _THINKING)),
     },
     State.INTERRUPTED: {
         SpeechStarted: Row(Turns.interrupted_speech_started, (_INTERRUPTED,)),
@@ -1037,6 +1080,8 @@ TABLE: dict[State, dict[type, Row]] = {
         ReplyHeard: Row(Turns.reply_heard, (_INTERRUPTED,)),
         ReplyFailed: Row(Turns.reply_failed, (_INTERRUPTED,)),
         Key: Row(Turns.key_over_agent, (_INTERRUPTED, _LISTENING, _THINKING)),
+        Typed: Row(Turns.typed, (_LISTENING, _THINKING)),
+        Flush: Row(Turns.flush, (_LISTENING, _THINKING)),
     },
 }
 

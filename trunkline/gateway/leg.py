@@ -54,6 +54,15 @@ class Leg(LegOut, Protocol):
         ...
 
 
+@runtime_checkable
+class Telling(Protocol):
+    """A leg whose far end is told of the call while it goes on (`live.py`)."""
+
+    def tell(self, message: str) -> None:
+        """JSON. Returns at once; what the far end does not read is dropped."""
+        ...
+
+
 class LegCall(Protocol):
     """The call a leg belongs to. Methods return at once and do not raise."""
 
@@ -102,6 +111,18 @@ class LegCall(Protocol):
 
     def crashed(self, error: BaseException) -> None:
         """Our own bug while something of this call was handled: it ends, no other does."""
+        ...
+
+
+class DeviceCall(LegCall, Protocol):
+    """Of a leg whose far end can write, too."""
+
+    def typed(self, text: str) -> None:
+        """Words that the far end wrote: answered as if they were said."""
+        ...
+
+    def flush(self) -> None:
+        """The far end wants the agent to stop speaking."""
         ...
 
 

@@ -19,12 +19,14 @@ from trunkline.gateway.arrival import Arrival, Why
 from trunkline.gateway.dialling import new_call_id
 from trunkline.gateway.handover import Handover
 from trunkline.gateway.hands import Hands, Holds
-from trunkline.gateway.leg import Dialler, Leg
+from trunkline.gateway.leg import Dialler, Leg, Telling
+from trunkline.gateway.live import encode
 from trunkline.gateway.party import Invitation, Party
 from trunkline.gateway.referred import Leaving, Movable, Referrals, our_number
 from trunkline.gateway.succession import BACK, RESUMED, TRANSFER_FAILED, Succession, first_line
 from trunkline.gateway.targets import targets_of
 from trunkline.gateway.transfer_record import Kind, TransferFailed, named_target
+from trunkline.live import Follower, TurnOver
 from trunkline.media.bus import Bus, Receiver
 from trunkline.media.members import move
 from trunkline.ports import (
@@ -174,11 +176,21 @@ class LineCall:
         turn = replace(turn, index=self._turns)  # of the call: each attendant counts its own
         self._turns += 1
         board.metrics.turn(turn)
+        if (tell := self.follower) is not None:
+            tell(TurnOver.of(turn))
         if isinstance(self.ask("transcript"), Refuse):
             turn = replace(turn, caller_text="", agent_text="")
         ended = TurnEnded(self.id, now, turn)
         board.records.append(ended)
         board.telemetry.turn(ended, now - timedelta(seconds=ago_s))
+
+    @property
+    def follower(self) -> Follower | None:
+        leg = self._leg
+        if not isinstance(leg, Telling):
+            return None
+        telling: Telling = leg
+        return lambda told: telling.tell(encode(told))
 
     def usage(self, usage: Usage) -> None:
         self._board.records.append(UsageMetered(self._board.clock.wall(), usage))
@@ -310,6 +322,12 @@ class LineCall:
 
     def key(self, digit: str) -> None:
         self.attended.key(digit)
+
+    def typed(self, text: str) -> None:
+        self.attended.typed(text)
+
+    def flush(self) -> None:
+        self.attended.flush()
 
     def held(self, on: bool) -> None:
         self.attended.hold(on)

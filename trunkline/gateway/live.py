@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
-from trunkline.ports import EndReason, TurnRecord
+from trunkline.live import Progress
+from trunkline.ports import EndReason
 
 MESSAGE_BYTES = 4096
 TEXT_CHARACTERS = 1000
@@ -35,70 +36,6 @@ class Joined:
 
 
 @dataclass(frozen=True, slots=True)
-class TurnState:
-    type: ClassVar[str] = "state"
-    state: Literal["idle", "listening", "thinking", "speaking", "interrupted"]
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """The caller, as the recogniser understands it. `final=False`: so far, and it may change."""
-
-    type: ClassVar[str] = "heard"
-    text: str
-    final: bool
-    understood: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Saying:
-    """The agent's answer. `text`: all of it so far. `heard_characters`: so much of it was played."""
-
-    type: ClassVar[str] = "saying"
-    text: str
-    heard_characters: int
-    over: bool = False
-    cut: bool = False
-    """The caller interrupted it."""
-
-
-@dataclass(frozen=True, slots=True)
-class ToolDone:
-    type: ClassVar[str] = "tool"
-    name: str
-    result: str
-    """JSON text."""
-
-
-@dataclass(frozen=True, slots=True)
-class TurnOver:
-    """The latencies of a turn, in ms; null where that part did not happen."""
-
-    type: ClassVar[str] = "turn"
-    index: int
-    endpointing_ms: float | None
-    stt_ms: float | None
-    llm_ms: float | None
-    tts_ms: float | None
-    total_ms: float | None
-    barge_in_ms: float | None
-    interrupted: bool
-
-    @staticmethod
-    def of(turn: TurnRecord) -> "TurnOver":
-        return TurnOver(
-            turn.index,
-            turn.endpointing_ms,
-            turn.stt_ms,
-            turn.llm_ms,
-            turn.tts_ms,
-            turn.total_ms,
-            turn.barge_in_ms,
-            turn.interrupted,
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Over:
     """The call has ended. The last message."""
 
@@ -115,7 +52,7 @@ class Mistake:
     why: str
 
 
-Live = Joined | TurnState | Heard | Saying | ToolDone | TurnOver | Over | Mistake
+Live = Joined | Progress | Over | Mistake
 
 
 def encode(event: Live) -> str:

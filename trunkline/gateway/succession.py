@@ -116,6 +116,14 @@ class Succession:
         if self.attendant is not None:
             self.attendant.key(digit)
 
+    def typed(self, text: str) -> None:
+        if self.attendant is not None:
+            self.attendant.typed(text)
+
+    def flush(self) -> None:
+        if self.attendant is not None:
+            self.attendant.flush()
+
     def hold(self, on: bool) -> None:
         """By the far end: whoever attends, now and later, waits."""
         self.held = on

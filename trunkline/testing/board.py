@@ -71,7 +71,8 @@ class FakeAttendant:
         self.pending: tuple[str, ...] = ()
         self.keys = ""
         self.held = False
-        self.goodbyes = self.closes = 0
+        self.written: list[str] = []
+        self.goodbyes = self.closes = self.flushes = 0
         self.unwritten = self.went_on_with = b""
 
     def begin(self, greeting: str | None, conversation: Sequence[Message] = (), pending: Sequence[str] = ()) -> None:
@@ -86,6 +87,12 @@ class FakeAttendant:
 
     def key(self, digit: str) -> None:
         self.keys += digit
+
+    def typed(self, text: str) -> None:
+        self.written.append(text)
+
+    def flush(self) -> None:
+        self.flushes += 1
 
     def hold(self, held: bool) -> None:
         self.held = held

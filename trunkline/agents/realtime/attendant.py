@@ -36,6 +36,7 @@ from trunkline.agents.script.model import Script
 from trunkline.agents.seam import GO_ON
 from trunkline.clock import Clock
 from trunkline.errors import ProviderError
+from trunkline.live import Follower, Heard
 from trunkline.media.bus import Bus
 from trunkline.ports import (
     CallFacts,
@@ -446,6 +447,8 @@ class RealtimeAttendant(Attendant):
             return
         utterance.text, utterance.transcribed = text, True
         utterance.audio.clear()
+        if text and (tell := self._report.follower) is not None:
+            tell(Heard(text, final=True))
         if utterance.message_at is not None:
             at = utterance.message_at
             self.conversation[at] = replace(self.conversation[at], text=text)
@@ -486,6 +489,13 @@ class RealtimeAttendant(Attendant):
         super().speech_ended(self._clock.now() - ended.ago_ms / 1000)
         self._by_server = None
 
+    def _tell(self, event: t.Event, tell: Follower) -> None:
+        """The caller's words are told when they are written down."""
+        if isinstance(event, t.Final):
+            self._following.state(self.turns.state, tell)
+        else:
+            super()._tell(event, tell)
+
     # --- replies ---
 
     def _answer(self, texts: Sequence[str], understood: bool, keyed: bool) -> None:
@@ -495,6 +505,7 @@ class RealtimeAttendant(Attendant):
         for text in texts:
             utterance = text.utterance if isinstance(text, Words) else None
             if utterance is None:
+                by_server = False  # it has not heard it
                 if known[text]:
                     known[text] -= 1
                     continue
@@ -561,7 +572,7 @@ class RealtimeAttendant(Attendant):
         for _ in range(TOOL_ROUNDS):
             try:
                 if asked is None:
-                    session = await self._following(turn)
+                    session = await self._another(turn)
                     if losses and turn.messages() and not turn.written[-1].calls:
                         session.tell(Message("caller", GO_ON))
                     asked = self._order(turn)
@@ -585,7 +596,7 @@ class RealtimeAttendant(Attendant):
         if not turn.messages() and turn.first_audio_at is None:
             raise ProviderError(self._model.name, "protocol", "an empty answer", retryable=True)
 
-    async def _following(self, turn: Exchange) -> RealtimeSession:
+    async def _another(self, turn: Exchange) -> RealtimeSession:
         """Raises ProviderError: there is none in time, and the cascade is to answer."""
         try:
             return await self._sessions.have(ANSWER_WAITS_S if self._terms.fallback else None)
@@ -609,7 +620,7 @@ class RealtimeAttendant(Attendant):
                 await self._key(turn, hands.digits)
             if hands.given_over:
                 self._giving_over = call.id
-        written.results[call.id] = result
+        self._used(call, written, result)
         if self._live is not None and self._giving_over != call.id:  # it may yet be taken back
             self._live.tell(Message("tool", result, tool_call_id=call.id))
 

@@ -49,6 +49,10 @@ def create_http(
 ) -> Starlette:
     """`tokens` is the one whose `redeem` the media leg asks; `placed` knows calls of ours over Twilio."""
     origin = settings.http.origin
+
+    async def index(request: Request) -> Response:
+        return PlainTextResponse(plain_index(origin))
+
     https = origin.startswith("https:")
     webhooks = Webhooks(
         switchboard,
@@ -64,8 +68,9 @@ def create_http(
         routes=[
             *webhook_routes(webhooks, Signatures(settings.twilio_tokens, origin), metrics, clock),
             *call_routes(switchboard, records, orders),
-            *_own_routes(origin, metrics, not_ready),
+            *_own_routes(metrics, not_ready),
             *more_routes,
+            Route("/", index),
         ],
         middleware=[Middleware(Guard, settings.api_keys, https=https)],
         exception_handlers={
@@ -76,10 +81,7 @@ def create_http(
     )
 
 
-def _own_routes(origin: str, metrics: Metrics, not_ready: NotReady) -> list[Route]:
-    async def index(request: Request) -> Response:
-        return PlainTextResponse(_INDEX.format(version=__version__, origin=origin))
-
+def _own_routes(metrics: Metrics, not_ready: NotReady) -> list[Route]:
     async def healthz(request: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
@@ -94,12 +96,15 @@ def _own_routes(origin: str, metrics: Metrics, not_ready: NotReady) -> list[Rout
         return JSONResponse(document())
 
     return [
-        Route("/", index),
         Route("/healthz", healthz),
         Route("/readyz", readyz),
         Route("/metrics", exposed),
         Route("/openapi.json", openapi),
     ]
+
+
+def plain_index(origin: str) -> str:
+    return _INDEX.format(version=__version__, origin=origin)
 
 
 _INDEX = """\

@@ -17,7 +17,7 @@ from trunkline.clock import Clock
 from trunkline.gateway import live
 from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.joining import Joining, Verifier
-from trunkline.gateway.leg import LegCall
+from trunkline.gateway.leg import DeviceCall
 from trunkline.gateway.switchboard import Switchboard
 from trunkline.gateway.webrtc import sdp
 from trunkline.gateway.webrtc.ice import Credentials, credentials, links
@@ -142,7 +142,7 @@ class WebRtcDesk:
         self._beat_soon()
         return opened
 
-    async def _enter(self, token: str) -> tuple[LegCall, Terms] | Refuse:
+    async def _enter(self, token: str) -> tuple[DeviceCall, Terms] | Refuse:
         joining: Joining | None = None
         if token:
             if self._verifier is None:

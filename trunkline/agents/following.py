@@ -1,0 +1,67 @@
+"""What an attendant tells of its call while it goes on. Nothing is made where nobody follows it."""
+
+import re
+
+from trunkline.agents import turns as t
+from trunkline.agents.exchange import Exchange
+from trunkline.live import Follower, Heard, Saying, ToolDone, TurnState
+from trunkline.media.bus import Bus
+from trunkline.ports import Message
+
+EVERY_S = 0.2
+"""How often it is told how far an answer has been heard."""
+
+
+class Following:
+    """Of one attendant."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._state: t.State | None = None
+        self._said = Saying("", 0)
+
+    def words(self, event: t.Event, tell: Follower) -> None:
+        """Of the caller, where this is what they said."""
+        match event:
+            case t.Partial(text, _) if text:
+                tell(Heard(text, final=False))
+            case t.Final(text, understood) if text:
+                tell(Heard(text, final=True, understood=understood))
+            case t.Typed(text):
+                tell(Heard(text, final=True))
+
+    def state(self, state: t.State, tell: Follower) -> None:
+        """Of the turn machine, where it has changed."""
+        if state is not self._state:
+            self._state = state
+            tell(TurnState(state.value))
+
+    def progress(self, turn: Exchange, tell: Follower) -> None:
+        """Of the answer, where there is any since it was told last."""
+        text = spoken(turn.messages())
+        said = Saying(text, _end_of(text, len(self._bus.heard_text(self._bus.playout.answer_ms).split())))
+        if text and said != self._said:
+            self._said = said
+            tell(said)
+
+    def over(self, messages: list[Message], interrupted: bool, tell: Follower) -> None:
+        """`messages`: what the conversation keeps of the answer."""
+        text = spoken(messages)
+        if text or self._said.text:
+            tell(Saying(text, len(text), over=True, cut=interrupted))
+        self._said = Saying("", 0)
+
+    def used(self, tool: str, result: str, tell: Follower) -> None:
+        tell(ToolDone(tool, result))
+
+
+def spoken(messages: list[Message]) -> str:
+    return " ".join(message.text for message in messages if message.role == "agent" and message.text)
+
+
+def _end_of(text: str, words: int) -> int:
+    """Where that many of its words end."""
+    for count, word in enumerate(re.finditer(r"\S+", text), 1):
+        if count == words:
+            return word.end()
+    return len(text) if words else 0
