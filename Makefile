@@ -2,12 +2,13 @@
 # make call   a test call to it: the clinic conversation
 # make pjsip  builds PJSIP as a gateway needs it and installs it (3 minutes, once; native/pjsua2/README.md)
 # make test   make check (fast, deterministic) and make e2e (real processes, real time)
+# make show   every case of what make e2e tries a few of: each backend on each leg, each fault of each service
 # make bench  see bench/README.md
 SHELL := /bin/bash
 PYTHON ?= $(shell scripts/find-python)
 VENV ?= .venv
 TRUNKLINE := $(VENV)/bin/trunkline
-.PHONY: run call pjsip test check e2e setup setup-test lock diagrams clean
+.PHONY: run call pjsip test check e2e show setup setup-test lock diagrams clean
 
 run: setup
 	@exec $(TRUNKLINE) serve
@@ -35,6 +36,9 @@ check: setup-test
 
 e2e: setup-test pjsip
 	@scripts/e2e "$(VENV)"
+
+show: setup-test pjsip
+	@$(VENV)/bin/python -m pytest -q -m "e2e and show" -n 2
 
 PIN := -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url \
   --no-emit-find-links

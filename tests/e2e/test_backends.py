@@ -85,12 +85,17 @@ def hours_of_the_script(heard: str) -> str:
     return f"{head} {HOURS}" if "Our hours" in heard else f"{heard} {HOURS}"
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+def cases(*often: str) -> list[Any]:
+    """All of them; the others by `make show` only."""
+    return [backend if backend in often else pytest.param(backend, marks=pytest.mark.show) for backend in BACKENDS]
+
+
+@pytest.mark.parametrize("backend", cases("embedded", "nova+chat+elevenlabs", "realtime-server"))
 def test_the_clinic_over_twilios_protocol(backend: str, start_gateway: Any, serve_models: Any, tmp_path: Path) -> None:
     judge(asyncio.run(show(backend, start_gateway, serve_models, tmp_path)))
 
 
 @needs_sip
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", cases("flux+responses+aura", "realtime-ours", "remote"))
 def test_the_clinic_over_sip(backend: str, start_gateway: Any, serve_models: Any, tmp_path: Path) -> None:
     judge(asyncio.run(show(backend, start_gateway, serve_models, tmp_path, sip_port=lease())))

@@ -126,6 +126,13 @@ class ElevenLabsServer:
         port: int = next(iter(self._server.sockets)).getsockname()[1]
         return f"ws://127.0.0.1:{port}"
 
+    def lose(self, voice: str, refusal: Refusal) -> None:
+        """It is gone from now on, connections that were kept ready as well."""
+        self.refused[voice] = refusal
+        for connection in self.open:
+            if connection.request is not None and voice in connection.request.path:
+                connection.transport.abort()
+
     def next_take(self) -> Take:
         return self.takes.popleft() if self.takes else self._usual
 

@@ -25,6 +25,7 @@ from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.twilio.tokens import Tokens
 from trunkline.gateway.twilio.webhooks import CallStatus, CallView
+from trunkline.gateway.webrtc.whip import whip_routes
 from trunkline.metrics import Metrics
 from trunkline.ports import CallStarted, Claimed, Conflict, Known, Refuse
 from trunkline.settings import Http, Settings, Twilio
@@ -161,6 +162,7 @@ def gateway(*api_keys: str, public_url: str | None = None, orders: FakeOrders | 
             *trunk_routes(lambda: [TrunkView("pbx", "down", takes_calls=True, calls=2)]),
             *provider_routes(lambda: HEALTH.report(0.0)),
             *device_routes(cast(Any, None), cast(Any, None), cast(Any, None), cast(Any, None)),
+            *whip_routes(cast(Any, None), (), "http://testserver"),
         ],
         orders=orders or FakeOrders(),
     )
@@ -460,7 +462,9 @@ def test_openapi_names_every_route_and_no_other() -> None:
         (route.path, method.lower())
         for route in here.client.app.routes  # type: ignore[attr-defined]
         for method in route.methods
-        if method != "HEAD" and not route.path.startswith("/twilio/") and route.path not in ("/", "/bug", "/echo")
+        if method not in ("HEAD", "OPTIONS")
+        and not route.path.startswith("/twilio/")
+        and route.path not in ("/", "/bug", "/echo")
     }
     assert routes == {
         (path, method)

@@ -580,6 +580,53 @@ _PATHS: dict[str, Any] = {
             },
         }
     },
+    "/whip": {
+        "post": {
+            "summary": "A call over WebRTC (shaped like RFC 9725, and our answer speaks as well)",
+            "description": "With a session's join token as Bearer; without one only where the gateway is open.",
+            "requestBody": {"required": True, "content": {"application/sdp": {"schema": {"type": "string"}}}},
+            "responses": {
+                "201": {
+                    "description": "The answer. `Location` and `ETag` are of the call, `Link` names ICE servers.",
+                    "content": {"application/sdp": {"schema": {"type": "string"}}},
+                },
+                "400": _saying("`code`: malformed."),
+                "401": _saying("`code`: no_token, no_sessions, session_over, or what is wrong with the token."),
+                "403": _saying("Not allowed; `code`: the rule's, or origin."),
+                "413": _saying("`code`: too_large."),
+                "415": _saying("`code`: not_sdp."),
+                "422": _saying("`code`: no_audio, no_codec, not_supported, unknown_agent."),
+                "503": _saying("No line is free, or something is away.") | _RETRY_LATER,
+                "default": _PROBLEM,
+            },
+        },
+    },
+    "/whip/{name}": {
+        "parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}],
+        "patch": {
+            "summary": "Trickled ICE candidates, with If-Match",
+            "requestBody": {
+                "required": True,
+                "content": {"application/trickle-ice-sdpfrag": {"schema": {"type": "string"}}},
+            },
+            "responses": {
+                "204": {"description": "They are known."},
+                "404": _saying("There is no such call any more; `code`: unknown."),
+                "412": _saying("`code`: wrong_etag."),
+                "422": _saying("ICE cannot be restarted: POST anew with a token of the session; `code`: no_restart."),
+                "428": _saying("If-Match is missing; `code`: no_etag."),
+                "default": _PROBLEM,
+            },
+        },
+        "delete": {
+            "summary": "Hang up",
+            "responses": {
+                "200": {"description": "The call ends."},
+                "404": _saying("There is no such call any more; `code`: unknown."),
+                "default": _PROBLEM,
+            },
+        },
+    },
     "/v1/providers": {
         "get": {
             "summary": "The agent's recognisers, models and voices, and how they are",
