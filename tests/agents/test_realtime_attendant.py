@@ -903,6 +903,28 @@ def test_a_model_that_cannot_be_had_again_in_time_hands_the_call_to_the_cascade(
     on_a_call(conversation, reconnect_ms=2000)
 
 
+def test_what_is_written_is_asked_about_by_us_where_the_server_owns_the_turns() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        before = len(call.session.of("respond"))
+        call.attendant.typed("when do you open")
+        await call.settle()
+        assert [message.text for message, _ in call.session.told] == ["when do you open"]
+        assert len(call.session.of("respond")) == before + 1
+
+    on_a_call(conversation, turns="server")
+
+
+def test_a_sentence_that_only_the_server_hears_is_no_quiet_moment() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        attendant: Any = call.attendant
+        assert attendant.quiet
+        call.session.on_event(ModelSpeechStarted(0))
+        await call.settle()
+        assert not attendant.quiet
+
+    on_a_call(conversation, turns="server")
+
+
 def test_whoever_waits_for_an_answer_does_not_wait_for_a_session_as_long() -> None:
     async def conversation(call: RealtimeCall) -> None:
         call.model.opens = False

@@ -1064,6 +1064,14 @@ def test_written_words_wait_for_a_line_that_must_be_heard() -> None:
     assert talk.is_heard().did() == [t.Answer(("what are your hours",))]
 
 
+def test_who_writes_a_book_is_not_heard_until_it_is_answered() -> None:
+    talk = greeted()
+    for _ in range(20):
+        talk.tell(t.Typed("x" * 1000))
+    asked = [effect for effect in talk.did() if isinstance(effect, t.Answer)]
+    assert max(len("".join(each.texts)) for each in asked) == 5000
+
+
 def test_flush_ends_the_answer_and_nobody_repeats_it() -> None:
     for talk in (speaking(), thinking()):
         talk.tell(t.Flush())

@@ -1,7 +1,9 @@
 """A bus between a leg that notes what it is sent and an agent that notes what it is told, on a manual clock."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import pytest
 
 from trunkline.media.bus import MARK_GRACE_S, Bus
@@ -73,11 +75,11 @@ class Deaf:
 
 
 class Call:
-    def __init__(self) -> None:
+    def __init__(self, echo: Any = None) -> None:
         self.clock, self.leg, self.agent = ManualClock(), Leg(), Agent()
         self.ears = Ears(MULAW_8K, 2, Deaf(), EnergyGate(2))
         self.heartbeat = Heartbeat(self.clock, self.ears.beat, lambda late, took: None)
-        self.bus = Bus(self.leg, self.ears, self.heartbeat, self.clock)
+        self.bus = Bus(self.leg, self.ears, self.heartbeat, self.clock, echo=echo)
         self.bus.listener = self.agent
         self.carrier_ms = 0
 
@@ -264,3 +266,54 @@ def test_a_closed_bus_takes_and_sends_nothing_and_gives_its_slot_back(call: Call
     assert call.ears.open(call.bus) is not None
     assert call.ears.open(call.bus) is not None
     assert call.ears.open(call.bus) is None
+
+
+def test_a_call_is_looked_at_when_something_is_due_and_not_in_every_beat(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pumped: list[float] = []
+    pump = call.bus.pump
+
+    def counted(now: float) -> float | None:
+        pumped.append(now)
+        return pump(now)
+
+    monkeypatch.setattr(call.bus, "pump", counted)
+    call.answer(4000)
+    call.beats(150, marks=True)
+    assert 30 <= len(pumped) <= 45  # a message of 100 ms each
+    call.beats(100, marks=True)
+    assert call.agent.told == ["first audio", "heard"]
+    before = len(pumped)
+    call.beats(100, marks=True)
+    assert len(pumped) <= before + 1  # for marks that are overdue, which are not
+
+
+class OurVoice:
+    def __init__(self) -> None:
+        self.noted = 0
+
+    def played(self, position: int, audio: bytes) -> None:
+        self.noted += len(audio)
+
+    def cut(self, position: int) -> None: ...
+
+    def explains(self, recent: Floats, position: int) -> bool:
+        return True
+
+    def may_explain(self, recent: Floats, position: int) -> bool:
+        return True
+
+
+def test_whoever_takes_the_line_does_not_hear_the_last_words_come_back() -> None:
+    for rests in (False, True):
+        voice = OurVoice()
+        call = Call(voice)
+        call.bus.rest_ears(rests)
+        call.answer(400)
+        call.beats(20, marks=True)
+        assert voice.noted == 3200
+        call.bus.rest_ears(False)
+        assert call.bus.is_echo(np.zeros(256, np.float32), call.clock.now())
+        call.beats(60)
+        assert not call.bus.is_echo(np.zeros(256, np.float32), call.clock.now())

@@ -211,9 +211,12 @@ class Bus:
 
     def rest_ears(self, on: bool) -> None:
         """While on, the listener is told of no speech: somebody else finds it."""
-        self._resting = on
-        self._guarded = False
+        if on == self._resting:
+            return
+        self._resting, self._guarded = on, False
         self._ears.rest(self._slot, on)
+        if not on and self._clock.now() < self._silent_at:
+            self._begin_guard()
 
     @property
     def hearing_speech(self) -> bool:
@@ -321,7 +324,7 @@ class Bus:
             for tap in self.taps:
                 for message in messages:
                     tap.write("agent", self._carrier_position(message.play_at), message.audio)
-            if self._echo is not None and not self._resting:
+            if self._echo is not None:
                 self._guard(self._echo, messages)
             if self._first_pending and playout.sent_ms > playout.answer_ms:
                 self._first_pending = False
@@ -335,9 +338,12 @@ class Bus:
         for message in messages:
             echo.played(self._sample_at(message.play_at), message.audio)
         self._silent_at = self.playout.playing_until + ECHO_TAIL_S
-        if not self._guarded:
-            self._guarded = True
-            self._ears.guard(self._slot, True)
+        if not self._guarded and not self._resting:
+            self._begin_guard()
+
+    def _begin_guard(self) -> None:
+        self._guarded = True
+        self._ears.guard(self._slot, True)
 
     def _sample_at(self, at: float) -> int:
         return int((at - self._opened_at) * 1000 * self._per_ms)

@@ -229,7 +229,7 @@ class RealtimeAttendant(Attendant):
 
     @property
     def quiet(self) -> bool:
-        heard = self._utterances.heard is not None or self._bus.hearing_speech
+        heard = self._utterances.heard is not None or self._bus.hearing_speech or self.turns.hearing
         return self.turns.state is t.State.LISTENING and not heard and not self._utterances.words_are_awaited
 
     def view(self, conversation: Sequence[Message]) -> Sequence[Message]:
@@ -500,12 +500,11 @@ class RealtimeAttendant(Attendant):
 
     def _answer(self, texts: Sequence[str], understood: bool, keyed: bool) -> None:
         turn, self._next = self._next, Exchange()
-        by_server = self._server and not keyed
+        by_server = self._server and not keyed and any(isinstance(text, Words) for text in texts)  # else it heard none
         said, known = [], Counter(text for text in self._pending if not isinstance(text, Words))
         for text in texts:
             utterance = text.utterance if isinstance(text, Words) else None
             if utterance is None:
-                by_server = False  # it has not heard it
                 if known[text]:
                     known[text] -= 1
                     continue

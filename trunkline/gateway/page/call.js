@@ -25,9 +25,10 @@ const REFUSED = {
 };
 
 let call = null;
+let token = given.get("token") || "";  // good for one call; the call itself gives the next
 
 class Call {
-  constructor() { this.partial = this.answer = null; this.over = false; this.token = given.get("token") || ""; }
+  constructor() { this.partial = this.answer = null; this.over = false; }
 
   async begin() {
     show("asking");
@@ -37,6 +38,7 @@ class Call {
     this.peer = new RTCPeerConnection({ iceServers: [], bundlePolicy: "max-bundle" });
     this.events = this.peer.createDataChannel("events");
     this.events.onmessage = ({ data }) => this.told(JSON.parse(data));
+    this.events.onclose = () => this.end(ENDED.media_lost);
     for (const track of this.microphone.getTracks()) this.peer.addTrack(track, this.microphone);
     this.peer.ontrack = ({ streams }) => { $("voice").srcObject = streams[0]; };
     this.peer.onconnectionstatechange = () => {
@@ -48,12 +50,13 @@ class Call {
     };
     await this.peer.setLocalDescription(await this.peer.createOffer());
     await gathered(this.peer);
+    if (this.over) return;
     const headers = { "Content-Type": "application/sdp" };
-    if (this.token) headers.Authorization = `Bearer ${this.token}`;
+    if (token) headers.Authorization = `Bearer ${token}`;
     const answer = await fetch("whip", { method: "POST", headers, body: this.peer.localDescription.sdp });
     if (answer.status !== 201) throw new Refused(await reason(answer));
     this.location = answer.headers.get("Location");
-    if (this.over) return this.release();
+    if (this.over) return this.leave();
     await this.peer.setRemoteDescription({ type: "answer", sdp: await answer.text() });
     this.timer = setTimeout(() => {
       if (!this.connected) this.end("No way through for audio: this network seems to block UDP.");
@@ -63,7 +66,7 @@ class Call {
   told(event) {
     if (event.type === "joined") {
       $("agent").textContent = event.agent || "Call";
-      if (event.resume_token) this.token = event.resume_token;
+      if (event.resume_token) token = event.resume_token;
       for (const id of ["mute", "keypad", "write"]) $(id).hidden = false;
     } else if (event.type === "state") {
       show(event.state);
@@ -111,8 +114,13 @@ class Call {
 
   mute(on) { for (const track of this.microphone.getTracks()) track.enabled = !on; }
 
-  hangUp() {
+  leave() {
     if (this.location) fetch(this.location, { method: "DELETE", keepalive: true }).catch(() => {});
+    this.location = null;
+  }
+
+  hangUp() {
+    this.leave();
     this.end(ENDED.caller_hung_up, true);
   }
 
@@ -127,7 +135,7 @@ class Call {
   release() {
     clearTimeout(this.timer);
     if (this.microphone) for (const track of this.microphone.getTracks()) track.stop();
-    if (this.peer) this.peer.close();
+    if (this.peer) setTimeout(() => this.peer.close(), 400);  // the last word is still being played
   }
 }
 
@@ -214,6 +222,7 @@ $("call").onclick = async () => {
   try {
     await mine.begin();
   } catch (error) {
+    mine.leave();
     mine.end(error instanceof Refused ? error.message : "The gateway cannot be reached. Please try again.");
   }
 };
