@@ -45,7 +45,7 @@ class Call {
       if (this.peer.connectionState === "connected") this.connected = true;
       if (this.peer.connectionState === "failed") {
         this.end(this.connected ? ENDED.media_lost
-          : "No way through for audio: this network blocks UDP. Try another network, or ask for a TURN server.");
+          : "No way through for audio: this network blocks UDP. Try another network.");
       }
     };
     await this.peer.setLocalDescription(await this.peer.createOffer());
