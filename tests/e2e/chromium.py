@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 from websockets.asyncio.client import ClientConnection, connect
 
 START_S = 30.0
@@ -98,8 +99,6 @@ async def browsing(url: str, folder: Path, microphone: Path | None = None, *more
 
 
 async def _target(port: int) -> str:
-    import httpx
-
     async with httpx.AsyncClient(trust_env=False) as client:
         while True:
             targets = (await client.get(f"http://127.0.0.1:{port}/json/list")).json()

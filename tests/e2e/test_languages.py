@@ -90,8 +90,8 @@ RECORDED = {
 }
 
 
-def recorded(server: ElevenLabsServer, voice: str) -> set[str]:
-    return {each.text for each in server.phrases if server.connections[each.connection].voice == voice}
+def asked_of(server: ElevenLabsServer, voice: str) -> list[str]:
+    return [each.text for each in server.phrases if server.connections[each.connection].voice == voice]
 
 
 @dataclass
@@ -113,9 +113,9 @@ class Told:
 
     def spoken_by(self, voice: str) -> list[str]:
         """Less the lines that are recorded at start."""
-        found = [each for each in self.voice.phrases if self.voice.connections[each.connection].voice == voice]
-        assert RECORDED[voice] <= {phrase.text for phrase in found} or self.voice.refused
-        return [phrase.text for phrase in found if phrase.text not in RECORDED[voice]]
+        found = asked_of(self.voice, voice)
+        assert RECORDED[voice] <= set(found) or self.voice.refused
+        return [text for text in found if text not in RECORDED[voice]]
 
     def held_in(self, request: int) -> str:
         """What the model was told."""
@@ -144,7 +144,7 @@ def call(
             gateway = await asyncio.to_thread(start_gateway, agent, **keys)
             if refused:  # not while the lines of the start are recorded: they would find it out before the call
                 async with asyncio.timeout(30):
-                    while any(RECORDED[each] - recorded(voice, each) for each in RECORDED):
+                    while any(lines - set(asked_of(voice, each)) for each, lines in RECORDED.items()):
                         await asyncio.sleep(0.05)
                 for name, refusal in refused.items():
                     voice.lose(name, refusal)

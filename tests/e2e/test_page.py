@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.e2e.chromium import Page, browsing
+from tests.e2e.test_webrtc import record
 from trunkline.agents.local.voice import synthesize
 from trunkline.testing.caller.commands import Action, CallOptions, HangUp, Listen, Say, place_call
 
@@ -38,10 +39,8 @@ def calls(gateway: Any) -> list[dict[str, Any]]:
 
 def only_call(gateway: Any) -> dict[str, Any]:
     """Once it has ended."""
-    gateway.until(lambda: bool(calls(gateway)[0].get("ended_at")), 5)
     (one,) = calls(gateway)
-    record: dict[str, Any] = httpx.get(f"{gateway.origin}/v1/calls/{one['id']}", timeout=5).json()
-    return record
+    return record(gateway, one["id"])
 
 
 def has(selector: str, text: str) -> str:

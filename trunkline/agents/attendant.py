@@ -35,7 +35,7 @@ from trunkline.agents.speaking import Speaking
 from trunkline.agents.turns import Turns
 from trunkline.clock import Clock
 from trunkline.errors import ProviderError
-from trunkline.live import Follower
+from trunkline.live import Follower, ToolDone
 from trunkline.media.bus import Bus
 from trunkline.media.dtmf import tones
 from trunkline.media.g711 import transcode
@@ -502,11 +502,10 @@ class Attendant(ABC):
         self._turn = turn
         self._bus.begin()
         self._task = self._spawn(self._guarded(turn, reply))
-        if self._report.follower is not None:
-            self._follow(turn)
+        self._follow(turn)
 
     def _follow(self, turn: Exchange) -> None:
-        """Until it is over."""
+        """Until it is over, where anybody follows."""
         if (tell := self._report.follower) is not None:
             self._following.progress(turn, tell)
             self._set_timer("follow", EVERY_S, lambda: self._follow(turn))
@@ -664,7 +663,7 @@ class Attendant(ABC):
         """A tool has this result."""
         written.results[call.id] = result
         if (tell := self._report.follower) is not None:
-            self._following.used(call.name, result, tell)
+            tell(ToolDone(call.name, result))
 
     async def _key(self, turn: Exchange, digits: str) -> None:
         """After the words before them; where the leg sends them, silence keeps their place in the audio."""

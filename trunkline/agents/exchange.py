@@ -130,7 +130,7 @@ class Exchange:
         return TurnRecord(
             index=index,
             caller_text=self.caller_text,
-            agent_text=" ".join(message.text for message in messages if message.role == "agent" and message.text),
+            agent_text=spoken(messages),
             understood=self.understood,
             keyed=self.keyed,
             interrupted=interrupted,
@@ -143,6 +143,11 @@ class Exchange:
             barge_in_ms=None if self.barge_in_ms is None or not interrupted else round(self.barge_in_ms, 1),
             tools=tuple(call.name for written in self.written for call in written.calls),
         )
+
+
+def spoken(messages: Sequence[Message]) -> str:
+    """What the agent says in them."""
+    return " ".join(message.text for message in messages if message.role == "agent" and message.text)
 
 
 def _ms(start: float | None, end: float | None) -> float | None:

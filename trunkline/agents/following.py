@@ -3,8 +3,8 @@
 import re
 
 from trunkline.agents import turns as t
-from trunkline.agents.exchange import Exchange
-from trunkline.live import Follower, Heard, Saying, ToolDone, TurnState
+from trunkline.agents.exchange import Exchange, spoken
+from trunkline.live import Follower, Heard, Saying, TurnState
 from trunkline.media.bus import Bus
 from trunkline.ports import Message
 
@@ -50,13 +50,6 @@ class Following:
         if text or self._said.text:
             tell(Saying(text, len(text), over=True, cut=interrupted))
         self._said = Saying("", 0)
-
-    def used(self, tool: str, result: str, tell: Follower) -> None:
-        tell(ToolDone(tool, result))
-
-
-def spoken(messages: list[Message]) -> str:
-    return " ".join(message.text for message in messages if message.role == "agent" and message.text)
 
 
 def _end_of(text: str, words: int) -> int:

@@ -56,8 +56,8 @@ FILLER_GAP_MS = 1500
 """Silence from the end of one to the next."""
 GOODBYE_MAX_MS = 15_000
 """For a goodbye when the call's time is up."""
-TYPED_MAX = 4000
-"""Characters that wait to be answered: who writes more is not heard until they are."""
+TYPED_MAX_CHARACTERS = 4000
+"""That wait to be answered: who writes more is not heard until they are."""
 KEYS_MAX = 64  # keyed ahead; no question asks for more than 32
 
 BACKCHANNELS = frozenset(
@@ -904,12 +904,12 @@ class Turns:
         """Meant, so what is heard beside it is not, nor is the rest of what the agent says. What was said before it is
         answered with it."""
         assert isinstance(event, Typed)
-        if sum(map(len, (*self._answering, *self._carry))) > TYPED_MAX:
+        if sum(map(len, (*self._answering, *self._carry))) > TYPED_MAX_CHARACTERS:
             return self.state
         self._carry = (*self._carry, event.text)
-        if self._over_agent() and not self.interruptible:
-            return self.state  # answered when that line was heard
         if self._over_agent():
+            if not self.interruptible:
+                return self.state  # answered when that line was heard
             self._take_floor()
         if self._hearing:
             self._forget_speech()

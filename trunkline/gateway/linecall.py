@@ -189,8 +189,8 @@ class LineCall:
         leg = self._leg
         if not isinstance(leg, Telling):
             return None
-        telling: Telling = leg
-        return lambda told: telling.tell(encode(told))
+        tell = leg.tell
+        return lambda told: tell(encode(told))
 
     def usage(self, usage: Usage) -> None:
         self._board.records.append(UsageMetered(self._board.clock.wall(), usage))
