@@ -18,6 +18,8 @@ agent_app = typer.Typer(no_args_is_help=True, help="Agent scripts.")
 bench_app = typer.Typer(no_args_is_help=True, help="The caller in bulk.")
 app.add_typer(agent_app, name="agent")
 app.add_typer(bench_app, name="bench")
+stir_app = typer.Typer(no_args_is_help=True, help="STIR/SHAKEN: verify and sign Identity headers.")
+app.add_typer(stir_app, name="stir")
 
 Config = Annotated[Path | None, typer.Option("--config", help="Settings file (default: trunkline.toml).")]
 AsJson = Annotated[bool, typer.Option("--json", help="The report as JSON on stdout.")]
@@ -489,6 +491,75 @@ def agent_check(file: Annotated[Path, typer.Argument(help="The agent's TOML file
         if not problems:
             typer.echo(f"{file}: no mistakes found")
     raise typer.Exit(1 if any(p.severity == "error" for p in problems) else 0)
+
+
+From = Annotated[str, typer.Option("--from", help="The caller, as signalling has it: a number or a sip: URI.")]
+To = Annotated[str, typer.Option("--to", help="The called.")]
+At = Annotated[int | None, typer.Option("--at", help="Unix seconds (default: now).")]
+Cert = Annotated[
+    list[str], typer.Option("--cert", help="The signer's chain, PEM, leaf first; URL=FILE for one of several. Repeat.")
+]
+Trust = Annotated[list[Path] | None, typer.Option("--trust", help="Trust anchors: a PEM file or a folder. Repeatable.")]
+
+
+@stir_app.command("verify")
+def stir_verify(
+    identity: Annotated[list[str], typer.Option("--identity", help="The Identity header's value. Repeatable.")],
+    from_: From,
+    to: To,
+    cert: Cert = [],  # noqa: B006
+    trust: Trust = None,
+    at: At = None,
+) -> None:
+    """Judge a call's Identity headers, as JSON. Exit status 0 only when the verdict is `passed`."""
+    from trunkline.compliance.stir import commands
+
+    certificates, anchors = commands.read_certificates(cert), commands.read_trust(trust or ())
+    _say(commands.verified(identity, certificates, anchors, from_, to, _moment(at)))
+
+
+@stir_app.command("sign")
+def stir_sign(
+    key: Annotated[Path, typer.Option("--key", help="The private key, PEM, P-256.")],
+    x5u: Annotated[str, typer.Option("--x5u", help="Where its certificate is fetched.")],
+    attest: Annotated[str, typer.Option("--attest", help="A, B or C.")],
+    from_: From,
+    to: To,
+    at: At = None,
+) -> None:
+    """An Identity header (ppt shaken) for a call, as JSON: {"identity": ...}."""
+    from uuid import uuid4
+
+    from trunkline.compliance.stir import commands
+
+    _say(commands.signed(key, x5u, attest, from_, to, _moment(at), uuid4()))
+
+
+@stir_app.command("chain")
+def stir_chain(cert: Cert, trust: Trust = None, at: At = None) -> None:
+    """What a signer's certificate chain entitles to, as JSON. Exit status 0 only when it leads to a trust anchor."""
+    from trunkline.compliance.stir import commands
+
+    chain, anchors = commands.read_chain(cert), commands.read_trust(trust or ())
+    _say(commands.looked_at(chain, anchors, _moment(at)))
+
+
+def _moment(at: int | None) -> Any:
+    from datetime import UTC, datetime
+
+    from trunkline.clock import SYSTEM_CLOCK
+
+    try:
+        return SYSTEM_CLOCK.wall() if at is None else datetime.fromtimestamp(at, UTC)
+    except (ValueError, OverflowError, OSError):
+        raise ConfigError("--at", at, "seconds since 1970") from None
+
+
+def _say(found: dict[str, Any]) -> None:
+    import json
+
+    typer.echo(json.dumps(found))
+    raise typer.Exit(0 if found.get("verdict", "passed") == "passed" else 1)
 
 
 @app.command()

@@ -12,6 +12,38 @@ from typing import Any, Literal, Protocol
 
 from trunkline.types import CallId, Direction, Format, TenantId
 
+# --- who is calling: what a signature says of the caller's number (compliance.stir) ---------------------------------
+
+
+Attest = Literal["A", "B", "C"]
+Mode = Literal["direct", "diverted", "passthrough"]
+
+
+@dataclass(frozen=True, slots=True)
+class CallerVerdict:
+    """STIR/SHAKEN's answer. It authenticates a number, not a person: never enough by itself to show anybody data."""
+
+    verdict: Literal["passed", "failed", "none"]
+    """none: nothing was there that could be judged."""
+    attest: Attest | None = None
+    """What the signer claims: the customer and their right to the number, the customer, the way in. Worth something
+    only where the verdict is `passed`."""
+    reason: str | None = None
+    """Why not `passed`: of `stir.reasons.REASONS`."""
+    sip_code: int | None = None
+    """What a SIP call that needs a verdict is refused with."""
+    mode: Mode = "direct"
+    source: str = "trunkline"
+    """Who verified: we, or the carrier whose word it is."""
+    raw: str = ""
+    """The carrier's own words."""
+    why: str = ""
+    """`reason` for people."""
+    origid: str | None = field(default=None, repr=False)
+    rcd: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """What a signed `rcd` says of the caller (RFC 9795), by name: untrusted text, cut and cleaned."""
+
+
 # --- decisions: the doors (compliance answers, everyone asks) -------------------------------------------------------
 
 Door = Literal["answer", "dial", "transfer", "record", "transcript", "third_party"]
@@ -34,6 +66,8 @@ class Facts:
     """The number that sent the call on to us, where it was diverted."""
     target_number: str | None = None
     """The number behind a named transfer target."""
+    stir: CallerVerdict | None = None
+    """What became of `identity`, or what the carrier said. None: nobody looked."""
 
 
 ObligationKind = Literal["say_business", "say_ai", "say_recording", "say_opt_out", "say_callback", "ask_consent"]
