@@ -257,6 +257,8 @@ class CallFacts:
     started: datetime
     attributes: Mapping[str, str] = field(default_factory=dict)
     """What else came with the call or its order: a trunk's mapped headers."""
+    stir: CallerVerdict | None = None
+    """Who vouches for from_number. None: nobody looked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from trunkline.agents.attending import Agent
 from trunkline.agents.definition import AgentDefinition
 from trunkline.gateway import call as c
 from trunkline.gateway import transfer_steps as t
-from trunkline.gateway.arrival import Arrival, Why
+from trunkline.gateway.arrival import Arrival, Why, vouched
 from trunkline.gateway.dialling import new_call_id
 from trunkline.gateway.handover import Handover
 from trunkline.gateway.hands import Hands, Holds
@@ -158,6 +158,8 @@ class LineCall:
         self._board.telemetry.call_started(self.started)
         if self.arrival.attributes:
             self._note("attributes", self.arrival.attributes)
+        if self.arrival.stir is not None:
+            self._note("stir", vouched(self.arrival.stir))
 
     def event(self, kind: str, **data: Any) -> None:
         self._note(kind, data)
@@ -209,6 +211,7 @@ class LineCall:
             target_number=target_number,
             identity=self.arrival.identity,
             forwarded_by=self.arrival.forwarded_by,
+            stir=self.arrival.stir,
         )
         decision = self._board.decide(facts, self._board.clock.wall())
         if isinstance(decision, Refuse) and door != "record":
@@ -701,6 +704,7 @@ class LineCall:
             to_number=self.started.to_number,
             started=self.started.at,
             attributes={**self.arrival.attributes, **after},
+            stir=self.arrival.stir,
         )
 
     def _release(self) -> None:

@@ -6,7 +6,7 @@ between. Empty variables count as unset. Defaults live here and nowhere else; se
 even in an error.
 
 A section is a class, in a file with those beside it (`http`, `sip`, `trunk`, `twilio`, `calls`, `agents`, `sessions`,
-`logs`), made of kinds of values (`values`, `addresses`). `settings` puts them together, `names` knows every key and
+`stir`, `logs`), made of kinds of values (`values`, `addresses`). `settings` puts them together, `names` knows every key and
 variable, `loading` reads, `wrong` explains. `environment` is the only reader of it.
 """
 
@@ -19,6 +19,7 @@ from trunkline.settings.loading import load
 from trunkline.settings.names import keys
 from trunkline.settings.settings import Settings
 from trunkline.settings.sip import Sip
+from trunkline.settings.stir import Stir, StirPolicy
 from trunkline.settings.trunk import SIP_CODECS, SipTrunk
 from trunkline.settings.twilio import Twilio
 from trunkline.settings.webrtc import WebRtc
@@ -32,6 +33,8 @@ __all__ = [
     "Settings",
     "Sip",
     "SipTrunk",
+    "Stir",
+    "StirPolicy",
     "Twilio",
     "WebRtc",
     "WrongSettings",

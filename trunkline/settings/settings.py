@@ -17,6 +17,7 @@ from trunkline.settings.http import Http
 from trunkline.settings.logs import Log, Otel
 from trunkline.settings.sessions import Livekit, RegionPlace, Sessions
 from trunkline.settings.sip import Sip
+from trunkline.settings.stir import Stir
 from trunkline.settings.twilio import Twilio
 from trunkline.settings.values import File, Name, contradiction
 from trunkline.settings.webrtc import WebRtc
@@ -62,6 +63,7 @@ class Settings(BaseSettings):
     """Whether calls may be recorded at all."""
     http: Http = Http()
     sip: Sip = Sip()
+    stir: Stir = Stir()
     twilio: Twilio = Twilio()
     webrtc: WebRtc = WebRtc()
     devices: Devices = Devices()
@@ -98,6 +100,15 @@ class Settings(BaseSettings):
             raise contradiction(
                 key, value, "reachable from outside, so both twilio.auth_token and http.api_key must be set"
             )
+        return self
+
+    @after(mode="after")
+    def _somebody_vouches(self) -> "Settings":
+        for name, trunk in self.sip.trunks.items():
+            if trunk.stir not in (None, "off") and self.stir.trust is None:
+                raise contradiction(f"sip.trunks.{name}.stir", trunk.stir, "needs stir.trust as well")
+            if trunk.stir_sign and not self.stir.keys:
+                raise contradiction(f"sip.trunks.{name}.stir_sign", True, "needs stir.keys as well")
         return self
 
     @after(mode="after")

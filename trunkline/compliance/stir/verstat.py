@@ -3,8 +3,10 @@
 Whole strings only: another spelling is no verdict. The tables say what each means; sources in docs/stir.md."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
+from trunkline.compliance.stir.reasons import BAD_HEADER, USE_IDENTITY
 from trunkline.ports import Attest, CallerVerdict, Mode
 
 Source = Literal["twilio", "telnyx", "bandwidth", "pai"]
@@ -24,17 +26,17 @@ def _twilio() -> dict[str, CallerVerdict]:
         for suffix, mode in _MODES.items():
             found[f"TN-Validation-Passed-{level}{suffix}"] = CallerVerdict("passed", level, mode=mode, source="twilio")
             found[f"TN-Validation-Failed-{level}{suffix}"] = CallerVerdict(
-                "failed", level, "carrier_failed", mode=mode, source="twilio"
+                "failed", level, "carrier_failed", BAD_HEADER, mode, source="twilio"
             )
     return found
 
 
 def _failed(source: Source) -> CallerVerdict:
-    return CallerVerdict("failed", reason="carrier_failed", source=source)
+    return CallerVerdict("failed", reason="carrier_failed", sip_code=BAD_HEADER, source=source)
 
 
 def _none(source: Source) -> CallerVerdict:
-    return CallerVerdict("none", reason="carrier_none", source=source)
+    return CallerVerdict("none", reason="carrier_none", sip_code=USE_IDENTITY, source=source)
 
 
 def _passed(source: Source, attest: Attest | None) -> CallerVerdict:
@@ -68,13 +70,13 @@ def fold(source: Source, value: str | None, attest: str | None = None) -> Caller
     values is no verdict."""
     known = _MEANINGS[source].get(value) if value is not None else None
     if value is None:
-        return CallerVerdict("none", reason="carrier_silent", source=source)
+        return CallerVerdict("none", reason="carrier_silent", sip_code=USE_IDENTITY, source=source)
     if known is None:
         shown = "".join(char for char in value[:MAX_RAW_CHARS] if char.isprintable())
-        return CallerVerdict("none", reason="carrier_unknown", source=source, raw=shown)
+        return CallerVerdict("none", reason="carrier_unknown", sip_code=USE_IDENTITY, source=source, raw=shown)
     beside = next((level for level in _LEVELS if level == attest), None) if source == "bandwidth" else None
     level = beside or known.attest
-    return CallerVerdict(known.verdict, level, known.reason, mode=known.mode, source=source, raw=value)
+    return replace(known, attest=level, raw=value)
 
 
 def values(source: Source) -> tuple[str, ...]:
