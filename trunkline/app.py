@@ -50,6 +50,7 @@ from trunkline.gateway.sip import trunks
 from trunkline.gateway.sip.desk import LIMIT_SLACK_S, SipDesk
 from trunkline.gateway.sip.leg import sip_lead
 from trunkline.gateway.sip.stack import FrontCounters, Stack
+from trunkline.gateway.sip.vouching import open_signer, open_vouching
 from trunkline.gateway.switchboard import Limits, Line, Switchboard
 from trunkline.gateway.twilio.dialler import Detection, Terms, TwilioDialler
 from trunkline.gateway.twilio.sockets import SocketLimits, Sockets
@@ -322,7 +323,7 @@ async def _open_sip(settings: Settings, switchboard: Switchboard, clock: Clock) 
         if wanted:
             raise ConfigError("sip.enabled", settings.sip.enabled, f"needs PJSIP: make pjsip ({error})") from error
         return _Sip("no SIP: PJSIP is not installed (make pjsip)")
-    configured = trunks.configured(settings.sip)
+    configured = trunks.configured(settings.sip, settings.stir.policy)
     stack = PjsipStack(settings.sip, configured, settings.limits.max_calls, clock)
     desk = SipDesk(
         stack,
@@ -332,6 +333,8 @@ async def _open_sip(settings: Settings, switchboard: Switchboard, clock: Clock) 
         media_timeout_s=settings.sip.media_timeout_s,
         lead=sip_lead(settings.sip.lead_ms),
         machine=MachineTerms(settings.sip.machine_detection, settings.sip.on_machine == "hang_up"),
+        vouching=open_vouching(settings.stir, settings.sip, clock),
+        signer=open_signer(settings.stir, clock),
     )
     try:
         await desk.start()

@@ -44,6 +44,11 @@ class CallerVerdict:
     """What a signed `rcd` says of the caller (RFC 9795), by name: untrusted text, cut and cleaned."""
 
 
+def is_vouched(verdict: CallerVerdict | None) -> bool:
+    """Somebody who knows them says that the number is the caller's: passed, with full attestation."""
+    return verdict is not None and (verdict.verdict, verdict.attest) == ("passed", "A")
+
+
 # --- decisions: the doors (compliance answers, everyone asks) -------------------------------------------------------
 
 Door = Literal["answer", "dial", "transfer", "record", "transcript", "third_party"]

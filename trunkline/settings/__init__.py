@@ -6,8 +6,8 @@ between. Empty variables count as unset. Defaults live here and nowhere else; se
 even in an error.
 
 A section is a class, in a file with those beside it (`http`, `sip`, `trunk`, `twilio`, `calls`, `agents`, `sessions`,
-`stir`, `logs`), made of kinds of values (`values`, `addresses`). `settings` puts them together, `names` knows every key and
-variable, `loading` reads, `wrong` explains. `environment` is the only reader of it.
+`stir`, `logs`), made of kinds of values (`values`, `addresses`). `settings` puts them together, `names` knows every key
+and variable, `loading` reads, `wrong` explains. `environment` is the only reader of it.
 """
 
 from trunkline.settings.addresses import is_loopback

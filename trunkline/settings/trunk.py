@@ -200,8 +200,8 @@ class SipTrunk(Section):
     stir: StirPolicy | None = None
     """As stir.policy, which it is without: off, observe or require."""
     verstat: Literal["ignored", "twilio", "telnyx", "bandwidth", "pai"] = "ignored"
-    """Whose word for the caller's number this trunk's is, where no Identity header says: X-Twilio-VerStat, or verstat in
-    P-Asserted-Identity or From. Only for a carrier that takes such words from nobody else."""
+    """Whose word for callers' numbers this trunk's is, where no Identity header says more: X-Twilio-VerStat, or verstat
+    in P-Asserted-Identity or From. Only for a carrier that takes such words from nobody else."""
     stir_sign: bool = False
     """Sign our calls over it, by stir.keys, stir.numbers, stir.unlisted and stir.passing."""
 

@@ -39,3 +39,12 @@ def _files(key: str, place: Path) -> Iterator[Path]:
     if not place.is_dir():
         raise ConfigError(key, str(place), "a PEM file, or a folder of them")
     yield from sorted(each for each in place.iterdir() if each.suffix in SUFFIXES)
+
+
+def changes(place: Path) -> object:
+    """What differs when the anchors there have changed. Never raises."""
+    try:
+        files = [place] if place.is_file() else sorted(each for each in place.iterdir() if each.suffix in SUFFIXES)
+        return [(str(file), (stat := file.stat()).st_mtime_ns, stat.st_size) for file in files]
+    except OSError as error:
+        return str(error)

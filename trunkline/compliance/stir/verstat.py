@@ -2,7 +2,7 @@
 
 Whole strings only: another spelling is no verdict. The tables say what each means; sources in docs/stir.md."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -77,6 +77,12 @@ def fold(source: Source, value: str | None, attest: str | None = None) -> Caller
     beside = next((level for level in _LEVELS if level == attest), None) if source == "bandwidth" else None
     level = beside or known.attest
     return replace(known, attest=level, raw=value)
+
+
+def carriers_word(source: Source, words: Sequence[str]) -> CallerVerdict:
+    """`words`: however often it was said. Twice and differently is not at all."""
+    said = sorted(set(words))
+    return fold(source, said[0] if len(said) == 1 else " / ".join(said) if said else None)
 
 
 def values(source: Source) -> tuple[str, ...]:

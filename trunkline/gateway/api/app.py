@@ -54,6 +54,7 @@ def create_http(
         return PlainTextResponse(plain_index(origin))
 
     https = origin.startswith("https:")
+    signatures = Signatures(settings.twilio_tokens, origin)
     webhooks = Webhooks(
         switchboard,
         tokens,
@@ -63,10 +64,11 @@ def create_http(
         max_call_seconds=settings.limits.max_call_seconds,
         dial_caller_id=settings.twilio.dial_caller_id or "",
         placed=placed,
+        signed=signatures.required,
     )
     return Starlette(
         routes=[
-            *webhook_routes(webhooks, Signatures(settings.twilio_tokens, origin), metrics, clock),
+            *webhook_routes(webhooks, signatures, metrics, clock),
             *call_routes(switchboard, records, orders),
             *_own_routes(metrics, not_ready),
             *more_routes,

@@ -1,6 +1,6 @@
 """INVITEs that come: which become calls of the switchboard, and what the others are told.
 
-    Incoming ─► the headers can be read ─► the trunk's rules ─► (who vouches for the caller) ─► the switchboard's ─► a call
+    Incoming ─► the headers can be read ─► the trunk's rules ─► (who vouches?) ─► the switchboard's ─► a call
 
 Who is turned away is told at once, and where a rule of the trunk's did it the record says so."""
 

@@ -98,6 +98,8 @@ class SipDesk:
         """Listen. Raises ConfigError."""
         await self._stack.start(self.on_event, self._board.line.heartbeat.hear)
         self._watch.start()
+        if self._vouching is not None:
+            self._vouching.start()
         self._board.diallers.insert(0, self)
         self._check()
 
@@ -228,10 +230,10 @@ class SipDesk:
 
     def _gone(self, handle: Handle) -> None:
         """The end of a dialog that carries no call."""
-        if self._vouching is not None and self._vouching.forget(handle):
-            asked = self._no_longer_asked(handle)
-            if asked is not None:
-                self._arrivals.gave_up(asked[0], asked[2])
+        if self._vouching is not None:
+            self._vouching.forget(handle)
+        if (asked := self._no_longer_asked(handle)) is not None:
+            self._arrivals.gave_up(asked[0], asked[2])
         self._arrivals.over(handle)
 
     def _welcome(self, event: s.Incoming, trunk: Trunk, screened: Screened, verdict: CallerVerdict | None) -> None:

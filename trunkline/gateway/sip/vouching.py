@@ -6,27 +6,32 @@ fetched, which takes two seconds at most; the call waits, and hears ringing only
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
 from uuid import uuid4
 
 from trunkline.clock import Clock
-from trunkline.compliance.stir import sign, verify, verstat
+from trunkline.compliance.stir import anchors, sign, verify
 from trunkline.compliance.stir.canonical import Who, who
 from trunkline.compliance.stir.certificate import Credential
 from trunkline.compliance.stir.client import Certificates
 from trunkline.compliance.stir.reasons import Rejected
 from trunkline.compliance.stir.sign import Rights, SigningKey
+from trunkline.compliance.stir.verstat import carriers_word
+from trunkline.errors import ConfigError
 from trunkline.gateway.sip.message import Party
 from trunkline.gateway.sip.stack import Handle
 from trunkline.gateway.sip.trunks import Screened, Trunk
 from trunkline.ports import CallerVerdict
+from trunkline.settings import Sip, Stir
 from trunkline.types import E164
 
 log = logging.getLogger(__name__)
 
 WAIT_S = 2.0
+READ_AGAIN_S = 30.0
 MAX_WAITING = 256
 Then = Callable[[CallerVerdict | None], None]
 
@@ -34,35 +39,64 @@ Then = Callable[[CallerVerdict | None], None]
 class Vouching:
     """All methods run on the loop."""
 
-    def __init__(self, certificates: Certificates, clock: Clock, rules: verify.Rules = verify.DEFAULT_RULES) -> None:
-        self._certificates, self._clock, self._rules = certificates, clock, rules
+    def __init__(
+        self,
+        certificates: Certificates,
+        clock: Clock,
+        rules: verify.Rules = verify.DEFAULT_RULES,
+        trust: Path | None = None,
+    ) -> None:
+        """`trust`: where the certificates' anchors are read from, again when it has changed."""
+        self._certificates, self._clock, self._rules, self._trust = certificates, clock, rules, trust
         self._waiting: dict[Handle, asyncio.Task[None]] = {}
+        self._watching: asyncio.Task[None] | None = None
 
-    def ask(self, handle: Handle, trunk: Trunk, screened: Screened, then: Then) -> bool:
-        """`then` gets the verdict (None: the trunk's policy is not to look), and must not raise. True: already; else
-        within WAIT_S, or never, after `forget`."""
+    def start(self) -> None:
+        if self._trust is not None:
+            self._watching = asyncio.create_task(self._watch(self._trust), name="stir anchors")
+
+    def ask(self, handle: Handle, trunk: Trunk, screened: Screened, then: Then) -> None:
+        """`then` gets the verdict (None: the trunk's policy is not to look), and must not raise: at once where it can
+        be, else within WAIT_S, or never, after `forget`."""
         reading = self._reading(trunk, screened)
         if not isinstance(reading, verify.Reading):
             then(reading)
-            return True
+            return
         wanted = [url for url in reading.urls if self._certificates.kept(url) is None]
         if not wanted or len(self._waiting) >= MAX_WAITING:
             then(self._judged(reading))
-            return True
+            return
         self._waiting[handle] = asyncio.create_task(self._fetch(handle, reading, wanted, then), name="stir")
-        return False
 
-    def forget(self, handle: Handle) -> bool:
-        """The caller has gone. True: they were waiting."""
+    def forget(self, handle: Handle) -> None:
+        """The caller has gone."""
         task = self._waiting.pop(handle, None)
         if task is not None:
             task.cancel()
-        return task is not None
 
     async def close(self) -> None:
         for handle in tuple(self._waiting):
             self.forget(handle)
+        if self._watching is not None:
+            self._watching.cancel()
         await self._certificates.close()
+
+    async def _watch(self, trust: Path) -> None:
+        """A list that cannot be read leaves the last good one in force, and says so once."""
+        seen = await asyncio.to_thread(anchors.changes, trust)
+        while True:
+            await asyncio.sleep(READ_AGAIN_S)
+            now = await asyncio.to_thread(anchors.changes, trust)
+            if now == seen:
+                continue
+            seen = now
+            try:
+                found = await asyncio.to_thread(anchors.read_anchors, "stir.trust", trust)
+            except ConfigError as error:
+                log.error("the trust anchors read last stay in force: %s", error)
+            else:
+                self._certificates.trust(found)
+                log.info("%d trust anchors are in force", len(found))
 
     def _reading(self, trunk: Trunk, screened: Screened) -> verify.Reading | CallerVerdict | None:
         """Our own eyes before the carrier's word, where there is something to see."""
@@ -98,12 +132,6 @@ def party(who_it_is: Party) -> Who | None:
     return who(who_it_is.number or who_it_is.user)
 
 
-def carriers_word(source: Literal["twilio", "telnyx", "bandwidth", "pai"], words: Sequence[str]) -> CallerVerdict:
-    """Said twice, differently, it is none."""
-    said = set(words)
-    return verstat.fold(source, words[0] if len(said) == 1 else None if not said else " / ".join(sorted(said)))
-
-
 @dataclass(frozen=True, slots=True)
 class Signer:
     """Our own calls, where the settings have keys."""
@@ -126,3 +154,33 @@ class Signer:
             return []
         header = sign.identity(key.key, key.x5u, attest, one, other, self.clock.wall(), uuid4())
         return [("Identity", header)]
+
+
+# --- from the settings ----------------------------------------------------------------------------------------------
+
+
+def open_vouching(stir: Stir, sip: Sip, clock: Clock) -> Vouching | None:
+    """None: no trunk's calls are looked at. Raises ConfigError."""
+    policies = [stir.policy, *(trunk.stir or stir.policy for trunk in sip.trunks.values())]
+    if all(policy == "off" for policy in policies) and all(t.verstat == "ignored" for t in sip.trunks.values()):
+        return None
+    trusted = anchors.read_anchors("stir.trust", stir.trust) if stir.trust is not None else ()
+    servers = ssl.create_default_context(cafile=str(stir.server_ca)) if stir.server_ca is not None else None
+    certificates = Certificates(trusted, clock, allow_private=stir.allow_private_addresses, servers=servers)
+    rules = verify.Rules(fresh_s=stir.fresh_s, diverted_fresh_s=stir.diverted_fresh_s)
+    return Vouching(certificates, clock, rules, stir.trust)
+
+
+def open_signer(stir: Stir, clock: Clock) -> Signer | None:
+    """None: there is no key. Raises ConfigError."""
+    keys = []
+    for name, written in stir.keys.items():
+        try:
+            key = sign.load_key(written.key.read_bytes())
+        except (OSError, ValueError):
+            raise ConfigError(
+                f"stir.keys.{name}.key", str(written.key), "a private key of P-256 in PEM, without a passphrase"
+            ) from None
+        keys.append(SigningKey(key, written.x5u, written.not_before, name))
+    unlisted, passing = (None if level == "none" else level for level in (stir.unlisted, stir.passing))
+    return Signer(keys, Rights(stir.numbers, unlisted, passing), clock) if keys else None
