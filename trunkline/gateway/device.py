@@ -4,13 +4,13 @@ A device's audio counts from its `Armed` on. Until then it is refused: counted a
 how the device is told.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from trunkline.gateway import live
 from trunkline.gateway.leg import DeviceCall
 
 MAX_MESSAGES_S = 20.0  # of a device, on average
-MESSAGE_BURST = 40
+MESSAGE_BURST_S = 2.0  # so much of them at once
 
 
 class Allowance:
@@ -31,30 +31,40 @@ class Allowance:
 
 
 class Device:
-    def __init__(self, needs_arming: bool, tell: Callable[[live.Mistake], None], now: float) -> None:
+    def __init__(
+        self,
+        needs_arming: bool,
+        tell: Callable[[live.Mistake], None],
+        now: float,
+        *,
+        asides: Mapping[str, live.Reader] | None = None,
+        max_messages_s: float = MAX_MESSAGES_S,
+    ) -> None:
+        """`asides`: messages that only its leg understands (`live.decode`)."""
         self.armed = not needs_arming
         """Its audio counts."""
         self.unarmed = 0
         """Packets or frames of audio that were refused."""
         self._needs_arming, self._tell = needs_arming, tell
-        self._allowance = Allowance(MAX_MESSAGES_S, MESSAGE_BURST, now)
+        self._asides, self._max_messages_s = asides or {}, max_messages_s
+        self._allowance = Allowance(max_messages_s, MESSAGE_BURST_S * max_messages_s, now)
         self._told_unarmed = self._told_many = False
 
-    def read(self, message: str | bytes, now: float) -> live.Asked | None:
+    def read(self, message: str | bytes, now: float) -> live.Asked | live.Aside | None:
         """What it asks for; None: nothing that could be done, and it was told so."""
         if not self._allowance.take(1, now):
             if not self._told_many:
                 self._told_many = True
-                self._tell(live.Mistake("too_many", f"at most {MAX_MESSAGES_S:g} messages a second"))
+                self._tell(live.Mistake("too_many", f"at most {self._max_messages_s:g} messages a second"))
             return None
         self._told_many = False
-        asked = live.decode(message)
+        asked = live.decode(message, self._asides)
         if isinstance(asked, live.Mistake):
             self._tell(asked)
             return None
         return asked
 
-    def do(self, asked: live.Asked, call: DeviceCall | None) -> None:
+    def do(self, asked: live.Asked | live.Aside, call: DeviceCall | None) -> None:
         """Raises what the call does."""
         if isinstance(asked, live.Armed):
             self.armed = True
@@ -70,7 +80,7 @@ class Device:
                 call.key(digit)
         elif isinstance(asked, live.Typed):
             call.typed(asked.text)
-        else:
+        elif isinstance(asked, live.Flush):
             call.flush()
 
     def refuse_audio(self) -> None:
