@@ -111,7 +111,7 @@ def call(
         str,
         typer.Argument(
             help="The voice webhook: http(s)://HOST/twilio/voice, or just the origin. Or sip:NUMBER@HOST:PORT"
-            ";transport=udp|tcp|tls, or sips:. Or whip:http(s)://HOST/whip."
+            ";transport=udp|tcp|tls, or sips:. Or whip:http(s)://HOST/whip. Or ws(s)://HOST/ws/audio."
         ),
     ],
     say: Annotated[list[str] | None, typer.Option(help="Say this, when the agent has finished. Repeatable.")] = None,
@@ -141,14 +141,15 @@ def call(
         int | None, typer.Option(help="SIP: stop ringing so many ms after the INVITE, if not answered.")
     ] = None,
     ca_file: CaFile = None,
-    join_token: Annotated[str, typer.Option(help="WHIP: of the session.")] = "",
+    join_token: Annotated[str, typer.Option(help="WHIP, WebSocket: of the session.")] = "",
+    audio: Annotated[Literal["mulaw", "pcm16-8k", "pcm16-16k"], typer.Option(help="WebSocket: the format.")] = "mulaw",
     insecure: Insecure = False,
     api: Api = "auto",
     api_key: ApiKey = "",
     as_json: AsJson = False,
 ) -> None:
     """Place a test call exactly as Twilio would (signed webhook, TwiML, Media Streams in real time), over SIP, or
-    as a browser does (WHIP)."""
+    as a browser (WHIP) or a device (WebSocket) does."""
     from trunkline.testing.caller import commands as caller
 
     actions = caller.parse_script(_read(script) if script else _steps(_argv))
@@ -168,6 +169,7 @@ def call(
         api_key=api_key,
         verify_tls=not insecure,
         join_token=join_token,
+        audio=audio,
         sip=caller.sip_options(
             auth,
             codec or [],

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from websockets.client import ClientProtocol
-from websockets.datastructures import Headers
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.uri import parse_uri
@@ -96,7 +95,7 @@ class FakeCall:
 class Rig:
     """The door of one leg, and the device's end of it."""
 
-    def __init__(self, start: dict[str, Any] | None = MULAW, *, needs_arming: bool = False, **head: str) -> None:
+    def __init__(self, start: dict[str, Any] | None = MULAW, *, needs_arming: bool = False, origin: str = "") -> None:
         self.origins = Origins("http://here:8080", ("https://shop.example",))
         self.clock, self.transport, self.call = ManualClock(), FakeTransport(), FakeCall()
         self.needs_arming, self.full = needs_arming, False
@@ -109,7 +108,7 @@ class Rig:
         self.leg.connection_made(self.transport)  # type: ignore[arg-type]
         self.client = ClientProtocol(parse_uri("ws://127.0.0.1:8080/ws/audio"))
         request = self.client.connect()
-        request.headers.update(Headers(**head))
+        request.headers.update({"Origin": origin} if origin else {})
         self.client.send_request(request)
         self._read = 0
         (self.response,) = self.flush()
@@ -151,7 +150,7 @@ class Rig:
             if isinstance(event, Response):
                 found.append(event)
             elif isinstance(event, Frame) and event.opcode is Opcode.TEXT:
-                found.append(json.loads(event.data))
+                found.append(json.loads(bytes(event.data)))
             elif isinstance(event, Frame) and event.opcode is Opcode.BINARY:
                 found.append(bytes(event.data))
             elif isinstance(event, Frame) and event.opcode is Opcode.CLOSE:
@@ -190,19 +189,19 @@ def mistake(told: list[Any]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("head", "status"),
+    ("origin", "status"),
     [
-        ({}, 101),
-        ({"Origin": "http://here:8080"}, 101),
-        ({"Origin": "http://127.0.0.1:8080"}, 101),
-        ({"Origin": "https://shop.example"}, 101),
-        ({"Origin": "https://127.0.0.1:8080"}, 403),
-        ({"Origin": "https://elsewhere.example"}, 403),
-        ({"Origin": "null"}, 403),
+        ("", 101),
+        ("http://here:8080", 101),
+        ("http://127.0.0.1:8080", 101),
+        ("https://shop.example", 101),
+        ("https://127.0.0.1:8080", 403),
+        ("https://elsewhere.example", 403),
+        ("null", 403),
     ],
 )
-def test_pages_of_other_origins_may_not_call(head: dict[str, str], status: int) -> None:
-    rig = Rig(None, **head)
+def test_pages_of_other_origins_may_not_call(origin: str, status: int) -> None:
+    rig = Rig(None, origin=origin)
     assert rig.response.status_code == status
     assert rig.transport.closed == (status != 101)
 
