@@ -13,7 +13,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from trunkline.media.g711 import encode
-from trunkline.testing.caller.commands import CallOptions, HangUp, Listen, ListenInto, Say, place_call
+from trunkline.testing.caller.commands import Action, CallOptions, HangUp, Listen, ListenInto, Say, place_call
+from trunkline.testing.caller.report import CallReport
 from trunkline.testing.caller.speech import synthesize
 from trunkline.testing.caller.websocket import DeviceAudio
 
@@ -43,23 +44,34 @@ def turns(call: Mapping[str, Any]) -> list[str]:
     return [turn["caller_text"] for turn in call["turns"] if turn["caller_text"]]
 
 
-@pytest.mark.parametrize("audio", ["mulaw", "pcm16-16k"])
-def test_a_device_asks_interrupts_and_hangs_up(gateway: Any, audio: DeviceAudio) -> None:
-    target = gateway.origin.replace("http", "ws")
-    said = [Say("what are your opening hours"), ListenInto(1000), Say("I want to confirm my appointment")]
-    options = CallOptions(target, actions=[Listen(), *said, Listen(), HangUp()], api_url="auto", audio=audio)
-    report = asyncio.run(place_call(options))
-    assert report.end == "hung_up", report.detail
-    assert report.record is not None
-    assert turns(report.record) == ["what are your opening hours", "i want to confirm my appointment"]
-    hours = next(turn for turn in report.record["turns"] if turn["caller_text"].startswith("what"))
-    assert hours["interrupted"]
-    assert hours["barge_in_ms"] < 200
-    assert 0 < len(hours["agent_text"].split()) < 12
-    assert (report.record["leg"], report.record["end_reason"]) == ("websocket", "caller_hung_up")
-    media = next(event["data"] for event in report.record["events"] if event["kind"] == "media")
-    assert media["bad_messages"] == media["over_rate_messages"] == media["underruns"] == 0
-    assert media["clears"] >= 1
+async def both(target: str) -> list[CallReport]:
+    """A narrow and a wide device at once."""
+    actions: list[Action] = [
+        Listen(),
+        Say("what are your opening hours"),
+        ListenInto(1000),
+        Say("I want to confirm my appointment"),
+        Listen(),
+        HangUp(),
+    ]
+    formats: list[DeviceAudio] = ["mulaw", "pcm16-16k"]
+    calls = (place_call(CallOptions(target, actions=actions, api_url="auto", audio=audio)) for audio in formats)
+    return list(await asyncio.gather(*calls))
+
+
+def test_devices_ask_interrupt_and_hang_up(gateway: Any) -> None:
+    for report in asyncio.run(both(gateway.origin.replace("http", "ws"))):
+        assert report.end == "hung_up", report.detail
+        assert report.record is not None
+        assert turns(report.record) == ["what are your opening hours", "i want to confirm my appointment"]
+        hours = next(turn for turn in report.record["turns"] if turn["caller_text"].startswith("what"))
+        assert hours["interrupted"]
+        assert hours["barge_in_ms"] < 200
+        assert 0 < len(hours["agent_text"].split()) < 12
+        assert (report.record["leg"], report.record["end_reason"]) == ("websocket", "caller_hung_up")
+        media = next(event["data"] for event in report.record["events"] if event["kind"] == "media")
+        assert media["bad_messages"] == media["over_rate_messages"] == media["underruns"] == 0
+        assert media["clears"] >= 1
     assert gateway.complaints() == []
 
 

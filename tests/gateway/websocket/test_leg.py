@@ -71,8 +71,10 @@ class FakeCall:
         self.marks: list[str] = []
         self.said: list[Any] = []
         self.refuses = self.breaks = False
+        self.greeting: list[Message] = []
 
     def attach(self, leg: Any) -> Any:
+        leg.send(self.greeting)
         return Refuse("ending", "the call is ending") if self.refuses else self
 
     def receive(self, audio: bytes, carrier_ms: int) -> None:
@@ -217,6 +219,17 @@ def test_while_the_token_is_redeemed_nothing_is_read_and_nothing_lost() -> None:
     assert rig.transport.reading
     assert rig.call.heard == [(FRAME, 0)]
     assert rig.call.said == [("key", "7")]
+
+
+def test_joined_is_the_first_message_of_an_agent_that_greets_at_once() -> None:
+    rig = Rig(None)
+    rig.call.greeting = [Message(FRAME, "1:20", 0.0)]
+    rig.say(PCM_16K)
+    rig.let_in()
+    first, audio = rig.news()
+    assert (first["type"], len(audio)) == ("joined", 640)
+    rig.say({"type": "played", "ms": 20})
+    assert rig.call.marks == ["1:20"]
 
 
 @pytest.mark.parametrize(
