@@ -50,7 +50,7 @@ from trunkline.testing.caller.speech import (
 )
 from trunkline.testing.caller.webhook import CallFields, Webhook
 from trunkline.testing.caller.webrtc import SCHEME, WhipCall, bench_webrtc, whip_url
-from trunkline.testing.caller.websocket import SCHEMES, DeviceAudio, DeviceStream, ws_call, ws_url
+from trunkline.testing.caller.websocket import SCHEMES, DeviceAudio, DeviceStream, bench_ws, send, ws_call, ws_url
 from trunkline.testing.caller.wire import Wire
 
 __all__ = [
@@ -79,6 +79,7 @@ __all__ = [
     "bench_sip",
     "bench_twilio",
     "bench_webrtc",
+    "bench_ws",
     "conversation",
     "cuts_jsonl",
     "parse_script",
@@ -306,7 +307,7 @@ async def _place_ws(placing: _Placing) -> CallReport:
         DeviceStream(options.audio, options.join_token, keep_audio=placing.keep_audio),
         lambda stream: placing.make_line(stream, raw=True),
         placing.clock,
-        options.misbehave,
+        lambda url, line: run_line(url, line, placing.clock, options.misbehave, send),
     )
     placing.record(report, line.sent, line.carrier.heard)
     if options.api_url:

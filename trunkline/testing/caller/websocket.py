@@ -5,19 +5,22 @@ played in real time, a clear empties it, and a mark behind every frame of the ag
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection
 
-from trunkline.clock import Clock
+from trunkline.clock import SYSTEM_CLOCK, Clock
 from trunkline.errors import ConfigError, PeerError
 from trunkline.media.g711 import decode, encode
 from trunkline.media.halfband import Doubler, Halver
+from trunkline.testing.caller.bench import BenchOptions, BenchReport, MakeLine, is_local, run_bench
+from trunkline.testing.caller.bulk import Ticker, run_bulk, text_frame
 from trunkline.testing.caller.carrier import Carrier, StreamIds
-from trunkline.testing.caller.client import Misbehave, run_line
+from trunkline.testing.caller.client import StreamEnd
 from trunkline.testing.caller.line import Line
+from trunkline.testing.caller.phone import RunLine
 from trunkline.testing.caller.report import CallReport
 from trunkline.testing.caller.wire import NOTHING, Cleared, Received
 from trunkline.types import FRAME_MS, MULAW_8K, CallSid, StreamSid
@@ -40,8 +43,10 @@ def ws_url(target: str) -> str:
 class DeviceStream(Carrier):
     """Messages to the gateway begin with a letter: whether they go as text or as binary."""
 
-    def __init__(self, audio: DeviceAudio, token: str = "", *, keep_audio: bool = False) -> None:
-        super().__init__(_NOBODY, {}, keep_audio=keep_audio)
+    def __init__(
+        self, audio: DeviceAudio, token: str = "", *, keep_audio: bool = False, keep_answers: bool = False
+    ) -> None:
+        super().__init__(_NOBODY, {}, keep_audio=keep_audio, keep_answers=keep_answers)
         self._audio, self._token = audio, token
         self._doubler, self._halver = Doubler(), Halver()
         self._sent_ms = 0  # by the gateway
@@ -121,7 +126,8 @@ def _json(message: dict[str, Any]) -> bytes:
     return _TEXT + json.dumps(message).encode()
 
 
-async def _send(socket: ClientConnection, message: bytes) -> None:
+async def send(socket: ClientConnection, message: bytes) -> None:
+    """One of DeviceStream's, over the library's client."""
     await socket.send(message[1:], text=message[:1] == _TEXT)
 
 
@@ -130,13 +136,13 @@ async def ws_call(
     stream: DeviceStream,
     make_line: Callable[[DeviceStream], Line],
     clock: Clock,
-    misbehave: Misbehave | None = None,
+    run: RunLine,
 ) -> tuple[CallReport, Line]:
-    """The call's report and its line. Never raises for what the gateway does."""
+    """The call's report and its line. `run` holds it. Never raises for what the gateway does."""
     report, started = CallReport(""), clock.now()
     line = make_line(stream)
     try:
-        end = await run_line(url, line, clock, misbehave, send=_send)
+        end = await run(url, line)
         report.add_line(line)
         report.close_codes.append(end.close_code)
         report.close_code, report.close_reason = end.close_code, end.close_reason
@@ -150,3 +156,48 @@ async def ws_call(
     report.duration_s = clock.now() - started
     report.call_sid = stream.call_id
     return report, line
+
+
+# --- many ---
+
+
+class WsDialer:
+    raw = True
+
+    def __init__(self, options: BenchOptions, audio: DeviceAudio, clock: Clock, ticker: Ticker) -> None:
+        self._options, self._audio, self._clock, self._ticker = options, audio, clock, ticker
+        self._url = ws_url(options.target)
+        parts = urlsplit(self._url)
+        secure = parts.scheme == "wss"
+        self.origin = options.api_url or f"http{'s' if secure else ''}://{parts.netloc}"
+        self.local_port = (parts.port or (443 if secure else 80)) if is_local(parts.hostname) else None
+
+    async def open(self) -> None: ...
+
+    async def call(self, make_line: MakeLine) -> CallReport:
+        stream = DeviceStream(self._audio, keep_answers=self._options.heard_dir is not None)
+
+        def run(url: str, line: Line) -> Awaitable[StreamEnd]:
+            return run_bulk(url, line, self._clock, self._ticker, _framed)
+
+        report, _ = await ws_call(self._url, stream, make_line, self._clock, run)
+        return report
+
+    def window_opens(self) -> None: ...
+
+    def window_closes(self, report: BenchReport) -> None: ...
+
+    def hang_up(self) -> None: ...
+
+    def ended(self, report: BenchReport) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+def _framed(message: bytes) -> bytes:
+    return text_frame(message[1:], 0x1 if message[:1] == _TEXT else 0x2)
+
+
+async def bench_ws(options: BenchOptions, audio: DeviceAudio = "mulaw", *, clock: Clock = SYSTEM_CLOCK) -> BenchReport:
+    """As `bench_twilio`, with `options.target` a WebSocket of devices."""
+    return await run_bench(options, clock, lambda ticker: WsDialer(options, audio, clock, ticker))
