@@ -48,7 +48,7 @@ from trunkline.gateway.outbound import retry_policy
 from trunkline.gateway.page.routes import page_routes
 from trunkline.gateway.regions import Regions
 from trunkline.gateway.regionwatch import RegionWatch
-from trunkline.gateway.sessions.livekit import LivekitServer
+from trunkline.gateway.sessions.livekit import configured as livekit_configured
 from trunkline.gateway.sessions.opening import open_sessions, our_regions
 from trunkline.gateway.sip import trunks
 from trunkline.gateway.sip.desk import LIMIT_SLACK_S, SipDesk
@@ -408,16 +408,15 @@ _NO_ROOMS: Rooms = NoRooms()
 
 def _open_livekit(settings: Settings, switchboard: Switchboard, sessions: Enter, clock: Clock) -> LivekitDesk | None:
     """Raises ConfigError where there is a server and not its SDK."""
-    given = settings.livekit
-    if given.url is None or given.api_key is None or given.api_secret is None:
+    server = livekit_configured(settings.livekit)
+    if server is None:
         return None
     try:
         from trunkline.gateway.livekit.rtc import SdkRoom
     except ImportError as error:
         wanted = f"needs LiveKit's SDK: pip install 'trunkline[livekit]' ({error})"
-        raise ConfigError("livekit.url", given.url, wanted) from error
-    server = LivekitServer(given.url, given.api_key, given.api_secret.get_secret_value())
-    terms = LivekitTerms(server, livekit_lead(), given.max_rooms)
+        raise ConfigError("livekit.url", server.url, wanted) from error
+    terms = LivekitTerms(server, livekit_lead(), settings.livekit.max_rooms)
     return LivekitDesk(switchboard, sessions, SdkRoom, terms, clock)
 
 

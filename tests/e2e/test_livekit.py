@@ -1,7 +1,7 @@
 """The AI agent in a LiveKit room: the SDK is LiveKit's own, the server is ours (tests/fakes/livekit_server.py)."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx
@@ -23,15 +23,12 @@ SECRET = "s" * 40
 
 
 @pytest.fixture(scope="module")
-def gateway(start_shared_gateway: Callable[..., Any]) -> Iterator[tuple[Any, int]]:
+def gateway(start_shared_gateway: Callable[..., Any]) -> tuple[Any, int]:
     """And the port of its LiveKit server."""
     port = lease()
-    yield (
-        start_shared_gateway(
-            agent=None, livekit__url=f"ws://127.0.0.1:{port}", livekit__api_key="APItest", livekit__api_secret=SECRET
-        ),
-        port,
-    )
+    settings = {"url": f"ws://127.0.0.1:{port}", "api_key": "APItest", "api_secret": SECRET}
+    here = start_shared_gateway(agent=None, **{f"livekit__{name}": value for name, value in settings.items()})
+    return here, port
 
 
 def words(text: str) -> bytes:

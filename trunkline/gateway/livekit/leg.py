@@ -218,8 +218,8 @@ class LivekitLeg:
 
     def stats(self) -> Mapping[str, int]:
         return {
-            "received_frames": self._received,
-            "odd_frames": self._undecodable,
+            "device_frames": self._received,
+            "uneven_frames": self._undecodable,
             "unarmed_frames": self._unarmed,
             "sent_ms": self._sent_ms,
             "untaken_ms": self._untaken_ms,

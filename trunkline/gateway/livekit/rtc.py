@@ -22,6 +22,7 @@ MAX_QUEUED = 16  # messages of audio that it has not taken
 MAX_UNTOLD = 64  # events that wait to be sent
 STUCK_S = 3.0
 CONNECT_S = 4.0  # of one attempt
+RECONNECT_S = 10.0
 LEAVE_S = 3.0
 LAST_WORDS_S = 0.2  # for an event that is told as we go
 BACKLOG_FRAMES = 50  # of the caller's audio, should the loop be held up
@@ -49,6 +50,7 @@ class SdkRoom:
         self._told: deque[str] = deque()
         self._voice_due, self._told_due = asyncio.Event(), asyncio.Event()
         self._closing: asyncio.Task[None] | None = None
+        self._patience: asyncio.TimerHandle | None = None
 
     # --- entering ---
 
@@ -89,6 +91,8 @@ class SdkRoom:
             ("track_unmuted", lambda participant, publication: self._muted(participant, publication, False)),
             ("local_track_subscribed", self._heard),
             ("data_received", self._message),
+            ("reconnecting", self._reconnecting),
+            ("reconnected", self._reconnected),
             ("disconnected", self._disconnected),
         ):
             self._room.on(event, listener)  # type: ignore[arg-type]
@@ -137,6 +141,17 @@ class SdkRoom:
         sender = packet.participant.identity if packet.participant is not None else ""
         if packet.topic == EVENTS_TOPIC and sender == self._device_id and self._sink is not None:
             self._sink.message(packet.data)
+
+    def _reconnecting(self) -> None:
+        """The SDK tries for a minute and more; nobody waits so long on the phone."""
+        if self._patience is None:
+            why = "the room cannot be reached any more"
+            self._patience = asyncio.get_running_loop().call_later(RECONNECT_S, self._gone, why)
+
+    def _reconnected(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
     def _disconnected(self, reason: Any) -> None:
         self._gone(f"the room is gone ({rtc.DisconnectReason.Name(reason).lower()})")
@@ -218,6 +233,7 @@ class SdkRoom:
 
     def close(self, linger_s: float = 0.0) -> None:
         self._sink = None
+        self._reconnected()
         if self._closing is None:
             self._stop_reading()
             self._closing = asyncio.create_task(self._leave(linger_s), name="livekit leaving")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from trunkline.settings import Livekit
 from trunkline.types import SessionId
 
 
@@ -18,6 +19,12 @@ class LivekitServer:
     """ws:// or wss://, as its clients connect to it."""
     api_key: str
     api_secret: str = field(repr=False)
+
+
+def configured(given: Livekit) -> LivekitServer | None:
+    if given.url is None or given.api_key is None or given.api_secret is None:
+        return None
+    return LivekitServer(given.url, given.api_key, given.api_secret.get_secret_value())
 
 
 def access_token(
