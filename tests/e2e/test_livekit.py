@@ -71,7 +71,7 @@ def test_the_agent_talks_with_the_participant_of_its_sessions_room(gateway: tupl
             await device.enter()
             await device.listen()
             await device.say(hours)
-            await device.listen()
+            await until(lambda: any(told["type"] == "turn" and told["stt_ms"] for told in device.messages), 20)
             device.send({"type": "nonsense"})
             await until(lambda: any(told["type"] == "mistake" for told in device.messages))
             await device.leave()

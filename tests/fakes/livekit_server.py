@@ -274,7 +274,7 @@ class _Link:
         """Tracks that the client has asked for."""
         self._forwarded: set[str] = set()
         self._sids: list[str] = []
-        """Of what the client has published."""
+        """Of what the client has published and the participant is about to hear."""
         self._up.on("track", self._heard)
         self._up.on("datachannel", lambda channel: channel.on("message", self._data))
         self._info = models.ParticipantInfo(
@@ -319,8 +319,8 @@ class _Link:
             await self._up.setLocalDescription(await self._up.createAnswer())
             answer = rtc.SessionDescription(type="answer", sdp=self._up.localDescription.sdp, id=request.offer.id)
             await self.send(answer=answer)
-            for sid in self._sids:
-                await self.send(track_subscribed=rtc.TrackSubscribed(track_sid=sid))
+            while self._sids:
+                await self.send(track_subscribed=rtc.TrackSubscribed(track_sid=self._sids.pop()))
         elif kind == "trickle":
             await self._trickled(request.trickle)
         elif kind == "add_track":

@@ -197,6 +197,7 @@ def test_a_call_in_a_room_has_the_sessions_and_its_leg() -> None:
         assert room.told[-1]["code"] == "not_json"
         sink.departed("the participant has left", in_order=True)
         assert house.ends(line.id) == [("caller_hung_up", "")]
+        assert house.events("media")[0]["device_frames"] == 0
         assert not room.left, "it may come back"
 
     scene(scenario)

@@ -82,6 +82,7 @@ def test_only_a_microphone_is_subscribed_to() -> None:
         (rtc.DisconnectReason.PARTICIPANT_REMOVED, True),
         (rtc.DisconnectReason.CONNECTION_TIMEOUT, False),
         (rtc.DisconnectReason.SIGNAL_CLOSE, False),
+        (rtc.DisconnectReason.DUPLICATE_IDENTITY, False),
     ],
 )
 def test_a_participant_that_was_lost_has_not_hung_up(reason: Any, in_order: bool) -> None:

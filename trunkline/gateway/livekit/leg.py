@@ -70,7 +70,7 @@ class LivekitLeg:
         self._outgoing = Outgoing()
         self._position_ms = 0
         self._fed_at = clock.now()
-        self._received = self._unarmed = self._undecodable = self._untold = self._untaken_ms = self._sent_ms = 0
+        self._received = self._unarmed = self._undecodable = self._untold = self._untaken_ms = 0
         self._told_unarmed = self._told_many = False
         self._allowance, self._allowance_at = float(MESSAGE_BURST), clock.now()
         self._over = False
@@ -204,10 +204,8 @@ class LivekitLeg:
             return
         self._outgoing.put(messages, self._clock.now())
         for message in messages:
-            length_ms = len(message.audio) // MULAW_8K.bytes_per_ms
-            self._sent_ms += length_ms
             if not self._wire.play(decode(message.audio, "mulaw")):
-                self._untaken_ms += length_ms
+                self._untaken_ms += len(message.audio) // MULAW_8K.bytes_per_ms
 
     def clear(self) -> int | None:
         self._wire.clear()
@@ -221,7 +219,6 @@ class LivekitLeg:
             "device_frames": self._received,
             "uneven_frames": self._undecodable,
             "unarmed_frames": self._unarmed,
-            "sent_ms": self._sent_ms,
             "untaken_ms": self._untaken_ms,
             "dropped_events": self._untold,
         }

@@ -46,7 +46,7 @@ class RoomSink(Protocol):
 
 class RoomWire(Protocol):
     async def enter(self, url: str, token: str, device_id: str, sink: RoomSink) -> None:
-        """Our track is published when this returns. Raises RoomError. Whoever gives up waiting closes it."""
+        """Our track is published while the device is there. Raises RoomError. Whoever gives up waiting closes it."""
         ...
 
     def play(self, pcm16: bytes) -> bool:

@@ -21,16 +21,15 @@ QUEUE_MS = 600  # of the SDK; beyond the lead, so that a message is taken at onc
 MAX_QUEUED = 16  # messages of audio that it has not taken
 MAX_UNTOLD = 64  # events that wait to be sent
 STUCK_S = 3.0
+PUBLISH_S = 10.0
 CONNECT_S = 4.0  # of one attempt
 RECONNECT_S = 10.0
 LEAVE_S = 3.0
 LAST_WORDS_S = 0.2  # for an event that is told as we go
 BACKLOG_FRAMES = 50  # of the caller's audio, should the loop be held up
-_IN_ORDER = {
-    rtc.DisconnectReason.CLIENT_INITIATED,
-    rtc.DisconnectReason.PARTICIPANT_REMOVED,
-    rtc.DisconnectReason.DUPLICATE_IDENTITY,
-}
+_VOICE = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, dtx=True, red=False)
+_VOICE.audio_encoding.max_bitrate = 64_000  # libopus leaves SILK for CELT: half the work of any lower rate
+_IN_ORDER = {rtc.DisconnectReason.CLIENT_INITIATED, rtc.DisconnectReason.PARTICIPANT_REMOVED}
 
 logging.getLogger("livekit").setLevel(logging.ERROR)  # it tells of every connection, and of every old server
 
@@ -48,6 +47,7 @@ class SdkRoom:
         self._reader: asyncio.Task[None] | None = None
         self._voice: deque[bytes] = deque()
         self._told: deque[str] = deque()
+        self._present = asyncio.Event()
         self._voice_due, self._told_due = asyncio.Event(), asyncio.Event()
         self._closing: asyncio.Task[None] | None = None
         self._patience: asyncio.TimerHandle | None = None
@@ -62,16 +62,12 @@ class SdkRoom:
         self._connecting = asyncio.create_task(self._room.connect(url, token, options), name="livekit connecting")
         try:
             await asyncio.shield(self._connecting)
-            self._source = rtc.AudioSource(RATE_HZ, 1, queue_size_ms=QUEUE_MS)
-            track = rtc.LocalAudioTrack.create_audio_track("agent", self._source)
-            voice = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, dtx=True, red=False)
-            await self._room.local_participant.publish_track(track, voice)
         except rtc.ConnectError as error:
             raise RoomError(_why(error.message, token)) from None
         except Exception as error:
             raise RoomError(type(error).__name__) from None
         self._tasks = [
-            asyncio.create_task(self._play(self._source), name="livekit voice"),
+            asyncio.create_task(self._voice_of_ours(), name="livekit voice"),
             asyncio.create_task(self._tell(), name="livekit events"),
         ]
         device = self._room.remote_participants.get(device_id)
@@ -101,11 +97,14 @@ class SdkRoom:
 
     def _entered(self, participant: Any) -> None:
         if participant.identity == self._device_id and self._sink is not None:
+            self._present.set()
             self._sink.entered()
 
     def _departed(self, participant: Any) -> None:
         if participant.identity == self._device_id and self._sink is not None:
             self._stop_reading()
+            self._present.clear()
+            self._voice_due.set()
             reason = participant.disconnect_reason
             in_order = reason is None or reason in _IN_ORDER
             name = "" if reason is None else rtc.DisconnectReason.Name(reason).lower()
@@ -199,19 +198,36 @@ class SdkRoom:
         self._told_due.set()
         return True
 
-    async def _play(self, source: rtc.AudioSource) -> None:
+    async def _voice_of_ours(self) -> None:
+        """Our track is there while the participant is: an empty one costs as much as one that speaks."""
         try:
             while True:
-                await self._voice_due.wait()
-                self._voice_due.clear()
-                while self._voice:
-                    pcm16 = self._voice.popleft()
-                    async with asyncio.timeout(STUCK_S):
-                        await source.capture_frame(rtc.AudioFrame(pcm16, RATE_HZ, 1, len(pcm16) // 2))
+                await self._present.wait()
+                source = rtc.AudioSource(RATE_HZ, 1, queue_size_ms=QUEUE_MS)
+                track = rtc.LocalAudioTrack.create_audio_track("agent", source)
+                async with asyncio.timeout(PUBLISH_S):
+                    published = await self._room.local_participant.publish_track(track, _VOICE)
+                self._source = source
+                await self._play(source)
+                self._source = None
+                async with asyncio.timeout(PUBLISH_S):
+                    await self._room.local_participant.unpublish_track(published.sid)
+                await source.aclose()
         except TimeoutError:
             self._gone("the room takes no audio")
         except Exception as error:
             self._gone(f"the room takes no audio ({type(error).__name__})")
+
+    async def _play(self, source: rtc.AudioSource) -> None:
+        """As long as the participant is there."""
+        while self._present.is_set():
+            while self._voice:
+                pcm16 = self._voice.popleft()
+                async with asyncio.timeout(STUCK_S):
+                    await source.capture_frame(rtc.AudioFrame(pcm16, RATE_HZ, 1, len(pcm16) // 2))
+            self._voice_due.clear()
+            if self._present.is_set():
+                await self._voice_due.wait()
 
     async def _tell(self) -> None:
         while True:
