@@ -48,7 +48,7 @@ class Mistake:
     """Something the device sent was not done."""
 
     type: ClassVar[str] = "mistake"
-    code: Literal["not_json", "too_long", "unknown_type", "bad_value", "not_armed", "too_many", "refused"]
+    code: Literal["not_json", "too_long", "unknown_type", "bad_value", "not_armed", "too_many"]
     why: str
 
 

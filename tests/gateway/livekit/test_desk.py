@@ -293,8 +293,7 @@ def test_who_is_refused_is_told_why_and_left_alone() -> None:
         await house.invite()
         house.comes(house.rooms[0])
         await asyncio.sleep(0.5)
-        told = house.rooms[0].told[-1]
-        assert (told["code"], told["why"]) == ("refused", "draining: the gateway is being stopped")
+        assert house.rooms[0].told == [{"type": "refused", "code": "draining", "why": "the gateway is being stopped"}]
         assert house.rooms[0].left
 
     assert scene(scenario).records == []

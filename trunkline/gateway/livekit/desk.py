@@ -10,6 +10,7 @@ rooms.
 """
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -199,7 +200,7 @@ class LivekitDesk:
             visit.beginning = None
         if isinstance(came, Refuse):
             log.warning("session %s: no call in its LiveKit room: %s", visit.session_id, came.code)
-            visit.wire.tell(live.encode(live.Mistake("refused", f"{came.code}: {came.why}")))
+            visit.wire.tell(json.dumps({"type": "refused", "code": came.code, "why": came.why}))
             self.end(visit, linger_s=1.0)
 
     async def _join(self, visit: Visit) -> Refuse | None:
