@@ -59,7 +59,7 @@ async def said(page: Page, who: str) -> list[str]:
 def test_a_call_from_the_page_is_understood_answered_written_down_and_heard(
     start_gateway: Start, tmp_path: Path
 ) -> None:
-    gateway = start_gateway(agent=None)
+    gateway = start_gateway(agent=None, webrtc__enabled="true")
     sound = microphone(tmp_path / "microphone.wav", "what are your opening hours")
 
     async def talk() -> None:
@@ -97,7 +97,7 @@ def test_a_call_from_the_page_is_understood_answered_written_down_and_heard(
 
 
 def test_the_page_interrupts_the_agent_by_its_button_and_hangs_up(start_gateway: Start, tmp_path: Path) -> None:
-    gateway = start_gateway(agent=None)
+    gateway = start_gateway(agent=None, webrtc__enabled="true")
 
     async def talk() -> None:
         sound = microphone(tmp_path / "microphone.wav", "", 60.0)
@@ -119,7 +119,7 @@ def test_the_page_interrupts_the_agent_by_its_button_and_hangs_up(start_gateway:
 
 
 def test_every_refusal_is_said_in_words(start_gateway: Start, tmp_path: Path) -> None:
-    gateway = start_gateway(limits__max_calls="1")
+    gateway = start_gateway(webrtc__enabled="true", limits__max_calls="1")
 
     async def talk() -> tuple[str, str]:
         async with browsing(gateway.origin, tmp_path / "profile") as page:
@@ -142,7 +142,7 @@ def test_every_refusal_is_said_in_words(start_gateway: Start, tmp_path: Path) ->
 
 
 def test_who_asks_for_no_html_gets_the_plain_index_and_frames_are_for_known_sites(start_gateway: Start) -> None:
-    gateway = start_gateway(devices__origins="https://clinic.example")
+    gateway = start_gateway(webrtc__enabled="true", devices__origins="https://clinic.example")
     plain = httpx.get(gateway.origin, timeout=5)
     assert plain.headers["content-type"].startswith("text/plain")
     assert "trunkline call" in plain.text
