@@ -132,4 +132,4 @@ def test_what_the_room_does_not_take_is_bounded() -> None:
 
 
 def test_an_error_of_the_server_holds_no_token() -> None:
-    assert ours._why("ws://x/rtc?access_token=a.b.c: refused", "a.b.c") == "ws://x/rtc?access_token=...: refused"
+    assert ours._why("ws://x/rtc?access_token=a.b.c:\n refused", "a.b.c") == "ws://x/rtc?access_token=...: refused"

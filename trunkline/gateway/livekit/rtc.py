@@ -4,6 +4,7 @@ in messages of 100, no track but the device's microphone.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from typing import Any
@@ -31,7 +32,7 @@ _VOICE = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, dtx=T
 _VOICE.audio_encoding.max_bitrate = 64_000  # libopus leaves SILK for CELT: half the work of any lower rate
 _IN_ORDER = {rtc.DisconnectReason.CLIENT_INITIATED, rtc.DisconnectReason.PARTICIPANT_REMOVED}
 
-logging.getLogger("livekit").setLevel(logging.ERROR)  # it tells of every connection, and of every old server
+logging.getLogger("livekit").setLevel(logging.CRITICAL)  # it tells of every connection; what fails we tell
 
 
 class SdkRoom:
@@ -170,7 +171,9 @@ class SdkRoom:
             async for event in stream:
                 sink.audio(bytes(event.frame.data))
         finally:
-            await stream.aclose()
+            with contextlib.suppress(TimeoutError):  # of a room that is gone its end is never told
+                async with asyncio.timeout(LEAVE_S):
+                    await stream.aclose()
 
     def _stop_reading(self) -> None:
         reader, self._reader = self._reader, None
@@ -285,4 +288,4 @@ def _is_microphone(publication: Any) -> bool:
 
 
 def _why(message: str, token: str) -> str:
-    return message.replace(token, "...")[:200]
+    return " ".join(message.replace(token, "...").split())[:200]
