@@ -56,7 +56,11 @@ def call(gateway: Any, audio: DeviceAudio, *actions: Action) -> Mapping[str, Any
 
 
 def test_a_device_asks_in_mulaw_and_interrupts(gateway: Any) -> None:
-    asked = [Say("what are your opening hours"), ListenInto(1000), Say("I want to confirm my appointment")]
+    asked: list[Action] = [
+        Say("what are your opening hours"),
+        ListenInto(1000),
+        Say("I want to confirm my appointment"),
+    ]
     said = call(gateway, "mulaw", Listen(), *asked, Listen())
     assert turns(said) == ["what are your opening hours", "i want to confirm my appointment"], said["turns"]
     hours = next(turn for turn in said["turns"] if turn["caller_text"].startswith("what"))
