@@ -139,8 +139,6 @@ class TwilioLeg(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.writable = True
         self._stalled_at = None
-        if self.bus is not None:
-            self.bus.leg_writable()
 
     # --- handshake ---
 

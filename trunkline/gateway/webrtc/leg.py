@@ -231,11 +231,8 @@ class WebRtcLeg:
         try:
             self._return_marks()
             if self.is_connected:
-                was_full = not self._outgoing.writable
                 for due in self._outgoing.due(now, self._marks.append):
                     self._send(due)
-                if was_full and self._outgoing.writable and self.bus is not None:
-                    self.bus.leg_writable()
             if self._incoming.waiting:
                 pieces = self._incoming.due(now)
                 if pieces and self.armed:
