@@ -89,7 +89,7 @@ class WebRtcLeg:
         self._sequence = secrets.randbits(15)
         self._time_base = secrets.randbits(32)
         self._sent_packets = self._sent_bytes = self._sent_timestamp = 0
-        self._received = self._unarmed = self._undecodable = self._untold = 0
+        self._received = self._unarmed = self._undecodable = self._concealed = self._untold = 0
         self._told_unarmed = self._told_many = False
         self._allowance, self._allowance_at = float(MESSAGE_BURST), clock.now()
         self._is_open, self._waiting = False, list[str]()
@@ -199,6 +199,7 @@ class WebRtcLeg:
                     pcm = self._decoder.conceal(piece.length_ms or FRAME_MS)
                 self._hear(encode(pcm, "mulaw"), piece.position_ms, now)
             elif piece.kind == "lost":
+                self._concealed += 1
                 pcm = self._decoder.conceal(piece.length_ms, piece.payload or None)
                 self._hear(encode(pcm, "mulaw"), piece.position_ms, now)
             else:
@@ -345,6 +346,7 @@ class WebRtcLeg:
             "lost_packets": incoming.lost,
             "late_packets": incoming.late,
             "repeated_packets": incoming.repeated,
+            "concealed_packets": self._concealed,
             "undecodable_packets": self._undecodable,
             "unarmed_packets": self._unarmed,
             "jitter_ms": round(self._reception.jitter / 48) if self._reception is not None else 0,
