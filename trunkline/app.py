@@ -39,6 +39,7 @@ from trunkline.gateway.api.legs import leg_routes
 from trunkline.gateway.api.providers import provider_routes
 from trunkline.gateway.api.trunks import trunk_routes
 from trunkline.gateway.call import DIAL_SLACK_S
+from trunkline.gateway.entering import Entrance, Origins
 from trunkline.gateway.front import front_door
 from trunkline.gateway.joining import Verifier
 from trunkline.gateway.outbound import retry_policy
@@ -54,11 +55,13 @@ from trunkline.gateway.switchboard import Limits, Line, Switchboard
 from trunkline.gateway.twilio.dialler import Detection, Terms, TwilioDialler
 from trunkline.gateway.twilio.sockets import SocketLimits, Sockets
 from trunkline.gateway.twilio.tokens import Tokens
+from trunkline.gateway.twilio.webhooks import MEDIA_PATH
 from trunkline.gateway.webrtc import ice
 from trunkline.gateway.webrtc.desk import DeskTerms, WebRtcDesk
 from trunkline.gateway.webrtc.outgoing import webrtc_lead
 from trunkline.gateway.webrtc.whip import WHIP_PATH, whip_routes
 from trunkline.gateway.webrtc.wire import Paths
+from trunkline.gateway.websocket.desk import WS_AUDIO_PATH, AudioSockets, AudioTerms
 from trunkline.media.ears import Ears
 from trunkline.media.echo import EchoGuard
 from trunkline.media.heartbeat import Heartbeat
@@ -76,7 +79,7 @@ from trunkline.store.orders import OrderKeys
 from trunkline.store.records import LIMIT, CallRecords, Page, Record
 from trunkline.store.spool import Spool
 from trunkline.store.writer import RecordWriter
-from trunkline.types import E164, MULAW_8K, CallId, TenantId
+from trunkline.types import E164, FRAME_MS, MULAW_8K, CallId, TenantId
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +105,7 @@ class Gateway:
     sip: "_Sip"
     twilio: TwilioDialler | None
     webrtc: "_WebRtc"
+    audio: AudioSockets
     verifier: Verifier
     """Of devices' join tokens."""
     records: Callable[[float], Awaitable[bool]]
@@ -120,6 +124,7 @@ class Gateway:
             await self.sip.desk.close()
         if self.webrtc.desk is not None:
             await self.webrtc.desk.close()
+        await self.audio.close()
 
 
 def load_agent(settings: Settings) -> AgentDefinition:
@@ -230,6 +235,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             stack.push_async_callback(webrtc.desk.close)
             more += whip_routes(webrtc.desk, settings.devices.origins, settings.http.origin)
             more += page_routes(settings.devices.origins, plain_index(settings.http.origin))
+        audio = _open_audio(settings, switchboard, sessions.desk, metrics, clock)
+        stack.push_async_callback(audio.close)
         orders = OrderKeys(database, clock, worker=settings.worker)
         http = create_http(
             settings, switchboard, records, metrics, clock, not_ready, tokens, more, orders=orders, placed=twilio
@@ -239,7 +246,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         heartbeat.start()
         stack.callback(heartbeat.stop)
         stack.callback(spans.close)
-        door = front_door(sockets.new_leg)
+        door = front_door({MEDIA_PATH: sockets.new_leg, WS_AUDIO_PATH: audio.new_leg})
         yield Gateway(
             settings,
             agent,
@@ -252,6 +259,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             sip,
             twilio,
             webrtc,
+            audio,
             sessions.desk,
             writer.drain,
             agents[first].recording,
@@ -390,6 +398,21 @@ def _open_webrtc(settings: Settings, switchboard: Switchboard, verifier: Verifie
         given.turn_secret.get_secret_value() if given.turn_secret else "",
     )
     return _WebRtc(f"{settings.http.origin}{WHIP_PATH}", WebRtcDesk(switchboard, verifier, AiortcWire, terms, clock))
+
+
+def _open_audio(
+    settings: Settings, switchboard: Switchboard, verifier: Verifier, metrics: Metrics, clock: Clock
+) -> AudioSockets:
+    """Devices' calls over WebSockets."""
+    given = settings.websocket
+    lead = LeadPolicy(given.lead_ms_min, given.lead_ms_min, given.lead_ms_max, message_ms=2 * FRAME_MS)
+    return AudioSockets(
+        Entrance(switchboard, verifier, anonymous=settings.is_open),
+        Origins(settings.http.origin, settings.devices.origins),
+        AudioTerms(lead, given.max_unauthenticated, given.start_timeout_s, given.media_timeout_s),
+        metrics,
+        clock,
+    )
 
 
 class _Fresh(CallRecords):

@@ -141,8 +141,11 @@ class Metrics:
     def drop(self, cause: Drop, count: int = 1) -> None:
         self._drops[cause].inc(count)
 
-    def sockets(self, count: int) -> None:
-        self._sockets.set(count)
+    def socket_opened(self) -> None:
+        self._sockets.inc()
+
+    def socket_closed(self) -> None:
+        self._sockets.dec()
 
     def ws_closed(self, code: int) -> None:
         self._closes.get(code, self._other_close).inc()

@@ -17,7 +17,8 @@ from websockets.uri import parse_uri
 from trunkline.errors import PeerError
 from trunkline.gateway import rfc6455
 from trunkline.gateway.leg import Leg, LegCall
-from trunkline.gateway.twilio.leg import CLOSE_WAIT_S, MAX_HEAD_BYTES, STALL_S, TwilioLeg
+from trunkline.gateway.mediasocket import CLOSE_WAIT_S, MAX_HEAD_BYTES, STALL_S, MediaSocket
+from trunkline.gateway.twilio.leg import TwilioLeg
 from trunkline.gateway.twilio.wire import Started
 from trunkline.media.bus import Bus
 from trunkline.media.playout import Message
@@ -94,7 +95,7 @@ class FakeDoor:
         self.codes: list[int] = []
         self.hung_up: list[str] = []
 
-    def welcome(self, leg: TwilioLeg) -> bool:
+    def welcome(self, socket: MediaSocket) -> bool:
         return not self.full
 
     def hang_up(self, call_sid: CallSid) -> None:
@@ -105,7 +106,7 @@ class FakeDoor:
             raise PeerError("token_forged", 1008)
         return cast(LegCall, self.call), cast(Bus, self.bus)
 
-    def gone(self, leg: TwilioLeg, code: int) -> None:
+    def gone(self, socket: MediaSocket, code: int) -> None:
         self.codes.append(code)
 
     def misbehaved(self, what: str) -> None:

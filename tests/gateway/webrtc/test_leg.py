@@ -9,8 +9,10 @@ import pytest
 pytest.importorskip("av", reason="libopus comes with the extra webrtc")
 
 from trunkline.gateway import live
+from trunkline.gateway.device import MAX_MESSAGES_S, MESSAGE_BURST_S
+from trunkline.gateway.entering import Entered
 from trunkline.gateway.webrtc import rtp
-from trunkline.gateway.webrtc.leg import MESSAGE_BURST, Terms, WebRtcLeg
+from trunkline.gateway.webrtc.leg import WebRtcLeg
 from trunkline.gateway.webrtc.opus import Encoder
 from trunkline.gateway.webrtc.outgoing import webrtc_lead
 from trunkline.gateway.webrtc.sdp import read_offer
@@ -99,7 +101,7 @@ class Rig:
         wire: Any = self.wire
         line: Any = self.call
         desk: Any = self
-        self.leg = WebRtcLeg(wire, OFFER, desk, line, Terms(JOINED, needs_arming), webrtc_lead(), self.clock)
+        self.leg = WebRtcLeg(wire, OFFER, desk, Entered(line, JOINED, needs_arming), webrtc_lead(), self.clock)
         self.leg.connected()
         self.leg.opened()
         self.encoder = Encoder()
@@ -200,7 +202,7 @@ def test_the_first_message_says_what_was_joined_and_earlier_ones_follow() -> Non
     wire: Any = FakeWire()
     call: Any = FakeCall()
     desk: Any = rig
-    leg = WebRtcLeg(wire, OFFER, desk, call, Terms(JOINED), webrtc_lead(), rig.clock)
+    leg = WebRtcLeg(wire, OFFER, desk, Entered(call, JOINED), webrtc_lead(), rig.clock)
     leg.tell('{"type":"state","state":"speaking"}')
     leg.opened()
     assert [told["type"] for told in wire.told] == ["joined", "state"]
@@ -233,7 +235,7 @@ def test_too_many_messages_are_dropped_and_told_once() -> None:
     rig = Rig()
     for _ in range(500):
         rig.leg.message('{"type":"dtmf","digits":"1"}')
-    assert len(rig.call.said) == MESSAGE_BURST
+    assert len(rig.call.said) == MESSAGE_BURST_S * MAX_MESSAGES_S
     assert [m["code"] for m in rig.tells("mistake")] == ["too_many"]
 
 
@@ -279,7 +281,7 @@ def test_what_never_connected_never_started() -> None:
     wire: Any = FakeWire()
     call: Any = FakeCall()
     desk: Any = rig
-    leg = WebRtcLeg(wire, OFFER, desk, call, Terms(JOINED), webrtc_lead(), rig.clock)
+    leg = WebRtcLeg(wire, OFFER, desk, Entered(call, JOINED), webrtc_lead(), rig.clock)
     leg.gone("ICE did not complete within 10 s")
     assert call.said == [("finished", "never_started", "ICE did not complete within 10 s")]
 

@@ -14,14 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from trunkline.clock import Clock
-from trunkline.gateway import live
-from trunkline.gateway.arrival import Arrival
-from trunkline.gateway.joining import Joining, Verifier
-from trunkline.gateway.leg import DeviceCall
+from trunkline.gateway.entering import Entrance
+from trunkline.gateway.joining import Verifier
 from trunkline.gateway.switchboard import Switchboard
 from trunkline.gateway.webrtc import sdp
 from trunkline.gateway.webrtc.ice import Credentials, credentials, links
-from trunkline.gateway.webrtc.leg import Terms, WebRtcLeg
+from trunkline.gateway.webrtc.leg import WebRtcLeg
 from trunkline.gateway.webrtc.sdp import Ours, SdpError
 from trunkline.gateway.webrtc.wire import Paths, Wire
 from trunkline.media.heartbeat import BEAT_S
@@ -76,7 +74,8 @@ class WebRtcDesk:
         clock: Clock,
     ) -> None:
         """`verifier`: None where there are no sessions; then every token is refused."""
-        self._board, self._verifier, self._new_wire = switchboard, verifier, new_wire
+        self._board, self._new_wire = switchboard, new_wire
+        self._entrance = Entrance(switchboard, verifier, anonymous=terms.anonymous)
         self._terms, self._clock = terms, clock
         self._guests: dict[str, _Guest] = {}
         self._opening = 0
@@ -116,7 +115,7 @@ class WebRtcDesk:
             if not here.candidates:
                 wire.close()
                 return Refuse("no_path", "no address or relay that this gateway can be reached at over WebRTC")
-            entered = await self._enter(token)
+            entered = await self._entrance.enter(token, "webrtc", f"webrtc-{secrets.token_hex(12)}")
         except BaseException:
             wire.close()
             raise
@@ -125,9 +124,8 @@ class WebRtcDesk:
         if isinstance(entered, Refuse):
             wire.close()
             return entered
-        call, terms = entered
         name, etag = secrets.token_urlsafe(18), f'"{secrets.token_hex(8)}"'
-        leg = WebRtcLeg(wire, offer, self, call, terms, self._terms.lead, self._clock)
+        leg = WebRtcLeg(wire, offer, self, entered, self._terms.lead, self._clock)
         ours = Ours(
             here.ice_username,
             here.ice_password,
@@ -141,35 +139,6 @@ class WebRtcDesk:
         wire.start(offer, self._terms.paths.connect_s, leg)
         self._beat_soon()
         return opened
-
-    async def _enter(self, token: str) -> tuple[DeviceCall, Terms] | Refuse:
-        joining: Joining | None = None
-        if token:
-            if self._verifier is None:
-                return Refuse("no_sessions", "there are no sessions here to join")
-            joined = await self._verifier.join(token)
-            if isinstance(joined, Refuse):
-                return joined
-            joining = joined
-            call_id = self._board.join(joining, "webrtc")
-        elif self._terms.anonymous:
-            name = f"webrtc-{secrets.token_hex(12)}"
-            call_id = self._board.admit(Arrival(name, "webrtc", "inbound", from_number=None, to_number=None))
-        else:
-            return Refuse("no_token", "a join token is needed, as Authorization: Bearer TOKEN")
-        if isinstance(call_id, Refuse):
-            return call_id
-        call = self._board.call(call_id)
-        if call is None:
-            return Refuse("ended", "this call is over")
-        first = live.Joined(
-            session_id=joining.session_id if joining is not None else "",
-            call_id=call_id,
-            agent=call.started.agent,
-            resumed=joining is not None and joining.resumed,
-            resume_token=joining.resume_token if joining is not None else "",
-        )
-        return call, Terms(first, needs_arming=joining is not None and joining.needs_arming)
 
     def trickle(self, name: str, etag: str, body: bytes) -> Refuse | None:
         """Candidates of a far end. Refuse codes: `unknown`, `wrong_etag`, `no_restart`, the SDP's."""

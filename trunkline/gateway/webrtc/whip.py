@@ -16,14 +16,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from trunkline.gateway.api.problems import problem
+from trunkline.gateway.entering import AGAIN, RETRY_S, Origins
 from trunkline.gateway.webrtc.desk import WebRtcDesk
 from trunkline.ports import Refuse
 from trunkline.settings import is_loopback
 
 WHIP_PATH = "/whip"
 SDP, FRAGMENT = "application/sdp", "application/trickle-ice-sdpfrag"
-RETRY_S = 2
-_AGAIN = {"overloaded", "draining", "sessions_away", "database_away", "no_path", "agent_away"}
 _STATUS = {
     "malformed": 400,
     "no_audio": 422,
@@ -54,18 +53,21 @@ _PREFLIGHT = {
 
 def whip_routes(desk: WebRtcDesk, origins: Sequence[str], ours: str) -> list[Route]:
     """`origins`: of pages elsewhere that may call, `ours` is of our own."""
+    pages = Origins(ours, origins)
 
     def cors(request: Request) -> dict[str, str] | None:
         """Headers for the page that asks; None: it may not."""
         origin = request.headers.get("origin")
-        if origin is None or origin == ours or origin == f"{request.url.scheme}://{request.headers.get('host', '')}":
+        came_to = request.url.scheme, request.headers.get("host", "")
+        if pages.own(origin, *came_to):
             return {}
-        if origin not in origins:
+        if not pages.allow(origin, *came_to):
             return None
+        assert origin is not None
         return {"Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": _EXPOSED, "Vary": "Origin"}
 
     def refused(refuse: Refuse, headers: dict[str, str]) -> Response:
-        status = 503 if refuse.code in _AGAIN else _STATUS.get(refuse.code, 403)
+        status = 503 if refuse.code in AGAIN else _STATUS.get(refuse.code, 403)
         more = {"Retry-After": str(RETRY_S)} if status == 503 else {}
         if status == 401:
             more["WWW-Authenticate"] = 'Bearer realm="trunkline"'
