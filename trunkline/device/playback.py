@@ -6,6 +6,8 @@ A loudspeaker's driver pulls from a thread of its own, so each method holds a lo
 import threading
 from collections import deque
 
+import numpy as np
+
 from trunkline.types import PCM_16K
 
 MAX_MS = 30_000  # the gateway sends a second ahead at most
@@ -23,6 +25,12 @@ class Playback:
         self._chunks: deque[bytes] = deque()
         self._queued = 0
         self._given = 0
+        self._over = b""
+
+    def ring(self, pcm16: bytes) -> None:
+        """Over whatever else is played, and part of no position."""
+        with self._lock:
+            self._over = pcm16
 
     def give(self, pcm16: bytes) -> None:
         with self._lock:
@@ -45,7 +53,9 @@ class Playback:
                 taken.append(chunk)
                 wanted -= len(chunk)
             self._queued -= size - wanted
-            return b"".join(taken) + bytes(wanted)
+            pcm16 = b"".join(taken) + bytes(wanted)
+            over, self._over = self._over[:size], self._over[size:]
+        return _mixed(pcm16, over) if over else pcm16
 
     def clear(self) -> int:
         """Drop what was not played, at once: so many ms were. Counting goes on behind what was dropped."""
@@ -67,9 +77,20 @@ class Playback:
             return self._played_ms()
 
     @property
+    def queued_ms(self) -> int:
+        return self._queued // PCM_16K.bytes_per_ms
+
+    @property
     def playing(self) -> bool:
-        return self._queued > 0
+        return self._queued > 0 or bool(self._over)
 
     def _played_ms(self) -> int:
         behind_ms = self.latency_ms if self._queued else 0.0
         return max(0, int((self._given - self._queued) / PCM_16K.bytes_per_ms - behind_ms))
+
+
+def _mixed(pcm16: bytes, over: bytes) -> bytes:
+    both = np.frombuffer(pcm16, np.int16).astype(np.int32)
+    both[: len(over) // 2] += np.frombuffer(over, np.int16)
+    mixed: bytes = both.clip(-32768, 32767).astype(np.int16).tobytes()
+    return mixed

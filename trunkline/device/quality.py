@@ -1,5 +1,6 @@
 """How good a wake word is: how often it is found where it is said, and how often where it is not."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,18 @@ import soxr
 
 from trunkline.agents.local.voice import Engine, VoiceOptions
 from trunkline.device.sound import read_wav
-from trunkline.device.wakeword import KeyphraseSpotter
+from trunkline.device.wakeword import DEFAULT_THRESHOLD, KeyphraseSpotter
 from trunkline.types import PCM_16K
 
 RATE_HZ = PCM_16K.rate_hz
 STEP_BYTES = 5 * PCM_16K.frame_bytes
 ROOM_RMS = 30.0  # of 32,767: no microphone is silent
+VOICES = ("en-us", "en-gb", "en-us+f2", "en-us+f4", "en-us+m3", "en-us+m7")
+SPEEDS_WPM, PITCHES = (140, 165, 190), (40, 60)
+SNRS_DB = (None, 20.0, 10.0)
+"""None: a quiet room."""
+HEAD = """| threshold | hits, quiet | 20 dB | 10 dB | false accepts | per hour |
+|---|---|---|---|---|---|"""
 BEHIND = "what are your opening hours"
 
 
@@ -74,10 +81,19 @@ def false_accepts(phrase: str, threshold: float, files: Iterable[Path]) -> tuple
     return accepted, samples / RATE_HZ / 3600
 
 
-def render(rows: Sequence[Row], snrs_db: Sequence[float | None]) -> str:
-    """A Markdown table's rows."""
+def measured(phrase: str, threshold: float, files: Iterable[Path]) -> Row:
+    ways = list(itertools.product(VOICES, SPEEDS_WPM, PITCHES))
+    found = [hits(phrase, threshold, (spoken(phrase, *way, snr_db=snr_db) for way in ways)) for snr_db in SNRS_DB]
+    return Row(threshold, tuple(found), len(ways), *false_accepts(phrase, threshold, files))
+
+
+def render(rows: Sequence[Row]) -> str:
+    """Of a Markdown table, below HEAD."""
     lines = []
     for row in rows:
         found = " | ".join(f"{hit}/{row.said}" for hit in row.hits)
         lines.append(f"| {row.threshold:.0e} | {found} | {row.false_accepts} | {row.false_accepts_per_hour:.1f} |")
     return "\n".join(lines)
+
+
+__all__ = ["DEFAULT_THRESHOLD", "HEAD", "Row", "false_accepts", "hits", "measured", "render", "spoken"]
