@@ -74,7 +74,9 @@ class Sessions:
                 await self._post(client, f"/v1/device/{quote(gateway.device_id, safe='')}/register", asked)
                 self._registered = True
             asked = {"device_id": gateway.device_id, "account_id": gateway.account_id}
-            session = await self._post(client, "/v1/session", asked | ({"agent": gateway.agent} if gateway.agent else {}))
+            session = await self._post(
+                client, "/v1/session", asked | ({"agent": gateway.agent} if gateway.agent else {})
+            )
         return str(session["ws_url"]), str(session["join_token"])
 
     async def _post(self, client: httpx.AsyncClient, path: str, asked: Mapping[str, Any]) -> Mapping[str, Any]:

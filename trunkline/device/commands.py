@@ -71,7 +71,13 @@ async def run_device(
             ear = FileEar(options.ear, clock, lambda: device.resting)
         if options.ear != STDIN and sys.stdin is not None and sys.stdin.isatty():
             loop = asyncio.get_running_loop()
-            loop.add_reader(sys.stdin, lambda: (sys.stdin.readline(), device.press()))
+
+
+            def entered() -> None:
+                sys.stdin.readline()
+                device.press()
+
+            loop.add_reader(sys.stdin, entered)
             stack.callback(loop.remove_reader, sys.stdin)
         await device.run(ear)
     return machine.stats

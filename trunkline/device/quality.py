@@ -14,7 +14,7 @@ from trunkline.device.wakeword import DEFAULT_THRESHOLD, KeyphraseSpotter
 from trunkline.types import PCM_16K
 
 RATE_HZ = PCM_16K.rate_hz
-STEP_BYTES = 5 * PCM_16K.frame_bytes
+STEP_BYTES = PCM_16K.frame_bytes
 ROOM_RMS = 30.0  # of 32,767: no microphone is silent
 VOICES = ("en-us", "en-gb", "en-us+f2", "en-us+f4", "en-us+m3", "en-us+m7")
 SPEEDS_WPM, PITCHES = (140, 165, 190), (40, 60)

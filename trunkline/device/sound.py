@@ -131,7 +131,7 @@ class Card:
 
 def _sounddevice() -> Any:
     try:
-        import sounddevice
+        import sounddevice  # type: ignore[import-untyped]
     except (ImportError, OSError) as error:
         if isinstance(error, OSError):
             raise ConfigError("card", "default", "PortAudio, which is not installed (Debian: libportaudio2)") from error
@@ -147,7 +147,7 @@ class Mouth:
         self._wave: wave.Wave_write | None = None
         if path != STDIN:
             try:
-                self._wave = wave.open(str(path), "wb")
+                self._wave = wave.open(str(path), "wb")  # noqa: SIM115 - closed by close()
             except OSError as error:
                 raise ConfigError("out", str(path), f"a file to write ({error})") from error
             self._wave.setnchannels(1)

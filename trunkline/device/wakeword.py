@@ -3,13 +3,17 @@
 PocketSphinx compares the phrase with a loop of all sounds, frame by frame, and reports it where the ratio exceeds
 `kws_threshold`. Three things make that work with its wheel's model: the cepstral mean starts where speech has it
 (`ears.MEAN`) and not at clean read speech; the loop is told to be unlikely (`kws_plp`), without which the phrase hardly
-ever wins; and the beam is wide, because the phrase begins in the middle of sounds. bench/wakeword.py measures the rest.
+ever wins; and the beam is wide, because the phrase begins in the middle of sounds. Only loud
+stretches are decoded, each from the same mean (`_begin`): a quiet room costs nothing. bench/wakeword.py measures the rest.
 """
 
 import importlib
+from collections import deque
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, Protocol
+
+import numpy as np
 
 from trunkline.agents.local import ears
 from trunkline.errors import ConfigError
@@ -17,11 +21,18 @@ from trunkline.types import PCM_16K
 
 GROUP = "trunkline.wakewords"
 DEFAULT_PHRASE = "hey trunkline"
-DEFAULT_THRESHOLD = 1e-40
+DEFAULT_THRESHOLD = 1e-30
 """Of bench/wakeword.py's table."""
 FRAME_SAMPLES = PCM_16K.rate_hz // 100  # the decoder's
-FRESH_SAMPLES = 30 * PCM_16K.rate_hz
-"""An utterance of the decoder's is ended after so much: its history is not to grow."""
+PRE_ROLL = 15
+"""Pushes kept while it is quiet: 0.3 s of 20 ms each. Words begin softer than they are."""
+PAUSE_SAMPLES = PCM_16K.rate_hz * 6 // 10
+"""Of quiet end a stretch of speech: longer than the decoder takes to tell."""
+STRETCH_SAMPLES = 8 * PCM_16K.rate_hz
+"""Of speech without a pause: its mean has strayed from any one speaker's."""
+LOUD = 2.5  # times the quietest of late
+FLOOR_RISES = 1.002  # a push: 10 dB in 12 s
+MIN_FLOOR = 8.0  # of 32,767: digital silence has no level
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,26 +70,60 @@ class KeyphraseSpotter:
         if not 0 < threshold <= 1:
             raise ConfigError("threshold", threshold, "above 0, at most 1, such as 1e-40")
         self._decoder = ears.keyphrase_decoder(self.phrase, threshold)
-        self._pushed = self._begun = 0
-        self._decoder.start_utt()
+        self._mean = ",".join(map(str, ears.MEAN))
+        self._before: deque[bytes] = deque(maxlen=PRE_ROLL)
+        self._floor = float("inf")
+        self._pushed = self._begun = self._loud_at = self._step = 0
+        self._listening = False
 
     def push(self, pcm16: bytes) -> Hit | None:
+        self._step = len(pcm16) // 2
+        self._pushed += self._step
+        if self._is_loud(pcm16):
+            self._loud_at = self._pushed
+            if not self._listening:
+                self._begin()
+        if not self._listening:
+            self._before.append(pcm16)
+            return None
         self._decoder.process_raw(pcm16, False, False)
-        self._pushed += len(pcm16) // 2
-        hit = None
         if self._decoder.hyp() is not None:
-            last = max((segment for segment in self._decoder.seg()), key=lambda each: each.end_frame)
-            ends_at = self._begun + (int(last.end_frame) + 1) * FRAME_SAMPLES
-            hit = Hit(min(ends_at, self._pushed), round(min(1.0, max(0.0, float(last.prob))), 3))
-        if hit is not None or self._pushed - self._begun >= FRESH_SAMPLES:
-            self._decoder.end_utt()
-            self._decoder.start_utt()
-            self._begun = self._pushed
-        return hit
+            last = max(self._decoder.seg(), key=lambda each: each.end_frame)
+            ends_at = min(self._begun + (int(last.end_frame) + 1) * FRAME_SAMPLES, self._pushed)
+            self._end()
+            return Hit(ends_at, round(min(1.0, max(0.0, float(last.prob))), 3))
+        if self._pushed - self._loud_at >= PAUSE_SAMPLES:
+            self._end()
+        elif self._pushed - self._begun >= STRETCH_SAMPLES:
+            self._end()
+            self._begin()
+        return None
+
+    def _is_loud(self, pcm16: bytes) -> bool:
+        samples = np.frombuffer(pcm16, np.int16).astype(np.float32)
+        level = max(MIN_FLOOR, float(np.sqrt(np.mean(samples * samples))))
+        self._floor = min(level, self._floor * FLOOR_RISES)
+        return level > LOUD * self._floor
+
+    def _begin(self) -> None:
+        """A stretch of speech, with the mean it is expected to have: that of the voice before, or of the quiet, is
+        worse than a guess."""
+        self._decoder.set_cmn(self._mean)
+        self._decoder.start_utt()
+        self._begun = max(0, self._pushed - self._step - sum(len(each) for each in self._before) // 2)
+        for each in self._before:
+            self._decoder.process_raw(each, False, False)
+        self._before.clear()
+        self._listening = True
+
+    def _end(self) -> None:
+        self._decoder.end_utt()
+        self._listening = False
 
 
 def find_wake_word(name: str, phrase: str, threshold: float) -> WakeWord:
-    """`name`: an entry point of `trunkline.wakewords`, or `package.module:factory`. Raises ConfigError, MissingExtra."""
+    """`name`: an entry point of `trunkline.wakewords`, or `package.module:factory`. Raises ConfigError,
+    MissingExtra."""
     factory: Any = None
     module, colon, attribute = name.partition(":")
     if colon:

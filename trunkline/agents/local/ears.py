@@ -38,7 +38,7 @@ DECODERS = 20  # of one worker, one per caller speaking at this moment, some 4.5
 PREBUILT = 2
 WORD_PENALTY = 0.2  # PocketSphinx's own 0.65 squeezes in short words
 MURMUR_WEIGHT = 0.01
-KEYPHRASE_LOOP = 1e-6  # how likely the loop of all sounds is that a keyphrase is held against; PocketSphinx has 0.1
+KEYPHRASE_LOOP = 1e-9  # how likely the loop of all sounds is that a keyphrase is held against; PocketSphinx has 0.1
 STEP_MS = 100  # of audio between two looks at the partial text
 
 MEAN = (52.0, 8.5, 1.0, 8.5, -1.5, -3.5, -4.0, 0.5, -1.0, 2.0, -8.5, 0.0, -2.0)
