@@ -31,8 +31,8 @@ PAUSE_SAMPLES = PCM_16K.rate_hz * 6 // 10
 STRETCH_SAMPLES = 8 * PCM_16K.rate_hz
 """Of speech without a pause: its mean has strayed from any one speaker's."""
 LOUD = 2.5  # times the quietest of late
-FLOOR_RISES = 1.002  # a push: 10 dB in 12 s
-MIN_FLOOR = 8.0  # of 32,767: digital silence has no level
+FLOOR_RISES = 1.01  # a push: 10 dB in 2.3 s
+MIN_FLOOR = 20.0  # of 32,767: digital silence has no level, and rooms are louder
 
 
 @dataclass(frozen=True, slots=True)
