@@ -72,7 +72,6 @@ async def run_device(
         if options.ear != STDIN and sys.stdin is not None and sys.stdin.isatty():
             loop = asyncio.get_running_loop()
 
-
             def entered() -> None:
                 sys.stdin.readline()
                 device.press()
