@@ -42,7 +42,8 @@ def test_what_was_said_since_the_wake_word_ended_is_sent_whole_and_in_order_behi
     hear(machine, 1, 100)
     woken = machine.woken(0.0, "hey", ends_at=97 * FRAME_BYTES // 2, score=0.9)
     assert [effect.token for effect in woken if isinstance(effect, m.Connect)] == ["first"]
-    assert sent(woken) == [] and sent(hear(machine, 101, 110)) == []
+    assert sent(woken) == []
+    assert sent(hear(machine, 101, 110)) == []
     effects = machine.joined(JOINED, 0.3)
     armed = effects.index(m.Send({"type": "armed", "by": "wake_word", "wake_word": "hey", "score": 0.9}))
     assert all(effects.index(effect) > armed for effect in effects if isinstance(effect, m.SendAudio))
@@ -68,8 +69,10 @@ def test_who_finds_no_gateway_tries_again_and_is_offline_in_time() -> None:
         effects = machine.unreachable("refused", now) or machine.tick(now, playing=False, played_ms=0)
         tries += sum(isinstance(effect, m.Connect) for effect in effects)
         now += 0.02
-    assert machine.state is State.OFFLINE and now <= m.FIRST_PATIENCE_S + 0.1
-    assert m.BeginOffline() in effects and 3 <= tries <= 8
+    assert machine.state is State.OFFLINE
+    assert now <= m.FIRST_PATIENCE_S + 0.1
+    assert m.BeginOffline() in effects
+    assert 3 <= tries <= 8
 
 
 def test_a_token_that_is_of_no_use_is_replaced_where_a_session_can_be_asked_for() -> None:
@@ -85,8 +88,10 @@ def test_when_both_are_silent_it_disarms_and_sleeps() -> None:
     machine = talking(Terms(quiet_s=6.0))
     assert machine.tick(5.9, playing=False, played_ms=0) == []
     effects = machine.tick(6.0, playing=False, played_ms=0)
-    assert messages(effects) == ["disarmed"] and m.Disconnect() in effects
-    assert machine.state is State.ASLEEP and hear(machine, 1, 10, 6.0) == []
+    assert messages(effects) == ["disarmed"]
+    assert m.Disconnect() in effects
+    assert machine.state is State.ASLEEP
+    assert hear(machine, 1, 10, 6.0) == []
 
 
 def test_clear_drops_at_once_and_counting_goes_on_behind_it() -> None:

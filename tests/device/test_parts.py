@@ -23,7 +23,8 @@ def test_a_timer_rings_once_when_it_is_time() -> None:
     timers.set(5, 0.0)
     assert timers.left_s(60.0) == 240.0
     assert timers.due(299.9) == []
-    assert [timer.minutes for timer in timers.due(300.0)] == [5] and timers.due(301.0) == []
+    assert [timer.minutes for timer in timers.due(300.0)] == [5]
+    assert timers.due(301.0) == []
     assert spoken(125) == "2 minutes and 5 seconds"
 
 
@@ -36,7 +37,8 @@ def test_the_wake_word_is_found_and_where_it_ends() -> None:
     pcm16 = said("hey trunkline", "en-us", 165, 50)
     spotter = KeyphraseSpotter("hey trunkline")
     hits = [hit for at in range(0, len(pcm16), 640) if (hit := spotter.push(pcm16[at : at + 640]))]
-    assert len(hits) == 1 and 1.5 < hits[0].ends_at / 16_000 < 2.1
+    assert len(hits) == 1
+    assert 1.5 < hits[0].ends_at / 16_000 < 2.1
 
 
 def test_noise_is_taken_out_of_the_pauses() -> None:

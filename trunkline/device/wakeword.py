@@ -4,7 +4,7 @@ PocketSphinx compares the phrase with a loop of all sounds, frame by frame, and 
 `kws_threshold`. Three things make that work with its wheel's model: the cepstral mean starts where speech has it
 (`ears.MEAN`) and not at clean read speech; the loop is told to be unlikely (`kws_plp`), without which the phrase hardly
 ever wins; and the beam is wide, because the phrase begins in the middle of sounds. Only loud
-stretches are decoded, each from the same mean (`_begin`): a quiet room costs nothing. bench/wakeword.py measures the rest.
+stretches are decoded, each from the same mean (`_begin`): a quiet room costs nothing. bench/wakeword.py measures.
 """
 
 import importlib
@@ -58,7 +58,7 @@ class WakeWordFactory(Protocol):
 
 
 class KeyphraseSpotter:
-    """PocketSphinx. English phrases of words that its dictionary has; 4 % of a core."""
+    """PocketSphinx. English phrases of words that its dictionary has."""
 
     def __init__(self, phrase: str, threshold: float = DEFAULT_THRESHOLD) -> None:
         """Raises ConfigError, MissingExtra."""
