@@ -1,6 +1,6 @@
 """Hits and false accepts of a wake word over thresholds: `python bench/wakeword.py [--wake-word "hey trunkline"]`.
 
-Hits: the phrase as espeak-ng says it, of six voices at three speeds and two pitches, in a quiet room and in white noise.
+Hits: the phrase as espeak-ng says it, six voices, three speeds, two pitches, in a quiet room and in noise.
 False accepts: recorded speech without the phrase; without file names that of asterisk-core-sounds-en-wav, where it is
 installed (one studio voice, 8 kHz).
 """

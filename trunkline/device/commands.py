@@ -36,7 +36,7 @@ class DeviceOptions:
     offline_agent: Path | None = None
     """None: the one that ships."""
     noise_suppression: bool = False
-    terms: Terms = Terms()
+    terms: Terms = field(default_factory=Terms)
 
 
 async def run_device(

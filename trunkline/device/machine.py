@@ -52,7 +52,7 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Connect:
-    """Open a connection; `joined`, `refused` or `unreachable` follows. `token` None: ask for a session, where we can."""
+    """Open one; `joined`, `refused` or `unreachable` follows. `token` None: ask for a session, where we can."""
 
     token: str | None = field(repr=False)
 
