@@ -21,7 +21,7 @@ from trunkline.types import PCM_16K
 
 GROUP = "trunkline.wakewords"
 DEFAULT_PHRASE = "hey trunkline"
-DEFAULT_THRESHOLD = 1e-30
+DEFAULT_THRESHOLD = 1e-15
 """Of bench/wakeword.py's table."""
 FRAME_SAMPLES = PCM_16K.rate_hz // 100  # the decoder's
 PRE_ROLL = 15
