@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "media": set[str](),
     "store": set[str](),
     "gateway": {"agents", "compliance", "numbers", "media"},
+    "device": {"agents", "media"},
 }
 HEAVY = {
     "aiortc",

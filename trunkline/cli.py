@@ -18,6 +18,8 @@ agent_app = typer.Typer(no_args_is_help=True, help="Agent scripts.")
 bench_app = typer.Typer(no_args_is_help=True, help="The caller in bulk.")
 app.add_typer(agent_app, name="agent")
 app.add_typer(bench_app, name="bench")
+device_app = typer.Typer(help="The reference device: listens here for its wake word, and sends audio only after it.")
+app.add_typer(device_app, name="device")
 
 Config = Annotated[Path | None, typer.Option("--config", help="Settings file (default: trunkline.toml).")]
 AsJson = Annotated[bool, typer.Option("--json", help="The report as JSON on stdout.")]
@@ -191,11 +193,11 @@ def call(
     raise typer.Exit(0 if report.ok else 1)
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, option: str = "--script") -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("--script", str(path), f"a readable text file ({error})") from error
+        raise ConfigError(option, str(path), f"a readable text file ({error})") from error
 
 
 def _steps(argv: Sequence[str]) -> str:
@@ -534,6 +536,84 @@ def agent_check(file: Annotated[Path, typer.Argument(help="The agent's TOML file
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
+
+
+@device_app.callback(invoke_without_command=True)
+def device(
+    context: typer.Context,
+    gateway: Annotated[str, typer.Option(help="Origin of the gateway.")] = "http://127.0.0.1:8080",
+    token: Annotated[str, typer.Option(help="A join token, for the first time.")] = "",
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="Ask for sessions ourselves, with the key in this file.")
+    ] = None,
+    device_id: Annotated[str, typer.Option(help="... as this device")] = "",
+    account_id: Annotated[str, typer.Option(help="... of this account")] = "",
+    agent: Annotated[str, typer.Option(help="... to this agent (default: the gateway's first).")] = "",
+    wake_word: Annotated[str, typer.Option(help="English words.")] = "hey trunkline",
+    threshold: Annotated[
+        float | None, typer.Option(help="How sure it must be: smaller hears more, also what was not said.")
+    ] = None,
+    detector: Annotated[
+        str, typer.Option(help="An entry point of trunkline.wakewords, or package.module:factory.")
+    ] = "pocketsphinx",
+    ear: Annotated[
+        Path | None, typer.Option("--in", help="A WAV file in real time, or -: 16 kHz PCM (default: the microphone).")
+    ] = None,
+    mouth: Annotated[
+        Path | None, typer.Option("--out", help="A WAV file, or -: 16 kHz PCM (default: the loudspeaker).")
+    ] = None,
+    card: Annotated[str | None, typer.Option(help="The sound card's name (default: the system's).")] = None,
+    offline_agent: Annotated[
+        Path | None, typer.Option(help="The agent file that answers where there is no gateway (default: ours).")
+    ] = None,
+    noise_suppression: Annotated[
+        bool, typer.Option("--noise-suppression", help="For speakerphones: RNNoise, 20 ms later.")
+    ] = False,
+    half_duplex: Annotated[
+        bool, typer.Option("--half-duplex", help="Deaf while the agent speaks: where its echo interrupts it.")
+    ] = False,
+    quiet_s: Annotated[float, typer.Option(help="Nobody speaks for so long: back to sleep.")] = 6.0,
+    as_json: AsJson = False,
+) -> None:
+    """Be a device, until Ctrl-C or the end of --in. On a terminal, Enter is its button."""
+    if context.invoked_subcommand is not None:
+        return
+    keep_mathematics_single_threaded()
+    from trunkline.device import commands as dev
+
+    key = _read(api_key_file, "--api-key-file").strip() if api_key_file else ""
+    way = dev.Gateway(gateway.rstrip("/"), device_id, account_id, agent, key)
+    options = dev.DeviceOptions(
+        way,
+        token or None,
+        wake_word,
+        dev.DEFAULT_THRESHOLD if threshold is None else threshold,
+        detector,
+        ear,
+        mouth,
+        card,
+        offline_agent,
+        noise_suppression,
+        dev.Terms(quiet_s, half_duplex, way.asks),
+    )
+    line = dev.as_json if as_json else dev.as_line
+    stats = _run(dev.run_device(options, lambda at_s, told: typer.echo(line(at_s, told), err=mouth == Path("-"))))
+    if as_json:
+        typer.echo(dev.stats_json(stats), err=mouth == Path("-"))
+
+
+@device_app.command("check-wake-word")
+def check_wake_word(
+    files: Annotated[list[Path], typer.Argument(help="WAV files of speech without the wake word.")],
+    wake_word: Annotated[str, typer.Option(help="English words.")] = "hey trunkline",
+    threshold: Annotated[list[float] | None, typer.Option(help="Repeatable (default: ours).")] = None,
+) -> None:
+    """How often a wake word is found where espeak-ng says it, and how often in recordings where nobody does."""
+    from trunkline.device import quality
+
+    typer.echo(quality.HEAD)
+    for each in threshold or [quality.DEFAULT_THRESHOLD]:
+        typer.echo(quality.render([quality.measured(wake_word, each, files)]))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
