@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -37,6 +37,7 @@ Seconds = Annotated[float, typer.Option(help="Measured, after the warm-up.")]
 BargeIn = Annotated[float, typer.Option(help="Share of answers that are interrupted.")]
 Heard = Annotated[bool, typer.Option(help="Compare what the agent believes was heard with what was played.")]
 Silent = Annotated[bool, typer.Option("--silent", help="Nobody speaks: the calls are held up, audio flows.")]
+Audio = Annotated[Literal["mulaw", "pcm16-8k", "pcm16-16k"], typer.Option(help="WebSocket: the format.")]
 Pid = Annotated[int, typer.Option(help="Of the gateway, for its CPU and memory (default: found by its port).")]
 Seed = Annotated[int, typer.Option(help="Of who interrupts, and when.")]
 
@@ -111,7 +112,7 @@ def call(
         str,
         typer.Argument(
             help="The voice webhook: http(s)://HOST/twilio/voice, or just the origin. Or sip:NUMBER@HOST:PORT"
-            ";transport=udp|tcp|tls, or sips:. Or whip:http(s)://HOST/whip."
+            ";transport=udp|tcp|tls, or sips:. Or whip:http(s)://HOST/whip. Or ws(s)://HOST/ws/audio."
         ),
     ],
     say: Annotated[list[str] | None, typer.Option(help="Say this, when the agent has finished. Repeatable.")] = None,
@@ -141,14 +142,15 @@ def call(
         int | None, typer.Option(help="SIP: stop ringing so many ms after the INVITE, if not answered.")
     ] = None,
     ca_file: CaFile = None,
-    join_token: Annotated[str, typer.Option(help="WHIP: of the session.")] = "",
+    join_token: Annotated[str, typer.Option(help="WHIP, WebSocket: of the session.")] = "",
+    audio: Audio = "mulaw",
     insecure: Insecure = False,
     api: Api = "auto",
     api_key: ApiKey = "",
     as_json: AsJson = False,
 ) -> None:
     """Place a test call exactly as Twilio would (signed webhook, TwiML, Media Streams in real time), over SIP, or
-    as a browser does (WHIP)."""
+    as a browser (WHIP) or a device (WebSocket) does."""
     from trunkline.testing.caller import commands as caller
 
     actions = caller.parse_script(_read(script) if script else _steps(_argv))
@@ -168,6 +170,7 @@ def call(
         api_key=api_key,
         verify_tls=not insecure,
         join_token=join_token,
+        audio=audio,
         sip=caller.sip_options(
             auth,
             codec or [],
@@ -399,6 +402,42 @@ def bench_webrtc(
         verify_tls=not insecure,
     )
     report = _run(caller.bench_webrtc(options))
+    console = Console(highlight=False)
+    typer.echo(caller.to_json(report)) if as_json else caller.render_bench(report, console)
+    raise typer.Exit(0 if report.ok else 1)
+
+
+@bench_app.command("ws")
+def bench_ws(
+    target: Annotated[str, typer.Argument(help="ws(s)://HOST/ws/audio, or just the origin.")],
+    calls: Calls = 50,
+    seconds: Seconds = 30.0,
+    audio: Audio = "mulaw",
+    silent: Silent = False,
+    barge_in: BargeIn = 0.3,
+    heard: Heard = False,
+    pid: Pid = 0,
+    api: Api = "",
+    api_key: ApiKey = "",
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Many devices' WebSockets at once: as `bench twilio`."""
+    from trunkline.testing.caller import commands as caller
+
+    options = caller.BenchOptions(
+        target,
+        calls=calls,
+        duration_s=seconds,
+        silent=silent,
+        interrupt_share=barge_in,
+        heard=heard,
+        pid=pid or None,
+        api_url=api,
+        api_key=api_key,
+        seed=seed,
+    )
+    report = _run(caller.bench_ws(options, audio))
     console = Console(highlight=False)
     typer.echo(caller.to_json(report)) if as_json else caller.render_bench(report, console)
     raise typer.Exit(0 if report.ok else 1)

@@ -66,6 +66,8 @@ class MediaSocket(asyncio.Protocol):
     ) -> None:
         self.writable = True
         self.authenticated = False
+        self.waits_for_us = False
+        """It has shown its token, and we look at it."""
         self.bus: Receiver | None = None
         self.opened_at = clock.now()
         self._door, self._clock, self._start_timeout_s = door, clock, start_timeout_s
@@ -215,7 +217,7 @@ class MediaSocket(asyncio.Protocol):
             if now - self._closing_at > CLOSE_WAIT_S:
                 self.abort()
         elif not self.authenticated:
-            if now - self.opened_at > self._start_timeout_s:
+            if not self.waits_for_us and now - self.opened_at > self._start_timeout_s:
                 self._door.misbehaved("no start in time")
                 self.too_late()
         elif self._stalled_at is not None and now - self._stalled_at > STALL_S:
@@ -298,8 +300,9 @@ class SocketDesk(Generic[Socket]):
         if len(strangers) <= self._max_unauthenticated:
             return True
         # A carrier shows its token at once; whoever has not by now must not keep the next caller out.
-        oldest = min(strangers, key=lambda other: other.opened_at)
-        if self._clock.now() - oldest.opened_at < STRANGER_S:
+        silent = (other for other in strangers if not other.waits_for_us)
+        oldest = min(silent, key=lambda other: other.opened_at, default=None)
+        if oldest is None or self._clock.now() - oldest.opened_at < STRANGER_S:
             return False
         self.misbehaved("a stranger that stayed")
         oldest.abort()

@@ -75,8 +75,9 @@ class WebSocketLeg(MediaSocket):
         self._call: DeviceCall | None = None
         self._by_loopback = False
         self._start: Start | None = None
-        self._held: deque[tuple[int, bytes]] | None = None  # while the token is redeemed
+        self._held = deque[tuple[int, bytes]]()  # that came while the token was redeemed
         self._held_bytes = 0
+        self._corked: list[bytes] | None = None  # what was written before `joined`
         self.device = Device(False, self._mistake, clock.now())
         self._in, self._out = AudioIn(MULAW_8K), AudioOut(MULAW_8K)
         self._positions: Positions | Reckoning = Reckoning()
@@ -103,7 +104,7 @@ class WebSocketLeg(MediaSocket):
         super().data_received(data)
 
     def text(self, data: bytes) -> None:
-        if self._held is not None:
+        if self.waits_for_us:
             self._hold(rfc6455.TEXT, data)
         elif self._start is None:
             self._begin(data)
@@ -121,7 +122,7 @@ class WebSocketLeg(MediaSocket):
                     self._in.begin_anew()
 
     def binary(self, data: bytes) -> None:
-        if self._held is not None:
+        if self.waits_for_us:
             self._hold(rfc6455.BINARY, data)
             return
         if self._start is None:
@@ -163,10 +164,6 @@ class WebSocketLeg(MediaSocket):
             self._pinged_at = now
             self._write(rfc6455.frame(rfc6455.PING, self._ping_data()))
 
-    def check(self, now: float) -> None:
-        if self._held is None or self.closing:  # a token is redeemed within a deadline of its own
-            super().check(now)
-
     def too_late(self) -> None:
         self.refuse(_TOO_LATE)
 
@@ -199,14 +196,13 @@ class WebSocketLeg(MediaSocket):
         elif not start.token and not self._by_loopback:  # open means loopback: this is DNS rebinding
             self.refuse(NO_TOKEN)
         else:
-            self._start, self._held = start, deque()
+            self._start, self.waits_for_us = start, True
             assert self._transport is not None
             self._transport.pause_reading()
             self._door.enter(self, start.token)
 
     def _hold(self, opcode: int, data: bytes) -> None:
         """It came in one piece with the start."""
-        assert self._held is not None
         self._held_bytes += len(data)
         if self._held_bytes > MAX_HELD_BYTES:
             raise PeerError("too much before it was let in", rfc6455.POLICY)
@@ -214,46 +210,43 @@ class WebSocketLeg(MediaSocket):
 
     def entered(self, entered: Entered) -> None:
         """By the desk: this is its call. Where the socket is gone meanwhile, the call learns that."""
-        held = self._held or deque()
         start, now = self._start, self._clock.now()
         assert start is not None
+        if start.acks:
+            self._positions = Positions()
+        self._in, self._out = AudioIn(start.format), AudioOut(start.format)
+        asides = wire.POSITIONS if start.acks else None
+        self.device = Device(entered.needs_arming, self._mistake, now, asides=asides, max_messages_s=MAX_MESSAGES_S)
+        self._allowance = Allowance(AUDIO_RATE * 1000, AUDIO_AHEAD_MS, now)
+        self._fed_at = self._heard_at = now
         try:
-            bus = entered.call.attach(self)
+            self._corked = []
+            bus = entered.call.attach(self)  # the agent may speak at once
+            first, self._corked = self._corked, None
             if isinstance(bus, Refuse):
                 self.refuse(bus)
                 return
-            self._held = None
             self._call, self.bus = entered.call, bus
-            self.authenticated = True
+            self.authenticated, self.waits_for_us = True, False
             if self._transport is None or self.closing:
                 self.lose("socket lost")
                 return
-            self.device = Device(
-                entered.needs_arming,
-                self._mistake,
-                now,
-                asides=wire.POSITIONS if start.acks else None,
-                max_messages_s=MAX_MESSAGES_S,
-            )
-            self._in, self._out = AudioIn(start.format), AudioOut(start.format)
-            if start.acks:
-                self._positions = Positions()
-            self._allowance = Allowance(AUDIO_RATE * 1000, AUDIO_AHEAD_MS, now)
-            self._fed_at = self._heard_at = now
             self.tell(live.encode(entered.joined))
+            self._write(b"".join(first))
             self._transport.resume_reading()
-            for opcode, data in held:
-                if not self.closing:
-                    (self.text if opcode == rfc6455.TEXT else self.binary)(data)
+            while self._held and not self.closing:
+                opcode, data = self._held.popleft()
+                (self.text if opcode == rfc6455.TEXT else self.binary)(data)
         except PeerError as error:
             self._give_up(error.close_code, error.reason)
         except Exception as error:
+            self._corked = None
             self._crash(error)
 
     def refuse(self, refuse: Refuse) -> None:
         """It is not let in, and told why."""
         again = refuse.code in AGAIN
-        paused, self._held = self._held is not None, None
+        paused, self.waits_for_us = self.waits_for_us, False
         if self._transport is None or self.closing:
             return
         if paused:
@@ -320,6 +313,12 @@ class WebSocketLeg(MediaSocket):
             self._untold += 1
             return
         self._write(rfc6455.frame(rfc6455.TEXT, message.encode()))
+
+    def _write(self, data: bytes) -> None:
+        if self._corked is None:
+            super()._write(data)
+        else:
+            self._corked.append(data)
 
     def _mistake(self, mistake: live.Mistake) -> None:
         self.tell(live.encode(mistake))
