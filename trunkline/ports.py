@@ -36,15 +36,44 @@ class Facts:
     """The number behind a named transfer target."""
 
 
+ObligationKind = Literal["say_business", "say_ai", "say_recording", "say_opt_out", "say_callback", "ask_consent"]
+
+
+@dataclass(frozen=True, slots=True)
+class Obligation:
+    """What is owed for an Allow. `say_...`: a part of the opening lines, spoken before anything else and not to be
+    interrupted. `ask_consent`: `doors` are shut until the caller has agreed, and again once they withdraw."""
+
+    kind: ObligationKind
+    doors: tuple[Door, ...] = ()
+    basis: str = ""
+    """Whose rule asks for it: the row of the table, such as `recording/US-CA`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One question of a decision, as the record keeps it."""
+
+    name: str
+    answer: Literal["pass", "refuse", "unknown"]
+    input: str
+    """What was looked at, redacted as the record's numbers are."""
+    data: str = ""
+    """The version of the table that answered."""
+    why: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Allow:
-    obligations: tuple[str, ...] = ()
+    obligations: tuple[Obligation, ...] = ()
+    checks: tuple[Check, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
     code: str
     why: str
+    checks: tuple[Check, ...] = field(default=(), compare=False, repr=False)
 
 
 Decision = Allow | Refuse

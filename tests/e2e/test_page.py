@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import threading
 import wave
 from collections.abc import Awaitable, Callable, Iterator
@@ -51,7 +52,7 @@ def site() -> str:
 @pytest.fixture(scope="module")
 def gateway(start_shared_gateway: Start, site: str) -> Any:
     """The clinic, for all tests but one. Two lines."""
-    return start_shared_gateway(agent=None, limits__max_calls="2", devices__origins=site)
+    return start_shared_gateway(agent=None, limits__max_calls="2", devices__origins=site, webrtc__enabled="true")
 
 
 @contextlib.contextmanager
@@ -231,7 +232,7 @@ def test_embed_js_shows_the_page_in_a_site_that_may_and_in_no_other(gateway: Any
 def test_a_page_whose_gateway_dies_comes_back_and_goes_on_where_it_was(start_gateway: Start, tmp_path: Path) -> None:
     pytest.importorskip("redis")
     with redis_server(tmp_path) as redis:
-        first = start_gateway(redis_url=redis.url)
+        first = start_gateway(redis_url=redis.url, webrtc__enabled="true")
         me = {"device_id": "kitchen", "account_id": "ann"}
         session = httpx.post(f"{first.origin}/v1/session", json=me, timeout=10).json()
 
@@ -244,7 +245,8 @@ def test_a_page_whose_gateway_dies_comes_back_and_goes_on_where_it_was(start_gat
                 await asyncio.sleep(1)  # what was said is written to Redis within half a second
                 first.kill()
                 await page.until(f"{STATE}.startsWith('The connection was lost. Trying')", 10)
-                again = await asyncio.to_thread(start_gateway, redis_url=redis.url, http__port=str(first.port))
+                start = functools.partial(start_gateway, redis_url=redis.url, webrtc__enabled="true")
+                again = await asyncio.to_thread(start, http__port=str(first.port))
                 await page.until(has("#talk li.tool", "Connected again: resumed."), 5)
                 assert len(await said(page, "agent")) >= 1  # and what was said before is still there
                 await page.until(has("#talk li.agent", "word9"), 1)

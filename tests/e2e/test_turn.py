@@ -60,6 +60,7 @@ def turn_port(tmp_path: Path) -> Iterator[int]:
 def test_a_call_over_a_relay_and_no_other_way(start_gateway: Start, turn_port: int) -> None:
     gateway = start_gateway(
         agent=None,
+        webrtc__enabled="true",
         webrtc__ice_servers=f"turn:127.0.0.1:{turn_port}",
         webrtc__turn_secret=SECRET,
         webrtc__relay_only="true",
