@@ -1091,7 +1091,9 @@ def test_who_flushes_has_finished_speaking_and_is_given_no_more_time() -> None:
     def endpoint(talk: Conversation) -> int:
         talk.did()
         talk.speech_starts()
-        return only(t.Endpoint, talk.did())[0].silence_ms
+        (endpoint,) = only(t.Endpoint, talk.did())
+        assert isinstance(endpoint, t.Endpoint)
+        return endpoint.silence_ms
 
     assert endpoint(thinking().tell(t.Flush())) == endpoint(greeted())
 

@@ -293,3 +293,16 @@ def test_the_answer_brings_the_token_for_the_next_time_where_there_is_a_session(
         assert "resume-token" not in (await door.offer()).headers
 
     at_the_door(scenario)
+
+
+def test_a_second_way_in_that_never_connects_leaves_the_live_call_alone() -> None:
+    async def scenario(door: Door) -> None:
+        await door.offer(token="good")
+        door.wires[0].sink.connected()
+        second = await door.offer(token="good")
+        await door.http.delete(second.headers["location"])
+        await door.offer(token="good")
+        door.wires[2].sink.gone("ICE did not complete within 10 s")
+        assert door.board.switchboard.live_calls == 1
+
+    assert at_the_door(scenario).ends() != [("caller_hung_up", "")]
