@@ -79,7 +79,7 @@ from trunkline.store.orders import OrderKeys
 from trunkline.store.records import LIMIT, CallRecords, Page, Record
 from trunkline.store.spool import Spool
 from trunkline.store.writer import RecordWriter
-from trunkline.types import E164, FRAME_MS, MULAW_8K, CallId, TenantId
+from trunkline.types import E164, MULAW_8K, CallId, TenantId
 
 log = logging.getLogger(__name__)
 
@@ -405,7 +405,7 @@ def _open_audio(
 ) -> AudioSockets:
     """Devices' calls over WebSockets."""
     given = settings.websocket
-    lead = LeadPolicy(given.lead_ms_min, given.lead_ms_min, given.lead_ms_max, message_ms=2 * FRAME_MS)
+    lead = LeadPolicy(given.lead_ms_min, given.lead_ms_min, given.lead_ms_max, message_ms=100)
     return AudioSockets(
         Entrance(switchboard, verifier, anonymous=settings.is_open),
         Origins(settings.http.origin, settings.devices.origins),

@@ -26,41 +26,43 @@ def _taps() -> NDArray[np.float32]:
 
 _TAPS = _taps()
 _ITS_DOUBLE = 2 * _TAPS
+_HALF = np.float32(0.5)
 
 
 def _pcm16(samples: NDArray[Any]) -> bytes:
-    rounded: bytes = np.rint(samples).clip(-32768, 32767).astype(np.int16).tobytes()
-    return rounded
+    np.rint(samples, out=samples)
+    clipped: bytes = samples.clip(-32768, 32767, out=samples).astype(np.int16).tobytes()
+    return clipped
 
 
 class Halver:
     """16-bit PCM at 16 kHz to 8 kHz."""
 
     def __init__(self) -> None:
-        self._outer = np.zeros(_SIDE - 1, np.float32)
-        self._middle = np.zeros(_MIDDLE, np.float32)
+        self._past = bytes(4 * (_SIDE - 1))
 
     def feed(self, pcm16: bytes) -> bytes:
         """A whole number of pairs of samples."""
-        samples = np.frombuffer(pcm16, np.int16).astype(np.float32)
-        outer = np.concatenate((self._outer, samples[0::2]))
-        middle = np.concatenate((self._middle, samples[1::2]))
-        count = len(samples) // 2
-        self._outer, self._middle = outer[count:], middle[count:]
-        return _pcm16(np.convolve(outer, _TAPS, "valid") + middle[:count] / 2)
+        data = self._past + pcm16
+        self._past = data[-4 * (_SIDE - 1) :]
+        samples = np.frombuffer(data, np.int16).astype(np.float32)
+        halved = np.correlate(samples[0::2], _TAPS, "valid")
+        halved += samples[DELAY_SAMPLES : DELAY_SAMPLES + 2 * len(halved) : 2] * _HALF
+        return _pcm16(halved)
 
 
 class Doubler:
     """16-bit PCM at 8 kHz to 16 kHz."""
 
     def __init__(self) -> None:
-        self._past = np.zeros(_SIDE - 1, np.float32)
+        self._past = bytes(2 * (_SIDE - 1))
 
     def feed(self, pcm16: bytes) -> bytes:
-        samples = np.frombuffer(pcm16, np.int16).astype(np.float32)
-        past = np.concatenate((self._past, samples))
-        self._past = past[len(samples) :]
-        doubled = np.empty(2 * len(samples), np.float32)
-        doubled[0::2] = np.convolve(past, _ITS_DOUBLE, "valid")
-        doubled[1::2] = past[_MIDDLE : _MIDDLE + len(samples)]
+        data = self._past + pcm16
+        self._past = data[-2 * (_SIDE - 1) :]
+        samples = np.frombuffer(data, np.int16).astype(np.float32)
+        count = len(pcm16) // 2
+        doubled = np.empty(2 * count, np.float32)
+        doubled[0::2] = np.correlate(samples, _ITS_DOUBLE, "valid")
+        doubled[1::2] = samples[_MIDDLE : _MIDDLE + count]
         return _pcm16(doubled)

@@ -337,11 +337,8 @@ class WebSocketLeg(MediaSocket):
         if self.closing:
             return  # RFC 6455 5.5.1: no data frame after a close frame
         positions, out = self._positions, list[bytes]()
-        size = MULAW_8K.frame_bytes
         for message in messages:
-            audio = message.audio
-            for at in range(0, len(audio), size):
-                out.append(rfc6455.frame(rfc6455.BINARY, self._out.frame(audio[at : at + size])))
+            out += [rfc6455.frame(rfc6455.BINARY, frame) for frame in self._out.frames(message.audio)]
             if isinstance(positions, Positions):
                 positions.sent(message)
             else:

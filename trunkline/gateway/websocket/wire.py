@@ -107,11 +107,14 @@ class AudioOut:
         self._format = format
         self._doubler = Doubler()
 
-    def frame(self, mulaw: bytes) -> bytes:
-        if self._format.encoding == "mulaw":
-            return mulaw
-        pcm = decode(mulaw, "mulaw")
-        return pcm if self._format.rate_hz == 8000 else self._doubler.feed(pcm)
+    def frames(self, mulaw: bytes) -> list[bytes]:
+        """Of whole frames, 20 ms each."""
+        data, size = mulaw, self._format.frame_bytes
+        if self._format.encoding == "pcm16":
+            data = decode(mulaw, "mulaw")
+            if self._format.rate_hz == 16_000:
+                data = self._doubler.feed(data)
+        return [data[at : at + size] for at in range(0, len(data), size)]
 
     def cut(self) -> None:
         """What comes next does not follow on what was last."""

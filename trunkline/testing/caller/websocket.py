@@ -23,11 +23,16 @@ from trunkline.testing.caller.line import Line
 from trunkline.testing.caller.phone import RunLine
 from trunkline.testing.caller.report import CallReport
 from trunkline.testing.caller.wire import NOTHING, Cleared, Received
-from trunkline.types import FRAME_MS, MULAW_8K, CallSid, StreamSid
+from trunkline.types import FRAME_MS, MULAW_8K, PCM_8K, PCM_16K, CallSid, StreamSid
 
 SCHEMES = ("ws:", "wss:")
 PLAYED_MS = 100  # between two words of how much was played
 DeviceAudio = Literal["mulaw", "pcm16-8k", "pcm16-16k"]
+_FRAME_BYTES: dict[str, int] = {
+    "mulaw": MULAW_8K.frame_bytes,
+    "pcm16-8k": PCM_8K.frame_bytes,
+    "pcm16-16k": PCM_16K.frame_bytes,
+}
 _NOBODY = StreamIds("", CallSid(""), StreamSid(""))
 _TEXT, _BINARY = b"t", b"b"  # what each message to the gateway begins with, here
 
@@ -96,10 +101,10 @@ class DeviceStream(Carrier):
         return self._cleared(int(event["sent_ms"]), now) if event.get("type") == "clear" else NOTHING
 
     def _frame(self, data: bytes, now: float) -> Received:
+        if len(data) != _FRAME_BYTES[self._audio]:
+            return self._invalid("not 20 ms")
         if self._audio != "mulaw":
             data = encode(self._halver.feed(data) if self._audio == "pcm16-16k" else data, "mulaw")
-        if len(data) != MULAW_8K.frame_bytes:
-            return self._invalid("not 20 ms")
         self._sent_ms += FRAME_MS
         received = self.play(data, now)
         self._marks.append((self._queued, str(self._sent_ms)))
