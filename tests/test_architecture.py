@@ -28,6 +28,7 @@ HEAVY = {
     "deepgram",
     "elevenlabs",
     "espeakng_loader",
+    "livekit",
     "onnxruntime",
     "openai",
     "opentelemetry.exporter",

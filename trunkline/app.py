@@ -34,7 +34,7 @@ from trunkline.errors import ConfigError, MissingExtra
 from trunkline.gateway.answeredby import MachineTerms
 from trunkline.gateway.api.app import create_http, plain_index
 from trunkline.gateway.api.control import control_routes
-from trunkline.gateway.api.devices import device_routes
+from trunkline.gateway.api.devices import NoRooms, Rooms, device_routes
 from trunkline.gateway.api.legs import leg_routes
 from trunkline.gateway.api.providers import provider_routes
 from trunkline.gateway.api.trunks import trunk_routes
@@ -42,11 +42,15 @@ from trunkline.gateway.call import DIAL_SLACK_S
 from trunkline.gateway.entering import Entrance, Origins
 from trunkline.gateway.front import front_door
 from trunkline.gateway.joining import Verifier
+from trunkline.gateway.livekit.desk import DeskTerms as LivekitTerms
+from trunkline.gateway.livekit.desk import Enter, LivekitDesk
+from trunkline.gateway.livekit.outgoing import livekit_lead
 from trunkline.gateway.outbound import retry_policy
 from trunkline.gateway.page.routes import page_routes
 from trunkline.gateway.regions import Regions
 from trunkline.gateway.regionwatch import RegionWatch
-from trunkline.gateway.sessions.opening import open_sessions, our_regions, rooms
+from trunkline.gateway.sessions.livekit import configured as livekit_configured
+from trunkline.gateway.sessions.opening import open_sessions, our_regions
 from trunkline.gateway.sip import trunks
 from trunkline.gateway.sip.desk import LIMIT_SLACK_S, SipDesk
 from trunkline.gateway.sip.leg import sip_lead
@@ -106,6 +110,7 @@ class Gateway:
     twilio: TwilioDialler | None
     webrtc: "_WebRtc"
     audio: AudioSockets
+    livekit: LivekitDesk | None
     verifier: Verifier
     """Of devices' join tokens."""
     records: Callable[[float], Awaitable[bool]]
@@ -125,6 +130,8 @@ class Gateway:
         if self.webrtc.desk is not None:
             await self.webrtc.desk.close()
         await self.audio.close()
+        if self.livekit is not None:
+            await self.livekit.close()
 
 
 def load_agent(settings: Settings) -> AgentDefinition:
@@ -229,7 +236,10 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         watch = RegionWatch(regions)
         watch.start()
         stack.push_async_callback(watch.close)
-        more += device_routes(sessions.desk, devices, regions, rooms(settings, clock))
+        livekit = _open_livekit(settings, switchboard, sessions.desk, clock)
+        if livekit is not None:
+            stack.push_async_callback(livekit.close)
+        more += device_routes(sessions.desk, devices, regions, livekit or _NO_ROOMS)
         webrtc = _open_webrtc(settings, switchboard, sessions.desk, clock)
         if webrtc.desk is not None:
             stack.push_async_callback(webrtc.desk.close)
@@ -260,6 +270,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             twilio,
             webrtc,
             audio,
+            livekit,
             sessions.desk,
             writer.drain,
             agents[first].recording,
@@ -413,6 +424,23 @@ def _open_audio(
         metrics,
         clock,
     )
+
+
+_NO_ROOMS: Rooms = NoRooms()
+
+
+def _open_livekit(settings: Settings, switchboard: Switchboard, sessions: Enter, clock: Clock) -> LivekitDesk | None:
+    """Raises ConfigError where there is a server and not its SDK."""
+    server = livekit_configured(settings.livekit)
+    if server is None:
+        return None
+    try:
+        from trunkline.gateway.livekit.rtc import SdkRoom
+    except ImportError as error:
+        wanted = f"needs LiveKit's SDK: pip install 'trunkline[livekit]' ({error})"
+        raise ConfigError("livekit.url", server.url, wanted) from error
+    terms = LivekitTerms(server, livekit_lead(), settings.livekit.max_rooms)
+    return LivekitDesk(switchboard, sessions, SdkRoom, terms, clock)
 
 
 class _Fresh(CallRecords):

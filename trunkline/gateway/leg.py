@@ -12,7 +12,7 @@ from trunkline.media.playout import LeadPolicy
 from trunkline.ports import EndedBy, EndReason, Refuse
 from trunkline.types import E164, CallId
 
-LegKind = Literal["twilio", "sip", "webrtc", "websocket"]
+LegKind = Literal["twilio", "sip", "webrtc", "websocket", "livekit"]
 
 
 class Leg(LegOut, Protocol):

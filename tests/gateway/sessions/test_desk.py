@@ -122,6 +122,25 @@ def test_a_device_that_comes_back_goes_on_where_it_was() -> None:
     run(scenario)
 
 
+def test_the_gateways_own_join_needs_no_token_and_uses_up_what_was_given() -> None:
+    async def scenario(house: House) -> None:
+        opened = await house.open()
+        joining = await house.desk.enter(opened.session.id)
+        assert isinstance(joining, Joining)
+        assert (joining.number, joining.device_id, joining.resumed) == (1, "kitchen", False)
+        assert await house.refused(house.desk.join(opened.join_token)) == "token_used"
+        assert (await house.join(joining.resume_token)).number == 2
+        house.no_line = Refuse("overloaded", "no line is free")
+        assert await house.refused(house.desk.enter(opened.session.id)) == "overloaded"
+        house.no_line, house.away = None, True
+        assert await house.refused(house.desk.enter(opened.session.id)) == "sessions_away"
+        house.away = False
+        assert await house.desk.end(opened.session.id, "ann") is None
+        assert await house.refused(house.desk.enter(opened.session.id)) == "session_over"
+
+    run(scenario)
+
+
 def test_neither_secret_is_shown() -> None:
     async def scenario(house: House) -> None:
         opened = await house.open()
