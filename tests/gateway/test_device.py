@@ -55,9 +55,9 @@ def test_arming_is_recorded_where_it_is_needed_and_audio_before_it_told_once_a_t
     armed = live.Armed("wake_word", "computer", 0.9)
     for _ in range(3):
         device.refuse_audio()
-    device.do(armed, call)  # type: ignore[arg-type]
+    device.do(armed, call)
     assert device.armed
-    device.do(live.Disarmed(), call)  # type: ignore[arg-type]
+    device.do(live.Disarmed(), call)
     assert not device.armed
     device.do(armed, None)
     device.do(live.Disarmed(), None)
@@ -65,8 +65,8 @@ def test_arming_is_recorded_where_it_is_needed_and_audio_before_it_told_once_a_t
     assert [mistake.code for mistake in told] == ["not_armed", "not_armed"]
     assert (device.unarmed, call.said) == (4, [("event", "armed", "wake_word", "computer", 0.9)])
     free, talk = Device(False, told.append, 0.0), Call()
-    free.do(live.Disarmed(), talk)  # type: ignore[arg-type]
-    free.do(armed, talk)  # type: ignore[arg-type]
+    free.do(live.Disarmed(), talk)
+    free.do(armed, talk)
     assert (free.armed, talk.said) == (True, [])
 
 

@@ -170,7 +170,7 @@ class LivekitLeg:
 
     # --- what the device asks ---
 
-    def _do(self, asked: live.Asked) -> None:
+    def _do(self, asked: live.Asked | live.Aside) -> None:
         call = self._call
         if isinstance(asked, live.Armed):
             self.armed = True
