@@ -69,6 +69,14 @@ def test_a_peer_cannot_invent_labels() -> None:
     assert not any("471" in name for name in found)
 
 
+def test_a_refusal_that_has_no_name_of_its_own_is_another_one() -> None:
+    metrics = Metrics()
+    for code in ("no_codec", "a rule of the house"):
+        metrics.webrtc_offer(code)
+    found = samples(metrics)
+    assert found["trunkline_webrtc_offers_total no_codec"] == found["trunkline_webrtc_offers_total other"] == 1
+
+
 def test_two_gateways_in_a_process_do_not_meet() -> None:
     one, two = Metrics(), Metrics()
     one.call_ended("busy")

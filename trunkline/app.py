@@ -251,7 +251,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         http = create_http(
             settings, switchboard, records, metrics, clock, not_ready, tokens, more, orders=orders, placed=twilio
         )
-        gauges = asyncio.create_task(_gauges(metrics, spool, pool, ears, sip, agents.values()), name="gauges")
+        gauges = asyncio.create_task(_gauges(metrics, spool, pool, ears, sip, webrtc, agents.values()), name="gauges")
         stack.push_async_callback(_cancelled, gauges)
         heartbeat.start()
         stack.callback(heartbeat.stop)
@@ -492,7 +492,13 @@ def _recordings(folder: Path) -> Callable[[CallId, Allow], Recorder | None]:
 
 
 async def _gauges(
-    metrics: Metrics, spool: Spool, pool: SpeechPool, ears: Ears, sip: _Sip, agents: Iterable[AgentHere]
+    metrics: Metrics,
+    spool: Spool,
+    pool: SpeechPool,
+    ears: Ears,
+    sip: _Sip,
+    webrtc: _WebRtc,
+    agents: Iterable[AgentHere],
 ) -> None:
     """What others count, for /metrics, once a second."""
     dropped = 0
@@ -516,6 +522,8 @@ async def _gauges(
         seen = now
         if sip.desk is not None and sip.stack is not None:
             turned = _sip_gauges(metrics, sip.desk, sip.stack, turned)
+        if webrtc.desk is not None:
+            webrtc.desk.measure()
 
 
 def _sip_gauges(metrics: Metrics, desk: SipDesk, stack: Stack, before: FrontCounters) -> FrontCounters:

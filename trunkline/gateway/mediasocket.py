@@ -144,8 +144,6 @@ class MediaSocket(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.writable = True
         self._stalled_at = None
-        if self.bus is not None:
-            self.bus.leg_writable()
 
     # --- handshake ---
 

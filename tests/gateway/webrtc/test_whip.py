@@ -12,8 +12,9 @@ pytest.importorskip("av", reason="libopus comes with the extra webrtc")
 from starlette.applications import Starlette
 
 from trunkline.gateway.joining import Joining
-from trunkline.gateway.webrtc import ice
+from trunkline.gateway.webrtc import ice, rtp
 from trunkline.gateway.webrtc.desk import DeskTerms, WebRtcDesk
+from trunkline.gateway.webrtc.opus import SILENCE
 from trunkline.gateway.webrtc.outgoing import webrtc_lead
 from trunkline.gateway.webrtc.sdp import Fingerprint
 from trunkline.gateway.webrtc.whip import whip_routes
@@ -120,6 +121,41 @@ def test_an_offer_is_answered_with_where_and_which() -> None:
 
     board = at_the_door(scenario)
     assert board.ends() == [("caller_hung_up", "")]
+
+
+def test_what_comes_of_offers_and_legs_is_counted() -> None:
+    async def scenario(door: Door) -> None:
+        await door.offer()
+        await door.offer()
+        await door.offer(b"hello")
+        await door.offer(token="stale")
+        first, second = (wire.sink for wire in door.wires[:2])
+        first.connected()
+        door.desk.measure()
+        counted = metrics_of(door)
+        assert counted('legs{state="connecting"}') == counted('legs{state="connected"}') == 1
+        first.packet(rtp.write(111, 1, 960, 9, SILENCE, marker=False))
+        first.packet(rtp.write(111, 4, 3840, 9, SILENCE, marker=False))
+        door.board.clock.advance(1)
+        first.packet(rtp.write(111, 5, 4800, 9, b"", marker=False))
+        first.gone("the far end has closed it", in_order=True)
+        second.gone("ICE did not complete within 10 s")
+        door.desk.measure()
+        counted = metrics_of(door)
+        assert counted('legs{state="connecting"}') == counted('legs{state="connected"}') == 0
+        assert counted('offers_total{outcome="opened"}') == 2
+        assert counted('offers_total{outcome="malformed"}') == counted('offers_total{outcome="token_used"}') == 1
+        assert counted('unreached_total{phase="ice"}') == 1
+        assert counted('packets_total{fate="received"}') == 3
+        assert counted('packets_total{fate="undecodable"}') == 1
+        assert counted("jitter_seconds_count") == 1
+
+    at_the_door(scenario)
+
+
+def metrics_of(door: Door) -> Callable[[str], float]:
+    lines = door.board.switchboard.metrics.text().decode().splitlines()
+    return lambda name: float(next(line.split()[-1] for line in lines if line.startswith(f"trunkline_webrtc_{name} ")))
 
 
 def test_candidates_trickle_in_by_the_etag() -> None:

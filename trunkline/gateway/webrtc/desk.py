@@ -85,8 +85,6 @@ class WebRtcDesk:
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._beats = 0
-        self.refused = 0
-        """Offers that were turned away."""
 
     # --- what WHIP asks ---
 
@@ -94,7 +92,7 @@ class WebRtcDesk:
         """An offer. Does not raise. Refuse codes: `overloaded`, `draining`, `sessions_away` (another try may help), the
         SDP's (sdp.Code), `no_token`, those of Verifier.join and of Switchboard.join and admit."""
         opened = await self._open(body, token)
-        self.refused += isinstance(opened, Refuse)
+        self._board.metrics.webrtc_offer(opened.code if isinstance(opened, Refuse) else "opened")
         return opened
 
     async def may_call(self, token: str) -> Refuse | None:
@@ -186,9 +184,22 @@ class WebRtcDesk:
         name = next((name for name, guest in self._guests.items() if guest.leg is leg), None)
         if name is not None:
             guest = self._guests.pop(name)
+            self._count(leg, why)
             task = asyncio.create_task(guest.wire.closed(), name="webrtc leaving")
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
+
+    def _count(self, leg: WebRtcLeg, why: str) -> None:
+        metrics = self._board.metrics
+        if leg.is_connected:
+            metrics.webrtc_ended(leg.stats())
+        else:
+            metrics.webrtc_unreached("ice" if why.startswith("ICE") else "dtls" if why.startswith("DTLS") else "other")
+
+    def measure(self) -> None:
+        """How many legs there are, for the metrics."""
+        connecting = self._connecting
+        self._board.metrics.webrtc_legs(self._opening + connecting, len(self._guests) - connecting)
 
     @property
     def _connecting(self) -> int:

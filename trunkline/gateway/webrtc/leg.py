@@ -80,7 +80,7 @@ class WebRtcLeg:
         self._sequence = secrets.randbits(15)
         self._time_base = secrets.randbits(32)
         self._sent_packets = self._sent_bytes = self._sent_timestamp = 0
-        self._received = self._undecodable = self._untold = 0
+        self._received = self._undecodable = self._concealed = self._untold = 0
         self._is_open, self._waiting = False, list[str]()
         self._over = False
 
@@ -171,6 +171,7 @@ class WebRtcLeg:
                     pcm = self._decoder.conceal(piece.length_ms or FRAME_MS)
                 self._hear(encode(pcm, "mulaw"), piece.position_ms, now)
             elif piece.kind == "lost":
+                self._concealed += 1
                 pcm = self._decoder.conceal(piece.length_ms, piece.payload or None)
                 self._hear(encode(pcm, "mulaw"), piece.position_ms, now)
             else:
@@ -203,11 +204,8 @@ class WebRtcLeg:
         try:
             self._return_marks()
             if self.is_connected:
-                was_full = not self._outgoing.writable
                 for due in self._outgoing.due(now, self._marks.append):
                     self._send(due)
-                if was_full and self._outgoing.writable and self.bus is not None:
-                    self.bus.leg_writable()
             if self._incoming.waiting:
                 pieces = self._incoming.due(now)
                 if pieces and self.device.armed:
@@ -301,6 +299,7 @@ class WebRtcLeg:
             "lost_packets": incoming.lost,
             "late_packets": incoming.late,
             "repeated_packets": incoming.repeated,
+            "concealed_packets": self._concealed,
             "undecodable_packets": self._undecodable,
             "unarmed_packets": self.device.unarmed,
             "jitter_ms": round(self._reception.jitter / 48) if self._reception is not None else 0,
