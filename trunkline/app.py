@@ -244,7 +244,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         if webrtc.desk is not None:
             stack.push_async_callback(webrtc.desk.close)
             more += whip_routes(webrtc.desk, settings.devices.origins, settings.http.origin)
-            more += page_routes(settings.devices.origins, plain_index(settings.http.origin))
+        more += page_routes(settings.devices.origins, plain_index(settings.http.origin))
         audio = _open_audio(settings, switchboard, sessions.desk, metrics, clock)
         stack.push_async_callback(audio.close)
         orders = OrderKeys(database, clock, worker=settings.worker)

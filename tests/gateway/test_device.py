@@ -36,6 +36,19 @@ def test_too_many_messages_are_told_once_until_one_is_read_again() -> None:
     assert device.read(flush, 1.0) == live.Flush()
 
 
+def test_written_words_are_rationed_and_everything_else_goes_on() -> None:
+    told: list[live.Mistake] = []
+    device = Device(False, told.append, 0.0)
+    text, key = json.dumps({"type": "text", "text": "again"}), json.dumps({"type": "dtmf", "digits": "1"})
+    read = [device.read(text, 0.0) for _ in range(8)]
+    assert read[:6] == [live.Typed("again")] * 6
+    assert read[6:] == [None, None]
+    assert [each.code for each in told] == ["too_many"] * 2
+    assert device.read(key, 0.0) == live.Keyed("1")
+    assert device.read(text, 2.0) == live.Typed("again")
+    assert device.read(text, 2.0) is None
+
+
 def test_arming_is_recorded_where_it_is_needed_and_audio_before_it_told_once_a_time() -> None:
     told: list[live.Mistake] = []
     device, call = Device(True, told.append, 0.0), Call()

@@ -11,6 +11,8 @@ from trunkline.gateway.leg import DeviceCall
 
 MAX_MESSAGES_S = 20.0  # of a device, on average
 MESSAGE_BURST_S = 2.0  # so much of them at once
+MAX_TEXTS_S, TEXT_BURST = 0.5, 6.0  # written words: each may cost an answer of a model
+_TOO_MANY_TEXTS = live.Mistake("too_many", "more written words than can be answered: wait for the answer")
 
 
 class Allowance:
@@ -48,6 +50,7 @@ class Device:
         self._needs_arming, self._tell = needs_arming, tell
         self._asides, self._max_messages_s = asides or {}, max_messages_s
         self._allowance = Allowance(max_messages_s, MESSAGE_BURST_S * max_messages_s, now)
+        self._texts = Allowance(MAX_TEXTS_S, TEXT_BURST, now)
         self._told_unarmed = self._told_many = False
 
     def read(self, message: str | bytes, now: float) -> live.Asked | live.Aside | None:
@@ -61,6 +64,9 @@ class Device:
         asked = live.decode(message, self._asides)
         if isinstance(asked, live.Mistake):
             self._tell(asked)
+            return None
+        if isinstance(asked, live.Typed) and not self._texts.take(1, now):
+            self._tell(_TOO_MANY_TEXTS)
             return None
         return asked
 

@@ -16,6 +16,7 @@ RETRY_S = 2
 AGAIN = frozenset({"overloaded", "draining", "sessions_away", "database_away", "no_path", "agent_away"})
 """Codes that another try may help."""
 NO_TOKEN = Refuse("no_token", "a join token is needed")
+_NO_SESSIONS = Refuse("no_sessions", "there are no sessions here to join")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +58,22 @@ class Entrance:
         may call."""
         self._board, self._verifier, self._anonymous = switchboard, verifier, anonymous
 
+    async def may(self, token: str) -> Refuse | None:
+        """Whether `enter` would let them in, as far as the token tells; it stays good. Codes: `no_token`,
+        `no_sessions`, those of Verifier.check."""
+        if not token:
+            return None if self._anonymous else NO_TOKEN
+        if self._verifier is None:
+            return _NO_SESSIONS
+        return await self._verifier.check(token)
+
     async def enter(self, token: str, leg: LegKind, name: str) -> Entered | Refuse:
         """The call is there when this returns; its leg is not. `name`: of the call, where it has no session. Does not
         raise. Codes: `no_token`, `no_sessions`, `ended`, those of Verifier.join, Switchboard.join and admit."""
         joining: Joining | None = None
         if token:
             if self._verifier is None:
-                return Refuse("no_sessions", "there are no sessions here to join")
+                return _NO_SESSIONS
             joined = await self._verifier.join(token)
             if isinstance(joined, Refuse):
                 return joined

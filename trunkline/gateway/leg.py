@@ -125,6 +125,10 @@ class DeviceCall(LegCall, Protocol):
         """The far end wants the agent to stop speaking."""
         ...
 
+    def never_came(self, reason: EndReason, detail: str) -> None:
+        """The media of this leg, which is none of the call's yet: the call is over, unless another leg has it."""
+        ...
+
 
 @runtime_checkable
 class FurtherLegCall(LegCall, Protocol):

@@ -161,6 +161,24 @@ def test_a_token_that_was_not_used_in_time_is_of_no_use() -> None:
     run(scenario)
 
 
+def test_a_token_is_looked_at_without_using_it_up() -> None:
+    async def scenario(house: House) -> None:
+        token = (await house.open()).join_token
+        assert await house.desk.check(token) is None
+        house.away = True
+        assert await house.refused(house.desk.check(token)) == "sessions_away"
+        house.away = False
+        first = await house.join(token)
+        assert await house.refused(house.desk.check(token)) == "token_used"
+        assert await house.desk.check(first.resume_token) is None
+        house.clock.advance(601)
+        assert await house.refused(house.desk.check(first.resume_token)) == "session_over"
+        house.clock.advance(TERMS.rejoin_s)
+        assert await house.refused(house.desk.check(first.resume_token)) == "token_expired"
+
+    run(scenario)
+
+
 def test_a_session_that_was_idle_for_too_long_is_over() -> None:
     async def scenario(house: House) -> None:
         joining = await house.join((await house.open()).join_token)

@@ -83,7 +83,7 @@ class FakeCall:
         self.marks.append(name)
 
     def __getattr__(self, name: str) -> Any:
-        if name not in ("key", "lost", "stopped", "finished", "crashed", "event", "typed", "flush"):
+        if name not in ("key", "lost", "stopped", "finished", "crashed", "event", "typed", "flush", "never_came"):
             raise AttributeError(name)
         return lambda *args, **more: self.said.append((name, *(a for a in args if not isinstance(a, WebRtcLeg))))
 
@@ -279,7 +279,7 @@ def test_what_never_connected_never_started() -> None:
     desk: Any = rig
     leg = WebRtcLeg(wire, OFFER, desk, Entered(call, JOINED), webrtc_lead(), rig.clock)
     leg.gone("ICE did not complete within 10 s")
-    assert call.said == [("finished", "never_started", "ICE did not complete within 10 s")]
+    assert call.said == [("never_came", "never_started", "ICE did not complete within 10 s")]
 
 
 def test_a_refused_leg_is_closed() -> None:

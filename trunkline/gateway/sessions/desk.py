@@ -146,13 +146,29 @@ class SessionDesk:
                 log.error("devices cannot join: %s", str(error) or "the session store is slow")
             self._away = True
             self._told("away")
-            return Refuse("sessions_away", "the session store is away")
+            return _AWAY
         except Exception:
             log.exception("a device cannot join")
             return Refuse("error", "the gateway failed")
         self._away = False
         self._told("refused" if isinstance(came, Refuse) else "resumed" if came.resumed else "joined")
         return came
+
+    async def check(self, token: str) -> Refuse | None:
+        try:
+            async with asyncio.timeout(JOIN_DEADLINE_S):
+                named = tokens.read(await self._key(), token, self._clock.wall())
+                if isinstance(named, Refuse):
+                    return named
+                session = await self._store.get(named.session_id)
+        except (StoreError, TimeoutError):
+            return _AWAY
+        except Exception:
+            log.exception("a device's token cannot be checked")
+            return Refuse("error", "the gateway failed")
+        if session is None:
+            return _OVER
+        return _USED if session.joins >= named.number else None
 
     async def _join(self, token: str) -> Joining | Refuse:
         key = await self._key()
@@ -172,7 +188,7 @@ class SessionDesk:
         await self._keeper.flush(session_id)
         session = await self._store.join(session_id, number, self._terms.worker, self._terms.region)
         if isinstance(session, Spent):
-            return Refuse("token_used", "this join token was used before")
+            return _USED
         if session is None:
             return _OVER
         self._keeper.joined(session)
@@ -191,5 +207,8 @@ class SessionDesk:
         )
 
 
+_AWAY = Refuse("sessions_away", "the session store is away")
+_USED = Refuse("token_used", "this join token was used before")
+_OVER = Refuse("session_over", "this session is over")
 _UNKNOWN = Refuse("unknown_session", "there is no such session")
 _OVER = Refuse("session_over", "this session is over")

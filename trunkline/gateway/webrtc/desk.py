@@ -54,6 +54,7 @@ class Opened:
     """Names it in its URL, and is known to nobody else."""
     etag: str
     answer: str
+    resume_token: str = field(default="", repr=False)
 
 
 @dataclass(slots=True)
@@ -94,6 +95,10 @@ class WebRtcDesk:
         self._board.metrics.webrtc_offer(opened.code if isinstance(opened, Refuse) else "opened")
         return opened
 
+    async def may_call(self, token: str) -> Refuse | None:
+        """As Entrance.may: the token stays good."""
+        return await self._entrance.may(token)
+
     async def _open(self, body: bytes, token: str) -> Opened | Refuse:
         if (no_line := self._board.no_line()) is not None:
             return no_line
@@ -132,7 +137,7 @@ class WebRtcDesk:
             leg.ssrc,
             secrets.randbits(31),
         )
-        opened = Opened(name, etag, sdp.write_answer(offer, ours))
+        opened = Opened(name, etag, sdp.write_answer(offer, ours), entered.joined.resume_token)
         self._guests[name] = _Guest(leg, wire, opened, offer.ice_username)
         wire.start(offer, self._terms.paths.connect_s, leg)
         self._beat_soon()

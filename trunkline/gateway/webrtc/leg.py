@@ -339,7 +339,7 @@ class WebRtcLeg:
         if self.is_connected:
             call.stopped(self)
         else:
-            call.finished("caller_hung_up", "before its media came")
+            call.never_came("caller_hung_up", "before its media came")
 
     def lose(self, why: str) -> None:
         """Its media is gone, or never came."""
@@ -361,7 +361,7 @@ class WebRtcLeg:
         if self.is_connected:
             call.lost(self, why)
         else:
-            call.finished("never_started", why)
+            call.never_came("never_started", why)
 
     def _crash(self, error: Exception) -> None:
         call = self._call
