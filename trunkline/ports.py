@@ -29,11 +29,26 @@ class Lists:
     company: bool | None = None
     litigator: bool | None = None
     national: bool | None = None
-    national_as_of: datetime | None = None
-    """When our copy was drawn."""
     state: bool | None = None
     reassigned: bool | None = None
     """The number has another owner than the one who consented."""
+    as_of: Mapping[str, datetime] = field(default_factory=dict)
+    """When our copies were drawn, by list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What ledger and lists say of somebody, gathered before the question. None is Unknown."""
+
+    region: str | None = None
+    """Where they are known to be, by address: `US-CA`, `DE`."""
+    zone: str | None = None
+    """The time zone of that address, as IANA names it."""
+    lists: Lists = Lists()
+    consent: ConsentForm | Literal["none", "revoked"] | None = None
+    """The best that the ledger holds for this purpose and an artificial voice."""
+    attempts: tuple[datetime, ...] | None = None
+    """When that number was tried before, in the last 30 days at least; answered or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +81,8 @@ class Facts:
     """The number behind a named transfer target."""
     purpose: Purpose | None = None
     """Why we call: the order says it. An answer is given to what the caller wants, whatever that is."""
-    region: str | None = None
-    """Where the other party is known to be, by address: `US-CA`, `DE`. None: only the number tells."""
-    zone: str | None = None
-    """The time zone of that address, as IANA names it."""
-    lists: Lists = Lists()
-    """What the lists say of the number to be called."""
-    consent: ConsentForm | Literal["none", "revoked"] | None = None
-    """The best that the ledger holds for this call's purpose and an artificial voice. None: the ledger is away."""
-    attempts: tuple[datetime, ...] | None = None
-    """When that number was tried before, in the last 30 days at least; answered or not."""
+    standing: Standing = Standing()
+    """What is known of the other party."""
     traffic: Traffic | None = None
     """Calls that went out in the last hour."""
 
