@@ -23,7 +23,12 @@ TERMS = Terms("Acme Clinic", "US-NY")
 
 
 def call(**changes: Any) -> Facts:
-    given = {"to_number": NEW_YORK, "purpose": "marketing", "standing": GOOD, "traffic": QUIET} | changes
+    given: dict[str, Any] = {
+        "to_number": NEW_YORK,
+        "purpose": "marketing",
+        "standing": GOOD,
+        "traffic": QUIET,
+    } | changes
     return Facts("dial", DEFAULT_TENANT, "outbound", "+12125550111", **given)
 
 
@@ -194,7 +199,7 @@ def test_an_anonymous_caller_is_answered_under_everything() -> None:
 
 def test_the_doors_that_consent_opens_say_so() -> None:
     for door in ("record", "transcript", "third_party"):
-        facts = Facts(door, DEFAULT_TENANT, "inbound", "+14155550100", NEW_YORK)  # type: ignore[arg-type]
+        facts = Facts(door, DEFAULT_TENANT, "inbound", "+14155550100", NEW_YORK)
         assert owed(facts)["ask_consent"].doors == (door,)
         assert owed(replace(facts, from_number=NEW_YORK)) == {}
 
@@ -252,12 +257,16 @@ easy = st.builds(
 def unknowns(facts: Facts) -> list[Facts]:
     """Those that know one thing less. An address only narrows (place_by = number), and is left out by name below."""
     named = ("from_number", "to_number", "purpose", "traffic")
-    less = [replace(facts, **{name: None}) for name in named if getattr(facts, name) is not None]
     known = facts.standing
-    less += [replace(facts, standing=replace(known, **{name: None})) for name in ("consent", "attempts")]
+    less = [without(facts, name) for name in named]
+    less += [replace(facts, standing=without(known, name)) for name in ("consent", "attempts")]
     for name in ("stopped", "company", "litigator", "national", "state", "reassigned"):
-        less.append(replace(facts, standing=replace(known, lists=replace(known.lists, **{name: None}))))
+        less.append(replace(facts, standing=replace(known, lists=without(known.lists, name))))
     return [*less, replace(facts, standing=replace(known, lists=replace(known.lists, as_of={})))]
+
+
+def without(value: Any, name: str) -> Any:
+    return replace(value, **{name: None})
 
 
 def no_weaker(less: Decision, more: Decision) -> bool:

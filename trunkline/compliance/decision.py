@@ -253,12 +253,12 @@ class _Rules:
 
     def _rows(self, table: Table) -> list[Any]:
         """Of this purpose, wherever they may be."""
-        found: dict[Any, None] = {}
-        for place in self.where.places:
-            for row in self.tables.rows(table, place):
-                if self.purpose is None or row.purpose in (None, self.purpose):
-                    found[row] = None
-        return list(found)
+
+        def find() -> list[Any]:
+            fitting = (row for place in self.where.places for row in self.tables.rows(table, place))
+            return list(dict.fromkeys(r for r in fitting if self.purpose is None or r.purpose in (None, self.purpose)))
+
+        return self.tables.remembered((table.name, self.where.regions, self.purpose), find)
 
 
 def _answer(asked: list[_Asked], owed: tuple[Obligation, ...] = ()) -> Decision:

@@ -17,7 +17,7 @@ _LINES: dict[str, ObligationKind] = {
 
 
 def duties(
-    places: Iterable[str | None],
+    places: tuple[str | None, ...],
     ours: str | None,
     direction: Direction,
     purpose: Purpose | None,
@@ -26,6 +26,18 @@ def duties(
 ) -> tuple[Obligation, ...]:
     """`places`: everywhere the other party may be; `ours`: where this end is, None where nobody knows. `kept`: the
     doors that may be open in this call."""
+    key = ("duties", places, ours, direction, purpose, kept)
+    return tables.remembered(key, lambda: _duties(places, ours, direction, purpose, kept, tables))
+
+
+def _duties(
+    places: tuple[str | None, ...],
+    ours: str | None,
+    direction: Direction,
+    purpose: Purpose | None,
+    kept: tuple[Door, ...],
+    tables: Tables,
+) -> tuple[Obligation, ...]:
     basis: dict[str, str] = {}
     for place in (*places, ours):
         for row in tables.rows(tables.disclosure, place):

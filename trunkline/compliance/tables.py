@@ -130,7 +130,7 @@ class Tables:
             if len(self._memory) > _MEMORY:
                 self._memory.clear()
             found = self._memory[key] = make()
-        return found  # type: ignore[no-any-return]
+        return found
 
     def _fits(self, region: str, place: str | None) -> bool:
         if region == "*" or place is None:
@@ -189,8 +189,15 @@ def _tables(texts: Mapping[str, str]) -> Tables:
         groups.setdefault(member, set()).add(group)
     rules = (tables[name] for name in ("hours", "calling", "recording"))
     listed = {row.region.partition("-")[0] for table in rules for row in table.rows}
+    hours, holidays, frequency, calling, lists, recording, disclosure = (tables[name] for name in _NAMES[:7])
     return Tables(
-        *(tables[name] for name in _NAMES[:7]),
+        hours,
+        holidays,
+        frequency,
+        calling,
+        lists,
+        recording,
+        disclosure,
         area_codes=area_codes,
         groups={member: frozenset(names) for member, names in groups.items()},
         _listed=frozenset(listed - {"*"}),
