@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.resources import files
+from zoneinfo import available_timezones
 
 import phonenumbers
 from phonenumbers import timezone
@@ -77,6 +78,15 @@ def _zones_of(region: str, tables: Tables) -> tuple[str, ...]:
         if named == region:
             zones = _merged(zones, of_code)
     return zones or country_zones().get(region.partition("-")[0], ())
+
+
+def known_zone(name: str) -> bool:
+    return name in _all_zones()
+
+
+@cache
+def _all_zones() -> frozenset[str]:
+    return frozenset(available_timezones())
 
 
 @cache
