@@ -61,10 +61,11 @@ class _Wrong(Exception):
         self.field, self.wanted = field, wanted
 
 
-CONSENT_COLUMNS = (
+_COLUMNS = (
     "subject form purposes technologies wording wording_version at channels evidence_kind evidence_uri "
     "evidence_sha256 jurisdiction valid_from valid_until seller via"
-).split()
+)
+CONSENT_COLUMNS = tuple(_COLUMNS.split())
 
 
 def consents(text: str, tenant: TenantId, now: datetime) -> list[Grant]:

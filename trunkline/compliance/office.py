@@ -179,18 +179,22 @@ class Office:
         region: str | None = None,
         zone: str | None = None,
         tries: bool = False,
+        now: datetime | None = None,
     ) -> Known:
         """Never raises: what cannot be told within LOOKUP_S is Unknown. `tries`: the number will be tried now, if the
-        decision lets it; note it first, so that of two orders at once the second counts the first."""
+        decision lets it; note it first, so that of two orders at once the second counts the first. `now`: another
+        moment than this one, for a question only."""
+        at = now or self._clock.wall()
         lists, consent, (attempt, times) = await asyncio.gather(
             self._in_time(self._lists_of(number, region, zone), Lists()),
-            self._in_time(self._consent_of(number, purpose), None),
-            self._in_time(self._attempts_of(number, tries), (None, None)),
+            self._in_time(self._consent_of(number, purpose, at), None),
+            self._in_time(self._attempts_of(number, tries, at), (None, None)),
         )
         if lists.reassigned and consent not in (None, "revoked"):
             consent = "none"  # it was somebody else's
         standing = Standing(region, zone, lists, consent, times)
-        self._remember(number, standing)
+        if now is None:
+            self._remember(number, standing)
         return Known(standing, attempt)
 
     def _remember(self, number: str, standing: Standing) -> None:
@@ -216,19 +220,18 @@ class Office:
             log.warning("compliance: what is known of a number could not be read: %s", str(error) or "too slow")
             return otherwise
 
-    async def _attempts_of(self, number: str, tries: bool) -> tuple[str | None, tuple[datetime, ...]]:
-        now = self._clock.wall()
+    async def _attempts_of(self, number: str, tries: bool, now: datetime) -> tuple[str | None, tuple[datetime, ...]]:
         since = now - LOOK_BACK
         if tries:
             return await self._lists.attempt(self._tenant, number, now, since)
         return None, await self._lists.attempts(self._tenant, number, since)
 
-    async def _consent_of(self, number: str, purpose: Purpose | None) -> Any:
+    async def _consent_of(self, number: str, purpose: Purpose | None, now: datetime) -> Any:
         rows = await self._ledger.of(self._tenant, number)
         if number in self._revoked:
             return "revoked"
         terms = self._policy.terms
-        return held(rows, Wanted(purpose or terms.purpose, terms.business), self._clock.wall())
+        return held(rows, Wanted(purpose or terms.purpose, terms.business), now)
 
     async def _lists_of(self, number: str, region: str | None, zone: str | None) -> Lists:
         found = await self._lists.look(self._tenant, number)

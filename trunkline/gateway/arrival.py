@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from trunkline.gateway.leg import LegKind
+from trunkline.ports import Purpose, Standing
 from trunkline.types import E164, Direction, SessionId
 
 Why = Literal["new", "leg_lost", "transfer_failed", "again"]
@@ -30,5 +31,9 @@ class Arrival:
     """Identity headers (RFC 8224), for compliance; never logged."""
     forwarded_by: str | None = None
     """The number that sent the call on to us, where it was diverted."""
+    purpose: Purpose | None = None
+    """Of a call of ours."""
+    standing: Standing = field(default=Standing(), repr=False)
+    """What ledger and lists say of who is called."""
     session_id: SessionId | None = None
     """Of a device's call: what was said outlives it there."""

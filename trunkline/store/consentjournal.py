@@ -67,7 +67,7 @@ class ConsentJournal:
         """Takes what a dead process left there. Raises StoreError when the folder cannot be written."""
         self._file, self._note = file, note
         self._waiting: deque[Noted] = deque()
-        self._wake = asyncio.Event()
+        self._wake, self._draining = asyncio.Event(), asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._unwritten = 0
         self.dropped = 0
@@ -119,6 +119,10 @@ class ConsentJournal:
 
     async def drain(self) -> None:
         """Everything so far. Raises StoreError when the database is away; nothing is lost then."""
+        async with self._draining:
+            await self._drain()
+
+    async def _drain(self) -> None:
         while self._waiting:
             tenant = self._waiting[0].said.tenant
             batch: list[Noted] = []
