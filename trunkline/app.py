@@ -30,12 +30,7 @@ from trunkline.agents.local.pool import SpeechPool
 from trunkline.agents.providers import Minds, Services, Wrap
 from trunkline.agents.tools.http import HttpTools
 from trunkline.clock import SYSTEM_CLOCK, Clock
-from trunkline.compliance.caps import Caps
-from trunkline.compliance.decision import Policy
-from trunkline.compliance.decision import Terms as ComplianceTerms
 from trunkline.compliance.office import Office
-from trunkline.compliance.tables import load as load_tables
-from trunkline.compliance.tables import ours as our_tables
 from trunkline.errors import ConfigError, MissingExtra
 from trunkline.gateway.answeredby import MachineTerms
 from trunkline.gateway.api.app import create_http, plain_index
@@ -66,6 +61,7 @@ from trunkline.gateway.webrtc.desk import DeskTerms, WebRtcDesk
 from trunkline.gateway.webrtc.outgoing import webrtc_lead
 from trunkline.gateway.webrtc.whip import WHIP_PATH, whip_routes
 from trunkline.gateway.webrtc.wire import Paths
+from trunkline.legal import policy_of
 from trunkline.media.ears import Ears
 from trunkline.media.echo import EchoGuard
 from trunkline.media.heartbeat import Heartbeat
@@ -280,18 +276,6 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             writer.drain,
             agents[first].recording,
         )
-
-
-def policy_of(settings: Settings) -> Policy:
-    """Raises ConfigError for a table that is wrong, naming row and field."""
-    own = settings.compliance
-    return Policy(
-        record=settings.record,
-        outbound_allow=settings.outbound.allow,
-        terms=ComplianceTerms(own.business, own.region, own.place_by == "address", own.purpose),
-        caps=Caps(own.max_calls_per_number_hour, own.max_calls_per_country_hour, own.max_calls_per_hour),
-        tables=load_tables(own.tables) if own.tables is not None else our_tables(),
-    )
 
 
 async def _open_compliance(

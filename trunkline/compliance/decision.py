@@ -68,7 +68,7 @@ class Policy:
         """`ports.Decide`. `now` is UTC."""
         match facts.door:
             case "answer":
-                return Allow(self._duties(facts)) if self.in_force else Allow()
+                return Allow(owed := self._duties(facts), self._looked(facts, owed)) if self.in_force else Allow()
             case "transcript" | "third_party":
                 return self._kept(facts)
             case "record":
@@ -89,6 +89,18 @@ class Policy:
         purpose = self._purpose(facts) if facts.direction == "outbound" else facts.purpose
         places = self._where(facts).places
         return duties(places, self.terms.region, facts.direction, purpose, kept, self.tables)
+
+    def _looked(self, facts: Facts, owed: tuple[Obligation, ...]) -> tuple[Check, ...]:
+        """Who comes in is answered: what is looked at is what is owed them."""
+        number, at = facts.from_number if facts.direction == "inbound" else facts.to_number, self._where(facts)
+        places = " ".join(at.regions) or "unknown"
+        asked = next((o.basis for o in owed if o.kind == "ask_consent"), "one party")
+        return (
+            Check("caller", "pass" if number else "unknown", masked(number)),
+            Check("place", "pass" if at.regions else "unknown", f"{places}, ours {self.terms.region or 'unknown'}"),
+            Check("disclosure", "pass", " ".join(o.kind for o in owed), self.tables.disclosure.data),
+            Check("recording", "pass", asked, self.tables.recording.data),
+        )
 
     def _kept(self, facts: Facts) -> Decision:
         if not self.in_force:

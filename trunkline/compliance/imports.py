@@ -20,7 +20,7 @@ MAX_PREVIEW = 10_000
 MAX_CHARS = 2000
 MAX_ERRORS = 20
 
-_REGION = re.compile(r"[A-Z]{2}(-[A-Z0-9]{1,3})?")
+REGION = re.compile(r"[A-Z]{2}(-[A-Z0-9]{1,3})?")
 _NATIONAL = re.compile(r"[2-9][0-9]{9}")
 T = TypeVar("T")
 
@@ -131,7 +131,7 @@ def asked(row: int, values: Mapping[str, Any]) -> Asked:
             raise _Wrong("to", "texts")
         purpose = _one(values, "purpose", get_args(Purpose)) if values.get("purpose") else None
         region, zone = values.get("region") or None, values.get("zone") or None
-        if region is not None and not _REGION.fullmatch(region):
+        if region is not None and not REGION.fullmatch(region):
             raise _Wrong("region", "a country or its part, such as DE, US-CA")
         if zone is not None and not known_zone(zone):
             raise _Wrong("zone", "a time zone as IANA names it")
