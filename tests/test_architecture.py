@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "media": set[str](),
     "store": set[str](),
     "gateway": {"agents", "compliance", "numbers", "media"},
+    "device": {"agents", "media"},
 }
 HEAVY = {
     "aiortc",
@@ -28,6 +29,7 @@ HEAVY = {
     "deepgram",
     "elevenlabs",
     "espeakng_loader",
+    "livekit",
     "onnxruntime",
     "openai",
     "opentelemetry.exporter",

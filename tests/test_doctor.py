@@ -18,7 +18,7 @@ from tests.fakes.openai_realtime_server import OpenAiRealtimeServer, Reply
 from tests.fakes.openai_server import Answer, OpenAiServer, Refusal
 from trunkline import doctor
 from trunkline.doctor import Finding, examine
-from trunkline.settings import Http, ProviderKey, Settings, Sip
+from trunkline.settings import Http, Livekit, ProviderKey, Settings, Sip
 from trunkline.testing.ports import lease
 
 AGENT = """
@@ -64,6 +64,21 @@ def test_all_is_well(tmp_path: Path) -> None:
     found = asked(tmp_path, Answer("Hello."))
     assert (found.verdict, found.detail, found.remedy) == ("ok", "answers", "")
     assert found.took_ms is not None
+
+
+def test_a_livekit_server_is_asked_with_our_token(tmp_path: Path) -> None:
+    pytest.importorskip("livekit.rtc")
+    from tests.fakes.livekit_server import LivekitServer
+
+    async def main(secret: str, port: int = 0) -> Finding:
+        async with LivekitServer() as server:
+            url = f"ws://127.0.0.1:{port or server.port}"
+            given = settings(tmp_path, livekit=Livekit(url=url, api_key=server.api_key, api_secret=SecretStr(secret)))
+            return {finding.check: finding for finding in await examine(given)}["livekit"]
+
+    assert asyncio.run(main("s" * 32)).verdict == "ok"
+    assert "refuses our token" in asyncio.run(main("t" * 32)).detail
+    assert "cannot be reached" in asyncio.run(main("s" * 32, lease())).detail
 
 
 def test_every_part_has_its_line_in_the_order_of_a_start(tmp_path: Path) -> None:

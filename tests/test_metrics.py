@@ -27,7 +27,8 @@ def test_calls_drops_sockets_and_jobs_are_counted() -> None:
     metrics.live_calls(3)
     metrics.call_ended("media_lost")
     metrics.drop("late", 5)
-    metrics.sockets(2)
+    metrics.socket_opened()
+    metrics.socket_opened()
     metrics.speech_job("overloaded")
     metrics.speech_queue(4)
     metrics.tasks(6)
@@ -66,6 +67,14 @@ def test_a_peer_cannot_invent_labels() -> None:
     found = samples(metrics)
     assert (found["trunkline_ws_closes_total 1000"], found["trunkline_ws_closes_total other"]) == (1, 2)
     assert not any("471" in name for name in found)
+
+
+def test_a_refusal_that_has_no_name_of_its_own_is_another_one() -> None:
+    metrics = Metrics()
+    for code in ("no_codec", "a rule of the house"):
+        metrics.webrtc_offer(code)
+    found = samples(metrics)
+    assert found["trunkline_webrtc_offers_total no_codec"] == found["trunkline_webrtc_offers_total other"] == 1
 
 
 def test_two_gateways_in_a_process_do_not_meet() -> None:

@@ -36,18 +36,23 @@ from trunkline.gateway.answeredby import MachineTerms
 from trunkline.gateway.api.app import create_http, plain_index
 from trunkline.gateway.api.compliance import ComplianceDesk, compliance_routes
 from trunkline.gateway.api.control import control_routes
-from trunkline.gateway.api.devices import device_routes
+from trunkline.gateway.api.devices import NoRooms, Rooms, device_routes
 from trunkline.gateway.api.legs import leg_routes
 from trunkline.gateway.api.providers import provider_routes
 from trunkline.gateway.api.trunks import trunk_routes
 from trunkline.gateway.call import DIAL_SLACK_S
+from trunkline.gateway.entering import Entrance, Origins
 from trunkline.gateway.front import front_door
 from trunkline.gateway.joining import Verifier
+from trunkline.gateway.livekit.desk import DeskTerms as LivekitTerms
+from trunkline.gateway.livekit.desk import Enter, LivekitDesk
+from trunkline.gateway.livekit.outgoing import livekit_lead
 from trunkline.gateway.outbound import retry_policy
 from trunkline.gateway.page.routes import page_routes
 from trunkline.gateway.regions import Regions
 from trunkline.gateway.regionwatch import RegionWatch
-from trunkline.gateway.sessions.opening import open_sessions, our_regions, rooms
+from trunkline.gateway.sessions.livekit import configured as livekit_configured
+from trunkline.gateway.sessions.opening import open_sessions, our_regions
 from trunkline.gateway.sip import trunks
 from trunkline.gateway.sip.desk import LIMIT_SLACK_S, SipDesk
 from trunkline.gateway.sip.leg import sip_lead
@@ -56,11 +61,13 @@ from trunkline.gateway.switchboard import Limits, Line, Switchboard
 from trunkline.gateway.twilio.dialler import Detection, Terms, TwilioDialler
 from trunkline.gateway.twilio.sockets import SocketLimits, Sockets
 from trunkline.gateway.twilio.tokens import Tokens
+from trunkline.gateway.twilio.webhooks import MEDIA_PATH
 from trunkline.gateway.webrtc import ice
 from trunkline.gateway.webrtc.desk import DeskTerms, WebRtcDesk
 from trunkline.gateway.webrtc.outgoing import webrtc_lead
 from trunkline.gateway.webrtc.whip import WHIP_PATH, whip_routes
 from trunkline.gateway.webrtc.wire import Paths
+from trunkline.gateway.websocket.desk import WS_AUDIO_PATH, AudioSockets, AudioTerms
 from trunkline.legal import policy_of
 from trunkline.media.ears import Ears
 from trunkline.media.echo import EchoGuard
@@ -108,6 +115,8 @@ class Gateway:
     sip: "_Sip"
     twilio: TwilioDialler | None
     webrtc: "_WebRtc"
+    audio: AudioSockets
+    livekit: LivekitDesk | None
     verifier: Verifier
     """Of devices' join tokens."""
     records: Callable[[float], Awaitable[bool]]
@@ -126,6 +135,9 @@ class Gateway:
             await self.sip.desk.close()
         if self.webrtc.desk is not None:
             await self.webrtc.desk.close()
+        await self.audio.close()
+        if self.livekit is not None:
+            await self.livekit.close()
 
 
 def load_agent(settings: Settings) -> AgentDefinition:
@@ -234,12 +246,17 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         watch = RegionWatch(regions)
         watch.start()
         stack.push_async_callback(watch.close)
-        more += device_routes(sessions.desk, devices, regions, rooms(settings, clock))
+        livekit = _open_livekit(settings, switchboard, sessions.desk, clock)
+        if livekit is not None:
+            stack.push_async_callback(livekit.close)
+        more += device_routes(sessions.desk, devices, regions, livekit or _NO_ROOMS)
         webrtc = _open_webrtc(settings, switchboard, sessions.desk, clock)
         if webrtc.desk is not None:
             stack.push_async_callback(webrtc.desk.close)
             more += whip_routes(webrtc.desk, settings.devices.origins, settings.http.origin)
-            more += page_routes(settings.devices.origins, plain_index(settings.http.origin))
+        more += page_routes(settings.devices.origins, plain_index(settings.http.origin))
+        audio = _open_audio(settings, switchboard, sessions.desk, metrics, clock)
+        stack.push_async_callback(audio.close)
         orders = OrderKeys(database, clock, worker=settings.worker)
         http = create_http(
             settings,
@@ -254,12 +271,12 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             placed=twilio,
             counsel=counsel,
         )
-        gauges = asyncio.create_task(_gauges(metrics, spool, pool, ears, sip, agents.values()), name="gauges")
+        gauges = asyncio.create_task(_gauges(metrics, spool, pool, ears, sip, webrtc, agents.values()), name="gauges")
         stack.push_async_callback(_cancelled, gauges)
         heartbeat.start()
         stack.callback(heartbeat.stop)
         stack.callback(spans.close)
-        door = front_door(sockets.new_leg)
+        door = front_door({MEDIA_PATH: sockets.new_leg, WS_AUDIO_PATH: audio.new_leg})
         yield Gateway(
             settings,
             agent,
@@ -272,6 +289,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             sip,
             twilio,
             webrtc,
+            audio,
+            livekit,
             sessions.desk,
             writer.drain,
             agents[first].recording,
@@ -424,6 +443,38 @@ def _open_webrtc(settings: Settings, switchboard: Switchboard, verifier: Verifie
     return _WebRtc(f"{settings.http.origin}{WHIP_PATH}", WebRtcDesk(switchboard, verifier, AiortcWire, terms, clock))
 
 
+def _open_audio(
+    settings: Settings, switchboard: Switchboard, verifier: Verifier, metrics: Metrics, clock: Clock
+) -> AudioSockets:
+    """Devices' calls over WebSockets."""
+    given = settings.websocket
+    lead = LeadPolicy(given.lead_ms_min, given.lead_ms_min, given.lead_ms_max, message_ms=100)
+    return AudioSockets(
+        Entrance(switchboard, verifier, anonymous=settings.is_open),
+        Origins(settings.http.origin, settings.devices.origins),
+        AudioTerms(lead, given.max_unauthenticated, given.start_timeout_s, given.media_timeout_s),
+        metrics,
+        clock,
+    )
+
+
+_NO_ROOMS: Rooms = NoRooms()
+
+
+def _open_livekit(settings: Settings, switchboard: Switchboard, sessions: Enter, clock: Clock) -> LivekitDesk | None:
+    """Raises ConfigError where there is a server and not its SDK."""
+    server = livekit_configured(settings.livekit)
+    if server is None:
+        return None
+    try:
+        from trunkline.gateway.livekit.rtc import SdkRoom
+    except ImportError as error:
+        wanted = f"needs LiveKit's SDK: pip install 'trunkline[livekit]' ({error})"
+        raise ConfigError("livekit.url", server.url, wanted) from error
+    terms = LivekitTerms(server, livekit_lead(), settings.livekit.max_rooms)
+    return LivekitDesk(switchboard, sessions, SdkRoom, terms, clock)
+
+
 class _Fresh(CallRecords):
     """Reads what was appended before the question, not what happens to be in the database already."""
 
@@ -473,7 +524,13 @@ def _recordings(folder: Path) -> Callable[[CallId, Allow], Recorder | None]:
 
 
 async def _gauges(
-    metrics: Metrics, spool: Spool, pool: SpeechPool, ears: Ears, sip: _Sip, agents: Iterable[AgentHere]
+    metrics: Metrics,
+    spool: Spool,
+    pool: SpeechPool,
+    ears: Ears,
+    sip: _Sip,
+    webrtc: _WebRtc,
+    agents: Iterable[AgentHere],
 ) -> None:
     """What others count, for /metrics, once a second."""
     dropped = 0
@@ -497,6 +554,8 @@ async def _gauges(
         seen = now
         if sip.desk is not None and sip.stack is not None:
             turned = _sip_gauges(metrics, sip.desk, sip.stack, turned)
+        if webrtc.desk is not None:
+            webrtc.desk.measure()
 
 
 def _sip_gauges(metrics: Metrics, desk: SipDesk, stack: Stack, before: FrontCounters) -> FrontCounters:

@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 from rich.console import Console
@@ -22,6 +22,8 @@ bench_app = typer.Typer(no_args_is_help=True, help="The caller in bulk.")
 app.add_typer(agent_app, name="agent")
 app.add_typer(bench_app, name="bench")
 app.add_typer(legal.app, name="compliance")
+device_app = typer.Typer(help="The reference device: listens here for its wake word, and sends audio only after it.")
+app.add_typer(device_app, name="device")
 
 Config = Annotated[Path | None, typer.Option("--config", help="Settings file (default: trunkline.toml).")]
 AsJson = Annotated[bool, typer.Option("--json", help="The report as JSON on stdout.")]
@@ -41,6 +43,7 @@ Seconds = Annotated[float, typer.Option(help="Measured, after the warm-up.")]
 BargeIn = Annotated[float, typer.Option(help="Share of answers that are interrupted.")]
 Heard = Annotated[bool, typer.Option(help="Compare what the agent believes was heard with what was played.")]
 Silent = Annotated[bool, typer.Option("--silent", help="Nobody speaks: the calls are held up, audio flows.")]
+Audio = Annotated[Literal["mulaw", "pcm16-8k", "pcm16-16k"], typer.Option(help="WebSocket: the format.")]
 Pid = Annotated[int, typer.Option(help="Of the gateway, for its CPU and memory (default: found by its port).")]
 Seed = Annotated[int, typer.Option(help="Of who interrupts, and when.")]
 
@@ -115,7 +118,7 @@ def call(
         str,
         typer.Argument(
             help="The voice webhook: http(s)://HOST/twilio/voice, or just the origin. Or sip:NUMBER@HOST:PORT"
-            ";transport=udp|tcp|tls, or sips:. Or whip:http(s)://HOST/whip."
+            ";transport=udp|tcp|tls, or sips:. Or whip:http(s)://HOST/whip. Or ws(s)://HOST/ws/audio."
         ),
     ],
     say: Annotated[list[str] | None, typer.Option(help="Say this, when the agent has finished. Repeatable.")] = None,
@@ -145,14 +148,15 @@ def call(
         int | None, typer.Option(help="SIP: stop ringing so many ms after the INVITE, if not answered.")
     ] = None,
     ca_file: CaFile = None,
-    join_token: Annotated[str, typer.Option(help="WHIP: of the session.")] = "",
+    join_token: Annotated[str, typer.Option(help="WHIP, WebSocket: of the session.")] = "",
+    audio: Audio = "mulaw",
     insecure: Insecure = False,
     api: Api = "auto",
     api_key: ApiKey = "",
     as_json: AsJson = False,
 ) -> None:
     """Place a test call exactly as Twilio would (signed webhook, TwiML, Media Streams in real time), over SIP, or
-    as a browser does (WHIP)."""
+    as a browser (WHIP) or a device (WebSocket) does."""
     from trunkline.testing.caller import commands as caller
 
     actions = caller.parse_script(_read(script) if script else _steps(_argv))
@@ -172,6 +176,7 @@ def call(
         api_key=api_key,
         verify_tls=not insecure,
         join_token=join_token,
+        audio=audio,
         sip=caller.sip_options(
             auth,
             codec or [],
@@ -192,11 +197,11 @@ def call(
     raise typer.Exit(0 if report.ok else 1)
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, option: str = "--script") -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("--script", str(path), f"a readable text file ({error})") from error
+        raise ConfigError(option, str(path), f"a readable text file ({error})") from error
 
 
 def _steps(argv: Sequence[str]) -> str:
@@ -422,6 +427,42 @@ def bench_webrtc(
     raise typer.Exit(0 if report.ok else 1)
 
 
+@bench_app.command("ws")
+def bench_ws(
+    target: Annotated[str, typer.Argument(help="ws(s)://HOST/ws/audio, or just the origin.")],
+    calls: Calls = 50,
+    seconds: Seconds = 30.0,
+    audio: Audio = "mulaw",
+    silent: Silent = False,
+    barge_in: BargeIn = 0.3,
+    heard: Heard = False,
+    pid: Pid = 0,
+    api: Api = "",
+    api_key: ApiKey = "",
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Many devices' WebSockets at once: as `bench twilio`."""
+    from trunkline.testing.caller import commands as caller
+
+    options = caller.BenchOptions(
+        target,
+        calls=calls,
+        duration_s=seconds,
+        silent=silent,
+        interrupt_share=barge_in,
+        heard=heard,
+        pid=pid or None,
+        api_url=api,
+        api_key=api_key,
+        seed=seed,
+    )
+    report = _run(caller.bench_ws(options, audio))
+    console = Console(highlight=False)
+    typer.echo(caller.to_json(report)) if as_json else caller.render_bench(report, console)
+    raise typer.Exit(0 if report.ok else 1)
+
+
 @app.command()
 def drill(
     config: Config = None,
@@ -513,6 +554,84 @@ def agent_check(file: Annotated[Path, typer.Argument(help="The agent's TOML file
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
+
+
+@device_app.callback(invoke_without_command=True)
+def device(
+    context: typer.Context,
+    gateway: Annotated[str, typer.Option(help="Origin of the gateway.")] = "http://127.0.0.1:8080",
+    token: Annotated[str, typer.Option(help="A join token, for the first time.")] = "",
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="Ask for sessions ourselves, with the key in this file.")
+    ] = None,
+    device_id: Annotated[str, typer.Option(help="... as this device")] = "",
+    account_id: Annotated[str, typer.Option(help="... of this account")] = "",
+    agent: Annotated[str, typer.Option(help="... to this agent (default: the gateway's first).")] = "",
+    wake_word: Annotated[str, typer.Option(help="English words.")] = "hey trunkline",
+    threshold: Annotated[
+        float | None, typer.Option(help="How sure it must be: smaller hears more, also what was not said.")
+    ] = None,
+    detector: Annotated[
+        str, typer.Option(help="An entry point of trunkline.wakewords, or package.module:factory.")
+    ] = "pocketsphinx",
+    ear: Annotated[
+        Path | None, typer.Option("--in", help="A WAV file in real time, or -: 16 kHz PCM (default: the microphone).")
+    ] = None,
+    mouth: Annotated[
+        Path | None, typer.Option("--out", help="A WAV file, or -: 16 kHz PCM (default: the loudspeaker).")
+    ] = None,
+    card: Annotated[str | None, typer.Option(help="The sound card's name (default: the system's).")] = None,
+    offline_agent: Annotated[
+        Path | None, typer.Option(help="The agent file that answers where there is no gateway (default: ours).")
+    ] = None,
+    noise_suppression: Annotated[
+        bool, typer.Option("--noise-suppression", help="For speakerphones: RNNoise, 20 ms later.")
+    ] = False,
+    half_duplex: Annotated[
+        bool, typer.Option("--half-duplex", help="Deaf while the agent speaks: where its echo interrupts it.")
+    ] = False,
+    quiet_s: Annotated[float, typer.Option(help="Nobody speaks for so long: back to sleep.")] = 6.0,
+    as_json: AsJson = False,
+) -> None:
+    """Be a device, until Ctrl-C or the end of --in. On a terminal, Enter is its button."""
+    if context.invoked_subcommand is not None:
+        return
+    keep_mathematics_single_threaded()
+    from trunkline.device import commands as dev
+
+    key = _read(api_key_file, "--api-key-file").strip() if api_key_file else ""
+    way = dev.Gateway(gateway.rstrip("/"), device_id, account_id, agent, key)
+    options = dev.DeviceOptions(
+        way,
+        token or None,
+        wake_word,
+        dev.DEFAULT_THRESHOLD if threshold is None else threshold,
+        detector,
+        ear,
+        mouth,
+        card,
+        offline_agent,
+        noise_suppression,
+        dev.Terms(quiet_s, half_duplex, way.asks),
+    )
+    line = dev.as_json if as_json else dev.as_line
+    stats = _run(dev.run_device(options, lambda at_s, told: typer.echo(line(at_s, told), err=mouth == Path("-"))))
+    if as_json:
+        typer.echo(dev.stats_json(stats), err=mouth == Path("-"))
+
+
+@device_app.command("check-wake-word")
+def check_wake_word(
+    files: Annotated[list[Path], typer.Argument(help="WAV files of speech without the wake word.")],
+    wake_word: Annotated[str, typer.Option(help="English words.")] = "hey trunkline",
+    threshold: Annotated[list[float] | None, typer.Option(help="Repeatable (default: ours).")] = None,
+) -> None:
+    """How often a wake word is found where espeak-ng says it, and how often in recordings where nobody does."""
+    from trunkline.device import quality
+
+    typer.echo(quality.HEAD)
+    for each in threshold or [quality.DEFAULT_THRESHOLD]:
+        typer.echo(quality.render([quality.measured(wake_word, each, files)]))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import Any, Literal
 
+import httpx
 from sqlalchemy.exc import SQLAlchemyError
 
 from trunkline.agents import script
@@ -26,6 +27,8 @@ from trunkline.agents.local.pool import SpeechPool
 from trunkline.agents.providers import KINDS, Kind, Services, build, build_realtime, build_summariser
 from trunkline.clock import SYSTEM_CLOCK, Clock
 from trunkline.errors import ConfigError, MissingExtra, ProviderError, StoreError
+from trunkline.gateway.livekit.room import AGENT_IDENTITY
+from trunkline.gateway.sessions.livekit import LivekitServer, access_token, configured
 from trunkline.ports import (
     CallFacts,
     Message,
@@ -47,6 +50,7 @@ Verdict = Literal["ok", "warning", "error"]
 Asked = Kind | Literal["realtime", "turn"]
 
 PROVIDER_S = 10.0
+LIVEKIT_S = 5.0
 DATABASE_S = 10.0
 DISK_LOW_BYTES = 1 << 30  # a day of records, or ten hours of recordings
 
@@ -86,6 +90,8 @@ async def examine(
     note(await _database(settings))
     if settings.redis is not None:
         note(await _redis(settings, settings.redis))
+    if (server := configured(settings.livekit)) is not None:
+        note(await _livekit(server, clock))
     for name, host, port, kinds in _ports(settings):
         note(_port(name, host, port, kinds))
     note(_pjsip(settings))
@@ -156,6 +162,29 @@ async def _redis(settings: Settings, url: str) -> Finding:
     finally:
         await store.close()
     return Finding("redis", "ok", "answers: sessions are kept there")
+
+
+async def _livekit(server: LivekitServer, clock: Clock) -> Finding:
+    """Its `/rtc/validate`, with the token the agent would come with; no room is made."""
+    remedy = "start it, or mend livekit.url; without it sessions are opened without a room"
+    if importlib.util.find_spec("livekit") is None:
+        missing = "LiveKit's SDK is not installed: the gateway does not start"
+        return Finding("livekit", "error", missing, "pip install 'trunkline[livekit]', or leave [livekit] out")
+    token = access_token(server, SessionId("ses_doctor"), AGENT_IDENTITY, clock.wall(), 60, kind="agent")
+    url = "http" + server.url.removeprefix("ws") + "/rtc/validate"
+    try:
+        async with httpx.AsyncClient(timeout=LIVEKIT_S) as http:
+            answer = await http.get(url, headers={"Authorization": f"Bearer {token}"})
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return Finding("livekit", "error", f"cannot be reached ({type(error).__name__})", remedy)
+    if answer.status_code in (401, 403):
+        return Finding("livekit", "error", "refuses our token", "mend livekit.api_key and livekit.api_secret")
+    if answer.status_code == 404:
+        detail = "makes no rooms by itself, or is no LiveKit server (404)"
+        return Finding("livekit", "warning", detail, "let it make rooms (room.auto_create), or mend livekit.url")
+    if answer.status_code != 200:
+        return Finding("livekit", "error", f"answers {answer.status_code}", remedy)
+    return Finding("livekit", "ok", "answers, and lets the agent in")
 
 
 def _ports(settings: Settings) -> list[tuple[str, str, int, tuple[int, ...]]]:

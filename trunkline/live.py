@@ -15,7 +15,8 @@ class TurnState:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """The caller, as the recogniser understands it. `final=False`: so far, and it may change."""
+    """The caller, as the recogniser understands it. `final=False`: so far, and it may change. Final without text: what
+    was told so far was nothing, or was not for the agent."""
 
     type: ClassVar[str] = "heard"
     text: str

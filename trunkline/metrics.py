@@ -3,6 +3,7 @@
 Cheap on the hot path: a method is one `inc` or `observe` on a child made beforehand.
 """
 
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -31,10 +32,36 @@ Outcome = Literal["ok", "bad_request", "bad_signature", "error"]
 Turned = Literal["stranger", "over_rate", "bad_digest", "full", "malformed", "refer"]
 Joined = Literal["joined", "resumed", "refused", "away"]
 SessionTrouble = Literal["away", "dropped", "moved"]
+Offered = Literal[
+    "opened",
+    "malformed",  # and on: refused, by the code that the device was told
+    "too_large",
+    "no_audio",
+    "no_codec",
+    "not_supported",
+    "no_token",
+    "no_sessions",
+    "token_malformed",
+    "token_forged",
+    "token_expired",
+    "token_used",
+    "session_over",
+    "sessions_away",
+    "agent_away",
+    "overloaded",
+    "draining",
+    "no_path",
+    "other",
+]
+Unreached = Literal["ice", "dtls", "other"]
+WebRtcPackets = Literal[
+    "received", "lost", "late", "repeated", "undecodable", "concealed", "unarmed", "sent", "sent_lost"
+]
 PoolEvent = Literal["done", "failed", "overloaded", "restarted"]
 
 _LATENCY_S = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 _BEAT_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+_JITTER_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5)
 _CLOSE_CODES = (1000, 1001, 1002, 1003, 1006, 1007, 1008, 1009, 1011, 1012, 1013)
 
 
@@ -107,6 +134,27 @@ class Metrics:
             "trunkline_sip_clock_lateness_seconds", "The SIP media clock's, p99 of a second.", registry=registry
         )
 
+        self._webrtc_legs = Gauge(
+            "trunkline_webrtc_legs", "WebRTC legs, by how far they are.", ["state"], registry=registry
+        )
+        offers = Counter("trunkline_webrtc_offers", "WebRTC offers, by outcome.", ["outcome"], registry=registry)
+        self._offers = {outcome: offers.labels(outcome) for outcome in get_args(Offered)}
+        unreached = Counter(
+            "trunkline_webrtc_unreached",
+            "WebRTC legs that never connected, by what did not complete.",
+            ["phase"],
+            registry=registry,
+        )
+        self._unreached = {phase: unreached.labels(phase) for phase in get_args(Unreached)}
+        packets = Counter("trunkline_webrtc_packets", "RTP of WebRTC legs that are over.", ["fate"], registry=registry)
+        self._packets = {fate: packets.labels(fate) for fate in get_args(WebRtcPackets)}
+        self._jitter = Histogram(
+            "trunkline_webrtc_jitter_seconds",
+            "Interarrival jitter (RFC 3550) of WebRTC legs, at their end.",
+            buckets=_JITTER_S,
+            registry=registry,
+        )
+
         self._providers = Gauge(
             "trunkline_provider_up",
             "Circuit breaker of a provider: 1 closed, 0.5 being probed, 0 open.",
@@ -141,8 +189,11 @@ class Metrics:
     def drop(self, cause: Drop, count: int = 1) -> None:
         self._drops[cause].inc(count)
 
-    def sockets(self, count: int) -> None:
-        self._sockets.set(count)
+    def socket_opened(self) -> None:
+        self._sockets.inc()
+
+    def socket_closed(self) -> None:
+        self._sockets.dec()
 
     def ws_closed(self, code: int) -> None:
         self._closes.get(code, self._other_close).inc()
@@ -186,6 +237,24 @@ class Metrics:
 
     def sip_clock_late(self, p99_s: float) -> None:
         self._clock_late.set(p99_s)
+
+    def webrtc_legs(self, connecting: int, connected: int) -> None:
+        self._webrtc_legs.labels("connecting").set(connecting)
+        self._webrtc_legs.labels("connected").set(connected)
+
+    def webrtc_offer(self, outcome: str) -> None:
+        """`opened`, or the code of the refusal; one that is not of Offered is `other`."""
+        self._offers.get(outcome, self._offers["other"]).inc()
+
+    def webrtc_unreached(self, phase: Unreached) -> None:
+        self._unreached[phase].inc()
+
+    def webrtc_ended(self, stats: Mapping[str, int]) -> None:
+        """A leg that was connected: its `stats()`."""
+        for fate, counter in self._packets.items():
+            counter.inc(max(0, stats[f"{fate}_packets"]))  # the far end may report fewer lost than none (RFC 3550 A.3)
+        if stats["received_packets"]:
+            self._jitter.observe(stats["jitter_ms"] / 1000)
 
     def provider(self, key: str, state: str, answered: int, failed: int) -> None:
         """`key` is of the configuration. Counts are totals."""

@@ -846,7 +846,7 @@ class CallStarted:
     call_id: CallId
     tenant: TenantId
     direction: Direction
-    leg: Literal["twilio", "sip", "webrtc", "websocket"]
+    leg: Literal["twilio", "sip", "webrtc", "websocket", "livekit"]
     agent: str
     at: datetime
     from_number: str | None = None

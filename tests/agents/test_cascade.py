@@ -1811,6 +1811,50 @@ def test_whoever_follows_is_told_what_is_said_how_far_it_was_heard_and_what_tool
     on_a_call(conversation)
 
 
+def test_words_that_came_to_nothing_are_taken_back() -> None:
+    told: list[Progress] = []
+
+    async def conversation(call: Call) -> None:
+        call.follower = told.append
+        call.starts()
+        call.ears.on_event(SttPartial("what are"))
+        call.attendant.typed("what are your hours")
+        call.ears.on_event(SttFinal("of before", understood=True))
+        await call.settle()
+        heard = [each for each in told if isinstance(each, Heard)]
+        assert heard == [Heard("what are", final=False), Heard("what are your hours", final=True)]
+        call.attendant.flush()
+        call.starts()
+        call.ears.on_event(SttPartial("hm"))
+        call.attendant.key("1")
+        assert [each for each in told if isinstance(each, Heard)][2:] == [
+            Heard("hm", final=False),
+            Heard("", final=True),
+        ]
+
+    on_a_call(conversation)
+
+
+def test_who_stops_the_answer_before_it_begins_is_answered_what_they_say_next_and_has_asked_what_they_asked() -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("what are your hours")
+        call.attendant.flush()
+        await call.settle()
+        assert call.state is t.State.LISTENING
+        await call.says("do you take walk ins")
+        call.pen.write("Yes. ")
+        call.pen.end()
+        await call.run(2000)
+        assert call.talk[-3:] == [
+            ("caller", "what are your hours"),
+            ("caller", "do you take walk ins"),
+            ("agent", "Yes."),
+        ]
+        assert call.turns[-1].caller_text == "do you take walk ins"
+
+    on_a_call(conversation)
+
+
 def test_who_follows_learns_what_of_an_answer_was_cut() -> None:
     told: list[Progress] = []
 

@@ -239,6 +239,31 @@ def test_an_answer_nobody_heard_a_word_of_was_never_given() -> None:
     assert line.key("1").startswith("We are open right now.")  # the menu, not a digit of a number
 
 
+def elsewhere(line: Line) -> Line:
+    """Another process, with the conversation and nothing else."""
+    other = Line(at=OPEN)
+    other.conversation = [*line.conversation, Message("agent", "I'm sorry, we were cut off. How can I help?")]
+    return other
+
+
+def test_a_conversation_that_goes_on_in_another_process_goes_on_where_it_was() -> None:
+    line = Line()
+    line.say("when are you open")
+    line.say("confirm my appointment")
+    assert "coming to appointment four seven one one" in elsewhere(line).key("4711")
+    line.say("four seven one one")
+    assert "coming to appointment four seven one one" in elsewhere(line).say("yes")
+    line.conversation[-1] = replace(line.conversation[-1], text="I heard four,", cut=True)  # that much was heard
+    assert elsewhere(line).say("when are you open").startswith("We are open right now.")
+
+
+def test_what_another_agent_has_asked_is_no_open_question_of_the_scripts() -> None:
+    line = Line()
+    line.say("confirm my appointment")
+    line.conversation[-1] = Message("agent", "Which of your two appointments?")
+    assert "did not understand" in elsewhere(line).key("4711")
+
+
 def test_a_sentence_taken_for_two_is_understood_as_one() -> None:
     line = Line()
     line.conversation.append(Message("caller", "are you open on"))

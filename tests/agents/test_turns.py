@@ -1053,7 +1053,14 @@ def test_written_words_wait_for_what_was_said_just_before_them() -> None:
     talk.tell(t.Typed("on Mondays"))
     assert only(t.Answer, talk.did()) == []
     talk.final("what are your hours")
-    assert talk.did() == [t.Answer(("on Mondays", "what are your hours"))]
+    assert talk.did() == [t.Answer(("what are your hours", "on Mondays"))]
+
+
+def test_written_words_that_wait_for_a_final_are_answered_when_it_does_not_come() -> None:
+    talk = greeted().utters().tell(t.Typed("on Mondays"))
+    talk.did()
+    talk.tell(t.TimerFired("final"))
+    assert only(t.Answer, talk.did()) == [t.Answer(("on Mondays",))]
 
 
 def test_written_words_wait_for_a_line_that_must_be_heard() -> None:
@@ -1078,6 +1085,39 @@ def test_flush_ends_the_answer_and_nobody_repeats_it() -> None:
         assert talk.did() == [t.CancelReply()]
         assert talk.state is State.LISTENING
         assert talk.says("and on Sundays").did()[-1] == t.Answer(("and on Sundays",))
+
+
+def test_who_flushes_has_finished_speaking_and_is_given_no_more_time() -> None:
+    def endpoint(talk: Conversation) -> int:
+        talk.did()
+        talk.speech_starts()
+        (endpoint,) = only(t.Endpoint, talk.did())
+        assert isinstance(endpoint, t.Endpoint)
+        return endpoint.silence_ms
+
+    assert endpoint(thinking().tell(t.Flush())) == endpoint(greeted())
+
+
+def test_only_words_that_count_are_told() -> None:
+    talk = greeted().speech_starts()
+    assert talk.tell(t.Partial("what are", complete=False)).turns.words == t.Told("what are", final=False)
+    talk.tell(t.Typed("my hours"))
+    assert talk.turns.words == t.Told("my hours", final=True)
+    stale = greeted().tell(t.Partial("of before", complete=False))
+    assert stale.turns.words is None
+    mumbled = greeted().utters().tell(t.Final("blah", understood=False))
+    assert mumbled.turns.words == t.Told("blah", final=True, understood=False)
+    agreed = speaking().utters().tell(t.Final("mm-hm", understood=True))
+    assert agreed.turns.words == t.Told("", final=True)
+    late = greeted().utters().tell(t.Typed("no")).tell(t.TimerFired("final")).tell(t.Final("too late", understood=True))
+    assert late.turns.words is None
+
+
+def test_what_the_machine_refuses_is_not_told() -> None:
+    talk = greeted()
+    for _ in range(20):
+        talk.tell(t.Typed("x" * 1000))
+    assert talk.turns.words is None
 
 
 def test_flush_leaves_a_line_that_must_be_heard_and_a_silent_agent_alone() -> None:

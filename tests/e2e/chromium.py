@@ -44,16 +44,28 @@ class Page:
                 result: dict[str, Any] = answer["result"]
                 return result
 
-    async def value(self, script: str) -> Any:
-        """Of a JavaScript expression."""
-        done = await self.ask("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+    async def value(self, script: str, within: int | None = None) -> Any:
+        """Of a JavaScript expression; `within`: a `frame`."""
+        where = {} if within is None else {"contextId": within}
+        done = await self.ask("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True, **where)
         assert "exceptionDetails" not in done, done["exceptionDetails"]
         return done["result"].get("value")
 
-    async def until(self, script: str, seconds: float = 20.0) -> Any:
+    async def frame(self) -> int:
+        """The only frame within the page, once it has loaded something; of the same site."""
+        async with asyncio.timeout(START_S):
+            while True:
+                tree = (await self.ask("Page.getFrameTree"))["frameTree"]
+                for child in tree.get("childFrames", ()):
+                    if child["frame"]["url"] not in ("", "about:blank") or "unreachableUrl" in child["frame"]:
+                        world = await self.ask("Page.createIsolatedWorld", frameId=child["frame"]["id"])
+                        return int(world["executionContextId"])
+                await asyncio.sleep(0.1)
+
+    async def until(self, script: str, seconds: float = 20.0, within: int | None = None) -> Any:
         """The first true value of the expression; a node is {}."""
         deadline = asyncio.get_running_loop().time() + seconds
-        while (value := await self.value(script)) in (None, False, "", 0):
+        while (value := await self.value(script, within)) in (None, False, "", 0):
             if asyncio.get_running_loop().time() > deadline:
                 raise AssertionError(f"not within {seconds} s: {script}\n{await self.value('document.body.innerText')}")
             await asyncio.sleep(0.05)

@@ -1,10 +1,13 @@
 """Real gateways for real-time tests: one process each, on a free port, with a data folder of its own."""
 
+import asyncio
 import contextlib
+import functools
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from trunkline.store.engine import Database, database_url
 from trunkline.testing.ports import lease
 
 ROOT = Path(__file__).parents[2]
@@ -103,6 +107,8 @@ def gateways(folder: Path) -> Iterator[Start]:
         settings.setdefault("speech__workers", "1")
         if "sip__port" not in settings:  # several run at once
             settings.setdefault("sip__enabled", "false")
+        settings.setdefault("webrtc__enabled", "false")  # half a second of every start
+        _current_database(data_dir)
         if agent is not None:
             settings["agent"] = str(agent)
         log_path = folder / f"gateway{number}.log"
@@ -127,6 +133,27 @@ def gateways(folder: Path) -> Iterator[Start]:
     finally:
         for gateway in running:
             gateway.kill()
+
+
+@functools.cache
+def _upgraded() -> bytes:
+    """A database of this version; making one is as much work as the rest of a start."""
+    with tempfile.TemporaryDirectory() as folder:
+
+        async def make() -> None:
+            database = Database(database_url(None, Path(folder)))
+            await database.upgrade()
+            await database.close()
+
+        asyncio.run(make())
+        return (Path(folder) / "trunkline.db").read_bytes()
+
+
+def _current_database(data_dir: Path) -> None:
+    if not data_dir.exists():
+        data_dir.mkdir(mode=0o700, parents=True)
+        (data_dir / "trunkline.db").write_bytes(_upgraded())
+        (data_dir / "trunkline.db").chmod(0o600)
 
 
 def _ready(gateway: Gateway) -> bool:

@@ -90,12 +90,12 @@ def cases(*often: str) -> list[Any]:
     return [backend if backend in often else pytest.param(backend, marks=pytest.mark.show) for backend in BACKENDS]
 
 
-@pytest.mark.parametrize("backend", cases("embedded", "nova+chat+elevenlabs", "realtime-server"))
+@pytest.mark.parametrize("backend", cases("nova+chat+elevenlabs", "realtime-server"))
 def test_the_clinic_over_twilios_protocol(backend: str, start_gateway: Any, serve_models: Any, tmp_path: Path) -> None:
     judge(asyncio.run(show(backend, start_gateway, serve_models, tmp_path)))
 
 
 @needs_sip
-@pytest.mark.parametrize("backend", cases("flux+responses+aura", "realtime-ours", "remote"))
+@pytest.mark.parametrize("backend", cases("flux+responses+aura", "remote"))
 def test_the_clinic_over_sip(backend: str, start_gateway: Any, serve_models: Any, tmp_path: Path) -> None:
     judge(asyncio.run(show(backend, start_gateway, serve_models, tmp_path, sip_port=lease())))

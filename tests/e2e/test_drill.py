@@ -92,13 +92,25 @@ def all_heard(drills: Sequence[dict[str, Any]]) -> None:
         assert len(each["switches"]) == 1, each
 
 
-def test_ears_and_voices_that_fail_are_followed_and_every_word_is_heard_once(tmp_path: Path) -> None:
+ALL = ("refused", "stalled_first", "broken_middle", "stalled_middle", "garbage")
+
+
+def some_or_all(*some: str, of: Sequence[str] = ALL) -> pytest.MarkDecorator:
+    """All of the faults by `make show` only: each is a call or two."""
+    return pytest.mark.parametrize("faults", [some, pytest.param(of, marks=pytest.mark.show)], ids=["some", "all"])
+
+
+def only(faults: Sequence[str]) -> list[str]:
+    return [word for fault in faults for word in ("--fault", fault)]
+
+
+@some_or_all("broken_middle", of=("stalled_first", "broken_middle", "stalled_middle"))
+def test_ears_and_voices_that_fail_are_followed_and_every_word_is_heard_once(
+    faults: Sequence[str], tmp_path: Path
+) -> None:
     agent = tmp_path / "agent.toml"
     agent.write_text(STANDIN)
-    faults = ("stalled_first", "broken_middle", "stalled_middle")
-    status, drills = drill(
-        agent, "--only", "stt.standin", "--only", "tts.standin", *(word for f in faults for word in ("--fault", f))
-    )
+    status, drills = drill(agent, "--only", "stt.standin", "--only", "tts.standin", *only(faults))
     assert [(each["provider"], each["fault"]) for each in drills] == [
         (provider, fault) for provider in ("stt.standin", "tts.standin") for fault in faults
     ]
@@ -106,24 +118,21 @@ def test_ears_and_voices_that_fail_are_followed_and_every_word_is_heard_once(tmp
     assert status == 0
 
 
-def test_a_model_over_the_real_sdk_that_fails_is_followed_and_every_word_is_heard_once(tmp_path: Path) -> None:
+@some_or_all("stalled_middle", "garbage")
+def test_a_model_over_the_real_sdk_that_fails_is_followed_and_every_word_is_heard_once(
+    faults: Sequence[str], tmp_path: Path
+) -> None:
     async def run() -> tuple[int, list[dict[str, Any]], list[str]]:
         async with Narrator() as server:
             agent = tmp_path / "agent.toml"
             agent.write_text(OPENAI.format(url=server.base_url))
-            status, drills = await asyncio.to_thread(drill, agent, "--only", "llm.openai")
+            status, drills = await asyncio.to_thread(drill, agent, "--only", "llm.openai", *only(faults))
             return status, drills, [request.body["model"] for request in server.requests]
 
     status, drills, models = asyncio.run(run())
-    assert [each["fault"] for each in drills] == [
-        "refused",
-        "stalled_first",
-        "broken_middle",
-        "stalled_middle",
-        "garbage",
-    ]
+    assert [each["fault"] for each in drills] == list(faults)
     all_heard(drills)
-    assert models.count("small") == 5
+    assert models.count("small") == len(faults)
     assert status == 0
 
 
@@ -170,20 +179,28 @@ provider = "standin"
 """
 
 
-def test_a_realtime_model_that_fails_is_followed_by_a_session_or_by_the_cascade(tmp_path: Path) -> None:
+FOLLOWING = {
+    "refused": "cascade",
+    "stalled_first": "cascade",
+    "broken_middle": "realtime.openai",
+    "stalled_middle": "realtime.openai",
+    "garbage": "cascade",
+}
+
+
+@some_or_all("refused", "broken_middle")
+def test_a_realtime_model_that_fails_is_followed_by_a_session_or_by_the_cascade(
+    faults: Sequence[str], tmp_path: Path
+) -> None:
     async def run() -> list[dict[str, Any]]:
         async with Storyteller() as server:
             agent = tmp_path / "agent.toml"
             agent.write_text(REALTIME.format(url=server.base_url))
-            return (await asyncio.to_thread(drill, agent))[1]
+            return (await asyncio.to_thread(drill, agent, *only(faults)))[1]
 
     drills = asyncio.run(run())
     assert [(each["provider"], each["fault"], each["following"]) for each in drills] == [
-        ("realtime.openai", "refused", "cascade"),
-        ("realtime.openai", "stalled_first", "cascade"),
-        ("realtime.openai", "broken_middle", "realtime.openai"),
-        ("realtime.openai", "stalled_middle", "realtime.openai"),
-        ("realtime.openai", "garbage", "cascade"),
+        ("realtime.openai", fault, FOLLOWING[fault]) for fault in faults
     ]
     for each in drills:
         assert each["lost_words"] == 0, each

@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("aiortc")
 
 from tests.e2e.browser import Browser
+from tests.e2e.chromium import browsing
 from trunkline.testing.caller.speech import synthesize
 from trunkline.testing.ports import lease
 
@@ -57,9 +58,10 @@ def turn_port(tmp_path: Path) -> Iterator[int]:
         process.wait(10)
 
 
-def test_a_call_over_a_relay_and_no_other_way(start_gateway: Start, turn_port: int) -> None:
+def test_a_call_over_a_relay_and_no_other_way(start_gateway: Start, turn_port: int, tmp_path: Path) -> None:
     gateway = start_gateway(
         agent=None,
+        webrtc__enabled="true",
         webrtc__ice_servers=f"turn:127.0.0.1:{turn_port}",
         webrtc__turn_secret=SECRET,
         webrtc__relay_only="true",
@@ -85,3 +87,21 @@ def test_a_call_over_a_relay_and_no_other_way(start_gateway: Start, turn_port: i
 
     gateway.until(ended, 5)
     assert [turn["caller_text"] for turn in found["turns"] if turn["caller_text"]] == ["what are your opening hours"]
+    asyncio.run(page_over_the_relay(gateway.origin, tmp_path))
+
+
+async def page_over_the_relay(origin: str, tmp_path: Path) -> None:
+    """The page learns of the relay before it offers, and may use nothing else."""
+    async with browsing(origin, tmp_path / "profile") as page:
+        await page.value(
+            "window.RTCPeerConnection = class extends RTCPeerConnection {"
+            " constructor(given) { super({...given, iceTransportPolicy: 'relay'}); window.peer = this; } }; 0"
+        )
+        await page.click("#call")
+        await page.until("!document.getElementById('write').hidden", 20)
+        kinds = (
+            "[...(await peer.getStats()).values()].filter(s => s.type === 'local-candidate').map(s => s.candidateType)"
+        )
+        assert set(await page.value(f"(async () => {kinds})()")) == {"relay"}
+        assert await page.value("document.querySelectorAll('#talk li.tool').length") == 0  # it did not go around
+        await page.click("#call")

@@ -51,7 +51,7 @@ def media(call: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def test_a_client_that_is_not_ours_asks_and_is_answered(start_gateway: Start) -> None:
-    gateway = start_gateway(agent=None)
+    gateway = start_gateway(agent=None, webrtc__enabled="true")
     hours, goodbye = words("what are your opening hours"), words("goodbye")
 
     async def talk() -> str:
@@ -84,9 +84,9 @@ def only(sdp: str, port: int) -> str:
 @pytest.mark.parametrize(
     ("impairment", "least"),
     [
-        (Impairment(loss=0.02), 3),
+        pytest.param(Impairment(loss=0.02), 3, marks=pytest.mark.show),
         (Impairment(loss=0.05, burst=3), 2),
-        (Impairment(jitter_ms=50), 3),
+        pytest.param(Impairment(jitter_ms=50), 3, marks=pytest.mark.show),
         (Impairment(0.02, 1, 50), 2),
     ],
     ids=["2 % random", "5 % in bursts", "50 ms jitter", "2 % and 50 ms"],
@@ -94,7 +94,7 @@ def only(sdp: str, port: int) -> str:
 def test_words_are_understood_on_a_bad_network(start_gateway: Start, impairment: Impairment, least: int) -> None:
     """The caller's packets suffer; the agent's voice has no gap over 60 ms for it. `least`: of three questions; where
     three packets in a row are gone on average, a word of a short one can be gone as a whole."""
-    gateway = start_gateway(agent=None)
+    gateway = start_gateway(agent=None, webrtc__enabled="true")
     hours, where = words("what are your opening hours"), words("where is the clinic")
     relays: list[UdpRelay] = []
 
@@ -130,7 +130,7 @@ def test_words_are_understood_on_a_bad_network(start_gateway: Start, impairment:
 
 
 def test_our_own_caller_keys_interrupts_and_hangs_up(start_gateway: Start) -> None:
-    gateway = start_gateway(agent=None)
+    gateway = start_gateway(agent=None, webrtc__enabled="true")
     actions: list[Action] = [
         Listen(),
         Say("what are your opening hours"),
@@ -164,7 +164,7 @@ def offer_of(ufrag: str = "abcd") -> str:
 
 
 def test_ice_that_never_completes_is_given_up_and_recorded(start_gateway: Start) -> None:
-    gateway = start_gateway(agent=None, webrtc__connect_timeout_s="2")
+    gateway = start_gateway(agent=None, webrtc__enabled="true", webrtc__connect_timeout_s="2")
     answered = httpx.post(f"{gateway.origin}/whip", content=offer_of(), headers=SDP)
     assert answered.status_code == 201
     where = gateway.origin + answered.headers["location"]
@@ -191,7 +191,9 @@ asyncio.run(main())
 
 
 def test_a_thousand_offers_at_once_leave_the_call_that_is_there_alone(start_gateway: Start) -> None:
-    gateway = start_gateway(agent=None, webrtc__connect_timeout_s="2", webrtc__max_connecting="20")
+    gateway = start_gateway(
+        agent=None, webrtc__enabled="true", webrtc__connect_timeout_s="2", webrtc__max_connecting="20"
+    )
     url = f"{gateway.origin}/whip"
     said = words("what are your opening hours")
 
@@ -228,7 +230,7 @@ def sockets(gateway: Any) -> int:
 
 
 def test_a_browser_that_dies_is_noticed(start_gateway: Start) -> None:
-    gateway = start_gateway(agent=None, webrtc__media_timeout_s="3")
+    gateway = start_gateway(agent=None, webrtc__enabled="true", webrtc__media_timeout_s="3")
 
     async def talk() -> str:
         relays: list[UdpRelay] = []

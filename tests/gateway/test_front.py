@@ -27,8 +27,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from trunkline.clock import SYSTEM_CLOCK
 from trunkline.errors import PeerError
 from trunkline.gateway import front
-from trunkline.gateway.front import _is_media, front_door
+from trunkline.gateway.front import _asked, front_door
 from trunkline.gateway.leg import LegCall
+from trunkline.gateway.mediasocket import MediaSocket
 from trunkline.gateway.twilio.leg import TwilioLeg
 from trunkline.gateway.twilio.wire import Started
 from trunkline.media.bus import Bus
@@ -54,13 +55,13 @@ class Door:
         self.legs.append(leg)
         return leg
 
-    def welcome(self, leg: TwilioLeg) -> bool:
+    def welcome(self, socket: MediaSocket) -> bool:
         return True
 
     def attach(self, leg: TwilioLeg, started: Started) -> tuple[LegCall, Bus]:
         raise PeerError("token_forged", 1008)
 
-    def gone(self, leg: TwilioLeg, code: int) -> None:
+    def gone(self, socket: MediaSocket, code: int) -> None:
         self.codes.append(code)
         self.went.set()
 
@@ -99,7 +100,7 @@ async def running(tls: ssl.SSLContext | None = None) -> AsyncIterator[Running]:
     sock = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
         app,
-        http=front_door(door.new_leg),
+        http=front_door({"/twilio/media": door.new_leg, "/ws/audio": door.new_leg}),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -326,14 +327,18 @@ def test_uvicorn_is_pinned_to_the_minor_version_this_is_tested_with() -> None:
         (b"", None),
         (b"G", None),
         (b"GET /twilio/media", None),
-        (b"GET /twilio/media ", True),
-        (b"GET /twilio/media?", True),
-        (b"GET /twilio/media#", False),
-        (b"GET /twilio/mediax", False),
-        (b"POST", False),
-        (b"GET  /twilio/media ", False),
-        (b"get /twilio/media ", False),
+        (b"GET /twilio/media ", b"GET /twilio/media"),
+        (b"GET /twilio/media?", b"GET /twilio/media"),
+        (b"GET /ws/aud", None),
+        (b"GET /ws/audio ", b"GET /ws/audio"),
+        (b"GET /ws/audiox", b""),
+        (b"GET /wt", b""),
+        (b"GET /twilio/media#", b""),
+        (b"GET /twilio/mediax", b""),
+        (b"POST", b""),
+        (b"GET  /twilio/media ", b""),
+        (b"get /twilio/media ", b""),
     ],
 )
 def test_the_first_bytes_tell_media_from_http(start: bytes, expected: Any) -> None:
-    assert _is_media(start) is expected
+    assert _asked(start, (b"GET /twilio/media", b"GET /ws/audio")) == expected

@@ -476,7 +476,6 @@ def test_a_leg_that_does_not_read_is_sent_nothing_and_goes_on_when_it_does(room:
     assert b.sent == []
     assert pb.stats.refused_frames == 1
     b.writable = True
-    pb.leg_writable()
     pa.receive(B, 20)
     assert b.latest == B
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, insert, select, text
@@ -86,6 +87,17 @@ def test_upgrading_says_nothing_and_needs_no_working_folder(
 
     asyncio.run(scenario())
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_database_of_this_version_is_left_alone_without_alembic(url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def upgrade() -> None:
+        database = Database(url)
+        await database.upgrade()
+        await database.close()
+
+    asyncio.run(upgrade())
+    monkeypatch.setattr(command, "upgrade", lambda config, revision: pytest.fail("it was upgraded again"))
+    asyncio.run(upgrade())
 
 
 def test_workers_that_start_together_upgrade_one_after_the_other(url: URL) -> None:

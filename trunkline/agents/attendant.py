@@ -345,7 +345,7 @@ class Attendant(ABC):
             self._handling = False
 
     def _tell(self, event: t.Event, tell: Follower) -> None:
-        self._following.words(event, tell)
+        self._following.words(self.turns.words, tell)
         self._following.state(self.turns.state, tell)
 
     def _perform(self, effect: t.Effect) -> None:

@@ -18,17 +18,15 @@ class Following:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._state: t.State | None = None
+        self._partial = False  # words are shown that may change
         self._said = Saying("", 0)
 
-    def words(self, event: t.Event, tell: Follower) -> None:
-        """Of the caller, where this is what they said."""
-        match event:
-            case t.Partial(text, _) if text:
-                tell(Heard(text, final=False))
-            case t.Final(text, understood) if text:
-                tell(Heard(text, final=True, understood=understood))
-            case t.Typed(text):
-                tell(Heard(text, final=True))
+    def words(self, words: t.Told | None, tell: Follower) -> None:
+        """Of the caller, as the turn machine takes them. What was shown of words that come to nothing goes away."""
+        if words is None or not (words.text or (words.final and self._partial)):
+            return
+        self._partial = not words.final
+        tell(Heard(words.text, words.final, words.understood))
 
     def state(self, state: t.State, tell: Follower) -> None:
         """Of the turn machine, where it has changed."""

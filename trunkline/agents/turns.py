@@ -394,6 +394,15 @@ def plain(text: str) -> list[str]:
     return re.findall(r"[^\W_]+", text.lower())
 
 
+class Told(NamedTuple):
+    """The caller's words, as far as they count. Final and empty: what was taken for words was none, or was not for
+    the agent."""
+
+    text: str
+    final: bool
+    understood: bool = True
+
+
 class Row(NamedTuple):
     """One transition: what decides, and the states it may choose."""
 
@@ -412,6 +421,8 @@ class Turns:
         """Of the line being spoken."""
         self.ending: Ending | None = None
         """Leave when what is being said has been heard."""
+        self.words: Told | None = None
+        """What the last event said of them; None: nothing."""
         self._effects: list[Effect] = []
         self._armed: set[Timer] = set()
         self._restarted: set[Timer] = set()
@@ -432,6 +443,7 @@ class Turns:
         self._patience_ms = 0
         # what we owe the caller
         self._carry: tuple[str, ...] = ()  # understood, not being answered yet
+        self._behind: tuple[str, ...] = ()  # written while a final was awaited: they come after its words
         self._unclear: str | None = None  # not understood, too long for a noise
         self._answering: tuple[str, ...] = ()  # being answered, nothing of the answer heard yet
         self._reply: Reply = "none"
@@ -443,6 +455,7 @@ class Turns:
 
     def handle(self, event: Event) -> list[Effect]:
         """The effects of an event, to be performed in order. Events of a call that is over have none."""
+        self.words = None
         if self._stale(event):
             return []
         row = TABLE[self.state].get(type(event)) or ALWAYS.get(type(event))
@@ -518,6 +531,8 @@ class Turns:
         if event.text != self._partial.text:
             self._probability = None
         self._partial = event
+        if event.text and not self._over:
+            self.words = Told(event.text, final=False)
         return True
 
     # --- timers: a function of the state, so that none is forgotten ---
@@ -626,7 +641,13 @@ class Turns:
         for utterance in self._due:
             utterance.forgotten = True
         self._unclear = None
+        self.words = Told("", final=True)
+        self._append_written()
         self._do(CancelStt())
+
+    def _append_written(self) -> None:
+        if not self._awaits_final:
+            self._carry, self._behind = (*self._carry, *self._behind), ()
 
     def _answer(self, *texts: str, understood: bool = True, keyed: bool = False) -> State:
         self._carry, self._unclear = (), None
@@ -658,7 +679,7 @@ class Turns:
         unsaid."""
         if self.ending is not None:
             return self._hang_up(self.ending)
-        self._carry, self._unclear = (), None
+        self._carry, self._behind, self._unclear = (), (), None
         if self._message:  # they are recorded, if not understood
             return self._yield_floor()
         self._failures += 1
@@ -722,9 +743,10 @@ class Turns:
     def _over_agent(self) -> bool:
         return self.state is State.INTERRUPTED or self._reply in ("coming", "speaking")
 
-    def _take_floor(self) -> None:
-        """The interruption is confirmed."""
-        if self._reply == "none" or (self._reply == "coming" and self._is_answer):  # the caller had not finished
+    def _take_floor(self, *, goes_on: bool = True) -> None:
+        """The interruption is confirmed. `goes_on`: with words."""
+        unfinished = self._reply == "none" or (self._reply == "coming" and self._is_answer)
+        if goes_on and unfinished:
             self._patience_ms = min(self._patience_ms + PATIENCE_STEP_MS, PATIENCE_MAX_MS)
         self._carry = (*self._answering, *self._carry)
         self._answering = ()
@@ -904,22 +926,26 @@ class Turns:
         """Meant, so what is heard beside it is not, nor is the rest of what the agent says. What was said before it is
         answered with it."""
         assert isinstance(event, Typed)
-        if sum(map(len, (*self._answering, *self._carry))) > TYPED_MAX_CHARACTERS:
+        if sum(map(len, (*self._answering, *self._carry, *self._behind))) > TYPED_MAX_CHARACTERS:
             return self.state
-        self._carry = (*self._carry, event.text)
+        self._behind = (*self._behind, event.text)
+        self._append_written()
         if self._over_agent():
             if not self.interruptible:
+                self.words = Told(event.text, final=True)
                 return self.state  # answered when that line was heard
             self._take_floor()
         if self._hearing:
             self._forget_speech()
+        self.words = Told(event.text, final=True)
         return self._yield_floor()
 
     def flush(self, event: Event) -> State:
-        """Nobody wants the rest of it, nor an answer to what it was asked."""
+        """Nobody wants the rest of it, nor an answer to what it was asked: that stays asked, and what comes next is
+        answered."""
         if not self._over_agent() or not self.interruptible:
             return self.state
-        self._take_floor()
+        self._take_floor(goes_on=False)
         self._carry = ()
         return self._yield_floor()
 
@@ -936,20 +962,24 @@ class Turns:
                 self._forget_speech(understood=True)
         else:
             return self.state
+        self.words = Told("", final=True)
         if not utterance.has_floor and not self._meant(words):
             return self._after_final()
         if not utterance.has_floor and self.interruptible and self._over_agent():
             self._take_floor()
         if words:
             self._carry = (*self._carry, words)
+            self.words = Told(words, final=True)
         elif utterance.speech_ms >= MEANT_MS:
             waited_for = self.state is State.THINKING and self._reply == "none" and not self._awaits_final
-            if event.failed and waited_for and not self._carry:
+            if event.failed and waited_for and not self._carry and not self._behind:
                 return self._fail()
             self._unclear = event.text
+            self.words = Told(event.text, final=True, understood=False)
         return self._after_final()
 
     def _after_final(self) -> State:
+        self._append_written()
         if self.state is State.INTERRUPTED:
             return self.state if self._hearing or self._awaits_final else self._resume()
         return self._yield_floor() if self._reply == "none" else self.state
@@ -1003,7 +1033,7 @@ class Turns:
         self._do(CancelReply())
         if self._held:  # nobody would hear it
             return self._hang_up("error")
-        self._carry, self._unclear = (), None
+        self._carry, self._behind, self._unclear = (), (), None
         return self._last_resort()
 
     def held(self, event: Event) -> State:

@@ -74,6 +74,3 @@ class AnswerListener:
 
     def mark_returned(self, name: str) -> None:
         self.to.mark_returned(name)
-
-    def leg_writable(self) -> None:
-        self.to.leg_writable()

@@ -1,9 +1,10 @@
 """The front door: one port for HTTP and for media.
 
 uvicorn takes the protocol class of its connections as a parameter (`http=`). Ours reads the start of the first request:
-`GET /twilio/media` makes the connection a media leg, which never meets ASGI (0.17-0.25 against 0.34 % of a core per
-call, measured); anything else is handed to uvicorn's own HTTP protocol with what was read so far, as if it had been
-there from the first byte. Only the first request counts: a WebSocket client opens a connection of its own.
+`GET /twilio/media` and `GET /ws/audio` make the connection a media leg, which never meets ASGI (0.17-0.25 against
+0.34 % of a core per call, measured); anything else is handed to uvicorn's own HTTP protocol with what was read so far,
+as if it had been there from the first byte. Only the first request counts: a WebSocket client opens a connection of its
+own.
 
 This leans on: the constructor's keywords (config, server_state, app_state, _loop), on server_state.connections, whose
 members have shutdown(), and on set_protocol. uvicorn is pinned to one minor version and tests/gateway/test_front.py
@@ -11,19 +12,20 @@ and tests/e2e hold it to that.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from trunkline.gateway.twilio.webhooks import MEDIA_PATH
-
-REQUEST_START = b"GET " + MEDIA_PATH.encode()
 FIRST_BYTES_S = 10.0  # a connection that says nothing is closed
 
 
-def front_door(media_leg: Callable[[], asyncio.Protocol]) -> type[asyncio.Protocol]:
-    """The class for `uvicorn.Config(http=...)`; `media_leg` makes the protocol of a media connection."""
+NewLeg = Callable[[], asyncio.Protocol]
+
+
+def front_door(media_legs: Mapping[str, NewLeg]) -> type[asyncio.Protocol]:
+    """The class for `uvicorn.Config(http=...)`; `media_legs` make the protocols of media connections, by path."""
+    starts = {b"GET " + path.encode(): new_leg for path, new_leg in media_legs.items()}
 
     class FrontDoor(asyncio.Protocol):
         def __init__(self, **uvicorn: Any) -> None:
@@ -39,12 +41,11 @@ def front_door(media_leg: Callable[[], asyncio.Protocol]) -> type[asyncio.Protoc
 
         def data_received(self, data: bytes) -> None:
             self._start += data
-            is_media = _is_media(self._start)
-            if is_media is None:
+            if (asked := _asked(self._start, starts)) is None:
                 return
             self._leave()
             assert self._transport is not None
-            protocol = media_leg() if is_media else HttpToolsProtocol(**self._uvicorn)
+            protocol = starts[asked]() if asked else HttpToolsProtocol(**self._uvicorn)
             self._transport.set_protocol(protocol)
             protocol.connection_made(self._transport)
             protocol.data_received(self._start)
@@ -66,8 +67,12 @@ def front_door(media_leg: Callable[[], asyncio.Protocol]) -> type[asyncio.Protoc
     return FrontDoor
 
 
-def _is_media(start: bytes) -> bool | None:
-    """Whether the connection's first request is for the media path; None while too little is known."""
-    if len(start) <= len(REQUEST_START):
-        return None if REQUEST_START.startswith(start) else False
-    return start.startswith(REQUEST_START) and start[len(REQUEST_START) : len(REQUEST_START) + 1] in (b" ", b"?")
+def _asked(start: bytes, starts: Iterable[bytes]) -> bytes | None:
+    """Which of the media requests the connection's first is, empty for none; None while too little is known."""
+    undecided = False
+    for wanted in starts:
+        if len(start) <= len(wanted):
+            undecided = undecided or wanted.startswith(start)
+        elif start.startswith(wanted) and start[len(wanted) : len(wanted) + 1] in (b" ", b"?"):
+            return wanted
+    return None if undecided else b""

@@ -47,6 +47,11 @@ class Verifier(Protocol):
         the store's answer was lost)."""
         ...
 
+    async def check(self, token: str) -> Refuse | None:
+        """Why it would open no join now, as far as the token tells; it is not used up by it. Does not raise, and
+        answers within 3 s. Codes: the token's, and `sessions_away`."""
+        ...
+
 
 class SessionCall(Protocol):
     """A call that a session has now, as whoever keeps sessions sees it."""

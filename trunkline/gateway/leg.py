@@ -12,7 +12,7 @@ from trunkline.media.playout import LeadPolicy
 from trunkline.ports import EndedBy, EndReason, Refuse
 from trunkline.types import E164, CallId
 
-LegKind = Literal["twilio", "sip", "webrtc", "websocket"]
+LegKind = Literal["twilio", "sip", "webrtc", "websocket", "livekit"]
 
 
 class Leg(LegOut, Protocol):
@@ -123,6 +123,10 @@ class DeviceCall(LegCall, Protocol):
 
     def flush(self) -> None:
         """The far end wants the agent to stop speaking."""
+        ...
+
+    def never_came(self, reason: EndReason, detail: str) -> None:
+        """The media of this leg, which is none of the call's yet: the call is over, unless another leg has it."""
         ...
 
 

@@ -344,6 +344,10 @@ class LineCall:
     def flush(self) -> None:
         self.attended.flush()
 
+    def never_came(self, reason: EndReason, detail: str) -> None:
+        if self._leg is None:
+            self.finished(reason, detail)
+
     def held(self, on: bool) -> None:
         self.attended.hold(on)
 

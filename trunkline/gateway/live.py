@@ -94,11 +94,18 @@ class Disarmed:
     """It sends no more until it is armed again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """What only one kind of leg understands: its own affair."""
+
+
 Asked = Typed | Keyed | Flush | Armed | Disarmed
+Reader = Callable[[Mapping[str, Any]], Asked | Aside | Mistake]
+_NONE: Mapping[str, Reader] = {}
 
 
-def decode(message: str | bytes) -> Asked | Mistake:
-    """One message of a device, UTF-8. Never raises."""
+def decode(message: str | bytes, asides: Mapping[str, Reader] = _NONE) -> Asked | Aside | Mistake:
+    """One message of a device, UTF-8. Never raises. `asides`: what its leg reads beside, by type."""
     if len(message) > MESSAGE_BYTES:
         return Mistake("too_long", f"a message has at most {MESSAGE_BYTES} bytes")
     try:
@@ -108,9 +115,9 @@ def decode(message: str | bytes) -> Asked | Mistake:
     if not isinstance(given, dict):
         return Mistake("not_json", "a message is one JSON object")
     kind = given.get("type")
-    read = _READ.get(kind) if isinstance(kind, str) else None
+    read = (_READ.get(kind) or asides.get(kind)) if isinstance(kind, str) else None
     if read is None:
-        return Mistake("unknown_type", f"type: one of {', '.join(_READ)}")
+        return Mistake("unknown_type", f"type: one of {', '.join((*_READ, *asides))}")
     return read(given)
 
 
@@ -140,7 +147,7 @@ def _armed(given: Mapping[str, Any]) -> Asked | Mistake:
     return Armed(by, word.strip(), None if score is None else float(score))
 
 
-_READ: dict[str, Callable[[Mapping[str, Any]], Asked | Mistake]] = {
+_READ: dict[str, Reader] = {
     "text": _typed,
     "dtmf": _keyed,
     "flush": lambda given: Flush(),

@@ -29,7 +29,7 @@ class LegOut(Protocol):
 
     @property
     def writable(self) -> bool:
-        """False while the peer does not read: nothing is sent, the playout waits."""
+        """False while the peer does not read: nothing is sent, the playout waits, and asks again in every beat."""
         ...
 
     def send(self, messages: Sequence[Message]) -> None: ...
@@ -48,10 +48,6 @@ class Receiver(Protocol):
 
     def mark_returned(self, name: str) -> None:
         """The far end has played all that was sent before this mark."""
-        ...
-
-    def leg_writable(self) -> None:
-        """The peer reads again."""
         ...
 
 
@@ -188,10 +184,6 @@ class Bus:
         self.playout.mark_returned(name, self.carrier_ms, self._clock.now())
         self._check_heard()
 
-    def leg_writable(self) -> None:
-        """The peer reads again."""
-        self._heartbeat.speaks(self)
-
     # --- from the agent ---
 
     def feed(self, sink: Callable[[bytes], None], pre_roll_ms: int) -> None:
@@ -312,12 +304,12 @@ class Bus:
     # --- from the heartbeat ---
 
     def pump(self, now: float) -> float | None:
-        """Send what is due. When there is more to do; None: nothing, until more is said or the leg is writable."""
+        """Send what is due. When there is more to do; None: nothing, until more is said."""
         playout = self.playout
         if self.closed or playout.paused:
             return None
         if not self.leg.writable:
-            return None  # leg_writable() brings it back
+            return now  # rare, and a leg that had to say when it reads again could forget to
         messages = playout.due(now)
         if messages:
             self.leg.send(messages)

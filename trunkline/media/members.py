@@ -133,9 +133,6 @@ class Port(Place):
         if name.startswith("c") and len(name) < 16 and name[1:].isdecimal():
             self._returned_ms = min(max(self._returned_ms, int(name[1:])), self._sent_ms)
 
-    def leg_writable(self) -> None:
-        """The next frame goes out."""
-
     # --- the room's ---
 
     def _arrive(self, frame: bytes) -> None:
@@ -284,21 +281,16 @@ class Seat(Place):
             bus.mark_returned(marks.popleft()[1])
         if self._full and len(self._said) * FRAME_MS < SEAT_LIMIT_MS // 2:
             self._full = False
-            if bus is not None:
-                bus.leg_writable()
 
 
 def move(bus: Bus, leg: LegOut) -> None:
     """What was sent and not heard goes back to the queue and is sent again by the new way."""
-    running = not bus.playout.paused
-    if running and bus.playout.unheard:
+    if not bus.playout.paused and bus.playout.unheard:
         bus.pause()
         bus.leg = leg
         bus.resume()
     else:
         bus.leg = leg
-        if running:
-            bus.leg_writable()
 
 
 def _loudness(frame: bytes) -> float:

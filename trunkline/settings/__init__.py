@@ -17,6 +17,7 @@ from trunkline.settings.environment import keep_mathematics_single_threaded, var
 from trunkline.settings.http import Http
 from trunkline.settings.loading import load
 from trunkline.settings.names import keys
+from trunkline.settings.sessions import Livekit
 from trunkline.settings.settings import Settings
 from trunkline.settings.sip import Sip
 from trunkline.settings.trunk import SIP_CODECS, SipTrunk
@@ -27,6 +28,7 @@ from trunkline.settings.wrong import WrongSettings
 __all__ = [
     "SIP_CODECS",
     "Http",
+    "Livekit",
     "Outbound",
     "ProviderKey",
     "Settings",

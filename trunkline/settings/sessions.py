@@ -42,6 +42,8 @@ class Livekit(Section):
     """As clients connect to it."""
     api_key: str | None = Field(default=None, min_length=1, max_length=256)
     api_secret: SecretStr | None = None
+    max_rooms: Int = Field(default=100, ge=1, le=10_000)
+    """In which the agent is at once, with a device or waiting for one."""
 
     @after(mode="after")
     def _all_or_none(self) -> "Livekit":

@@ -21,6 +21,7 @@ from trunkline.settings.sip import Sip
 from trunkline.settings.twilio import Twilio
 from trunkline.settings.values import File, Name, contradiction
 from trunkline.settings.webrtc import WebRtc
+from trunkline.settings.websocket import WebSocket
 
 
 def _database_url(value: SecretStr) -> SecretStr:
@@ -65,6 +66,7 @@ class Settings(BaseSettings):
     sip: Sip = Sip()
     twilio: Twilio = Twilio()
     webrtc: WebRtc = WebRtc()
+    websocket: WebSocket = WebSocket()
     devices: Devices = Devices()
     limits: Limits = Limits()
     media: Media = Media()

@@ -17,10 +17,7 @@ from errno import ENOENT, errorcode
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, event, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
@@ -37,6 +34,7 @@ _DRIVERS = {
     "postgresql+asyncpg": "postgresql+asyncpg",
 }
 _ADMINS_CODES = {"SQLITE_CANTOPEN", "SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_READONLY", "EACCES", "EROFS", "ENOTDIR"}
+_MIGRATIONS = Path(__file__).parent / "migrations"
 _UPGRADE_LOCK = 0x7472756E6B  # "trunk": workers that start together upgrade one after the other
 _CONNECT_TIMEOUT_S = 5
 _COMMAND_TIMEOUT_S = 15
@@ -227,13 +225,26 @@ def _on_sqlite_begin(connection: Connection) -> None:
 
 
 def _upgrade(connection: Connection) -> None:
+    if _is_current(connection):
+        return  # before Alembic is imported: half of a second of a restart
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
     config = Config(stdout=io.StringIO())
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     try:
         command.upgrade(config, "head")
     except CommandError as error:
         raise StoreError(f"the database is of another version of Trunkline: {error}") from None
+
+
+def _is_current(connection: Connection) -> bool:
+    if not inspect(connection).has_table("alembic_version"):
+        return False
+    latest = max(path.name for path in (_MIGRATIONS / "versions").glob("v*.py"))[1:5]
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == [latest]
 
 
 def is_database(error: BaseException) -> bool:

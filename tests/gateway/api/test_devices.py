@@ -17,7 +17,7 @@ from trunkline.gateway.api.devices import device_routes
 from trunkline.gateway.api.problems import on_http_exception, on_store_error
 from trunkline.gateway.regions import Region, Regions
 from trunkline.ports import Conflict, Device, Refuse, Registration
-from trunkline.types import TenantId
+from trunkline.types import SessionId, TenantId
 
 EU = Region("eu", "https://eu.example.com", 50.11, 8.68)
 US = Region("us", "https://us.example.com:8443", 38.9, -77.45)
@@ -49,6 +49,18 @@ class Devices(FakeDevices):
         return await super().get(tenant, device_id)
 
 
+class Rooms:
+    def __init__(self) -> None:
+        self.told: dict[str, object] = {}
+        self.forgotten: list[str] = []
+
+    async def invite(self, session_id: SessionId, device_id: str, until: datetime) -> dict[str, object]:
+        return self.told
+
+    def forget(self, session_id: SessionId) -> None:
+        self.forgotten.append(session_id)
+
+
 class Api:
     def __init__(self) -> None:
         self.house = House()
@@ -56,9 +68,9 @@ class Api:
         self.ready = True
         self.regions = Regions([EU, US], "eu", lambda: self.ready)
         self.regions.answered("us", True)
-        self.room: dict[str, str] = {}
+        self.rooms = Rooms()
         app = Starlette(
-            routes=device_routes(self.house.desk, self.house.devices, self.regions, lambda *_: self.room),
+            routes=device_routes(self.house.desk, self.house.devices, self.regions, self.rooms),
             exception_handlers={HTTPException: on_http_exception, StoreError: on_store_error},
         )
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here")
@@ -89,7 +101,7 @@ def test_a_session_is_opened_and_its_token_lets_the_device_in() -> None:
         assert (expires - api.house.clock.wall()).total_seconds() == 60
         joining = await api.house.join(opened["join_token"])
         assert joining.session_id == opened["session_id"]
-        api.room = {"livekit_url": "wss://livekit.example.com", "livekit_token": "x.y.z"}
+        api.rooms.told = {"livekit_url": "wss://livekit.example.com", "livekit_token": "x.y.z"}
         assert (await api.open()).json()["livekit_url"] == "wss://livekit.example.com"
 
     run(scenario)
@@ -168,8 +180,10 @@ def test_its_owner_ends_it_and_nobody_else() -> None:
         assert told(await api.http.delete(here)) == (422, "invalid_fields")
         assert told(await api.http.delete(here, params={"account_id": "bob"})) == (403, "not_owner")
         await api.house.join(opened["join_token"])
+        assert api.rooms.forgotten == []
         ended = await api.http.delete(here, params={"account_id": "ann"})
         assert (ended.status_code, ended.content) == (204, b"")
+        assert api.rooms.forgotten == [opened["session_id"]]
         assert told(await api.http.delete(here, params={"account_id": "ann"})) == (404, "unknown_session")
 
     run(scenario)

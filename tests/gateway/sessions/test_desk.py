@@ -122,6 +122,25 @@ def test_a_device_that_comes_back_goes_on_where_it_was() -> None:
     run(scenario)
 
 
+def test_the_gateways_own_join_needs_no_token_and_uses_up_what_was_given() -> None:
+    async def scenario(house: House) -> None:
+        opened = await house.open()
+        joining = await house.desk.enter(opened.session.id)
+        assert isinstance(joining, Joining)
+        assert (joining.number, joining.device_id, joining.resumed) == (1, "kitchen", False)
+        assert await house.refused(house.desk.join(opened.join_token)) == "token_used"
+        assert (await house.join(joining.resume_token)).number == 2
+        house.no_line = Refuse("overloaded", "no line is free")
+        assert await house.refused(house.desk.enter(opened.session.id)) == "overloaded"
+        house.no_line, house.away = None, True
+        assert await house.refused(house.desk.enter(opened.session.id)) == "sessions_away"
+        house.away = False
+        assert await house.desk.end(opened.session.id, "ann") is None
+        assert await house.refused(house.desk.enter(opened.session.id)) == "session_over"
+
+    run(scenario)
+
+
 def test_neither_secret_is_shown() -> None:
     async def scenario(house: House) -> None:
         opened = await house.open()
@@ -138,6 +157,24 @@ def test_a_token_that_was_not_used_in_time_is_of_no_use() -> None:
         house.clock.advance(TERMS.token_s)
         assert await house.refused(house.desk.join(opened.join_token)) == "token_expired"
         assert await house.refused(house.desk.join("nonsense")) == "token_malformed"
+
+    run(scenario)
+
+
+def test_a_token_is_looked_at_without_using_it_up() -> None:
+    async def scenario(house: House) -> None:
+        token = (await house.open()).join_token
+        assert await house.desk.check(token) is None
+        house.away = True
+        assert await house.refused(house.desk.check(token)) == "sessions_away"
+        house.away = False
+        first = await house.join(token)
+        assert await house.refused(house.desk.check(token)) == "token_used"
+        assert await house.desk.check(first.resume_token) is None
+        house.clock.advance(601)
+        assert await house.refused(house.desk.check(first.resume_token)) == "session_over"
+        house.clock.advance(TERMS.rejoin_s)
+        assert await house.refused(house.desk.check(first.resume_token)) == "token_expired"
 
     run(scenario)
 

@@ -3,14 +3,11 @@
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
 from trunkline.errors import ConfigError
 from trunkline.gateway.regions import Region
-from trunkline.gateway.sessions.opening import our_regions, rooms
+from trunkline.gateway.sessions.opening import our_regions
 from trunkline.settings import Settings, load
-from trunkline.testing.clock import ManualClock
-from trunkline.types import SessionId
 
 REGIONS = """
 region = "eu"
@@ -79,13 +76,3 @@ def test_secrets_never_show() -> None:
     assert "k" * 40 in given.secrets()
     assert "hush" in given.secrets()
     assert "hush" not in repr(given)
-
-
-def test_a_room_is_told_where_there_is_a_server() -> None:
-    clock = ManualClock()
-    until = clock.wall()
-    assert rooms(Settings(), clock)(SessionId("ses_1"), "kitchen", until) == {}
-    server = {"url": "wss://l", "api_key": "APIk", "api_secret": SecretStr("s" * 32)}
-    told = rooms(Settings.model_validate({"livekit": server}), clock)(SessionId("ses_1"), "kitchen", until)
-    assert told["livekit_url"] == "wss://l"
-    assert told["livekit_token"].count(".") == 2

@@ -10,8 +10,9 @@ from typing import Any, cast
 import pytest
 
 from trunkline.errors import PeerError
+from trunkline.gateway.mediasocket import STRANGER_S
 from trunkline.gateway.twilio.leg import TwilioLeg
-from trunkline.gateway.twilio.sockets import STRANGER_S, SocketLimits, Sockets
+from trunkline.gateway.twilio.sockets import SocketLimits, Sockets
 from trunkline.gateway.twilio.tokens import Tokens
 from trunkline.gateway.twilio.wire import Started
 from trunkline.testing.board import Board, FakeLeg, play, sid

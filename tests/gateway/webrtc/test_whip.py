@@ -12,8 +12,9 @@ pytest.importorskip("av", reason="libopus comes with the extra webrtc")
 from starlette.applications import Starlette
 
 from trunkline.gateway.joining import Joining
-from trunkline.gateway.webrtc import ice
+from trunkline.gateway.webrtc import ice, rtp
 from trunkline.gateway.webrtc.desk import DeskTerms, WebRtcDesk
+from trunkline.gateway.webrtc.opus import SILENCE
 from trunkline.gateway.webrtc.outgoing import webrtc_lead
 from trunkline.gateway.webrtc.sdp import Fingerprint
 from trunkline.gateway.webrtc.whip import whip_routes
@@ -66,7 +67,12 @@ class Sessions:
             return Refuse("sessions_away", "the store is away")
         if token != "good":
             return Refuse("token_used", "this token was used")
-        return Joining(SessionId("s1"), TenantId("default"), "lamp", "owner", "", needs_arming=True)
+        return Joining(
+            SessionId("s1"), TenantId("default"), "lamp", "owner", "", needs_arming=True, resume_token="again"
+        )
+
+    async def check(self, token: str) -> Refuse | None:
+        return None if token == "good" else Refuse("token_expired", "this token has expired")
 
 
 class Door:
@@ -115,6 +121,41 @@ def test_an_offer_is_answered_with_where_and_which() -> None:
 
     board = at_the_door(scenario)
     assert board.ends() == [("caller_hung_up", "")]
+
+
+def test_what_comes_of_offers_and_legs_is_counted() -> None:
+    async def scenario(door: Door) -> None:
+        await door.offer()
+        await door.offer()
+        await door.offer(b"hello")
+        await door.offer(token="stale")
+        first, second = (wire.sink for wire in door.wires[:2])
+        first.connected()
+        door.desk.measure()
+        counted = metrics_of(door)
+        assert counted('legs{state="connecting"}') == counted('legs{state="connected"}') == 1
+        first.packet(rtp.write(111, 1, 960, 9, SILENCE, marker=False))
+        first.packet(rtp.write(111, 4, 3840, 9, SILENCE, marker=False))
+        door.board.clock.advance(1)
+        first.packet(rtp.write(111, 5, 4800, 9, b"", marker=False))
+        first.gone("the far end has closed it", in_order=True)
+        second.gone("ICE did not complete within 10 s")
+        door.desk.measure()
+        counted = metrics_of(door)
+        assert counted('legs{state="connecting"}') == counted('legs{state="connected"}') == 0
+        assert counted('offers_total{outcome="opened"}') == 2
+        assert counted('offers_total{outcome="malformed"}') == counted('offers_total{outcome="token_used"}') == 1
+        assert counted('unreached_total{phase="ice"}') == 1
+        assert counted('packets_total{fate="received"}') == 3
+        assert counted('packets_total{fate="undecodable"}') == 1
+        assert counted("jitter_seconds_count") == 1
+
+    at_the_door(scenario)
+
+
+def metrics_of(door: Door) -> Callable[[str], float]:
+    lines = door.board.switchboard.metrics.text().decode().splitlines()
+    return lambda name: float(next(line.split()[-1] for line in lines if line.startswith(f"trunkline_webrtc_{name} ")))
 
 
 def test_candidates_trickle_in_by_the_etag() -> None:
@@ -256,3 +297,48 @@ def test_another_type_is_not_read() -> None:
         assert (response.status_code, response.headers["accept-post"]) == (415, "application/sdp")
 
     at_the_door(scenario)
+
+
+def test_who_may_call_learns_the_servers_before_the_offer_and_nobody_else() -> None:
+    async def scenario(door: Door) -> None:
+        mine = {"Authorization": "Bearer good"}
+        told = await door.http.options("/whip", headers=mine)
+        assert (told.status_code, told.headers["accept-post"]) == (204, "application/sdp")
+        assert "credential=" in told.headers["link"]
+        late = await door.http.options("/whip", headers={"Authorization": "Bearer late"})
+        assert (late.status_code, late.json()["code"], "link" in late.headers) == (401, "token_expired", False)
+        for headers in ({}, mine | {"Access-Control-Request-Method": "OPTIONS", "Origin": "https://shop.example"}):
+            nobody = await door.http.options("/whip", headers=headers)
+            assert (nobody.status_code, "link" in nobody.headers) == (204, False)
+
+    at_the_door(scenario, paths=Paths(servers=(ice.read("turn:relay.example"),)), turn_secret="s", anonymous=False)
+
+
+def test_where_the_gateway_is_open_only_a_loopback_name_learns_the_servers() -> None:
+    async def scenario(door: Door) -> None:
+        assert "credential=" in (await door.http.options("/whip")).headers["link"]
+        rebound = await door.http.options("/whip", headers={"Host": "evil.example"})
+        assert "link" not in rebound.headers
+
+    at_the_door(scenario, paths=Paths(servers=(ice.read("turn:relay.example"),)), turn_secret="s")
+
+
+def test_the_answer_brings_the_token_for_the_next_time_where_there_is_a_session() -> None:
+    async def scenario(door: Door) -> None:
+        assert (await door.offer(token="good")).headers["resume-token"] == "again"
+        assert "resume-token" not in (await door.offer()).headers
+
+    at_the_door(scenario)
+
+
+def test_a_second_way_in_that_never_connects_leaves_the_live_call_alone() -> None:
+    async def scenario(door: Door) -> None:
+        await door.offer(token="good")
+        door.wires[0].sink.connected()
+        second = await door.offer(token="good")
+        await door.http.delete(second.headers["location"])
+        await door.offer(token="good")
+        door.wires[2].sink.gone("ICE did not complete within 10 s")
+        assert door.board.switchboard.live_calls == 1
+
+    assert at_the_door(scenario).ends() != [("caller_hung_up", "")]

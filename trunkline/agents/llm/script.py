@@ -3,6 +3,10 @@
 A session keeps the state after each message it has answered, by how long the conversation was then. An answer that
 was thrown away, or cut before a word of it was heard, needs no undoing: the next one starts from the state in which the
 agent was last heard.
+
+A conversation that began elsewhere (a leg, a worker or a region that is gone) is gone through again, so that a question
+which was open is open still. What another agent said there is not what the script would have said: that counts as
+nothing.
 """
 
 from collections import deque
@@ -18,7 +22,7 @@ from trunkline.agents.script.grammar import Grammar, script_grammars
 from trunkline.agents.script.model import Script
 from trunkline.clock import Clock
 from trunkline.errors import ConfigError
-from trunkline.ports import CallFacts, Expectation, LlmEvent, Message
+from trunkline.ports import CallFacts, Expectation, LlmEvent, Message, TextDelta
 
 _STATES_KEPT = 8  # a speculation, a retry and a tool result reach back two or three
 
@@ -102,7 +106,33 @@ class ScriptSession:
                 return state
             self._states.pop()
         calls = sum(message.role == "tool" for message in conversation)  # of others: no name is given twice
-        return replace(dialog.first_state(), calls=calls)
+        return replace(self._again(dialog, conversation), calls=calls)
+
+    def _again(self, dialog: Dialog, conversation: Sequence[Message]) -> State:
+        """The state that a conversation was left in by the same script."""
+        first = state = dialog.first_state()
+        said: list[Message] = []
+        reply: list[str] | None = None  # that the script would have given, in words
+        for message in conversation:
+            if message.role == "caller":
+                said.append(message)
+                continue
+            if said:
+                state, reply = self._answered_again(dialog, state, said)
+                said = []
+            if message.role == "tool" and reply is not None:
+                state, more = self._answered_again(dialog, state, [message])
+                reply += more
+            elif message.role == "agent" and message.text and reply is not None:
+                heard = message.text.split()
+                if reply[: len(heard)] != heard:
+                    state = first
+                reply = None  # what it says without being asked (are you there?) changes nothing
+        return state
+
+    def _answered_again(self, dialog: Dialog, state: State, said: Sequence[Message]) -> tuple[State, list[str]]:
+        state, events = dialog.answer(state, said, self._clock.wall())
+        return state, "".join(event.text for event in events if isinstance(event, TextDelta)).split()
 
 
 def _last_of_caller(conversation: Sequence[Message]) -> int:

@@ -38,6 +38,7 @@ DECODERS = 20  # of one worker, one per caller speaking at this moment, some 4.5
 PREBUILT = 2
 WORD_PENALTY = 0.2  # PocketSphinx's own 0.65 squeezes in short words
 MURMUR_WEIGHT = 0.01
+KEYPHRASE_LOOP = 1e-9  # how likely the loop of all sounds is that a keyphrase is held against; PocketSphinx has 0.1
 STEP_MS = 100  # of audio between two looks at the partial text
 
 MEAN = (52.0, 8.5, 1.0, 8.5, -1.5, -3.5, -4.0, 0.5, -1.0, 2.0, -8.5, 0.0, -2.0)
@@ -108,6 +109,20 @@ def unknown_words(jsgf: str) -> list[str]:
     """Words of the grammar without a pronunciation. Raises MissingExtra."""
     words = jsgf_words(jsgf)
     return sorted(words - pronunciations(words).keys())
+
+
+def keyphrase_decoder(phrase: str, threshold: float) -> Any:
+    """One that spots a phrase in 16 kHz audio without end (device/wakeword.py says why so). Raises MissingExtra."""
+    return _pocketsphinx().Decoder(
+        lm=None,
+        keyphrase=phrase,
+        kws_threshold=threshold,
+        kws_plp=KEYPHRASE_LOOP,
+        beam=1e-90,
+        compallsen=True,
+        cmninit=",".join(map(str, MEAN)),
+        loglevel="FATAL",
+    )
 
 
 # --- murmurs ---

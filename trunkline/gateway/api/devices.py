@@ -6,7 +6,7 @@ names the account, beside the API key that all of /v1 needs.
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Protocol
 
@@ -70,8 +70,21 @@ class Map(Protocol):
     def nearest(self, lat: float | None = None, lon: float | None = None) -> tuple[Region, float | None] | None: ...
 
 
-Room = Callable[[SessionId, str, datetime], Mapping[str, str]]
-"""(session, device, now): `livekit_url` and `livekit_token`, where there is a LiveKit server; else nothing."""
+class Rooms(Protocol):
+    """`livekit.desk`, where there is a LiveKit server."""
+
+    async def invite(self, session_id: SessionId, device_id: str, until: datetime) -> Mapping[str, object]:
+        """What the answer says of the session's room: where it is, or why there is none. Within 2 s."""
+        ...
+
+    def forget(self, session_id: SessionId) -> None: ...
+
+
+class NoRooms:
+    async def invite(self, session_id: SessionId, device_id: str, until: datetime) -> Mapping[str, object]:
+        return {}
+
+    def forget(self, session_id: SessionId) -> None: ...
 
 
 class _Open(Body):
@@ -91,20 +104,20 @@ class _Register(Body):
     facts: dict[_Name, _Text] = Field(default_factory=dict, max_length=MAX_ATTRIBUTES)
 
 
-def device_routes(desk: Desk, devices: Devices, regions: Map, room: Room) -> list[Route]:
+def device_routes(desk: Desk, devices: Devices, regions: Map, rooms: Rooms) -> list[Route]:
     async def open_session(request: Request) -> Response:
         asked = await read_json(request, _Open, _WANTED)
         if isinstance(asked, Response):
             return asked
-        return opened(await desk.open(asked.device_id, asked.account_id, asked.agent or ""))
+        return await opened(await desk.open(asked.device_id, asked.account_id, asked.agent or ""))
 
     async def another_token(request: Request) -> Response:
         asked = await read_json(request, _Owner, _WANTED)
         if isinstance(asked, Response):
             return asked
-        return opened(await desk.reopen(_session_id(request), asked.account_id))
+        return await opened(await desk.reopen(_session_id(request), asked.account_id))
 
-    def opened(found: Opened | Refuse) -> Response:
+    async def opened(found: Opened | Refuse) -> Response:
         if isinstance(found, Refuse):
             return _refusal(found)
         session = found.session
@@ -114,7 +127,7 @@ def device_routes(desk: Desk, devices: Devices, regions: Map, room: Room) -> lis
             "join_token": found.join_token,
             "expires_at": found.expires.isoformat(),
             "region": regions.own.name,
-            **room(session.id, session.device_id, found.expires),
+            **await rooms.invite(session.id, session.device_id, found.expires),
         }
         return JSONResponse(shown, 201, {"Location": f"/v1/session/{session.id}"})
 
@@ -134,6 +147,8 @@ def device_routes(desk: Desk, devices: Devices, regions: Map, room: Room) -> lis
         if isinstance(owner, Response):
             return owner
         refused = await desk.end(_session_id(request), owner)
+        if refused is None:
+            rooms.forget(_session_id(request))
         return _refusal(refused) if refused else Response(status_code=204)
 
     async def register(request: Request) -> Response:

@@ -204,6 +204,15 @@ _SCHEMAS: dict[str, Any] = {
             "region": {"type": "string"},
             "livekit_url": {"type": "string", "description": "Where a LiveKit server is configured."},
             "livekit_token": {"type": "string", "description": "For the room of the session's name."},
+            "livekit_refused": {
+                "type": "object",
+                "description": "Instead of both: the agent does not come to that room.",
+                "required": ["code", "why"],
+                "properties": {
+                    "code": {"enum": ["livekit_away", "overloaded", "draining"]},
+                    "why": {"type": "string"},
+                },
+            },
         },
     },
     "Session": {
@@ -267,7 +276,7 @@ _SCHEMAS: dict[str, Any] = {
             "live": {"type": "boolean", "description": "On the line now."},
             "state": {"type": "string", "description": "The call's state, while it is live."},
             "direction": {"enum": ["inbound", "outbound"]},
-            "leg": {"enum": ["twilio", "sip", "webrtc", "websocket"]},
+            "leg": {"enum": ["twilio", "sip", "webrtc", "websocket", "livekit"]},
             "agent": {"type": "string"},
             "from_number": _NULLABLE_TEXT,
             "to_number": _NULLABLE_TEXT,

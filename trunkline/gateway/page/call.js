@@ -1,10 +1,13 @@
-// The call page: WebRTC to POST whip, the call's events over the data channel "events" (docs/webrtc.md).
+// The call page: what is seen of a call, and who keeps it up (docs/webrtc.md). How it reaches the gateway: ways.js.
+import { NoWay, Peer, Refused, Socket } from "./ways.js";
+
 const $ = (id) => document.getElementById(id);
 const given = new URLSearchParams(location.hash.slice(1));
-const CONNECT_MS = 12000;
+const RETURN_MS = 60000;
 
 const STATES = {
   off: "Press call, and talk.", asking: "Waiting for the microphone…", connecting: "Connecting…",
+  returning: "The connection was lost. Trying to come back…",
   idle: "Connected.", listening: "Listening.", thinking: "One moment…", speaking: "Speaking. You may interrupt.",
   interrupted: "Go on, I am listening.",
 };
@@ -17,6 +20,12 @@ const REFUSED = {
   no_token: "This page needs an invitation: open it with the link you were given.",
   token_expired: "This invitation has expired. Ask for a new one.",
   token_used: "This invitation has been used. Ask for a new one.",
+  session_over: "This conversation is over. Ask for a new invitation.",
+  token_malformed: "This invitation is damaged. Open the whole link you were given.",
+  token_forged: "This invitation is not for this gateway.",
+  no_sessions: "This gateway takes no invitations.",
+  sessions_away: "The gateway is having trouble. Please try again in a moment.",
+  no_path: "The gateway cannot be reached over WebRTC just now. Please try again in a moment.",
   overloaded: "All lines are busy. Please try again in a moment.",
   draining: "This gateway is being restarted. Please try again in a moment.",
   agent_away: "The agent is not there right now. Please try again in a moment.",
@@ -24,50 +33,103 @@ const REFUSED = {
   origin: "Calls from this site are not allowed (devices.origins).",
 };
 
+const LOST = {
+  token_used: "The connection was lost, and the conversation goes on elsewhere.",
+  token_expired: "The connection was lost for too long to go on.",
+  session_over: "The connection was lost, and the conversation is over.",
+};
+
 let call = null;
 let token = given.get("token") || "";  // good for one call; the call itself gives the next
 
 class Call {
-  constructor() { this.partial = this.answer = null; this.over = false; }
+  constructor() {
+    this.partial = this.answer = null;
+    this.over = this.around = this.returning = false;
+  }
 
   async begin() {
     show("asking");
     this.microphone = await microphone();
     if (this.over) return this.release();
     show("connecting");
-    this.peer = new RTCPeerConnection({ iceServers: [], bundlePolicy: "max-bundle" });
-    this.events = this.peer.createDataChannel("events");
-    this.events.onmessage = ({ data }) => this.told(JSON.parse(data));
-    this.events.onclose = () => this.end(ENDED.media_lost);
-    for (const track of this.microphone.getTracks()) this.peer.addTrack(track, this.microphone);
-    this.peer.ontrack = ({ streams }) => { $("voice").srcObject = streams[0]; };
-    this.peer.onconnectionstatechange = () => {
-      if (this.peer.connectionState === "connected") this.connected = true;
-      if (this.peer.connectionState === "failed") {
-        this.end(this.connected ? ENDED.media_lost
-          : "No way through for audio: this network blocks UDP. Try another network.");
+    await this.connect();
+  }
+
+  /** Raises Refused, and Away where another try may help. */
+  async connect() {
+    if (!this.around) {
+      try {
+        if (!window.RTCPeerConnection) throw new NoWay("This browser has no WebRTC");
+        return await this.go(Peer);
+      } catch (error) {
+        if (!(error instanceof NoWay)) throw error;
+        if (this.over) return;
+        this.around = true;
+        line("tool", `${error.message}: going over the WebSocket.`);
       }
-    };
-    await this.peer.setLocalDescription(await this.peer.createOffer());
-    await gathered(this.peer);
+    }
+    await this.go(Socket);
+  }
+
+  async go(Kind) {
+    const way = this.way = new Kind(this.microphone, {
+      told: (event) => this.told(event),
+      lost: () => this.comeBack(),
+      renewed: (next) => { token = next; },
+    });
+    try {
+      await way.open(token);
+    } catch (error) {
+      await way.leave();
+      throw error;
+    }
+    if (this.over) way.leave();
+  }
+
+  /** The connection is lost; the conversation goes on where it was when there is one again. */
+  async comeBack() {
     if (this.over) return;
-    const headers = { "Content-Type": "application/sdp" };
-    if (token) headers.Authorization = `Bearer ${token}`;
-    const answer = await fetch("whip", { method: "POST", headers, body: this.peer.localDescription.sdp });
-    if (answer.status !== 201) throw new Refused(await reason(answer));
-    this.location = answer.headers.get("Location");
-    if (this.over) return this.leave();
-    await this.peer.setRemoteDescription({ type: "answer", sdp: await answer.text() });
-    this.timer = setTimeout(() => {
-      if (!this.connected) this.end("No way through for audio: this network seems to block UDP.");
-    }, CONNECT_MS);
+    if (this.partial) this.partial.remove();
+    if (this.answer) note(this.answer, "the connection was lost");
+    this.partial = this.answer = null;
+    $("stop").hidden = true;
+    if (!token) return this.end(ENDED.media_lost);
+    this.returning = true;
+    show("returning");
+    const until = Date.now() + RETURN_MS;
+    for (let wait = 500; !this.over; wait = Math.min(2 * wait, 4000)) {
+      if (await this.pause(wait)) wait = 250;
+      if (this.over) return;
+      try {
+        return await this.connect();
+      } catch (error) {
+        if (error instanceof Refused) return this.end(LOST[error.code] || said(error));
+        if (Date.now() > until) return this.end("The connection was lost, and did not come back.");
+      }
+    }
+  }
+
+  /** True: the network has just come back. */
+  pause(ms) {
+    return new Promise((done) => {
+      const timer = setTimeout(() => done(false), ms);
+      this.wake = () => { clearTimeout(timer); done(true); };
+    });
+  }
+
+  online() {
+    if (this.wake) this.wake();
+    if (this.way) this.way.hurry();
   }
 
   told(event) {
     if (event.type === "joined") {
       $("agent").textContent = event.agent || "Call";
-      if (event.resume_token) token = event.resume_token;
       for (const id of ["mute", "keypad", "write"]) $(id).hidden = false;
+      show("idle");
+      if (this.returning) line("tool", event.resumed ? "Connected again: resumed." : "Connected again: from the beginning.");
+      this.returning = false;
     } else if (event.type === "state") {
       show(event.state);
       $("stop").hidden = event.state !== "speaking";
@@ -80,6 +142,11 @@ class Call {
   }
 
   heard({ text, final, understood }) {
+    if (!text) {  // it was nothing after all
+      if (this.partial) this.partial.remove();
+      this.partial = null;
+      return;
+    }
     this.partial = this.partial || line("caller partial");
     this.partial.textContent = understood === false ? `${text} (?)` : text;
     if (final) { this.partial.classList.remove("partial"); this.partial = null; }
@@ -108,19 +175,12 @@ class Call {
     note(this.last, `${Math.round(total_ms)} ms${parts ? ` (${parts})` : ""}`);
   }
 
-  ask(message) {
-    if (this.events && this.events.readyState === "open") this.events.send(JSON.stringify(message));
-  }
+  ask(message) { if (this.way) this.way.ask(message); }
 
   mute(on) { for (const track of this.microphone.getTracks()) track.enabled = !on; }
 
-  leave() {
-    if (this.location) fetch(this.location, { method: "DELETE", keepalive: true }).catch(() => {});
-    this.location = null;
-  }
-
   hangUp() {
-    this.leave();
+    if (this.way) this.way.leave();
     this.end(ENDED.caller_hung_up, true);
   }
 
@@ -133,44 +193,37 @@ class Call {
   }
 
   release() {
-    clearTimeout(this.timer);
+    if (this.wake) this.wake();
     if (this.microphone) for (const track of this.microphone.getTracks()) track.stop();
-    if (this.peer) setTimeout(() => this.peer.close(), 400);  // the last word is still being played
+    if (this.way) this.way.close();
   }
 }
 
-class Refused extends Error {}
+/** Of an error, for people. */
+function said(error) {
+  if (error instanceof NoMicrophone) return error.message;
+  if (error instanceof Refused || error.code) return REFUSED[error.code] || error.message;
+  if (call && call.around) return "No way through for audio: this network blocks UDP, and the WebSocket does not open.";
+  return "The gateway cannot be reached. Please try again.";
+}
+
+class NoMicrophone extends Error {}
 
 async function microphone() {
   if (!window.isSecureContext || !navigator.mediaDevices) {
-    throw new Refused("The microphone needs HTTPS: open this page with https://, or on the gateway's own machine.");
+    throw new NoMicrophone("The microphone needs HTTPS: open this page with https://, or on the gateway's own machine.");
   }
   try {
     return await navigator.mediaDevices.getUserMedia({
       audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true, channelCount: 1 },
     });
   } catch (error) {
-    throw new Refused({
+    throw new NoMicrophone({
       NotAllowedError: "The microphone is not allowed. Allow it for this page in the browser's address bar.",
       NotFoundError: "There is no microphone on this device.",
       NotReadableError: "The microphone is in use by another program.",
     }[error.name] || `The microphone cannot be used (${error.name}).`);
   }
-}
-
-function gathered(peer) {
-  return new Promise((done) => {
-    const check = () => { if (peer.iceGatheringState === "complete") done(); };
-    peer.addEventListener("icegatheringstatechange", check);
-    setTimeout(done, 1500);
-    check();
-  });
-}
-
-async function reason(answer) {
-  if (answer.status === 404) return "This gateway takes no calls over WebRTC (its extra `webrtc` is not installed).";
-  const told = await answer.json().catch(() => ({}));
-  return REFUSED[told.code] || told.detail || `The gateway has refused the call (${answer.status}).`;
 }
 
 function show(state) {
@@ -222,8 +275,7 @@ $("call").onclick = async () => {
   try {
     await mine.begin();
   } catch (error) {
-    mine.leave();
-    mine.end(error instanceof Refused ? error.message : "The gateway cannot be reached. Please try again.");
+    mine.end(said(error));
   }
 };
 
@@ -256,4 +308,5 @@ for (const key of "123456789*0#") {
   $("keys").append(button);
 }
 
+addEventListener("online", () => call && call.online());
 addEventListener("pagehide", () => call && call.hangUp());

@@ -1,4 +1,5 @@
-"""The call page at `/`, and embed.js that shows it within other sites. Static files; what calls is POST /whip.
+"""The call page at `/`, and embed.js that shows it within other sites. Static files; what calls is POST /whip or WS
+/ws/audio.
 
 A client that does not ask for HTML gets the gateway's plain index, as before.
 """
@@ -11,7 +12,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 _HERE = Path(__file__).parent
-_FILES = {"call.js": "text/javascript", "call.css": "text/css", "embed.js": "text/javascript"}
+_JS = "text/javascript"
+_FILES = {"call.js": _JS, "ways.js": _JS, "sound.js": _JS, "call.css": "text/css", "embed.js": _JS}
 
 
 def page_routes(origins: Sequence[str], index: str) -> list[Route]:

@@ -130,15 +130,23 @@ class SessionDesk:
     # --- Verifier ---
 
     async def join(self, token: str) -> Joining | Refuse:
+        return await self._bounded(self._join(token))
+
+    async def enter(self, session_id: SessionId) -> Joining | Refuse:
+        """The gateway's own join, for a device that somebody else has let in (a LiveKit server, by its token). As
+        `join`, but for the codes of a token."""
+        return await self._bounded(self._enter(session_id))
+
+    async def _bounded(self, joins: Awaitable[Joining | Refuse]) -> Joining | Refuse:
         try:
             async with asyncio.timeout(JOIN_DEADLINE_S):
-                came = await self._join(token)
+                came = await joins
         except (StoreError, TimeoutError) as error:
             if not self._away:  # once: whoever likes may send us tokens
                 log.error("devices cannot join: %s", str(error) or "the session store is slow")
             self._away = True
             self._told("away")
-            return Refuse("sessions_away", "the session store is away")
+            return _AWAY
         except Exception:
             log.exception("a device cannot join")
             return Refuse("error", "the gateway failed")
@@ -146,19 +154,43 @@ class SessionDesk:
         self._told("refused" if isinstance(came, Refuse) else "resumed" if came.resumed else "joined")
         return came
 
+    async def check(self, token: str) -> Refuse | None:
+        try:
+            async with asyncio.timeout(JOIN_DEADLINE_S):
+                named = tokens.read(await self._key(), token, self._clock.wall())
+                if isinstance(named, Refuse):
+                    return named
+                session = await self._store.get(named.session_id)
+        except (StoreError, TimeoutError):
+            return _AWAY
+        except Exception:
+            log.exception("a device's token cannot be checked")
+            return Refuse("error", "the gateway failed")
+        if session is None:
+            return _OVER
+        return _USED if session.joins >= named.number else None
+
     async def _join(self, token: str) -> Joining | Refuse:
         key = await self._key()
         named = tokens.read(key, token, self._clock.wall())
         if isinstance(named, Refuse):
             return named
-        if self._keeper.call_of(named.session_id) is None and (no_line := self._no_line()) is not None:
+        return await self._take(key, named.session_id, named.number)
+
+    async def _enter(self, session_id: SessionId) -> Joining | Refuse:
+        key = await self._key()
+        session = await self._store.get(session_id)
+        return _OVER if session is None else await self._take(key, session_id, session.joins + 1)
+
+    async def _take(self, key: bytes, session_id: SessionId, number: int) -> Joining | Refuse:
+        if self._keeper.call_of(session_id) is None and (no_line := self._no_line()) is not None:
             return no_line
-        await self._keeper.flush(named.session_id)
-        session = await self._store.join(named.session_id, named.number, self._terms.worker, self._terms.region)
+        await self._keeper.flush(session_id)
+        session = await self._store.join(session_id, number, self._terms.worker, self._terms.region)
         if isinstance(session, Spent):
-            return Refuse("token_used", "this join token was used before")
+            return _USED
         if session is None:
-            return Refuse("session_over", "this session is over")
+            return _OVER
         self._keeper.joined(session)
         return Joining(
             session_id=session.id,
@@ -175,4 +207,8 @@ class SessionDesk:
         )
 
 
+_AWAY = Refuse("sessions_away", "the session store is away")
+_USED = Refuse("token_used", "this join token was used before")
+_OVER = Refuse("session_over", "this session is over")
 _UNKNOWN = Refuse("unknown_session", "there is no such session")
+_OVER = Refuse("session_over", "this session is over")

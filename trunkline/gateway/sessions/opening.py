@@ -4,7 +4,6 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
 
 from trunkline.clock import Clock
 from trunkline.errors import ConfigError
@@ -12,14 +11,12 @@ from trunkline.gateway.regions import Region
 from trunkline.gateway.sessions import tokens
 from trunkline.gateway.sessions.desk import SessionDesk, Terms
 from trunkline.gateway.sessions.keeper import SessionKeeper
-from trunkline.gateway.sessions.livekit import LivekitServer, access_token
 from trunkline.gateway.sessions.memory import MemorySessions
 from trunkline.gateway.sessions.store import SessionStore
 from trunkline.gateway.switchboard import Switchboard
 from trunkline.metrics import Metrics
 from trunkline.ports import Devices
 from trunkline.settings import Settings
-from trunkline.types import SessionId
 
 log = logging.getLogger(__name__)
 
@@ -107,18 +104,3 @@ def our_regions(settings: Settings) -> list[Region]:
     if not settings.regions:
         return [Region(settings.region, settings.http.origin)]
     return [Region(name, place.url, place.lat, place.lon) for name, place in settings.regions.items()]
-
-
-def rooms(settings: Settings, clock: Clock) -> Callable[[SessionId, str, datetime], dict[str, str]]:
-    """What a session's answer says of its LiveKit room, where there is a server."""
-    given = settings.livekit
-    if given.url is None or given.api_key is None or given.api_secret is None:
-        return lambda session_id, device_id, until: {}
-    server = LivekitServer(given.url, given.api_key, given.api_secret.get_secret_value())
-
-    def room(session_id: SessionId, device_id: str, until: datetime) -> dict[str, str]:
-        now = clock.wall()
-        token = access_token(server, session_id, device_id, now, (until - now).total_seconds())
-        return {"livekit_url": server.url, "livekit_token": token}
-
-    return room

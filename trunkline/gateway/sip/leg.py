@@ -210,7 +210,5 @@ class SipLeg:
                     self.bus.mark_returned(mark)
             if not self.writable and self._written_ms - taken_ms <= self.lead.max_ms:
                 self.writable = True
-                if self.bus is not None:
-                    self.bus.leg_writable()
         except Exception as error:
             self.call.crashed(error)

@@ -14,14 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from trunkline.clock import Clock
-from trunkline.gateway import live
-from trunkline.gateway.arrival import Arrival
-from trunkline.gateway.joining import Joining, Verifier
-from trunkline.gateway.leg import DeviceCall
+from trunkline.gateway.entering import Entrance
+from trunkline.gateway.joining import Verifier
 from trunkline.gateway.switchboard import Switchboard
 from trunkline.gateway.webrtc import sdp
 from trunkline.gateway.webrtc.ice import Credentials, credentials, links
-from trunkline.gateway.webrtc.leg import Terms, WebRtcLeg
+from trunkline.gateway.webrtc.leg import WebRtcLeg
 from trunkline.gateway.webrtc.sdp import Ours, SdpError
 from trunkline.gateway.webrtc.wire import Paths, Wire
 from trunkline.media.heartbeat import BEAT_S
@@ -56,6 +54,7 @@ class Opened:
     """Names it in its URL, and is known to nobody else."""
     etag: str
     answer: str
+    resume_token: str = field(default="", repr=False)
 
 
 @dataclass(slots=True)
@@ -76,7 +75,8 @@ class WebRtcDesk:
         clock: Clock,
     ) -> None:
         """`verifier`: None where there are no sessions; then every token is refused."""
-        self._board, self._verifier, self._new_wire = switchboard, verifier, new_wire
+        self._board, self._new_wire = switchboard, new_wire
+        self._entrance = Entrance(switchboard, verifier, anonymous=terms.anonymous)
         self._terms, self._clock = terms, clock
         self._guests: dict[str, _Guest] = {}
         self._opening = 0
@@ -85,8 +85,6 @@ class WebRtcDesk:
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._beats = 0
-        self.refused = 0
-        """Offers that were turned away."""
 
     # --- what WHIP asks ---
 
@@ -94,8 +92,12 @@ class WebRtcDesk:
         """An offer. Does not raise. Refuse codes: `overloaded`, `draining`, `sessions_away` (another try may help), the
         SDP's (sdp.Code), `no_token`, those of Verifier.join and of Switchboard.join and admit."""
         opened = await self._open(body, token)
-        self.refused += isinstance(opened, Refuse)
+        self._board.metrics.webrtc_offer(opened.code if isinstance(opened, Refuse) else "opened")
         return opened
+
+    async def may_call(self, token: str) -> Refuse | None:
+        """As Entrance.may: the token stays good."""
+        return await self._entrance.may(token)
 
     async def _open(self, body: bytes, token: str) -> Opened | Refuse:
         if (no_line := self._board.no_line()) is not None:
@@ -116,7 +118,7 @@ class WebRtcDesk:
             if not here.candidates:
                 wire.close()
                 return Refuse("no_path", "no address or relay that this gateway can be reached at over WebRTC")
-            entered = await self._enter(token)
+            entered = await self._entrance.enter(token, "webrtc", f"webrtc-{secrets.token_hex(12)}")
         except BaseException:
             wire.close()
             raise
@@ -125,9 +127,8 @@ class WebRtcDesk:
         if isinstance(entered, Refuse):
             wire.close()
             return entered
-        call, terms = entered
         name, etag = secrets.token_urlsafe(18), f'"{secrets.token_hex(8)}"'
-        leg = WebRtcLeg(wire, offer, self, call, terms, self._terms.lead, self._clock)
+        leg = WebRtcLeg(wire, offer, self, entered, self._terms.lead, self._clock)
         ours = Ours(
             here.ice_username,
             here.ice_password,
@@ -136,40 +137,11 @@ class WebRtcDesk:
             leg.ssrc,
             secrets.randbits(31),
         )
-        opened = Opened(name, etag, sdp.write_answer(offer, ours))
+        opened = Opened(name, etag, sdp.write_answer(offer, ours), entered.joined.resume_token)
         self._guests[name] = _Guest(leg, wire, opened, offer.ice_username)
         wire.start(offer, self._terms.paths.connect_s, leg)
         self._beat_soon()
         return opened
-
-    async def _enter(self, token: str) -> tuple[DeviceCall, Terms] | Refuse:
-        joining: Joining | None = None
-        if token:
-            if self._verifier is None:
-                return Refuse("no_sessions", "there are no sessions here to join")
-            joined = await self._verifier.join(token)
-            if isinstance(joined, Refuse):
-                return joined
-            joining = joined
-            call_id = self._board.join(joining, "webrtc")
-        elif self._terms.anonymous:
-            name = f"webrtc-{secrets.token_hex(12)}"
-            call_id = self._board.admit(Arrival(name, "webrtc", "inbound", from_number=None, to_number=None))
-        else:
-            return Refuse("no_token", "a join token is needed, as Authorization: Bearer TOKEN")
-        if isinstance(call_id, Refuse):
-            return call_id
-        call = self._board.call(call_id)
-        if call is None:
-            return Refuse("ended", "this call is over")
-        first = live.Joined(
-            session_id=joining.session_id if joining is not None else "",
-            call_id=call_id,
-            agent=call.started.agent,
-            resumed=joining is not None and joining.resumed,
-            resume_token=joining.resume_token if joining is not None else "",
-        )
-        return call, Terms(first, needs_arming=joining is not None and joining.needs_arming)
 
     def trickle(self, name: str, etag: str, body: bytes) -> Refuse | None:
         """Candidates of a far end. Refuse codes: `unknown`, `wrong_etag`, `no_restart`, the SDP's."""
@@ -212,9 +184,22 @@ class WebRtcDesk:
         name = next((name for name, guest in self._guests.items() if guest.leg is leg), None)
         if name is not None:
             guest = self._guests.pop(name)
+            self._count(leg, why)
             task = asyncio.create_task(guest.wire.closed(), name="webrtc leaving")
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
+
+    def _count(self, leg: WebRtcLeg, why: str) -> None:
+        metrics = self._board.metrics
+        if leg.is_connected:
+            metrics.webrtc_ended(leg.stats())
+        else:
+            metrics.webrtc_unreached("ice" if why.startswith("ICE") else "dtls" if why.startswith("DTLS") else "other")
+
+    def measure(self) -> None:
+        """How many legs there are, for the metrics."""
+        connecting = self._connecting
+        self._board.metrics.webrtc_legs(self._opening + connecting, len(self._guests) - connecting)
 
     @property
     def _connecting(self) -> int:

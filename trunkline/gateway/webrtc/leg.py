@@ -2,18 +2,19 @@
 
 `packet` runs for every packet of every call, `beat` for every call in every beat: no more happens there than must.
 
-A device's audio counts from its `Armed` on. Until then it is refused: counted, told once, and not even decoded; the
-lane hears silence instead, so that what was being said when it disarmed has an end.
+Audio of a device that is not armed is not even decoded; the lane hears silence instead, so that what was being said
+when it disarmed has an end.
 """
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol, cast, get_args
 
 from trunkline.clock import Clock
 from trunkline.errors import MisuseError
 from trunkline.gateway import live
+from trunkline.gateway.device import Device
+from trunkline.gateway.entering import Entered
 from trunkline.gateway.hands import Told
 from trunkline.gateway.leg import DeviceCall, Leg, LegKind
 from trunkline.gateway.webrtc import rtp
@@ -29,8 +30,6 @@ from trunkline.ports import EndReason, Refuse
 from trunkline.types import FRAME_MS, MULAW_8K
 
 REPORT_S = 5.0  # between RTCP reports (RFC 3550 6.2); the first comes in half of it
-MAX_MESSAGES_S = 20.0  # of a device, on average
-MESSAGE_BURST = 40
 MAX_UNTOLD = 64  # events that wait for the data channel to open
 _NO_REFER = Refuse("not_supported", "a browser or device has nobody who would put it through")
 _SILENT_FRAME = MULAW_8K.silence * FRAME_BYTES
@@ -46,14 +45,6 @@ class LegDesk(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """Of one leg: who comes, and what holds for them."""
-
-    joined: live.Joined
-    needs_arming: bool = False
-
-
 class WebRtcLeg:
     """WireSink of its wire, Leg and Hands of its call."""
 
@@ -64,16 +55,16 @@ class WebRtcLeg:
     puts_through = False
 
     def __init__(
-        self, wire: Wire, offer: Offer, desk: LegDesk, call: DeviceCall, terms: Terms, lead: LeadPolicy, clock: Clock
+        self, wire: Wire, offer: Offer, desk: LegDesk, entered: Entered, lead: LeadPolicy, clock: Clock
     ) -> None:
         self.lead = lead
         self.ssrc = secrets.randbits(32)
-        self.armed = not terms.needs_arming
+        self.device = Device(entered.needs_arming, self._mistake, clock.now())
         self.heard_at = self.opened_at = clock.now()
         """When the far end last sent us media or control, or was let in."""
         self.is_connected = False
-        self._wire, self._offer, self._desk, self._terms, self._clock = wire, offer, desk, terms, clock
-        self._call: DeviceCall | None = call
+        self._wire, self._offer, self._desk, self._joined, self._clock = wire, offer, desk, entered.joined, clock
+        self._call: DeviceCall | None = entered.call
         self.bus: Receiver | None = None
         self._incoming, self._keys = Incoming(), rtp.Keys()
         self._decoder, self._encoder = Decoder(), Encoder()
@@ -89,9 +80,7 @@ class WebRtcLeg:
         self._sequence = secrets.randbits(15)
         self._time_base = secrets.randbits(32)
         self._sent_packets = self._sent_bytes = self._sent_timestamp = 0
-        self._received = self._unarmed = self._undecodable = self._untold = 0
-        self._told_unarmed = self._told_many = False
-        self._allowance, self._allowance_at = float(MESSAGE_BURST), clock.now()
+        self._received = self._undecodable = self._concealed = self._untold = 0
         self._is_open, self._waiting = False, list[str]()
         self._over = False
 
@@ -136,25 +125,14 @@ class WebRtcLeg:
 
     def opened(self) -> None:
         self._is_open = True
-        self.tell(live.encode(self._terms.joined), first=True)
+        self.tell(live.encode(self._joined), first=True)
 
     def message(self, data: str | bytes) -> None:
         self.heard_at = now = self._clock.now()
-        self._allowance = min(MESSAGE_BURST, self._allowance + (now - self._allowance_at) * MAX_MESSAGES_S)
-        self._allowance_at = now
-        if self._allowance < 1:
-            if not self._told_many:
-                self._told_many = True
-                self._mistake(live.Mistake("too_many", f"at most {MAX_MESSAGES_S:g} messages a second"))
-            return
-        self._allowance -= 1
-        self._told_many = False
-        asked = live.decode(data)
-        if isinstance(asked, live.Mistake):
-            self._mistake(asked)
-            return
         try:
-            self._do(asked)
+            asked = self.device.read(data, now)
+            if asked is not None:
+                self.device.do(asked, self._call)
         except Exception as error:
             self._crash(error)
 
@@ -177,16 +155,10 @@ class WebRtcLeg:
             self._undecodable += 1
             return
         pieces = self._incoming.push(packet, length_ms, now)
-        if not self.armed:
-            self._refuse()
+        if not self.device.armed:
+            self.device.refuse_audio()
         elif self.bus is not None:
             self._play(pieces, now)
-
-    def _refuse(self) -> None:
-        self._unarmed += 1
-        if not self._told_unarmed:
-            self._told_unarmed = True
-            self._mistake(live.Mistake("not_armed", "audio counts after an armed message"))
 
     def _play(self, pieces: Sequence[Piece], now: float) -> None:
         for piece in pieces:
@@ -199,6 +171,7 @@ class WebRtcLeg:
                     pcm = self._decoder.conceal(piece.length_ms or FRAME_MS)
                 self._hear(encode(pcm, "mulaw"), piece.position_ms, now)
             elif piece.kind == "lost":
+                self._concealed += 1
                 pcm = self._decoder.conceal(piece.length_ms, piece.payload or None)
                 self._hear(encode(pcm, "mulaw"), piece.position_ms, now)
             else:
@@ -231,16 +204,13 @@ class WebRtcLeg:
         try:
             self._return_marks()
             if self.is_connected:
-                was_full = not self._outgoing.writable
                 for due in self._outgoing.due(now, self._marks.append):
                     self._send(due)
-                if was_full and self._outgoing.writable and self.bus is not None:
-                    self.bus.leg_writable()
             if self._incoming.waiting:
                 pieces = self._incoming.due(now)
-                if pieces and self.armed:
+                if pieces and self.device.armed:
                     self._play(pieces, now)
-            if not self.armed and self.bus is not None and now - self._fed_at >= FRAME_MS / 1000:
+            if not self.device.armed and self.bus is not None and now - self._fed_at >= FRAME_MS / 1000:
                 self._hear(_SILENT_FRAME, self._last_ms + FRAME_MS, now)
             if now >= self._report_at:
                 self._report(now)
@@ -278,26 +248,7 @@ class WebRtcLeg:
             sent = (wall, self._sent_timestamp, self._sent_packets, self._sent_bytes)
         self._wire.send_control(rtp.report(self.ssrc, sent, block))
 
-    # --- what the device asks ---
-
-    def _do(self, asked: live.Asked) -> None:
-        call = self._call
-        if isinstance(asked, live.Armed):
-            self.armed = True
-            self._told_unarmed = False
-            if call is not None and self._terms.needs_arming:
-                call.event("armed", by=asked.by, wake_word=asked.wake_word, score=asked.score)
-        elif isinstance(asked, live.Disarmed):
-            self.armed = not self._terms.needs_arming
-        elif call is None:
-            return
-        elif isinstance(asked, live.Keyed):
-            for digit in asked.digits:
-                call.key(digit)
-        elif isinstance(asked, live.Typed):
-            call.typed(asked.text)
-        else:
-            call.flush()
+    # --- what the device is told ---
 
     def tell(self, message: str, *, first: bool = False) -> None:
         """An event, over the data channel; those of before it opened are told when it does. One that the device does
@@ -348,8 +299,9 @@ class WebRtcLeg:
             "lost_packets": incoming.lost,
             "late_packets": incoming.late,
             "repeated_packets": incoming.repeated,
+            "concealed_packets": self._concealed,
             "undecodable_packets": self._undecodable,
-            "unarmed_packets": self._unarmed,
+            "unarmed_packets": self.device.unarmed,
             "jitter_ms": round(self._reception.jitter / 48) if self._reception is not None else 0,
             "sent_packets": self._sent_packets,
             "sent_lost_packets": fared.lost if fared is not None else 0,
@@ -387,7 +339,7 @@ class WebRtcLeg:
         if self.is_connected:
             call.stopped(self)
         else:
-            call.finished("caller_hung_up", "before its media came")
+            call.never_came("caller_hung_up", "before its media came")
 
     def lose(self, why: str) -> None:
         """Its media is gone, or never came."""
@@ -409,7 +361,7 @@ class WebRtcLeg:
         if self.is_connected:
             call.lost(self, why)
         else:
-            call.finished("never_started", why)
+            call.never_came("never_started", why)
 
     def _crash(self, error: Exception) -> None:
         call = self._call

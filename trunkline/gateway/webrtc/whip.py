@@ -3,7 +3,7 @@
 POST /whip          offer -> 201, Location, ETag, Link: ICE servers, the answer
 PATCH its Location  trickled candidates, If-Match -> 204
 DELETE it           the call ends -> 200
-OPTIONS             what is taken, and to other pages' origins whether they may
+OPTIONS             what is taken, and to other pages' origins whether they may; Link: ICE servers, to who may call
 
 The token of a session is a Bearer token. The Location is known only to who made the offer, so nothing else is asked of
 PATCH and DELETE. Errors are problem documents (RFC 9457) with a `code`.
@@ -16,14 +16,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from trunkline.gateway.api.problems import problem
+from trunkline.gateway.entering import AGAIN, RETRY_S, Origins
 from trunkline.gateway.webrtc.desk import WebRtcDesk
 from trunkline.ports import Refuse
 from trunkline.settings import is_loopback
 
 WHIP_PATH = "/whip"
 SDP, FRAGMENT = "application/sdp", "application/trickle-ice-sdpfrag"
-RETRY_S = 2
-_AGAIN = {"overloaded", "draining", "sessions_away", "database_away", "no_path", "agent_away"}
 _STATUS = {
     "malformed": 400,
     "no_audio": 422,
@@ -44,7 +43,9 @@ _STATUS = {
     "unknown_agent": 422,
 }
 _NO_TOKEN = Refuse("no_token", "a join token is needed, as Authorization: Bearer TOKEN")
-_EXPOSED = "ETag, Link, Location, Retry-After"
+RESUME_TOKEN = "Resume-Token"
+"""Of a 201: the token that `joined` brings, for who never gets so far as to open the data channel."""
+_EXPOSED = f"ETag, Link, Location, {RESUME_TOKEN}, Retry-After"
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "POST, PATCH, DELETE, OPTIONS",
     "Access-Control-Allow-Headers": "Authorization, Content-Type, If-Match",
@@ -54,42 +55,64 @@ _PREFLIGHT = {
 
 def whip_routes(desk: WebRtcDesk, origins: Sequence[str], ours: str) -> list[Route]:
     """`origins`: of pages elsewhere that may call, `ours` is of our own."""
+    pages = Origins(ours, origins)
 
     def cors(request: Request) -> dict[str, str] | None:
         """Headers for the page that asks; None: it may not."""
         origin = request.headers.get("origin")
-        if origin is None or origin == ours or origin == f"{request.url.scheme}://{request.headers.get('host', '')}":
+        came_to = request.url.scheme, request.headers.get("host", "")
+        if pages.own(origin, *came_to):
             return {}
-        if origin not in origins:
+        if not pages.allow(origin, *came_to):
             return None
+        assert origin is not None
         return {"Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": _EXPOSED, "Vary": "Origin"}
 
     def refused(refuse: Refuse, headers: dict[str, str]) -> Response:
-        status = 503 if refuse.code in _AGAIN else _STATUS.get(refuse.code, 403)
+        status = 503 if refuse.code in AGAIN else _STATUS.get(refuse.code, 403)
         more = {"Retry-After": str(RETRY_S)} if status == 503 else {}
         if status == 401:
             more["WWW-Authenticate"] = 'Bearer realm="trunkline"'
         return problem(status, refuse.why, headers | more, code=refuse.code)
+
+    def with_servers(response: Response) -> Response:
+        for link in desk.server_links:
+            response.headers.append("Link", link)
+        return response
+
+    async def before(request: Request, headers: dict[str, str]) -> Response:
+        """OPTIONS: who may call learns the ICE servers (RFC 9725 4.6), which are needed before the offer. A preflight
+        brings no token: it learns none."""
+        response = Response(status_code=204, headers=headers | _PREFLIGHT | {"Accept-Post": SDP})
+        token = _token(request)
+        if "access-control-request-method" in request.headers or _is_rebound(request, token):
+            return response
+        refuse = await desk.may_call(token)
+        if refuse is not None:
+            return refused(refuse, headers) if token else response
+        response.headers["Cache-Control"] = "no-store"
+        return with_servers(response)
 
     async def offered(request: Request) -> Response:
         headers = cors(request)
         if headers is None:
             return _foreign()
         if request.method == "OPTIONS":
-            return Response(status_code=204, headers=headers | _PREFLIGHT | {"Accept-Post": SDP})
+            return await before(request, headers)
         if not _is(request, SDP):
             return problem(415, f"the offer is {SDP}", headers | {"Accept-Post": SDP}, code="not_sdp")
         token = _token(request)
-        if not token and not is_loopback(request.url.hostname or ""):  # open means loopback: this is DNS rebinding
+        if _is_rebound(request, token):
             return refused(_NO_TOKEN, headers)
         opened = await desk.open(await request.body(), token)
         if isinstance(opened, Refuse):
             return refused(opened, headers)
         response = Response(opened.answer, 201, headers | {"ETag": opened.etag}, SDP)
         response.headers["Location"] = f"{WHIP_PATH}/{opened.id}"
-        for link in desk.server_links:
-            response.headers.append("Link", link)
-        return response
+        if opened.resume_token:
+            response.headers[RESUME_TOKEN] = opened.resume_token
+            response.headers["Cache-Control"] = "no-store"
+        return with_servers(response)
 
     async def changed(request: Request) -> Response:
         headers = cors(request)
@@ -118,6 +141,11 @@ def whip_routes(desk: WebRtcDesk, origins: Sequence[str], ours: str) -> list[Rou
 
 def _foreign() -> Response:
     return problem(403, "pages of this origin may not call: devices.origins", code="origin")
+
+
+def _is_rebound(request: Request, token: str) -> bool:
+    """Open means loopback; without a token and by another name this is DNS rebinding."""
+    return not token and not is_loopback(request.url.hostname or "")
 
 
 def _is(request: Request, media_type: str) -> bool:

@@ -38,6 +38,9 @@ def text_frame(payload: bytes, opcode: int = 0x1) -> bytes:
     return head + _KEY + (int.from_bytes(payload, "big") ^ mask).to_bytes(n, "big")
 
 
+Framed = Callable[[bytes], bytes]
+
+
 class FrameReader:
     """Server frames to (opcode, payload).
 
@@ -91,9 +94,10 @@ class FrameReader:
 class BulkSocket(asyncio.Protocol):
     """One call's connection. `opened` when the server has switched protocols, `closed` when the socket is gone."""
 
-    def __init__(self, url: str, line: Line, clock: Clock) -> None:
+    def __init__(self, url: str, line: Line, clock: Clock, framed: Framed | None = None) -> None:
         loop = asyncio.get_running_loop()
         self.line, self._clock = line, clock
+        self._framed, self._is_json = framed or text_frame, framed is None
         self.opened: asyncio.Future[None] = loop.create_future()
         self.closed: asyncio.Future[None] = loop.create_future()
         self.end = StreamEnd()
@@ -139,8 +143,8 @@ class BulkSocket(asyncio.Protocol):
     def _take(self, data: bytes) -> None:
         now, line = self._clock.now(), self.line
         for opcode, payload in self._reader.feed(data):
-            if opcode == 0x1:
-                replies = line.receive(payload, now)
+            if opcode in (0x1, 0x2):
+                replies = line.receive(payload if self._is_json or opcode == 0x2 else payload.decode(), now)
                 if replies:
                     self.send(replies)
             elif opcode == 0x9:
@@ -159,7 +163,7 @@ class BulkSocket(asyncio.Protocol):
         self.abort()
 
     def send(self, messages: list[bytes]) -> None:
-        self._write(b"".join(map(text_frame, messages)) if len(messages) > 1 else text_frame(messages[0]))
+        self._write(b"".join(map(self._framed, messages)) if len(messages) > 1 else self._framed(messages[0]))
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -251,11 +255,12 @@ class Ticker:
         self._arm()
 
 
-async def run_bulk(url: str, line: Line, clock: Clock, ticker: Ticker) -> StreamEnd:
-    """As `client.run_line`, on the shared ticker."""
+async def run_bulk(url: str, line: Line, clock: Clock, ticker: Ticker, framed: Framed | None = None) -> StreamEnd:
+    """As `client.run_line`, on the shared ticker. `framed`: how messages are written, where not all are text; texts
+    that come are then told from binary messages by their type."""
     parts = urlsplit(url)
     secure = parts.scheme == "wss"
-    loop, socket = asyncio.get_running_loop(), BulkSocket(url, line, clock)
+    loop, socket = asyncio.get_running_loop(), BulkSocket(url, line, clock, framed)
     try:
         async with asyncio.timeout(OPEN_TIMEOUT_S):
             port = parts.port or (443 if secure else 80)

@@ -168,6 +168,10 @@ class Carrier(Ear):
             return self._invalid("empty payload")
         if self.queued_bytes + len(audio) > MAX_BUFFER_BYTES:
             return self._invalid("buffer overflow")
+        return self.play(audio, now)
+
+    def play(self, audio: bytes, now: float) -> Received:
+        """Append it to the buffer."""
         self.counts.media_in += 1
         self.counts.bytes_in += len(audio)
         self._join(now, self._dry_ticks * FRAME_MS, hole=True)
@@ -188,6 +192,12 @@ class Carrier(Ear):
         return Marked([])
 
     def _on_clear(self, now: float) -> Received:
+        names = tuple(name for _, name in self._marks)
+        cut = self.drop(now)
+        return Cleared([self._mark(name) for name in names], cut)
+
+    def drop(self, now: float) -> Answer | None:
+        """Empty the buffer: the answer that this cuts off."""
         self.counts.clears_in += 1
         names = tuple(name for _, name in self._marks)
         cut = self._answer if self.playing else None
@@ -198,7 +208,7 @@ class Carrier(Ear):
         self._marks.clear()
         self._buffer.clear()
         self._offset = self._dry_ticks = 0
-        return Cleared([self._mark(name) for name in names], cut)
+        return cut
 
     def _invalid(self, why: str) -> Invalid:
         self.counts.invalid[why] += 1

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -39,7 +40,16 @@ class StreamEnd:
     resyncs: int = 0
 
 
-async def run_line(url: str, line: Line, clock: Clock, misbehave: Misbehave | None = None) -> StreamEnd:
+Send = Callable[[ClientConnection, bytes], Awaitable[None]]
+
+
+async def _as_text(socket: ClientConnection, message: bytes) -> None:
+    await socket.send(message, text=True)
+
+
+async def run_line(
+    url: str, line: Line, clock: Clock, misbehave: Misbehave | None = None, send: Send = _as_text
+) -> StreamEnd:
     """Hold one stream until the line or the server ends it. Raises PeerError when the server refuses the handshake."""
     end, trouble = StreamEnd(), misbehave or Misbehave()
     try:
@@ -54,9 +64,9 @@ async def run_line(url: str, line: Line, clock: Clock, misbehave: Misbehave | No
         )
     except (OSError, InvalidHandshake, InvalidURI, TimeoutError) as error:
         raise PeerError(f"cannot open the media stream at {url}: {error}") from error
-    reader = asyncio.create_task(_read(socket, line, clock, trouble))
+    reader = asyncio.create_task(_read(socket, line, clock, trouble, send))
     try:
-        await _write(socket, line, clock, trouble, end)
+        await _write(socket, line, clock, trouble, end, send)
     except ConnectionClosed:
         pass
     finally:
@@ -66,11 +76,11 @@ async def run_line(url: str, line: Line, clock: Clock, misbehave: Misbehave | No
     return end
 
 
-async def _read(socket: ClientConnection, line: Line, clock: Clock, trouble: Misbehave) -> None:
+async def _read(socket: ClientConnection, line: Line, clock: Clock, trouble: Misbehave, send: Send) -> None:
     with contextlib.suppress(ConnectionClosed):
         async for message in socket:
             for reply in line.receive(message, clock.now()):
-                await socket.send(reply, text=True)
+                await send(socket, reply)
             if _reached(trouble.stop_reading_at_ms, line, clock) or _reached(trouble.half_open_at_ms, line, clock):
                 socket.transport.pause_reading()
                 return
@@ -81,10 +91,12 @@ def _reached(at_ms: int | None, line: Line, clock: Clock) -> bool:
     return at_ms is not None and (clock.now() - (line.turns.started_at or clock.now())) * 1000 >= at_ms
 
 
-async def _write(socket: ClientConnection, line: Line, clock: Clock, trouble: Misbehave, end: StreamEnd) -> None:
+async def _write(
+    socket: ClientConnection, line: Line, clock: Clock, trouble: Misbehave, end: StreamEnd, send: Send
+) -> None:
     garbage = sorted(trouble.garbage, key=lambda g: g[0])
     for message in line.open(clock.now()):
-        await socket.send(message, text=True)
+        await send(socket, message)
     deadline = clock.now() + TICK_S
     while line.ended is None:
         now = clock.now()
@@ -101,7 +113,7 @@ async def _write(socket: ClientConnection, line: Line, clock: Clock, trouble: Mi
         if _reached(trouble.half_open_at_ms, line, clock):
             continue
         for message in messages:
-            await socket.send(message, text=True)
+            await send(socket, message)
         while garbage and _reached(garbage[0][0], line, clock):
             await socket.send(garbage.pop(0)[1])
 

@@ -50,6 +50,7 @@ from trunkline.testing.caller.speech import (
 )
 from trunkline.testing.caller.webhook import CallFields, Webhook
 from trunkline.testing.caller.webrtc import SCHEME, WhipCall, bench_webrtc, whip_url
+from trunkline.testing.caller.websocket import SCHEMES, DeviceAudio, DeviceStream, bench_ws, send, ws_call, ws_url
 from trunkline.testing.caller.wire import Wire
 
 __all__ = [
@@ -78,6 +79,7 @@ __all__ = [
     "bench_sip",
     "bench_twilio",
     "bench_webrtc",
+    "bench_ws",
     "conversation",
     "cuts_jsonl",
     "parse_script",
@@ -98,7 +100,8 @@ TEST_ACCOUNT_SID = "AC" + "0" * 32
 class CallOptions:
     target: str
     """The voice webhook, `http(s)://host/twilio/voice` (a bare origin gets that path), or a SIP address,
-    `sip:number@host:port;transport=tcp`, or a WHIP endpoint, `whip:http(s)://host/whip`."""
+    `sip:number@host:port;transport=tcp`, or a WHIP endpoint, `whip:http(s)://host/whip`, or a
+    WebSocket of devices, `ws(s)://host/ws/audio`."""
     actions: Sequence[Action] = ()
     """What the caller does; `conversation(...)` or `parse_script(...)` make them. Empty: hear the greeting, hang up."""
     from_number: str = "+15005550006"  # Twilio's test numbers
@@ -132,7 +135,9 @@ class CallOptions:
     sip: SipOptions = field(default_factory=SipOptions)
     """Of a SIP target only."""
     join_token: str = field(default="", repr=False)
-    """Of a session; of a WHIP target only."""
+    """Of a session; of a WHIP or WebSocket target only."""
+    audio: DeviceAudio = "mulaw"
+    """On the wire; of a WebSocket target only."""
 
 
 async def place_call(
@@ -149,6 +154,8 @@ async def place_call(
         return await _place_sip(placing)
     if options.target.lower().startswith(SCHEME):
         return await _place_whip(placing)
+    if options.target.lower().startswith(SCHEMES):
+        return await _place_ws(placing)
     return await _place_twilio(placing, on_say)
 
 
@@ -289,6 +296,24 @@ async def _place_whip(placing: _Placing) -> CallReport:
             if options.api_url:
                 api = _origin(url) if options.api_url == "auto" else options.api_url
                 await records.annotate(report, http, api, options.api_key)
+    return report
+
+
+async def _place_ws(placing: _Placing) -> CallReport:
+    options = placing.options
+    url = ws_url(options.target)
+    report, line = await ws_call(
+        url,
+        DeviceStream(options.audio, options.join_token, keep_audio=placing.keep_audio),
+        lambda stream: placing.make_line(stream, raw=True),
+        placing.clock,
+        lambda url, line: run_line(url, line, placing.clock, options.misbehave, send),
+    )
+    placing.record(report, line.sent, line.carrier.heard)
+    if options.api_url:
+        api = _origin("http" + url[2:]) if options.api_url == "auto" else options.api_url
+        async with httpx.AsyncClient(verify=options.verify_tls, trust_env=False) as http:
+            await records.annotate(report, http, api, options.api_key)
     return report
 
 

@@ -1,0 +1,261 @@
+"""One call's media in a LiveKit room: a Leg over a `RoomWire`. It is there for one call; the room may see another.
+
+A device's audio counts from its `Armed` on, as with WebRTC; until then, and while it publishes no microphone, the lane
+hears silence.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast, get_args
+
+from trunkline.clock import Clock
+from trunkline.errors import MisuseError
+from trunkline.gateway import live
+from trunkline.gateway.hands import Told
+from trunkline.gateway.leg import DeviceCall, Leg, LegKind
+from trunkline.gateway.livekit.outgoing import Outgoing
+from trunkline.gateway.livekit.room import RoomWire
+from trunkline.media.bus import Receiver
+from trunkline.media.g711 import decode, encode
+from trunkline.media.playout import LeadPolicy, Message
+from trunkline.ports import EndReason, Refuse
+from trunkline.types import FRAME_MS, MULAW_8K
+
+MAX_MESSAGES_S = 20.0  # of a device, on average
+MESSAGE_BURST = 40
+FRAME_BYTES = MULAW_8K.frame_bytes
+SILENT_FRAME = MULAW_8K.silence * FRAME_BYTES
+LINGER_S = 0.4  # for the far end's jitter buffer to play what was sent
+MAX_MISSED_FRAMES = 10  # of silence that a late beat makes up
+_NO_REFER = Refuse("not_supported", "a browser or device has nobody who would put it through")
+_REASONS = frozenset(get_args(EndReason))
+
+
+class LegDesk(Protocol):
+    """What a leg asks of whoever is in its room."""
+
+    def left(self, leg: "LivekitLeg", linger_s: float) -> None:
+        """It is over, and nothing more comes of it. Once. `linger_s`: what it said last is still on its way."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Of one leg: who comes, and what holds for them."""
+
+    joined: live.Joined
+    needs_arming: bool = False
+
+
+class LivekitLeg:
+    """Leg and Hands of its call."""
+
+    kind: LegKind = "livekit"
+    transfers = False
+    sends_dtmf = False
+    networked = False
+    puts_through = False
+    writable = True
+
+    def __init__(
+        self, wire: RoomWire, desk: LegDesk, call: DeviceCall, terms: Terms, lead: LeadPolicy, clock: Clock
+    ) -> None:
+        self.lead = lead
+        self.armed = not terms.needs_arming
+        self.bus: Receiver | None = None
+        self.speaking = False
+        """The device publishes its microphone."""
+        self._wire, self._desk, self._terms, self._clock = wire, desk, terms, clock
+        self._call: DeviceCall | None = call
+        self._outgoing = Outgoing()
+        self._position_ms = 0
+        self._fed_at = clock.now()
+        self._received = self._unarmed = self._undecodable = self._untold = self._untaken_ms = 0
+        self._told_unarmed = self._told_many = False
+        self._allowance, self._allowance_at = float(MESSAGE_BURST), clock.now()
+        self._over = False
+
+    def begin(self) -> None:
+        """The conversation does."""
+        call = self._call
+        if call is None or self._over:
+            return
+        self.tell(live.encode(self._terms.joined))
+        bus = call.attach(self)
+        if isinstance(bus, Refuse):
+            self._call = None
+            self.close(bus.code)
+            return
+        self.bus = bus
+
+    # --- from the room ---
+
+    def audio(self, pcm16: bytes) -> None:
+        if self._over:
+            return
+        try:
+            if len(pcm16) != 2 * FRAME_BYTES:
+                self._undecodable += 1
+                return
+            self._received += 1
+            if self.armed:
+                self._hear(encode(pcm16, "mulaw"), self._clock.now())
+            else:
+                self._refuse()
+        except Exception as error:
+            self._crash(error)
+
+    def message(self, data: bytes) -> None:
+        if self._over:
+            return
+        now = self._clock.now()
+        self._allowance = min(MESSAGE_BURST, self._allowance + (now - self._allowance_at) * MAX_MESSAGES_S)
+        self._allowance_at = now
+        if self._allowance < 1:
+            if not self._told_many:
+                self._told_many = True
+                self._mistake(live.Mistake("too_many", f"at most {MAX_MESSAGES_S:g} messages a second"))
+            return
+        self._allowance -= 1
+        self._told_many = False
+        asked = live.decode(data)
+        if isinstance(asked, live.Mistake):
+            self._mistake(asked)
+            return
+        try:
+            self._do(asked)
+        except Exception as error:
+            self._crash(error)
+
+    def departed(self, why: str, *, in_order: bool) -> None:
+        """The device's participant has left the room, or was lost."""
+        call = self._call
+        if in_order:
+            self._call = None
+        self._end(why)
+        if in_order and call is not None:
+            call.stopped(self)
+
+    def lose(self, why: str) -> None:
+        """The room is gone."""
+        self._end(why)
+
+    def _refuse(self) -> None:
+        self._unarmed += 1
+        if not self._told_unarmed:
+            self._told_unarmed = True
+            self._mistake(live.Mistake("not_armed", "audio counts after an armed message"))
+
+    def _hear(self, frame: bytes, now: float) -> None:
+        """On to the lane."""
+        if self.bus is not None:
+            self._fed_at = now
+            self._position_ms += FRAME_MS
+            self.bus.receive(frame, self._position_ms)
+
+    # --- from the desk, once a beat ---
+
+    def beat(self, now: float) -> None:
+        if self._over:
+            return
+        try:
+            for mark in self._outgoing.due(now):
+                if self.bus is not None:
+                    self.bus.mark_returned(mark)
+            if self.bus is not None and not (self.armed and self.speaking):
+                for _ in range(min(MAX_MISSED_FRAMES, int((now - self._fed_at) * 1000) // FRAME_MS)):
+                    self._hear(SILENT_FRAME, self._fed_at + FRAME_MS / 1000)
+        except Exception as error:
+            self._crash(error)
+
+    # --- what the device asks ---
+
+    def _do(self, asked: live.Asked | live.Aside) -> None:
+        call = self._call
+        if isinstance(asked, live.Armed):
+            self.armed = True
+            self._told_unarmed = False
+            if call is not None and self._terms.needs_arming:
+                call.event("armed", by=asked.by, wake_word=asked.wake_word, score=asked.score)
+        elif isinstance(asked, live.Disarmed):
+            self.armed = not self._terms.needs_arming
+        elif call is None:
+            return
+        elif isinstance(asked, live.Keyed):
+            for digit in asked.digits:
+                call.key(digit)
+        elif isinstance(asked, live.Typed):
+            call.typed(asked.text)
+        else:
+            call.flush()
+
+    def tell(self, message: str) -> None:
+        """An event. One that the room does not take is dropped and counted."""
+        if not self._over and not self._wire.tell(message):
+            self._untold += 1
+
+    def _mistake(self, mistake: live.Mistake) -> None:
+        self.tell(live.encode(mistake))
+
+    # --- Leg ---
+
+    def send(self, messages: Sequence[Message]) -> None:
+        if self._over:
+            return
+        self._outgoing.put(messages, self._clock.now())
+        for message in messages:
+            if not self._wire.play(decode(message.audio, "mulaw")):
+                self._untaken_ms += len(message.audio) // MULAW_8K.bytes_per_ms
+
+    def clear(self) -> int | None:
+        self._wire.clear()
+        return self._outgoing.clear(self._clock.now())
+
+    def send_dtmf(self, digits: str) -> None:
+        raise MisuseError("a LiveKit participant takes no digits")
+
+    def stats(self) -> Mapping[str, int]:
+        return {
+            "device_frames": self._received,
+            "uneven_frames": self._undecodable,
+            "unarmed_frames": self._unarmed,
+            "untaken_ms": self._untaken_ms,
+            "dropped_events": self._untold,
+        }
+
+    def close(self, why: str = "") -> None:
+        """Idempotent; `lost` follows. What was sent is heard first, and the device learns the reason."""
+        if not self._over and why in _REASONS:
+            self.tell(live.encode(live.Over(cast(EndReason, why))))
+        rest_s = self._outgoing.queued_ms(self._clock.now()) / 1000
+        self._end(f"we closed it ({why})" if why else "we closed it", rest_s + LINGER_S)
+
+    def detach(self) -> None:
+        self._call = self.bus = None
+
+    # --- Hands ---
+
+    def put_through(self, address: str, told: Told) -> str | Refuse:
+        return _NO_REFER
+
+    def put_through_to(self, other: Leg, told: Told) -> str | Refuse:
+        return _NO_REFER
+
+    # --- the end ---
+
+    def _end(self, why: str, linger_s: float = 0.0) -> None:
+        if self._over:
+            return
+        self._over = True
+        call, self._call, self.bus = self._call, None, None
+        if not linger_s:
+            self._wire.clear()
+        self._desk.left(self, linger_s)
+        if call is not None:
+            call.lost(self, why)
+
+    def _crash(self, error: Exception) -> None:
+        call = self._call
+        if call is not None:
+            call.crashed(error)
+        self._end("our own fault")
