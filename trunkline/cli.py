@@ -4,14 +4,17 @@ import asyncio
 import sys
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 from rich.console import Console
 
-from trunkline import __version__
+from trunkline import __version__, legal
 from trunkline.errors import ConfigError, MissingExtra, PeerError, ProviderError, StoreError
 from trunkline.settings import keep_mathematics_single_threaded, load
+
+if TYPE_CHECKING:
+    from trunkline.ports import Purpose
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 agent_app = typer.Typer(no_args_is_help=True, help="Agent scripts.")
@@ -20,6 +23,7 @@ app.add_typer(agent_app, name="agent")
 app.add_typer(bench_app, name="bench")
 stir_app = typer.Typer(no_args_is_help=True, help="STIR/SHAKEN: verify and sign Identity headers.")
 app.add_typer(stir_app, name="stir")
+app.add_typer(legal.app, name="compliance")
 device_app = typer.Typer(help="The reference device: listens here for its wake word, and sends audio only after it.")
 app.add_typer(device_app, name="device")
 
@@ -264,6 +268,9 @@ def dial(
     from_number: Annotated[str, typer.Option("--from", help="Caller id (default: the trunk's).")] = "",
     trunk: Annotated[str, typer.Option(help="Over this trunk (default: the first that can).")] = "",
     ring_timeout_s: Annotated[float, typer.Option(help="How long it may ring.")] = 30.0,
+    purpose: Annotated[
+        str, typer.Option(help="marketing, transactional or informational (default: as the gateway is set).")
+    ] = "",
     gateway: Annotated[str, typer.Option(help="Origin of the running gateway.")] = "http://127.0.0.1:8080",
     api_key: Annotated[str, typer.Option(help="One of the gateway's http.api_key, where it has any.")] = "",
     wait: Annotated[bool, typer.Option(help="Follow the call until it ends; Ctrl-C hangs up.")] = True,
@@ -281,6 +288,7 @@ def dial(
         from_number=E164(_plain(from_number)) if from_number else None,
         trunk=trunk or None,
         ring_timeout_s=ring_timeout_s,
+        purpose=_purpose(purpose),
     )
     console = Console(highlight=False, markup=False, soft_wrap=True)
 
@@ -299,6 +307,16 @@ def dial(
     if as_json or not wait:
         typer.echo(json.dumps(outcome) if as_json else outcome["id"])
     raise typer.Exit(0 if client.answered(outcome) or not wait else 1)
+
+
+def _purpose(text: str) -> "Purpose | None":
+    from typing import get_args
+
+    from trunkline.ports import Purpose
+
+    if text and text not in get_args(Purpose):
+        raise ConfigError("--purpose", text, "marketing, transactional or informational")
+    return cast(Purpose, text) if text else None
 
 
 def _plain(number: str) -> str:

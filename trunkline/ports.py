@@ -52,6 +52,51 @@ def is_vouched(verdict: CallerVerdict | None) -> bool:
 # --- decisions: the doors (compliance answers, everyone asks) -------------------------------------------------------
 
 Door = Literal["answer", "dial", "transfer", "record", "transcript", "third_party"]
+Purpose = Literal["marketing", "transactional", "informational"]
+ConsentForm = Literal["express_written", "express_oral", "implied"]
+"""Keypad and speech during a call are `express_oral`; a number given for this very purpose is `implied`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """True: the number is on it; False: it certainly is not; None: nobody knows, or the copy is too old to say."""
+
+    stopped: bool | None = None
+    """No call goes out at all: the admin's switch."""
+    company: bool | None = None
+    litigator: bool | None = None
+    national: bool | None = None
+    state: bool | None = None
+    reassigned: bool | None = None
+    """The number has another owner than the one who consented."""
+    as_of: Mapping[str, datetime] = field(default_factory=dict)
+    """When our copies were drawn, by list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What ledger and lists say of somebody, gathered before the question. None is Unknown."""
+
+    region: str | None = None
+    """Where they are known to be, by address: `US-CA`, `DE`."""
+    zone: str | None = None
+    """The time zone of that address, as IANA names it."""
+    lists: Lists = Lists()
+    consent: ConsentForm | Literal["none", "revoked"] | None = None
+    """The best that the ledger holds for this purpose and an artificial voice."""
+    attempts: tuple[datetime, ...] | None = None
+    """When that number was tried before, in the last 30 days at least; answered or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Calls out in the last hour, the one that is asked for not among them."""
+
+    number: int
+    """To this number."""
+    country: int
+    """To its country."""
+    total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +118,12 @@ class Facts:
     """The number behind a named transfer target."""
     stir: CallerVerdict | None = None
     """What became of `identity`, or what the carrier said. None: nobody looked."""
+    purpose: Purpose | None = None
+    """Why we call: the order says it. An answer is given to what the caller wants, whatever that is."""
+    standing: Standing = Standing()
+    """What is known of the other party."""
+    traffic: Traffic | None = None
+    """Calls that went out in the last hour."""
 
 
 ObligationKind = Literal["say_business", "say_ai", "say_recording", "say_opt_out", "say_callback", "ask_consent"]
@@ -120,6 +171,78 @@ Decision = Allow | Refuse
 
 class Decide(Protocol):
     def __call__(self, facts: Facts, now: datetime) -> Decision: ...
+
+
+# --- consent: what the ledger keeps ---------------------------------------------------------------------------------
+
+Technology = Literal["artificial_voice", "autodialer", "recording", "transcript", "ai_processing"]
+"""What is consented to. `artificial_voice` and `autodialer`: to be called so; the others are the doors record,
+transcript and third_party."""
+CapturedBy = Literal["keypad", "speech", "api", "import", "web_form", "paper_form", "operator"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Where the proof lies: a recording, a form, a call."""
+
+    kind: str
+    uri: str
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Somebody agreed. `subject`: their number as E.164, or any stable name of who has none. Times are UTC."""
+
+    tenant: TenantId
+    subject: str = field(repr=False)
+    form: ConsentForm
+    at: datetime
+    via: CapturedBy
+    technologies: tuple[Technology, ...]
+    wording: str = field(repr=False)
+    """What they agreed to, word for word. The ledger keeps its SHA-256."""
+    wording_version: str
+    purposes: tuple[Purpose, ...] = ()
+    """None: of no call of ours to them (a recording of this call)."""
+    channels: tuple[Literal["voice", "sms", "email"], ...] = ("voice",)
+    seller: str = ""
+    """Whom they agreed with; empty: the business of the settings."""
+    call_id: CallId | None = None
+    evidence: tuple[Evidence, ...] = ()
+    jurisdiction: str = ""
+    valid_from: datetime | None = None
+    """None: `at`."""
+    valid_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """Somebody took it back: from `at` on, at once."""
+
+    tenant: TenantId
+    subject: str = field(repr=False)
+    at: datetime
+    via: CapturedBy
+    verbatim: str = field(default="", repr=False)
+    """The words or keys it was said with."""
+    technologies: tuple[Technology, ...] = ()
+    """None named: of every kind."""
+    purposes: tuple[Purpose, ...] = ()
+    """None named: for every purpose."""
+    do_not_call: bool = False
+    """They are not to be called again: the number goes on the company's list."""
+    seller: str = ""
+    call_id: CallId | None = None
+
+
+class Consents(Protocol):
+    """The ledger, as a live call sees it. Both return at once, never raise, and hold against kill -9 when they
+    return; what was revoked counts for every decision of this process from then on, the database away or not."""
+
+    def grant(self, given: Grant) -> None: ...
+
+    def revoke(self, said: Revocation) -> None: ...
 
 
 # --- orders: what was asked for once is done once -------------------------------------------------------------------

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from trunkline.gateway.leg import LegKind
-from trunkline.ports import CallerVerdict
+from trunkline.ports import CallerVerdict, Purpose, Standing
 from trunkline.types import E164, Direction, SessionId
 
 Why = Literal["new", "leg_lost", "transfer_failed", "again"]
@@ -33,6 +33,10 @@ class Arrival:
     """Who vouches for the caller's number. None: nobody looked."""
     forwarded_by: str | None = None
     """The number that sent the call on to us, where it was diverted."""
+    purpose: Purpose | None = None
+    """Of a call of ours."""
+    standing: Standing = field(default=Standing(), repr=False)
+    """What ledger and lists say of who is called."""
     session_id: SessionId | None = None
     """Of a device's call: what was said outlives it there."""
 

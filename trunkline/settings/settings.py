@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from trunkline.settings.addresses import is_loopback
 from trunkline.settings.agents import ProviderKey, Speech, Tools
 from trunkline.settings.calls import Limits, Media, Outbound
+from trunkline.settings.compliance import Compliance
 from trunkline.settings.devices import Devices
 from trunkline.settings.environment import ENV_PREFIX
 from trunkline.settings.http import Http
@@ -82,6 +83,7 @@ class Settings(BaseSettings):
     keys: dict[Name, SecretStr] = {}
     """More secrets by name, for an agent's `http` tools: `{key:NAME}` in a header."""
     outbound: Outbound = Outbound()
+    compliance: Compliance = Compliance()
     sessions: Sessions = Sessions()
     livekit: Livekit = Livekit()
     region: Name = "local"

@@ -14,7 +14,7 @@ from trunkline import __version__
 from trunkline import metrics as exposition
 from trunkline.clock import Clock
 from trunkline.errors import StoreError
-from trunkline.gateway.api.calls import CallRecords, LiveCalls, call_routes
+from trunkline.gateway.api.calls import CallRecords, Counsel, LiveCalls, call_routes
 from trunkline.gateway.api.guard import Guard
 from trunkline.gateway.api.openapi import document
 from trunkline.gateway.api.problems import on_bug, on_http_exception, on_store_error
@@ -46,6 +46,7 @@ def create_http(
     *,
     orders: Orders,
     placed: PlacedCalls | None = None,
+    counsel: Counsel | None = None,
 ) -> Starlette:
     """`tokens` is the one whose `redeem` the media leg asks; `placed` knows calls of ours over Twilio."""
     origin = settings.http.origin
@@ -69,7 +70,7 @@ def create_http(
     return Starlette(
         routes=[
             *webhook_routes(webhooks, signatures, metrics, clock),
-            *call_routes(switchboard, records, orders),
+            *call_routes(switchboard, records, orders, counsel),
             *_own_routes(metrics, not_ready),
             *more_routes,
             Route("/", index),
