@@ -1087,6 +1087,13 @@ def test_flush_ends_the_answer_and_nobody_repeats_it() -> None:
         assert talk.says("and on Sundays").did()[-1] == t.Answer(("and on Sundays",))
 
 
+def test_flush_drops_what_was_keyed_ahead_as_well() -> None:
+    talk = thinking().keys("123")
+    talk.did()
+    talk.tell(t.Flush())
+    assert only(t.Answer, talk.did()) == []
+
+
 def test_who_flushes_has_finished_speaking_and_is_given_no_more_time() -> None:
     def endpoint(talk: Conversation) -> int:
         talk.did()

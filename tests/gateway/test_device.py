@@ -27,13 +27,13 @@ def test_an_allowance_is_an_average_and_a_burst() -> None:
 def test_too_many_messages_are_told_once_until_one_is_read_again() -> None:
     told: list[live.Mistake] = []
     device = Device(False, told.append, 0.0)
-    flush = '{"type":"flush"}'
+    key = '{"type":"dtmf","digits":"1"}'
     for _ in range(int(MAX_MESSAGES_S * MESSAGE_BURST_S)):
-        assert device.read(flush, 0.0) == live.Flush()
+        assert device.read(key, 0.0) == live.Keyed("1")
     for _ in range(10):
-        assert device.read(flush, 0.0) is None
+        assert device.read(key, 0.0) is None
     assert [mistake.code for mistake in told] == ["too_many"]
-    assert device.read(flush, 1.0) == live.Flush()
+    assert device.read(key, 1.0) == live.Keyed("1")
 
 
 def test_written_words_are_rationed_and_everything_else_goes_on() -> None:
@@ -68,6 +68,16 @@ def test_arming_is_recorded_where_it_is_needed_and_audio_before_it_told_once_a_t
     free.do(live.Disarmed(), talk)
     free.do(armed, talk)
     assert (free.armed, talk.said) == (True, [])
+    free.do(live.Disarmed(), talk)
+    assert not free.armed, "it sends nothing: the lane hears silence instead"
+
+
+def test_flushes_are_rationed_for_each_may_cost_an_answer() -> None:
+    told: list[live.Mistake] = []
+    device = Device(False, told.append, 0.0)
+    read = [device.read('{"type":"flush"}', 0.0) for _ in range(8)]
+    assert read == [live.Flush()] * 6 + [None] * 2
+    assert [each.code for each in told] == ["too_many"] * 2
 
 
 def test_asides_are_read_only_where_the_leg_understands_them() -> None:

@@ -15,6 +15,7 @@ from trunkline.ports import TurnRecord
     [
         ({"type": "text", "text": "  what are\nyour hours "}, live.Typed("what are your hours")),
         ({"type": "dtmf", "digits": "4711#"}, live.Keyed("4711#")),
+        ({"type": "text", "text": "hi \ud800\x07there"}, live.Typed("hi there")),
         ({"type": "flush"}, live.Flush()),
         ({"type": "armed", "by": "button"}, live.Armed("button")),
         (
@@ -83,3 +84,8 @@ def test_a_turn_is_told_by_its_latencies_alone() -> None:
     assert told["total_ms"] == 640.0
     assert told["llm_ms"] is None
     assert "caller_text" not in told
+
+
+def test_whatever_a_model_writes_can_be_sent_as_utf8() -> None:
+    told = live.encode(Saying("caf\u00e9 \ud800", 0))
+    assert json.loads(told.encode())["text"] == "caf\u00e9 \ud800"

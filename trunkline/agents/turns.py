@@ -947,6 +947,7 @@ class Turns:
             return self.state
         self._take_floor(goes_on=False)
         self._carry = ()
+        self._keys = self._keys_before = ""  # keyed for what nobody wants any more; each would be an answer of its own
         return self._yield_floor()
 
     def final(self, event: Event) -> State:

@@ -12,6 +12,7 @@ from trunkline.gateway.leg import DeviceCall
 MAX_MESSAGES_S = 20.0  # of a device, on average
 MESSAGE_BURST_S = 2.0  # so much of them at once
 MAX_TEXTS_S, TEXT_BURST = 0.5, 6.0  # written words: each may cost an answer of a model
+_TOO_MANY_FLUSHES = live.Mistake("too_many", "so often nobody wants an answer: wait for the next")
 _TOO_MANY_TEXTS = live.Mistake("too_many", "more written words than can be answered: wait for the answer")
 
 
@@ -51,6 +52,7 @@ class Device:
         self._asides, self._max_messages_s = asides or {}, max_messages_s
         self._allowance = Allowance(max_messages_s, MESSAGE_BURST_S * max_messages_s, now)
         self._texts = Allowance(MAX_TEXTS_S, TEXT_BURST, now)
+        self._flushes = Allowance(MAX_TEXTS_S, TEXT_BURST, now)
         self._told_unarmed = self._told_many = False
 
     def read(self, message: str | bytes, now: float) -> live.Asked | live.Aside | None:
@@ -68,6 +70,9 @@ class Device:
         if isinstance(asked, live.Typed) and not self._texts.take(1, now):
             self._tell(_TOO_MANY_TEXTS)
             return None
+        if isinstance(asked, live.Flush) and not self._flushes.take(1, now):
+            self._tell(_TOO_MANY_FLUSHES)
+            return None
         return asked
 
     def do(self, asked: live.Asked | live.Aside, call: DeviceCall | None) -> None:
@@ -78,7 +83,7 @@ class Device:
             if call is not None and self._needs_arming:
                 call.event("armed", by=asked.by, wake_word=asked.wake_word, score=asked.score)
         elif isinstance(asked, live.Disarmed):
-            self.armed = not self._needs_arming
+            self.armed = False
         elif call is None:
             return
         elif isinstance(asked, live.Keyed):

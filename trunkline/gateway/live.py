@@ -6,6 +6,7 @@ a `Mistake`, told to the device, and the call goes on.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
@@ -17,6 +18,7 @@ MESSAGE_BYTES = 4096
 TEXT_CHARACTERS = 1000
 KEYS = 64
 WAKE_WORD_CHARACTERS = 64
+_UNFIT = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 # --- told to the device ---------------------------------------------------------------------------------------------
 
@@ -56,7 +58,9 @@ Live = Joined | Progress | Over | Mistake
 
 
 def encode(event: Live) -> str:
-    return json.dumps({"type": event.type, **asdict(event)}, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(
+        {"type": event.type, **asdict(event)}, separators=(",", ":")
+    )  # ASCII: UTF-8 takes no lone surrogate
 
 
 # --- asked by the device --------------------------------------------------------------------------------------------
@@ -123,6 +127,7 @@ def decode(message: str | bytes, asides: Mapping[str, Reader] = _NONE) -> Asked 
 
 def _typed(given: Mapping[str, Any]) -> Asked | Mistake:
     text = given.get("text")
+    text = _UNFIT.sub(" ", text) if isinstance(text, str) else text
     if not isinstance(text, str) or not text.strip() or len(text) > TEXT_CHARACTERS:
         return Mistake("bad_value", f"text: 1 to {TEXT_CHARACTERS} characters")
     return Typed(" ".join(text.split()))

@@ -71,10 +71,14 @@ class FakeCall:
         self.marks: list[str] = []
         self.said: list[Any] = []
         self.refuses = self.breaks = False
+        self.hangs_up = ""
         self.greeting: list[Message] = []
 
     def attach(self, leg: Any) -> Any:
         leg.send(self.greeting)
+        if self.hangs_up:
+            leg.close(self.hangs_up)
+            return self
         return Refuse("ending", "the call is ending") if self.refuses else self
 
     def receive(self, audio: bytes, carrier_ms: int) -> None:
@@ -445,7 +449,7 @@ def test_a_word_that_was_under_way_when_we_cleared_reaches_no_mark() -> None:
     speak(rig, 40, 80, 120)
     rig.news()
     rig.say({"type": "played", "ms": 40})
-    assert rig.leg.clear() is None
+    assert rig.leg.clear() == 80
     assert rig.news() == [{"type": "clear", "sent_ms": 120}]
     speak(rig, 80)  # again, from where it was heard
     assert rig.say({"type": "played", "ms": 90}) == [b"\x80" * 160] * 2
@@ -577,3 +581,12 @@ def test_no_message_breaks_it(messages: list[Any], acks: bool) -> None:
     assert not any(said[0] == "crashed" for said in rig.call.said)
     assert all(len(frame) == MULAW_8K.frame_bytes for frame, _ in rig.call.heard)
     assert not rig.leg.closing
+
+
+def test_who_is_hung_up_on_as_they_come_in_learns_why() -> None:
+    rig = Rig(None)
+    rig.call.hangs_up = "refused"
+    assert rig.say(MULAW) == []
+    rig.let_in()
+    assert rig.news() == [{"type": "ended", "reason": "refused"}, 1000]
+    assert rig.transport.reading

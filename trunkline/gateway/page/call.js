@@ -14,7 +14,8 @@ const STATES = {
 const ENDED = {
   agent_hung_up: "The agent has hung up.", caller_hung_up: "You have hung up.", no_input: "Nothing was said for too long.",
   max_duration: "The call's time is up.", transferred: "You were put through.", refused: "The call was refused.",
-  error: "The call has failed. Please try again.", media_lost: "The connection was lost.",
+  error: "The call has failed. Please try again.", drained: "The gateway is being restarted. Please call again.",
+  overloaded: "All lines are busy. Please try again in a moment.", media_lost: "The connection was lost.",
 };
 const REFUSED = {
   no_token: "This page needs an invitation: open it with the link you were given.",
@@ -29,7 +30,6 @@ const REFUSED = {
   overloaded: "All lines are busy. Please try again in a moment.",
   draining: "This gateway is being restarted. Please try again in a moment.",
   agent_away: "The agent is not there right now. Please try again in a moment.",
-  over_budget: "The budget of this line is used up.",
   origin: "Calls from this site are not allowed (devices.origins).",
 };
 
@@ -98,13 +98,14 @@ class Call {
     this.returning = true;
     show("returning");
     const until = Date.now() + RETURN_MS;
-    for (let wait = 500; !this.over; wait = Math.min(2 * wait, 4000)) {
-      if (await this.pause(wait)) wait = 250;
+    for (let wait = 500, asked = 0; !this.over; wait = Math.min(2 * wait, 4000)) {
+      if (await this.pause(Math.max(wait, asked))) wait = 250;
       if (this.over) return;
       try {
         return await this.connect();
       } catch (error) {
         if (error instanceof Refused) return this.end(LOST[error.code] || said(error));
+        asked = error.after_ms || 0;
         if (Date.now() > until) return this.end("The connection was lost, and did not come back.");
       }
     }

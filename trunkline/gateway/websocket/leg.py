@@ -223,6 +223,11 @@ class WebSocketLeg(MediaSocket):
             self._corked = []
             bus = entered.call.attach(self)  # the agent may speak at once
             first, self._corked = self._corked, None
+            if self.closing and self._transport is not None:  # its goodbye was said meanwhile
+                self.waits_for_us = False
+                self._write(b"".join(first))
+                self._transport.resume_reading()
+                return
             if isinstance(bus, Refuse):
                 self.refuse(bus)
                 return
@@ -251,7 +256,9 @@ class WebSocketLeg(MediaSocket):
             return
         if paused:
             self._transport.resume_reading()
-        self._door.misbehaved("refused")
+        if not self._open:
+            self._close_transport()
+            return
         self._write(rfc6455.frame(rfc6455.TEXT, wire.refused(refuse, RETRY_S if again else None).encode()))
         self.shut(rfc6455.TRY_AGAIN if again else rfc6455.POLICY, refuse.code)
 
@@ -348,9 +355,7 @@ class WebSocketLeg(MediaSocket):
     def clear(self) -> int | None:
         positions = self._positions
         self._out.cut()
-        dropped_ms = None if isinstance(positions, Positions) else positions.clear(self._clock.now())
-        if isinstance(positions, Positions):
-            positions.clear()
+        dropped_ms = positions.clear() if isinstance(positions, Positions) else positions.clear(self._clock.now())
         if not self.closing:
             self._write(rfc6455.frame(rfc6455.TEXT, b'{"type":"clear","sent_ms":%d}' % positions.sent_ms))
         return dropped_ms

@@ -61,7 +61,7 @@ def read_start(message: bytes) -> Start | Refuse:
 
 def refused(refuse: Refuse, retry_after_s: int | None = None) -> str:
     told = {"type": "refused", "code": refuse.code, "why": refuse.why}
-    return json.dumps(told if retry_after_s is None else told | {"retry_after_s": retry_after_s}, ensure_ascii=False)
+    return json.dumps(told if retry_after_s is None else told | {"retry_after_s": retry_after_s})
 
 
 # --- audio ----------------------------------------------------------------------------------------------------------
@@ -161,6 +161,7 @@ class Positions:
     def __init__(self) -> None:
         self.sent_ms = 0
         self.played_ms = 0
+        self._counted_ms = 0  # played or dropped
         self._marks: deque[tuple[int, str]] = deque()
         self._clears: deque[int] = deque(maxlen=64)  # not yet answered
 
@@ -170,10 +171,11 @@ class Positions:
             self._marks.append((self.sent_ms, message.mark))
 
     def clear(self) -> int:
-        """Nothing of what was sent will be played any more: how many ms were sent by now."""
+        """How many ms are dropped, in frames: what the device has not said it played, rather too many than too few."""
         self._marks.clear()
         self._clears.append(self.sent_ms)
-        return self.sent_ms
+        dropped_ms, self._counted_ms = self.sent_ms - max(self.played_ms, self._counted_ms), self.sent_ms
+        return -(-dropped_ms // FRAME_MS) * FRAME_MS
 
     def played(self, said: Played) -> list[str] | live.Mistake:
         """The marks that are reached by it. One that was under way when we cleared reaches none."""
