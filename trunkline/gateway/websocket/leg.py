@@ -252,7 +252,7 @@ class WebSocketLeg(MediaSocket):
         if paused:
             self._transport.resume_reading()
         self._door.misbehaved("refused")
-        self._write(rfc6455.frame(rfc6455.TEXT, wire.refused(refuse, RETRY_S if again else None).encode()))
+        self._write(rfc6455.frame(rfc6455.TEXT, live.refused(refuse, RETRY_S if again else None).encode()))
         self.shut(rfc6455.TRY_AGAIN if again else rfc6455.POLICY, refuse.code)
 
     # --- from the desk, once a beat ---
