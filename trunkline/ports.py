@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from trunkline.types import CallId, Direction, Format, TenantId
 
@@ -538,6 +538,25 @@ class LlmSession(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class OpenQuestion:
+    """Of the agent's; the caller has not answered it."""
+
+    text: str
+    """As it is asked again."""
+    expectation: Expectation
+
+
+@runtime_checkable
+class ResumingSession(LlmSession, Protocol):
+    """It knows by what was said where it was."""
+
+    def left_open(self, conversation: Sequence[Message]) -> OpenQuestion | None:
+        """What the agent had asked last in a conversation that began elsewhere, where that still waits for its answer.
+        Does not raise."""
+        ...
 
 
 class Llm(Protocol):

@@ -34,6 +34,7 @@ from trunkline.ports import (
     LlmEvent,
     LlmUsage,
     Message,
+    OpenQuestion,
     Refuse,
     SttEvent,
     SttFailed,
@@ -249,6 +250,7 @@ class Call:
         tts: Tts | None = None,
         cascade: Cascade | None = None,
         detector: TurnDetector | None = None,
+        llm: Llm | None = None,
     ) -> None:
         self.clock = ManualClock()
         self.timers: list[Timer] = []
@@ -263,7 +265,7 @@ class Call:
         self.given_over = 0
         self.decision: Decision = Allow()
         self.tool: Callable[[ToolCall, CallControl], Coroutine[Any, Any, str]] = self._no_tool
-        self.stt, self.llm, self.tts = stt or Stt(), Llm(), tts or Tts()
+        self.stt, self.llm, self.tts = stt or Stt(), llm or Llm(), tts or Tts()
         ears = Ears(MULAW_8K, 1, cast(VoiceDetector, Deaf()), EnergyGate(1))
         self.heartbeat = Heartbeat(self.clock, lambda *_: None, lambda late_s, took_s: None)
         self.far = FarEnd()
@@ -952,6 +954,58 @@ def test_an_expectation_holds_from_when_the_question_is_heard() -> None:
         assert call.attendant.turns.expectation == digits
 
     on_a_call(conversation)
+
+
+class Resuming(Llm):
+    """It knows what it had asked."""
+
+    def left_open(self, conversation: Sequence[Message]) -> OpenQuestion | None:
+        return OpenQuestion("Your number?", DIGITS) if conversation else None
+
+
+SAID = (Message("agent", "Hello."), Message("caller", "book"), Message("agent", "Right. Your number?"))
+DIGITS = Expectation("digits_patient", 4, 4)
+
+
+def test_a_question_that_was_left_open_is_asked_again_and_its_keys_belong_together() -> None:
+    async def main() -> None:
+        call = Call(llm=Resuming())
+        call.attendant.begin("We were cut off. How can I help?", SAID, before_question="We were cut off.")
+        assert call.ears.expected == [DIGITS]
+        await call.run(1500)
+        for digit in "4711":
+            call.attendant.key(digit)
+        await call.settle()
+        assert call.talk[-2:] == [("agent", "We were cut off. Your number?"), ("caller", "4711")]
+        assert call.pen.asked[-1] == Message("caller", "4711", keyed=True)
+        call.attendant.close()
+        await call.settle()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("llm", "said", "pending", "expected", "spoken"),
+    [
+        (Llm, SAID, (), [], "Here I am."),
+        (Resuming, (), (), [], "Here I am."),
+        (Resuming, SAID, ("book",), [], None),
+        (Resuming, SAID, (), [DIGITS], "Here I am."),
+    ],
+)
+def test_a_line_that_asks_nothing_stays_as_it_is(
+    llm: type[Llm], said: Sequence[Message], pending: Sequence[str], expected: list[Expectation], spoken: str | None
+) -> None:
+    async def main() -> None:
+        call = Call(llm=llm())
+        call.attendant.begin("Here I am.", said, pending)
+        assert call.ears.expected == expected
+        await call.run(1000)
+        assert call.tts.spoken == ([] if spoken is None else [spoken])
+        call.attendant.close()
+        await call.settle()
+
+    asyncio.run(main())
 
 
 def test_a_question_that_failed_expects_nothing() -> None:

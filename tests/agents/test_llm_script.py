@@ -18,7 +18,7 @@ from trunkline.agents.providers import Services
 from trunkline.agents.script import load
 from trunkline.agents.script.dialog import sentences
 from trunkline.errors import ConfigError
-from trunkline.ports import CallFacts, Expect, Expectation, LlmEvent, Message, TextDelta, ToolCall
+from trunkline.ports import CallFacts, Expect, Expectation, LlmEvent, Message, OpenQuestion, TextDelta, ToolCall
 from trunkline.testing.clock import ManualClock
 from trunkline.types import DEFAULT_TENANT, CallId
 
@@ -65,6 +65,9 @@ class Line:
         if text or self.calls:
             self.conversation.append(Message("agent", text, tool_calls=tuple(self.calls)))
         return text
+
+    def left_open(self) -> OpenQuestion | None:
+        return self.session.left_open(self.conversation)
 
     def ask(self, conversation: Sequence[Message], *, understood: bool = True) -> list[LlmEvent]:
         async def collect() -> list[LlmEvent]:
@@ -239,10 +242,10 @@ def test_an_answer_nobody_heard_a_word_of_was_never_given() -> None:
     assert line.key("1").startswith("We are open right now.")  # the menu, not a digit of a number
 
 
-def elsewhere(line: Line) -> Line:
+def elsewhere(line: Line, said: str = "I'm sorry, we were cut off. How can I help?") -> Line:
     """Another process, with the conversation and nothing else."""
     other = Line(at=OPEN)
-    other.conversation = [*line.conversation, Message("agent", "I'm sorry, we were cut off. How can I help?")]
+    other.conversation = [*line.conversation, *([Message("agent", said)] if said else [])]
     return other
 
 
@@ -255,6 +258,25 @@ def test_a_conversation_that_goes_on_in_another_process_goes_on_where_it_was() -
     assert "coming to appointment four seven one one" in elsewhere(line).say("yes")
     line.conversation[-1] = replace(line.conversation[-1], text="I heard four,", cut=True)  # that much was heard
     assert elsewhere(line).say("when are you open").startswith("We are open right now.")
+
+
+def test_a_question_that_was_left_open_is_asked_again() -> None:
+    line = Line()
+    assert line.session.left_open(line.conversation) is None
+    line.say("confirm my appointment")
+    asked = "Please key in the four digits of your appointment number, or say them one by one."
+    digits = OpenQuestion(asked, Expectation("digits_appointment", 4, 4))
+    assert elsewhere(line).left_open() == digits
+    line.say("mumble", understood=False)
+    assert elsewhere(line).left_open() == digits, "and nothing but the question"
+    line.conversation.append(Message("caller", "4711", keyed=True))
+    assert elsewhere(line, said="").left_open() == digits, "nobody answered that"
+    del line.conversation[-1]
+    line.say("four seven one one")
+    read_back = OpenQuestion("I heard four seven one one. Is that right?", Expectation("yes_no", 1, 1))
+    assert elsewhere(line).left_open() == read_back
+    line.say("yes")
+    assert elsewhere(line).left_open() is None
 
 
 def test_what_another_agent_has_asked_is_no_open_question_of_the_scripts() -> None:

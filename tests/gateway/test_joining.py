@@ -58,12 +58,16 @@ def test_a_session_begins_a_call_and_its_record_says_which() -> None:
     run(scenario)
 
 
-@pytest.mark.parametrize(("cut_off", "greeting"), [(True, RESUMED), (False, BACK)])
-def test_a_session_goes_on_where_it_was(cut_off: bool, greeting: str) -> None:
+@pytest.mark.parametrize(
+    ("cut_off", "greeting", "before_question"),
+    [(True, RESUMED, "I'm sorry, we were cut off."), (False, BACK, "I'm here again.")],
+)
+def test_a_session_goes_on_where_it_was(cut_off: bool, greeting: str, before_question: str) -> None:
     async def scenario(board: Board) -> None:
         joined(board, replace(AGAIN, cut_off=cut_off))
         assert board.agent_now.greeting == greeting
         assert board.agent_now.conversation == list(SAID)
+        assert board.agent_now.before_question == before_question
         started = board.records[0]
         assert isinstance(started, CallStarted)
         assert started.provider_call_id == "ses_1/2"

@@ -51,6 +51,7 @@ from trunkline.ports import (
     Expectation,
     Llm,
     Message,
+    OpenQuestion,
     Refuse,
     ToolCall,
     TurnRecord,
@@ -216,6 +217,10 @@ class Attendant(ABC):
     def _change_to(self, language: str) -> None:
         """The call is held in another language: whom ears and mind belong to."""
 
+    def _left_open(self) -> OpenQuestion | None:
+        """What the conversation so far has asked the caller, as far as the mind knows."""
+        return None
+
     # --- the call's life ---
 
     @property
@@ -224,16 +229,29 @@ class Attendant(ABC):
         return b""
 
     def begin(
-        self, greeting: str | None = None, conversation: Sequence[Message] = (), pending: Sequence[str] = ()
+        self,
+        greeting: str | None = None,
+        conversation: Sequence[Message] = (),
+        pending: Sequence[str] = (),
+        *,
+        before_question: str = "",
     ) -> None:
         """Greet; with another greeting and the conversation so far when a call is taken up again. `pending`: these of
-        the caller's words, which the conversation has, are answered in place of it. The gateway's own greetings are in
-        the agent's first language: a call that is held in another hears that one's apology."""
+        the caller's words, which the conversation has, are answered in place of it. `before_question`: said instead of
+        that other greeting, where the conversation has left a question open, which is asked again then. The gateway's
+        own greetings are in the agent's first language: a call that is held in another hears that one's apology."""
         self.conversation += conversation
         self._pending = tuple(pending)
         self._begin_in()
         if greeting is not None and self._spoken.language != self._tongues[0]:
             greeting = self._definition.apology
+            before_question = before_question and greeting
+        question = None if self._pending else self._left_open()
+        if question is not None:
+            self.turns.expect(question.expectation)
+            self._awaits(question.expectation)
+            if before_question:
+                greeting = f"{before_question} {question.text}"
         if not self._gated and not self.turns.on_hold:
             self._feed(0)
         self._handle(t.Begin(self._definition.greeting if greeting is None else greeting, self._pending))

@@ -23,7 +23,12 @@ class Attending(Protocol):
         ...
 
     def begin(
-        self, greeting: str | None = None, conversation: Sequence[Message] = (), pending: Sequence[str] = ()
+        self,
+        greeting: str | None = None,
+        conversation: Sequence[Message] = (),
+        pending: Sequence[str] = (),
+        *,
+        before_question: str = "",
     ) -> None: ...
 
     def key(self, digit: str) -> None: ...

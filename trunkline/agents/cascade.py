@@ -47,6 +47,8 @@ from trunkline.ports import (
     LlmSession,
     LlmUsage,
     Message,
+    OpenQuestion,
+    ResumingSession,
     SttEvent,
     SttFinal,
     SttPartial,
@@ -150,10 +152,15 @@ class CascadeAttendant(Attendant):
         self._adopted = 0  # so many messages are of whoever had the line before
 
     def begin(
-        self, greeting: str | None = None, conversation: Sequence[Message] = (), pending: Sequence[str] = ()
+        self,
+        greeting: str | None = None,
+        conversation: Sequence[Message] = (),
+        pending: Sequence[str] = (),
+        *,
+        before_question: str = "",
     ) -> None:
         self._adopted = len(conversation)
-        super().begin(greeting, conversation, pending)
+        super().begin(greeting, conversation, pending, before_question=before_question)
 
     def go_on(self, conversation: Sequence[Message], unwritten: bytes) -> None:
         """In place of `begin`: a realtime model is lost, and with it what the caller said last. `unwritten` is that, in
@@ -204,6 +211,13 @@ class CascadeAttendant(Attendant):
 
     def _awaits(self, expectation: Expectation) -> None:
         self._stt.expect(expectation)
+
+    def _left_open(self) -> OpenQuestion | None:
+        try:
+            session = self._session(self._models, self._models.order()[0])
+        except ProviderError:
+            return None  # as it will say when it is needed
+        return session.left_open(self.conversation) if isinstance(session, ResumingSession) else None
 
     def _change_to(self, language: str) -> None:
         self._drop_early()  # it was asked for in another

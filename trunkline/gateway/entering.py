@@ -11,6 +11,7 @@ from trunkline.gateway.leg import DeviceCall, LegKind
 from trunkline.gateway.switchboard import Switchboard
 from trunkline.ports import Refuse
 from trunkline.settings import is_loopback
+from trunkline.types import CallId
 
 RETRY_S = 2
 AGAIN = frozenset({"overloaded", "draining", "sessions_away", "database_away", "no_path", "agent_away"})
@@ -70,29 +71,36 @@ class Entrance:
     async def enter(self, token: str, leg: LegKind, name: str) -> Entered | Refuse:
         """The call is there when this returns; its leg is not. `name`: of the call, where it has no session. Does not
         raise. Codes: `no_token`, `no_sessions`, `ended`, those of Verifier.join, Switchboard.join and admit."""
-        joining: Joining | None = None
         if token:
             if self._verifier is None:
                 return _NO_SESSIONS
             joined = await self._verifier.join(token)
             if isinstance(joined, Refuse):
                 return joined
-            joining = joined
-            call_id = self._board.join(joining, leg)
-        elif self._anonymous:
-            call_id = self._board.admit(Arrival(name, leg, "inbound", from_number=None, to_number=None))
-        else:
+            return attend(self._board, joined, leg)
+        if not self._anonymous:
             return NO_TOKEN
-        if isinstance(call_id, Refuse):
-            return call_id
-        call = self._board.call(call_id)
-        if call is None:
-            return Refuse("ended", "this call is over")
-        first = live.Joined(
-            session_id=joining.session_id if joining is not None else "",
-            call_id=call_id,
-            agent=call.started.agent,
-            resumed=joining is not None and joining.resumed,
-            resume_token=joining.resume_token if joining is not None else "",
-        )
-        return Entered(call, first, needs_arming=joining is not None and joining.needs_arming)
+        call_id = self._board.admit(Arrival(name, leg, "inbound", from_number=None, to_number=None))
+        return call_id if isinstance(call_id, Refuse) else _entered(self._board, call_id)
+
+
+def attend(board: Switchboard, joining: Joining, leg: LegKind) -> Entered | Refuse:
+    """Whoever has joined a session has its call: as Entrance.enter, without a token."""
+    call_id = board.join(joining, leg)
+    return call_id if isinstance(call_id, Refuse) else _entered(board, call_id, joining)
+
+
+def _entered(board: Switchboard, call_id: CallId, joining: Joining | None = None) -> Entered | Refuse:
+    call = board.call(call_id)
+    if call is None:
+        return Refuse("ended", "this call is over")
+    if joining is None:
+        return Entered(call, live.Joined(session_id="", call_id=call_id, agent=call.started.agent))
+    joined = live.Joined(
+        session_id=joining.session_id,
+        call_id=call_id,
+        agent=call.started.agent,
+        resumed=joining.resumed,
+        resume_token=joining.resume_token,
+    )
+    return Entered(call, joined, joining.needs_arming)

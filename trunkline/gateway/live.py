@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
 from trunkline.live import Progress
-from trunkline.ports import EndReason
+from trunkline.ports import EndReason, Refuse
 
 MESSAGE_BYTES = 4096
 TEXT_CHARACTERS = 1000
@@ -55,6 +55,12 @@ class Mistake:
 
 
 Live = Joined | Progress | Over | Mistake
+
+
+def refused(refuse: Refuse, retry_after_s: int | None = None) -> str:
+    """In place of `Joined`, to whom nothing else can be told: there is no call."""
+    told = {"type": "refused", "code": refuse.code, "why": refuse.why}
+    return json.dumps(told if retry_after_s is None else told | {"retry_after_s": retry_after_s})
 
 
 def encode(event: Live) -> str:

@@ -38,6 +38,10 @@ FAILED_AS: Mapping[str, str] = {
 }
 """By the transfer's result; all others are TRANSFER_FAILED."""
 BACK = "I'm here again. Can I help you with anything else?"
+BEFORE_QUESTION: Mapping[str, str] = {
+    line: line.rpartition(". ")[0] + "." for line in (RESUMED, TRANSFER_FAILED, *FAILED_AS.values(), BACK)
+}
+"""Those lines without the question they end with: where the agent's own is open, that one is asked again."""
 
 
 def first_line(why: str, greeting: str | None, failed: TransferFailed | None) -> str | None:
@@ -100,7 +104,8 @@ class Succession:
         """Where the conversation is. `pending`: what the caller said last is answered, in place of a greeting."""
         assert self.attendant is not None
         self._line, self._heard_before = greeting, _of_agents(self.conversation)
-        self.attendant.begin(greeting, self.conversation, pending)
+        lead = BEFORE_QUESTION.get(greeting or "", "")
+        self.attendant.begin(greeting, self.conversation, pending, before_question=lead)
 
     def leave(self) -> None:
         """Nobody attends. Idempotent."""

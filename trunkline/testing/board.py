@@ -69,16 +69,24 @@ class FakeAttendant:
         self.conversation: list[Message] = []
         self.greeting: str | None = None
         self.pending: tuple[str, ...] = ()
+        self.before_question = ""
         self.keys = ""
         self.held = False
         self.written: list[str] = []
         self.goodbyes = self.closes = self.flushes = 0
         self.unwritten = self.went_on_with = b""
 
-    def begin(self, greeting: str | None, conversation: Sequence[Message] = (), pending: Sequence[str] = ()) -> None:
+    def begin(
+        self,
+        greeting: str | None,
+        conversation: Sequence[Message] = (),
+        pending: Sequence[str] = (),
+        *,
+        before_question: str = "",
+    ) -> None:
         if self.board.breaks == "begin":
             raise RuntimeError("a bug")
-        self.greeting, self.pending = greeting, tuple(pending)
+        self.greeting, self.pending, self.before_question = greeting, tuple(pending), before_question
         self.conversation += conversation
 
     def go_on(self, conversation: Sequence[Message], unwritten: bytes) -> None:

@@ -22,7 +22,7 @@ from trunkline.agents.script.grammar import Grammar, script_grammars
 from trunkline.agents.script.model import Script
 from trunkline.clock import Clock
 from trunkline.errors import ConfigError
-from trunkline.ports import CallFacts, Expectation, LlmEvent, Message, TextDelta
+from trunkline.ports import CallFacts, LlmEvent, Message, OpenQuestion, TextDelta
 
 _STATES_KEPT = 8  # a speculation, a retry and a tool result reach back two or three
 
@@ -68,10 +68,11 @@ class ScriptSession:
         self._dialogs, self._clock = dialogs, clock
         self._states: deque[tuple[int, Message, State]] = deque(maxlen=_STATES_KEPT)
 
-    @property
-    def first_expectation(self) -> Expectation:
-        """What may follow the greeting."""
-        return next(iter(self._dialogs.values())).expectation(None)
+    def left_open(self, conversation: Sequence[Message]) -> OpenQuestion | None:
+        if not conversation:
+            return None
+        dialog, state = self._settled(conversation, _answered(conversation))
+        return dialog.left_open(state, self._clock.wall())
 
     async def reply(
         self, conversation: Sequence[Message], *, understood: bool = True
@@ -84,8 +85,7 @@ class ScriptSession:
         if not conversation:
             return
         answered = _answered(conversation)
-        dialog = self._dialogs[languages.of_conversation(conversation, tuple(self._dialogs))]
-        state = dialog.taken_over(self._state_at(dialog, conversation[:answered]))
+        dialog, state = self._settled(conversation, answered)
         state, events = dialog.answer(state, conversation[answered:], self._clock.wall(), understood=understood)
         self._states.append((len(conversation), conversation[-1], state))
         for event in events:
@@ -93,6 +93,11 @@ class ScriptSession:
 
     def close(self) -> None:
         self._states.clear()
+
+    def _settled(self, conversation: Sequence[Message], answered: int) -> tuple[Dialog, State]:
+        """Who answers what comes after `answered` messages, and from where on."""
+        dialog = self._dialogs[languages.of_conversation(conversation, tuple(self._dialogs))]
+        return dialog, dialog.taken_over(self._state_at(dialog, conversation[:answered]))
 
     def _state_at(self, dialog: Dialog, conversation: Sequence[Message]) -> State:
         """After the newest message of `conversation` that this session has answered."""

@@ -175,7 +175,12 @@ class RealtimeAttendant(Attendant):
     # --- the call's life ---
 
     def begin(
-        self, greeting: str | None = None, conversation: Sequence[Message] = (), pending: Sequence[str] = ()
+        self,
+        greeting: str | None = None,
+        conversation: Sequence[Message] = (),
+        pending: Sequence[str] = (),
+        *,
+        before_question: str = "",
     ) -> None:
         if not self.conversation:
             self.conversation += conversation

@@ -38,7 +38,17 @@ from trunkline.agents.script.grammar import (
 from trunkline.agents.script.model import HAND_OFF, HANG_UP, TRANSFER, DigitsEntry, Intent, Script
 from trunkline.agents.script.review import OF_THE_CALL, texts_of
 from trunkline.agents.script.words import say_digits, spoken_digits
-from trunkline.ports import CallFacts, Expect, Expectation, LlmEvent, Message, TextDelta, ToolCall, is_vouched
+from trunkline.ports import (
+    CallFacts,
+    Expect,
+    Expectation,
+    LlmEvent,
+    Message,
+    OpenQuestion,
+    TextDelta,
+    ToolCall,
+    is_vouched,
+)
 
 YES_KEY, NO_KEY = "1", "2"
 
@@ -154,6 +164,13 @@ class Dialog:
             case _:
                 return Expectation(YES_NO, 1, 1)
 
+    def left_open(self, state: State, now: datetime) -> OpenQuestion | None:
+        if state.question is None:
+            return None
+        turn = _Turn(self, state, now)
+        turn.ask_again()
+        return OpenQuestion(" ".join(turn.texts), self.expectation(state.question))
+
     def understand(self, question: Question | None, texts: Sequence[str], last_understood: bool) -> Meaning | None:
         """What the caller means who said `texts` one after the other, without an answer between.
 
@@ -208,6 +225,11 @@ class _Turn:
         if self.expects:
             found.append(Expect(self.dialog.expectation(self.state.question)))
         return found
+
+    def ask_again(self) -> None:
+        """What is open."""
+        if self.state.question is not None:
+            self._ask(self.state.question)
 
     # --- what came in ---
 
@@ -282,7 +304,7 @@ class _Turn:
     def _not_understood(self) -> None:
         if self._step_down():
             self._say(self.script.fallback.not_understood[self.state.misunderstood - 1])
-            self._ask_again()
+            self.ask_again()
 
     def _invalid(self, entry: DigitsEntry) -> None:
         if self._step_down():
@@ -304,10 +326,6 @@ class _Turn:
                 TRANSFER, {"target": fallback.transfer}, Waiting("", error=fallback.no_transfer, last_resort=True)
             )
         return False
-
-    def _ask_again(self) -> None:
-        if self.state.question is not None:
-            self._ask(self.state.question)
 
     # --- intents, step by step ---
 

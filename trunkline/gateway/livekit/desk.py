@@ -10,7 +10,6 @@ rooms.
 """
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,9 +18,10 @@ from typing import Protocol
 
 from trunkline.clock import Clock
 from trunkline.gateway import live
+from trunkline.gateway.entering import attend
 from trunkline.gateway.joining import Joining
 from trunkline.gateway.livekit.attendance import Attendance
-from trunkline.gateway.livekit.leg import LivekitLeg, Terms
+from trunkline.gateway.livekit.leg import LivekitLeg
 from trunkline.gateway.livekit.room import AGENT_IDENTITY, RoomError, RoomWire
 from trunkline.gateway.sessions.livekit import LivekitServer, access_token
 from trunkline.gateway.switchboard import Switchboard
@@ -200,28 +200,17 @@ class LivekitDesk:
             visit.beginning = None
         if isinstance(came, Refuse):
             log.warning("session %s: no call in its LiveKit room: %s", visit.session_id, came.code)
-            visit.wire.tell(json.dumps({"type": "refused", "code": came.code, "why": came.why}))
+            visit.wire.tell(live.refused(came))
             self.end(visit, linger_s=1.0)
 
     async def _join(self, visit: Visit) -> Refuse | None:
         joining = await self._sessions.enter(visit.session_id)
         if isinstance(joining, Refuse):
             return joining
-        call_id = self._board.join(joining, "livekit")
-        if isinstance(call_id, Refuse):
-            return call_id
-        call = self._board.call(call_id)
-        if call is None:
-            return Refuse("ended", "this call is over")
-        joined = live.Joined(
-            session_id=joining.session_id,
-            call_id=call_id,
-            agent=call.started.agent,
-            resumed=joining.resumed,
-            resume_token=joining.resume_token,
-        )
-        terms = Terms(joined, needs_arming=joining.needs_arming)
-        visit.leg = LivekitLeg(visit.wire, visit, call, terms, self._terms.lead, self._clock)
+        entered = attend(self._board, joining, "livekit")
+        if isinstance(entered, Refuse):
+            return entered
+        visit.leg = LivekitLeg(visit.wire, visit, entered, self._terms.lead, self._clock)
         visit.leg.speaking = visit.attendance.speaks
         visit.leg.begin()
         return None

@@ -5,12 +5,13 @@ hears silence.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol, cast, get_args
 
 from trunkline.clock import Clock
 from trunkline.errors import MisuseError
 from trunkline.gateway import live
+from trunkline.gateway.device import Device
+from trunkline.gateway.entering import Entered
 from trunkline.gateway.hands import Told
 from trunkline.gateway.leg import DeviceCall, Leg, LegKind
 from trunkline.gateway.livekit.outgoing import Outgoing
@@ -21,8 +22,6 @@ from trunkline.media.playout import LeadPolicy, Message
 from trunkline.ports import EndReason, Refuse
 from trunkline.types import FRAME_MS, MULAW_8K
 
-MAX_MESSAGES_S = 20.0  # of a device, on average
-MESSAGE_BURST = 40
 FRAME_BYTES = MULAW_8K.frame_bytes
 SILENT_FRAME = MULAW_8K.silence * FRAME_BYTES
 LINGER_S = 0.4  # for the far end's jitter buffer to play what was sent
@@ -39,14 +38,6 @@ class LegDesk(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """Of one leg: who comes, and what holds for them."""
-
-    joined: live.Joined
-    needs_arming: bool = False
-
-
 class LivekitLeg:
     """Leg and Hands of its call."""
 
@@ -57,22 +48,18 @@ class LivekitLeg:
     puts_through = False
     writable = True
 
-    def __init__(
-        self, wire: RoomWire, desk: LegDesk, call: DeviceCall, terms: Terms, lead: LeadPolicy, clock: Clock
-    ) -> None:
+    def __init__(self, wire: RoomWire, desk: LegDesk, entered: Entered, lead: LeadPolicy, clock: Clock) -> None:
         self.lead = lead
-        self.armed = not terms.needs_arming
+        self.device = Device(entered.needs_arming, self._mistake, clock.now())
         self.bus: Receiver | None = None
         self.speaking = False
         """The device publishes its microphone."""
-        self._wire, self._desk, self._terms, self._clock = wire, desk, terms, clock
-        self._call: DeviceCall | None = call
+        self._wire, self._desk, self._entered, self._clock = wire, desk, entered, clock
+        self._call: DeviceCall | None = entered.call
         self._outgoing = Outgoing()
         self._position_ms = 0
         self._fed_at = clock.now()
-        self._received = self._unarmed = self._undecodable = self._untold = self._untaken_ms = 0
-        self._told_unarmed = self._told_many = False
-        self._allowance, self._allowance_at = float(MESSAGE_BURST), clock.now()
+        self._received = self._undecodable = self._untold = self._untaken_ms = 0
         self._over = False
 
     def begin(self) -> None:
@@ -80,7 +67,7 @@ class LivekitLeg:
         call = self._call
         if call is None or self._over:
             return
-        self.tell(live.encode(self._terms.joined))
+        self.tell(live.encode(self._entered.joined))
         bus = call.attach(self)
         if isinstance(bus, Refuse):
             self._call = None
@@ -98,32 +85,20 @@ class LivekitLeg:
                 self._undecodable += 1
                 return
             self._received += 1
-            if self.armed:
+            if self.device.armed:
                 self._hear(encode(pcm16, "mulaw"), self._clock.now())
             else:
-                self._refuse()
+                self.device.refuse_audio()
         except Exception as error:
             self._crash(error)
 
     def message(self, data: bytes) -> None:
         if self._over:
             return
-        now = self._clock.now()
-        self._allowance = min(MESSAGE_BURST, self._allowance + (now - self._allowance_at) * MAX_MESSAGES_S)
-        self._allowance_at = now
-        if self._allowance < 1:
-            if not self._told_many:
-                self._told_many = True
-                self._mistake(live.Mistake("too_many", f"at most {MAX_MESSAGES_S:g} messages a second"))
-            return
-        self._allowance -= 1
-        self._told_many = False
-        asked = live.decode(data)
-        if isinstance(asked, live.Mistake):
-            self._mistake(asked)
-            return
         try:
-            self._do(asked)
+            asked = self.device.read(data, self._clock.now())
+            if asked is not None:
+                self.device.do(asked, self._call)
         except Exception as error:
             self._crash(error)
 
@@ -139,12 +114,6 @@ class LivekitLeg:
     def lose(self, why: str) -> None:
         """The room is gone."""
         self._end(why)
-
-    def _refuse(self) -> None:
-        self._unarmed += 1
-        if not self._told_unarmed:
-            self._told_unarmed = True
-            self._mistake(live.Mistake("not_armed", "audio counts after an armed message"))
 
     def _hear(self, frame: bytes, now: float) -> None:
         """On to the lane."""
@@ -162,32 +131,11 @@ class LivekitLeg:
             for mark in self._outgoing.due(now):
                 if self.bus is not None:
                     self.bus.mark_returned(mark)
-            if self.bus is not None and not (self.armed and self.speaking):
+            if self.bus is not None and not (self.device.armed and self.speaking):
                 for _ in range(min(MAX_MISSED_FRAMES, int((now - self._fed_at) * 1000) // FRAME_MS)):
                     self._hear(SILENT_FRAME, self._fed_at + FRAME_MS / 1000)
         except Exception as error:
             self._crash(error)
-
-    # --- what the device asks ---
-
-    def _do(self, asked: live.Asked | live.Aside) -> None:
-        call = self._call
-        if isinstance(asked, live.Armed):
-            self.armed = True
-            self._told_unarmed = False
-            if call is not None and self._terms.needs_arming:
-                call.event("armed", by=asked.by, wake_word=asked.wake_word, score=asked.score)
-        elif isinstance(asked, live.Disarmed):
-            self.armed = not self._terms.needs_arming
-        elif call is None:
-            return
-        elif isinstance(asked, live.Keyed):
-            for digit in asked.digits:
-                call.key(digit)
-        elif isinstance(asked, live.Typed):
-            call.typed(asked.text)
-        else:
-            call.flush()
 
     def tell(self, message: str) -> None:
         """An event. One that the room does not take is dropped and counted."""
@@ -218,7 +166,7 @@ class LivekitLeg:
         return {
             "device_frames": self._received,
             "uneven_frames": self._undecodable,
-            "unarmed_frames": self._unarmed,
+            "unarmed_frames": self.device.unarmed,
             "untaken_ms": self._untaken_ms,
             "dropped_events": self._untold,
         }

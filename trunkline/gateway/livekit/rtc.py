@@ -67,6 +67,8 @@ class SdkRoom:
             raise RoomError(_why(error.message, token)) from None
         except Exception as error:
             raise RoomError(type(error).__name__) from None
+        if self._closing is not None:
+            raise RoomError("it was left meanwhile")
         self._tasks = [
             asyncio.create_task(self._voice_of_ours(), name="livekit voice"),
             asyncio.create_task(self._tell(), name="livekit events"),

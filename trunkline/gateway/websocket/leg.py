@@ -259,7 +259,7 @@ class WebSocketLeg(MediaSocket):
         if not self._open:
             self._close_transport()
             return
-        self._write(rfc6455.frame(rfc6455.TEXT, wire.refused(refuse, RETRY_S if again else None).encode()))
+        self._write(rfc6455.frame(rfc6455.TEXT, live.refused(refuse, RETRY_S if again else None).encode()))
         self.shut(rfc6455.TRY_AGAIN if again else rfc6455.POLICY, refuse.code)
 
     # --- from the desk, once a beat ---

@@ -59,11 +59,6 @@ def read_start(message: bytes) -> Start | Refuse:
     return Start(format, acks, token)
 
 
-def refused(refuse: Refuse, retry_after_s: int | None = None) -> str:
-    told = {"type": "refused", "code": refuse.code, "why": refuse.why}
-    return json.dumps(told if retry_after_s is None else told | {"retry_after_s": retry_after_s})
-
-
 # --- audio ----------------------------------------------------------------------------------------------------------
 
 
