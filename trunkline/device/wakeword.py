@@ -133,12 +133,8 @@ def find_wake_word(name: str, phrase: str, threshold: float) -> WakeWord:
             raise ConfigError("detector", name, f"package.module:factory ({error})") from error
     else:
         known = {entry.name: entry for entry in entry_points(group=GROUP)}
-        if name == "pocketsphinx":  # also where our metadata is older than our code
-            factory = KeyphraseSpotter
-        elif name in known:
-            factory = known[name].load()
-        else:
-            names = ", ".join(sorted({"pocketsphinx", *known}))
-            raise ConfigError("detector", name, f"one of {names}, or package.module:factory")
+        if name not in known:
+            raise ConfigError("detector", name, f"one of {', '.join(sorted(known))}, or package.module:factory")
+        factory = known[name].load()
     made: WakeWord = factory(phrase, threshold)
     return made
