@@ -90,7 +90,12 @@ async def _offline(
     """Without local speech the device is a device all the same, which has no answer where there is no gateway."""
     try:
         agent = OfflineAgent(
-            options.offline_agent or example("offline"), playback, clock, device.offline_said, device.offline_over, device.offline_crashed
+            options.offline_agent or example("offline"),
+            playback,
+            clock,
+            device.offline_said,
+            device.offline_over,
+            device.offline_crashed,
         )
         await agent.start()
     except (MissingExtra, ProviderError) as error:

@@ -1,8 +1,8 @@
 """The wake word's detector in a process of its own: decoding keeps the GIL (PocketSphinx), and a device's loop must not
 stand still.
 
-It is a speech pool of one worker (`agents/local/pool.py`): what is not yet heard is bounded, a worker that dies or hangs
-is replaced, and the device is deaf for that long.
+It is a speech pool of one worker (`agents/local/pool.py`): what is not yet heard is bounded, a worker that dies or
+hangs is replaced, and the device is deaf for that long.
 """
 
 import asyncio
