@@ -11,9 +11,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "trunkline"
-FLOOR_FILES = {"types", "errors", "clock", "ports", "live", "metrics", "telemetry", "logs"}
+FLOOR_FILES = {"types", "addresses", "errors", "clock", "ports", "live", "metrics", "telemetry", "logs"}
 FLOOR = {*FLOOR_FILES, "settings"}
-ENTRY_POINTS = {"app", "cli", "doctor"}
+ENTRY_POINTS = {"app", "cli", "doctor", "legal"}
 MAY_IMPORT = {
     "agents": {"media"},
     "compliance": set[str](),

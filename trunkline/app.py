@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -29,10 +30,11 @@ from trunkline.agents.local.pool import SpeechPool
 from trunkline.agents.providers import Minds, Services, Wrap
 from trunkline.agents.tools.http import HttpTools
 from trunkline.clock import SYSTEM_CLOCK, Clock
-from trunkline.compliance.decision import Policy
+from trunkline.compliance.office import Office
 from trunkline.errors import ConfigError, MissingExtra
 from trunkline.gateway.answeredby import MachineTerms
 from trunkline.gateway.api.app import create_http, plain_index
+from trunkline.gateway.api.compliance import ComplianceDesk, compliance_routes
 from trunkline.gateway.api.control import control_routes
 from trunkline.gateway.api.devices import NoRooms, Rooms, device_routes
 from trunkline.gateway.api.legs import leg_routes
@@ -55,6 +57,7 @@ from trunkline.gateway.sip import trunks
 from trunkline.gateway.sip.desk import LIMIT_SLACK_S, SipDesk
 from trunkline.gateway.sip.leg import sip_lead
 from trunkline.gateway.sip.stack import FrontCounters, Stack
+from trunkline.gateway.sip.vouching import open_signer, open_vouching
 from trunkline.gateway.switchboard import Limits, Line, Switchboard
 from trunkline.gateway.twilio.dialler import Detection, Terms, TwilioDialler
 from trunkline.gateway.twilio.sockets import SocketLimits, Sockets
@@ -66,6 +69,7 @@ from trunkline.gateway.webrtc.outgoing import webrtc_lead
 from trunkline.gateway.webrtc.whip import WHIP_PATH, whip_routes
 from trunkline.gateway.webrtc.wire import Paths
 from trunkline.gateway.websocket.desk import WS_AUDIO_PATH, AudioSockets, AudioTerms
+from trunkline.legal import policy_of
 from trunkline.media.ears import Ears
 from trunkline.media.echo import EchoGuard
 from trunkline.media.heartbeat import Heartbeat
@@ -77,7 +81,10 @@ from trunkline.media.vad import EnergyGate, SileroBatch
 from trunkline.metrics import Metrics
 from trunkline.ports import Allow, EndReason
 from trunkline.settings import Settings
+from trunkline.store.consentjournal import ConsentJournal
+from trunkline.store.consents import ConsentLedger
 from trunkline.store.devices import KnownDevices
+from trunkline.store.dnc import DncLists
 from trunkline.store.engine import Database, database_url
 from trunkline.store.orders import OrderKeys
 from trunkline.store.records import LIMIT, CallRecords, Page, Record
@@ -186,7 +193,9 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         capacity = settings.limits.max_calls + SPARE_SLOTS
         ears = Ears(MULAW_8K, capacity, SileroBatch(capacity), EnergyGate(capacity))
         heartbeat = Heartbeat(clock, ears.beat, metrics.beat)
-        policy = Policy(record=settings.record, outbound_allow=settings.outbound.allow)
+        office, counsel, noted = await _open_compliance(settings, database, clock)
+        stack.push_async_callback(noted.close)
+        stack.push_async_callback(office.close)
         tokens = Tokens(worker=settings.worker)
         hold_music()  # made now: it takes 50 ms, which no call is to notice
         if any(each.background for each in family.values()):
@@ -204,13 +213,14 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
                 max_call_s=settings.limits.max_call_seconds,
             ),
             spool,
-            policy.decide,
+            office.decide,
             metrics,
             spans,
             clock,
             retry_policy(settings.outbound),
             {file: each.agent for file, each in agents.items()},
         )
+        switchboard.went_out, switchboard.prepare = office.went_out, counsel.prepare
         twilio = _open_twilio(settings, family.values(), switchboard, clock)
         if twilio is not None:
             stack.push_async_callback(twilio.close)
@@ -227,7 +237,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         ways_out = [way.trunks for way in (sip.desk, twilio) if way is not None]
         more = trunk_routes(lambda: [trunk for trunks in ways_out for trunk in trunks()])
         more += provider_routes(lambda: [row for each in agents.values() for row in each.health(clock.now())])
-        more += control_routes(switchboard.call) + leg_routes(switchboard.call)
+        more += control_routes(switchboard.call) + leg_routes(switchboard.call, partial(office.know, purpose=None))
+        more += compliance_routes(counsel)
         devices = KnownDevices(database, clock)
         sessions = await stack.enter_async_context(
             open_sessions(settings, switchboard, devices, metrics, clock, settings.worker)
@@ -249,7 +260,17 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         stack.push_async_callback(audio.close)
         orders = OrderKeys(database, clock, worker=settings.worker)
         http = create_http(
-            settings, switchboard, records, metrics, clock, not_ready, tokens, more, orders=orders, placed=twilio
+            settings,
+            switchboard,
+            records,
+            metrics,
+            clock,
+            not_ready,
+            tokens,
+            more,
+            orders=orders,
+            placed=twilio,
+            counsel=counsel,
         )
         gauges = asyncio.create_task(_gauges(metrics, spool, pool, ears, sip, webrtc, agents.values()), name="gauges")
         stack.push_async_callback(_cancelled, gauges)
@@ -275,6 +296,18 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             writer.drain,
             agents[first].recording,
         )
+
+
+async def _open_compliance(
+    settings: Settings, database: Database, clock: Clock
+) -> tuple[Office, ComplianceDesk, ConsentJournal]:
+    policy = policy_of(settings)
+    ledger, lists = ConsentLedger(database), DncLists(database)
+    journal = ConsentJournal(settings.data_dir / "spool" / f"{settings.worker}.consent.jsonl", ledger.note)
+    office = Office(policy, ledger, lists, journal, clock, tables=settings.compliance.tables)
+    await office.start()
+    journal.start()
+    return office, ComplianceDesk(office, ledger, lists, clock, journal.drain), journal
 
 
 def _socket_limits(settings: Settings) -> SocketLimits:
@@ -341,7 +374,7 @@ async def _open_sip(settings: Settings, switchboard: Switchboard, clock: Clock) 
         if wanted:
             raise ConfigError("sip.enabled", settings.sip.enabled, f"needs PJSIP: make pjsip ({error})") from error
         return _Sip("no SIP: PJSIP is not installed (make pjsip)")
-    configured = trunks.configured(settings.sip)
+    configured = trunks.configured(settings.sip, settings.stir.policy)
     stack = PjsipStack(settings.sip, configured, settings.limits.max_calls, clock)
     desk = SipDesk(
         stack,
@@ -351,6 +384,8 @@ async def _open_sip(settings: Settings, switchboard: Switchboard, clock: Clock) 
         media_timeout_s=settings.sip.media_timeout_s,
         lead=sip_lead(settings.sip.lead_ms),
         machine=MachineTerms(settings.sip.machine_detection, settings.sip.on_machine == "hang_up"),
+        vouching=open_vouching(settings.stir, settings.sip, clock),
+        signer=open_signer(settings.stir, clock),
     )
     try:
         await desk.start()

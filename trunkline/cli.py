@@ -4,20 +4,26 @@ import asyncio
 import sys
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 from rich.console import Console
 
-from trunkline import __version__
+from trunkline import __version__, legal
 from trunkline.errors import ConfigError, MissingExtra, PeerError, ProviderError, StoreError
 from trunkline.settings import keep_mathematics_single_threaded, load
+
+if TYPE_CHECKING:
+    from trunkline.ports import Purpose
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 agent_app = typer.Typer(no_args_is_help=True, help="Agent scripts.")
 bench_app = typer.Typer(no_args_is_help=True, help="The caller in bulk.")
 app.add_typer(agent_app, name="agent")
 app.add_typer(bench_app, name="bench")
+stir_app = typer.Typer(no_args_is_help=True, help="STIR/SHAKEN: verify and sign Identity headers.")
+app.add_typer(stir_app, name="stir")
+app.add_typer(legal.app, name="compliance")
 device_app = typer.Typer(help="The reference device: listens here for its wake word, and sends audio only after it.")
 app.add_typer(device_app, name="device")
 
@@ -262,6 +268,9 @@ def dial(
     from_number: Annotated[str, typer.Option("--from", help="Caller id (default: the trunk's).")] = "",
     trunk: Annotated[str, typer.Option(help="Over this trunk (default: the first that can).")] = "",
     ring_timeout_s: Annotated[float, typer.Option(help="How long it may ring.")] = 30.0,
+    purpose: Annotated[
+        str, typer.Option(help="marketing, transactional or informational (default: as the gateway is set).")
+    ] = "",
     gateway: Annotated[str, typer.Option(help="Origin of the running gateway.")] = "http://127.0.0.1:8080",
     api_key: Annotated[str, typer.Option(help="One of the gateway's http.api_key, where it has any.")] = "",
     wait: Annotated[bool, typer.Option(help="Follow the call until it ends; Ctrl-C hangs up.")] = True,
@@ -279,6 +288,7 @@ def dial(
         from_number=E164(_plain(from_number)) if from_number else None,
         trunk=trunk or None,
         ring_timeout_s=ring_timeout_s,
+        purpose=_purpose(purpose),
     )
     console = Console(highlight=False, markup=False, soft_wrap=True)
 
@@ -297,6 +307,16 @@ def dial(
     if as_json or not wait:
         typer.echo(json.dumps(outcome) if as_json else outcome["id"])
     raise typer.Exit(0 if client.answered(outcome) or not wait else 1)
+
+
+def _purpose(text: str) -> "Purpose | None":
+    from typing import get_args
+
+    from trunkline.ports import Purpose
+
+    if text and text not in get_args(Purpose):
+        raise ConfigError("--purpose", text, "marketing, transactional or informational")
+    return cast(Purpose, text) if text else None
 
 
 def _plain(number: str) -> str:
@@ -530,6 +550,75 @@ def agent_check(file: Annotated[Path, typer.Argument(help="The agent's TOML file
         if not problems:
             typer.echo(f"{file}: no mistakes found")
     raise typer.Exit(1 if any(p.severity == "error" for p in problems) else 0)
+
+
+From = Annotated[str, typer.Option("--from", help="The caller, as signalling has it: a number or a sip: URI.")]
+To = Annotated[str, typer.Option("--to", help="The called.")]
+At = Annotated[int | None, typer.Option("--at", help="Unix seconds (default: now).")]
+Cert = Annotated[
+    list[str], typer.Option("--cert", help="The signer's chain, PEM, leaf first; URL=FILE for one of several. Repeat.")
+]
+Trust = Annotated[list[Path] | None, typer.Option("--trust", help="Trust anchors: a PEM file or a folder. Repeatable.")]
+
+
+@stir_app.command("verify")
+def stir_verify(
+    identity: Annotated[list[str], typer.Option("--identity", help="The Identity header's value. Repeatable.")],
+    from_: From,
+    to: To,
+    cert: Cert = [],  # noqa: B006
+    trust: Trust = None,
+    at: At = None,
+) -> None:
+    """Judge a call's Identity headers, as JSON. Exit status 0 only when the verdict is `passed`."""
+    from trunkline.compliance.stir import commands
+
+    certificates, anchors = commands.read_certificates(cert), commands.read_trust(trust or ())
+    _say(commands.verified(identity, certificates, anchors, from_, to, _moment(at)))
+
+
+@stir_app.command("sign")
+def stir_sign(
+    key: Annotated[Path, typer.Option("--key", help="The private key, PEM, P-256.")],
+    x5u: Annotated[str, typer.Option("--x5u", help="Where its certificate is fetched.")],
+    attest: Annotated[str, typer.Option("--attest", help="A, B or C.")],
+    from_: From,
+    to: To,
+    at: At = None,
+) -> None:
+    """An Identity header (ppt shaken) for a call, as JSON: {"identity": ...}."""
+    from uuid import uuid4
+
+    from trunkline.compliance.stir import commands
+
+    _say(commands.signed(key, x5u, attest, from_, to, _moment(at), uuid4()))
+
+
+@stir_app.command("chain")
+def stir_chain(cert: Cert, trust: Trust = None, at: At = None) -> None:
+    """What a signer's certificate chain entitles to, as JSON. Exit status 0 only when it leads to a trust anchor."""
+    from trunkline.compliance.stir import commands
+
+    chain, anchors = commands.read_chain(cert), commands.read_trust(trust or ())
+    _say(commands.looked_at(chain, anchors, _moment(at)))
+
+
+def _moment(at: int | None) -> Any:
+    from datetime import UTC, datetime
+
+    from trunkline.clock import SYSTEM_CLOCK
+
+    try:
+        return SYSTEM_CLOCK.wall() if at is None else datetime.fromtimestamp(at, UTC)
+    except (ValueError, OverflowError, OSError):
+        raise ConfigError("--at", at, "seconds since 1970") from None
+
+
+def _say(found: dict[str, Any]) -> None:
+    import json
+
+    typer.echo(json.dumps(found))
+    raise typer.Exit(0 if found.get("verdict", "passed") == "passed" else 1)
 
 
 @app.command()

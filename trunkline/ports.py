@@ -12,9 +12,91 @@ from typing import Any, Literal, Protocol
 
 from trunkline.types import CallId, Direction, Format, TenantId
 
+# --- who is calling: what a signature says of the caller's number (compliance.stir) ---------------------------------
+
+
+Attest = Literal["A", "B", "C"]
+Mode = Literal["direct", "diverted", "passthrough"]
+
+
+@dataclass(frozen=True, slots=True)
+class CallerVerdict:
+    """STIR/SHAKEN's answer. It authenticates a number, not a person: never enough by itself to show anybody data."""
+
+    verdict: Literal["passed", "failed", "none"]
+    """none: nothing was there that could be judged."""
+    attest: Attest | None = None
+    """What the signer claims: the customer and their right to the number, the customer, the way in. Worth something
+    only where the verdict is `passed`."""
+    reason: str | None = None
+    """Why not `passed`: of `stir.reasons.REASONS`."""
+    sip_code: int | None = None
+    """What a SIP call that needs a verdict is refused with."""
+    mode: Mode = "direct"
+    source: str = "trunkline"
+    """Who verified: we, or the carrier whose word it is."""
+    raw: str = ""
+    """The carrier's own words."""
+    why: str = ""
+    """`reason` for people."""
+    origid: str | None = field(default=None, repr=False)
+    rcd: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """What a signed `rcd` says of the caller (RFC 9795), by name: untrusted text, cut and cleaned."""
+
+
+def is_vouched(verdict: CallerVerdict | None) -> bool:
+    """Somebody who knows them says that the number is the caller's: passed, with full attestation."""
+    return verdict is not None and (verdict.verdict, verdict.attest) == ("passed", "A")
+
+
 # --- decisions: the doors (compliance answers, everyone asks) -------------------------------------------------------
 
 Door = Literal["answer", "dial", "transfer", "record", "transcript", "third_party"]
+Purpose = Literal["marketing", "transactional", "informational"]
+ConsentForm = Literal["express_written", "express_oral", "implied"]
+"""Keypad and speech during a call are `express_oral`; a number given for this very purpose is `implied`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """True: the number is on it; False: it certainly is not; None: nobody knows, or the copy is too old to say."""
+
+    stopped: bool | None = None
+    """No call goes out at all: the admin's switch."""
+    company: bool | None = None
+    litigator: bool | None = None
+    national: bool | None = None
+    state: bool | None = None
+    reassigned: bool | None = None
+    """The number has another owner than the one who consented."""
+    as_of: Mapping[str, datetime] = field(default_factory=dict)
+    """When our copies were drawn, by list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What ledger and lists say of somebody, gathered before the question. None is Unknown."""
+
+    region: str | None = None
+    """Where they are known to be, by address: `US-CA`, `DE`."""
+    zone: str | None = None
+    """The time zone of that address, as IANA names it."""
+    lists: Lists = Lists()
+    consent: ConsentForm | Literal["none", "revoked"] | None = None
+    """The best that the ledger holds for this purpose and an artificial voice."""
+    attempts: tuple[datetime, ...] | None = None
+    """When that number was tried before, in the last 30 days at least; answered or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Calls out in the last hour, the one that is asked for not among them."""
+
+    number: int
+    """To this number."""
+    country: int
+    """To its country."""
+    total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +116,14 @@ class Facts:
     """The number that sent the call on to us, where it was diverted."""
     target_number: str | None = None
     """The number behind a named transfer target."""
+    stir: CallerVerdict | None = None
+    """What became of `identity`, or what the carrier said. None: nobody looked."""
+    purpose: Purpose | None = None
+    """Why we call: the order says it. An answer is given to what the caller wants, whatever that is."""
+    standing: Standing = Standing()
+    """What is known of the other party."""
+    traffic: Traffic | None = None
+    """Calls that went out in the last hour."""
 
 
 ObligationKind = Literal["say_business", "say_ai", "say_recording", "say_opt_out", "say_callback", "ask_consent"]
@@ -81,6 +171,78 @@ Decision = Allow | Refuse
 
 class Decide(Protocol):
     def __call__(self, facts: Facts, now: datetime) -> Decision: ...
+
+
+# --- consent: what the ledger keeps ---------------------------------------------------------------------------------
+
+Technology = Literal["artificial_voice", "autodialer", "recording", "transcript", "ai_processing"]
+"""What is consented to. `artificial_voice` and `autodialer`: to be called so; the others are the doors record,
+transcript and third_party."""
+CapturedBy = Literal["keypad", "speech", "api", "import", "web_form", "paper_form", "operator"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Where the proof lies: a recording, a form, a call."""
+
+    kind: str
+    uri: str
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Somebody agreed. `subject`: their number as E.164, or any stable name of who has none. Times are UTC."""
+
+    tenant: TenantId
+    subject: str = field(repr=False)
+    form: ConsentForm
+    at: datetime
+    via: CapturedBy
+    technologies: tuple[Technology, ...]
+    wording: str = field(repr=False)
+    """What they agreed to, word for word. The ledger keeps its SHA-256."""
+    wording_version: str
+    purposes: tuple[Purpose, ...] = ()
+    """None: of no call of ours to them (a recording of this call)."""
+    channels: tuple[Literal["voice", "sms", "email"], ...] = ("voice",)
+    seller: str = ""
+    """Whom they agreed with; empty: the business of the settings."""
+    call_id: CallId | None = None
+    evidence: tuple[Evidence, ...] = ()
+    jurisdiction: str = ""
+    valid_from: datetime | None = None
+    """None: `at`."""
+    valid_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """Somebody took it back: from `at` on, at once."""
+
+    tenant: TenantId
+    subject: str = field(repr=False)
+    at: datetime
+    via: CapturedBy
+    verbatim: str = field(default="", repr=False)
+    """The words or keys it was said with."""
+    technologies: tuple[Technology, ...] = ()
+    """None named: of every kind."""
+    purposes: tuple[Purpose, ...] = ()
+    """None named: for every purpose."""
+    do_not_call: bool = False
+    """They are not to be called again: the number goes on the company's list."""
+    seller: str = ""
+    call_id: CallId | None = None
+
+
+class Consents(Protocol):
+    """The ledger, as a live call sees it. Both return at once, never raise, and hold against kill -9 when they
+    return; what was revoked counts for every decision of this process from then on, the database away or not."""
+
+    def grant(self, given: Grant) -> None: ...
+
+    def revoke(self, said: Revocation) -> None: ...
 
 
 # --- orders: what was asked for once is done once -------------------------------------------------------------------
@@ -223,6 +385,8 @@ class CallFacts:
     started: datetime
     attributes: Mapping[str, str] = field(default_factory=dict)
     """What else came with the call or its order: a trunk's mapped headers."""
+    stir: CallerVerdict | None = None
+    """Who vouches for from_number. None: nobody looked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,7 +152,14 @@ def test_an_http_tool_gets_the_arguments_and_what_is_known_anyway() -> None:
         "ok": True,
         "result": {"time": "nine"},
     }
-    values = {"clinic": "elm", "caller_number": "+1202555", "patient": "4711", "day": "Friday", "note": "é"}
+    values = {
+        "clinic": "elm",
+        "caller_number": "+1202555",
+        "caller_verified": "no",
+        "patient": "4711",
+        "day": "Friday",
+        "note": "é",
+    }
     assert http.asked == [("look_up", values)]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from trunkline.compliance.decision import Policy
 from trunkline.errors import ConfigError
-from trunkline.ports import Allow, Decide, Decision, Door, Facts, Refuse
+from trunkline.ports import Allow, Decide, Decision, Door, Facts, Lists, Refuse, Standing, Traffic
 from trunkline.types import DEFAULT_TENANT
 
 NOW = datetime(2026, 11, 22, 15, 0, tzinfo=UTC)
@@ -28,7 +28,12 @@ def decided(
     return decision.code if isinstance(decision, Refuse) else "allowed"
 
 
+KNOWN = Standing(lists=Lists(stopped=False, company=False))
+QUIET = Traffic(0, 0, 0)
+
+
 def decision_on(facts: Facts, allow: tuple[str, ...] = (), record: bool = False) -> Decision:
+    facts = replace(facts, standing=KNOWN, traffic=QUIET)
     decide: Decide = Policy(record=record, outbound_allow=allow).decide
     decision = decide(facts, NOW)
     assert isinstance(decision, Allow | Refuse)

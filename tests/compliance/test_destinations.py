@@ -11,10 +11,12 @@ from phonenumbers.shortnumberinfo import SUPPORTED_SHORT_REGIONS
 
 from trunkline.compliance.decision import Policy
 from trunkline.compliance.destinations import MAX_EMERGENCY_DIGITS, NO_COUNTRY, countries, country_of, never_called
-from trunkline.ports import Allow, Facts, Refuse
+from trunkline.ports import Allow, Facts, Lists, Refuse, Standing, Traffic
 from trunkline.types import DEFAULT_TENANT
 
 NOW = datetime(2026, 11, 22, 15, 0, tzinfo=UTC)
+KNOWN = Standing(lists=Lists(stopped=False, company=False))
+QUIET = Traffic(0, 0, 0)
 EVERYWHERE = Policy(outbound_allow=tuple(sorted(countries())))
 
 EMERGENCY_PATTERNS = {
@@ -155,7 +157,7 @@ def test_a_mobile_passes_where_its_country_is_open_and_nowhere_else() -> None:
     assert len(mobiles) > 200
     for number, country in mobiles.items():
         assert country is not None
-        facts = Facts("dial", DEFAULT_TENANT, "outbound", to_number=number)
+        facts = Facts("dial", DEFAULT_TENANT, "outbound", to_number=number, standing=KNOWN, traffic=QUIET)
         others = tuple(sorted(countries() - {country}))
         assert Policy(outbound_allow=(country,)).decide(facts, NOW) == Allow(), country
         assert isinstance(Policy(outbound_allow=others).decide(facts, NOW), Refuse), country

@@ -17,7 +17,7 @@ from trunkline.agents.tools import perform
 from trunkline.agents.tools.http import HttpTools
 from trunkline.clock import Clock
 from trunkline.errors import ConfigError, MissingExtra, ProviderError
-from trunkline.ports import CallControl, CallFacts, ToolCall
+from trunkline.ports import CallControl, CallFacts, ToolCall, is_vouched
 
 START_AGAIN_S = (5.0, 10.0, 20.0, 40.0, 60.0)
 
@@ -44,7 +44,14 @@ class AgentHere:
         self._there = False
 
         async def tools(tool: ToolCall, control: CallControl, call: CallFacts) -> str:
-            return await perform(tool, definition, control, http, caller_number=call.from_number)
+            return await perform(
+                tool,
+                definition,
+                control,
+                http,
+                caller_number=call.from_number,
+                caller_verified=is_vouched(call.stir),
+            )
 
         cascade = Cascade(definition, self.minds, tools, lambda: self._there and ready(), self._summariser)
         self.agent: Agent = cascade

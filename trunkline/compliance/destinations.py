@@ -5,7 +5,7 @@ extension, letters, other scripts' digits) could mean something else to a carrie
 """
 
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 
 import phonenumbers
 from phonenumbers import PhoneMetadata, PhoneNumber, PhoneNumberType
@@ -19,6 +19,7 @@ NO_COUNTRY = phonenumbers.REGION_CODE_FOR_NON_GEO_ENTITY
 MAX_CHARS = 32  # of what we look at; E.164 has at most 16
 MAX_EMERGENCY_DIGITS = 6  # the longest of any country
 UNIVERSAL_FREEPHONE = 800
+_REMEMBERED = 4096  # numbers: each is looked at several times for a call
 
 EMERGENCY = Refuse("emergency", "emergency numbers are never called from here")
 PREMIUM = Refuse("premium", "premium-rate, shared-cost, personal, pager and satellite numbers are never called")
@@ -48,6 +49,7 @@ def read_plans() -> None:
         PhoneMetadata.metadata_for_nongeo_region(code)
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def never_called(number: str) -> Refuse | None:
     """What is refused whatever the settings say. `number` may be in any form, a short number included."""
     parsed = _parsed(number)
@@ -56,6 +58,7 @@ def never_called(number: str) -> Refuse | None:
     return PREMIUM if parsed is not None and _is_premium(parsed) else None
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def country_of(number: str) -> str | None:
     """The country of a valid E.164 number, NO_COUNTRY where it belongs to none; None when it is not valid.
 
@@ -70,6 +73,7 @@ def country_of(number: str) -> str | None:
     return phonenumbers.region_code_for_number(parsed)
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def _parsed(number: str) -> PhoneNumber | None:
     if len(number) > MAX_CHARS:
         return None

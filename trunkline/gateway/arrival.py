@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from trunkline.gateway.leg import LegKind
+from trunkline.ports import CallerVerdict, Purpose, Standing
 from trunkline.types import E164, Direction, SessionId
 
 Why = Literal["new", "leg_lost", "transfer_failed", "again"]
@@ -28,7 +29,25 @@ class Arrival:
     """What else came with the call, by the names the trunk's header map gives it."""
     identity: tuple[str, ...] = field(default=(), repr=False)
     """Identity headers (RFC 8224), for compliance; never logged."""
+    stir: CallerVerdict | None = None
+    """Who vouches for the caller's number. None: nobody looked."""
     forwarded_by: str | None = None
     """The number that sent the call on to us, where it was diverted."""
+    purpose: Purpose | None = None
+    """Of a call of ours."""
+    standing: Standing = field(default=Standing(), repr=False)
+    """What ledger and lists say of who is called."""
     session_id: SessionId | None = None
     """Of a device's call: what was said outlives it there."""
+
+
+def vouched(verdict: CallerVerdict) -> dict[str, str | None]:
+    """Of a call's record."""
+    return {
+        "verdict": verdict.verdict,
+        "attest": verdict.attest,
+        "reason": verdict.reason,
+        "mode": verdict.mode,
+        "source": verdict.source,
+        "raw": verdict.raw or None,
+    }

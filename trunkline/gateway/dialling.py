@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from trunkline.ports import Purpose, Standing
 from trunkline.types import E164, CallId
 
 RING_TIMEOUT_S = 30.0
@@ -23,6 +24,16 @@ class DialOrder:
     """The number of ours that sends a caller on: for the Diversion of trunks whose profile has one."""
     detects_machine: bool = True
     """Where the way out is set to. False: whoever dials listens for themselves."""
+    purpose: Purpose | None = None
+    """Why they are called. None: as the settings say, or else the strictest."""
+    region: str | None = None
+    """Where they are known to be, by address: `US-CA`, `DE`."""
+    zone: str | None = None
+    """And the time zone there, as IANA names it."""
+    standing: Standing = field(default=Standing(), repr=False)
+    """What ledger and lists said of the number, gathered for this attempt."""
+    attempt: str | None = None
+    """By which name it was noted as an attempt at the number."""
     call_id: CallId | None = None
     """Where the call was promised a name before it was placed (an idempotency key)."""
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from trunkline.agents.attending import Agent
 from trunkline.agents.definition import AgentDefinition
+from trunkline.compliance.answers import out, told
 from trunkline.gateway import call as c
 from trunkline.gateway import transfer_steps as t
-from trunkline.gateway.arrival import Arrival, Why
+from trunkline.gateway.arrival import Arrival, Why, vouched
 from trunkline.gateway.dialling import new_call_id
 from trunkline.gateway.handover import Handover
 from trunkline.gateway.hands import Hands, Holds
@@ -44,6 +45,7 @@ from trunkline.ports import (
     Facts,
     Message,
     Refuse,
+    Standing,
     TurnEnded,
     TurnRecord,
     Usage,
@@ -158,6 +160,8 @@ class LineCall:
         self._board.telemetry.call_started(self.started)
         if self.arrival.attributes:
             self._note("attributes", self.arrival.attributes)
+        if self.arrival.stir is not None:
+            self._note("stir", vouched(self.arrival.stir))
 
     def event(self, kind: str, **data: Any) -> None:
         self._note(kind, data)
@@ -196,9 +200,16 @@ class LineCall:
         self._board.records.append(UsageMetered(self._board.clock.wall(), usage))
 
     def ask(
-        self, door: Door, target: str | None = None, target_number: str | None = None, dialled: E164 | None = None
+        self,
+        door: Door,
+        target: str | None = None,
+        target_number: str | None = None,
+        dialled: E164 | None = None,
+        *,
+        goes: bool = True,
     ) -> Decision:
-        """Every door leads through here; what was refused is in the record. `dialled`: a further leg of the call."""
+        """Every door leads through here; what was refused is in the record, and what the rules looked at. `dialled`: a
+        further leg of the call. `goes`: what is allowed is done at once, and counts as a call out."""
         facts = Facts(
             door=door,
             tenant=self.started.tenant,
@@ -209,8 +220,15 @@ class LineCall:
             target_number=target_number,
             identity=self.arrival.identity,
             forwarded_by=self.arrival.forwarded_by,
+            stir=self.arrival.stir,
+            purpose=self.arrival.purpose if dialled is None else None,
+            standing=self.arrival.standing if dialled is None else Standing(),
         )
         decision = self._board.decide(facts, self._board.clock.wall())
+        if decision.checks and (goes or isinstance(decision, Refuse)):
+            self.event("decision", **told(door, decision))
+        if isinstance(decision, Allow) and goes and (number := out(facts)) is not None:
+            self._board.went_out(number)
         if isinstance(decision, Refuse) and door != "record":
             self.event("refused", door=door, target=target, code=decision.code, why=decision.why)
         return decision
@@ -454,7 +472,7 @@ class LineCall:
         if isinstance(targets, Refuse):
             return targets
         for target in targets:  # one that is closed has a fallback that may be open
-            decision = self.ask("transfer", target.name, target.number)
+            decision = self.ask("transfer", target.name, target.number, goes=False)  # asked again as it is dialled
             if isinstance(decision, Allow):
                 self._wanted, self.transfer_number = wanted, None
                 self.event("transfer", target=wanted.target, wanted=wanted.kind)
@@ -705,6 +723,7 @@ class LineCall:
             to_number=self.started.to_number,
             started=self.started.at,
             attributes={**self.arrival.attributes, **after},
+            stir=self.arrival.stir,
         )
 
     def _release(self) -> None:

@@ -34,7 +34,7 @@ from trunkline.types import CallId
 
 if TYPE_CHECKING:
     from trunkline.gateway.linecall import LineCall
-    from trunkline.gateway.switchboard import Switchboard
+    from trunkline.gateway.switchboard import Prepare, Switchboard
 
 OVER_POLL_S = 1.0  # the last INVITE is taken back and not yet over
 SLACK_S = 60.0  # of the call's own deadline, behind all of ours
@@ -51,6 +51,7 @@ class Placing:
         self._trial: Trial | None = None
         """The latest."""
         self._timer: asyncio.TimerHandle | None = None
+        self._preparing: asyncio.Task[None] | None = None
         self.longest_s = policy.give_up_after_s + order.ring_timeout_s + SLACK_S
 
     # --- the first one ---
@@ -86,6 +87,8 @@ class Placing:
     def close(self) -> None:
         """The call is over."""
         self._stop_timer()
+        if self._preparing is not None:
+            self._preparing.cancel()
         self._attempts.stop(ended("error", "the call is over"))
 
     def drain(self) -> None:
@@ -172,8 +175,23 @@ class Placing:
     def _due(self) -> None:
         if self._trial is not None and not self._trial.over:
             self._later(OVER_POLL_S, self._due)
+        elif (prepare := self._board.prepare) is None:
+            self._again()
         else:
-            self._perform(self._attempts.due(routes(self._board.diallers, self._order), self._board.clock.now()))
+            self._preparing = asyncio.create_task(self._prepared(prepare), name="prepare-dial")
+
+    async def _prepared(self, prepare: "Prepare") -> None:
+        """What was known at the last attempt may no longer be true."""
+        assert self._call is not None
+        try:
+            self._order = await prepare(self._order)
+            self._call.arrival = replace(self._call.arrival, standing=self._order.standing)
+            self._again()
+        except Exception as error:
+            self._call.crashed(error)
+
+    def _again(self) -> None:
+        self._perform(self._attempts.due(routes(self._board.diallers, self._order), self._board.clock.now()))
 
     # --- the timer ---
 

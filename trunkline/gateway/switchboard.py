@@ -7,7 +7,7 @@ on its own (`linecall.py`). What has ended leaves a short memory of its provider
 import asyncio
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from trunkline.agents.attending import Agent
@@ -53,6 +53,8 @@ class Limits:
     max_call_s: float
 
 
+Prepare = Callable[[DialOrder], Awaitable[DialOrder]]
+
 _OVER = Refuse("ended", "this call is over")
 
 
@@ -78,6 +80,10 @@ class Switchboard:
         self.agent, self.line, self.limits = agent, line, limits
         self.records, self.metrics, self.telemetry, self.clock = records, metrics, telemetry, clock
         self.decide = decide
+        self.went_out: Callable[[str], None] = lambda number: None
+        """Told of every number that is called, also for a further leg."""
+        self.prepare: Prepare | None = None
+        """Gathers what the dial door wants to know, before each later attempt."""
         self.diallers: list[Dialler] = []
         """Whoever can place calls, in the order they are asked."""
         self.sessions: Keeper = NoSessions()
@@ -227,7 +233,15 @@ class Switchboard:
             self.records.append(CallEvent(call_id, self.clock.wall(), NAMED, {"provider_call_id": provider_call_id}))
 
     def _may_dial(self, order: DialOrder) -> Refuse | None:
-        facts = Facts("dial", DEFAULT_TENANT, "outbound", order.from_number, order.to_number)
+        facts = Facts(
+            "dial",
+            DEFAULT_TENANT,
+            "outbound",
+            order.from_number,
+            order.to_number,
+            purpose=order.purpose,
+            standing=order.standing,
+        )
         decision = self.decide(facts, self.clock.wall())
         return decision if isinstance(decision, Refuse) else None
 
@@ -369,5 +383,12 @@ def _departure(order: DialOrder, plan: Plan | Refuse) -> Arrival:
     else:
         name, kind, from_number = plan.provider_call_id, plan.kind, plan.from_number
     return Arrival(
-        name, kind, "outbound", from_number=from_number, to_number=order.to_number, attributes=order.attributes
+        name,
+        kind,
+        "outbound",
+        from_number=from_number,
+        to_number=order.to_number,
+        attributes=order.attributes,
+        purpose=order.purpose,
+        standing=order.standing,
     )

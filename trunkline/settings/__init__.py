@@ -6,8 +6,8 @@ between. Empty variables count as unset. Defaults live here and nowhere else; se
 even in an error.
 
 A section is a class, in a file with those beside it (`http`, `sip`, `trunk`, `twilio`, `calls`, `agents`, `sessions`,
-`logs`), made of kinds of values (`values`, `addresses`). `settings` puts them together, `names` knows every key and
-variable, `loading` reads, `wrong` explains. `environment` is the only reader of it.
+`stir`, `logs`), made of kinds of values (`values`, `addresses`). `settings` puts them together, `names` knows every key
+and variable, `loading` reads, `wrong` explains. `environment` is the only reader of it.
 """
 
 from trunkline.settings.addresses import is_loopback
@@ -20,6 +20,7 @@ from trunkline.settings.names import keys
 from trunkline.settings.sessions import Livekit
 from trunkline.settings.settings import Settings
 from trunkline.settings.sip import Sip
+from trunkline.settings.stir import Stir, StirPolicy
 from trunkline.settings.trunk import SIP_CODECS, SipTrunk
 from trunkline.settings.twilio import Twilio
 from trunkline.settings.webrtc import WebRtc
@@ -34,6 +35,8 @@ __all__ = [
     "Settings",
     "Sip",
     "SipTrunk",
+    "Stir",
+    "StirPolicy",
     "Twilio",
     "WebRtc",
     "WrongSettings",

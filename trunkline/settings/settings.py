@@ -11,12 +11,14 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from trunkline.settings.addresses import is_loopback
 from trunkline.settings.agents import ProviderKey, Speech, Tools
 from trunkline.settings.calls import Limits, Media, Outbound
+from trunkline.settings.compliance import Compliance
 from trunkline.settings.devices import Devices
 from trunkline.settings.environment import ENV_PREFIX
 from trunkline.settings.http import Http
 from trunkline.settings.logs import Log, Otel
 from trunkline.settings.sessions import Livekit, RegionPlace, Sessions
 from trunkline.settings.sip import Sip
+from trunkline.settings.stir import Stir
 from trunkline.settings.twilio import Twilio
 from trunkline.settings.values import File, Name, contradiction
 from trunkline.settings.webrtc import WebRtc
@@ -63,6 +65,7 @@ class Settings(BaseSettings):
     """Whether calls may be recorded at all."""
     http: Http = Http()
     sip: Sip = Sip()
+    stir: Stir = Stir()
     twilio: Twilio = Twilio()
     webrtc: WebRtc = WebRtc()
     websocket: WebSocket = WebSocket()
@@ -80,6 +83,7 @@ class Settings(BaseSettings):
     keys: dict[Name, SecretStr] = {}
     """More secrets by name, for an agent's `http` tools: `{key:NAME}` in a header."""
     outbound: Outbound = Outbound()
+    compliance: Compliance = Compliance()
     sessions: Sessions = Sessions()
     livekit: Livekit = Livekit()
     region: Name = "local"
@@ -100,6 +104,15 @@ class Settings(BaseSettings):
             raise contradiction(
                 key, value, "reachable from outside, so both twilio.auth_token and http.api_key must be set"
             )
+        return self
+
+    @after(mode="after")
+    def _somebody_vouches(self) -> "Settings":
+        for name, trunk in self.sip.trunks.items():
+            if trunk.stir not in (None, "off") and self.stir.trust is None:
+                raise contradiction(f"sip.trunks.{name}.stir", trunk.stir, "needs stir.trust as well")
+            if trunk.stir_sign and not self.stir.keys:
+                raise contradiction(f"sip.trunks.{name}.stir_sign", True, "needs stir.keys as well")
         return self
 
     @after(mode="after")

@@ -10,6 +10,7 @@ from pydantic import model_validator as after
 from pydantic_settings import NoDecode
 
 from trunkline.settings.addresses import HostPort, Networks
+from trunkline.settings.stir import StirPolicy
 from trunkline.settings.values import E164Text, Float, Int, Password, Section, Texts, contradiction, countries, pair
 
 SIP_CODECS = ("PCMU", "PCMA", "G722", "opus")
@@ -195,6 +196,14 @@ class SipTrunk(Section):
     """How long a registration lasts; it is renewed before."""
     contact_user: SipUser | None = None
     """Our name there, if not auth_username."""
+
+    stir: StirPolicy | None = None
+    """As stir.policy, which it is without: off, observe or require."""
+    verstat: Literal["ignored", "twilio", "telnyx", "bandwidth", "pai"] = "ignored"
+    """Whose word for callers' numbers this trunk's is, where no Identity header says more: X-Twilio-VerStat, or verstat
+    in P-Asserted-Identity or From. Only for a carrier that takes such words from nobody else."""
+    stir_sign: bool = False
+    """Sign our calls over it, by stir.keys, stir.numbers, stir.unlisted and stir.passing."""
 
     @after(mode="after")
     def _registration(self) -> "SipTrunk":

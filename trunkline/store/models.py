@@ -222,3 +222,74 @@ class Device(Base):
     seen_at: Mapped[datetime]
 
     __table_args__ = (Index(None, "tenant_id", "device_account"),)
+
+
+class ConsentEvent(Base):
+    """One link of a tenant's consent chain (store.chain). Never changed but by erasure, which empties what is personal
+    and leaves the hashes."""
+
+    __tablename__ = "consent_events"
+
+    tenant_id: Mapped[str] = mapped_column(primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    """From 1, without a gap."""
+    id: Mapped[str]
+    """Of the event, by whoever noted it: the same one is taken once."""
+    event: Mapped[str]
+    """grant, revoke, erase."""
+    at: Mapped[datetime]
+    subject: Mapped[str | None]
+    """In full; never logged. None: erased."""
+    body: Mapped[str | None]
+    """Canonical JSON. None: erased."""
+    salt: Mapped[str | None]
+    body_hash: Mapped[str]
+    prev_hash: Mapped[str]
+    hash: Mapped[str]
+
+    __table_args__ = (UniqueConstraint("tenant_id", "id"), Index(None, "tenant_id", "subject"))
+
+
+class DncEntry(Base):
+    """A number on a list. `list`: company, stop, litigator, national, state, reassigned."""
+
+    __tablename__ = "dnc_entries"
+
+    tenant_id: Mapped[str] = mapped_column(primary_key=True)
+    list: Mapped[str] = mapped_column(primary_key=True)
+    region: Mapped[str] = mapped_column(primary_key=True)
+    """Whose, of a national or state list; else empty."""
+    number: Mapped[str] = mapped_column(primary_key=True)
+    """E.164, in full; never logged."""
+    added_at: Mapped[datetime]
+    source: Mapped[str]
+    """Who put it there: a call, an import, an operator."""
+
+    __table_args__ = (Index(None, "tenant_id", "number"), Index(None, "tenant_id", "list", "added_at"))
+
+
+class DncList(Base):
+    """A list that was imported as a whole."""
+
+    __tablename__ = "dnc_lists"
+
+    tenant_id: Mapped[str] = mapped_column(primary_key=True)
+    list: Mapped[str] = mapped_column(primary_key=True)
+    region: Mapped[str] = mapped_column(primary_key=True)
+    drawn_at: Mapped[datetime]
+    """When whoever keeps it gave it out."""
+    imported_at: Mapped[datetime]
+    numbers: Mapped[int]
+
+
+class CallAttempt(Base):
+    """A number was tried, whatever came of it."""
+
+    __tablename__ = "call_attempts"
+
+    tenant_id: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[str]
+    at: Mapped[datetime]
+
+    __table_args__ = (Index(None, "tenant_id", "number", "at"), Index(None, "at"))

@@ -15,6 +15,7 @@ from trunkline.agents.health import Health
 from trunkline.errors import ProviderError, StoreError
 from trunkline.gateway.api.app import create_http
 from trunkline.gateway.api.calls import LiveCall
+from trunkline.gateway.api.compliance import compliance_routes
 from trunkline.gateway.api.control import control_routes
 from trunkline.gateway.api.devices import device_routes
 from trunkline.gateway.api.guard import MAX_BODY_BYTES
@@ -159,6 +160,7 @@ def gateway(*api_keys: str, public_url: str | None = None, orders: FakeOrders | 
             *MORE,
             *control_routes(lambda _: None),
             *leg_routes(lambda _: None),
+            *compliance_routes(cast(Any, None)),
             *trunk_routes(lambda: [TrunkView("pbx", "down", takes_calls=True, calls=2)]),
             *provider_routes(lambda: HEALTH.report(0.0)),
             *device_routes(cast(Any, None), cast(Any, None), cast(Any, None), cast(Any, None)),

@@ -21,7 +21,7 @@ class House:
         self.dialled: list[CallId | None] = []
         self.refuses: Refuse | None = None
         self.release_fails = False
-        self.desk = OrderDesk(self, self, self, DEFAULT_TENANT)
+        self.desk = OrderDesk(self, self, self, DEFAULT_TENANT, self.dial)
 
     async def claim(self, tenant: TenantId, key: str, fingerprint: str, call_id: CallId) -> Claimed | Known | Conflict:
         await self.open.wait()
@@ -31,7 +31,7 @@ class House:
         if self.release_fails:
             raise StoreError("away")
 
-    def dial(self, order: DialOrder) -> CallId | Refuse:
+    async def dial(self, order: DialOrder) -> CallId | Refuse:
         self.dialled.append(order.call_id)
         assert order.call_id is not None
         return self.refuses or order.call_id

@@ -24,7 +24,7 @@ from trunkline.agents.providers import Services
 from trunkline.agents.script.keys import Key, Keys
 from trunkline.agents.script.model import Script
 from trunkline.agents.sse import Events
-from trunkline.ports import CallFacts, Expect, Expectation, LlmEvent, Message, TextDelta
+from trunkline.ports import CallerVerdict, CallFacts, Expect, Expectation, LlmEvent, Message, TextDelta
 
 OPTIONS: Keys = {
     "model": Key("text", "Name of the model, as the server knows it.", required=True),
@@ -91,16 +91,19 @@ class OpenAiLlm:
         self.http.start()
 
     def open(self, call: CallFacts) -> "OpenAiSession":
-        return OpenAiSession(self)
+        return OpenAiSession(self, call.stir)
 
     async def close(self) -> None:
         await self.http.close()
 
     # --- what the session asks of it ---
 
-    def request(self, conversation: Sequence[Message], understood: bool) -> dict[str, Any]:
+    def request(
+        self, conversation: Sequence[Message], understood: bool, stir: CallerVerdict | None = None
+    ) -> dict[str, Any]:
         options = self.options
-        system = told.system(self._definition, self._script, options.instructions, self._clock.wall(), conversation)
+        now = self._clock.wall()
+        system = told.system(self._definition, self._script, options.instructions, now, conversation, stir)
         kept = conversation  # within its limits by summaries, where the file has them
         if self._definition.context is None:
             kept = told.recent(conversation, options.max_messages, options.max_characters)
@@ -131,8 +134,8 @@ class OpenAiLlm:
 
 
 class OpenAiSession:
-    def __init__(self, llm: OpenAiLlm) -> None:
-        self._llm = llm
+    def __init__(self, llm: OpenAiLlm, stir: CallerVerdict | None = None) -> None:
+        self._llm, self._stir = llm, stir
 
     async def reply(
         self, conversation: Sequence[Message], *, understood: bool = True
@@ -140,7 +143,7 @@ class OpenAiSession:
         """Closing the generator closes the connection: the server stops writing. Raises ProviderError."""
         llm, http = self._llm, self._llm.http
         answer = llm.answer()
-        request = llm.request(conversation, understood)
+        request = llm.request(conversation, understood, self._stir)
         response: Any = None
         try:
             try:

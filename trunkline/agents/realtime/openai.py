@@ -22,7 +22,7 @@ import msgspec
 
 from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.languages import SPEAK_LANGUAGE, primary
-from trunkline.agents.llm.told import EXPECT_DIGITS
+from trunkline.agents.llm.told import EXPECT_DIGITS, vouched
 from trunkline.agents.openai_http import OPENAI_URL
 from trunkline.agents.providers import Services
 from trunkline.agents.realtime.openai_wire import DECODE, Error, Event, Response, Session, appended, arguments, items
@@ -32,6 +32,7 @@ from trunkline.agents.tools import tool_specs
 from trunkline.agents.websocket import Gone, Link, Refused
 from trunkline.errors import ConfigError, ProviderError
 from trunkline.ports import (
+    CallerVerdict,
     CallFacts,
     Message,
     ModelLost,
@@ -165,7 +166,7 @@ class OpenAiRealtime:
     ) -> "OpenAiRealtimeSession":
         if not self._started:
             raise ProviderError(self.name, "unavailable", "not started", retryable=False)
-        return OpenAiRealtimeSession(self, format, conversation, on_event)
+        return OpenAiRealtimeSession(self, format, conversation, on_event, call.stir)
 
     async def close(self) -> None:
         """Sessions that are still open are closed."""
@@ -176,13 +177,13 @@ class OpenAiRealtime:
 
     # --- what a session asks of it ---
 
-    def session(self, format: Format) -> dict[str, Any]:
+    def session(self, format: Format, stir: CallerVerdict | None = None) -> dict[str, Any]:
         """The body of `session.update`."""
         options = self.options
         audio = {"type": "audio/pcmu" if format.encoding == "mulaw" else "audio/pcma"}
         return {
             "type": "realtime",
-            "instructions": self._instructions(),
+            "instructions": self._instructions(stir),
             "output_modalities": ["audio"],
             "max_output_tokens": options.max_tokens,
             "audio": {
@@ -243,8 +244,9 @@ class OpenAiRealtime:
         """How much silence the server's detector counts into a turn; 0: it does not say."""
         return self.options.vad_silence_ms if self.options.vad == "server_vad" else 0
 
-    def _instructions(self) -> str:
+    def _instructions(self, stir: CallerVerdict | None) -> str:
         parts = [self.options.instructions or f"You answer the telephone of {self._definition.name}.", PHONE_RULES]
+        parts += vouched(stir)
         hours = self._script.hours
         if hours is not None:
             now = self._clock.wall()
@@ -288,8 +290,9 @@ class OpenAiRealtimeSession:
         format: Format,
         conversation: Sequence[Message],
         on_event: Callable[[RealtimeEvent], None],
+        stir: CallerVerdict | None = None,
     ) -> None:
-        self._provider, self._format, self._on_event = provider, format, on_event
+        self._provider, self._format, self._on_event, self._stir = provider, format, on_event, stir
         self._batch_bytes = provider.batch_ms * format.bytes_per_ms
         self._audio = bytearray()
         self._sent_bytes = 0
@@ -371,7 +374,7 @@ class OpenAiRealtimeSession:
                 await self._link.open(provider.tls)
                 expires_at = (await created[1]).expires_at
                 self._awaited = updated = ("session.updated", self._loop.create_future())
-                self._send({"type": "session.update", "session": provider.session(self._format)})
+                self._send({"type": "session.update", "session": provider.session(self._format, self._stir)})
                 await updated[1]
         except TimeoutError:
             self._lose(provider.error("timeout", "no session", retryable=True))

@@ -36,9 +36,9 @@ from trunkline.agents.script.grammar import (
     slot_grammar,
 )
 from trunkline.agents.script.model import HAND_OFF, HANG_UP, TRANSFER, DigitsEntry, Intent, Script
-from trunkline.agents.script.review import texts_of
+from trunkline.agents.script.review import OF_THE_CALL, texts_of
 from trunkline.agents.script.words import say_digits, spoken_digits
-from trunkline.ports import CallFacts, Expect, Expectation, LlmEvent, Message, TextDelta, ToolCall
+from trunkline.ports import CallFacts, Expect, Expectation, LlmEvent, Message, TextDelta, ToolCall, is_vouched
 
 YES_KEY, NO_KEY = "1", "2"
 
@@ -456,13 +456,14 @@ class _Turn:
         texts = [tool.url, *(text for _, text in texts_of(tool.body))]
         needed = {name for text in texts for name in template.variables(text)}
         values = {**self._fixed_values(), **self.state.values}
-        return {name: values[name] for name in sorted(needed) if name in values and name != "caller_number"}
+        return {name: values[name] for name in sorted(needed) if name in values and name not in OF_THE_CALL}
 
     def _fixed_values(self) -> dict[str, str]:
         hours = self.script.hours
         return {
             "name": self.dialog.definition.name,
             "caller_number": self.dialog.call.from_number or "",
+            "caller_verified": "yes" if is_vouched(self.dialog.call.stir) else "no",
             **(hours.spoken(self.now) if hours is not None else {}),
             **self.script.variables,
         }

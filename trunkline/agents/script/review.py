@@ -9,7 +9,9 @@ from trunkline.agents.script.lines import Path
 from trunkline.agents.script.model import HANG_UP, Intent, Script, Tool
 from trunkline.agents.script.phrases import expansions, slot_names, sure_slots
 
-BUILT_IN_VARIABLES = ("name", "today", "hours_today", "next_opening", "caller_number", "digits")
+OF_THE_CALL = ("caller_number", "caller_verified")
+"""Values that no model and no caller gives."""
+BUILT_IN_VARIABLES = ("name", "today", "hours_today", "next_opening", *OF_THE_CALL, "digits")
 HOURS_VARIABLES = ("today", "hours_today", "next_opening")
 _WAYS_COMPARED = 100  # ways of saying one phrase that are compared with other intents' phrases
 

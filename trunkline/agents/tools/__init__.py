@@ -13,7 +13,7 @@ from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.languages import SPEAK_LANGUAGE
 from trunkline.agents.script import template
 from trunkline.agents.script.model import HAND_OFF, HANG_UP, TRANSFER, Script, Tool
-from trunkline.agents.script.review import texts_of
+from trunkline.agents.script.review import OF_THE_CALL, texts_of
 from trunkline.agents.tools.http import HttpToolError, HttpTools
 from trunkline.ports import CallControl, Refuse, ToolCall, ToolSpec
 
@@ -71,7 +71,7 @@ def needed_values(script: Script, tool: Tool) -> tuple[str, ...]:
     """The names a tool's url and body need from the conversation, in order; `[variables]` are known anyway."""
     texts = [tool.url, *(text for _, text in texts_of(tool.body))]
     names = [name for text in texts for name in template.variables(text)]
-    return tuple(dict.fromkeys(name for name in names if name not in script.variables and name != "caller_number"))
+    return tuple(dict.fromkeys(name for name in names if name not in script.variables and name not in OF_THE_CALL))
 
 
 async def perform(
@@ -81,6 +81,7 @@ async def perform(
     http: HttpRunner,
     *,
     caller_number: str | None = None,
+    caller_verified: bool = False,
 ) -> str:
     """Do what `call` asks for and say how it went, as JSON text. Raises nothing of the tool's own."""
     script = Script.of(definition)
@@ -111,11 +112,12 @@ async def perform(
             control.send_dtmf(tool.digits or "")
             return _done()
         case _:
-            return await _perform_http(call, script, tool, http, caller_number)
+            known = caller_number or "", "yes" if caller_verified else "no"
+            return await _perform_http(call, script, tool, http, dict(zip(OF_THE_CALL, known, strict=True)))
 
 
-async def _perform_http(call: ToolCall, script: Script, tool: Tool, http: HttpRunner, caller_number: str | None) -> str:
-    values = {**script.variables, "caller_number": caller_number or ""}
+async def _perform_http(call: ToolCall, script: Script, tool: Tool, http: HttpRunner, known: Mapping[str, str]) -> str:
+    values = {**script.variables, **known}
     for name in needed_values(script, tool):
         value = call.arguments.get(name)
         wrong = _argument_fault(script, name, value)

@@ -15,9 +15,9 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
+from trunkline.addresses import forbidden
 from trunkline.agents.script import template
 from trunkline.agents.script.model import Tool
-from trunkline.agents.tools.address import forbidden
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 

@@ -14,7 +14,7 @@ from trunkline import __version__
 from trunkline import metrics as exposition
 from trunkline.clock import Clock
 from trunkline.errors import StoreError
-from trunkline.gateway.api.calls import CallRecords, LiveCalls, call_routes
+from trunkline.gateway.api.calls import CallRecords, Counsel, LiveCalls, call_routes
 from trunkline.gateway.api.guard import Guard
 from trunkline.gateway.api.openapi import document
 from trunkline.gateway.api.problems import on_bug, on_http_exception, on_store_error
@@ -46,6 +46,7 @@ def create_http(
     *,
     orders: Orders,
     placed: PlacedCalls | None = None,
+    counsel: Counsel | None = None,
 ) -> Starlette:
     """`tokens` is the one whose `redeem` the media leg asks; `placed` knows calls of ours over Twilio."""
     origin = settings.http.origin
@@ -54,6 +55,7 @@ def create_http(
         return PlainTextResponse(plain_index(origin))
 
     https = origin.startswith("https:")
+    signatures = Signatures(settings.twilio_tokens, origin)
     webhooks = Webhooks(
         switchboard,
         tokens,
@@ -63,11 +65,12 @@ def create_http(
         max_call_seconds=settings.limits.max_call_seconds,
         dial_caller_id=settings.twilio.dial_caller_id or "",
         placed=placed,
+        signed=signatures.required,
     )
     return Starlette(
         routes=[
-            *webhook_routes(webhooks, Signatures(settings.twilio_tokens, origin), metrics, clock),
-            *call_routes(switchboard, records, orders),
+            *webhook_routes(webhooks, signatures, metrics, clock),
+            *call_routes(switchboard, records, orders, counsel),
             *_own_routes(metrics, not_ready),
             *more_routes,
             Route("/", index),

@@ -65,9 +65,33 @@ class CallRecords(Protocol):
         ...
 
 
-def call_routes(live_calls: LiveCalls, records: CallRecords, orders: Orders) -> list[Route]:
+class Counsel(Protocol):
+    """Knows about numbers (`api/compliance.py`)."""
+
+    async def prepare(self, order: DialOrder) -> DialOrder:
+        """With what is known of the number; the attempt is noted. Never raises."""
+        ...
+
+    async def refused(self, order: DialOrder) -> None:
+        """It came to nothing: that attempt was none."""
+        ...
+
+
+def call_routes(
+    live_calls: LiveCalls, records: CallRecords, orders: Orders, counsel: Counsel | None = None
+) -> list[Route]:
     tenant = DEFAULT_TENANT
-    desk = OrderDesk(orders, live_calls, records, tenant)
+
+    async def place(asked: DialOrder) -> CallId | Refuse:
+        if counsel is None:
+            return live_calls.dial(asked)
+        prepared = await counsel.prepare(asked)
+        placed = live_calls.dial(prepared)
+        if isinstance(placed, Refuse):
+            await counsel.refused(prepared)
+        return placed
+
+    desk = OrderDesk(orders, live_calls, records, tenant, place)
 
     async def list_calls(request: Request) -> Response:
         limit = _limit(request.query_params.get("limit", str(DEFAULT_PAGE)))
@@ -87,7 +111,7 @@ def call_routes(live_calls: LiveCalls, records: CallRecords, orders: Orders) -> 
         key = key_of(request.headers.getlist("idempotency-key"))
         if isinstance(key, Response):
             return key
-        placed = live_calls.dial(asked) if key is None else await desk.place(key, body, asked)
+        placed = await place(asked) if key is None else await desk.place(key, body, asked)
         if isinstance(placed, Response):
             return placed
         if isinstance(placed, Refuse):

@@ -130,6 +130,7 @@ class Gateway:
         body: dict[str, Any] = {"to": order.to_number, "ring_timeout_s": order.ring_timeout_s}
         body |= {"from": order.from_number} if order.from_number else {}
         body |= {"trunk": order.trunk} if order.trunk else {}
+        body |= {"purpose": order.purpose} if order.purpose else {}
         body |= {"attributes": dict(order.attributes)} if order.attributes else {}
         try:
             response = await self._http.post(

@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -34,11 +34,13 @@ _KEY = re.compile(r'(?:"([!#-\[\]-~]{1,128})"|([!#-\[\]-~]{1,128}))')  # as the 
 class Calls(Protocol):
     """The switchboard."""
 
-    def dial(self, order: DialOrder) -> CallId | Refuse: ...
-
     def live(self, call_id: CallId) -> object | None: ...
 
     def lost(self, order: DialOrder) -> None: ...
+
+
+Place = Callable[[DialOrder], Awaitable[CallId | Refuse]]
+"""Places an order that is taken."""
 
 
 class Records(Protocol):
@@ -65,8 +67,9 @@ def fingerprint(body: bytes) -> str:
 class OrderDesk:
     """Takes each order once. Its tenant's only."""
 
-    def __init__(self, orders: Orders, calls: Calls, records: Records, tenant: TenantId) -> None:
+    def __init__(self, orders: Orders, calls: Calls, records: Records, tenant: TenantId, dial: Place) -> None:
         self._orders, self._calls, self._records, self._tenant = orders, calls, records, tenant
+        self._dial = dial
         self._being_placed: set[str] = set()
 
     async def place(self, key: str, body: bytes, order: DialOrder) -> CallId | Refuse | Response:
@@ -87,7 +90,7 @@ class OrderDesk:
             return problem(422, "this key was used for another order", code="idempotency_key_reused")
         if isinstance(taken, Known):
             return await self._again(taken, order)
-        placed = self._calls.dial(order)
+        placed = await self._dial(order)
         if isinstance(placed, Refuse):
             await self._release(key, order.call_id)
         return placed

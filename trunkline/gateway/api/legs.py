@@ -1,7 +1,7 @@
 """/v1/calls/{id}/legs: who else is in a live call. Supervisors and further representatives are rung, listed, changed
 and sent away. Errors are as in control.py."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Annotated, Protocol
 
@@ -62,8 +62,10 @@ class _Change(Body):
     muted: bool | None = None
 
 
-def leg_routes(find: Callable[[CallId], AttendedCall | None]) -> list[Route]:
-    """`find`: a live call."""
+def leg_routes(
+    find: Callable[[CallId], AttendedCall | None], know: Callable[[str], Awaitable[object]] | None = None
+) -> list[Route]:
+    """`find`: a live call. `know`: gathers what the dial door wants to know of a number."""
 
     def call_of(request: Request) -> AttendedCall:
         call = find(CallId(request.path_params["call_id"]))
@@ -90,6 +92,8 @@ def leg_routes(find: Callable[[CallId], AttendedCall | None]) -> list[Route]:
             ring_timeout_s=asked.ring_timeout_s,
             detects_machine=False,
         )
+        if know is not None and asked.to is not None:
+            await know(asked.to)
         rung = call.party.invite(Invitation(order, asked.role, asked.supervision, asked.target or ""))
         if isinstance(rung, Refuse):
             return refusal(rung)

@@ -3,7 +3,7 @@
 from typing import Any, get_args
 
 from trunkline import __version__
-from trunkline.gateway.api import devices, orders
+from trunkline.gateway.api import devices, openapi_compliance, orders
 from trunkline.gateway.api.calls import DEFAULT_PAGE, MAX_PAGE
 from trunkline.gateway.api.control import MAX_SUMMARY_CHARS
 from trunkline.gateway.api.idempotency import MAX_KEY_CHARS
@@ -83,7 +83,7 @@ def document() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Trunkline", "version": __version__, "license": {"name": "Apache-2.0"}},
         "security": [{"bearer": []}, {"header": []}],
-        "paths": _PATHS,
+        "paths": _PATHS | openapi_compliance.PATHS,
         "components": {
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
@@ -131,6 +131,9 @@ _SCHEMAS: dict[str, Any] = {
                 "maximum": orders.RING_S_MAX,
                 "default": RING_TIMEOUT_S,
             },
+            "purpose": openapi_compliance.PURPOSE,
+            "region": openapi_compliance.REGION,
+            "zone": openapi_compliance.ZONE,
             "attributes": _ATTRIBUTES
             | {"description": "Kept with the call; the trunk's map makes SIP headers of them."},
         },
@@ -331,7 +334,9 @@ _PATHS: dict[str, Any] = {
             "responses": {
                 "201": _json("It is being dialled.", {"$ref": "#/components/schemas/Dialling"})
                 | {"headers": {"Location": {"description": "The call.", "schema": {"type": "string"}}}},
-                "403": _saying("Not allowed; `code`: outbound_closed, country_closed, emergency or premium."),
+                "403": _saying(
+                    "Not allowed; `code`: outbound_closed, country_closed, emergency, premium, or a rule's."
+                ),
                 "409": _saying("The same order is being placed; `code`: idempotency_key_in_use.")
                 | {"headers": {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}},
                 "422": _saying(

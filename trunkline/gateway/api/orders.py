@@ -6,12 +6,13 @@ but no other site's page may post JSON.
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
+from trunkline.compliance.places import known_zone
 from trunkline.gateway.api.problems import problem
 from trunkline.gateway.dialling import RING_TIMEOUT_S, DialOrder
-from trunkline.ports import Refuse
+from trunkline.ports import Purpose, Refuse
 from trunkline.types import E164
 
 JSON = "application/json"
@@ -20,6 +21,7 @@ RING_S_MIN, RING_S_MAX = 5, 120
 MAX_ATTRIBUTES, MAX_ATTRIBUTE_CHARS = 32, 512
 E164_PATTERN = r"^\+[1-9][0-9]{6,14}$"
 NAME_PATTERN = r"^[A-Za-z0-9_.-]{1,64}$"
+REGION_PATTERN = r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$"
 TEXT_PATTERN = r"^\P{Cc}*$"  # attributes may become SIP headers: no line ends
 RETRY_AFTER_S = 5
 
@@ -28,15 +30,25 @@ _WANTED = {
     "from": "a number as +COUNTRY NUMBER without spaces, such as +14155550100",
     "trunk": "the name of a trunk",
     "ring_timeout_s": f"seconds from {RING_S_MIN} to {RING_S_MAX}",
+    "purpose": "marketing, transactional or informational",
+    "region": "where the number's owner is: a country or its part, such as DE, US-CA",
+    "zone": "a time zone as IANA names it, such as America/New_York",
     "attributes": f"at most {MAX_ATTRIBUTES} texts by name, of {MAX_ATTRIBUTE_CHARS} characters without line ends",
 }
 # What a refusal is to the client: busy (try again), a wrong field of the order, or else simply no.
 _BUSY = {"overloaded", "draining", "no_trunk", "trunk_down", "trunk_unauthorized", "full"}
+_BUSY |= {"company_dnc_unknown", "stopped_unknown", "consent_unknown", "frequency_unknown"}  # the database is away
 _FIELDS = {"invalid_number": "to", "unknown_trunk": "trunk", "no_caller_id": "from"}
 
 _Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 _Number = Annotated[str, Field(pattern=E164_PATTERN)]
 _Text = Annotated[str, Field(pattern=TEXT_PATTERN, max_length=MAX_ATTRIBUTE_CHARS)]
+
+
+def _zone(name: str) -> str:
+    if not known_zone(name):
+        raise ValueError("no time zone")
+    return name
 
 
 class _Order(BaseModel):
@@ -49,6 +61,9 @@ class _Order(BaseModel):
     trunk: _Name | None = None
     ring_timeout_s: float = Field(default=RING_TIMEOUT_S, ge=RING_S_MIN, le=RING_S_MAX, allow_inf_nan=False)
     attributes: dict[_Name, _Text] = Field(default_factory=dict, max_length=MAX_ATTRIBUTES)
+    purpose: Purpose | None = None
+    region: Annotated[str, Field(pattern=REGION_PATTERN)] | None = None
+    zone: Annotated[str, AfterValidator(_zone)] | None = None
 
 
 def order(content_type: str, body: bytes) -> DialOrder | Response:
@@ -68,6 +83,9 @@ def order(content_type: str, body: bytes) -> DialOrder | Response:
         trunk=given.trunk,
         ring_timeout_s=given.ring_timeout_s,
         attributes=given.attributes,
+        purpose=given.purpose,
+        region=given.region,
+        zone=given.zone,
     )
 
 

@@ -1,6 +1,6 @@
 """INVITEs that come: which become calls of the switchboard, and what the others are told.
 
-    Incoming ─► the headers can be read ─► the trunk's rules ─► the switchboard's ─► a call
+    Incoming ─► the headers can be read ─► the trunk's rules ─► (who vouches?) ─► the switchboard's ─► a call
 
 Who is turned away is told at once, and where a rule of the trunk's did it the record says so."""
 
@@ -15,7 +15,7 @@ from trunkline.gateway.sip.dialog import shown
 from trunkline.gateway.sip.stack import Handle, Incoming, Stack
 from trunkline.gateway.sip.trunks import Screened, Trunk
 from trunkline.gateway.switchboard import Switchboard
-from trunkline.ports import Refuse
+from trunkline.ports import CallerVerdict, Refuse
 from trunkline.types import E164
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Arrivals:
         self._stack, self._board = stack, switchboard
         self._turned_away: dict[Handle, str] = {}  # with their Call-IDs, until their dialogs are over
 
-    def admit(self, event: Incoming, trunk: Trunk, calls: int) -> Admitted | None:
+    def screen(self, event: Incoming, trunk: Trunk, calls: int) -> Screened | None:
         """`calls`: those that have come over the trunk and are not over. None: it was turned away."""
         head = _head(event.message)
         if isinstance(head, Refuse):
@@ -45,13 +45,30 @@ class Arrivals:
         if isinstance(screened, Refuse):
             self._refuse_call(event, trunk, screened, head)
             return None
-        admitted = self._board.admit(self._arrival(event, screened))
+        return screened
+
+    def admit(
+        self, event: Incoming, trunk: Trunk, screened: Screened, verdict: CallerVerdict | None
+    ) -> Admitted | None:
+        """None: it was turned away."""
+        arrival = replace(self._arrival(event, screened), stir=verdict)
+        if trunk.stir == "require" and (verdict is None or verdict.verdict != "passed"):
+            refused = unproven(verdict)
+            log.warning("trunk %s: a call is refused: %s (%s)", trunk.name, refused.code, refused.why)
+            self._board.turn_away(arrival, refused)
+            self._turn_away(event, refused.code)
+            return None
+        admitted = self._board.admit(arrival)
         if isinstance(admitted, Refuse):
             self._turn_away(event, admitted.code)
             return None
         call = self._board.call(admitted)
         assert call is not None
         return Admitted(call, screened)
+
+    def gave_up(self, event: Incoming, screened: Screened) -> None:
+        """Before we knew who vouches for them."""
+        self._board.turn_away(self._arrival(event, screened), Refuse("cancelled", "the caller did not wait"))
 
     def refuse(self, handle: Handle, code: str) -> None:
         answer = causes.refusal(code, RETRY_AFTER_S)
@@ -92,6 +109,14 @@ class Arrivals:
         name = shown(event.call_id, MAX_CALL_ID_CHARS)
         # Some devices count up CSeq instead of making a new Call-ID.
         return f"{name};{event.handle}" if self._board.knows(name) else name
+
+
+def unproven(verdict: CallerVerdict | None) -> Refuse:
+    """What a call is refused with that needs a verdict and has no good one."""
+    if verdict is None:
+        return Refuse("stir_428", "nobody looked at who vouches for the caller")
+    why = f"{verdict.reason}: {verdict.why}" if verdict.why else verdict.reason or verdict.verdict
+    return Refuse(f"stir_{verdict.sip_code or 438}", why)
 
 
 def _head(text: str) -> message.Head | Refuse:

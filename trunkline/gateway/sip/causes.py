@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from trunkline.compliance.stir.reasons import PHRASES
 from trunkline.gateway.sip.message import Reason
 from trunkline.ports import EndReason
 
@@ -26,6 +27,7 @@ _REFUSALS: dict[str, tuple[int, str]] = {
     "insecure_media": (488, "Not Acceptable Here"),
     "malformed": (400, "Bad Request"),
     "error": (500, "Server Internal Error"),
+    **{f"stir_{status}": (status, phrase) for status, phrase in PHRASES.items()},  # RFC 8224 6.2.2
 }
 _POLICY = (403, "Forbidden")  # every other code is a rule's that said no; the caller is not told which
 _COME_BACK = {503, 500}

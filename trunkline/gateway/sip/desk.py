@@ -37,13 +37,14 @@ from trunkline.gateway.sip.health import State as Health
 from trunkline.gateway.sip.leg import SipLeg, sip_lead
 from trunkline.gateway.sip.refers import Refers
 from trunkline.gateway.sip.stack import Handle, Stack
-from trunkline.gateway.sip.trunks import Trunk
+from trunkline.gateway.sip.trunks import Screened, Trunk
 from trunkline.gateway.sip.trunkwatch import TrunkWatch
+from trunkline.gateway.sip.vouching import Signer, Vouching
 from trunkline.gateway.switchboard import Switchboard
 from trunkline.media.answering import SHORT_GREETING_MS, AnsweringDetector
 from trunkline.media.detect import DtmfDetector
 from trunkline.media.playout import LeadPolicy
-from trunkline.ports import Refuse
+from trunkline.ports import CallerVerdict, Refuse
 from trunkline.types import E164
 
 log = logging.getLogger(__name__)
@@ -73,11 +74,17 @@ class SipDesk:
         media_timeout_s: float,
         lead: LeadPolicy | None = None,
         machine: MachineTerms = NO_DETECTION,
+        vouching: Vouching | None = None,
+        signer: Signer | None = None,
     ) -> None:
+        """`vouching`: for trunks whose policy is to look; without it nobody does."""
         self._stack, self._board, self._clock = stack, switchboard, clock
         self._trunks = {trunk.name: trunk for trunk in configured}
         self._media_timeout_s, self._lead = media_timeout_s, lead or sip_lead()
         self._machine = machine
+        self._vouching, self._signer = vouching, signer
+        self._asked: dict[Handle, tuple[s.Incoming, Trunk, Screened]] = {}
+        """Calls whose verdict is waited for."""
         self._dialogs: dict[Handle, Dialog] = {}
         self._call_ids: set[str] = set()
         self._inbound: Counter[str] = Counter()
@@ -91,6 +98,8 @@ class SipDesk:
         """Listen. Raises ConfigError."""
         await self._stack.start(self.on_event, self._board.line.heartbeat.hear)
         self._watch.start()
+        if self._vouching is not None:
+            self._vouching.start()
         self._board.diallers.insert(0, self)
         self._check()
 
@@ -101,6 +110,8 @@ class SipDesk:
             self._checking = None
         if self in self._board.diallers:
             self._board.diallers.remove(self)
+        if self._vouching is not None:
+            await self._vouching.close()
         await self._stack.close()
         for dialog in tuple(self._dialogs.values()):
             self._forget(dialog)
@@ -134,7 +145,7 @@ class SipDesk:
             elif (dialog := self._dialogs.get(event.handle)) is not None:
                 self._happened(dialog, event)
             elif isinstance(event, s.Disconnected):
-                self._arrivals.over(event.handle)
+                self._gone(event.handle)
         except Exception as error:
             self._crashed(event, error)
 
@@ -189,10 +200,47 @@ class SipDesk:
         if event.call_id in self._call_ids:  # RFC 3261 8.2.2.2: forked on its way, it came twice
             self._stack.refuse(event.handle, 482, "Loop Detected")
             return
-        admitted = self._arrivals.admit(event, trunk, self._inbound[trunk.name])
+        screened = self._arrivals.screen(event, trunk, self._inbound[trunk.name])
+        if screened is None:
+            return
+        if self._vouching is None:
+            self._welcome(event, trunk, screened, None)
+            return
+        self._asked[event.handle] = event, trunk, screened
+        self._call_ids.add(event.call_id)
+        self._inbound[trunk.name] += 1
+        self._vouching.ask(event.handle, trunk, screened, partial(self._vouched, event))
+
+    def _vouched(self, event: s.Incoming, verdict: CallerVerdict | None) -> None:
+        """Never raises."""
+        asked = self._no_longer_asked(event.handle)
+        try:
+            if asked is not None:
+                self._welcome(*asked, verdict)
+        except Exception as error:
+            self._crashed(event, error)
+
+    def _no_longer_asked(self, handle: Handle) -> tuple[s.Incoming, Trunk, Screened] | None:
+        asked = self._asked.pop(handle, None)
+        if asked is not None:
+            event, trunk, _ = asked
+            self._call_ids.discard(event.call_id)
+            self._inbound[trunk.name] -= 1
+        return asked
+
+    def _gone(self, handle: Handle) -> None:
+        """The end of a dialog that carries no call."""
+        if self._vouching is not None:
+            self._vouching.forget(handle)
+        if (asked := self._no_longer_asked(handle)) is not None:
+            self._arrivals.gave_up(asked[0], asked[2])
+        self._arrivals.over(handle)
+
+    def _welcome(self, event: s.Incoming, trunk: Trunk, screened: Screened, verdict: CallerVerdict | None) -> None:
+        admitted = self._arrivals.admit(event, trunk, screened, verdict)
         if admitted is None:
             return
-        call, screened = admitted.call, admitted.screened
+        call = admitted.call
         dialog = self._open(event.handle, trunk, event.call_id, call, inbound=True)
         dialog.peer = event.source
         call.expect(dialog.leg)
@@ -251,6 +299,9 @@ class SipDesk:
         headers += trunks.identity_headers(
             trunk, plan.from_number, "localhost", plan.order.forwarded_by, mapped=headers
         )
+        if self._signer is not None and not any(name.lower() == "identity" for name, _ in headers):
+            forwarded = plan.order.forwarded_by is not None
+            headers += self._signer.headers(trunk, plan.from_number, plan.order.to_number, forwarded=forwarded)
         handle = self._stack.dial(trunk, to_uri, from_uri, limit_s, headers, plan.provider_call_id)
         log.info("call %s: dialled over trunk %s", call.id, trunk.name)
         dialog = self._open(handle, trunk, plan.provider_call_id, call, inbound=False)

@@ -450,6 +450,16 @@ def identities(head: Head) -> tuple[str, ...]:
     return head.items("identity")
 
 
+def verstats(head: Head) -> tuple[str, ...]:
+    """The `verstat` of P-Asserted-Identity, else of From (3GPP TS 24.229): of the number, or of the URI."""
+    for lines in (head.items("p-asserted-identity")[:4], head.items("from")[:1]):
+        uris = [address.uri for line in lines if (address := parse_name_addr(line))]
+        found = [each["verstat"] for uri in uris for each in (uri.user_params, uri.params) if "verstat" in each]
+        if found:
+            return tuple(found)
+    return ()
+
+
 # --- what we send ---------------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from trunkline.gateway.sip import message, profiles
 from trunkline.gateway.sip.message import Caller, Forwarding, Head, Party
 from trunkline.gateway.sip.profiles import PROFILES, Profile
 from trunkline.ports import Refuse
-from trunkline.settings import Sip, SipTrunk
+from trunkline.settings import Sip, SipTrunk, StirPolicy
 from trunkline.types import E164
 
 LOOPBACK = "loopback"
@@ -81,6 +81,13 @@ class Trunk:
     contact_user: str | None = None
     """The user of our Contact and address of record. None: `auth_username`."""
 
+    stir: StirPolicy = "off"
+    """What becomes of its calls by their Identity headers."""
+    verstat: Literal["ignored", "twilio", "telnyx", "bandwidth", "pai"] = "ignored"
+    """Whose word for callers' numbers is taken."""
+    stir_sign: bool = False
+    """Our calls over it are signed."""
+
     @property
     def quirks(self) -> Profile:
         return PROFILES[self.profile]
@@ -89,16 +96,16 @@ class Trunk:
 # --- which trunks there are -----------------------------------------------------------------------------------------
 
 
-def loopback_trunk() -> Trunk:
-    return Trunk(LOOPBACK, (ip_network("127.0.0.0/8"), ip_network("::1/128")), ping_s=0)
+def loopback_trunk(stir: StirPolicy = "off") -> Trunk:
+    return Trunk(LOOPBACK, (ip_network("127.0.0.0/8"), ip_network("::1/128")), ping_s=0, stir=stir)
 
 
-def configured(sip: Sip) -> tuple[Trunk, ...]:
-    """Those of the settings, else the loopback trunk."""
-    return tuple(_trunk(name, written, sip) for name, written in sip.trunks.items()) or (loopback_trunk(),)
+def configured(sip: Sip, stir: StirPolicy = "off") -> tuple[Trunk, ...]:
+    """Those of the settings, else the loopback trunk. `stir`: of those that have no policy of their own."""
+    return tuple(_trunk(name, written, sip, stir) for name, written in sip.trunks.items()) or (loopback_trunk(stir),)
 
 
-def _trunk(name: str, written: SipTrunk, sip: Sip) -> Trunk:
+def _trunk(name: str, written: SipTrunk, sip: Sip, stir: StirPolicy) -> Trunk:
     return Trunk(
         name=name,
         peers=written.peers,
@@ -132,6 +139,9 @@ def _trunk(name: str, written: SipTrunk, sip: Sip) -> Trunk:
         registrar=written.registrar,
         register_expires_s=written.register_expires_s,
         contact_user=written.contact_user,
+        stir=written.stir or stir,
+        verstat=written.verstat,
+        stir_sign=written.stir_sign,
     )
 
 
@@ -167,6 +177,8 @@ class Screened:
     attributes: Mapping[str, str] = field(default_factory=dict)
     identities: tuple[str, ...] = ()
     """Identity headers, for compliance."""
+    verstats: tuple[str, ...] = ()
+    """What the carrier says it verified, where the trunk's word is taken."""
 
 
 def screen(trunk: Trunk, head: Head, live_calls: int) -> Screened | Refuse:
@@ -188,7 +200,14 @@ def screen(trunk: Trunk, head: Head, live_calls: int) -> Screened | Refuse:
         message.forwardings(head, trunk.country),
         attributes(trunk, head),
         message.identities(head),
+        _verstats(trunk, head),
     )
+
+
+def _verstats(trunk: Trunk, head: Head) -> tuple[str, ...]:
+    if trunk.verstat == "ignored":
+        return ()
+    return tuple(head.all("x-twilio-verstat")[:4]) if trunk.verstat == "twilio" else message.verstats(head)
 
 
 def called_number(trunk: Trunk, head: Head) -> Party | None:

@@ -16,7 +16,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 from urllib.parse import parse_qsl
 
@@ -26,6 +26,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from trunkline.clock import Clock
+from trunkline.compliance.stir.verstat import carriers_word
 from trunkline.errors import PeerError
 from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.twilio import twiml
@@ -38,6 +39,7 @@ from trunkline.types import E164, CallId, CallSid, StreamSid
 log = logging.getLogger("trunkline.twilio")
 
 MEDIA_PATH = "/twilio/media"
+VERSTAT = "StirVerstat"  # there when the call came with a PASSporT
 MAX_BODY_BYTES = 64 * 1024  # a voice webhook is under 2 KiB
 MAX_FIELDS = 200
 BODY_TIMEOUT_S = 10.0
@@ -148,8 +150,11 @@ class Webhooks:
         max_call_seconds: int,
         dial_caller_id: str = "",
         placed: PlacedCalls | None = None,
+        signed: bool = False,
     ) -> None:
-        """`dial_caller_id`: who calls when a caller is put through; without it, the caller."""
+        """`dial_caller_id`: who calls when a caller is put through; without it, the caller. `signed`: whoever asks has
+        shown to be Twilio, so what it says of the caller's number counts."""
+        self._signed = signed
         self._switchboard, self._tokens, self._origin, self._placed = switchboard, tokens, origin, placed
         self._dial_caller_id = dial_caller_id
         self._fallback_number, self._fallback_text = fallback_number, fallback_text
@@ -158,6 +163,8 @@ class Webhooks:
     def voice(self, form: Form, query: Mapping[str, str], now: float) -> str:
         """A new call, or one of ours that is answered. A duplicate gets the same call and a fresh token."""
         arrival = _arrival(form)
+        if self._signed and arrival.direction == "inbound" and (words := form.getlist(VERSTAT)):
+            arrival = replace(arrival, stir=carriers_word("twilio", words))
         if (token := query.get("order")) is not None:
             call_sid = CallSid(arrival.provider_call_id)
             answered = self._placed.answer(token, call_sid) if self._placed is not None else None

@@ -1,4 +1,5 @@
-"""Which addresses an agent's `http` tool may connect to. Names are resolved first; only the result is judged."""
+"""Which addresses may be connected to where somebody else named the host: an agent's `http` tool, a caller's x5u.
+Names are resolved first; only the result is judged."""
 
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 

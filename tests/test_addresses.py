@@ -2,7 +2,7 @@
 
 import pytest
 
-from trunkline.agents.tools.address import forbidden
+from trunkline.addresses import forbidden
 
 PRIVATE = [  # opened by allow_private
     "127.0.0.1",

@@ -1,0 +1,211 @@
+"""Certificates of signers, fetched and kept: the one place where a caller's header makes us talk to somebody.
+
+The caller chose the URL, so: https on 443 or 8443, the name resolved once and the connection made to the very address
+that was judged, public addresses only, no redirect, two seconds, a small body, a few fetches of a host at a time. What
+was had is kept by its Cache-Control, a day at least (ATIS-1000080); what could not be had is not asked for again for a
+minute. Everything is bounded; who comes when all is taken gets `certificate_unavailable`.
+"""
+
+import asyncio
+import re
+import socket
+import ssl
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import cast
+
+import httpx
+from cryptography import x509
+
+from trunkline.addresses import forbidden
+from trunkline.clock import Clock
+from trunkline.compliance.stir import certificate
+from trunkline.compliance.stir.certificate import MAX_PEM_BYTES, Credential
+from trunkline.compliance.stir.reasons import Rejected
+from trunkline.compliance.stir.x5u import Place, check_x5u
+
+FETCH_S = 2.0
+MAX_KEPT = 1024
+MAX_FETCHES = 16  # at once
+MAX_FETCHES_A_HOST = 10  # in HOST_WINDOW_S: a provider has one certificate, or a few
+HOST_WINDOW_S = 60.0
+MAX_HOSTS = 1024
+MIN_KEPT_S, MAX_KEPT_S = 86_400.0, 30 * 86_400.0
+NOT_AGAIN_S = 60.0
+_ADDRESSES_TRIED = 2
+
+Resolve = Callable[[str, int], Awaitable[list[str]]]
+
+
+async def resolve(host: str, port: int) -> list[str]:
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+@dataclass(slots=True)
+class _Kept:
+    chain: tuple[x509.Certificate, ...] | None
+    """None: it could not be had."""
+    credential: Credential | Rejected
+    until: float
+
+
+class Certificates:
+    """By URL, for all calls. All methods run on the loop."""
+
+    def __init__(
+        self,
+        anchors: Sequence[x509.Certificate],
+        clock: Clock,
+        *,
+        allow_private: bool = False,
+        servers: ssl.SSLContext | None = None,
+        resolve: Resolve = resolve,
+    ) -> None:
+        """`servers`: whose certificates the HTTPS servers may show; without it, the web's."""
+        self._anchors, self._clock, self._allow_private, self._resolve = tuple(anchors), clock, allow_private, resolve
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._hosts: OrderedDict[str, list[float]] = OrderedDict()
+        self._fetching: dict[str, asyncio.Task[Credential | Rejected]] = {}
+        # No connection is kept: one made for a name must not serve another name at the same address.
+        limits = httpx.Limits(max_connections=MAX_FETCHES, max_keepalive_connections=0)
+        self._client = httpx.AsyncClient(
+            trust_env=False, follow_redirects=False, limits=limits, timeout=None, verify=servers or True
+        )
+
+    def trust(self, anchors: Sequence[x509.Certificate]) -> None:
+        """From now on, also for what is kept."""
+        self._anchors = tuple(anchors)
+        for kept in self._kept.values():
+            if kept.chain is not None:
+                kept.credential = self._judged(kept.chain)
+
+    def kept(self, url: str) -> Credential | Rejected | None:
+        """None: it has to be fetched."""
+        found = self._kept.get(url)
+        if found is None or found.until <= self._clock.now():
+            return None
+        self._kept.move_to_end(url)
+        return found.credential
+
+    async def fetch(self, url: str) -> Credential | Rejected:
+        """Cancel-safe: others may wait for the same one."""
+        known = self.kept(url)
+        if known is not None:
+            return known
+        task = self._fetching.get(url)
+        if task is None:
+            try:
+                place = check_x5u(url)
+                self._admit(place.host)
+            except Rejected as error:
+                return error  # not kept: it says nothing of the URL
+            task = asyncio.create_task(self._fetched(url, place), name="x5u")
+            self._fetching[url] = task
+            task.add_done_callback(lambda _: self._fetching.pop(url, None))
+        return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        for task in tuple(self._fetching.values()):
+            task.cancel()
+        await asyncio.gather(*self._fetching.values(), return_exceptions=True)
+        await self._client.aclose()
+
+    def _admit(self, host: str) -> None:
+        if len(self._fetching) >= MAX_FETCHES:
+            raise Rejected("certificate_unavailable", "too many certificates are being fetched")
+        now = self._clock.now()
+        times = [at for at in self._hosts.pop(host, []) if at > now - HOST_WINDOW_S]
+        self._hosts[host] = times
+        while len(self._hosts) > MAX_HOSTS:
+            self._hosts.popitem(last=False)
+        if len(times) >= MAX_FETCHES_A_HOST:
+            raise Rejected("certificate_unavailable", "too many certificates of one host")
+        times.append(now)
+
+    async def _fetched(self, url: str, place: Place) -> Credential | Rejected:
+        """Never raises Rejected, OSError or what httpx has: they are the answer, kept for a while."""
+        chain, kept_s = None, NOT_AGAIN_S
+        found: Credential | Rejected
+        try:
+            async with asyncio.timeout(FETCH_S):
+                pem, kept_s = await self._download(httpx.URL(url), place)
+            chain = certificate.load_chain(pem)
+            found = self._judged(chain)
+        except TimeoutError:
+            found = Rejected("certificate_unavailable", f"no certificate within {FETCH_S:g} s")
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            found = Rejected("certificate_unavailable", f"the host did not give it ({type(error).__name__})")
+        except Rejected as error:
+            found = error
+        self._keep(url, _Kept(chain, found, self._clock.now() + (kept_s if chain is not None else NOT_AGAIN_S)))
+        return found
+
+    def _judged(self, chain: Sequence[x509.Certificate]) -> Credential | Rejected:
+        try:
+            return certificate.credential(chain, self._anchors, self._now())
+        except Rejected as error:
+            return error
+
+    def _now(self) -> datetime:
+        return self._clock.wall()
+
+    def _keep(self, url: str, kept: _Kept) -> None:
+        self._kept[url] = kept
+        self._kept.move_to_end(url)
+        while len(self._kept) > MAX_KEPT:
+            self._kept.popitem(last=False)
+
+    async def _download(self, url: httpx.URL, place: Place) -> tuple[bytes, float]:
+        addresses = await self._addresses(place)
+        host = url.raw_host.decode("ascii")
+        for at, address in enumerate(addresses):
+            request = self._client.build_request(
+                "GET",
+                url.copy_with(host=address),
+                headers={"Host": url.netloc.decode("ascii"), "Accept-Encoding": "identity"},
+                extensions={"sni_hostname": host},  # the server's certificate is the name's
+            )
+            try:
+                return await self._exchange(request)
+            except httpx.ConnectError:
+                if at == len(addresses) - 1:
+                    raise
+        raise AssertionError("the last address either answers or raises")
+
+    async def _addresses(self, place: Place) -> list[str]:
+        try:
+            addresses = await self._resolve(place.host, place.port)
+        except (OSError, UnicodeError):
+            raise Rejected("certificate_unavailable", "the host's name is not known") from None
+        for address in addresses:  # one bad address among good ones is an attack, not an accident
+            why = forbidden(address, allow_private=self._allow_private)
+            if why is not None:
+                raise Rejected("bad_x5u", f"the host is {why}")
+        if not addresses:
+            raise Rejected("certificate_unavailable", "the host has no address")
+        return addresses[:_ADDRESSES_TRIED]
+
+    async def _exchange(self, request: httpx.Request) -> tuple[bytes, float]:
+        response = await self._client.send(request, stream=True)
+        try:
+            if response.status_code != 200:
+                raise Rejected("certificate_unavailable", f"status {response.status_code}")
+            if response.headers.get("content-encoding", "identity") != "identity":
+                raise Rejected("certificate_unavailable", "compressed, which was not asked for")
+            body = bytearray()
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > MAX_PEM_BYTES:
+                    raise Rejected("certificate_unavailable", f"longer than {MAX_PEM_BYTES} bytes")
+            return bytes(body), kept_s(response.headers.get("cache-control", ""))
+        finally:
+            await response.aclose()
+
+
+def kept_s(cache_control: str) -> float:
+    """How long an answer is kept (RFC 7234 5.2): its max-age, from a day to thirty, whatever else it says."""
+    found = re.search(r"(?:^|[ ,])(?:s-maxage|max-age)=\"?([0-9]{1,9})", cache_control.lower())
+    return min(max(float(cast(str, found[1])) if found else 0.0, MIN_KEPT_S), MAX_KEPT_S)

@@ -1,0 +1,319 @@
+"""/v1/compliance, /v1/consent, /v1/dnc: may we, who agreed to what, and who is not to be called.
+
+The decision of a call that is only asked about is the one that the call would get, and nothing is noted for it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import AwareDatetime, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from trunkline.clock import Clock
+from trunkline.compliance.answers import call_facts, explained, previewed
+from trunkline.compliance.imports import MAX_PREVIEW, Asked, BadFile, asked
+from trunkline.compliance.office import Known, Office
+from trunkline.errors import StoreError
+from trunkline.gateway.api.control import Body, read_json
+from trunkline.gateway.api.orders import E164_PATTERN, REGION_PATTERN, wrong_fields
+from trunkline.gateway.dialling import DialOrder
+from trunkline.ports import CapturedBy, ConsentForm, Decision, Evidence, Grant, Purpose, Revocation, Technology
+from trunkline.types import DEFAULT_TENANT, Direction, TenantId
+
+MAX_TEXT = 4000
+SETTLE_S = 2.0
+AHEAD = timedelta(minutes=5)  # of our clock, for what is dated by another's
+
+_WANTED = {
+    "direction": "inbound or outbound",
+    "from": "a number as +COUNTRY NUMBER without spaces",
+    "to": "a number, of at most 32 characters",
+    "purpose": "marketing, transactional or informational",
+    "region": "a country or its part, such as DE, US-CA",
+    "zone": "a time zone as IANA names it",
+    "at": "a time that is past, with its zone, such as 2026-11-22T15:00:00Z",
+    "calls": f"1 to {MAX_PREVIEW} of to, purpose, region, zone",
+    "event": "grant or revoke",
+    "subject": "a number as +COUNTRY NUMBER without spaces",
+    "form": "of a grant: express_written, express_oral or implied",
+    "technologies": "of a grant at least one of artificial_voice, autodialer, recording, transcript, ai_processing",
+    "wording": "of a grant: what was agreed to, word for word",
+    "wording_version": "of a grant: which version of it",
+    "number": "a number as +COUNTRY NUMBER without spaces",
+}
+
+
+class Ledger(Protocol):
+    async def export(self, tenant: TenantId, subject: str) -> dict[str, Any]: ...
+
+    async def erase(self, tenant: TenantId, subject: str, at: datetime) -> int: ...
+
+    async def verify(self, tenant: TenantId) -> Any: ...
+
+
+class Lists(Protocol):
+    async def add(
+        self, tenant: TenantId, name: str, numbers: Sequence[str], at: datetime, source: str, region: str = ""
+    ) -> None: ...
+
+    async def start_again(self, tenant: TenantId) -> bool: ...
+
+    async def summary(self, tenant: TenantId) -> list[dict[str, Any]]: ...
+
+
+_Number = Annotated[str, Field(pattern=E164_PATTERN)]
+_Short = Annotated[str, Field(max_length=200)]
+
+
+class _Check(Body):
+    direction: Direction = "outbound"
+    from_number: _Number | None = Field(default=None, alias="from")
+    to: Annotated[str, Field(max_length=32)] | None = None
+    purpose: Purpose | None = None
+    region: Annotated[str, Field(pattern=REGION_PATTERN)] | None = None
+    zone: str | None = None
+    at: AwareDatetime | None = Field(default=None, strict=False)
+
+
+class _Preview(Body):
+    calls: list[dict[str, Any]] = Field(min_length=1, max_length=MAX_PREVIEW)
+    at: AwareDatetime | None = Field(default=None, strict=False)
+
+
+class _Evidence(Body):
+    kind: _Short = ""
+    uri: Annotated[str, Field(max_length=MAX_TEXT)] = ""
+    sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+
+
+class _Said(Body):
+    event: Literal["grant", "revoke"]
+    subject: _Number
+    at: AwareDatetime | None = Field(default=None, strict=False)
+    via: CapturedBy = "api"
+    technologies: list[Technology] = Field(default_factory=list)
+    purposes: list[Purpose] = Field(default_factory=list)
+    seller: _Short = ""
+    form: ConsentForm | None = None
+    channels: tuple[Literal["voice", "sms", "email"], ...] = Field(default=("voice",), strict=False)
+    wording: Annotated[str, Field(max_length=MAX_TEXT)] = ""
+    wording_version: _Short = ""
+    evidence: list[_Evidence] = Field(default_factory=list, max_length=16)
+    jurisdiction: _Short = ""
+    valid_from: AwareDatetime | None = Field(default=None, strict=False)
+    valid_until: AwareDatetime | None = Field(default=None, strict=False)
+    verbatim: Annotated[str, Field(max_length=MAX_TEXT)] = ""
+    do_not_call: bool = False
+
+
+class _Listed(Body):
+    number: _Number
+
+
+class ComplianceDesk:
+    """`calls.Counsel`, and what the routes do."""
+
+    def __init__(
+        self, office: Office, ledger: Ledger, lists: Lists, clock: Clock, settle: Callable[[], Awaitable[None]]
+    ) -> None:
+        """`settle`: what was noted is in the ledger when it returns. Raises StoreError."""
+        self.office, self.ledger, self.lists, self.clock, self.settle = office, ledger, lists, clock, settle
+
+    async def prepare(self, order: DialOrder) -> DialOrder:
+        known = await self.office.know(order.to_number, order.purpose, region=order.region, zone=order.zone, tries=True)
+        return replace(order, standing=known.standing, attempt=known.attempt)
+
+    async def refused(self, order: DialOrder) -> None:
+        await self.office.forget_attempt(Known(order.standing, order.attempt))
+
+    async def decide(
+        self,
+        direction: Direction,
+        from_number: str | None,
+        to: str | None,
+        purpose: Purpose | None,
+        region: str | None,
+        zone: str | None,
+        at: datetime,
+    ) -> Decision:
+        other = to if direction == "outbound" else from_number
+        known = await self.office.know(other or "", purpose, region=region, zone=zone, now=at)
+        return self.office.decide(call_facts(direction, from_number, to, purpose, known.standing), at)
+
+    async def preview(self, rows: Sequence[Asked], at: datetime) -> dict[str, Any]:
+        """A number that comes twice is counted as tried by its first."""
+        decided: list[tuple[Asked, Decision]] = []
+        for row in rows:
+            decided.append((row, await self.decide("outbound", None, row.to, row.purpose, row.region, row.zone, at)))
+        return previewed(decided, at)
+
+
+def compliance_routes(desk: ComplianceDesk) -> list[Route]:
+    tenant = DEFAULT_TENANT
+
+    async def check(request: Request) -> Response:
+        asking = await read_json(request, _Check, _WANTED)
+        if isinstance(asking, Response):
+            return asking
+        row = _asked({"to": asking.to or "?", "zone": asking.zone or ""})
+        if isinstance(row, Response):
+            return row
+        decision = await desk.decide(
+            asking.direction,
+            asking.from_number,
+            asking.to,
+            asking.purpose,
+            asking.region,
+            row.zone,
+            asking.at or desk.clock.wall(),
+        )
+        return JSONResponse(explained(decision))
+
+    async def preview(request: Request) -> Response:
+        asking = await read_json(request, _Preview, _WANTED)
+        if isinstance(asking, Response):
+            return asking
+        rows = []
+        for number, call in enumerate(asking.calls, 1):
+            if unknown := call.keys() - {"to", "purpose", "region", "zone"}:
+                return wrong_fields("invalid_fields", {"calls": f"row {number}: {len(unknown)} unknown fields"})
+            row = _asked(call, number)
+            if isinstance(row, Response):
+                return row
+            rows.append(row)
+        return JSONResponse(await desk.preview(rows, asking.at or desk.clock.wall()))
+
+    async def tables(request: Request) -> Response:
+        office = desk.office
+        return JSONResponse(
+            {
+                "in_force": office.policy.in_force,
+                "tables": office.policy.tables.versions,
+                "problem": office.problem,
+                "lists": await desk.lists.summary(tenant),
+            }
+        )
+
+    async def verify(request: Request) -> Response:
+        return JSONResponse(asdict(await desk.ledger.verify(tenant)))
+
+    async def note(request: Request) -> Response:
+        said = await read_json(request, _Said, _WANTED)
+        if isinstance(said, Response):
+            return said
+        now = desk.clock.wall()
+        at = said.at or now
+        if at > now + AHEAD:
+            return wrong_fields("invalid_fields", {"at": _WANTED["at"]})
+        if said.event == "revoke":
+            desk.office.revoke(
+                Revocation(
+                    tenant,
+                    said.subject,
+                    at,
+                    said.via,
+                    said.verbatim,
+                    tuple(said.technologies),
+                    tuple(said.purposes),
+                    said.do_not_call,
+                    said.seller,
+                )
+            )
+        else:
+            needed = ("form", "technologies", "wording", "wording_version")
+            if missing := {name: _WANTED[name] for name in needed if not getattr(said, name)}:
+                return wrong_fields("invalid_fields", missing)
+            desk.office.grant(_grant(said, tenant, at))
+        try:
+            async with asyncio.timeout(SETTLE_S):
+                await desk.settle()
+        except (StoreError, TimeoutError):  # it is on disk, and counts
+            return JSONResponse({"event": said.event, "at": at.isoformat()}, 202)
+        return JSONResponse({"event": said.event, "at": at.isoformat()}, 201)
+
+    async def export(request: Request) -> Response:
+        return JSONResponse(await desk.ledger.export(tenant, _subject(request)))
+
+    async def erase(request: Request) -> Response:
+        return JSONResponse({"erased": await desk.ledger.erase(tenant, _subject(request), desk.clock.wall())})
+
+    async def add(request: Request) -> Response:
+        listed = await read_json(request, _Listed, _WANTED)
+        if isinstance(listed, Response):
+            return listed
+        await desk.lists.add(tenant, "company", [listed.number], desk.clock.wall(), "api")
+        await desk.office.refresh()
+        return JSONResponse({"list": "company"}, 201)
+
+    async def listed(request: Request) -> Response:
+        known = await desk.office.know(_subject(request), None, now=desk.clock.wall())
+        lists = asdict(known.standing.lists)
+        lists["as_of"] = {name: at.isoformat() for name, at in known.standing.lists.as_of.items()}
+        return JSONResponse(lists)
+
+    async def stop(request: Request) -> Response:
+        await desk.lists.add(tenant, "stop", ["*"], desk.clock.wall(), "api")
+        await desk.office.refresh()
+        return JSONResponse({"stopped": True})
+
+    async def go_on(request: Request) -> Response:
+        await desk.lists.start_again(tenant)
+        await desk.office.refresh()
+        return JSONResponse({"stopped": False})
+
+    return [
+        Route("/v1/compliance/check", check, methods=["POST"]),
+        Route("/v1/compliance/preview", preview, methods=["POST"]),
+        Route("/v1/compliance/tables", tables, methods=["GET"]),
+        Route("/v1/compliance/ledger", verify, methods=["GET"]),
+        Route("/v1/compliance/stop", stop, methods=["PUT"]),
+        Route("/v1/compliance/stop", go_on, methods=["DELETE"]),
+        Route("/v1/consent", note, methods=["POST"]),
+        Route("/v1/consent/{subject}", export, methods=["GET"]),
+        Route("/v1/consent/{subject}", erase, methods=["DELETE"]),
+        Route("/v1/dnc", add, methods=["POST"]),
+        Route("/v1/dnc/{subject}", listed, methods=["GET"]),
+    ]
+
+
+def _asked(values: dict[str, Any], row: int = 1) -> Asked | Response:
+    try:
+        return asked(row, values)
+    except BadFile as bad:
+        return wrong_fields("invalid_fields", {m.field: f"row {m.row}: {m.wanted}" for m in bad.mistakes})
+
+
+def _grant(said: _Said, tenant: TenantId, at: datetime) -> Grant:
+    assert said.form is not None
+    return Grant(
+        tenant,
+        said.subject,
+        said.form,
+        at,
+        said.via,
+        tuple(said.technologies),
+        said.wording,
+        said.wording_version,
+        tuple(said.purposes),
+        said.channels,
+        said.seller,
+        None,
+        tuple(Evidence(e.kind, e.uri, e.sha256) for e in said.evidence),
+        said.jurisdiction,
+        said.valid_from,
+        said.valid_until,
+    )
+
+
+def _subject(request: Request) -> str:
+    subject: str = request.path_params["subject"]
+    digits = subject[1:]
+    if not (subject.startswith("+") and digits.isascii() and digits.isdigit() and 7 <= len(digits) <= 15):
+        raise HTTPException(404, "no such number")
+    return subject
