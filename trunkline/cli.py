@@ -656,7 +656,7 @@ def device(
         Path | None, typer.Option(help="The agent file that answers where there is no gateway (default: ours).")
     ] = None,
     noise_suppression: Annotated[
-        bool, typer.Option("--noise-suppression", help="For speakerphones: RNNoise, 20 ms later.")
+        bool, typer.Option("--noise-suppression", help="For speakerphones: RNNoise, 32 ms later.")
     ] = False,
     half_duplex: Annotated[
         bool, typer.Option("--half-duplex", help="Deaf while the agent speaks: where its echo interrupts it.")

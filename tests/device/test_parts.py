@@ -1,5 +1,7 @@
 """The loudspeaker's position, timers, the wake word and noise suppression."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -51,3 +53,22 @@ def test_noise_is_taken_out_of_the_pauses() -> None:
     assert len(out) == len(noise)
     quiet = np.frombuffer(out, np.int16)[32_000:].astype(float)
     assert 20 * np.log10(300 / max(1.0, float(np.sqrt(np.mean(quiet**2))))) > 12
+
+
+def test_words_are_recognised_behind_noise_suppression(tmp_path: Path) -> None:
+    pocketsphinx = pytest.importorskip("pocketsphinx")
+    pytest.importorskip("espeakng_loader")
+    from trunkline.device.quality import spoken as said
+    from trunkline.device.suppression import NoiseSuppression
+
+    phrases = ("what are your opening hours", "i want to cancel my appointment", "set a timer for five minutes")
+    (tmp_path / "phrases").write_text(f"#JSGF V1.0; grammar g; public <s> = {' | '.join(phrases)};")
+    noisy = said("", "en-us", 165, 50, snr_db=5.0)
+    suppression = NoiseSuppression()
+    out = b"".join(suppression.feed(noisy[at : at + 640]) for at in range(0, len(noisy), 640))
+    suppression.close()
+    decoder = pocketsphinx.Decoder(jsgf=str(tmp_path / "phrases"), lm=None, loglevel="FATAL")
+    decoder.start_utt()
+    decoder.process_raw(out, False, True)
+    decoder.end_utt()
+    assert decoder.hyp().hypstr == phrases[0]

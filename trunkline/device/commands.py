@@ -11,13 +11,14 @@ from pathlib import Path
 from trunkline.agents.examples import example
 from trunkline.clock import SYSTEM_CLOCK, Clock
 from trunkline.device.access import Gateway
+from trunkline.device.listening import Listening
 from trunkline.device.machine import DeviceStats, Machine, Tell, Terms
 from trunkline.device.offline import OfflineAgent
 from trunkline.device.playback import Playback
 from trunkline.device.running import Device
 from trunkline.device.sound import STDIN, Card, Ear, FileEar, Mouth, RawEar
 from trunkline.device.suppression import NoiseSuppression
-from trunkline.device.wakeword import DEFAULT_PHRASE, DEFAULT_THRESHOLD, find_wake_word
+from trunkline.device.wakeword import DEFAULT_PHRASE, DEFAULT_THRESHOLD
 from trunkline.errors import MissingExtra, ProviderError
 
 
@@ -42,8 +43,7 @@ class DeviceOptions:
 async def run_device(
     options: DeviceOptions, tell: Callable[[float, Tell], None], clock: Clock = SYSTEM_CLOCK
 ) -> DeviceStats:
-    """Until the microphone ends, which a card's never does. Raises ConfigError, MissingExtra."""
-    wake_word = find_wake_word(options.detector, options.wake_word, options.threshold)
+    """Until the microphone ends, which a card's never does. Raises ConfigError, MissingExtra, ProviderError."""
     playback = Playback()
     async with contextlib.AsyncExitStack() as stack:
         suppression = NoiseSuppression() if options.noise_suppression else None
@@ -53,9 +53,10 @@ async def run_device(
         if mouth is not None:
             stack.callback(mouth.close)
         machine = Machine(options.token, options.terms)
-        device = Device(
-            machine, options.gateway, wake_word, playback, clock, tell, suppression=suppression, mouth=mouth
-        )
+        device = Device(machine, options.gateway, playback, clock, tell, suppression=suppression, mouth=mouth)
+        device.listening = Listening(options.detector, options.wake_word, options.threshold, device.woken)
+        stack.push_async_callback(device.listening.close)
+        await device.listening.start()
         await stack.enter_async_context(_offline(options, device, playback, clock))
         ear: Ear
         card = None
@@ -89,7 +90,12 @@ async def _offline(
     """Without local speech the device is a device all the same, which has no answer where there is no gateway."""
     try:
         agent = OfflineAgent(
-            options.offline_agent or example("offline"), playback, clock, device.offline_said, device.offline_over
+            options.offline_agent or example("offline"),
+            playback,
+            clock,
+            device.offline_said,
+            device.offline_over,
+            device.offline_crashed,
         )
         await agent.start()
     except (MissingExtra, ProviderError) as error:

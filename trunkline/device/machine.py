@@ -158,7 +158,7 @@ class Machine:
         self._terms = terms or Terms()
         self._token = token
         self._recent: deque[bytes] = deque(maxlen=RECENT_MS // FRAME_MS)
-        self._heard_samples = 0
+        self.heard_samples = 0
         self._unsent: deque[bytes] = deque()
         self._armed: Mapping[str, Any] = {}
         self._tries = 0
@@ -181,7 +181,7 @@ class Machine:
             self._played_until = now + ECHO_TAIL_S
         if self.muted or (self._terms.half_duplex and now < self._played_until):
             frame = bytes(len(frame))
-        self._heard_samples += len(frame) // 2
+        self.heard_samples += len(frame) // 2
         self._recent.append(frame)
         if self.state is State.OFFLINE:
             return [HearOffline(frame)]
@@ -195,7 +195,7 @@ class Machine:
         armed: dict[str, Any] = {"type": "armed", "by": "wake_word", "wake_word": phrase}
         if score is not None:
             armed["score"] = score
-        return self._wake(armed, max(0, self._heard_samples - ends_at), f"wake word: {phrase}", now)
+        return self._wake(armed, max(0, self.heard_samples - ends_at), f"wake word: {phrase}", now)
 
     def button(self, now: float) -> list[Effect]:
         return self._wake({"type": "armed", "by": "button"}, 0, "button", now)
@@ -249,7 +249,7 @@ class Machine:
                     return [Tell("heard", str(event.get("text", "")))]
             case "saying":
                 self._active_at = now
-                if event.get("over"):
+                if event.get("over") and event.get("text"):
                     return [Tell("said", str(event.get("text", "")) + " -" * bool(event.get("cut")))]
             case "clear":
                 sent_ms = event.get("sent_ms")

@@ -115,13 +115,15 @@ class OfflineAgent:
         clock: Clock,
         on_active: Callable[[Progress], None],
         on_over: Callable[[], None],
+        on_crashed: Callable[[BaseException], None],
     ) -> None:
         """Raises ConfigError, MissingExtra."""
         definition = script.load(file)
         self.timers = Timers()
         hours = Script.of(definition).hours
         tools = DeviceTools(self.timers, clock, hours.zone if hours is not None else None)
-        self._playback, self._clock, self._on_active, self._on_over = playback, clock, on_active, on_over
+        self._playback, self._clock = playback, clock
+        self._on_active, self._on_over, self._on_crashed = on_active, on_over, on_crashed
         self._pool = SpeechPool(1)
         services = Services(clock=clock, speech_workers=1, speech_pool=self._pool)
         self._here = AgentHere(definition, services, cast(HttpTools, tools), lambda: self._pool.ready_workers > 0)
@@ -221,4 +223,4 @@ class OfflineAgent:
             self._on_active(progress)
 
     def crashed(self, error: BaseException) -> None:
-        raise error
+        asyncio.get_running_loop().call_soon(self._on_crashed, error)

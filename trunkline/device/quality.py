@@ -16,8 +16,9 @@ from trunkline.types import PCM_16K
 RATE_HZ = PCM_16K.rate_hz
 STEP_BYTES = PCM_16K.frame_bytes
 ROOM_RMS = 30.0  # of 32,767: no microphone is silent
-VOICES = ("en-us", "en-gb", "en-us+f2", "en-us+f4", "en-us+m3", "en-us+m7")
-SPEEDS_WPM, PITCHES = (140, 165, 190), (40, 60)
+VOICES = ("en-gb-x-rp", "en-gb-scotland", "en-us+f1", "en-us+f3", "en-us+m1", "en-us+m5")
+SPEEDS_WPM, PITCHES = (150, 180), (45,)
+"""The spotter was fitted on other voices (en-us, en-gb, en-us+f2, +f4, +m3, +m7), speeds and pitches than these."""
 SNRS_DB = (None, 20.0, 10.0)
 """None: a quiet room."""
 HEAD = """| threshold | hits, quiet | 20 dB | 10 dB | false accepts | per hour |

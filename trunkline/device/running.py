@@ -10,12 +10,13 @@ from trunkline.clock import Clock
 from trunkline.device import machine as m
 from trunkline.device.access import Connection, Gateway, NotLetIn, Sessions, Unreachable
 from trunkline.device.chime import chime
+from trunkline.device.listening import Listening
 from trunkline.device.machine import Machine, State
 from trunkline.device.offline import OfflineAgent
 from trunkline.device.playback import Playback
 from trunkline.device.sound import FRAME_BYTES, Ear, Mouth
 from trunkline.device.suppression import NoiseSuppression
-from trunkline.device.wakeword import WakeWord
+from trunkline.device.wakeword import Hit
 from trunkline.live import Heard, Progress, Saying
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,6 @@ class Device:
         self,
         machine: Machine,
         gateway: Gateway,
-        wake_word: WakeWord,
         playback: Playback,
         clock: Clock,
         tell: Callable[[float, m.Tell], None],
@@ -40,7 +40,9 @@ class Device:
         self.machine = machine
         self.offline: OfflineAgent | None = None
         """Who answers where there is no gateway."""
-        self._gateway, self._wake_word, self._playback, self._clock = gateway, wake_word, playback, clock
+        self.listening: Listening | None = None
+        """For the wake word; without it there is the button."""
+        self._gateway, self._playback, self._clock = gateway, playback, clock
         self._tell, self._suppression, self._mouth = tell, suppression, mouth
         self._sessions = Sessions(gateway) if gateway.asks else None
         self._connection: Connection | None = None
@@ -68,6 +70,9 @@ class Device:
         """The button."""
         self._perform(self.machine.button(self._clock.now()))
 
+    def woken(self, phrase: str, hit: Hit) -> None:
+        self._perform(self.machine.woken(self._clock.now(), phrase, hit.ends_at, hit.score))
+
     # --- every 20 ms ---
 
     def _hear(self, frame: bytes) -> None:
@@ -75,9 +80,8 @@ class Device:
         if self._suppression is not None:
             frame = self._suppression.feed(frame)
         self._perform(machine.microphone(frame, now, playing=playback.playing))
-        hit = self._wake_word.push(frame)
-        if hit is not None:
-            self._perform(machine.woken(now, self._wake_word.phrase, hit.ends_at, hit.score))
+        if self.listening is not None and machine.state is State.ASLEEP:
+            self.listening.push(frame, machine.heard_samples)
         self._perform(machine.tick(now, playing=playback.playing, played_ms=playback.played_ms))
         if self.offline is not None:
             self.offline.beat()
@@ -178,9 +182,8 @@ class Device:
             return
         try:
             self.offline.begin()
-        except Exception as error:  # ours, or a worker's that is gone: the device goes on
-            log.error("the offline agent: %s", error, exc_info=error)
-            self._perform(self.machine.offline_over())
+        except Exception as error:  # ours, or a worker's that is gone
+            self.offline_crashed(error)
 
     def offline_said(self, progress: Progress) -> None:
         self.machine.offline_active(self._clock.now())
@@ -188,6 +191,12 @@ class Device:
             self.say(m.Tell("heard", progress.text))
         elif isinstance(progress, Saying) and progress.over:
             self.say(m.Tell("said", progress.text))
+
+    def offline_crashed(self, error: BaseException) -> None:
+        """The device goes on."""
+        log.error("the offline agent: %s", error, exc_info=error)
+        self.say(m.Tell("mistake", f"the offline agent has crashed ({type(error).__name__})"))
+        self.offline_over()
 
     def offline_over(self) -> None:
         self._perform(self.machine.offline_over())

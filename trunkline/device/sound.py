@@ -21,6 +21,8 @@ from trunkline.types import FRAME_MS, PCM_16K
 
 FRAME_BYTES = PCM_16K.frame_bytes
 QUEUE_FRAMES = 50  # a second: the loop has stood still that long
+TAIL_MS = 1000
+"""Of silence behind what is heard from a file or a pipe, at least: its last word may be the wake word."""
 STDIN = Path("-")
 
 
@@ -50,7 +52,7 @@ class FileEar:
     """A WAV file in real time, then silence until `enough`."""
 
     def __init__(self, path: Path, clock: Clock, enough: Callable[[], bool]) -> None:
-        self._pcm16, self._clock, self._enough = read_wav(path), clock, enough
+        self._pcm16, self._clock, self._enough = read_wav(path) + bytes(TAIL_MS * PCM_16K.bytes_per_ms), clock, enough
         self.ended = False
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
@@ -75,7 +77,8 @@ class RawEar:
         while len(frame := await loop.run_in_executor(None, self._pipe.read, FRAME_BYTES)) == FRAME_BYTES:
             yield frame
         due = self._clock.now()
-        while not self._enough():
+        least = due + TAIL_MS / 1000
+        while due < least or not self._enough():
             yield bytes(FRAME_BYTES)
             due += FRAME_MS / 1000
             await asyncio.sleep(max(0.0, due - self._clock.now()))

@@ -2,7 +2,7 @@
 
 Only its shared library is used: importing the package would bring a decoder of audio files and a plotting library.
 RNNoise works on 10 ms at 48 kHz; the microphone's 16 kHz are brought there and back by filters of a millisecond's
-delay. With RNNoise's own 10 ms of look-ahead and its frame the voice comes about 20 ms later.
+delay. With RNNoise's own look-ahead and frames the voice comes 32 ms later.
 """
 
 import ctypes
