@@ -355,14 +355,14 @@ class Attendant(ABC):
                 for effect in self.turns.handle(event):
                     self._perform(effect)
                 if (tell := self._report.follower) is not None:
-                    self._tell(tell)
+                    self._tell(event, tell)
         except Exception as error:
             self._report.crashed(error)
         finally:
             self._events.clear()
             self._handling = False
 
-    def _tell(self, tell: Follower) -> None:
+    def _tell(self, event: t.Event, tell: Follower) -> None:
         self._following.words(self.turns.words, tell)
         self._following.state(self.turns.state, tell)
 
