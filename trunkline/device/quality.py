@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import soxr
 
-from trunkline.agents.local.voice import Engine, VoiceOptions
+from trunkline.agents.local.voice import VoiceOptions, engine
 from trunkline.device.sound import read_wav
 from trunkline.device.wakeword import DEFAULT_THRESHOLD, KeyphraseSpotter
 from trunkline.types import PCM_16K
@@ -43,22 +43,13 @@ class Row:
 
 def spoken(phrase: str, voice: str, words_per_minute: int, pitch: int, *, snr_db: float | None = None) -> bytes:
     """A second of the room, the phrase and a question behind it, by espeak-ng, in white noise. PCM16 at 16 kHz."""
-    engine = _engine()
-    sound = engine.speak(f"{phrase}, {BEHIND}", VoiceOptions(voice, words_per_minute, pitch))
-    speech = soxr.resample(sound.samples.astype(np.float32), engine.rate_hz, RATE_HZ)
+    espeak = engine()
+    sound = espeak.speak(f"{phrase}, {BEHIND}", VoiceOptions(voice, words_per_minute, pitch))
+    speech = soxr.resample(sound.samples.astype(np.float32), espeak.rate_hz, RATE_HZ)
     rng = np.random.default_rng((words_per_minute, pitch, len(voice)))
     level = ROOM_RMS if snr_db is None else float(np.sqrt(np.mean(speech**2))) / 10 ** (snr_db / 20)
     whole = np.concatenate([np.zeros(RATE_HZ), speech, np.zeros(RATE_HZ // 2)])
     return (whole + rng.normal(0, level, len(whole))).clip(-32768, 32767).astype(np.int16).tobytes()
-
-
-_engines: list[Engine] = []  # one a process: the library has no more
-
-
-def _engine() -> Engine:
-    if not _engines:
-        _engines.append(Engine())
-    return _engines[0]
 
 
 def count(spotter: KeyphraseSpotter, pcm16: bytes) -> int:
