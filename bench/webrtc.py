@@ -137,11 +137,11 @@ class NaiveDesk(WebRtcDesk):
     async def open(self, body: bytes, token: str) -> Opened | Refuse:
         from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
-        entered = await self._enter(token)
+        entered = await self._entrance.enter(token, "webrtc", f"naive-{secrets.token_hex(8)}")
         if isinstance(entered, Refuse):
             return entered
         connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-        legs[name := secrets.token_hex(8)] = NaiveLeg(entered[0], connection)
+        legs[name := secrets.token_hex(8)] = NaiveLeg(entered.call, connection)
         await connection.setRemoteDescription(RTCSessionDescription(body.decode(), "offer"))
         await connection.setLocalDescription(await connection.createAnswer())
         return Opened(name, '"1"', connection.localDescription.sdp)
