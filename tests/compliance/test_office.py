@@ -219,6 +219,7 @@ def test_calls_out_are_counted_for_an_hour() -> None:
         known = await desk.know(NUMBER, "informational")
         for _ in range(10):
             assert asked(desk, known.standing) == "allowed"
+            desk.went_out(NUMBER, to_target=True)
             desk.went_out(NUMBER)
         assert asked(desk, known.standing) == "number_cap"
         house.clock.advance(3599)

@@ -105,6 +105,7 @@ def gateways(folder: Path) -> Iterator[Start]:
         port = int(settings.setdefault("http__port", str(lease())))
         data_dir = Path(settings.setdefault("data_dir", str(folder / f"data{number}")))
         settings.setdefault("speech__workers", "1")
+        settings.setdefault("compliance__max_calls_per_number_hour", "1000")  # the far end has one
         if "sip__port" not in settings:  # several run at once
             settings.setdefault("sip__enabled", "false")
         settings.setdefault("webrtc__enabled", "false")  # half a second of every start

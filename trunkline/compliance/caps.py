@@ -26,8 +26,9 @@ class Outgoing:
         self._numbers: Counter[str] = Counter()
         self._countries: Counter[str] = Counter()
 
-    def went(self, number: str, now_s: float) -> None:
-        country = country_of(number) or ""
+    def went(self, number: str, now_s: float, *, to_target: bool = False) -> None:
+        """`to_target`: to a named transfer target, which may be put through to as often as callers want it."""
+        country, number = country_of(number) or "", "" if to_target else number
         self._calls.append((now_s, number, country))
         self._numbers[number] += 1
         self._countries[country] += 1

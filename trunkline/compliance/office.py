@@ -154,8 +154,8 @@ class Office:
             replace(facts, standing=replace(facts.standing, lists=lists), traffic=facts.traffic or traffic), now
         )
 
-    def went_out(self, number: str) -> None:
-        self.outgoing.went(number, self._clock.now())
+    def went_out(self, number: str, to_target: bool = False) -> None:
+        self.outgoing.went(number, self._clock.now(), to_target=to_target)
 
     def _listed(self, number: str) -> bool | None:
         if number in self._company:

@@ -228,7 +228,7 @@ class LineCall:
         if decision.checks and (goes or isinstance(decision, Refuse)):
             self.event("decision", **told(door, decision))
         if isinstance(decision, Allow) and goes and (number := out(facts)) is not None:
-            self._board.went_out(number)
+            self._board.went_out(number, door == "transfer")
         if isinstance(decision, Refuse) and door != "record":
             self.event("refused", door=door, target=target, code=decision.code, why=decision.why)
         return decision

@@ -80,7 +80,7 @@ class Switchboard:
         self.agent, self.line, self.limits = agent, line, limits
         self.records, self.metrics, self.telemetry, self.clock = records, metrics, telemetry, clock
         self.decide = decide
-        self.went_out: Callable[[str], None] = lambda number: None
+        self.went_out: Callable[[str, bool], None] = lambda number, to_target: None
         """Told of every number that is called, also for a further leg."""
         self.prepare: Prepare | None = None
         """Gathers what the dial door wants to know, before each later attempt."""

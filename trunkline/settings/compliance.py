@@ -34,11 +34,11 @@ class Compliance(Section):
     """A folder whose files (`hours.csv`, ...) take the place of those that come with Trunkline. Read again when they
     change; one that is wrong leaves the last good one in force."""
     max_calls_per_number_hour: Int = Field(default=10, ge=1, le=1000)
-    """Calls out to one number within an hour, transfers included. Holds without `business` too."""
+    """Calls out to one number within an hour. Holds without `business` too, but for named transfer targets."""
     max_calls_per_country_hour: Int = Field(default=600, ge=1, le=1_000_000)
-    """To one country."""
+    """To one country, transfers included."""
     max_calls_per_hour: Int = Field(default=1200, ge=1, le=1_000_000)
-    """In all."""
+    """In all, transfers included."""
 
     @after(mode="after")
     def _callback(self) -> "Compliance":
