@@ -110,3 +110,35 @@ class Heartbeat:
         self._observe(late_s, now - started)
         wait_s = self._schedule.after_beat(now)
         self._handle = asyncio.get_running_loop().call_later(wait_s, self._run)
+
+
+class Beats:
+    """A timer of whoever has something to do every so often, while it has: desks drive their legs with it. A beat that
+    comes late is followed by one at once, no more."""
+
+    def __init__(self, clock: Clock, beat: Callable[[float], float | None]) -> None:
+        """`beat(now)` says in how many seconds it comes again; None: not until `start`."""
+        self._clock, self._beat = clock, beat
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+
+    def start(self, after_s: float = BEAT_S) -> None:
+        """Idempotent."""
+        if self._timer is None:
+            self._due = self._clock.now()
+            self._timer = asyncio.get_running_loop().call_later(after_s, self._run)
+
+    def _run(self) -> None:
+        now = self._clock.now()
+        again_s = self._beat(now)
+        self._timer = None
+        if again_s is not None:
+            self._due = max(self._due + again_s, now - again_s)
+            wait_s = max(0.0, self._due + again_s - self._clock.now())
+            self._timer = asyncio.get_running_loop().call_later(wait_s, self._run)
+
+    def stop(self) -> None:
+        """Idempotent."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

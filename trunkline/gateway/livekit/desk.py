@@ -25,7 +25,7 @@ from trunkline.gateway.livekit.leg import LivekitLeg
 from trunkline.gateway.livekit.room import AGENT_IDENTITY, RoomError, RoomWire
 from trunkline.gateway.sessions.livekit import LivekitServer, access_token
 from trunkline.gateway.switchboard import Switchboard
-from trunkline.media.heartbeat import BEAT_S
+from trunkline.media.heartbeat import BEAT_S, Beats
 from trunkline.media.playout import LeadPolicy
 from trunkline.ports import Refuse
 from trunkline.types import SessionId
@@ -120,8 +120,7 @@ class LivekitDesk:
         self._visits: dict[SessionId, Visit] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._away_until = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self._due = 0.0
+        self._timer = Beats(clock, self._beat)
         self._closed = False
 
     @property
@@ -163,7 +162,7 @@ class LivekitDesk:
             visit = Visit(self, session_id, device_id, self._new_wire(), now + wait_s)
             self._visits[session_id] = visit
             visit.entering = asyncio.create_task(self._enter(visit), name="livekit entering")
-            self._beat_soon()
+            self._timer.start(IDLE_BEAT_S)
         visit.attendance.prolong(now + wait_s)
         if visit.entering is not None:
             await asyncio.wait([visit.entering], timeout=ANSWER_S)
@@ -217,13 +216,7 @@ class LivekitDesk:
 
     # --- one timer ---
 
-    def _beat_soon(self) -> None:
-        if self._timer is None:
-            self._due = self._clock.now()
-            self._timer = asyncio.get_running_loop().call_later(IDLE_BEAT_S, self._beat)
-
-    def _beat(self) -> None:
-        now = self._clock.now()
+    def _beat(self, now: float) -> float | None:
         talking = False
         for visit in tuple(self._visits.values()):
             if visit.leg is not None:
@@ -231,12 +224,9 @@ class LivekitDesk:
                 talking = True
             else:
                 self._step(visit, now)
-        self._timer = None
-        if self._visits:
-            beat_s = BEAT_S if talking else IDLE_BEAT_S
-            self._due = max(self._due + beat_s, now - beat_s)
-            wait_s = max(0.0, self._due + beat_s - self._clock.now())
-            self._timer = asyncio.get_running_loop().call_later(wait_s, self._beat)
+        if not self._visits:
+            return None
+        return BEAT_S if talking else IDLE_BEAT_S
 
     def _step(self, visit: Visit, now: float) -> None:
         step = visit.attendance.due(now)
@@ -275,9 +265,7 @@ class LivekitDesk:
         self.say_goodbye()
         if self._leaving:
             await asyncio.wait(tuple(self._leaving), timeout=CLOSE_S)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.stop()
 
 
 _AWAY = Refuse("livekit_away", "the LiveKit server does not let the agent in")

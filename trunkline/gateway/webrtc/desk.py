@@ -22,7 +22,7 @@ from trunkline.gateway.webrtc.ice import Credentials, credentials, links
 from trunkline.gateway.webrtc.leg import WebRtcLeg
 from trunkline.gateway.webrtc.sdp import Ours, SdpError
 from trunkline.gateway.webrtc.wire import Paths, Wire
-from trunkline.media.heartbeat import BEAT_S
+from trunkline.media.heartbeat import BEAT_S, Beats
 from trunkline.media.playout import LeadPolicy
 from trunkline.ports import Refuse
 
@@ -82,8 +82,7 @@ class WebRtcDesk:
         self._opening = 0
         self._closed = False
         self._leaving: set[asyncio.Task[None]] = set()
-        self._timer: asyncio.TimerHandle | None = None
-        self._due = 0.0
+        self._timer = Beats(clock, self._beat)
         self._beats = 0
 
     # --- what WHIP asks ---
@@ -140,7 +139,7 @@ class WebRtcDesk:
         opened = Opened(name, etag, sdp.write_answer(offer, ours), entered.joined.resume_token)
         self._guests[name] = _Guest(leg, wire, opened, offer.ice_username)
         wire.start(offer, self._terms.paths.connect_s, leg)
-        self._beat_soon()
+        self._timer.start()
         return opened
 
     def trickle(self, name: str, etag: str, body: bytes) -> Refuse | None:
@@ -211,23 +210,13 @@ class WebRtcDesk:
 
     # --- one timer ---
 
-    def _beat_soon(self) -> None:
-        if self._timer is None:
-            self._due = self._clock.now()
-            self._timer = asyncio.get_running_loop().call_later(BEAT_S, self._beat)
-
-    def _beat(self) -> None:
-        now = self._clock.now()
+    def _beat(self, now: float) -> float | None:
         self._beats += 1
         for guest in tuple(self._guests.values()):
             guest.leg.beat(now)
         if self._beats % CHECK_BEATS == 0:
             self._check(now)
-        self._timer = None
-        if self._guests:
-            self._due = max(self._due + BEAT_S, now - BEAT_S)
-            wait_s = max(0.0, self._due + BEAT_S - self._clock.now())
-            self._timer = asyncio.get_running_loop().call_later(wait_s, self._beat)
+        return BEAT_S if self._guests else None
 
     def _check(self, now: float) -> None:
         for guest in tuple(self._guests.values()):
@@ -248,6 +237,4 @@ class WebRtcDesk:
         self.say_goodbye()
         if self._leaving:
             await asyncio.wait(tuple(self._leaving), timeout=CLOSE_S)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.stop()

@@ -8,7 +8,7 @@ from trunkline.clock import Clock
 from trunkline.gateway.entering import Entrance, Origins
 from trunkline.gateway.mediasocket import CLOSE_WAIT_S, SocketDesk
 from trunkline.gateway.websocket.leg import WebSocketLeg
-from trunkline.media.heartbeat import BEAT_S
+from trunkline.media.heartbeat import BEAT_S, Beats
 from trunkline.media.playout import LeadPolicy
 from trunkline.metrics import Metrics
 from trunkline.ports import Refuse
@@ -35,8 +35,7 @@ class AudioSockets(SocketDesk[WebSocketLeg]):
         self.origins = origins
         self._entrance, self._terms = entrance, terms
         self._entering: set[asyncio.Task[None]] = set()
-        self._timer: asyncio.TimerHandle | None = None
-        self._due = 0.0
+        self._timer = Beats(clock, self._beat)
 
     def new_leg(self) -> WebSocketLeg:
         terms = self._terms
@@ -66,24 +65,14 @@ class AudioSockets(SocketDesk[WebSocketLeg]):
             leg.refuse(entered)
             return
         leg.entered(entered)
-        self._beat_soon()
+        self._timer.start()
 
     # --- one timer ---
 
-    def _beat_soon(self) -> None:
-        if self._timer is None:
-            self._due = self._clock.now()
-            self._timer = asyncio.get_running_loop().call_later(BEAT_S, self._beat)
-
-    def _beat(self) -> None:
-        now = self._clock.now()
+    def _beat(self, now: float) -> float | None:
         for leg in tuple(self._legs):
             leg.beat(now)
-        self._timer = None
-        if self._legs:
-            self._due = max(self._due + BEAT_S, now - BEAT_S)
-            wait_s = max(0.0, self._due + BEAT_S - self._clock.now())
-            self._timer = asyncio.get_running_loop().call_later(wait_s, self._beat)
+        return BEAT_S if self._legs else None
 
     # --- the end ---
 
@@ -92,6 +81,4 @@ class AudioSockets(SocketDesk[WebSocketLeg]):
         if self._entering:
             await asyncio.wait(tuple(self._entering), timeout=CLOSE_WAIT_S)
         await super().close()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.stop()
