@@ -6,14 +6,37 @@ how the device is told.
 
 from collections.abc import Callable, Mapping
 
+from trunkline.errors import MisuseError
 from trunkline.gateway import live
-from trunkline.gateway.leg import DeviceCall
+from trunkline.gateway.hands import Told
+from trunkline.gateway.leg import DeviceCall, Leg
+from trunkline.ports import Refuse
 
 MAX_MESSAGES_S = 20.0  # of a device, on average
 MESSAGE_BURST_S = 2.0  # so much of them at once
 MAX_TEXTS_S, TEXT_BURST = 0.5, 6.0  # written words: each may cost an answer of a model
 _TOO_MANY_FLUSHES = live.Mistake("too_many", "so often nobody wants an answer: wait for the next")
 _TOO_MANY_TEXTS = live.Mistake("too_many", "more written words than can be answered: wait for the answer")
+
+
+_NO_REFER = Refuse("not_supported", "a browser or device has nobody who would put it through")
+
+
+class DeviceHands:
+    """What no leg of a device can do (`Leg`, `Hands`)."""
+
+    transfers = False
+    sends_dtmf = False
+    puts_through = False
+
+    def send_dtmf(self, digits: str) -> None:
+        raise MisuseError("a device takes no digits")
+
+    def put_through(self, address: str, told: Told) -> str | Refuse:
+        return _NO_REFER
+
+    def put_through_to(self, other: Leg, told: Told) -> str | Refuse:
+        return _NO_REFER
 
 
 class Allowance:

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast, get_args
 
 from trunkline.live import Progress
 from trunkline.ports import EndReason, Refuse
@@ -54,7 +54,14 @@ class Mistake:
     why: str
 
 
+_REASONS = frozenset(get_args(EndReason))
+
 Live = Joined | Progress | Over | Mistake
+
+
+def goodbye(why: str) -> str | None:
+    """The last message, where `why` is an EndReason; a leg is closed for other reasons as well."""
+    return encode(Over(cast(EndReason, why))) if why in _REASONS else None
 
 
 def refused(refuse: Refuse, retry_after_s: int | None = None) -> str:

@@ -5,29 +5,25 @@ hears silence.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, cast, get_args
+from typing import Protocol
 
 from trunkline.clock import Clock
-from trunkline.errors import MisuseError
 from trunkline.gateway import live
-from trunkline.gateway.device import Device
+from trunkline.gateway.device import Device, DeviceHands
 from trunkline.gateway.entering import Entered
-from trunkline.gateway.hands import Told
-from trunkline.gateway.leg import DeviceCall, Leg, LegKind
+from trunkline.gateway.leg import DeviceCall, LegKind
 from trunkline.gateway.livekit.outgoing import Outgoing
 from trunkline.gateway.livekit.room import RoomWire
 from trunkline.media.bus import Receiver
 from trunkline.media.g711 import decode, encode
 from trunkline.media.playout import LeadPolicy, Message
-from trunkline.ports import EndReason, Refuse
+from trunkline.ports import Refuse
 from trunkline.types import FRAME_MS, MULAW_8K
 
 FRAME_BYTES = MULAW_8K.frame_bytes
 SILENT_FRAME = MULAW_8K.silence * FRAME_BYTES
 LINGER_S = 0.4  # for the far end's jitter buffer to play what was sent
 MAX_MISSED_FRAMES = 10  # of silence that a late beat makes up
-_NO_REFER = Refuse("not_supported", "a browser or device has nobody who would put it through")
-_REASONS = frozenset(get_args(EndReason))
 
 
 class LegDesk(Protocol):
@@ -38,14 +34,11 @@ class LegDesk(Protocol):
         ...
 
 
-class LivekitLeg:
+class LivekitLeg(DeviceHands):
     """Leg and Hands of its call."""
 
     kind: LegKind = "livekit"
-    transfers = False
-    sends_dtmf = False
     networked = False
-    puts_through = False
     writable = True
 
     def __init__(self, wire: RoomWire, desk: LegDesk, entered: Entered, lead: LeadPolicy, clock: Clock) -> None:
@@ -159,9 +152,6 @@ class LivekitLeg:
         self._wire.clear()
         return self._outgoing.clear(self._clock.now())
 
-    def send_dtmf(self, digits: str) -> None:
-        raise MisuseError("a LiveKit participant takes no digits")
-
     def stats(self) -> Mapping[str, int]:
         return {
             "device_frames": self._received,
@@ -173,21 +163,14 @@ class LivekitLeg:
 
     def close(self, why: str = "") -> None:
         """Idempotent; `lost` follows. What was sent is heard first, and the device learns the reason."""
-        if not self._over and why in _REASONS:
-            self.tell(live.encode(live.Over(cast(EndReason, why))))
+        goodbye = live.goodbye(why)
+        if goodbye is not None and not self._over:
+            self.tell(goodbye)
         rest_s = self._outgoing.queued_ms(self._clock.now()) / 1000
         self._end(f"we closed it ({why})" if why else "we closed it", rest_s + LINGER_S)
 
     def detach(self) -> None:
         self._call = self.bus = None
-
-    # --- Hands ---
-
-    def put_through(self, address: str, told: Told) -> str | Refuse:
-        return _NO_REFER
-
-    def put_through_to(self, other: Leg, told: Told) -> str | Refuse:
-        return _NO_REFER
 
     # --- the end ---
 

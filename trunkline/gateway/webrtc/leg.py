@@ -8,15 +8,13 @@ when it disarmed has an end.
 
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Protocol, cast, get_args
+from typing import Protocol
 
 from trunkline.clock import Clock
-from trunkline.errors import MisuseError
 from trunkline.gateway import live
-from trunkline.gateway.device import Device
+from trunkline.gateway.device import Device, DeviceHands
 from trunkline.gateway.entering import Entered
-from trunkline.gateway.hands import Told
-from trunkline.gateway.leg import DeviceCall, Leg, LegKind
+from trunkline.gateway.leg import DeviceCall, LegKind
 from trunkline.gateway.webrtc import rtp
 from trunkline.gateway.webrtc.incoming import Incoming, Piece
 from trunkline.gateway.webrtc.opus import SILENCE, Decoder, Encoder, duration_ms
@@ -26,14 +24,12 @@ from trunkline.gateway.webrtc.wire import Wire
 from trunkline.media.bus import Receiver
 from trunkline.media.g711 import decode, encode
 from trunkline.media.playout import LeadPolicy, Message
-from trunkline.ports import EndReason, Refuse
+from trunkline.ports import Refuse
 from trunkline.types import FRAME_MS, MULAW_8K
 
 REPORT_S = 5.0  # between RTCP reports (RFC 3550 6.2); the first comes in half of it
 MAX_UNTOLD = 64  # events that wait for the data channel to open
-_NO_REFER = Refuse("not_supported", "a browser or device has nobody who would put it through")
 _SILENT_FRAME = MULAW_8K.silence * FRAME_BYTES
-_REASONS = frozenset(get_args(EndReason))
 LINGER_S = 0.4  # for the far end's jitter buffer to play what was sent
 
 
@@ -45,14 +41,11 @@ class LegDesk(Protocol):
         ...
 
 
-class WebRtcLeg:
+class WebRtcLeg(DeviceHands):
     """WireSink of its wire, Leg and Hands of its call."""
 
     kind: LegKind = "webrtc"
-    transfers = False
-    sends_dtmf = False
     networked = False
-    puts_through = False
 
     def __init__(
         self, wire: Wire, offer: Offer, desk: LegDesk, entered: Entered, lead: LeadPolicy, clock: Clock
@@ -289,9 +282,6 @@ class WebRtcLeg:
         self._marks.clear()
         return self._outgoing.clear()
 
-    def send_dtmf(self, digits: str) -> None:
-        raise MisuseError("a WebRTC far end takes no digits")
-
     def stats(self) -> Mapping[str, int]:
         incoming, fared = self._incoming, self._fared
         return {
@@ -310,20 +300,13 @@ class WebRtcLeg:
 
     def close(self, why: str = "") -> None:
         """Idempotent; `lost` follows. What was sent is heard first, and the device learns the reason."""
-        if not self._over and why in _REASONS:
-            self.tell(live.encode(live.Over(cast(EndReason, why))))
+        goodbye = live.goodbye(why)
+        if goodbye is not None and not self._over:
+            self.tell(goodbye)
         self._end(f"we closed it ({why})" if why else "we closed it", linger_s=LINGER_S)
 
     def detach(self) -> None:
         self._call = self.bus = None
-
-    # --- Hands ---
-
-    def put_through(self, address: str, told: Told) -> str | Refuse:
-        return _NO_REFER
-
-    def put_through_to(self, other: Leg, told: Told) -> str | Refuse:
-        return _NO_REFER
 
     # --- the end ---
 

@@ -10,22 +10,21 @@ A device that is not armed is not heard; the lane hears silence instead, so that
 from collections import deque
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Protocol, cast, get_args
+from typing import Protocol
 
 from websockets.http11 import Request
 
 from trunkline.clock import Clock
-from trunkline.errors import MisuseError, PeerError
+from trunkline.errors import PeerError
 from trunkline.gateway import live, rfc6455
-from trunkline.gateway.device import Allowance, Device
+from trunkline.gateway.device import Allowance, Device, DeviceHands
 from trunkline.gateway.entering import AGAIN, NO_TOKEN, RETRY_S, Entered, Origins, is_ours_alone
-from trunkline.gateway.hands import Told
-from trunkline.gateway.leg import DeviceCall, Leg, LegKind
+from trunkline.gateway.leg import DeviceCall, LegKind
 from trunkline.gateway.mediasocket import Denied, MediaSocket, SocketDoor
 from trunkline.gateway.websocket import wire
 from trunkline.gateway.websocket.wire import AudioIn, AudioOut, Positions, Reckoning, Start
 from trunkline.media.playout import LeadPolicy, Message
-from trunkline.ports import EndReason, Refuse
+from trunkline.ports import Refuse
 from trunkline.types import FRAME_MS, MULAW_8K
 
 PING_S = 5.0
@@ -39,8 +38,6 @@ RESYNC_S = 0.2  # silence that is not made up for
 EARLY_S = 0.001  # a beat may come so much before its time
 SILENT_FRAME = MULAW_8K.silence * MULAW_8K.frame_bytes
 _FRAME_S = FRAME_MS / 1000
-_REASONS = frozenset(get_args(EndReason))
-_NO_REFER = Refuse("not_supported", "a device has nobody who would put it through")
 _FOREIGN = Denied(HTTPStatus.FORBIDDEN, "pages of this origin may not call: devices.origins")
 _TOO_LATE = Refuse("too_late", "no start in time")
 
@@ -56,14 +53,11 @@ class AudioDoor(SocketDoor, Protocol):
         ...
 
 
-class WebSocketLeg(MediaSocket):
+class WebSocketLeg(DeviceHands, MediaSocket):
     """One socket, and once it was let in the Leg and Hands of its call."""
 
     kind: LegKind = "websocket"
-    transfers = False
-    sends_dtmf = False
     networked = True
-    puts_through = False
     _door: AudioDoor
 
     def __init__(
@@ -360,9 +354,6 @@ class WebSocketLeg(MediaSocket):
             self._write(rfc6455.frame(rfc6455.TEXT, b'{"type":"clear","sent_ms":%d}' % positions.sent_ms))
         return dropped_ms
 
-    def send_dtmf(self, digits: str) -> None:
-        raise MisuseError("a device takes no digits")
-
     def stats(self) -> Mapping[str, int]:
         return {
             "received_messages": self._received,
@@ -374,19 +365,12 @@ class WebSocketLeg(MediaSocket):
 
     def close(self, why: str = "") -> None:
         """Idempotent; `lost` follows. The device learns the reason, and plays what it has."""
-        if why in _REASONS:
-            self.tell(live.encode(live.Over(cast(EndReason, why))))
+        goodbye = live.goodbye(why)
+        if goodbye is not None:
+            self.tell(goodbye)
             self.shut()
         else:
             self.shut(rfc6455.GOING_AWAY, why)
 
     def detach(self) -> None:
         self._call = self.bus = None
-
-    # --- Hands ---
-
-    def put_through(self, address: str, told: Told) -> str | Refuse:
-        return _NO_REFER
-
-    def put_through_to(self, other: Leg, told: Told) -> str | Refuse:
-        return _NO_REFER
