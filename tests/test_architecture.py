@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "trunkline"
-FLOOR_FILES = {"types", "addresses", "errors", "clock", "ports", "live", "metrics", "telemetry", "logs"}
+FLOOR_FILES = {"types", "addresses", "fetching", "errors", "clock", "ports", "live", "metrics", "telemetry", "logs"}
 FLOOR = {*FLOOR_FILES, "settings"}
 ENTRY_POINTS = {"app", "cli", "doctor", "legal"}
 MAY_IMPORT = {

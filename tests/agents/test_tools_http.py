@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trunkline.agents.script.model import Tool
-from trunkline.agents.tools.http import HttpToolError, HttpTools, build_url, extract, resolve
+from trunkline.agents.tools.http import HttpToolError, HttpTools, build_url, extract
+from trunkline.fetching import resolve
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 

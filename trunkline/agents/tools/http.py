@@ -1,29 +1,25 @@
 """The `http` tool: one request to the admin's own webhook, on behalf of a caller whose words are in it.
 
-What a caller says can fill a slot but never steer: slots are encoded, the host is fixed by the file, the name is
-resolved here and the connection goes to the very address that was judged (so a name that changes its answer between
-check and use gains nothing), redirects are not followed, and time and size have limits.
+What a caller says can fill a slot but never steer: slots are encoded, the host is fixed by the file, the connection
+goes to the very address that was judged (`fetching.py`), redirects are not followed, and time and size have limits.
 """
 
 import asyncio
 import json
 import re
-import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import httpx
 
-from trunkline.addresses import forbidden
 from trunkline.agents.script import template
 from trunkline.agents.script.model import Tool
-
-Resolve = Callable[[str, int], Awaitable[list[str]]]
+from trunkline.fetching import FetchError, Resolve, client, fetch, resolve
 
 MAX_VALUE_CHARACTERS = 500  # of a result: it is going to be spoken
 MAX_CONNECTIONS = 64
-_ADDRESSES_TRIED = 2
+_CODES = {"no_host": "unavailable", "compressed": "bad_answer"}
 _KEY = re.compile(r"\{key:([A-Za-z0-9_]+)\}")
 
 
@@ -38,11 +34,6 @@ class HttpToolError(Exception):
         return f"{self.code}: {self.why}"
 
 
-async def resolve(host: str, port: int) -> list[str]:
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
-
-
 class HttpTools:
     """Shared by all calls of an agent. Close it when the agent ends."""
 
@@ -50,9 +41,7 @@ class HttpTools:
         self, keys: Mapping[str, str] | None = None, *, allow_private: bool = False, resolve: Resolve = resolve
     ) -> None:
         self._keys, self._allow_private, self._resolve = keys or {}, allow_private, resolve
-        # No connection is kept: one made for a name must not serve another name at the same address.
-        limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=0)
-        self._client = httpx.AsyncClient(trust_env=False, follow_redirects=False, limits=limits, timeout=None)
+        self._client = client(MAX_CONNECTIONS)
 
     async def run(self, tool: Tool, values: Mapping[str, str]) -> dict[str, str] | str:
         """The tool's `result` variables, or the whole answer as text where it names none. Raises HttpToolError.
@@ -78,57 +67,29 @@ class HttpTools:
         except KeyError:
             raise HttpToolError("no_key", f"the settings hold no key {match[1]!r}") from None
 
-    async def _addresses(self, url: httpx.URL) -> list[str]:
-        port = url.port or (443 if url.scheme == "https" else 80)
-        try:
-            addresses = await self._resolve(url.raw_host.decode("ascii"), port)
-        except (OSError, UnicodeError):
-            raise HttpToolError("unavailable", "the host's name is not known") from None
-        for address in addresses:  # one bad address among good ones is an attack, not an accident
-            why = forbidden(address, allow_private=self._allow_private)
-            if why is not None:
-                raise HttpToolError("forbidden_address", f"the host is {why}")
-        if not addresses:
-            raise HttpToolError("unavailable", "the host has no address")
-        return addresses[:_ADDRESSES_TRIED]
-
     async def _fetch(self, tool: Tool, url: httpx.URL, headers: Mapping[str, str], content: bytes | None) -> bytes:
-        sent = {**headers, "Host": url.netloc.decode("ascii"), "Accept-Encoding": "identity"}
+        sent = dict(headers)
         if content is not None:
             sent.setdefault("Content-Type", "application/json")
-        addresses = await self._addresses(url)
-        for at, address in enumerate(addresses):
-            request = self._client.build_request(
-                tool.method,
-                url.copy_with(host=address),
+        try:
+            found = await fetch(
+                self._client,
+                url,
+                self._resolve,
+                allow_private=self._allow_private,
+                max_bytes=tool.max_bytes,
+                fits=httpx.codes.is_success,
+                method=tool.method,
                 headers=sent,
                 content=content,
-                extensions={"sni_hostname": url.raw_host.decode("ascii")},  # the certificate is the name's
             )
-            try:
-                return await self._exchange(request, tool.max_bytes)
-            except httpx.ConnectError:
-                if at == len(addresses) - 1:
-                    raise HttpToolError("unavailable", "the host does not answer") from None
-            except httpx.HTTPError as error:
-                raise HttpToolError("unavailable", type(error).__name__) from None
-        raise AssertionError("the last address either answers or raises")
-
-    async def _exchange(self, request: httpx.Request, max_bytes: int) -> bytes:
-        response = await self._client.send(request, stream=True)
-        try:
-            if not response.is_success:
-                raise HttpToolError("bad_status", f"status {response.status_code}")
-            if response.headers.get("content-encoding", "identity") != "identity":
-                raise HttpToolError("bad_answer", "the answer is compressed, which was not asked for")
-            body = bytearray()
-            async for chunk in response.aiter_raw():
-                body += chunk
-                if len(body) > max_bytes:
-                    raise HttpToolError("too_large", f"the answer is longer than {max_bytes} bytes")
-            return bytes(body)
-        finally:
-            await response.aclose()
+        except FetchError as error:
+            raise HttpToolError(_CODES.get(error.code, error.code), error.why) from None
+        except httpx.ConnectError:
+            raise HttpToolError("unavailable", "the host does not answer") from None
+        except httpx.HTTPError as error:
+            raise HttpToolError("unavailable", type(error).__name__) from None
+        return found.body
 
 
 def build_url(text: str, values: Mapping[str, str]) -> str:

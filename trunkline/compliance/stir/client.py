@@ -8,10 +8,9 @@ minute. Everything is bounded; who comes when all is taken gets `certificate_una
 
 import asyncio
 import re
-import socket
 import ssl
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
@@ -19,12 +18,12 @@ from typing import cast
 import httpx
 from cryptography import x509
 
-from trunkline.addresses import forbidden
 from trunkline.clock import Clock
 from trunkline.compliance.stir import certificate
 from trunkline.compliance.stir.certificate import MAX_PEM_BYTES, Credential
 from trunkline.compliance.stir.reasons import Rejected
-from trunkline.compliance.stir.x5u import Place, check_x5u
+from trunkline.compliance.stir.x5u import check_x5u
+from trunkline.fetching import FetchError, Resolve, client, fetch, resolve
 
 FETCH_S = 2.0
 MAX_KEPT = 1024
@@ -34,14 +33,6 @@ HOST_WINDOW_S = 60.0
 MAX_HOSTS = 1024
 MIN_KEPT_S, MAX_KEPT_S = 86_400.0, 30 * 86_400.0
 NOT_AGAIN_S = 60.0
-_ADDRESSES_TRIED = 2
-
-Resolve = Callable[[str, int], Awaitable[list[str]]]
-
-
-async def resolve(host: str, port: int) -> list[str]:
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 @dataclass(slots=True)
@@ -69,11 +60,7 @@ class Certificates:
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._hosts: OrderedDict[str, list[float]] = OrderedDict()
         self._fetching: dict[str, asyncio.Task[Credential | Rejected]] = {}
-        # No connection is kept: one made for a name must not serve another name at the same address.
-        limits = httpx.Limits(max_connections=MAX_FETCHES, max_keepalive_connections=0)
-        self._client = httpx.AsyncClient(
-            trust_env=False, follow_redirects=False, limits=limits, timeout=None, verify=servers or True
-        )
+        self._client = client(MAX_FETCHES, verify=servers or True)
 
     def trust(self, anchors: Sequence[x509.Certificate]) -> None:
         """From now on, also for what is kept."""
@@ -98,11 +85,10 @@ class Certificates:
         task = self._fetching.get(url)
         if task is None:
             try:
-                place = check_x5u(url)
-                self._admit(place.host)
+                self._admit(check_x5u(url))
             except Rejected as error:
                 return error  # not kept: it says nothing of the URL
-            task = asyncio.create_task(self._fetched(url, place), name="x5u")
+            task = asyncio.create_task(self._fetched(url), name="x5u")
             self._fetching[url] = task
             task.add_done_callback(lambda _: self._fetching.pop(url, None))
         return await asyncio.shield(task)
@@ -125,13 +111,13 @@ class Certificates:
             raise Rejected("certificate_unavailable", "too many certificates of one host")
         times.append(now)
 
-    async def _fetched(self, url: str, place: Place) -> Credential | Rejected:
+    async def _fetched(self, url: str) -> Credential | Rejected:
         """Never raises Rejected, OSError or what httpx has: they are the answer, kept for a while."""
         chain, kept_s = None, NOT_AGAIN_S
         found: Credential | Rejected
         try:
             async with asyncio.timeout(FETCH_S):
-                pem, kept_s = await self._download(httpx.URL(url), place)
+                pem, kept_s = await self._download(httpx.URL(url))
             chain = certificate.load_chain(pem)
             found = self._judged(chain)
         except TimeoutError:
@@ -158,51 +144,21 @@ class Certificates:
         while len(self._kept) > MAX_KEPT:
             self._kept.popitem(last=False)
 
-    async def _download(self, url: httpx.URL, place: Place) -> tuple[bytes, float]:
-        addresses = await self._addresses(place)
-        host = url.raw_host.decode("ascii")
-        for at, address in enumerate(addresses):
-            request = self._client.build_request(
-                "GET",
-                url.copy_with(host=address),
-                headers={"Host": url.netloc.decode("ascii"), "Accept-Encoding": "identity"},
-                extensions={"sni_hostname": host},  # the server's certificate is the name's
+    async def _download(self, url: httpx.URL) -> tuple[bytes, float]:
+        try:
+            found = await fetch(
+                self._client,
+                url,
+                self._resolve,
+                allow_private=self._allow_private,
+                max_bytes=MAX_PEM_BYTES,
+                fits=lambda status: status == 200,
             )
-            try:
-                return await self._exchange(request)
-            except httpx.ConnectError:
-                if at == len(addresses) - 1:
-                    raise
-        raise AssertionError("the last address either answers or raises")
-
-    async def _addresses(self, place: Place) -> list[str]:
-        try:
-            addresses = await self._resolve(place.host, place.port)
-        except (OSError, UnicodeError):
-            raise Rejected("certificate_unavailable", "the host's name is not known") from None
-        for address in addresses:  # one bad address among good ones is an attack, not an accident
-            why = forbidden(address, allow_private=self._allow_private)
-            if why is not None:
-                raise Rejected("bad_x5u", f"the host is {why}")
-        if not addresses:
-            raise Rejected("certificate_unavailable", "the host has no address")
-        return addresses[:_ADDRESSES_TRIED]
-
-    async def _exchange(self, request: httpx.Request) -> tuple[bytes, float]:
-        response = await self._client.send(request, stream=True)
-        try:
-            if response.status_code != 200:
-                raise Rejected("certificate_unavailable", f"status {response.status_code}")
-            if response.headers.get("content-encoding", "identity") != "identity":
-                raise Rejected("certificate_unavailable", "compressed, which was not asked for")
-            body = bytearray()
-            async for chunk in response.aiter_raw():
-                body += chunk
-                if len(body) > MAX_PEM_BYTES:
-                    raise Rejected("certificate_unavailable", f"longer than {MAX_PEM_BYTES} bytes")
-            return bytes(body), kept_s(response.headers.get("cache-control", ""))
-        finally:
-            await response.aclose()
+        except FetchError as error:
+            raise Rejected(
+                "bad_x5u" if error.code == "forbidden_address" else "certificate_unavailable", error.why
+            ) from None
+        return found.body, kept_s(found.headers.get("cache-control", ""))
 
 
 def kept_s(cache_control: str) -> float:

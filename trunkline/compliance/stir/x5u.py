@@ -1,6 +1,5 @@
 """Where a certificate may be fetched from. The caller chose the URL: the rules of ATIS-1000074 and -1000080, whole."""
 
-from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -9,14 +8,8 @@ from trunkline.compliance.stir.reasons import Rejected
 PORTS = (443, 8443)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    host: str
-    port: int
-
-
-def check_x5u(url: str) -> Place:
-    """Raises Rejected. An address in place of a name is judged as any: by what it is, when it is connected to."""
+def check_x5u(url: str) -> str:
+    """Its host. Raises Rejected. An address in place of a name is judged as any: by what it is, when it is connected to."""
     if not url.isascii() or any(char <= " " or char in '\\"<>^`{|}\x7f' for char in url):
         raise Rejected("bad_x5u", "characters that no URL has")
     try:
@@ -39,7 +32,7 @@ def check_x5u(url: str) -> Place:
         raise Rejected("bad_x5u", "a host without a domain")
     if _looks_numeric(host):
         raise Rejected("bad_x5u", "a host written as a number")
-    return Place(host, port or 443)
+    return host
 
 
 def _looks_numeric(host: str) -> bool:
