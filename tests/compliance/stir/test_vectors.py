@@ -21,7 +21,7 @@ from trunkline.ports import CallerVerdict
 from trunkline.testing.stir import Authority, authority, spc
 
 OURS = Path(__file__).parents[2] / "vectors/stir"
-SHARED = Path("/work/shared/vectors")
+SHARED = Path(__file__).parents[4] / "shared" / "vectors"
 RFC = {row["id"]: row for row in json.loads((OURS / "rfc_identity_headers.json").read_text())["vectors"]}
 ALL = (
     {row["id"]: row for row in json.loads((SHARED / "identity_headers.json").read_text())["vectors"]}
