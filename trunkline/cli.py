@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, cast
 
 import typer
 from rich.console import Console
@@ -15,6 +15,7 @@ from trunkline.settings import keep_mathematics_single_threaded, load
 
 if TYPE_CHECKING:
     from trunkline.ports import Purpose
+    from trunkline.testing.caller.bench import BenchReport
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 agent_app = typer.Typer(no_args_is_help=True, help="Agent scripts.")
@@ -227,6 +228,14 @@ def _steps(argv: Sequence[str]) -> str:
     return "\n".join(steps) or "listen\nhangup"
 
 
+def _bench(running: Coroutine[Any, Any, "BenchReport"], as_json: bool) -> NoReturn:
+    from trunkline.testing.caller import commands as caller
+
+    report = _run(running)
+    typer.echo(caller.to_json(report)) if as_json else caller.render_bench(report, Console(highlight=False))
+    raise typer.Exit(0 if report.ok else 1)
+
+
 @bench_app.command("twilio")
 def bench_twilio(
     target: Annotated[str, typer.Argument(help="The voice webhook of a gateway with bench/standin.toml.")],
@@ -254,12 +263,7 @@ def bench_twilio(
         api_key=api_key,
         seed=seed,
     )
-    report = _run(caller.bench_twilio(options))
-    if as_json:
-        typer.echo(caller.to_json(report))
-    else:
-        caller.render_bench(report, Console(highlight=False))
-    raise typer.Exit(0 if report.ok else 1)
+    _bench(caller.bench_twilio(options), as_json)
 
 
 @app.command()
@@ -387,9 +391,7 @@ def bench_sip(
         from_number=from_number,
         to_number=to_number,
     )
-    report = _run(caller.bench_sip(options))
-    typer.echo(caller.to_json(report)) if as_json else caller.render_bench(report, console)
-    raise typer.Exit(0 if report.ok else 1)
+    _bench(caller.bench_sip(options), as_json)
 
 
 @bench_app.command("webrtc")
@@ -423,10 +425,7 @@ def bench_webrtc(
         seed=seed,
         verify_tls=not insecure,
     )
-    report = _run(caller.bench_webrtc(options))
-    console = Console(highlight=False)
-    typer.echo(caller.to_json(report)) if as_json else caller.render_bench(report, console)
-    raise typer.Exit(0 if report.ok else 1)
+    _bench(caller.bench_webrtc(options), as_json)
 
 
 @bench_app.command("ws")
@@ -459,10 +458,7 @@ def bench_ws(
         api_key=api_key,
         seed=seed,
     )
-    report = _run(caller.bench_ws(options, audio))
-    console = Console(highlight=False)
-    typer.echo(caller.to_json(report)) if as_json else caller.render_bench(report, console)
-    raise typer.Exit(0 if report.ok else 1)
+    _bench(caller.bench_ws(options, audio), as_json)
 
 
 @app.command()

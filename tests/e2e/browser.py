@@ -1,7 +1,6 @@
 """A WebRTC caller that shares nothing with ours: aiortc as its documentation uses it, tracks, frames, 48 kHz."""
 
 import asyncio
-import fractions
 import json
 import time
 from collections.abc import Awaitable, Callable
@@ -11,39 +10,18 @@ from typing import Any
 import httpx
 import numpy as np
 from aiortc import (
-    MediaStreamTrack,
     RTCConfiguration,
     RTCIceServer,
     RTCPeerConnection,
     RTCSessionDescription,
 )
 from aiortc.mediastreams import MediaStreamError
-from av import AudioFrame, AudioResampler
+from av import AudioResampler
 
-RATE_HZ, FRAME = 8000, 160
+from tests.fakes.microphone import Microphone
+
+RATE_HZ = 8000
 LOUD = 300  # RMS of 20 ms: the agent speaks
-
-
-class Microphone(MediaStreamTrack):
-    """Silence, and between it what is said: PCM, 16 bits, 8 kHz."""
-
-    kind = "audio"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.said = b""
-        self._at, self._started = 0, 0.0
-
-    async def recv(self) -> AudioFrame:
-        now = time.monotonic()
-        self._started = self._started or now
-        await asyncio.sleep(self._started + self._at * 0.02 - now)
-        samples, self.said = self.said[: 2 * FRAME], self.said[2 * FRAME :]
-        frame = AudioFrame(format="s16", layout="mono", samples=FRAME)
-        frame.planes[0].update(samples.ljust(2 * FRAME, b"\0"))
-        frame.sample_rate, frame.pts, frame.time_base = RATE_HZ, self._at * FRAME, fractions.Fraction(1, RATE_HZ)
-        self._at += 1
-        return frame
 
 
 class Browser:
@@ -61,7 +39,7 @@ class Browser:
         way but by that."""
         self._url, self._edit, self._token = url, answer, token
         self.peer = RTCPeerConnection(RTCConfiguration(iceServers=ice_servers or []))
-        self.microphone = Microphone()
+        self.microphone = Microphone(RATE_HZ)
         self.heard: list[tuple[float, np.ndarray[Any, Any]]] = []
         """When each frame was decoded, and its samples."""
         self.events: list[dict[str, Any]] = []

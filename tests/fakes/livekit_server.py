@@ -16,7 +16,6 @@ What it is not: a selective forwarder. A room has one client and one participant
 """
 
 import asyncio
-import fractions
 import itertools
 import json
 import time
@@ -28,16 +27,17 @@ from urllib.parse import parse_qs, urlsplit
 
 import jwt
 import numpy as np
-from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
 from aiortc.sdp import candidate_from_sdp
-from av import AudioFrame
 from livekit.protocol import models, rtc
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-RATE_HZ, FRAME = 48_000, 960
+from tests.fakes.microphone import Microphone
+
+RATE_HZ = 48_000
 PING_S, PING_TIMEOUT_S = 10, 20
 LOUD = 300  # RMS of 20 ms: somebody speaks
 _sids = itertools.count(1)
@@ -45,28 +45,6 @@ _sids = itertools.count(1)
 
 def _sid(kind: str) -> str:
     return f"{kind}_{next(_sids):012d}"
-
-
-class Microphone(MediaStreamTrack):
-    """Silence, and between it what is said: PCM, 16 bits, 48 kHz."""
-
-    kind = "audio"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.said = b""
-        self._at, self._started = 0, 0.0
-
-    async def recv(self) -> AudioFrame:
-        now = time.monotonic()
-        self._started = self._started or now
-        await asyncio.sleep(self._started + self._at * 0.02 - now)
-        samples, self.said = self.said[: 2 * FRAME], self.said[2 * FRAME :]
-        frame = AudioFrame(format="s16", layout="mono", samples=FRAME)
-        frame.planes[0].update(samples.ljust(2 * FRAME, b"\0"))
-        frame.sample_rate, frame.pts, frame.time_base = RATE_HZ, self._at * FRAME, fractions.Fraction(1, RATE_HZ)
-        self._at += 1
-        return frame
 
 
 class Device:
@@ -93,7 +71,7 @@ class Device:
                     sid=_sid("TR"), type=models.TrackType.AUDIO, source=models.TrackSource.MICROPHONE, name="mic"
                 )
             )
-            self.microphone = Microphone()
+            self.microphone = Microphone(RATE_HZ)
         await self._room.tell_update(self._info)
 
     async def leave(self, reason: models.DisconnectReason = models.DisconnectReason.CLIENT_INITIATED) -> None:

@@ -14,6 +14,7 @@ from websockets.http11 import Response
 from websockets.protocol import OPEN
 from websockets.uri import parse_uri
 
+from tests.gateway.socket_transport import FakeTransport
 from trunkline.errors import PeerError
 from trunkline.gateway import rfc6455
 from trunkline.gateway.leg import Leg, LegCall
@@ -27,30 +28,6 @@ from trunkline.types import CallSid
 
 CALL_SID, STREAM_SID = "CA" + "0a" * 16, "MZ" + "0b" * 16
 START_TIMEOUT_S, MEDIA_TIMEOUT_S = 5.0, 3.0
-
-
-class FakeTransport:
-    """Takes what is written; tells the leg it is closed when the test says so."""
-
-    def __init__(self) -> None:
-        self.written = b""
-        self.closed = self.aborted = False
-
-    def write(self, data: bytes) -> None:
-        assert not self.closed, "written after close"
-        self.written += data
-
-    def close(self) -> None:
-        self.closed = True
-
-    def abort(self) -> None:
-        self.closed = self.aborted = True
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def set_write_buffer_limits(self, high: int) -> None:
-        assert high > 0
 
 
 class FakeBus:

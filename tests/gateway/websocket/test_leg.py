@@ -12,6 +12,7 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.uri import parse_uri
 
+from tests.gateway.socket_transport import FakeTransport
 from trunkline.gateway import live
 from trunkline.gateway.entering import Entered, Origins
 from trunkline.gateway.mediasocket import CLOSE_WAIT_S, STALL_S, MediaSocket
@@ -27,38 +28,6 @@ MULAW = {"type": "start", "encoding": "mulaw", "rate_hz": 8000, "acks": True}
 PCM_16K = {"type": "start", "encoding": "pcm16", "rate_hz": 16_000, "acks": True}
 FRAME = bytes(range(160))
 START_S, MEDIA_S = 5.0, 10.0
-
-
-class FakeTransport:
-    def __init__(self) -> None:
-        self.written = b""
-        self.closed = self.aborted = False
-        self.reading = True
-
-    def write(self, data: bytes) -> None:
-        assert not self.closed, "written after close"
-        self.written += data
-
-    def close(self) -> None:
-        self.closed = True
-
-    def abort(self) -> None:
-        self.closed = self.aborted = True
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def set_write_buffer_limits(self, high: int) -> None: ...
-
-    def get_extra_info(self, name: str) -> None: ...
-
-    def pause_reading(self) -> None:
-        assert self.reading
-        self.reading = False
-
-    def resume_reading(self) -> None:
-        assert not self.reading
-        self.reading = True
 
 
 class FakeCall:

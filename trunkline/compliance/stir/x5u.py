@@ -9,7 +9,8 @@ PORTS = (443, 8443)
 
 
 def check_x5u(url: str) -> str:
-    """Its host. Raises Rejected. An address in place of a name is judged as any: by what it is, when it is connected to."""
+    """Its host. Raises Rejected. An address in place of a name is judged as any: by what it is, when it is connected
+    to."""
     if not url.isascii() or any(char <= " " or char in '\\"<>^`{|}\x7f' for char in url):
         raise Rejected("bad_x5u", "characters that no URL has")
     try:
