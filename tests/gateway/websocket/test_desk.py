@@ -10,6 +10,7 @@ from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
 from websockets.uri import parse_uri
 
+from tests.gateway.socket_transport import FakeTransport
 from trunkline.gateway.entering import Entrance, Origins
 from trunkline.gateway.joining import Joining
 from trunkline.gateway.mediasocket import STRANGER_S
@@ -20,7 +21,7 @@ from trunkline.ports import Refuse
 from trunkline.testing.board import Board, play
 from trunkline.types import SessionId, TenantId
 
-from .test_leg import FRAME, MULAW, FakeTransport
+from .test_leg import FRAME, MULAW
 
 
 class Sessions:
