@@ -37,8 +37,8 @@ class Fetched(NamedTuple):
 
 
 def resolver(threads: int, name: str) -> Resolve:
-    """Of the system, in threads of its own: a look-up cannot be cancelled, and whoever has a slow name server would hold
-    up what else the loop's threads are for."""
+    """Of the system, in threads of its own: a look-up cannot be cancelled, and a slow name server would hold up what
+    else the loop's threads are for."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
 
     async def resolve(host: str, port: int) -> list[str]:

@@ -3,7 +3,8 @@
 The caller chose the URL, so: https on 443 or 8443, the name resolved once and the connection made to the very address
 that was judged, public addresses only, no redirect, two seconds, a small body, a few fetches of a host at a time. What
 was had is kept by its Cache-Control, a day at least (ATIS-1000080) and never beyond its own end; what could not be had,
-or proves nothing, is not asked for again for a minute. Everything is bounded; who comes when all is taken gets `certificate_unavailable`.
+or proves nothing, is not asked for again for a minute. Everything is bounded; who comes when all is taken gets
+`certificate_unavailable`.
 """
 
 import asyncio
