@@ -125,6 +125,15 @@ def _credential(chain: Sequence[x509.Certificate], anchors: Anchors, now: dateti
     )
 
 
+def entitlement(leaf: x509.Certificate) -> tuple[ec.EllipticCurvePublicKey, TnAuthList]:
+    """What a leaf says for itself, whoever issued it. Raises Rejected."""
+    try:
+        key, authority, _ = _entitlement(leaf)
+    except UNREADABLE as error:
+        raise Rejected("bad_certificate", f"the certificate cannot be read ({type(error).__name__})") from None
+    return key, authority
+
+
 def _entitlement(
     leaf: x509.Certificate,
 ) -> tuple[ec.EllipticCurvePublicKey, TnAuthList, tuple[ClaimConstraints, ...]]:
