@@ -20,7 +20,7 @@ def chains(tokens: Sequence[Passport], called: Who) -> list[tuple[Passport, ...]
         raise Rejected("dest_mismatch", "no token is for the called number")
     found: list[tuple[Passport, ...]] = []
     disagree = False
-    waiting = [(token,) for token in sorted(last, key=_order, reverse=True)]
+    waiting: list[tuple[Passport, ...]] = [(token,) for token in sorted(last, key=_order, reverse=True)]
     for _ in range(MAX_STEPS):
         if not waiting:
             break
