@@ -66,9 +66,9 @@ class Certificates:
         self._fetching: dict[str, asyncio.Task[Credential | Rejected]] = {}
         self._client = client(MAX_FETCHES, verify=servers or True)
 
-    def trust(self, anchors: Sequence[x509.Certificate]) -> None:
+    def trust(self, anchors: Anchors) -> None:
         """From now on, also for what is kept: that is judged again when it is asked for, not all in one go."""
-        self._anchors = Anchors(anchors)
+        self._anchors = anchors
 
     def kept(self, url: str) -> Credential | Rejected | None:
         """None: it has to be fetched."""

@@ -15,7 +15,7 @@ from uuid import uuid4
 from trunkline.clock import Clock
 from trunkline.compliance.stir import anchors, sign, verify
 from trunkline.compliance.stir.canonical import Who, who
-from trunkline.compliance.stir.certificate import Credential, load_chain
+from trunkline.compliance.stir.certificate import Anchors, Credential, load_chain
 from trunkline.compliance.stir.client import Certificates
 from trunkline.compliance.stir.reasons import Rejected
 from trunkline.compliance.stir.sign import Rights, SigningKey
@@ -96,7 +96,7 @@ class Vouching:
             except ConfigError as error:
                 log.error("the trust anchors read last stay in force: %s", error)
             else:
-                self._certificates.trust(found)
+                self._certificates.trust(await asyncio.to_thread(Anchors, found))
                 log.info("%d trust anchors are in force", len(found))
 
     def _reading(self, trunk: Trunk, screened: Screened) -> verify.Reading | CallerVerdict | None:
