@@ -8,6 +8,8 @@ is the caller's `asyncio.timeout`.
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Literal, NamedTuple
 
 import httpx
@@ -34,9 +36,20 @@ class Fetched(NamedTuple):
     headers: httpx.Headers
 
 
-async def resolve(host: str, port: int) -> list[str]:
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+def resolver(threads: int, name: str) -> Resolve:
+    """Of the system, in threads of its own: a look-up cannot be cancelled, and a slow name server would hold up what
+    else the loop's threads are for."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+
+    async def resolve(host: str, port: int) -> list[str]:
+        asked = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().run_in_executor(pool, asked)
+        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+    return resolve
+
+
+resolve = resolver(16, "resolve")
 
 
 def client(max_connections: int, **options: object) -> httpx.AsyncClient:

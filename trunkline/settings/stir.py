@@ -31,6 +31,9 @@ class StirKey(Section):
     """PEM, P-256, without a passphrase."""
     x5u: Annotated[str, AfterValidator(_x5u)]
     """Where others fetch its certificate chain."""
+    certificate: File | None = None
+    """That chain, PEM, leaf first: with it nothing is signed that others would not believe, when it has run out or for
+    a number that is not in it; without it nobody looks."""
     not_before: datetime = datetime(1970, 1, 1, tzinfo=UTC)
     """With a time zone. The latest that has come signs."""
 

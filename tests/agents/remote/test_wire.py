@@ -1,5 +1,6 @@
 """Values there and back through bytes, as the generated types write them."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -8,6 +9,7 @@ from trunkline.agents.remote import ports_pb2 as pb
 from trunkline.agents.remote import wire
 from trunkline.errors import ProviderError
 from trunkline.ports import (
+    CallerVerdict,
     CallFacts,
     Expect,
     Expectation,
@@ -34,6 +36,33 @@ CODES = ("timeout", "unavailable", "rate_limited", "auth", "bad_request", "proto
 
 def test_a_call() -> None:
     assert wire.read_call(pb.Call.FromString(wire.write_call(CALL).SerializeToString())) == CALL
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [
+        CallerVerdict("passed", "A", rcd=(("name", "Bank"),)),
+        CallerVerdict("failed", "B", "stale", mode="diverted"),
+        CallerVerdict("none", reason="carrier_none", source="telnyx"),
+    ],
+)
+def test_who_vouches_for_the_caller(verdict: CallerVerdict) -> None:
+    call = replace(CALL, stir=verdict)
+    assert wire.read_call(pb.Call.FromString(wire.write_call(call).SerializeToString())) == call
+
+
+def test_what_only_the_record_has_of_a_verdict_stays_here() -> None:
+    whole = CallerVerdict("failed", reason="carrier_failed", sip_code=438, source="pai", raw="x", why="y", origid="z")
+    written = wire.write_call(replace(CALL, stir=whole))
+    assert wire.read_call(written).stir == CallerVerdict("failed", reason="carrier_failed", source="pai")
+
+
+def test_a_client_of_before_says_nothing_of_verdicts_and_a_server_of_before_reads_past_them() -> None:
+    older = pb.Call(call_id="call_1", direction="inbound")
+    assert wire.read_call(pb.Call.FromString(older.SerializeToString())).stir is None
+    newer = wire.write_call(replace(CALL, stir=CallerVerdict("passed", "A")))
+    assert newer.DESCRIPTOR.fields_by_name["caller_verdict"].number == 8
+    assert [field.number for field in newer.DESCRIPTOR.fields][:7] == [1, 2, 3, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize(
@@ -75,6 +104,11 @@ def test_audio_and_its_words() -> None:
     "read",
     [
         lambda: wire.read_call(pb.Call(direction="sideways")),
+        lambda: wire.read_call(pb.Call(direction="inbound", caller_verdict=pb.CallerVerdict(verdict="yes"))),
+        lambda: wire.read_call(
+            pb.Call(direction="inbound", caller_verdict=pb.CallerVerdict(verdict="passed", attest="D", mode="direct"))
+        ),
+        lambda: wire.read_call(pb.Call(direction="inbound", caller_verdict=pb.CallerVerdict(verdict="none", mode="x"))),
         lambda: wire.read_call(pb.Call(direction="inbound", started_ms=2**62)),
         lambda: wire.read_format(pb.AudioFormat(encoding="opus", rate_hz=8000)),
         lambda: wire.read_format(pb.AudioFormat(encoding="mulaw", rate_hz=0)),

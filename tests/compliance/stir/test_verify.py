@@ -1,5 +1,6 @@
 """Verdicts, in the order of RFC 8224 6.2, over keys of our own."""
 
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import permutations
@@ -99,6 +100,8 @@ def test_numbers_are_compared_in_their_canonical_form() -> None:
         ([good(attest="D")], ("failed", "required_claims", 438)),
         ([good(attest=None)], ("failed", "required_claims", 438)),
         ([good(origid="not-a-uuid")], ("failed", "required_claims", 438)),
+        ([good(origid="3a47ca23d7ab446b821d33d5deedbed4----")], ("failed", "required_claims", 438)),
+        ([good(origid="urn:3a47ca23d7ab446b821d33d5deedbed4")], ("failed", "required_claims", 438)),
     ],
 )
 def test_what_is_no_good_header(identities: list[str], expected: tuple[str, str, int]) -> None:
@@ -308,6 +311,37 @@ def test_a_chain_with_a_hole_a_liar_or_a_forger_proves_nothing() -> None:
     assert outcome(circle, SIGNER, FORWARDER) == ("failed", "diversion_broken", 438)
 
 
+def test_a_good_diversion_counts_beside_whatever_else_came() -> None:
+    """A stale token of a forwarder's own, a div that leads nowhere, one by a stranger: who sends them only adds."""
+    stranger = Authority(NOW).holder(x5u="https://stranger.example.com/x.pem")
+    way = [SIGNER.identity(claims(CALLER, FIRST, IAT, "B")), diverted(FIRST, CALLED)]
+    more = [
+        good(iat=IAT - 99),
+        diverted(SECOND, CALLED),
+        diverted(FIRST, CALLED, signer=stranger),
+        SIGNER.identity(claims(CALLER, FIRST, IAT - 99)),
+        SIGNER.identity(claims("14155550999", FIRST, IAT)),
+    ]
+    for extra in [[each] for each in more] + [more]:
+        found = {verdict(order, SIGNER, FORWARDER, stranger) for order in ([*way, *extra], [*extra, *way][::-1])}
+        assert {(each.verdict, each.attest, each.mode) for each in found} == {("passed", "B", "diverted")}
+        assert len(found) == 1
+
+
+def test_diversions_that_all_name_each_other_end() -> None:
+    ring = [diverted(one, other) for one, other in permutations([CALLED, FIRST, SECOND], 2)][:8]
+    assert outcome([*ring, ring[0]], SIGNER, FORWARDER)[0] == "failed"
+    everybody = {"tn": [CALLED, FIRST, SECOND, "12125550133", "12125550144", "12125550155", "12125550166"]}
+    all_to_all = [
+        FORWARDER.identity({"dest": everybody, "div": {"tn": each}, "iat": IAT, "orig": {"tn": CALLER}}, "div")
+        for each in everybody["tn"]
+    ]
+    began = time.perf_counter()
+    found = outcome([*all_to_all, SIGNER.identity(claims(CALLER, CALLED, IAT, dest=everybody))], SIGNER, FORWARDER)
+    assert found[0] == "passed"
+    assert time.perf_counter() - began < 0.5
+
+
 def test_who_diverts_needs_authority_over_the_number_it_came_from() -> None:
     first = SIGNER.identity(claims(CALLER, FIRST, IAT))
     holder = ROOT.holder(tn_auth_list=authority(one(FIRST)), x5u=FORWARDER.x5u)
@@ -324,6 +358,19 @@ def test_the_first_token_of_a_diverted_call_may_be_given_more_time() -> None:
 
 
 # --- rcd ------------------------------------------------------------------------------------------------------------
+
+
+def test_rich_call_data_may_come_in_a_token_of_its_own() -> None:
+    of_the_name = claims(CALLER, CALLED, IAT, rcd={"nam": "Bank"})
+    del of_the_name["attest"], of_the_name["origid"]
+    name = SIGNER.identity(of_the_name, "rcd")
+    for order in ([good(attest="B"), name], [name, good(attest="B")]):
+        found = verdict(order)
+        assert (found.verdict, found.attest, dict(found.rcd)) == ("passed", "B", {"name": "Bank"})
+    assert (verdict([name]).verdict, verdict([name]).attest) == ("passed", None)  # the number, and nobody's word for it
+    forger = Holder(ec.generate_private_key(ec.SECP256R1()), SIGNER.chain)
+    found = verdict([good(), forger.identity(of_the_name, "rcd")])
+    assert (found.verdict, found.rcd) == ("passed", ())
 
 
 def test_rich_call_data_is_text_and_its_urls_stay_here() -> None:

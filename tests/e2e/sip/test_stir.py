@@ -35,6 +35,10 @@ CALLER, CALLED = "15005550006", "15005550001"
 ROOT = Authority(NOW)
 SIGNER = ROOT.holder(x5u=X5U)
 FORGER = Holder(ec.generate_private_key(ec.SECP256R1()), SIGNER.chain, X5U)
+AT_ANOTHER_PORT = Holder(SIGNER.key, SIGNER.chain, f"https://{HOST}:8080/sp.pem")
+NOWHERE = Holder(SIGNER.key, SIGNER.chain, f"https://{HOST}:{PORT}/none.pem")
+STRANGER = Authority(NOW).holder(x5u=f"https://{HOST}:{PORT}/stranger.pem")
+SERVED = {"/sp.pem": SIGNER.pem, "/stranger.pem": STRANGER.pem}
 ACCEPTED = """
 > INVITE sdp @identity
 <? 100
@@ -77,10 +81,11 @@ def fetched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, li
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append(self.path)
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(SIGNER.pem)))
+            found = SERVED.get(self.path, b"")
+            self.send_response(200 if found else 404)
+            self.send_header("Content-Length", str(len(found)))
             self.end_headers()
-            self.wfile.write(SIGNER.pem)
+            self.wfile.write(found)
 
         def log_message(self, *_: Any) -> None: ...
 
@@ -146,8 +151,11 @@ def test_a_call_whose_caller_is_vouched_for_is_answered_and_its_record_says_by_w
         (lambda: identity(signer=FORGER), 438, "", "bad_signature"),
         (lambda: identity(orig={"tn": "14155550199"}), 438, "Invalid Identity Header", "orig_mismatch"),
         (lambda: {"identity": "X-None: 1"}, 428, "Use Identity Header", "no_identity"),
+        (lambda: identity(signer=AT_ANOTHER_PORT), 436, "Bad Identity Info", "bad_x5u"),
+        (lambda: identity(signer=NOWHERE), 436, "Bad Identity Info", "certificate_unavailable"),
+        (lambda: identity(signer=STRANGER), 437, "Unsupported Credential", "untrusted_certificate"),
     ],
-    ids=["stale", "forged", "of another", "none"],
+    ids=["stale", "forged", "of another", "none", "x5u", "no certificate", "no authority of ours"],
 )
 def test_the_others_are_refused_before_they_ring(
     gateway: Any, sipp: Any, texts: Callable[[], dict[str, str]], status: int, phrase: str, reason: str

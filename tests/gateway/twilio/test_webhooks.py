@@ -12,6 +12,7 @@ from starlette.datastructures import ImmutableMultiDict
 from starlette.testclient import TestClient
 from twilio.request_validator import RequestValidator  # type: ignore[import-untyped]
 
+from trunkline.compliance.stir.verstat import fold, values
 from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.twilio.signature import Signatures
 from trunkline.gateway.twilio.tokens import Tokens
@@ -26,7 +27,7 @@ from trunkline.gateway.twilio.webhooks import (
     webhook_routes,
 )
 from trunkline.metrics import Metrics
-from trunkline.ports import Refuse
+from trunkline.ports import CallerVerdict, Refuse
 from trunkline.testing.clock import ManualClock
 from trunkline.types import E164, CallId, CallSid, StreamSid
 
@@ -111,6 +112,7 @@ class Line:
             max_call_seconds=3600,
             dial_caller_id=dial_caller_id,
             placed=self.placed,
+            signed=bool(auth_tokens),
         )
         routes = webhook_routes(webhooks, Signatures(auth_tokens, ORIGIN), self.metrics, self.clock)
         self.client = TestClient(Starlette(routes=routes))
@@ -411,3 +413,37 @@ def test_the_token_leaves_no_trace_in_the_log(line: Line, caplog: pytest.LogCapt
         document = line.post("/twilio/voice", CALLER)
     assert line.token(document) not in caplog.text
     assert re.search(r"call call-1: CA0a", caplog.text)
+
+
+# --- who vouches for the caller -------------------------------------------------------------------------------------
+
+
+def called_with(line: Line, *words: str, key: str | None = "key") -> tuple[int, CallerVerdict | None]:
+    """The status, and what the arrival says of the caller."""
+    fields = [*CALLER.items(), *(("StirVerstat", word) for word in words)]
+    body, form = urlencode(fields), ImmutableMultiDict(fields)
+    signature = RequestValidator(key).compute_signature(f"{ORIGIN}/twilio/voice", form) if key else ""
+    headers = {"X-Twilio-Signature": signature, "Content-Type": "application/x-www-form-urlencoded"}
+    response = line.client.post("/twilio/voice", content=body, headers=headers)
+    arrivals = line.switchboard.arrivals
+    return response.status_code, arrivals[-1].stir if arrivals else None
+
+
+@pytest.mark.parametrize("word", values("twilio"))
+def test_each_of_twilios_21_words_counts_where_webhooks_are_signed(word: str) -> None:
+    status, verdict = called_with(Line(("key",)), word)
+    assert status == 200
+    assert verdict == fold("twilio", word)
+
+
+def test_twilios_word_counts_from_twilio_only() -> None:
+    assert called_with(Line(("key",)), "TN-Validation-Passed-A", key="other") == (403, None)
+    assert called_with(Line(("key",)), "TN-Validation-Passed-A", key=None) == (403, None)
+    assert called_with(Line(), "TN-Validation-Passed-A", key=None) == (200, None)  # anybody may have said it
+    assert called_with(Line(("key",))) == (200, None)  # nobody looked
+
+
+def test_words_that_differ_are_none() -> None:
+    _, verdict = called_with(Line(("key",)), "TN-Validation-Passed-A", "TN-Validation-Failed")
+    assert verdict is not None
+    assert verdict.verdict == "none"

@@ -94,6 +94,7 @@ class Call(_message.Message):
     TO_NUMBER_FIELD_NUMBER: _builtins.int
     STARTED_MS_FIELD_NUMBER: _builtins.int
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    CALLER_VERDICT_FIELD_NUMBER: _builtins.int
     call_id: _builtins.str
     tenant: _builtins.str
     direction: _builtins.str
@@ -105,6 +106,10 @@ class Call(_message.Message):
     """Unix time"""
     @_builtins.property
     def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def caller_verdict(self) -> Global___CallerVerdict:
+        """absent: nobody looked"""
+
     def __init__(
         self,
         *,
@@ -115,21 +120,92 @@ class Call(_message.Message):
         to_number: _builtins.str | None = ...,
         started_ms: _builtins.int = ...,
         attributes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        caller_verdict: Global___CallerVerdict | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_from_number", b"_from_number", "_to_number", b"_to_number", "from_number", b"from_number", "to_number", b"to_number"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_caller_verdict", b"_caller_verdict", "_from_number", b"_from_number", "_to_number", b"_to_number", "caller_verdict", b"caller_verdict", "from_number", b"from_number", "to_number", b"to_number"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_from_number", b"_from_number", "_to_number", b"_to_number", "attributes", b"attributes", "call_id", b"call_id", "direction", b"direction", "from_number", b"from_number", "started_ms", b"started_ms", "tenant", b"tenant", "to_number", b"to_number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_caller_verdict", b"_caller_verdict", "_from_number", b"_from_number", "_to_number", b"_to_number", "attributes", b"attributes", "call_id", b"call_id", "caller_verdict", b"caller_verdict", "direction", b"direction", "from_number", b"from_number", "started_ms", b"started_ms", "tenant", b"tenant", "to_number", b"to_number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__caller_verdict: _TypeAlias = _typing.Literal["caller_verdict"]  # noqa: Y015
+    _WhichOneofArgType__caller_verdict: _TypeAlias = _typing.Literal["_caller_verdict", b"_caller_verdict"]  # noqa: Y015
     _WhichOneofReturnType__from_number: _TypeAlias = _typing.Literal["from_number"]  # noqa: Y015
     _WhichOneofArgType__from_number: _TypeAlias = _typing.Literal["_from_number", b"_from_number"]  # noqa: Y015
     _WhichOneofReturnType__to_number: _TypeAlias = _typing.Literal["to_number"]  # noqa: Y015
     _WhichOneofArgType__to_number: _TypeAlias = _typing.Literal["_to_number", b"_to_number"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__caller_verdict) -> _WhichOneofReturnType__caller_verdict | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__from_number) -> _WhichOneofReturnType__from_number | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__to_number) -> _WhichOneofReturnType__to_number | None: ...
 
 Global___Call: _TypeAlias = Call  # noqa: Y015
+
+@_typing.final
+class CallerVerdict(_message.Message):
+    """Who vouches for from_number (STIR/SHAKEN). Verified is a number that has `passed` with attest A, and no other: of any
+    other say and change nothing of an account because of the number.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class RcdEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    VERDICT_FIELD_NUMBER: _builtins.int
+    ATTEST_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    RCD_FIELD_NUMBER: _builtins.int
+    verdict: _builtins.str
+    """passed, failed, none"""
+    attest: _builtins.str
+    """A, B, C; empty: no level. What was claimed, and worth something only where it has passed"""
+    reason: _builtins.str
+    """why it has not passed; empty: it has"""
+    mode: _builtins.str
+    """direct, diverted, passthrough"""
+    source: _builtins.str
+    """trunkline, or the carrier whose word it is"""
+    @_builtins.property
+    def rcd(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """what was signed of the caller: name, caller_number, reason. Untrusted words"""
+
+    def __init__(
+        self,
+        *,
+        verdict: _builtins.str = ...,
+        attest: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        mode: _builtins.str = ...,
+        source: _builtins.str = ...,
+        rcd: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attest", b"attest", "mode", b"mode", "rcd", b"rcd", "reason", b"reason", "source", b"source", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallerVerdict: _TypeAlias = CallerVerdict  # noqa: Y015
 
 @_typing.final
 class Expectation(_message.Message):

@@ -11,12 +11,15 @@ from typing import Literal, cast
 from trunkline.agents.remote import ports_pb2 as pb
 from trunkline.errors import ProviderError
 from trunkline.ports import (
+    Attest,
+    CallerVerdict,
     CallFacts,
     Expect,
     Expectation,
     LlmEvent,
     LlmUsage,
     Message,
+    Mode,
     SttEvent,
     SttFailed,
     SttFinal,
@@ -54,6 +57,7 @@ def write_call(call: CallFacts) -> pb.Call:
         to_number=call.to_number,
         started_ms=int(call.started.timestamp() * 1000),
         attributes=dict(call.attributes),
+        caller_verdict=None if call.stir is None else _write_verdict(call.stir),
     )
 
 
@@ -72,6 +76,36 @@ def read_call(call: pb.Call) -> CallFacts:
         E164(call.to_number) if call.HasField("to_number") else None,
         started,
         dict(call.attributes),
+        _read_verdict(call.caller_verdict) if call.HasField("caller_verdict") else None,
+    )
+
+
+def _write_verdict(verdict: CallerVerdict) -> pb.CallerVerdict:
+    """What an agent may know of it: the carrier's own words and the origid stay here."""
+    return pb.CallerVerdict(
+        verdict=verdict.verdict,
+        attest=verdict.attest or "",
+        reason=verdict.reason or "",
+        mode=verdict.mode,
+        source=verdict.source,
+        rcd=dict(verdict.rcd),
+    )
+
+
+def _read_verdict(verdict: pb.CallerVerdict) -> CallerVerdict:
+    if verdict.verdict not in ("passed", "failed", "none"):
+        raise WireError("caller_verdict.verdict")
+    if verdict.attest not in ("", "A", "B", "C"):
+        raise WireError("caller_verdict.attest")
+    if verdict.mode not in ("direct", "diverted", "passthrough"):
+        raise WireError("caller_verdict.mode")
+    return CallerVerdict(
+        cast(Literal["passed", "failed", "none"], verdict.verdict),
+        cast(Attest, verdict.attest) if verdict.attest else None,
+        verdict.reason or None,
+        mode=cast(Mode, verdict.mode),
+        source=verdict.source,
+        rcd=tuple(sorted(verdict.rcd.items())),
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from trunkline.compliance.stir.certificate import UNREADABLE, Anchors
 from trunkline.errors import ConfigError
 
 MAX_ANCHORS = 500
@@ -23,7 +24,8 @@ def read_anchors(key: str, place: Path) -> tuple[x509.Certificate, ...]:
             if file.stat().st_size > MAX_FILE_BYTES:
                 raise ConfigError(key, str(file), f"at most {MAX_FILE_BYTES} bytes")
             certificates = x509.load_pem_x509_certificates(file.read_bytes())
-        except (OSError, ValueError):
+            Anchors(certificates)  # its names are read late
+        except (OSError, *UNREADABLE):
             raise ConfigError(key, str(file), "a readable PEM file of certificates") from None
         for each in certificates:
             found.setdefault(each.fingerprint(SHA256()), each)
@@ -38,7 +40,11 @@ def _files(key: str, place: Path) -> Iterator[Path]:
         return
     if not place.is_dir():
         raise ConfigError(key, str(place), "a PEM file, or a folder of them")
-    yield from sorted(each for each in place.iterdir() if each.suffix in SUFFIXES)
+    try:
+        files = sorted(each for each in place.iterdir() if each.suffix in SUFFIXES)
+    except OSError as error:
+        raise ConfigError(key, str(place), f"a readable folder ({error.strerror})") from None
+    yield from files
 
 
 def changes(place: Path) -> object:

@@ -19,11 +19,20 @@ from trunkline.compliance.stir.reasons import Rejected
 MAX_PEM_BYTES = 64 * 1024
 MAX_CERTIFICATES = 8
 MAX_PATH = 4  # leaf to anchor
-MIN_RSA_BITS = 2048
+MIN_RSA_BITS, MAX_RSA_BITS = 2048, 8192  # beyond, the sender decides how long we calculate
 TN_AUTH_LIST = x509.ObjectIdentifier("1.3.6.1.5.5.7.1.26")
 CLAIM_CONSTRAINTS = x509.ObjectIdentifier("1.3.6.1.5.5.7.1.27")
 ENHANCED_CONSTRAINTS = x509.ObjectIdentifier("1.3.6.1.5.5.7.1.33")  # RFC 9118
 Kind = TypeVar("Kind", bound=x509.ExtensionType)
+UNREADABLE = (
+    ValueError,
+    TypeError,  # a name of an impossible kind
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+    UnsupportedAlgorithm,
+)
+"""What `cryptography` has for DER that is no certificate."""
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _UNDERSTOOD = {
     TN_AUTH_LIST,
@@ -63,21 +72,46 @@ def load_chain(pem: bytes) -> tuple[x509.Certificate, ...]:
         raise Rejected("bad_certificate", f"more than {MAX_CERTIFICATES} certificates")
     try:
         found = x509.load_pem_x509_certificates(pem)
-    except ValueError:
+    except UNREADABLE:
         raise Rejected("bad_certificate", "no PEM certificate") from None
     return tuple(found)
 
 
-def credential(chain: Sequence[x509.Certificate], anchors: Iterable[x509.Certificate], now: datetime) -> Credential:
+class Anchors:
+    """Trust anchors by name: there are hundreds, and reading a name costs more than looking it up."""
+
+    def __init__(self, certificates: Iterable[x509.Certificate] = ()) -> None:
+        """Raises one of UNREADABLE."""
+        found: dict[x509.Name, list[x509.Certificate]] = {}
+        for each in certificates:
+            found.setdefault(each.subject, []).append(each)
+        self._by_subject = found
+
+    def __bool__(self) -> bool:
+        return bool(self._by_subject)
+
+    def __contains__(self, certificate: x509.Certificate) -> bool:
+        return certificate in self.named(certificate.subject)
+
+    def named(self, subject: x509.Name) -> Sequence[x509.Certificate]:
+        return self._by_subject.get(subject, ())
+
+
+def credential(
+    chain: Sequence[x509.Certificate], anchors: Anchors | Iterable[x509.Certificate], now: datetime
+) -> Credential:
     """The leaf of `chain` as `anchors` allow it at `now`. Raises Rejected."""
-    leaf = chain[0]
+    trusted = anchors if isinstance(anchors, Anchors) else Anchors(anchors)
     try:
-        key, authority, constraints = _entitlement(leaf)
-    except Rejected:
-        raise
-    except ValueError as error:  # cryptography reads extensions late
-        raise Rejected("bad_certificate", f"the certificate cannot be read: {error}") from None
-    path = _path(leaf, chain[1:], tuple(anchors), now)
+        return _credential(chain, trusted, now)
+    except UNREADABLE as error:  # cryptography reads names, times and extensions late
+        raise Rejected("bad_certificate", f"the certificate cannot be read ({type(error).__name__})") from None
+
+
+def _credential(chain: Sequence[x509.Certificate], anchors: Anchors, now: datetime) -> Credential:
+    leaf = chain[0]
+    key, authority, constraints = _entitlement(leaf)
+    path = _path(leaf, chain[1:], anchors, now)
     for above in path[1:]:
         if (listed := _authority(above)) is not None and not listed.encompasses(authority):
             raise Rejected("no_authority", "TNAuthList holds more than that of a certificate above it")
@@ -89,6 +123,15 @@ def credential(chain: Sequence[x509.Certificate], anchors: Iterable[x509.Certifi
         min(each.not_valid_after_utc for each in path),
         tuple(each.subject.rfc4514_string() for each in path),
     )
+
+
+def entitlement(leaf: x509.Certificate) -> tuple[ec.EllipticCurvePublicKey, TnAuthList]:
+    """What a leaf says for itself, whoever issued it. Raises Rejected."""
+    try:
+        key, authority, _ = _entitlement(leaf)
+    except UNREADABLE as error:
+        raise Rejected("bad_certificate", f"the certificate cannot be read ({type(error).__name__})") from None
+    return key, authority
 
 
 def _entitlement(
@@ -135,7 +178,7 @@ def public_key(leaf: x509.Certificate) -> ec.EllipticCurvePublicKey:
 
 
 def _path(
-    leaf: x509.Certificate, others: Sequence[x509.Certificate], anchors: tuple[x509.Certificate, ...], now: datetime
+    leaf: x509.Certificate, others: Sequence[x509.Certificate], anchors: Anchors, now: datetime
 ) -> tuple[x509.Certificate, ...]:
     """The first that is valid now, depth first; bounded, because the sender chooses `others`."""
     if not anchors:
@@ -153,8 +196,9 @@ def _path(
             return path
         if len(path) >= MAX_PATH:
             continue
-        for issuer in (*others, *anchors):
-            if issuer in path or issuer.subject != last.issuer:
+        name = last.issuer
+        for issuer in (*(each for each in others if each.subject == name), *anchors.named(name)):
+            if issuer in path:
                 continue
             steps += 1
             if steps > 4 * MAX_CERTIFICATES:
@@ -178,7 +222,7 @@ def _issued(certificate: x509.Certificate, issuer: x509.Certificate, below: int)
         if not _is_strong(issuer.public_key()) or not isinstance(certificate.signature_hash_algorithm, _HASHES):
             return False
         certificate.verify_directly_issued_by(issuer)
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError, Rejected):
+    except (InvalidSignature, Rejected, *UNREADABLE):
         return False
     return True
 
@@ -186,7 +230,7 @@ def _issued(certificate: x509.Certificate, issuer: x509.Certificate, below: int)
 def _is_strong(key: object) -> bool:
     """RFC 8226 4: ECDSA of P-256 (a CA's may be wider), or RSA."""
     if isinstance(key, rsa.RSAPublicKey):
-        return key.key_size >= MIN_RSA_BITS
+        return MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS
     return isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1)
 
 

@@ -2,8 +2,9 @@
 
 The caller chose the URL, so: https on 443 or 8443, the name resolved once and the connection made to the very address
 that was judged, public addresses only, no redirect, two seconds, a small body, a few fetches of a host at a time. What
-was had is kept by its Cache-Control, a day at least (ATIS-1000080); what could not be had is not asked for again for a
-minute. Everything is bounded; who comes when all is taken gets `certificate_unavailable`.
+was had is kept by its Cache-Control, a day at least (ATIS-1000080) and never beyond its own end; what could not be had,
+or proves nothing, is not asked for again for a minute. Everything is bounded; who comes when all is taken gets
+`certificate_unavailable`.
 """
 
 import asyncio
@@ -20,10 +21,10 @@ from cryptography import x509
 
 from trunkline.clock import Clock
 from trunkline.compliance.stir import certificate
-from trunkline.compliance.stir.certificate import MAX_PEM_BYTES, Credential
+from trunkline.compliance.stir.certificate import MAX_PEM_BYTES, Anchors, Credential
 from trunkline.compliance.stir.reasons import Rejected
 from trunkline.compliance.stir.x5u import check_x5u
-from trunkline.fetching import FetchError, Resolve, client, fetch, resolve
+from trunkline.fetching import FetchError, Resolve, client, fetch, resolver
 
 FETCH_S = 2.0
 MAX_KEPT = 1024
@@ -41,6 +42,7 @@ class _Kept:
     """None: it could not be had."""
     credential: Credential | Rejected
     until: float
+    judged_with: Anchors
 
 
 class Certificates:
@@ -53,21 +55,20 @@ class Certificates:
         *,
         allow_private: bool = False,
         servers: ssl.SSLContext | None = None,
-        resolve: Resolve = resolve,
+        resolve: Resolve | None = None,
     ) -> None:
-        """`servers`: whose certificates the HTTPS servers may show; without it, the web's."""
-        self._anchors, self._clock, self._allow_private, self._resolve = tuple(anchors), clock, allow_private, resolve
+        """`servers`: whose certificates the HTTPS servers may show; without it, the web's. `resolve`: names; without it
+        the system does, in threads of our own, because a caller's name server may keep them waiting for long."""
+        self._anchors, self._clock, self._allow_private = Anchors(anchors), clock, allow_private
+        self._resolve = resolve or resolver(MAX_FETCHES, "x5u")
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._hosts: OrderedDict[str, list[float]] = OrderedDict()
         self._fetching: dict[str, asyncio.Task[Credential | Rejected]] = {}
         self._client = client(MAX_FETCHES, verify=servers or True)
 
-    def trust(self, anchors: Sequence[x509.Certificate]) -> None:
-        """From now on, also for what is kept."""
-        self._anchors = tuple(anchors)
-        for kept in self._kept.values():
-            if kept.chain is not None:
-                kept.credential = self._judged(kept.chain)
+    def trust(self, anchors: Anchors) -> None:
+        """From now on, also for what is kept: that is judged again when it is asked for, not all in one go."""
+        self._anchors = anchors
 
     def kept(self, url: str) -> Credential | Rejected | None:
         """None: it has to be fetched."""
@@ -75,6 +76,8 @@ class Certificates:
         if found is None or found.until <= self._clock.now():
             return None
         self._kept.move_to_end(url)
+        if found.judged_with is not self._anchors and found.chain is not None:
+            found.credential, found.judged_with = self._judged(found.chain), self._anchors
         return found.credential
 
     async def fetch(self, url: str) -> Credential | Rejected:
@@ -126,7 +129,10 @@ class Certificates:
             found = Rejected("certificate_unavailable", f"the host did not give it ({type(error).__name__})")
         except Rejected as error:
             found = error
-        self._keep(url, _Kept(chain, found, self._clock.now() + (kept_s if chain is not None else NOT_AGAIN_S)))
+        good_s = NOT_AGAIN_S
+        if isinstance(found, Credential):  # one that has run out may have been renewed where it was
+            good_s = min(kept_s, max((found.not_after - self._now()).total_seconds(), NOT_AGAIN_S))
+        self._keep(url, _Kept(chain, found, self._clock.now() + good_s, self._anchors))
         return found
 
     def _judged(self, chain: Sequence[x509.Certificate]) -> Credential | Rejected:

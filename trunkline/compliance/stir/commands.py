@@ -66,7 +66,7 @@ def read_certificates(given: Sequence[str]) -> Certificates:
 def _bare_key(file: str, data: bytes) -> ec.EllipticCurvePublicKey:
     try:
         key = load_pem_public_key(data)
-    except ValueError:
+    except certificate.UNREADABLE:
         raise ConfigError("--cert", file, "a PEM file") from None
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise ConfigError("--cert", file, "a key of P-256")

@@ -8,35 +8,36 @@ from trunkline.compliance.stir.canonical import Who
 from trunkline.compliance.stir.reasons import Rejected
 from trunkline.compliance.stir.token import Passport
 
+MAX_STEPS = 64  # of tokens that name each other there are more ways than anybody wants to walk
 
-def chain(tokens: Sequence[Passport], called: Who) -> tuple[Passport, ...]:
-    """The tokens that lead from whom the caller dialled to `called`, the caller's own first. Raises Rejected where they
-    do not link, or do not agree about who called."""
-    last = [token for token in tokens if token.ppt == "div" and called in token.dest]
+
+def chains(tokens: Sequence[Passport], called: Who) -> list[tuple[Passport, ...]]:
+    """The tokens that lead from whom the caller dialled to `called`, the caller's own first; each such way. Raises
+    Rejected where they do not link, or do not agree about who called."""
+    different = {token.signing_input: token for token in tokens}.values()
+    last = [token for token in different if token.ppt == "div" and called in token.dest]
     if not last:
         raise Rejected("dest_mismatch", "no token is for the called number")
-    seen: set[bytes] = set()
-    for token in sorted(last, key=_order):
-        found = _back(token, tokens, (token,), seen)
-        if found is not None:
-            if any(each.orig != found[0].orig for each in found):
-                raise Rejected("diversion_broken", "the tokens of a diversion name different callers")
-            return found
-    raise Rejected("diversion_broken", "no token is for the number that a diversion came from")
-
-
-def _back(
-    token: Passport, tokens: Sequence[Passport], links: tuple[Passport, ...], seen: set[bytes]
-) -> tuple[Passport, ...] | None:
-    """`seen`: those from which no way leads back to a caller, or which are on this one."""
-    seen.add(token.signing_input)
-    before = [each for each in tokens if token.div in each.dest and each.signing_input not in seen]
-    for each in sorted(before, key=_order):
-        if each.ppt != "div":
-            return (each, *links)
-        if each.signing_input not in seen and (found := _back(each, tokens, (each, *links), seen)) is not None:
-            return found
-    return None
+    found: list[tuple[Passport, ...]] = []
+    disagree = False
+    waiting: list[tuple[Passport, ...]] = [(token,) for token in sorted(last, key=_order, reverse=True)]
+    for _ in range(MAX_STEPS):
+        if not waiting:
+            break
+        way = waiting.pop()
+        first = way[0]
+        if first.ppt == "div":
+            before = [each for each in different if first.div in each.dest and each not in way]
+            waiting += [(each, *way) for each in sorted(before, key=_order, reverse=True)]
+        elif all(each.orig == first.orig for each in way):
+            found.append(way)
+        else:
+            disagree = True
+    if not found and disagree:
+        raise Rejected("diversion_broken", "the tokens of a diversion name different callers")
+    if not found:
+        raise Rejected("diversion_broken", "no token is for the number that a diversion came from")
+    return found
 
 
 def _order(token: Passport) -> tuple[bool, str, bytes]:

@@ -5,11 +5,12 @@ the only one who may: in the US who has the duty decides on the attestation and 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
@@ -17,6 +18,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from trunkline.compliance.stir.canonical import Who
+from trunkline.compliance.stir.certificate import entitlement
+from trunkline.compliance.stir.der import TnAuthList
+from trunkline.compliance.stir.reasons import Rejected
 from trunkline.compliance.stir.token import encode
 from trunkline.ports import Attest
 
@@ -30,6 +34,18 @@ class SigningKey:
     """Where whoever verifies gets its certificate."""
     not_before: datetime
     name: str = ""
+    valid: tuple[datetime, datetime] | None = None
+    """While its certificate may be used. None: nobody knows."""
+    authority: TnAuthList | None = None
+    """Its certificate's."""
+
+    def fault(self, number: str, now: datetime) -> str | None:
+        """Why nobody would believe what it signed for `number` (canonical) now."""
+        if self.valid is not None and not self.valid[0] <= now <= self.valid[1]:
+            return "its certificate is not valid at this time"
+        if self.authority is not None and not self.authority.covers(number):
+            return "its certificate does not hold the number"
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +76,15 @@ def current(keys: Sequence[SigningKey], now: datetime) -> SigningKey | None:
     """The latest whose not_before has come."""
     due = [key for key in keys if key.not_before <= now]
     return max(due, key=lambda key: key.not_before) if due else None
+
+
+def certified(key: SigningKey, chain: Sequence[x509.Certificate]) -> SigningKey:
+    """With what its certificate says. Raises Rejected where that is another key's, or signs for nothing."""
+    public, authority = entitlement(chain[0])
+    if public != key.key.public_key():
+        raise Rejected("bad_certificate", "it is another key's")
+    valid = chain[0].not_valid_before_utc, chain[0].not_valid_after_utc
+    return replace(key, valid=valid, authority=authority)
 
 
 def load_key(pem: bytes) -> ec.EllipticCurvePrivateKey:

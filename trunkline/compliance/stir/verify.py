@@ -10,7 +10,7 @@ the order in which they come changes nothing.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from cryptography.exceptions import InvalidSignature
@@ -94,13 +94,21 @@ def judge(
     """`credentials` by URL; a URL that is not there could not be fetched."""
     passed: list[CallerVerdict] = []
     rejected = list(reading.rejected)
+    checked: dict[tuple[bytes, bytes, int], Rejected | None] = {}  # a token may be on several ways, and is dear
+
+    def check(way: Sequence[Passport]) -> Rejected | None:
+        for at, token in enumerate(way):
+            fresh_s = rules.fresh_s if at == len(way) - 1 else rules.diverted_fresh_s
+            key = token.signing_input, token.signature, fresh_s
+            if key not in checked:
+                checked[key] = _check(token, credentials.get(token.x5u), now, fresh_s, rules.future_s)
+            if (wrong := checked[key]) is not None:
+                return wrong
+        return None
+
     for way in reading.ways:
-        try:
-            for at, token in enumerate(way):
-                fresh_s = rules.fresh_s if at == len(way) - 1 else rules.diverted_fresh_s
-                _check(token, credentials.get(token.x5u), now, fresh_s, rules.future_s)
-        except Rejected as error:
-            rejected.append(error)
+        if (wrong := check(way)) is not None:
+            rejected.append(wrong)
         else:
             first = way[0]
             mode: Mode = "direct" if len(way) == 1 else "diverted"
@@ -108,7 +116,11 @@ def judge(
                 CallerVerdict("passed", first.attest, mode=mode, origid=first.origid, rcd=rich_data(first.claims))
             )
     if passed:
-        return min(passed, key=lambda verdict: (verdict.attest or "Z", verdict.mode != "direct", verdict.origid or ""))
+        passed.sort(
+            key=lambda verdict: (verdict.attest or "Z", verdict.mode != "direct", verdict.origid or "", verdict.rcd)
+        )
+        told = next((verdict.rcd for verdict in passed if verdict.rcd), ())  # perhaps in a token of its own
+        return replace(passed[0], rcd=told)
     furthest = failed(max(rejected, key=lambda error: (ORDER[error.reason], error.why)))
     return furthest if furthest.verdict == "none" else _with_claim(furthest, reading)
 
@@ -144,7 +156,12 @@ def _ways(tokens: list[Passport], caller: Who | None, called: Who | None) -> lis
     if called is None:
         raise Rejected("no_called", "the call names nobody called that a token could be for")
     direct = [(token,) for token in tokens if token.ppt != "div" and called in token.dest]
-    return [*direct] or [diverted.chain(tokens, called)]
+    try:
+        return [*direct, *diverted.chains(tokens, called)]
+    except Rejected:
+        if direct:
+            return [*direct]
+        raise
 
 
 def _compare(way: Sequence[Passport], caller: Who | None) -> None:
@@ -165,7 +182,19 @@ def _with_claim(verdict: CallerVerdict, reading: Reading) -> CallerVerdict:
 # --- with one -------------------------------------------------------------------------------------------------------
 
 
-def _check(token: Passport, found: Credential | Rejected | None, now: datetime, fresh_s: int, future_s: int) -> None:
+def _check(
+    token: Passport, found: Credential | Rejected | None, now: datetime, fresh_s: int, future_s: int
+) -> Rejected | None:
+    try:
+        _check_all(token, found, now, fresh_s, future_s)
+    except Rejected as error:
+        return error
+    return None
+
+
+def _check_all(
+    token: Passport, found: Credential | Rejected | None, now: datetime, fresh_s: int, future_s: int
+) -> None:
     if found is None:
         raise Rejected("certificate_unavailable", "the certificate could not be fetched")
     if isinstance(found, Rejected):

@@ -451,13 +451,11 @@ def identities(head: Head) -> tuple[str, ...]:
 
 
 def verstats(head: Head) -> tuple[str, ...]:
-    """The `verstat` of P-Asserted-Identity, else of From (3GPP TS 24.229): of the number, or of the URI."""
-    for lines in (head.items("p-asserted-identity")[:4], head.items("from")[:1]):
-        uris = [address.uri for line in lines if (address := parse_name_addr(line))]
-        found = [each["verstat"] for uri in uris for each in (uri.user_params, uri.params) if "verstat" in each]
-        if found:
-            return tuple(found)
-    return ()
+    """The `verstat` of P-Asserted-Identity, or of From where nobody was asserted (3GPP TS 24.229): of the number, or of
+    the URI. Beside an assertion From is only what the caller wrote."""
+    lines = head.items("p-asserted-identity")[:4] or head.items("from")[:1]
+    uris = [address.uri for line in lines if (address := parse_name_addr(line))]
+    return tuple(each["verstat"] for uri in uris for each in (uri.user_params, uri.params) if "verstat" in each)
 
 
 # --- what we send ---------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from uuid import uuid4
 from trunkline.clock import Clock
 from trunkline.compliance.stir import anchors, sign, verify
 from trunkline.compliance.stir.canonical import Who, who
-from trunkline.compliance.stir.certificate import Credential
+from trunkline.compliance.stir.certificate import Anchors, Credential, load_chain
 from trunkline.compliance.stir.client import Certificates
 from trunkline.compliance.stir.reasons import Rejected
 from trunkline.compliance.stir.sign import Rights, SigningKey
@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 WAIT_S = 2.0
 READ_AGAIN_S = 30.0
 MAX_WAITING = 256
+COMPLAIN_AGAIN_S = 60.0
 Then = Callable[[CallerVerdict | None], None]
 
 
@@ -95,7 +96,7 @@ class Vouching:
             except ConfigError as error:
                 log.error("the trust anchors read last stay in force: %s", error)
             else:
-                self._certificates.trust(found)
+                self._certificates.trust(await asyncio.to_thread(Anchors, found))
                 log.info("%d trust anchors are in force", len(found))
 
     def _reading(self, trunk: Trunk, screened: Screened) -> verify.Reading | CallerVerdict | None:
@@ -132,13 +133,15 @@ def party(who_it_is: Party) -> Who | None:
     return who(who_it_is.number or who_it_is.user)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Signer:
     """Our own calls, where the settings have keys."""
 
     keys: Sequence[SigningKey]
     rights: Rights
     clock: Clock
+    said: float = -COMPLAIN_AGAIN_S
+    """When it was last said that calls go out unsigned."""
 
     def headers(self, trunk: Trunk, caller: E164 | None, called: E164, *, forwarded: bool) -> list[tuple[str, str]]:
         """Identity, or nothing where we have no right to say anything. `forwarded`: the call sends somebody on. Whoever
@@ -152,8 +155,18 @@ class Signer:
         one, other = who(number), who(called)
         if attest is None or one is None or other is None:
             return []
+        if (fault := key.fault(one.value, self.clock.wall())) is not None:
+            self._complain(key, fault)
+            return []
         header = sign.identity(key.key, key.x5u, attest, one, other, self.clock.wall(), uuid4())
         return [("Identity", header)]
+
+    def _complain(self, key: SigningKey, fault: str) -> None:
+        """Not of each call: there may be many."""
+        now = self.clock.now()
+        if now - self.said >= COMPLAIN_AGAIN_S:
+            self.said = now
+            log.error("calls go out unsigned: stir.keys.%s: %s", key.name, fault)
 
 
 # --- from the settings ----------------------------------------------------------------------------------------------
@@ -181,6 +194,15 @@ def open_signer(stir: Stir, clock: Clock) -> Signer | None:
             raise ConfigError(
                 f"stir.keys.{name}.key", str(written.key), "a private key of P-256 in PEM, without a passphrase"
             ) from None
-        keys.append(SigningKey(key, written.x5u, written.not_before, name))
+        signing = SigningKey(key, written.x5u, written.not_before, name)
+        if written.certificate is not None:
+            where = f"stir.keys.{name}.certificate", str(written.certificate)
+            try:
+                signing = sign.certified(signing, load_chain(written.certificate.read_bytes()))
+            except OSError as error:
+                raise ConfigError(*where, f"a readable file ({error.strerror})") from None
+            except Rejected as error:
+                raise ConfigError(*where, f"the key's certificate, PEM, leaf first ({error.why})") from None
+        keys.append(signing)
     unlisted, passing = (None if level == "none" else level for level in (stir.unlisted, stir.passing))
     return Signer(keys, Rights(stir.numbers, unlisted, passing), clock) if keys else None
