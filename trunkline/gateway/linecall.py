@@ -631,6 +631,13 @@ class LineCall:
         handover.feed(t.CallerLeft() if reason == "caller_hung_up" else t.CallerLost(reason))
         return "transferred" if handover.put_through else reason
 
+    def call_back(self) -> Decision:
+        inbound = self.started.direction == "inbound"
+        if (self.started.from_number if inbound else self.started.to_number) is None:
+            return Refuse("no_number", "the number of this call is not known")
+        self.event("call_back_wanted")
+        return Allow()
+
     @property
     def sends_dtmf(self) -> bool:
         """The leg sends digits; where not, the agent sounds them in its audio."""
