@@ -23,8 +23,8 @@ _LEFT_TO_US = "X-Stainless-Raw-Response"
 
 class OpenAiHttp:
     def __init__(self, name: str, base_url: str, keys: Mapping[str, str], third_party: bool | None = None) -> None:
-        """`name`: the provider in errors; `third_party`: as the file says. Raises ConfigError for OpenAI's own server without a key; MissingExtra
-        without the `openai` package."""
+        """`name`: the provider in errors; `third_party`: as the file says. Raises
+        ConfigError for OpenAI's own server without a key; MissingExtra without the `openai` package."""
         self.name, self.base_url = name, base_url
         self.third_party = is_third_party(base_url, third_party)
         self._key = keys.get("openai")

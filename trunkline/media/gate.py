@@ -1,8 +1,9 @@
 """A tap behind a door: it hears the call only while the door is open.
 
 What is said while it is shut is not kept anywhere, so nothing is filled in later: the tap is given silence for that
-time, and its timeline stays the call's. The tap itself is opened with the first audio it may have; before, there is no
-file. When the door shuts, what the agent would be heard to say from now on is taken back.
+time, and its timeline stays the call's. The tap itself is opened with the first audio it may have, or at once where the
+door is open from the beginning; before, there is no file. When the door shuts, what the agent would be heard to say
+from now on is taken back.
 """
 
 from collections.abc import Callable
@@ -29,6 +30,8 @@ class Gate:
         self._step = SILENCE_MS * format.rate_hz // 1000
         self._now = 0  # how far the caller's lane has come, in samples
         self._known = 0  # how far the tap's timeline has
+        if is_open:
+            self._behind()
 
     @property
     def is_open(self) -> bool:
