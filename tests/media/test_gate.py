@@ -30,7 +30,12 @@ class Notes:
 
 def test_nothing_is_opened_before_it_may_be_and_nothing_is_filled_in() -> None:
     tap, made = Notes(), list[Any]()
-    gate = Gate(lambda: made.append(tap) or tap, is_open=False)
+
+    def make() -> Notes:
+        made.append(tap)
+        return tap
+
+    gate = Gate(make, is_open=False)
     gate.write("caller", 0, b"a" * FRAME)
     gate.write("agent", 0, b"b" * FRAME)
     gate.cut("agent", 80)
