@@ -11,15 +11,18 @@ from trunkline.agents import alone as a
 from trunkline.agents.alone import build_alone, menus
 from trunkline.agents.cascade import Cascade
 from trunkline.agents.definition import AgentDefinition, Failover, ProviderChoice
+from trunkline.agents.here import AgentHere
 from trunkline.agents.languages import primary
 from trunkline.agents.local.pool import SpeechPool
 from trunkline.agents.providers import Minds, Services
 from trunkline.agents.realtime.attendant import RealtimeAgent
 from trunkline.agents.script.model import Script
+from trunkline.agents.tools.http import HttpTools
+from trunkline.clock import SYSTEM_CLOCK
 from trunkline.errors import ConfigError, MissingExtra
 from trunkline.ports import CallFacts, Message, TextDelta, ToolCall
 from trunkline.testing.clock import ManualClock
-from trunkline.types import DEFAULT_TENANT, CallId
+from trunkline.types import DEFAULT_TENANT, MULAW_8K, CallId
 
 CLOUD = ProviderChoice("cloud")
 CLOCK = ManualClock()
@@ -176,3 +179,28 @@ def test_an_agent_of_this_machine_is_alone_as_it_is_and_another_once_that_is_the
     assert realtime.alone() is ours
     whole = RealtimeAgent(ours, provider("model", third_party=False), cast(Any, None))
     assert whole.alone() is whole
+
+
+def test_it_is_started_with_its_agent_once_a_process_and_speaks() -> None:
+    async def main() -> None:
+        pool = SpeechPool(1)
+        given = Services(CLOCK, keys={"openai": "k"}, speech_pool=pool)
+        cloud = ProviderChoice("openai", {"model": "m", "base_url": "http://127.0.0.1:9/v1", "third_party": True})
+        standin = ProviderChoice("standin")
+        agent = replace(AGENT, stt=standin, llm=cloud, tts=standin)
+        http = HttpTools({}, allow_private=False)
+        without_rules = AgentHere(agent, given, http, lambda: True)
+        here = AgentHere(agent, given, http, lambda: True, may_be_alone=True)
+        assert here.agent.alone() is None
+        async with here.started(SYSTEM_CLOCK):
+            found = here.agent.alone()
+            assert found is not None
+            assert found is here.agent.alone()
+            assert found.alone() is found
+            assert found.greets_again
+            assert here.alone_lacks == ""
+            assert without_rules.agent.alone() is None
+            assert [each async for each in found.minds.tts.speak(found.definition.greeting, MULAW_8K)]
+        await http.close()
+
+    asyncio.run(main())
