@@ -18,7 +18,9 @@ from tests.fakes.openai_realtime_server import OpenAiRealtimeServer, Reply
 from tests.fakes.openai_server import Answer, OpenAiServer, Refusal
 from trunkline import doctor
 from trunkline.doctor import Finding, examine
+from trunkline.errors import MissingExtra
 from trunkline.settings import Http, Livekit, ProviderKey, Settings, Sip
+from trunkline.settings.compliance import Compliance
 from trunkline.testing.ports import lease
 
 AGENT = """
@@ -409,3 +411,23 @@ def test_a_voice_from_a_folder_is_asked_and_a_folder_that_is_none_is_one_line(tm
     missing = findings(settings(tmp_path, text.format(url=url, model=tmp_path / "none")))
     assert missing["providers" if "providers" in missing else "agent"].verdict == "error"
     assert "Traceback" not in str(missing)
+
+
+def test_who_serves_callers_that_agree_to_no_third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rules = {"compliance": Compliance(business="Acme")}
+    cloud = AGENT.format(url="http://127.0.0.1:9/v1").replace("[tts]", "third_party = true\n[tts]")
+    intents = '\n[[intents]]\nname = "hours"\nphrases = ["when are you open"]\nreply = "From nine."\n'
+    assert "alone" not in findings(settings(tmp_path, cloud))
+    assert findings(settings(tmp_path, **rules))["alone"].detail == "no third party hears callers"
+    bare = findings(settings(tmp_path, cloud, **rules))["alone"]
+    assert (bare.verdict, "a call back, no more (en-US)" in bare.detail) == ("warning", True)
+    assert findings(settings(tmp_path, cloud + intents, **rules))["alone"].verdict == "ok"
+
+    def lacks(*_: Any) -> None:
+        raise MissingExtra("pocketsphinx", "local")
+
+    monkeypatch.setattr(doctor, "build_alone", lacks)
+    found = findings(settings(tmp_path, cloud, **rules))["alone"]
+    assert found.verdict == "error"
+    assert "pocketsphinx" in found.detail
+    assert "[stt]" in found.remedy

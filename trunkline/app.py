@@ -23,6 +23,7 @@ from starlette.applications import Starlette
 
 from trunkline import logs, telemetry
 from trunkline.agents import script
+from trunkline.agents.alone import nobody_serves
 from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.examples import example
 from trunkline.agents.here import AgentHere
@@ -168,11 +169,15 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
     )
     http_tools = HttpTools(services.keys, allow_private=services.allow_private_addresses)
 
+    in_force = bool(settings.compliance.business)
+
     def speech_ready() -> bool:
         return not pool.in_use or pool.ready_workers > 0
 
     agents = {
-        file: AgentHere(each, services, http_tools, speech_ready, wrap if file == first else None, prefix)
+        file: AgentHere(
+            each, services, http_tools, speech_ready, wrap if file == first else None, prefix, may_be_alone=in_force
+        )
         for (file, each), prefix in zip(family.items(), script.prefixes(family), strict=True)
     }
 
@@ -189,6 +194,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         await writer.start()
         for file, each in agents.items():
             await stack.enter_async_context(each.started(clock, needed=file == first))
+            if each.alone_lacks:
+                log.warning("%s", nobody_serves(each.definition, each.alone_lacks))
 
         capacity = settings.limits.max_calls + SPARE_SLOTS
         ears = Ears(MULAW_8K, capacity, SileroBatch(capacity), EnergyGate(capacity))

@@ -21,10 +21,11 @@ import httpx
 from sqlalchemy.exc import SQLAlchemyError
 
 from trunkline.agents import script
+from trunkline.agents.alone import LACKING, build_alone
 from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.examples import example
 from trunkline.agents.local.pool import SpeechPool
-from trunkline.agents.providers import KINDS, Kind, Services, build, build_realtime, build_summariser
+from trunkline.agents.providers import KINDS, Kind, Minds, Services, build, build_realtime, build_summariser
 from trunkline.clock import SYSTEM_CLOCK, Clock
 from trunkline.errors import ConfigError, MissingExtra, ProviderError, StoreError
 from trunkline.gateway.livekit.room import AGENT_IDENTITY
@@ -254,6 +255,8 @@ async def _providers(
     except (ConfigError, MissingExtra) as error:
         note(Finding(f"{prefix}providers", "error", str(error), "set it, or name another provider in the agent's file"))
         return
+    if settings.compliance.business:
+        note(_alone(prefix, agent, minds, realtime, summariser, services))
     call = CallFacts(CallId("call_doctor"), DEFAULT_TENANT, "inbound", None, None, clock.wall().astimezone(UTC))
     asked: list[tuple[Asked, str, Any]] = []
     if realtime is not None:
@@ -270,6 +273,29 @@ async def _providers(
         for provider in (realtime, summariser, minds):
             if provider is not None:
                 await _closed(provider)
+
+
+def _alone(
+    prefix: str, agent: AgentDefinition, minds: Minds, realtime: Any, summariser: Any, services: Services
+) -> Finding:
+    """Who serves callers that agree to no third party (`compliance.business` is set)."""
+    check, everyone = f"{prefix}alone", [*minds.everyone(), *(each for each in (realtime, summariser) if each)]
+    if not any(each.third_party for each in everyone):
+        return Finding(check, "ok", "no third party hears callers")
+    try:
+        alone = build_alone(agent, minds, services)
+    except LACKING as error:
+        remedy = f"give {agent.name} a local [stt] and [tts] as spares, or pip install 'trunkline[local]'"
+        return Finding(check, "error", f"callers who agree to no third party are hung up on: {error}", remedy)
+    if alone.menus:
+        return Finding(
+            check,
+            "warning",
+            f"who agrees to no third party is offered {'a person or ' if agent.targets else ''}a call back, no more"
+            f" ({', '.join(sorted(alone.menus))})",
+            "give the file [[intents]] for them, or a local [stt] and [llm] as spares",
+        )
+    return Finding(check, "ok", "who agrees to no third party is served by what of it is on this machine")
 
 
 async def _provider(kind: Asked, key: str, provider: Any, call: CallFacts, clock: Clock) -> Finding:

@@ -824,6 +824,10 @@ class CallControl(Protocol):
 
     def send_dtmf(self, digits: str) -> None: ...
 
+    def call_back(self) -> Decision:
+        """Note that the caller wants to be called back, at the number of this call. Refused: it is not known."""
+        ...
+
 
 # --- the call record ------------------------------------------------------------------------------------------------
 

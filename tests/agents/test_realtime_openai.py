@@ -577,3 +577,30 @@ class TestOpenAiRealtime(RealtimeConformance):
                 await server.session.closed.wait()
 
             yield Stage(provider, closed)
+
+
+def test_a_session_that_is_closed_in_mid_sentence_tells_the_server_nothing_more() -> None:
+    """Consent was withdrawn: also the frames that wait for the rest of their message stay here."""
+
+    async def scenario(far: Far) -> None:
+        await far.opened()
+        loop = asyncio.get_running_loop()
+        for _ in range(25):
+            far.session.hear(LOUD)
+            await asyncio.sleep(0.02)
+        far.session.hear(LOUD)  # of a message that is not full
+        far.session.close()
+        shut = loop.time()
+        heard = len(far.server.session.heard)
+        for _ in range(15):
+            far.session.hear(LOUD)
+            far.session.tell(Message("caller", "stop recording"))
+            far.session.commit("u1")
+            await asyncio.sleep(0.02)
+        session = far.server.session
+        assert session.closed.is_set()
+        assert heard > 0
+        assert max(session.told_at) <= shut + 0.02
+        assert heard <= len(session.heard) <= 25 * 160  # what was on its way, and not the frame that waited
+
+    with_session(scenario)

@@ -58,6 +58,10 @@ class Control:
         self.done.append(("hand_off", agent))
         return self.decision
 
+    def call_back(self) -> Decision:
+        self.done.append(("call_back", ""))
+        return self.decision
+
     def send_dtmf(self, digits: str) -> None:
         self.done.append(("send_dtmf", digits))
 

@@ -125,6 +125,8 @@ class Session:
     """That the client created."""
     heard: bytearray = field(default_factory=bytearray)
     """All audio that was appended."""
+    told_at: list[float] = field(default_factory=list)
+    """When each message came, audio or not, on the loop's clock."""
     utterances: list[bytes] = field(default_factory=list)
     spoken: dict[str, Spoken] = field(default_factory=dict)
     truncated: list[tuple[str, int]] = field(default_factory=list)
@@ -275,6 +277,7 @@ class _Talk:
     # --- what the client says ---
 
     async def take(self, message: str | bytes) -> None:
+        self.session.told_at.append(asyncio.get_running_loop().time())
         try:
             event = CLIENT_EVENT.validate_json(message)
         except ValidationError:

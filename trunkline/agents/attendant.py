@@ -817,3 +817,6 @@ class Hands:
         if not control.sends_dtmf:
             control.send_dtmf(digits)
         self.digits += digits
+
+    def call_back(self) -> Decision:
+        return self._attendant._control.call_back()

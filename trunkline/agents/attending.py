@@ -75,6 +75,16 @@ class Agent(Protocol):
         ...
 
     @property
+    def greets_again(self) -> bool:
+        """Its greeting says what there is to ask for: said whenever it takes the line."""
+        ...
+
+    def alone(self) -> "Agent | None":
+        """The same agent with nobody but providers that are no third party: itself where it has no others. None: this
+        machine cannot, or it has not started yet."""
+        ...
+
+    @property
     def ready(self) -> Callable[[], bool]:
         """Cheap: whether a call that is answered now would hear the agent at once."""
         ...

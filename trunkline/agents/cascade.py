@@ -74,6 +74,9 @@ class Cascade:
     """Cheap: whether a call that is answered now would hear the agent at once."""
     summariser: Llm | None = None
     """Who sums up the beginning of a long conversation; None: its own model."""
+    by_itself: "Cascade | None" = None
+    """The same without third parties, once that is started."""
+    greets_again: bool = False
 
     @property
     def providers(self) -> Sequence[Provider]:
@@ -91,6 +94,9 @@ class Cascade:
     @property
     def fallback(self) -> None:
         return None
+
+    def alone(self) -> "Cascade | None":
+        return self if not any(each.third_party for each in self.providers) else self.by_itself
 
     def attend(
         self, call: CallFacts, bus: Bus, control: Control, report: Report, clock: Clock, after: After

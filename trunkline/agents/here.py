@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from itertools import chain, repeat
 from typing import Any, cast
 
+from trunkline.agents.alone import LACKING, Alone, build_alone
+from trunkline.agents.attendant import Tools
 from trunkline.agents.attending import Agent
 from trunkline.agents.cascade import Cascade
 from trunkline.agents.definition import AgentDefinition
@@ -33,8 +35,11 @@ class AgentHere:
         ready: Callable[[], bool],
         wrap: Wrap | None = None,
         prefix: str = "",
+        *,
+        may_be_alone: bool = False,
     ) -> None:
-        """Raises ConfigError, MissingExtra. `prefix`: of its providers' keys, for people and machines."""
+        """Raises ConfigError, MissingExtra. `prefix`: of its providers' keys, for people and machines. `may_be_alone`:
+        some callers agree to no third party; what serves them is made too."""
         self.definition = definition
         self.minds = build(definition, services, wrap)
         self._realtime = build_realtime(definition, services, wrap)
@@ -42,6 +47,23 @@ class AgentHere:
         self.prefix = prefix
         self._recording: asyncio.Task[None] | None = None
         self._there = False
+        self._alone: Alone | None = None
+        self.alone_lacks = ""
+        """Why nobody serves callers who agree to no third party; empty: somebody does, or all providers are ours."""
+
+        self._http = http
+        tools = self._tools_of(definition)
+        self._cascade = cascade = Cascade(
+            definition, self.minds, tools, lambda: self._there and ready(), self._summariser
+        )
+        self.agent: Agent = cascade
+        if self._realtime is not None and definition.realtime is not None:
+            self.agent = cast(Agent, RealtimeAgent(cascade, self._realtime, definition.realtime))
+        if may_be_alone and any(each.third_party for each in self.agent.providers):
+            self._make_alone(definition, services)
+
+    def _tools_of(self, definition: AgentDefinition) -> Tools:
+        http = self._http
 
         async def tools(tool: ToolCall, control: CallControl, call: CallFacts) -> str:
             return await perform(
@@ -53,10 +75,13 @@ class AgentHere:
                 caller_verified=is_vouched(call.stir),
             )
 
-        cascade = Cascade(definition, self.minds, tools, lambda: self._there and ready(), self._summariser)
-        self.agent: Agent = cascade
-        if self._realtime is not None and definition.realtime is not None:
-            self.agent = cast(Agent, RealtimeAgent(cascade, self._realtime, definition.realtime))
+        return tools
+
+    def _make_alone(self, definition: AgentDefinition, services: Services) -> None:
+        try:
+            self._alone = build_alone(definition, self.minds, services)
+        except LACKING as error:
+            self.alone_lacks = str(error)
 
     @contextlib.asynccontextmanager
     async def started(self, clock: Clock, *, needed: bool = True) -> AsyncGenerator[None]:
@@ -76,6 +101,9 @@ class AgentHere:
             if self._summariser is not None and not await self._start_summariser(clock):
                 summing_up = asyncio.create_task(self._until_there(self._start_summariser, clock), name="summariser")
                 stack.push_async_callback(_cancelled, summing_up)
+            if self._alone is not None:
+                stack.push_async_callback(_close_all, self._alone.own)
+                await self._start_alone(self._alone)
             self._recording = asyncio.create_task(self._record(clock), name="fixed lines")
             stack.push_async_callback(_cancelled, self._recording)
             yield
@@ -87,6 +115,24 @@ class AgentHere:
             await self._realtime.start()
         self._there = True
         return True
+
+    async def _start_alone(self, alone: Alone) -> None:
+        """What cannot start now is not tried again: it is all of this machine."""
+        try:
+            for provider in alone.own:
+                await provider.start()
+        except ProviderError as error:
+            self.alone_lacks = f"{error.provider}: {error.code} {error.detail}".rstrip()
+            return
+        here = self._summariser if self._summariser is not None and not self._summariser.third_party else None
+        self._cascade.by_itself = Cascade(
+            alone.definition,
+            alone.minds,
+            self._tools_of(alone.definition),
+            self._cascade.ready,
+            here,
+            greets_again=bool(alone.menus),
+        )
 
     async def _start_summariser(self, clock: Clock) -> bool:
         assert self._summariser is not None
@@ -134,6 +180,12 @@ class AgentHere:
         """Of its providers: one row each."""
         rows = self.minds.health.report(now)
         return [{**row, "provider": f"{self.prefix}{row['provider']}"} for row in rows]
+
+
+async def _close_all(providers: Sequence[Any]) -> None:
+    for provider in providers:
+        with contextlib.suppress(ProviderError):
+            await provider.close()
 
 
 async def _cancelled(task: asyncio.Task[Any]) -> None:

@@ -7,7 +7,7 @@ caller is waiting, and the cascade decides.
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from trunkline.agents.options import on_this_machine
+from trunkline.agents.options import is_third_party
 from trunkline.errors import ConfigError, MissingExtra, ProviderError
 
 if TYPE_CHECKING:
@@ -22,11 +22,11 @@ _LEFT_TO_US = "X-Stainless-Raw-Response"
 
 
 class OpenAiHttp:
-    def __init__(self, name: str, base_url: str, keys: Mapping[str, str]) -> None:
-        """`name`: the provider in errors. Raises ConfigError for OpenAI's own server without a key; MissingExtra
-        without the `openai` package."""
+    def __init__(self, name: str, base_url: str, keys: Mapping[str, str], third_party: bool | None = None) -> None:
+        """`name`: the provider in errors; `third_party`: as the file says. Raises
+        ConfigError for OpenAI's own server without a key; MissingExtra without the `openai` package."""
         self.name, self.base_url = name, base_url
-        self.third_party = not on_this_machine(base_url)
+        self.third_party = is_third_party(base_url, third_party)
         self._key = keys.get("openai")
         if self._key is None and base_url == OPENAI_URL:
             raise ConfigError("openai.api_key", None, "an API key is needed for OpenAI's own server")

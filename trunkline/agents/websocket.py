@@ -18,6 +18,7 @@ from websockets.protocol import State
 from websockets.uri import parse_uri
 
 MAX_MESSAGE_BYTES = 1024 * 1024
+STALE_BYTES = 4096  # of a moment: an event loop may hold these until it has finished its round
 MAX_UNSENT_BYTES = 256 * 1024
 """A peer that reads so far behind is taken for dead."""
 _SILENT = logging.getLogger("trunkline.websocket.silent")
@@ -95,9 +96,13 @@ class Link(asyncio.Protocol):
             self._flush()
 
     def close(self) -> None:
-        """Say goodbye and leave, after what has been sent. Idempotent."""
+        """Say goodbye and leave, after what has been sent; what a peer that does not read has not taken yet is not
+        given to it any more: the caller may just have forbidden it. Idempotent."""
         self._on_message = self._on_gone = None
         if self._transport is None:
+            return
+        if self._transport.get_write_buffer_size() > STALE_BYTES:
+            self._transport.abort()
             return
         if self._ws.state is State.OPEN:
             self._ws.send_close(1000)

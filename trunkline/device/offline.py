@@ -200,6 +200,9 @@ class OfflineAgent:
 
     def send_dtmf(self, digits: str) -> None: ...
 
+    def call_back(self) -> Decision:
+        return _ALONE
+
     def handed_off(self) -> None:
         raise MisuseError("nobody was there to hand it to")
 

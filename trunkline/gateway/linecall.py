@@ -29,6 +29,7 @@ from trunkline.gateway.targets import targets_of
 from trunkline.gateway.transfer_record import Kind, TransferFailed, named_target
 from trunkline.live import Follower, TurnOver
 from trunkline.media.bus import Bus, Receiver
+from trunkline.media.gate import Gate
 from trunkline.media.members import move
 from trunkline.ports import (
     ENDED_BY,
@@ -61,6 +62,9 @@ log = logging.getLogger(__name__)
 GOODBYE_S = 8.0  # for the last words to be said
 SUMMARY, SUMMARY_OF_NOTHING = "You have a caller, who last said:", "You have a caller."
 SUMMARY_CHARS = 200
+NO_CONSENT = "no_consent"
+"""The code of a door that is shut until the caller agrees."""
+_BY_SERVERS = frozenset(("livekit",))  # legs whose messages to the device pass through another's server
 GREETINGS: Mapping[Why, str | None] = {
     "new": None,
     "leg_lost": RESUMED,
@@ -134,7 +138,8 @@ class LineCall:
         self._attached_at: float | None = None
         self._answered = False
         self._turns = 0
-        self._may_keep: bool | None = None  # what is said, in its session
+        self._may_keep: bool | None = None  # what is said: in its session, for its return
+        self._gate: Gate | None = None  # before the recorder
         self._ending_as: EndReason | None = None
         self._said: dict[EndReason, tuple[EndedBy | None, str]] = {}
         """Who would be ending it for this reason, and the provider's code."""
@@ -164,6 +169,8 @@ class LineCall:
             self._note("stir", vouched(self.arrival.stir))
 
     def event(self, kind: str, **data: Any) -> None:
+        if kind == "message" and not self.may_keep_words:  # what a caller has left, in their words
+            data = {**data, "text": ""}
         self._note(kind, data)
 
     def _note(self, kind: str, data: Mapping[str, Any]) -> None:
@@ -182,7 +189,7 @@ class LineCall:
         board.metrics.turn(turn)
         if (tell := self.follower) is not None:
             tell(TurnOver.of(turn))
-        if isinstance(self.ask("transcript"), Refuse):
+        if not self.may_keep_words:
             turn = replace(turn, caller_text="", agent_text="")
         ended = TurnEnded(self.id, now, turn)
         board.records.append(ended)
@@ -191,7 +198,7 @@ class LineCall:
     @property
     def follower(self) -> Follower | None:
         leg = self._leg
-        if not isinstance(leg, Telling):
+        if not isinstance(leg, Telling) or (leg.kind in _BY_SERVERS and not self.may_keep_words):
             return None
         tell = leg.tell
         return lambda told: tell(encode(told))
@@ -631,6 +638,13 @@ class LineCall:
         handover.feed(t.CallerLeft() if reason == "caller_hung_up" else t.CallerLost(reason))
         return "transferred" if handover.put_through else reason
 
+    def call_back(self) -> Decision:
+        inbound = self.started.direction == "inbound"
+        if (self.started.from_number if inbound else self.started.to_number) is None:
+            return Refuse("no_number", "the number of this call is not known")
+        self.event("call_back_wanted")
+        return Allow()
+
     @property
     def sends_dtmf(self) -> bool:
         """The leg sends digits; where not, the agent sounds them in its audio."""
@@ -666,11 +680,34 @@ class LineCall:
         assert leg is not None
         self._bus = bus = Bus(leg, line.ears, line.heartbeat, board.clock, leg.lead, line.echo())
         permit = self.ask("record")
-        if isinstance(permit, Allow):
-            tap = line.recorder(self.id, permit)
-            if tap is not None:
-                bus.taps.append(tap)
+        if isinstance(permit, Allow) or permit.code == NO_CONSENT:
+            self._gate = Gate(lambda: line.recorder(self.id, Allow()), is_open=isinstance(permit, Allow))
+            bus.taps.append(self._gate)
         return bus
+
+    def doors_moved(self, line: str | None = None) -> None:
+        """Consent was given, refused or withdrawn: from now on what is kept of the call, and who serves it, is as the
+        doors say. `line`: the first of whoever goes on now, None: theirs. Does not raise."""
+        self._may_keep = None
+        try:
+            self._move_gate()
+            bus = self._bus
+            if bus is None or self.machine.state is not c.State.ACTIVE:
+                return  # whoever takes the line is asked about then
+            if not isinstance(self.attended.may_hear(self.attended.agent), Refuse):
+                self.attended.be_whole(bus, "consent", line)
+            elif self.attended.stand_alone(bus, "no_consent", line) is not None:
+                self.happened(c.HangUp("refused"))
+        except Exception as error:
+            self.crashed(error)
+
+    def _move_gate(self) -> None:
+        if self._gate is None:
+            return
+        if isinstance(self.ask("record"), Allow):
+            self._gate.open()
+        else:
+            self._gate.shut()
 
     def fall_back(self) -> Decision:
         bus = self._bus
@@ -694,7 +731,7 @@ class LineCall:
 
     def _attend(self, why: str) -> None:
         board = self._board
-        if isinstance(self.attended.may_hear(self.attended.agent), Refuse):
+        if isinstance(self.attended.may_serve(), Refuse):
             self.happened(c.HangUp("refused"))
             return
         if self._bus is not None:
@@ -784,9 +821,14 @@ class LineCall:
 
     @property
     def conversation(self) -> tuple[Message, ...]:
+        return self.attended.so_far if self.may_keep_words else ()
+
+    @property
+    def may_keep_words(self) -> bool:
+        """Asked once, and again when a door has moved."""
         if self._may_keep is None:
             self._may_keep = isinstance(self.ask("transcript"), Allow)
-        return self.attended.so_far if self._may_keep else ()
+        return self._may_keep
 
     @property
     def agent_name(self) -> str:
@@ -797,4 +839,5 @@ class LineCall:
         former = FormerCall(self.id, self.end_reason)
         if not former.may_return:
             return former
-        return replace(former, conversation=tuple(self.attended.conversation), agent=self.attended.agent)
+        said = tuple(self.attended.conversation) if self.may_keep_words else ()
+        return replace(former, conversation=said, agent=self.attended.agent)

@@ -78,6 +78,7 @@ class Succession:
         """As whoever attended last has left it."""
         self._host, self._agents, self._clock = host, agents, clock
         self.held = False  # by the far end
+        self._whole: Agent | None = None  # who would attend, were no third party shut out; None: none is
         self._following: str | None = None  # that was allowed, and waits for the last words to be heard
         self._hand_offs = 0
         self._note: Message | None = None
@@ -142,7 +143,50 @@ class Succession:
                 return decision
         return Allow()
 
+    def may_serve(self) -> Decision:
+        """Whether the present agent may have the line, and be it as what of it is this machine's."""
+        decision = self.may_hear(self.agent)
+        alone = self.agent.alone() if isinstance(decision, Refuse) else None
+        if alone is None:
+            return decision
+        self._whole, self.agent = self.agent, alone
+        return Allow()
+
     # --- another one ---
+
+    def change_to(self, agent: Agent, bus: Bus, why: str, line: str | None = None) -> None:
+        """Consent was given, or withdrawn: `agent` goes on, at once, with the conversation as it was heard. `line`: its
+        first; None: its greeting to a caller who has heard none yet, and then a line of ours. Nobody newly hears
+        anything here who was not asked about before (`may_hear`). Raises ProviderError: nobody attends then."""
+        if agent is self.agent and self.attendant is not None:
+            return
+        self._change(agent, bus, why)
+        self.take(bus)
+        greeting = line
+        if _of_agents(self.conversation):
+            greeting = line if line is not None else BACK
+            if agent.greets_again:
+                greeting = None if line is None else f"{line} {agent.definition.greeting}"
+        self.begin(greeting)
+
+    def stand_alone(self, bus: Bus, why: str, line: str | None = None) -> Refuse | None:
+        """No third party hears any more of it: what of the agent is this machine's goes on. Refused: there is nothing,
+        and nobody attends."""
+        alone = self.agent.alone()
+        if alone is None:
+            self.leave()
+            bus.listener = NOBODY
+            return Refuse("no_consent", f"{self.agent.definition.name} has nobody who is no third party")
+        self._whole = self._whole or self.agent
+        self.change_to(alone, bus, why, line)
+        return None
+
+    def be_whole(self, bus: Bus, why: str, line: str | None = None) -> None:
+        """Third parties may hear the call, again or at last: the agent is all of itself, where it was not."""
+        whole = self._whole
+        if whole is not None and isinstance(self.may_hear(whole), Allow):
+            self._whole = None
+            self.change_to(whole, bus, why, line)
 
     def fall_back(self, bus: Bus) -> Decision:
         """The mind of the one who attends is lost. Where the caller has not heard them yet, who follows begins as they
@@ -182,23 +226,29 @@ class Succession:
             return Refuse("too_many", "this call was handed over too often: help the caller yourself")
         if not agent.ready():
             return Refuse("unreachable", UNREACHABLE)
-        return self.may_hear(agent)
+        return self.may_hear(self._as_now(agent))
+
+    def _as_now(self, agent: Agent) -> Agent:
+        """That agent as it serves this call: without third parties, once it goes without."""
+        return (agent.alone() or agent) if self._whole is not None else agent
 
     def hand_over(self, bus: Bus) -> None:
         """To whom it was allowed. Where they cannot begin, the present agent goes on, and knows it."""
         name, self._following = self._following, None
         if name is None:
             return
-        before, terms = self.agent, self.agent.definition.agents[name]
+        before, terms, whole = self.agent, self.agent.definition.agents[name], self._whole
         self._hand_offs += 1
-        self._change(self._agents[terms.file], bus, "handed_off")
+        following = self._agents[terms.file]
+        self._change(self._as_now(following), bus, "handed_off")
+        self._whole = None if whole is None else following
         said = self._with_note(terms.summary)
         last = next((message.text for message in reversed(said) if message.role == "caller"), None)
         try:
             self.take(bus)
         except ProviderError as error:
             self._host.event("hand_off_failed", agent=name, error=str(error), code=error.code)
-            self.conversation = _failed(said)
+            self.conversation, self._whole = _failed(said), whole
             self._change(before, bus, "hand_off_failed")
             self.take(bus)
             self.begin(NOT_HANDED_OVER)

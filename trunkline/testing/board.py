@@ -177,6 +177,8 @@ class Board:
             minds=Minds(cast(Any, self.mind), cast(Any, self.mind), cast(Any, self.mind)),
             providers=(self.mind,),
             fallback=None,
+            alone=lambda: None,
+            greets_again=False,
             attend=self._attend,
             ready=lambda: self.ready,
         )

@@ -500,6 +500,9 @@ def test_who_is_a_third_party() -> None:
         ("localhost:1", {}, False),
         ("gpu.example.com:1", {"tls": True}, True),
         ("10.0.0.7:1", {"plaintext": True}, True),
+        ("10.0.0.7:1", {"plaintext": True, "third_party": False}, False),
+        ("127.0.0.1:1", {"third_party": True}, True),
+        ("unix:/run/models.sock", {}, False),
     ):
         assert RemoteLlm(AGENT, {"targets": [target], **options}, SERVICES).third_party is third
 

@@ -29,6 +29,7 @@ from trunkline.ports import CallerVerdict, CallFacts, Expect, Expectation, LlmEv
 OPTIONS: Keys = {
     "model": Key("text", "Name of the model, as the server knows it.", required=True),
     "base_url": Key("text", "The server's address, up to and with `/v1`.", OPENAI_URL),
+    "third_party": given.THIRD_PARTY,
     "api": Key(
         "text",
         "Which of OpenAI's APIs: Chat Completions, which most servers have, or Responses.",
@@ -51,6 +52,7 @@ _Answer = openai_chat.Answer | openai_responses.Answer
 class Options:
     model: str
     base_url: str
+    third_party: bool | None
     api: str
     instructions: str
     max_tokens: int
@@ -76,7 +78,7 @@ class OpenAiLlm:
         """Raises ConfigError; MissingExtra without the `openai` package."""
         self._definition, self._clock = definition, services.clock
         self.options = read_options(options)
-        self.http = OpenAiHttp(self.name, self.options.base_url, services.keys)
+        self.http = OpenAiHttp(self.name, self.options.base_url, services.keys, self.options.third_party)
         self.third_party = self.http.third_party
         self.path = "/responses" if self.options.api == "responses" else "/chat/completions"
         self._script = Script.of(definition)

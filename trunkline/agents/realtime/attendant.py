@@ -96,6 +96,14 @@ class RealtimeAgent:
         return self.cascade.ready
 
     @property
+    def greets_again(self) -> bool:
+        return False
+
+    def alone(self) -> "RealtimeAgent | Cascade | None":
+        """With a model of this house it is itself; else a cascade."""
+        return self if not any(each.third_party for each in self.providers) else self.cascade.alone()
+
+    @property
     def fallback(self) -> Cascade | None:
         return self.cascade if self.terms.fallback else None
 

@@ -24,6 +24,7 @@ from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.languages import SPEAK_LANGUAGE, primary
 from trunkline.agents.llm.told import EXPECT_DIGITS, vouched
 from trunkline.agents.openai_http import OPENAI_URL
+from trunkline.agents.options import THIRD_PARTY, is_third_party
 from trunkline.agents.providers import Services
 from trunkline.agents.realtime.openai_wire import DECODE, Error, Event, Response, Session, appended, arguments, items
 from trunkline.agents.script.keys import Key, Keys, fault, nearest
@@ -70,6 +71,7 @@ SPEECH_BATCH_MS = 100  # where we commit: that sends the rest at once
 OPTIONS: Keys = {
     "model": Key("text", "Name of the model.", required=True),
     "base_url": Key("text", "The server's address, up to and with `/v1`.", OPENAI_URL),
+    "third_party": THIRD_PARTY,
     "instructions": Key("text", "Who the agent is, what it knows and how it behaves.", ""),
     "voice": Key("text", "The voice it speaks with.", "marin"),
     "transcription": Key(
@@ -98,6 +100,7 @@ OPTIONS: Keys = {
 class Options:
     model: str
     base_url: str
+    third_party: bool | None
     instructions: str
     voice: str
     transcription: str
@@ -131,12 +134,13 @@ def read_options(options: Mapping[str, Any]) -> Options:
 
 class OpenAiRealtime:
     name = "openai"
-    third_party = True
+    elsewhere = True
     formats: tuple[Format, ...] = (MULAW_8K, ALAW_8K)
 
     def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:
         """Raises ConfigError."""
         self.options = read_options(options)
+        self.third_party = is_third_party(self.options.base_url, self.options.third_party)
         key = services.keys.get("openai")
         if key is None and self.options.base_url == OPENAI_URL:
             raise ConfigError("openai.api_key", None, "an API key is needed for OpenAI's own server")

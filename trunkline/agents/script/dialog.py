@@ -367,7 +367,7 @@ class _Turn:
         if transfer is None and name is None and agent is None and entry is not None:
             transfer, name, agent = entry.transfer, entry.tool, entry.hand_off
         tool = self.script.tools.get(name or "")
-        if tool is not None and tool.type == "http":
+        if tool is not None and tool.type in ("http", "call_back"):
             self._say(tool.wait)
             self._call(tool.name, self._arguments(tool.name), Waiting("", reply, key, tool.error))
             return

@@ -288,7 +288,10 @@ DIGITS: Keys = {
 
 TOOL: Keys = {
     "type": Key(
-        "text", "What it does.", required=True, choices=("hang_up", "transfer", "hand_off", "send_dtmf", "http")
+        "text",
+        "What it does.",
+        required=True,
+        choices=("hang_up", "transfer", "hand_off", "send_dtmf", "call_back", "http"),
     ),
     "description": Key("text", "One line on when to use it (a language model reads it).", ""),
     "error": Key("text", "Spoken when it fails or is refused.", "I'm sorry, that did not work."),
@@ -310,6 +313,7 @@ TOOL_KEYS_BY_TYPE: Mapping[str, frozenset[str]] = {
     "transfer": frozenset({"target"}),
     "hand_off": frozenset({"agent"}),
     "send_dtmf": frozenset({"digits"}),
+    "call_back": frozenset(),
     "http": frozenset({"url", "method", "headers", "body", "timeout_ms", "max_bytes", "result", "wait"}),
 }
 

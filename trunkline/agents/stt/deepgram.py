@@ -23,6 +23,7 @@ from typing import Any, Literal, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 from trunkline.agents.definition import AgentDefinition
+from trunkline.agents.options import THIRD_PARTY, is_third_party
 from trunkline.agents.providers import Services
 from trunkline.agents.script.keys import Key, Keys, fault, nearest
 from trunkline.agents.websocket import Gone, Link, Refused
@@ -78,6 +79,7 @@ OPTIONS: Keys = {
     "connect_ms": Key("whole", "The longest wait for the connection.", 3000, low=50, high=30000),
     "final_ms": Key("whole", "The longest wait for the words after the end of speech.", 1500, low=50, high=3900),
     "url": Key("text", "Another server that speaks Deepgram's protocol, such as your own.", DEEPGRAM_URL),
+    "third_party": THIRD_PARTY,
     "opt_out": Key("flag", "Out of Deepgram's model improvement programme (`mip_opt_out`); it costs more.", False),
 }
 
@@ -97,6 +99,7 @@ class Options:
     connect_ms: int
     final_ms: int
     url: str
+    third_party: bool | None
     opt_out: bool
     hints: tuple[str, ...] = ()
     """The languages of an agent that has several."""
@@ -156,12 +159,13 @@ def read_options(options: Mapping[str, Any], heard: Sequence[str] = ("en",)) -> 
 
 class DeepgramStt:
     name = "deepgram"
-    third_party = True
+    elsewhere = True
     formats: tuple[Format, ...] = (MULAW_8K, ALAW_8K, PCM_8K, PCM_16K)
 
     def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:
         """Raises ConfigError."""
         self.options = read_options(options, definition.heard)
+        self.third_party = is_third_party(self.options.url, self.options.third_party)
         self.feed_mode: Literal["all", "gated"] = self.options.feed
         self.clock = services.clock
         key = services.keys.get("deepgram")

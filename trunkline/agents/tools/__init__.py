@@ -111,6 +111,9 @@ async def perform(
         case "send_dtmf":
             control.send_dtmf(tool.digits or "")
             return _done()
+        case "call_back":
+            decision = control.call_back()
+            return _failed(decision.code, decision.why) if isinstance(decision, Refuse) else _done()
         case _:
             known = caller_number or "", "yes" if caller_verified else "no"
             return await _perform_http(call, script, tool, http, dict(zip(OF_THE_CALL, known, strict=True)))
@@ -183,6 +186,7 @@ def _purpose(tool: Tool) -> str:
         "transfer": f"Put the caller through to {tool.target}.",
         "hand_off": f"Hand the call to the agent {tool.agent}.",
         "send_dtmf": "Send keypad tones on the line.",
+        "call_back": "Note that the caller wants to be called back, at the number they call from.",
     }.get(tool.type, tool.name.replace("_", " ").capitalize() + ".")
 
 

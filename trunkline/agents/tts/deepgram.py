@@ -15,6 +15,7 @@ import httpx
 
 from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.languages import primary
+from trunkline.agents.options import THIRD_PARTY, is_third_party
 from trunkline.agents.providers import Services
 from trunkline.agents.script.keys import Key, Keys, fault, nearest
 from trunkline.errors import ConfigError, MissingExtra, ProviderError
@@ -47,6 +48,7 @@ OPTIONS: Keys = {
     "first_audio_ms": Key("whole", "The longest wait for a phrase's first audio.", 3000, low=50, high=30000),
     "between_audio_ms": Key("whole", "The longest pause within it.", 2000, low=50, high=30000),
     "url": Key("text", "Another server that speaks Deepgram's protocol, such as your own.", DEEPGRAM_URL),
+    "third_party": THIRD_PARTY,
     "opt_out": Key("flag", "Out of Deepgram's model improvement programme (`mip_opt_out`); it costs more.", False),
 }
 
@@ -71,12 +73,13 @@ def read_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 class DeepgramTts:
     name = "deepgram"
-    third_party = True
+    elsewhere = True
     word_times = False
 
     def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:
         """Raises ConfigError; MissingExtra without the `deepgram-sdk` package."""
         self._options = read_options(options)
+        self.third_party = is_third_party(self._options["url"], self._options["third_party"])
         key = services.keys.get("deepgram")
         if key is None and self._options["url"] == DEEPGRAM_URL:
             raise ConfigError("deepgram.api_key", None, "an API key is needed for Deepgram's own server")

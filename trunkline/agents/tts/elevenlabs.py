@@ -47,6 +47,7 @@ OPTIONS: Keys = {
     "voice": Key("text", "The voice's id.", required=True),
     "model": Key("text", "The model.", "eleven_flash_v2_5"),
     "base_url": Key("text", "The server: another region's, or one that speaks the same protocol.", ELEVENLABS_URL),
+    "third_party": given.THIRD_PARTY,
     "language": Key("text", "ISO 639-1 code that the text is read in; without it, as the model finds."),
     "stability": Key("number", "0 to 1; without it, as the voice is set.", low=0, high=1),
     "similarity_boost": Key("number", "0 to 1; without it, as the voice is set.", low=0, high=1),
@@ -90,6 +91,7 @@ class Options:
     voice: str
     model: str
     base_url: str
+    third_party: bool | None
     language: str | None
     stability: float | None
     similarity_boost: float | None
@@ -328,7 +330,7 @@ class ElevenLabs:
         if definition.languages and "language" not in options:  # short phrases are of any: it is told which
             options = self.in_language(options, definition.language) or options
         self.options = read_options(options)
-        self.third_party = not given.on_this_machine(self.options.base_url)
+        self.third_party = given.is_third_party(self.options.base_url, self.options.third_party)
         self._key = services.keys.get("elevenlabs")
         if self._key is None and (urlsplit(self.options.base_url).hostname or "").endswith("elevenlabs.io"):
             raise ConfigError("elevenlabs.api_key", None, "an API key is needed for ElevenLabs' own server")

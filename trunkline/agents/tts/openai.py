@@ -28,6 +28,7 @@ OPTIONS: Keys = {
     "model": Key("text", "Name of the model, as the server knows it.", required=True),
     "voice": Key("text", "Name of the voice, as the server knows it.", required=True),
     "base_url": Key("text", "The server's address, up to and with `/v1`.", OPENAI_URL),
+    "third_party": given.THIRD_PARTY,
     "instructions": Key("text", "How to speak, for models that listen to that.", ""),
     "speed": Key("number", "0.25 to 4; without it, as the voice speaks.", low=0, high=4),
     "first_audio_ms": Key("whole", "The longest wait for a phrase's first audio.", 4000, low=50, high=60000),
@@ -40,6 +41,7 @@ class Options:
     model: str
     voice: str
     base_url: str
+    third_party: bool | None
     instructions: str
     speed: float | None
     first_audio_ms: int
@@ -63,7 +65,7 @@ class OpenAiTts:
     def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:
         """Raises ConfigError; MissingExtra without the `openai` package."""
         self.options = read_options(options)
-        self.http = OpenAiHttp(self.name, self.options.base_url, services.keys)
+        self.http = OpenAiHttp(self.name, self.options.base_url, services.keys, self.options.third_party)
         self.third_party = self.http.third_party
 
     @staticmethod
