@@ -12,8 +12,9 @@ Without `Terms.business` the rules of the tables are not in force, and calls owe
 countries, the company's list and the caps hold in any case.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from trunkline.compliance.caps import Caps
@@ -277,13 +278,14 @@ def _answer(asked: list[_Asked], owed: tuple[Obligation, ...] = ()) -> Decision:
     """The first refusal by the order above."""
     checks = tuple(check for _, check in asked)
     refused = next((refuse for refuse, _ in asked if refuse is not None), None)
-    return Allow(owed, checks) if refused is None else replace(refused, checks=checks)
+    return Allow(owed, checks) if refused is None else Refuse(refused.code, refused.why, checks)
 
 
 def _asked(name: str, refused: Refuse | None, shown: str) -> _Asked:
     return refused, Check(name, "refuse" if refused else "pass", shown, "", refused.why if refused else "")
 
 
+@lru_cache(maxsize=1024)
 def _yes_no(name: str, code: str, on: bool | None, why: str, shown: str, data: str = "") -> _Asked:
     if on is None:
         unknown = "the list is not there, too old, or cannot be read"
@@ -293,6 +295,7 @@ def _yes_no(name: str, code: str, on: bool | None, why: str, shown: str, data: s
     return None, Check(name, "pass", shown, data)
 
 
+@lru_cache(maxsize=4096)
 def _capped(name: str, most: int, count: int | None) -> _Asked:
     if count is None:
         why = "calls are not counted"
