@@ -13,18 +13,19 @@ countries, the company's list and the caps hold in any case.
 """
 
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, get_args
 
 from trunkline.compliance.caps import Caps
-from trunkline.compliance.destinations import NO_COUNTRY, countries, country_of, never_called, read_plans
+from trunkline.compliance.destinations import NO_COUNTRY, countries, country_of, example_of, never_called, read_plans
 from trunkline.compliance.duties import asked_for, duties
 from trunkline.compliance.hours import closed
 from trunkline.compliance.places import Where, country_zones, where
 from trunkline.compliance.tables import FORMS, Calling, Frequency, Listed, Table, Tables, ours
 from trunkline.errors import ConfigError
 from trunkline.ports import Allow, Check, Decision, Door, Facts, Obligation, Purpose, Refuse
+from trunkline.types import DEFAULT_TENANT
 
 NOWHERE = Refuse("country_closed", "numbers that belong to no country are not called")
 SKEW = timedelta(minutes=5)  # between our clock and that of whoever drew a list
@@ -78,6 +79,16 @@ class Policy:
                 return self._transfer(facts)
             case "dial":
                 return self._dial(facts, now)
+
+    def read_ahead(self) -> None:
+        """What the first call to a place would wait for: its rules, and its numbering plan. A tenth of a second for
+        the United States."""
+        by_region = {region: f"+1{code}5550100" for code, (region, _) in self.tables.area_codes.items()}
+        parts = [number for region, number in by_region.items() if region.partition("-")[0] in self.outbound_allow]
+        for number in (*filter(None, map(example_of, self.outbound_allow)), *parts):
+            for purpose in (None, *get_args(Purpose)):
+                facts = Facts("dial", DEFAULT_TENANT, "outbound", None, number, purpose=purpose)
+                self.decide(facts, datetime(2026, 11, 23, 17, tzinfo=UTC))
 
     @property
     def in_force(self) -> bool:
@@ -209,14 +220,17 @@ class _Rules:
     def _list(self, name: str, rows: list[Listed]) -> _Asked:
         code, data = _CODES[name], self.tables.lists.data
         on: bool | None = getattr(self.facts.standing.lists, name)
-        worst: _Asked = (None, Check(code, "pass", _said(on), data, "" if rows else "no row asks for it"))
+        unknown = False
         for row in rows:
-            found = _yes_no(code, code, self._fresh(on, row), f"on the list ({row.region})", _said(on), data)
-            if found[0] is not None and not self._goes_before(row):
-                if found[1].answer == "refuse":
-                    return found
-                worst = found
-        return worst
+            fresh = self._fresh(on, row)
+            if fresh is False or self._goes_before(row):
+                continue
+            if fresh:
+                return _yes_no(code, code, True, f"on the list ({row.region})", _said(on), data)
+            unknown = True
+        if unknown:
+            return _yes_no(code, code, None, "", _said(on), data)
+        return None, _passed(code, _said(on), data, "" if rows else "no row asks for it")
 
     def _fresh(self, on: bool | None, row: Listed) -> bool | None:
         """An old copy is still believed where it says yes."""
@@ -283,6 +297,11 @@ def _answer(asked: list[_Asked], owed: tuple[Obligation, ...] = ()) -> Decision:
 
 def _asked(name: str, refused: Refuse | None, shown: str) -> _Asked:
     return refused, Check(name, "refuse" if refused else "pass", shown, "", refused.why if refused else "")
+
+
+@lru_cache(maxsize=1024)
+def _passed(name: str, shown: str, data: str, why: str) -> Check:
+    return Check(name, "pass", shown, data, why)
 
 
 @lru_cache(maxsize=1024)

@@ -39,6 +39,12 @@ def countries() -> frozenset[str]:
     return frozenset(phonenumbers.SUPPORTED_REGIONS)
 
 
+def example_of(country: str) -> str | None:
+    """A number such as they have there."""
+    example = phonenumbers.example_number(country)
+    return f"+{example.country_code}{phonenumbers.national_significant_number(example)}" if example else None
+
+
 @cache
 def read_plans() -> None:
     """All of them, once, at the start (0.1 s): read when first asked for they would hold up live audio."""

@@ -115,6 +115,7 @@ class Office:
 
     async def start(self) -> None:
         """Reads the company's list; when the database is away, that is tried again, and nobody is called meanwhile."""
+        self._policy.read_ahead()
         await self.refresh()
         self._task = asyncio.create_task(self._keep(), name="compliance")
 
@@ -300,7 +301,9 @@ class Office:
             self.problem = str(error)
             log.error("compliance tables: %s; the last good ones stay in force", error)
             return
-        self._policy, self.problem = replace(self._policy, tables=tables), ""
+        policy = replace(self._policy, tables=tables)
+        policy.read_ahead()
+        self._policy, self.problem = policy, ""
         log.warning("compliance tables: %s", ", ".join(f"{n} {v}" for n, v in tables.versions.items()))
 
     # --- Consents ---
