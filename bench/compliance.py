@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def decisions() -> dict[str, float]:
-    policy = Policy(record=True, outbound_allow=("US", "JP"), terms=Terms("Acme Clinic", "US-NY"))
+    policy = Policy(record=True, outbound_allow=("US", "JP"), terms=Terms("Acme Clinic", "US-NY", callback=True))
     policy.read_ahead()
     codes = sorted(code for code, (region, _) in policy.tables.area_codes.items() if region.startswith("US"))
     company = replace(GOOD, lists=replace(CLEAN, company=True))

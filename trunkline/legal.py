@@ -290,7 +290,7 @@ def policy_of(settings: Settings) -> "Policy":
     return Policy(
         record=settings.record,
         outbound_allow=settings.outbound.allow,
-        terms=Terms(own.business, own.region, own.place_by == "address", own.purpose),
+        terms=Terms(own.business, own.region, own.place_by == "address", own.purpose, own.callback_number is not None),
         caps=Caps(own.max_calls_per_number_hour, own.max_calls_per_country_hour, own.max_calls_per_hour),
         tables=load(own.tables) if own.tables is not None else ours(),
     )

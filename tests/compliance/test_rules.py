@@ -19,7 +19,7 @@ BERLIN = "+493012345678"
 CLEAN = Lists(False, False, False, False, False, False, {"national": MONDAY_NOON, "state": MONDAY_NOON})
 GOOD = Standing(lists=CLEAN, consent="express_written", attempts=())
 QUIET = Traffic(0, 0, 0)
-TERMS = Terms("Acme Clinic", "US-NY")
+TERMS = Terms("Acme Clinic", "US-NY", callback=True)
 
 
 def call(**changes: Any) -> Facts:
@@ -179,6 +179,17 @@ def test_opening_lines() -> None:
     assert "say_callback" not in owed(incoming(NEW_YORK))
 
 
+def test_a_call_that_must_name_a_number_to_call_back_and_has_none_is_refused() -> None:
+    unset = replace(TERMS, callback=False)
+    assert decided(call(), terms=unset) == "callback_unset"
+    decision = policy(unset).decide(call(), MONDAY_NOON)
+    assert isinstance(decision, Refuse)
+    assert "compliance.callback_number" in decision.why
+    assert decided(call(standing=standing(company=True)), terms=unset) == "company_dnc"
+    assert "say_ai" in owed(incoming(NEW_YORK), unset), "callers are answered"
+    assert decided(call(), terms=Terms()) == "allowed", "without a business the rules are not in force"
+
+
 def test_recording_asks_where_either_end_does() -> None:
     assert "ask_consent" not in owed(incoming(NEW_YORK))
     for number, terms in (
@@ -281,7 +292,7 @@ def no_weaker(less: Decision, more: Decision) -> bool:
 
 @settings(max_examples=300, deadline=None)
 @given(
-    st.one_of(facts, easy), moments, st.sampled_from([TERMS, Terms("Acme"), replace(TERMS, by_address=True), Terms()])
+    st.one_of(facts, easy), moments, st.sampled_from([TERMS, Terms("Acme", callback=True), replace(TERMS, by_address=True), Terms()])
 )
 def test_not_knowing_never_weakens(asked: Facts, now: datetime, terms: Terms) -> None:
     rules = policy(terms)

@@ -3,7 +3,7 @@
 The order of what is looked at for a call out:
 
     destination ─► country ─► stopped ─► the company's list ─► litigators ─► national list ─► state list ─► reassigned
-    ─► consent ─► hours ─► frequency ─► caps
+    ─► consent ─► hours ─► frequency ─► callback ─► caps
 
 All of it is looked at, whatever came before; the first refusal in that order is the answer, so the order of looking
 changes nothing. What is not known is answered like the worst that it could be.
@@ -28,6 +28,7 @@ from trunkline.ports import Allow, Check, Decision, Door, Facts, Obligation, Pur
 from trunkline.types import DEFAULT_TENANT
 
 NOWHERE = Refuse("country_closed", "numbers that belong to no country are not called")
+CALLBACK_UNSET = Refuse("callback_unset", "compliance.callback_number is not set, and the call must name one")
 SKEW = timedelta(minutes=5)  # between our clock and that of whoever drew a list
 _KEPT: tuple[Door, ...] = ("record", "transcript", "third_party")
 _CODES = {"litigator": "litigator", "national": "national_dnc", "state": "state_dnc", "reassigned": "reassigned"}
@@ -45,6 +46,8 @@ class Terms:
     """A number alone tells the country, not the place."""
     purpose: Purpose | None = None
     """Of calls out that name none."""
+    callback: bool = False
+    """Whether there is a number that people may call back. Without one no call goes out that must name it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +167,20 @@ class Policy:
         shown = masked(facts.to_number)
         asked = [_asked("destination", destination, shown), _asked("country", self._closed(facts.to_number), shown)]
         asked += self._own_lists(facts)
+        owed: tuple[Obligation, ...] = ()
         if self.in_force:
             at = self._where(facts)
             rules = _Rules(facts, self._purpose(facts), at, self.tables, now)
-            asked += [*rules.lists(), rules.consent(), rules.window(), rules.frequency()]
+            owed = self._duties(facts)
+            asked += [*rules.lists(), rules.consent(), rules.window(), rules.frequency(), self._callback(owed)]
         asked += self._capped(facts)
-        return _answer(asked, self._duties(facts) if self.in_force else ())
+        return _answer(asked, owed)
+
+    def _callback(self, owed: tuple[Obligation, ...]) -> "_Asked":
+        """What must be said and cannot be is no call."""
+        needed = any(each.kind == "say_callback" for each in owed)
+        refused = CALLBACK_UNSET if needed and not self.terms.callback else None
+        return _asked("callback", refused, "set" if self.terms.callback else "not set")
 
     def _closed(self, number: str | None) -> Refuse | None:
         country = country_of(number) if number is not None else None

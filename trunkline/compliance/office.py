@@ -115,7 +115,10 @@ class Office:
 
     async def start(self) -> None:
         """Reads the company's list; when the database is away, that is tried again, and nobody is called meanwhile."""
-        self._policy.read_ahead()
+        policy = self._policy
+        policy.read_ahead()
+        if policy.in_force and policy.outbound_allow and not policy.terms.callback:
+            log.warning("compliance.callback_number is not set: calls out that must name one are refused")
         await self.refresh()
         self._task = asyncio.create_task(self._keep(), name="compliance")
 
