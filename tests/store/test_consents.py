@@ -155,8 +155,12 @@ def test_lists(url: URL) -> None:
         later = AT + timedelta(days=1)
         await lists.take(US, "national", "US", [BOB] + [f"+1212555{n:04d}" for n in range(1200)], later, later)
         assert (await lists.look(US, ANN)).on == {("national", "US")}, "it is among the new ones"
-        await lists.take(US, "national", "US", [BOB], later, later)
+        last = later + timedelta(seconds=1)
+        taken: list[int] = []
+        await lists.take(US, "national", "US", [BOB], last, last, taken.append)
+        assert taken == [1]
         assert (await lists.look(US, ANN)).on == frozenset()
+        assert (await lists.look(US, BOB)).on == {("national", "US")}
         await lists.add(US, "company", [ANN, ANN], AT, "api")
         await lists.take(US, "company", "", [BOB], AT, later)
         assert await lists.since(US, None) == ([ANN, BOB], False, later)
@@ -166,6 +170,24 @@ def test_lists(url: URL) -> None:
         assert ("stop", "") in (await lists.look(US, "+4930123456")).on
         assert await lists.start_again(US)
         assert not await lists.start_again(US)
+
+    with_database(url, scenario)
+
+
+def test_a_list_that_came_in_half_holds_both_copies_under_the_old_date(url: URL) -> None:
+    async def scenario(database: Database) -> None:
+        lists, later = DncLists(database), AT + timedelta(days=1)
+        await lists.take(US, "national", "US", [ANN], AT, AT)
+
+        def dies(taken: int) -> None:
+            raise KeyboardInterrupt
+
+        many = [BOB] + [f"+1212555{n:04d}" for n in range(9999)] + [f"+1213555{n:04d}" for n in range(9999)] + [f"+1214{n:07d}" for n in range(5000)]
+        with pytest.raises(KeyboardInterrupt):
+            await lists.take(US, "national", "US", many, later, later, dies)
+        for number in (ANN, BOB):
+            looked = await lists.look(US, number)
+            assert (looked.on, looked.drawn) == ({("national", "US")}, {("national", "US"): AT})
 
     with_database(url, scenario)
 
