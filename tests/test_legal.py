@@ -229,6 +229,20 @@ BATCH = "to,purpose,region,zone\n"
 def test_a_batch_is_previewed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "batch.csv").write_text(BATCH + f"{ANN},informational,,\n911,,,\n{ANN},,US-CA,\n")
     found = answer(capsys, "preview", "batch.csv", "--at", "2026-11-23T17:00:00Z", "--json")
-    assert (found["calls"], found["skipped"], found["codes"]) == (3, 3, {"emergency": 1, "litigator_unknown": 1, "no_consent": 1})
+    assert (found["calls"], found["skipped"], found["codes"]) == (
+        3,
+        3,
+        {"emergency": 1, "litigator_unknown": 1, "no_consent": 1},
+    )
     (tmp_path / "batch.csv").write_text(BATCH + f"{ANN},sales,,\n")
     assert refused(capsys, "preview", "batch.csv")[0].startswith("trunkline: row 2, purpose")
+
+
+def test_the_batch_of_the_docs(capsys: pytest.CaptureFixture[str]) -> None:
+    """docs/compliance.md shows this very output."""
+    docs = Path(__file__).parents[1] / "docs"
+    example = docs / "compliance-example"
+    answer(capsys, "consent", "import", str(example / "consents.csv"), "--json")
+    shown = run(capsys, "preview", str(example / "batch.csv"), "--at", "2026-11-23T14:30:00Z")[1]
+    assert shown.startswith("12 of 50 skipped\n")
+    assert shown in (docs / "compliance.md").read_text()

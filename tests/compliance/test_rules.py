@@ -75,6 +75,19 @@ def test_lists_and_consent(known: dict[str, Any], code: str) -> None:
     assert decided(call(standing=standing(**{"as_of": old} | known))) == code
 
 
+def test_an_old_copy_is_believed_where_it_says_yes() -> None:
+    old = {"national": MONDAY_NOON - timedelta(days=400)}
+    assert decided(call(standing=standing(national=True, consent="express_oral", as_of=old))) == "national_dnc"
+
+
+def test_where_no_row_says_what_consent_is_needed_it_is_a_written_one() -> None:
+    calling = replace(ours().calling, rows=())
+    rules = policy(tables=replace(ours(), calling=calling, _memory={}))
+    for consent, code in (("express_oral", "no_consent"), ("express_written", "allowed")):
+        decision = rules.decide(call(standing=standing(consent=consent), purpose="informational"), MONDAY_NOON)
+        assert (decision.code if isinstance(decision, Refuse) else "allowed") == code
+
+
 def test_a_copy_of_the_national_list_is_31_days_old_at_most() -> None:
     for days, code in ((31, "allowed"), (32, "national_dnc_unknown"), (-1, "national_dnc_unknown")):
         drawn = MONDAY_NOON - timedelta(days=days)
@@ -292,7 +305,9 @@ def no_weaker(less: Decision, more: Decision) -> bool:
 
 @settings(max_examples=300, deadline=None)
 @given(
-    st.one_of(facts, easy), moments, st.sampled_from([TERMS, Terms("Acme", callback=True), replace(TERMS, by_address=True), Terms()])
+    st.one_of(facts, easy),
+    moments,
+    st.sampled_from([TERMS, Terms("Acme", callback=True), replace(TERMS, by_address=True), Terms()]),
 )
 def test_not_knowing_never_weakens(asked: Facts, now: datetime, terms: Terms) -> None:
     rules = policy(terms)

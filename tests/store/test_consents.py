@@ -185,7 +185,12 @@ def test_a_list_that_came_in_half_holds_both_copies_under_the_old_date(url: URL)
         def dies(taken: int) -> None:
             raise KeyboardInterrupt
 
-        many = [BOB] + [f"+1212555{n:04d}" for n in range(9999)] + [f"+1213555{n:04d}" for n in range(9999)] + [f"+1214{n:07d}" for n in range(5000)]
+        many = (
+            [BOB]
+            + [f"+1212555{n:04d}" for n in range(9999)]
+            + [f"+1213555{n:04d}" for n in range(9999)]
+            + [f"+1214{n:07d}" for n in range(5000)]
+        )
         with pytest.raises(KeyboardInterrupt):
             await lists.take(US, "national", "US", many, later, later, dies)
         for number in (ANN, BOB):

@@ -131,7 +131,9 @@ def test_a_body_that_is_none(http: TestClient, path: str) -> None:
     for text in ("{", "[]", "1", ""):
         problem(http.post(path, content=text, headers={"content-type": "application/json"}), 400)
     problem(http.post(path, content=b"x" * (MAX_BODY_BYTES + 1), headers={"content-type": "application/json"}), 413)
-    assert wrong(http.post(path, json={"colour": "red", "event": "grant", "subject": ANN, "number": ANN, "calls": [{}]}))
+    assert wrong(
+        http.post(path, json={"colour": "red", "event": "grant", "subject": ANN, "number": ANN, "calls": [{}]})
+    )
 
 
 def test_a_batch_is_previewed(http: TestClient) -> None:
@@ -212,7 +214,9 @@ def test_a_number_is_listed_and_looked_up(http: TestClient) -> None:
     assert wrong(http.post("/v1/dnc", json={"number": "911"})) == ["number"]
 
 
-@pytest.mark.parametrize("path", ["/v1/dnc/911", "/v1/consent/me", "/v1/consent/+12345678901234567", "/v1/dnc/+1٢3456789"])
+@pytest.mark.parametrize(
+    "path", ["/v1/dnc/911", "/v1/consent/me", "/v1/consent/+12345678901234567", "/v1/dnc/+1٢3456789"]
+)
 def test_no_such_number(http: TestClient, path: str) -> None:
     problem(http.get(path), 404)
     if path.startswith("/v1/consent"):
