@@ -1,4 +1,4 @@
-"""How long a decision takes, and an Identity verification with its certificate kept: python bench/compliance.py [--json].
+"""How long a decision takes, and an Identity verification with its certificate kept: bench/compliance.py [--json].
 
 All kinds of decision take turns, so that other work on the machine falls on each alike.
 """

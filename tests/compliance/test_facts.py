@@ -1,7 +1,7 @@
 """The stricter states of facts/compliance.md 2.2, at the minute they open and close: marketing, in the callee's time.
 
-No vectors of decisions exist under the shared ones (they are of STIR, webhooks and prices); this table is the facts', and
-where its sources conflict the strictest row."""
+No vectors of decisions exist under the shared ones (they are of STIR, webhooks and prices); this table is the facts',
+and where its sources conflict the strictest row."""
 
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo

@@ -23,9 +23,11 @@ from trunkline.types import DEFAULT_TENANT
 NOW = datetime(2026, 11, 23, 17, 0, tzinfo=UTC)
 NAMES = sorted(tables._READERS)
 LIKELY = [
-    "", "*", "US", "US-CA", "us", "US-", "-CA", "EU", "mon-fri", "sat sun", "fri-mon", "09:00", "24:00", "25:00", "T0900",
+    "", "*", "US", "US-CA", "us", "US-", "-CA", "EU", "mon-fri", "sat sun", "fri-mon", "09:00", "24:00", "25:00",
+    "T0900",
     "2026-12-25", "20261225", "2026-W01-1", "0", "1", "99999999", "-1", "1e3", "٣", "²", "NaN", "open", "closed", "all",
-    "marketing", "none", "express_written", "national", "America/New_York", "../x", "a,b", '"', "'=cmd()", "\0", "\x1b[31m",
+    "marketing", "none", "express_written", "national", "America/New_York", "../x", "a,b", '"', "'=cmd()",
+    "\0", "\x1b[31m",
     "\u2028", "\x85", "\x0b", "\x1c", "x" * 500, "\ud7ff", "\ufeff", "212", "business", "outbound",
 ]  # fmt: skip
 values = st.one_of(st.sampled_from(LIKELY), st.text(max_size=20))

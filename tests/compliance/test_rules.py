@@ -80,6 +80,18 @@ def test_an_old_copy_is_believed_where_it_says_yes() -> None:
     assert decided(call(standing=standing(national=True, consent="express_oral", as_of=old))) == "national_dnc"
 
 
+@pytest.mark.parametrize("name", ["litigator", "reassigned"])
+def test_a_call_without_a_purpose_is_under_the_lists_of_all(name: str) -> None:
+    assert decided(call(purpose="informational", standing=standing(**{name: True}))) == "allowed"
+    assert decided(call(purpose=None, standing=standing(**{name: True}))) == name
+
+
+def test_the_rows_of_an_address_hold_beside_those_of_the_number() -> None:
+    tried = tuple(MONDAY_NOON - timedelta(hours=h) for h in (1, 2, 3))
+    assert decided(call(standing=standing(attempts=tried))) == "allowed"
+    assert decided(call(standing=standing(attempts=tried, region="US-FL"))) == "frequency"
+
+
 def test_where_no_row_says_what_consent_is_needed_it_is_a_written_one() -> None:
     calling = replace(ours().calling, rows=())
     rules = policy(tables=replace(ours(), calling=calling, _memory={}))

@@ -1,8 +1,8 @@
 """/v1/compliance, /v1/consent, /v1/dnc on a real database: what they answer, and what they refuse to read."""
 
-import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -39,25 +39,27 @@ class House:
         self.folder = folder
         self.away = False
 
-    async def open(self) -> list[Any]:
+    def routes(self) -> list[Any]:
         self.clock = ManualClock()
         self.database = Database(database_url(None, self.folder))
-        await self.database.upgrade()
         self.ledger, self.lists = ConsentLedger(self.database), DncLists(self.database)
         self.journal = ConsentJournal(self.folder / "journal", self.ledger.note)
         policy = Policy(outbound_allow=("US",), terms=Terms("Acme", "US-NY", callback=True))
         self.office = Office(policy, self.ledger, self.lists, self.journal, self.clock)
-        await self.office.refresh()
         return list(compliance_routes(ComplianceDesk(self.office, self.ledger, self.lists, self.clock, self._settle)))
+
+    @asynccontextmanager
+    async def opened(self, app: Any) -> AsyncGenerator[None]:
+        await self.database.upgrade()
+        await self.office.refresh()
+        yield
+        await self.journal.close()
+        await self.database.close()
 
     async def _settle(self) -> None:
         if self.away:
             raise StoreError("away")
         await self.journal.drain()
-
-    async def close(self) -> None:
-        await self.journal.close()
-        await self.database.close()
 
 
 @pytest.fixture
@@ -67,16 +69,14 @@ def house(tmp_path: Path) -> House:
 
 @pytest.fixture
 def http(house: House) -> Iterator[TestClient]:
-    routes = asyncio.run(house.open())
     app = Starlette(
-        routes=routes,
+        routes=house.routes(),
+        lifespan=house.opened,
         middleware=[Middleware(Guard, (), https=False)],
         exception_handlers={HTTPException: on_http_exception, StoreError: on_store_error},
     )
     with TestClient(app, base_url="http://127.0.0.1:8080") as client:
         yield client
-        assert client.portal is not None
-        client.portal.call(house.close)
 
 
 def problem(answer: Any, status: int) -> dict[str, Any]:
