@@ -7,7 +7,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -39,7 +39,7 @@ def decisions() -> dict[str, float]:
     policy.read_ahead()
     codes = sorted(code for code, (region, _) in policy.tables.area_codes.items() if region.startswith("US"))
     company = replace(GOOD, lists=replace(CLEAN, company=True))
-    kinds = {
+    kinds: dict[str, Callable[[int], Facts]] = {
         "warm": lambda i: call(WARM),
         "new": lambda i: call(f"+1{codes[i % len(codes)]}{2_010_000 + i * 7}"),
         "toll_free": lambda i: call("+18005550100"),

@@ -58,7 +58,17 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> list[str]:
 
 
 def test_a_call_is_explained(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    asked = ("explain", "--direction", "outbound", "--from", "+12125550111", "--to", ANN, "--purpose", "marketing")
+    asked: tuple[str, ...] = (
+        "explain",
+        "--direction",
+        "outbound",
+        "--from",
+        "+12125550111",
+        "--to",
+        ANN,
+        "--purpose",
+        "marketing",
+    )
     asked += ("--at", "2026-11-23T17:00:00Z")
     found = answer(capsys, *asked, "--json")
     assert (found["decision"], found["code"]) == ("refuse", "litigator_unknown")

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from trunkline.compliance.hours import closed
-from trunkline.compliance.places import where
+from trunkline.compliance.places import Where, where
 from trunkline.compliance.tables import ours
 
 EAST, CENTRAL, MOUNTAIN, PACIFIC = "America/New_York", "America/Chicago", "America/Denver", "America/Los_Angeles"
@@ -68,3 +68,9 @@ def test_hours_of_the_stricter_states(
         last = (datetime.combine(day, end) - timedelta(seconds=1)).time()
         got = [is_open(code, zone, day, moment) for moment in (before, start, last, end)]
         assert got == [False, True, True, False], (state, day)
+
+
+def test_a_place_without_a_zone_is_closed() -> None:
+    at = datetime(2026, 11, 18, 17, tzinfo=UTC)
+    assert closed(Where(("US-NY",), ()), "marketing", ours(), at) == "no time zone is known"
+    assert closed(Where(("US-NY",), (EAST,)), "marketing", ours(), at) is None
