@@ -164,6 +164,8 @@ def consent_import(file: File, config: Config = None, as_json: AsJson = False) -
 def consent_export(subject: Subject, config: Config = None) -> None:
     """Everything the ledger holds about somebody, as JSON."""
 
+    _number(subject)
+
     async def export(room: _Room) -> dict[str, Any]:
         return await room.ledger.export(TENANT, subject)
 
@@ -173,6 +175,8 @@ def consent_export(subject: Subject, config: Config = None) -> None:
 @consent_app.command("erase")
 def consent_erase(subject: Subject, config: Config = None, as_json: AsJson = False) -> None:
     """Forget what somebody said. The chain stays checkable, and do-not-call entries stay."""
+
+    _number(subject)
 
     async def erase(room: _Room) -> dict[str, Any]:
         return {"erased": await room.ledger.erase(TENANT, subject, SYSTEM_CLOCK.wall())}
@@ -217,8 +221,12 @@ def dnc_import(
     if drawn_at > now:
         raise ConfigError("--drawn", drawn, "a time that is past")
 
+    def tell(taken: int) -> None:
+        if taken % _TOLD == 0:
+            typer.echo(f"{taken:,} of {len(numbers):,}", err=True)
+
     async def take(room: _Room) -> dict[str, Any]:
-        await room.lists.take(TENANT, name, region, numbers, drawn_at, now)
+        await room.lists.take(TENANT, name, region, numbers, drawn_at, now, tell)
         return {"list": name, "region": region, "numbers": len(numbers)}
 
     _tell(_run(config, take, writes=True), as_json)
@@ -227,12 +235,7 @@ def dnc_import(
 @dnc_app.command("add")
 def dnc_add(number: Subject, config: Config = None, as_json: AsJson = False) -> None:
     """Put a number on the company's own list."""
-    from trunkline.compliance import imports
-
-    try:
-        numbers = imports.numbers(f"number\n{number}\n")
-    except imports.BadFile as bad:
-        raise ConfigError("number", number, bad.mistakes[0].wanted) from bad
+    numbers = _number(number)
 
     async def add(room: _Room) -> dict[str, Any]:
         await room.lists.add(TENANT, "company", numbers, SYSTEM_CLOCK.wall(), "operator")
@@ -268,6 +271,7 @@ def dnc_start(config: Config = None, as_json: AsJson = False) -> None:
 TENANT = DEFAULT_TENANT
 T = TypeVar("T")
 _PORTION = 1000
+_TOLD = 100_000
 
 
 def _run(config: Path | None, do: Callable[[_Room], Awaitable[dict[str, Any]]], *, writes: bool = False) -> Any:
@@ -290,7 +294,7 @@ def policy_of(settings: Settings) -> "Policy":
     return Policy(
         record=settings.record,
         outbound_allow=settings.outbound.allow,
-        terms=Terms(own.business, own.region, own.place_by == "address", own.purpose),
+        terms=Terms(own.business, own.region, own.place_by == "address", own.purpose, own.callback_number is not None),
         caps=Caps(own.max_calls_per_number_hour, own.max_calls_per_country_hour, own.max_calls_per_hour),
         tables=load(own.tables) if own.tables is not None else ours(),
     )
@@ -343,6 +347,15 @@ def _parsed(file: Path, read: Callable[[str], T]) -> T:
         ) from error
     except BadFile as bad:
         raise _bad(bad) from bad
+
+
+def _number(text: str) -> list[str]:
+    from trunkline.compliance import imports
+
+    try:
+        return imports.numbers(f"number\n{text}\n")
+    except imports.BadFile as bad:
+        raise ConfigError("number", text, bad.mistakes[0].wanted) from bad
 
 
 def _bad(bad: Any) -> typer.Exit:

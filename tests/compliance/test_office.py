@@ -80,7 +80,7 @@ class House:
 
 
 def office(house: House, look_ups: LookUps = NONE) -> Office:
-    policy = Policy(outbound_allow=("US",), terms=Terms("Acme", "US-NY"))
+    policy = Policy(outbound_allow=("US",), terms=Terms("Acme", "US-NY", callback=True))
     return Office(policy, house, house, house, house.clock, look_ups)
 
 

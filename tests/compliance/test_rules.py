@@ -19,7 +19,7 @@ BERLIN = "+493012345678"
 CLEAN = Lists(False, False, False, False, False, False, {"national": MONDAY_NOON, "state": MONDAY_NOON})
 GOOD = Standing(lists=CLEAN, consent="express_written", attempts=())
 QUIET = Traffic(0, 0, 0)
-TERMS = Terms("Acme Clinic", "US-NY")
+TERMS = Terms("Acme Clinic", "US-NY", callback=True)
 
 
 def call(**changes: Any) -> Facts:
@@ -73,6 +73,31 @@ def test_a_call_that_nothing_is_against() -> None:
 def test_lists_and_consent(known: dict[str, Any], code: str) -> None:
     old = {"national": MONDAY_NOON - timedelta(days=32)} if known.get("consent", 1) is None else CLEAN.as_of
     assert decided(call(standing=standing(**{"as_of": old} | known))) == code
+
+
+def test_an_old_copy_is_believed_where_it_says_yes() -> None:
+    old = {"national": MONDAY_NOON - timedelta(days=400)}
+    assert decided(call(standing=standing(national=True, consent="express_oral", as_of=old))) == "national_dnc"
+
+
+@pytest.mark.parametrize("name", ["litigator", "reassigned"])
+def test_a_call_without_a_purpose_is_under_the_lists_of_all(name: str) -> None:
+    assert decided(call(purpose="informational", standing=standing(**{name: True}))) == "allowed"
+    assert decided(call(purpose=None, standing=standing(**{name: True}))) == name
+
+
+def test_the_rows_of_an_address_hold_beside_those_of_the_number() -> None:
+    tried = tuple(MONDAY_NOON - timedelta(hours=h) for h in (1, 2, 3))
+    assert decided(call(standing=standing(attempts=tried))) == "allowed"
+    assert decided(call(standing=standing(attempts=tried, region="US-FL"))) == "frequency"
+
+
+def test_where_no_row_says_what_consent_is_needed_it_is_a_written_one() -> None:
+    calling = replace(ours().calling, rows=())
+    rules = policy(tables=replace(ours(), calling=calling, _memory={}))
+    for consent, code in (("express_oral", "no_consent"), ("express_written", "allowed")):
+        decision = rules.decide(call(standing=standing(consent=consent), purpose="informational"), MONDAY_NOON)
+        assert (decision.code if isinstance(decision, Refuse) else "allowed") == code
 
 
 def test_a_copy_of_the_national_list_is_31_days_old_at_most() -> None:
@@ -179,6 +204,17 @@ def test_opening_lines() -> None:
     assert "say_callback" not in owed(incoming(NEW_YORK))
 
 
+def test_a_call_that_must_name_a_number_to_call_back_and_has_none_is_refused() -> None:
+    unset = replace(TERMS, callback=False)
+    assert decided(call(), terms=unset) == "callback_unset"
+    decision = policy(unset).decide(call(), MONDAY_NOON)
+    assert isinstance(decision, Refuse)
+    assert "compliance.callback_number" in decision.why
+    assert decided(call(standing=standing(company=True)), terms=unset) == "company_dnc"
+    assert "say_ai" in owed(incoming(NEW_YORK), unset), "callers are answered"
+    assert decided(call(), terms=Terms()) == "allowed", "without a business the rules are not in force"
+
+
 def test_recording_asks_where_either_end_does() -> None:
     assert "ask_consent" not in owed(incoming(NEW_YORK))
     for number, terms in (
@@ -281,7 +317,9 @@ def no_weaker(less: Decision, more: Decision) -> bool:
 
 @settings(max_examples=300, deadline=None)
 @given(
-    st.one_of(facts, easy), moments, st.sampled_from([TERMS, Terms("Acme"), replace(TERMS, by_address=True), Terms()])
+    st.one_of(facts, easy),
+    moments,
+    st.sampled_from([TERMS, Terms("Acme", callback=True), replace(TERMS, by_address=True), Terms()]),
 )
 def test_not_knowing_never_weakens(asked: Facts, now: datetime, terms: Terms) -> None:
     rules = policy(terms)

@@ -1,6 +1,9 @@
 """The consent ledger, the lists and the journal, on both databases."""
 
 import asyncio
+import errno
+import logging
+import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -155,8 +158,12 @@ def test_lists(url: URL) -> None:
         later = AT + timedelta(days=1)
         await lists.take(US, "national", "US", [BOB] + [f"+1212555{n:04d}" for n in range(1200)], later, later)
         assert (await lists.look(US, ANN)).on == {("national", "US")}, "it is among the new ones"
-        await lists.take(US, "national", "US", [BOB], later, later)
+        last = later + timedelta(seconds=1)
+        taken: list[int] = []
+        await lists.take(US, "national", "US", [BOB], last, last, taken.append)
+        assert taken == [1]
         assert (await lists.look(US, ANN)).on == frozenset()
+        assert (await lists.look(US, BOB)).on == {("national", "US")}
         await lists.add(US, "company", [ANN, ANN], AT, "api")
         await lists.take(US, "company", "", [BOB], AT, later)
         assert await lists.since(US, None) == ([ANN, BOB], False, later)
@@ -166,6 +173,29 @@ def test_lists(url: URL) -> None:
         assert ("stop", "") in (await lists.look(US, "+4930123456")).on
         assert await lists.start_again(US)
         assert not await lists.start_again(US)
+
+    with_database(url, scenario)
+
+
+def test_a_list_that_came_in_half_holds_both_copies_under_the_old_date(url: URL) -> None:
+    async def scenario(database: Database) -> None:
+        lists, later = DncLists(database), AT + timedelta(days=1)
+        await lists.take(US, "national", "US", [ANN], AT, AT)
+
+        def dies(taken: int) -> None:
+            raise KeyboardInterrupt
+
+        many = (
+            [BOB]
+            + [f"+1212555{n:04d}" for n in range(9999)]
+            + [f"+1213555{n:04d}" for n in range(9999)]
+            + [f"+1214{n:07d}" for n in range(5000)]
+        )
+        with pytest.raises(KeyboardInterrupt):
+            await lists.take(US, "national", "US", many, later, later, dies)
+        for number in (ANN, BOB):
+            looked = await lists.look(US, number)
+            assert (looked.on, looked.drawn) == ({("national", "US")}, {("national", "US"): AT})
 
     with_database(url, scenario)
 
@@ -255,5 +285,95 @@ def test_the_journal_drains_by_itself(tmp_path: Path) -> None:
                 await asyncio.sleep(0.01)
         await journal.close()
         assert journal.waiting == ()
+
+    asyncio.run(run())
+
+
+class FullDisk:
+    """os.write that takes `room` more bytes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, room: int = 0) -> None:
+        self.room, self._write = room, os.write
+        monkeypatch.setattr("trunkline.store.consentjournal.os.write", self.write)
+
+    def write(self, fd: int, data: bytes) -> int:
+        if not self.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        taken = self._write(fd, data[: self.room])
+        self.room -= taken
+        return taken
+
+
+@pytest.mark.parametrize("room", [0, 40])
+def test_on_a_full_disk_what_was_said_reaches_the_ledger_from_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, room: int
+) -> None:
+    async def run() -> None:
+        taker = Taker()
+        journal = ConsentJournal(tmp_path / "j", taker.note)
+        FullDisk(monkeypatch, room)
+        journal.grant(grant())
+        journal.revoke(revocation())
+        assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
+        assert "2 in memory only" in caplog.text
+        assert ANN not in caplog.text
+        await journal.drain()
+        assert [n.said for n in taker.taken] == [grant(), revocation()]
+        await journal.close()
+
+    asyncio.run(run())
+
+
+def test_when_the_disk_has_room_again_what_was_in_memory_is_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run() -> None:
+        taker = Taker()
+        taker.away = True
+        dies = ConsentJournal(tmp_path / "j", taker.note)
+        disk = FullDisk(monkeypatch, 40)
+        dies.grant(grant())
+        disk.room = 1 << 20
+        dies.revoke(revocation())
+        lives = ConsentJournal(tmp_path / "j", taker.note)
+        assert [n.said for n in lives.waiting] == [grant(), revocation()]
+
+    asyncio.run(run())
+
+
+def test_what_neither_disk_nor_memory_holds_is_told_loudly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        taker = Taker()
+        taker.away = True
+        monkeypatch.setattr("trunkline.store.consentjournal.MAX_WAITING", 1)
+        journal = ConsentJournal(tmp_path / "j", taker.note)
+        journal.revoke(revocation())
+        disk = FullDisk(monkeypatch)
+        journal.revoke(revocation(BOB))
+        assert (journal.lost, journal.dropped, len(journal.waiting)) == (1, 0, 1)
+        assert "LOST" in caplog.text
+        disk.room = 1 << 20
+        journal.revoke(revocation(BOB))
+        assert (journal.lost, journal.dropped) == (1, 1), "on disk"
+        caplog.clear()
+        await journal.close(0.01)
+        assert "LOST" not in caplog.text
+
+    asyncio.run(run())
+
+
+def test_a_journal_that_closes_on_a_full_disk_without_a_database_says_what_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        taker = Taker()
+        taker.away = True
+        journal = ConsentJournal(tmp_path / "j", taker.note)
+        FullDisk(monkeypatch)
+        journal.revoke(revocation())
+        await journal.close(0.01)
+        assert "1 events are LOST" in caplog.text
 
     asyncio.run(run())

@@ -3,7 +3,7 @@
 The order of what is looked at for a call out:
 
     destination ─► country ─► stopped ─► the company's list ─► litigators ─► national list ─► state list ─► reassigned
-    ─► consent ─► hours ─► frequency ─► caps
+    ─► consent ─► hours ─► frequency ─► callback ─► caps
 
 All of it is looked at, whatever came before; the first refusal in that order is the answer, so the order of looking
 changes nothing. What is not known is answered like the worst that it could be.
@@ -12,20 +12,23 @@ Without `Terms.business` the rules of the tables are not in force, and calls owe
 countries, the company's list and the caps hold in any case.
 """
 
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from typing import Any
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any, get_args
 
 from trunkline.compliance.caps import Caps
-from trunkline.compliance.destinations import NO_COUNTRY, countries, country_of, never_called, read_plans
+from trunkline.compliance.destinations import NO_COUNTRY, countries, country_of, example_of, never_called, read_plans
 from trunkline.compliance.duties import asked_for, duties
 from trunkline.compliance.hours import closed
 from trunkline.compliance.places import Where, country_zones, where
 from trunkline.compliance.tables import FORMS, Calling, Frequency, Listed, Table, Tables, ours
 from trunkline.errors import ConfigError
 from trunkline.ports import Allow, Check, Decision, Door, Facts, Obligation, Purpose, Refuse
+from trunkline.types import DEFAULT_TENANT
 
 NOWHERE = Refuse("country_closed", "numbers that belong to no country are not called")
+CALLBACK_UNSET = Refuse("callback_unset", "compliance.callback_number is not set, and the call must name one")
 SKEW = timedelta(minutes=5)  # between our clock and that of whoever drew a list
 _KEPT: tuple[Door, ...] = ("record", "transcript", "third_party")
 _CODES = {"litigator": "litigator", "national": "national_dnc", "state": "state_dnc", "reassigned": "reassigned"}
@@ -43,6 +46,8 @@ class Terms:
     """A number alone tells the country, not the place."""
     purpose: Purpose | None = None
     """Of calls out that name none."""
+    callback: bool = False
+    """Whether there is a number that people may call back. Without one no call goes out that must name it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,16 @@ class Policy:
                 return self._transfer(facts)
             case "dial":
                 return self._dial(facts, now)
+
+    def read_ahead(self) -> None:
+        """What the first call to a place would wait for: its rules, and its numbering plan. A tenth of a second for
+        the United States."""
+        by_region = {region: f"+1{code}5550100" for code, (region, _) in self.tables.area_codes.items()}
+        parts = [number for region, number in by_region.items() if region.partition("-")[0] in self.outbound_allow]
+        for number in (*filter(None, map(example_of, self.outbound_allow)), *parts):
+            for purpose in (None, *get_args(Purpose)):
+                facts = Facts("dial", DEFAULT_TENANT, "outbound", None, number, purpose=purpose)
+                self.decide(facts, datetime(2026, 11, 23, 17, tzinfo=UTC))
 
     @property
     def in_force(self) -> bool:
@@ -152,12 +167,20 @@ class Policy:
         shown = masked(facts.to_number)
         asked = [_asked("destination", destination, shown), _asked("country", self._closed(facts.to_number), shown)]
         asked += self._own_lists(facts)
+        owed: tuple[Obligation, ...] = ()
         if self.in_force:
             at = self._where(facts)
             rules = _Rules(facts, self._purpose(facts), at, self.tables, now)
-            asked += [*rules.lists(), rules.consent(), rules.window(), rules.frequency()]
+            owed = self._duties(facts)
+            asked += [*rules.lists(), rules.consent(), rules.window(), rules.frequency(), self._callback(owed)]
         asked += self._capped(facts)
-        return _answer(asked, self._duties(facts) if self.in_force else ())
+        return _answer(asked, owed)
+
+    def _callback(self, owed: tuple[Obligation, ...]) -> "_Asked":
+        """What must be said and cannot be is no call."""
+        needed = any(each.kind == "say_callback" for each in owed)
+        refused = CALLBACK_UNSET if needed and not self.terms.callback else None
+        return _asked("callback", refused, "set" if self.terms.callback else "not set")
 
     def _closed(self, number: str | None) -> Refuse | None:
         country = country_of(number) if number is not None else None
@@ -208,14 +231,17 @@ class _Rules:
     def _list(self, name: str, rows: list[Listed]) -> _Asked:
         code, data = _CODES[name], self.tables.lists.data
         on: bool | None = getattr(self.facts.standing.lists, name)
-        worst: _Asked = (None, Check(code, "pass", _said(on), data, "" if rows else "no row asks for it"))
+        unknown = False
         for row in rows:
-            found = _yes_no(code, code, self._fresh(on, row), f"on the list ({row.region})", _said(on), data)
-            if found[0] is not None and not self._goes_before(row):
-                if found[1].answer == "refuse":
-                    return found
-                worst = found
-        return worst
+            fresh = self._fresh(on, row)
+            if fresh is False or self._goes_before(row):
+                continue
+            if fresh:
+                return _yes_no(code, code, True, f"on the list ({row.region})", _said(on), data)
+            unknown = True
+        if unknown:
+            return _yes_no(code, code, None, "", _said(on), data)
+        return None, _passed(code, _said(on), data, "" if rows else "no row asks for it")
 
     def _fresh(self, on: bool | None, row: Listed) -> bool | None:
         """An old copy is still believed where it says yes."""
@@ -277,13 +303,19 @@ def _answer(asked: list[_Asked], owed: tuple[Obligation, ...] = ()) -> Decision:
     """The first refusal by the order above."""
     checks = tuple(check for _, check in asked)
     refused = next((refuse for refuse, _ in asked if refuse is not None), None)
-    return Allow(owed, checks) if refused is None else replace(refused, checks=checks)
+    return Allow(owed, checks) if refused is None else Refuse(refused.code, refused.why, checks)
 
 
 def _asked(name: str, refused: Refuse | None, shown: str) -> _Asked:
     return refused, Check(name, "refuse" if refused else "pass", shown, "", refused.why if refused else "")
 
 
+@lru_cache(maxsize=1024)
+def _passed(name: str, shown: str, data: str, why: str) -> Check:
+    return Check(name, "pass", shown, data, why)
+
+
+@lru_cache(maxsize=1024)
 def _yes_no(name: str, code: str, on: bool | None, why: str, shown: str, data: str = "") -> _Asked:
     if on is None:
         unknown = "the list is not there, too old, or cannot be read"
@@ -293,6 +325,7 @@ def _yes_no(name: str, code: str, on: bool | None, why: str, shown: str, data: s
     return None, Check(name, "pass", shown, data)
 
 
+@lru_cache(maxsize=4096)
 def _capped(name: str, most: int, count: int | None) -> _Asked:
     if count is None:
         why = "calls are not counted"

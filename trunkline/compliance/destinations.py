@@ -5,6 +5,7 @@ extension, letters, other scripts' digits) could mean something else to a carrie
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache, lru_cache
 
 import phonenumbers
@@ -38,6 +39,12 @@ def countries() -> frozenset[str]:
     return frozenset(phonenumbers.SUPPORTED_REGIONS)
 
 
+def example_of(country: str) -> str | None:
+    """A number such as they have there."""
+    example = phonenumbers.example_number(country)
+    return f"+{example.country_code}{phonenumbers.national_significant_number(example)}" if example else None
+
+
 @cache
 def read_plans() -> None:
     """All of them, once, at the start (0.1 s): read when first asked for they would hold up live audio."""
@@ -49,60 +56,73 @@ def read_plans() -> None:
         PhoneMetadata.metadata_for_nongeo_region(code)
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A number by its numbering plan. Asking libphonenumber costs more than all else of a decision: once a number."""
+
+    code: int
+    """The calling code."""
+    national: str
+    region: str | None
+    """NO_COUNTRY where it belongs to none; None where nobody knows. Of an invalid number it may be wrong."""
+    kind: int
+    """A PhoneNumberType; UNKNOWN: it is not valid."""
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def plan_of(number: str) -> Plan | None:
+    """`number` in any form; None: it cannot be one."""
+    if len(number) > MAX_CHARS:
+        return None
+    try:
+        parsed: PhoneNumber = phonenumbers.parse(number, None)
+    except phonenumbers.NumberParseException:
+        return None
+    national = phonenumbers.national_significant_number(parsed)
+    region = phonenumbers.region_code_for_number(parsed)
+    return Plan(parsed.country_code or 0, national, region, phonenumbers.number_type(parsed))
+
+
 @lru_cache(maxsize=_REMEMBERED)
 def never_called(number: str) -> Refuse | None:
     """What is refused whatever the settings say. `number` may be in any form, a short number included."""
-    parsed = _parsed(number)
-    if _is_emergency(number, parsed):
+    plan = plan_of(number)
+    if _is_emergency(number, plan):
         return EMERGENCY
-    return PREMIUM if parsed is not None and _is_premium(parsed) else None
+    return PREMIUM if plan is not None and _is_premium(plan) else None
 
 
-@lru_cache(maxsize=_REMEMBERED)
 def country_of(number: str) -> str | None:
     """The country of a valid E.164 number, NO_COUNTRY where it belongs to none; None when it is not valid.
 
     Calling codes are split as their numbering plans are: +1 242 is BS, not US, and +44 1534 is JE, not GB. Toll-free
     numbers of a shared code count as its main country's (+1 800: US).
     """
-    parsed = _parsed(number)
-    if parsed is None or not phonenumbers.is_valid_number(parsed):
+    plan = plan_of(number)
+    if plan is None or plan.kind == PhoneNumberType.UNKNOWN or f"+{plan.code}{plan.national}" != number:
         return None
-    if phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164) != number:
-        return None
-    return phonenumbers.region_code_for_number(parsed)
+    return plan.region
 
 
-@lru_cache(maxsize=_REMEMBERED)
-def _parsed(number: str) -> PhoneNumber | None:
-    if len(number) > MAX_CHARS:
-        return None
-    try:
-        return phonenumbers.parse(number, None)
-    except phonenumbers.NumberParseException:
-        return None
-
-
-def _is_emergency(number: str, parsed: PhoneNumber | None) -> bool:
+def _is_emergency(number: str, plan: Plan | None) -> bool:
     """As a whole, in any country (112, +112); or behind a calling code, in the countries of that code (+1911)."""
-    if _short_number(phonenumbers.normalize_digits_only(number[:MAX_CHARS]), short.SUPPORTED_SHORT_REGIONS):
+    shown = number[:MAX_CHARS]
+    digits = "".join(filter(str.isdigit, shown)) if shown.isascii() else phonenumbers.normalize_digits_only(shown)
+    if _short_number(digits, short.SUPPORTED_SHORT_REGIONS):
         return True
-    if parsed is None or parsed.country_code is None:
+    if plan is None:
         return False
-    regions = phonenumbers.region_codes_for_country_code(parsed.country_code)
-    national = phonenumbers.national_significant_number(parsed)
-    return _short_number(national, regions) or _short_number(national.lstrip("0"), regions)  # +44 0999
+    regions = phonenumbers.region_codes_for_country_code(plan.code)
+    return _short_number(plan.national, regions) or _short_number(plan.national.lstrip("0"), regions)  # +44 0999
 
 
 def _short_number(digits: str, regions: Iterable[str]) -> bool:
     return len(digits) <= MAX_EMERGENCY_DIGITS and any(short.is_emergency_number(digits, r) for r in regions)
 
 
-def _is_premium(parsed: PhoneNumber) -> bool:
-    code = parsed.country_code
-    if code in phonenumbers.COUNTRY_CODES_FOR_NON_GEO_REGIONS and code != UNIVERSAL_FREEPHONE:
+def _is_premium(plan: Plan) -> bool:
+    if plan.code in phonenumbers.COUNTRY_CODES_FOR_NON_GEO_REGIONS and plan.code != UNIVERSAL_FREEPHONE:
         return True  # +870 and +881 satellites, +878 personal, +882 and +883 networks, +808 shared cost, +979 premium
-    national = phonenumbers.national_significant_number(parsed)
-    if code == 1 and national[3:6] == "976":
+    if plan.code == 1 and plan.national[3:6] == "976":
         return True  # pay-per-call in every area code; libphonenumber takes it for a fixed line
-    return phonenumbers.number_type(parsed) in _PREMIUM_TYPES
+    return plan.kind in _PREMIUM_TYPES

@@ -1,6 +1,7 @@
 """Whether it is a time to call, at everyone's place where the called person may be."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
@@ -19,18 +20,61 @@ def closed(where: Where, purpose: Purpose | None, tables: Tables, now: datetime)
     offsets = _offsets(where.zones, int(now.timestamp()) // _QUARTER_S)
     if not offsets:
         return "no time zone is known"
-    moments = [now.astimezone(UTC) + offset for offset in offsets]
-    against: set[tuple[str, date, time]] = set()
-    for place in where.places:
-        for region, week in _weeks(tables, place, purpose):
-            for local in moments:
-                day, moment = local.date(), local.time()
-                if not _open(region, week[local.weekday()], day, moment, tables):
-                    against.add((region, day, moment))
-    if not against:
-        return None
-    region, day, moment = min(against)
-    return _why(region, _rows(tables, where, purpose, region, day), day, moment, tables)
+    utc = now.astimezone(UTC)
+    days = tables.remembered(("open", where.places, purpose), lambda: _every_day(tables, where, purpose))
+    moments: list[tuple[date, time]] = []
+    surely_open = True
+    for offset in offsets:
+        local = utc + offset
+        day, moment = local.date(), local.time()
+        moments.append((day, moment))
+        surely_open = surely_open and days[local.weekday()].surely_open(day, moment, tables)
+    return None if surely_open else _against(where, purpose, moments, tables)
+
+
+@dataclass(frozen=True, slots=True)
+class _Day:
+    """A day of the week under all rules of somebody's places together, so that most answers need no look at each."""
+
+    spans: tuple[tuple[time, time], ...]
+    """When every rule lets a call through, where it is no holiday."""
+    holidays: frozenset[str]
+    """The regions with a rule that closes on them."""
+
+    def surely_open(self, day: date, moment: time, tables: Tables) -> bool:
+        if not any(start <= moment < end for start, end in self.spans):
+            return False
+        return not any(tables.holiday(region, day) for region in self.holidays)
+
+
+def _every_day(tables: Tables, where: Where, purpose: Purpose | None) -> tuple[_Day, ...]:
+    weeks = [(region, week) for place in where.places for region, week in _weeks(tables, place, purpose)]
+    days = []
+    for weekday in range(7):
+        spans: tuple[tuple[time, time], ...] = ((time.min, time.max),)
+        for _, week in weeks:
+            both = ((max(s, row.start), min(e, row.end)) for s, e in spans for row in week[weekday])
+            spans = tuple(dict.fromkeys((start, end) for start, end in both if start < end))
+        caring = frozenset(r for r, week in weeks if any(row.holidays == "closed" for row in week[weekday]))
+        days.append(_Day(spans, caring))
+    return tuple(days)
+
+
+def _against(where: Where, purpose: Purpose | None, moments: Sequence[tuple[date, time]], tables: Tables) -> str | None:
+    """The first rule, by its region, that says no."""
+    weeks = [each for place in where.places for each in _weeks(tables, place, purpose)]
+    for region in sorted({region for region, _ in weeks}):
+        closed = [
+            (day, moment)
+            for name, week in weeks
+            if name == region
+            for day, moment in moments
+            if not _open(region, week[day.weekday()], day, moment, tables)
+        ]
+        if closed:
+            day, moment = min(closed)
+            return _why(region, _rows(tables, where, purpose, region, day), day, moment, tables)
+    return None
 
 
 @lru_cache(maxsize=4096)

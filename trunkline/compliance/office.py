@@ -115,6 +115,10 @@ class Office:
 
     async def start(self) -> None:
         """Reads the company's list; when the database is away, that is tried again, and nobody is called meanwhile."""
+        policy = self._policy
+        policy.read_ahead()
+        if policy.in_force and policy.outbound_allow and not policy.terms.callback:
+            log.warning("compliance.callback_number is not set: calls out that must name one are refused")
         await self.refresh()
         self._task = asyncio.create_task(self._keep(), name="compliance")
 
@@ -300,7 +304,9 @@ class Office:
             self.problem = str(error)
             log.error("compliance tables: %s; the last good ones stay in force", error)
             return
-        self._policy, self.problem = replace(self._policy, tables=tables), ""
+        policy = replace(self._policy, tables=tables)
+        policy.read_ahead()
+        self._policy, self.problem = policy, ""
         log.warning("compliance tables: %s", ", ".join(f"{n} {v}" for n, v in tables.versions.items()))
 
     # --- Consents ---

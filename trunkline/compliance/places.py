@@ -7,9 +7,10 @@ from importlib.resources import files
 from zoneinfo import available_timezones
 
 import phonenumbers
-from phonenumbers import timezone
+from phonenumbers import PhoneNumberType
+from phonenumbers.tzdata import TIMEZONE_DATA, TIMEZONE_LONGEST_PREFIX
 
-from trunkline.compliance.destinations import MAX_CHARS, NO_COUNTRY
+from trunkline.compliance.destinations import NO_COUNTRY, plan_of
 from trunkline.compliance.tables import Tables
 
 _PARTS = ("US", "CA")
@@ -45,17 +46,23 @@ def _merged(some: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
 @lru_cache(maxsize=4096)
 def _look(number: str) -> tuple[str, str, tuple[str, ...]] | None:
     """Country, area code and zones of a valid number."""
-    if len(number) > MAX_CHARS:
+    plan = plan_of(number)
+    if plan is None or plan.region is None or plan.region == NO_COUNTRY:
         return None
-    try:
-        parsed = phonenumbers.parse(number, None)
-    except phonenumbers.NumberParseException:
-        return None
-    country = phonenumbers.region_code_for_number(parsed)
-    if country is None or country == NO_COUNTRY:
-        return None
-    zones = tuple(z for z in timezone.time_zones_for_number(parsed) if z != timezone.UNKNOWN_TIMEZONE)
-    return country, phonenumbers.national_significant_number(parsed)[:3], zones
+    zones: tuple[str, ...] = ()
+    if phonenumbers.is_number_type_geographical(plan.kind, plan.code):
+        zones = _zones_by_prefix(f"{plan.code}{plan.national}")
+    elif plan.kind != PhoneNumberType.UNKNOWN:
+        zones = _zones_by_prefix(str(plan.code))
+    return plan.region, plan.national[:3], zones
+
+
+def _zones_by_prefix(digits: str) -> tuple[str, ...]:
+    """The longest that libphonenumber knows."""
+    for length in range(min(TIMEZONE_LONGEST_PREFIX, len(digits)), 0, -1):
+        if (zones := TIMEZONE_DATA.get(digits[:length])) is not None:
+            return tuple(zones)
+    return ()
 
 
 def _where(number: str, country_only: bool, tables: Tables) -> Where:

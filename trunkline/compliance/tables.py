@@ -151,7 +151,7 @@ class Tables:
         return day in known or day > last
 
 
-_MEMORY = 4096
+_MEMORY = 16_384
 _NAMES = ("hours", "holidays", "frequency", "calling", "lists", "recording", "disclosure", "area_codes", "groups")
 
 

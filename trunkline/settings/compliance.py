@@ -22,7 +22,7 @@ class Compliance(Section):
     hours; without it only closed countries, emergency and premium numbers, caps and the company's own do-not-call list
     are."""
     callback_number: E164Text | None = None
-    """What people may call back; needed for calls out."""
+    """What people may call back. Without it no call goes out that must name one (`callback_unset`)."""
     region: Annotated[str, AfterValidator(_region)] | None = None
     """Where this end of the calls is, such as US-CA or DE. Without it the strictest rules hold."""
     place_by: Literal["number", "address"] = "number"

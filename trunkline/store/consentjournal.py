@@ -2,10 +2,11 @@
 
 One O_APPEND file a worker, a JSON line an event; a write() that returned survives kill -9, and fdatasync follows from a
 thread. `drain` brings them to the ledger, each once (by its id), and empties the file when it is all there. When the
-disk is full they are held in memory, bounded, and said to be.
+disk is full they are held in memory, bounded, and said to be; they are written down as soon as there is room.
 """
 
 import asyncio
+import errno
 import json
 import logging
 import os
@@ -69,16 +70,20 @@ class ConsentJournal:
         self._waiting: deque[Noted] = deque()
         self._wake, self._draining = asyncio.Event(), asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
-        self._unwritten = 0
+        self._unwritten: deque[Noted] = deque()
+        """In memory only: the disk is full."""
+        self._torn = False
         self.dropped = 0
-        """Lost: neither disk nor memory had room."""
+        """Memory had no room: on disk only, until the next start."""
+        self.lost = 0
+        """Neither disk nor memory had room."""
         try:
             file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             left = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
         except OSError as error:
             raise StoreError(f"consent journal {file}: {error.strerror}") from None
-        for line in left.splitlines():
+        for line in filter(None, left.splitlines()):
             try:
                 self._waiting.append(decode(line))
             except ValueError:
@@ -101,21 +106,31 @@ class ConsentJournal:
         self._append(Noted(new_id(), said))
 
     def _append(self, noted: Noted) -> None:
-        line = encode(noted)
-        try:
-            written = os.write(self._fd, line)
-            if written != len(line):
-                os.write(self._fd, b"\n")
-                raise OSError(28, "No space left on device")
-        except OSError as error:
-            self._unwritten += 1
-            log.error("consent journal %s: %s; it is in memory only", self._file, error.strerror)
+        self._unwritten.append(noted)
+        self._write_down()
+        written = not self._unwritten
         if len(self._waiting) >= MAX_WAITING:
+            if not written:
+                self._unwritten.pop()
+                self.lost += 1
+                log.critical("consent journal %s: an event is LOST: neither disk nor memory has room", self._file)
+                return
             self.dropped += 1
             log.error("consent journal %s: full; an event is on disk only, until the next start", self._file)
             return
         self._waiting.append(noted)
         self._wake.set()
+
+    def _write_down(self) -> None:
+        try:
+            while self._unwritten:
+                line = b"\n" * self._torn + encode(self._unwritten[0])  # begins a line of its own
+                self._torn = os.write(self._fd, line) != len(line)
+                if self._torn:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                self._unwritten.popleft()
+        except OSError as error:
+            log.error("consent journal %s: %s; %d in memory only", self._file, error.strerror, len(self._unwritten))
 
     async def drain(self) -> None:
         """Everything so far. Raises StoreError when the database is away; nothing is lost then."""
@@ -133,6 +148,7 @@ class ConsentJournal:
             await self._note(tenant, batch)
             for _ in batch:
                 self._waiting.popleft()
+        self._unwritten.clear()
         if not self.dropped:
             os.ftruncate(self._fd, 0)
 
@@ -142,6 +158,7 @@ class ConsentJournal:
             if not self._waiting:
                 await self._wake.wait()
             self._wake.clear()
+            self._write_down()
             try:
                 await asyncio.to_thread(self._sync)
                 await self.drain()
@@ -172,6 +189,10 @@ class ConsentJournal:
         try:
             async with asyncio.timeout(within_s):
                 await self.drain()
-        except (StoreError, TimeoutError) as error:
-            log.warning("consent journal: %d events stay for the next start (%s)", len(self._waiting), error)
+        except (StoreError, TimeoutError, OSError) as error:
+            self._write_down()
+            if self._unwritten:
+                log.critical("consent journal: %d events are LOST: the disk is full", len(self._unwritten))
+            kept = len(self._waiting) - len(self._unwritten)
+            log.warning("consent journal: %d events stay for the next start (%s)", kept, error)
         os.close(self._fd)

@@ -1,10 +1,11 @@
 """Do-not-call lists and attempts at numbers, in the database. All methods raise StoreError when it is away."""
 
 import secrets
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from time import monotonic
 from typing import Any, cast
 
 from sqlalchemy import Table, delete, insert, select, text
@@ -20,6 +21,8 @@ ATTEMPTS_KEPT = timedelta(days=31)
 EVERYBODY = "*"
 """The number of the list `stop`: no call goes out."""
 _PORTION = 500
+_TAKEN = 20_000
+"""In one transaction: a second or two, so that calls can be noted while a long list comes in."""
 
 _ENTRIES = cast(Table, models.DncEntry.__table__)
 _LISTS = cast(Table, models.DncList.__table__)
@@ -42,22 +45,29 @@ async def put_on(
     at: datetime,
     source: str,
     region: str = "",
+    *,
+    renew: bool = False,
 ) -> None:
-    """Those that are there already stay as they are."""
-    dialect = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    """Those that are there already stay as they are, or (`renew`) are added at `at`."""
+    insert_into = (postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert)(_ENTRIES)
+    statement: Any = insert_into.on_conflict_do_nothing()
+    if renew:
+        statement = insert_into.on_conflict_do_update(
+            index_elements=[column.name for column in _ENTRIES.primary_key], set_={"added_at": at}
+        )
     for portion in _portions(numbers):
         rows = [
             {"tenant_id": tenant, "list": name, "region": region, "number": n, "added_at": at, "source": source}
             for n in portion
         ]
-        await connection.execute(dialect(_ENTRIES).on_conflict_do_nothing(), rows)
+        await connection.execute(statement, rows)
 
 
-def _portions(numbers: Iterable[str]) -> Iterable[Sequence[str]]:
+def _portions(numbers: Iterable[str], size: int = _PORTION) -> Iterable[Sequence[str]]:
     portion: list[str] = []
     for number in numbers:
         portion.append(number)
-        if len(portion) == _PORTION:
+        if len(portion) == size:
             yield portion
             portion = []
     if portion:
@@ -83,16 +93,31 @@ class DncLists:
             return gone.rowcount > 0
 
     async def take(
-        self, tenant: TenantId, name: str, region: str, numbers: Sequence[str], drawn_at: datetime, now: datetime
+        self,
+        tenant: TenantId,
+        name: str,
+        region: str,
+        numbers: Sequence[str],
+        drawn_at: datetime,
+        now: datetime,
+        progress: Callable[[int], None] = lambda taken: None,
     ) -> None:
-        """A list as a whole, in place of its older copy; of the company's own, what is here stays."""
+        """A list as a whole, in place of its older copy; of the company's own, what is here stays. In portions: until
+        the last is there, and where it never comes, who is on either copy is on the list, which keeps its old date.
+        `now`: later than that of the older copy."""
         mine = [table.c.tenant_id == tenant for table in (_ENTRIES, _LISTS)]
+        taken, began = 0, monotonic()
+        for portion in _portions(numbers, _TAKEN):
+            # The company's is followed by when its rows came (`since`): those of a long import come minutes later.
+            at = now + timedelta(seconds=monotonic() - began) if name == "company" else now
+            async with self._writing() as connection:
+                await put_on(connection, tenant, name, portion, at, "import", region, renew=name != "company")
+            taken += len(portion)
+            progress(taken)
         async with self._writing() as connection:
             if name != "company":
-                await connection.execute(
-                    delete(_ENTRIES).where(mine[0], _ENTRIES.c.list == name, _ENTRIES.c.region == region)
-                )
-            await put_on(connection, tenant, name, numbers, now, "import", region)
+                older = (_ENTRIES.c.list == name, _ENTRIES.c.region == region, _ENTRIES.c.added_at < now)
+                await connection.execute(delete(_ENTRIES).where(mine[0], *older))
             await connection.execute(delete(_LISTS).where(mine[1], _LISTS.c.list == name, _LISTS.c.region == region))
             row = {
                 "tenant_id": tenant,

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, get_args
 
 from pydantic import AwareDatetime, Field
 from starlette.exceptions import HTTPException
@@ -27,6 +27,8 @@ from trunkline.ports import CapturedBy, ConsentForm, Decision, Evidence, Grant, 
 from trunkline.types import DEFAULT_TENANT, Direction, TenantId
 
 MAX_TEXT = 4000
+MAX_EVIDENCE = 16
+MAX_SEVERAL = 8
 SETTLE_S = 2.0
 AHEAD = timedelta(minutes=5)  # of our clock, for what is dated by another's
 
@@ -37,7 +39,7 @@ _WANTED = {
     "purpose": "marketing, transactional or informational",
     "region": "a country or its part, such as DE, US-CA",
     "zone": "a time zone as IANA names it",
-    "at": "a time that is past, with its zone, such as 2026-11-22T15:00:00Z",
+    "at": "a time with its zone, such as 2026-11-22T15:00:00Z; of what was said, one that is past",
     "calls": f"1 to {MAX_PREVIEW} of to, purpose, region, zone",
     "event": "grant or revoke",
     "subject": "a number as +COUNTRY NUMBER without spaces",
@@ -46,6 +48,16 @@ _WANTED = {
     "wording": "of a grant: what was agreed to, word for word",
     "wording_version": "of a grant: which version of it",
     "number": "a number as +COUNTRY NUMBER without spaces",
+    "via": f"one of {', '.join(get_args(CapturedBy))}",
+    "purposes": "some of marketing, transactional, informational",
+    "channels": "some of voice, sms, email",
+    "seller": "at most 200 characters",
+    "jurisdiction": "at most 200 characters",
+    "evidence": f"at most {MAX_EVIDENCE} of kind, uri, sha256 (64 hexadecimal digits)",
+    "valid_from": "a time with its zone",
+    "valid_until": "a time with its zone, after valid_from",
+    "verbatim": f"at most {MAX_TEXT} characters",
+    "do_not_call": "true or false",
 }
 
 
@@ -77,7 +89,7 @@ class _Check(Body):
     to: Annotated[str, Field(max_length=32)] | None = None
     purpose: Purpose | None = None
     region: Annotated[str, Field(pattern=REGION_PATTERN)] | None = None
-    zone: str | None = None
+    zone: _Short | None = None
     at: AwareDatetime | None = Field(default=None, strict=False)
 
 
@@ -97,14 +109,16 @@ class _Said(Body):
     subject: _Number
     at: AwareDatetime | None = Field(default=None, strict=False)
     via: CapturedBy = "api"
-    technologies: list[Technology] = Field(default_factory=list)
-    purposes: list[Purpose] = Field(default_factory=list)
+    technologies: list[Technology] = Field(default_factory=list, max_length=MAX_SEVERAL)
+    purposes: list[Purpose] = Field(default_factory=list, max_length=MAX_SEVERAL)
     seller: _Short = ""
     form: ConsentForm | None = None
-    channels: tuple[Literal["voice", "sms", "email"], ...] = Field(default=("voice",), strict=False)
+    channels: tuple[Literal["voice", "sms", "email"], ...] = Field(
+        default=("voice",), strict=False, min_length=1, max_length=MAX_SEVERAL
+    )
     wording: Annotated[str, Field(max_length=MAX_TEXT)] = ""
     wording_version: _Short = ""
-    evidence: list[_Evidence] = Field(default_factory=list, max_length=16)
+    evidence: list[_Evidence] = Field(default_factory=list, max_length=MAX_EVIDENCE)
     jurisdiction: _Short = ""
     valid_from: AwareDatetime | None = Field(default=None, strict=False)
     valid_until: AwareDatetime | None = Field(default=None, strict=False)
@@ -229,6 +243,8 @@ def compliance_routes(desk: ComplianceDesk) -> list[Route]:
             needed = ("form", "technologies", "wording", "wording_version")
             if missing := {name: _WANTED[name] for name in needed if not getattr(said, name)}:
                 return wrong_fields("invalid_fields", missing)
+            if said.valid_until is not None and said.valid_until <= (said.valid_from or at):
+                return wrong_fields("invalid_fields", {"valid_until": _WANTED["valid_until"]})
             desk.office.grant(_grant(said, tenant, at))
         try:
             async with asyncio.timeout(SETTLE_S):
