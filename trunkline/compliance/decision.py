@@ -8,6 +8,8 @@ The order of what is looked at for a call out:
 All of it is looked at, whatever came before; the first refusal in that order is the answer, so the order of looking
 changes nothing. What is not known is answered like the worst that it could be.
 
+A call that comes is answered, with one exception: one that is known to have been for an emergency service.
+
 Without `Terms.business` the rules of the tables are not in force, and calls owe nothing; destinations, closed
 countries, the company's list and the caps hold in any case.
 """
@@ -17,7 +19,17 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from trunkline.compliance.caps import Caps
-from trunkline.compliance.destinations import NO_COUNTRY, countries, country_of, never_called, read_plans
+from trunkline.compliance.destinations import (
+    EMERGENCY,
+    NO_COUNTRY,
+    countries,
+    country_of,
+    is_emergency_in,
+    is_extension,
+    never_called,
+    read_plans,
+    readings,
+)
 from trunkline.compliance.duties import asked_for, duties
 from trunkline.compliance.hours import closed
 from trunkline.compliance.places import Where, country_zones, where
@@ -26,6 +38,8 @@ from trunkline.errors import ConfigError
 from trunkline.ports import Allow, Check, Decision, Door, Facts, Obligation, Purpose, Refuse
 
 NOWHERE = Refuse("country_closed", "numbers that belong to no country are not called")
+FORWARDED = Refuse("emergency", "an emergency call was sent on to us: nobody here can help")
+NOT_PLAIN = Refuse("ambiguous_number", "a target's digits can be a number abroad: write it as +COUNTRY NUMBER")
 SKEW = timedelta(minutes=5)  # between our clock and that of whoever drew a list
 _KEPT: tuple[Door, ...] = ("record", "transcript", "third_party")
 _CODES = {"litigator": "litigator", "national": "national_dnc", "state": "state_dnc", "reassigned": "reassigned"}
@@ -68,6 +82,8 @@ class Policy:
         """`ports.Decide`. `now` is UTC."""
         match facts.door:
             case "answer":
+                if self._was_emergency(facts):
+                    return FORWARDED
                 return Allow(owed := self._duties(facts), self._looked(facts, owed)) if self.in_force else Allow()
             case "transcript" | "third_party":
                 return self._kept(facts)
@@ -77,6 +93,24 @@ class Policy:
                 return self._transfer(facts)
             case "dial":
                 return self._dial(facts, now)
+
+    def _was_emergency(self, facts: Facts) -> bool:
+        """Someone dialled for help, and their line was turned to ours: answered here, nobody would come. Refused, whoever
+        sent it on can do better."""
+        called = (facts.forwarded_by, facts.to_number) if facts.direction == "inbound" else ()
+        near = self._near(facts)
+        return any(
+            is_emergency_in(each, near) if not each.startswith("+") else never_called(each) is EMERGENCY
+            for each in called
+            if each
+        )
+
+    def _near(self, facts: Facts) -> list[str]:
+        """Where digits without + may be dialled."""
+        ours = facts.to_number if facts.direction == "inbound" else facts.from_number
+        region = (self.terms.region or "").partition("-")[0]
+        found = {country_of(ours) if ours else None, region, *self.outbound_allow}
+        return sorted(country for country in found if country and country != NO_COUNTRY)
 
     @property
     def in_force(self) -> bool:
@@ -126,11 +160,27 @@ class Policy:
         number = facts.target_number
         if number is None:
             return Allow()
-        refused = never_called(number) or self._within_reach(number, facts)
+        refused = self._never_put_through(number, facts)
         place = Check(
             "destination", "refuse" if refused else "pass", masked(number), "", refused.why if refused else ""
         )
+        if is_extension(number):
+            return _answer([(refused, place)])  # nobody is paid for it
         return _answer([(refused, place), *self._capped(facts)[1:]])  # a desk is called as often as callers want it
+
+    def _never_put_through(self, number: str, facts: Facts) -> Refuse | None:
+        if number.startswith("+"):
+            return never_called(number) or self._within_reach(number, facts)
+        near = self._near(facts)
+        if is_emergency_in(number, near, outside_line=True):
+            return EMERGENCY
+        if is_extension(number):
+            return None
+        meant = readings(number, near)
+        refused = next((refuse for each in sorted(meant) if (refuse := never_called(each)) is not None), None)
+        if refused is None and (not meant or any(self._within_reach(each, facts) for each in meant)):
+            return NOT_PLAIN
+        return refused
 
     def _within_reach(self, number: str, facts: Facts) -> Refuse | None:
         """Toll fraud goes abroad: a target is in the country of our own number, or in one that is open."""
