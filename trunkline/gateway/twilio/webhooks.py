@@ -45,7 +45,7 @@ MAX_FIELDS = 200
 BODY_TIMEOUT_S = 10.0
 MAX_FORWARDED_CHARS = 32
 MAX_RECONNECTS = 2
-NO_HELP_HERE = "This line cannot reach emergency services. Hang up and dial 9 1 1, 1 1 2, or your local emergency number, directly."
+NO_HELP_HERE = "This line cannot reach emergency services. Hang up and dial 9 1 1 or 1 1 2 directly."
 LOST_TEXT = "I'm sorry, we have a technical problem. Please call again in a few minutes. Goodbye."
 
 Form = ImmutableMultiDict[str, str]
@@ -155,8 +155,9 @@ class Webhooks:
         signed: bool = False,
         may_fall_back: Callable[[E164 | None], Decision] = lambda ours: Allow(),
     ) -> None:
-        """`may_fall_back`: the transfer door, for callers of this number of ours who go to the fallback number. `dial_caller_id`: who calls when a caller is put through; without it, the caller. `signed`: whoever asks has
-        shown to be Twilio, so what it says of the caller's number counts."""
+        """`dial_caller_id`: who calls when a caller is put through; without it, the caller. `signed`: whoever asks has
+        shown to be Twilio, so what it says of the caller's number counts. `may_fall_back`: the transfer door, for
+        callers of this number of ours who go to the fallback number."""
         self._signed, self._may_fall_back = signed, may_fall_back
         self._switchboard, self._tokens, self._origin, self._placed = switchboard, tokens, origin, placed
         self._dial_caller_id = dial_caller_id
