@@ -1,4 +1,4 @@
-"""Fraud attempts over a real gateway and a local Twilio; and a call that the rules let out, with what a user imports."""
+"""Fraud attempts over a real gateway and a local Twilio; and a call that the rules let out, by what a user imports."""
 
 import asyncio
 import shutil
@@ -152,7 +152,7 @@ def test_a_call_that_the_rules_let_out_and_two_that_they_do_not(office: Any, tmp
         assert {checks[name] for name in ("litigator", "national_dnc", "reassigned", "consent", "window")} == {"pass"}
         refused = await o.dial(to=STRANGER, purpose="marketing")
         assert refused.json()["code"] == "no_consent", refused.text
-        now = datetime.now(UTC)  # noqa: TID251 - the gateway's own clock
+        now = datetime.now(UTC)
         there = now - timedelta(hours=8)
         hours(tables, f"{(there.hour + 12) % 24:02}:00", f"{(there.hour + 12) % 24:02}:30")
 
@@ -174,7 +174,7 @@ def hours(tables: Path, start: str, end: str) -> None:
 
 
 def imports(folder: Path, settings: Mapping[str, str]) -> None:
-    yesterday = (datetime.now(UTC) - timedelta(days=1)).isoformat()  # noqa: TID251 - the gateway's own clock
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).isoformat()
     listed, consents = folder / "list.csv", folder / "consents.csv"
     listed.write_text("number\n+13055550199\n")
     columns = "subject,form,purposes,technologies,wording,wording_version,at"

@@ -95,8 +95,8 @@ class Policy:
                 return self._dial(facts, now)
 
     def _was_emergency(self, facts: Facts) -> bool:
-        """Someone dialled for help, and their line was turned to ours: answered here, nobody would come. Whoever sent it
-        on can do better."""
+        """Someone dialled for help, and their line was turned to ours: answered here, nobody would come. Whoever
+        sent it on can do better."""
         called = (facts.forwarded_by, facts.to_number) if facts.direction == "inbound" else ()
         near = self._near(facts)
         return any(

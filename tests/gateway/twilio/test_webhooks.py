@@ -26,7 +26,7 @@ from trunkline.gateway.twilio.webhooks import (
     webhook_routes,
 )
 from trunkline.metrics import Metrics
-from trunkline.ports import Allow, Decision, Refuse
+from trunkline.ports import Allow, Refuse
 from trunkline.testing.clock import ManualClock
 from trunkline.types import E164, CallId, CallSid, StreamSid
 
@@ -102,7 +102,7 @@ class Line:
         auth_tokens: tuple[str, ...] = (),
         fallback_number: str | None = None,
         dial_caller_id: str = "",
-        may_fall_back: Decision = Allow(),
+        refuse_fallback: Refuse | None = None,
     ) -> None:
         self.switchboard, self.clock, self.metrics = FakeSwitchboard(), ManualClock(), Metrics()
         self.tokens, self.placed = Tokens(), FakePlaced()
@@ -115,7 +115,7 @@ class Line:
             max_call_seconds=3600,
             dial_caller_id=dial_caller_id,
             placed=self.placed,
-            may_fall_back=lambda ours: may_fall_back,
+            may_fall_back=lambda ours: refuse_fallback or Allow(),
         )
         routes = webhook_routes(webhooks, Signatures(auth_tokens, ORIGIN), self.metrics, self.clock)
         self.client = TestClient(Starlette(routes=routes))
@@ -257,7 +257,7 @@ def test_a_full_house_dials_the_fallback_number() -> None:
 
 
 def test_a_fallback_number_that_a_rule_refuses_is_not_dialled() -> None:
-    line = Line(fallback_number="+14155550100", may_fall_back=Refuse("total_cap", "1200 calls within an hour"))
+    line = Line(fallback_number="+14155550100", refuse_fallback=Refuse("total_cap", "1200 calls within an hour"))
     line.switchboard.refuse = Refuse("overloaded", "")
     assert tags(line.post("/twilio/voice", CALLER)) == ["Say", "Hangup"]
 
