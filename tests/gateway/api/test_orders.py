@@ -131,6 +131,8 @@ def test_any_body_is_answered(body: bytes) -> None:
 @pytest.mark.parametrize(
     ("code", "status"),
     [
+        ("number_cap", 429),
+        ("total_cap", 429),
         ("emergency", 403),
         ("premium", 403),
         ("outbound_closed", 403),

@@ -70,7 +70,7 @@ def create_http(
         dial_caller_id=settings.twilio.dial_caller_id or "",
         placed=placed,
         signed=signatures.required,
-        may_fall_back=partial(may_fall_back, fallback) if fallback else lambda ours: Allow(),
+        may_fall_back=partial(may_fall_back, E164(fallback)) if fallback else lambda ours: Allow(),
     )
     return Starlette(
         routes=[
