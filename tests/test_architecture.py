@@ -190,3 +190,81 @@ def test_import_numbers_from_the_root_is_the_standard_library() -> None:
 def test_every_folder_of_the_package_is_a_package() -> None:
     folders = {path.parent for path in sources()}
     assert [str(f) for f in folders if not (f / "__init__.py").exists()] == []
+
+
+ASKS = {"ask", "may_call", "may_come", "may_fall_back"}
+"""What leads to decide()."""
+DIALS = {"dial", "put_through", "put_through_to", "makeCall", "make_call", "create"}
+WAYS_OUT = {
+    # every function that begins a call, and what asks before it; docs/compliance.md shows the ways
+    ("gateway/api/calls.py", "place"): "Switchboard.dial asks",
+    ("gateway/api/calls.py", "dial"): "the route",
+    ("gateway/api/client.py", "dial"): "the command line, by the API",
+    ("gateway/api/idempotency.py", "_place"): "the same route",
+    ("gateway/handover.py", "_dial_over"): "_dial",
+    ("gateway/handover.py", "_refer"): "_refer",
+    ("gateway/handover.py", "_refer_replaces"): "joins two calls that are there",
+    ("gateway/handover.py", "_perform"): "the machine's HangUpCaller, and Dial to _dial",
+    ("gateway/linecall.py", "deserted"): "a state, not a call",
+    ("gateway/linecall.py", "_caller_over"): "a state, not a call",
+    ("gateway/party.py", "_ring"): "invite",
+    ("gateway/placing.py", "_placed"): "_placed",
+    ("gateway/placing.py", "dial"): "Switchboard.dial",
+    ("gateway/referred.py", "_ring"): "begin",
+    ("gateway/sip/desk.py", "dial"): "the dialler itself",
+    ("gateway/sip/pjsip/stack.py", "_open_account"): "no call",
+    ("gateway/sip/pjsip/stack.py", "perform"): "the stack, for the dialler",
+    ("gateway/twilio/dialler.py", "_place"): "the dialler itself",
+    ("gateway/switchboard.py", "dial"): "dial",
+    ("gateway/twilio/dialler.py", "_create"): "the dialler itself",
+    ("gateway/twilio/webhooks.py", "continue_"): "LineCall._ask_dial, when the transfer was allowed",
+    ("gateway/twilio/webhooks.py", "fallback"): "fallback",
+}
+ASKED_THERE = {
+    ("gateway/handover.py", "_dial"),
+    ("gateway/handover.py", "_refer"),
+    ("gateway/linecall.py", "_ask_dial"),
+    ("gateway/linecall.py", "_ask_for"),
+    ("gateway/party.py", "invite"),
+    ("gateway/placing.py", "_placed"),
+    ("gateway/referred.py", "begin"),
+    ("gateway/switchboard.py", "dial"),
+    ("gateway/twilio/webhooks.py", "fallback"),
+}
+
+
+def functions(path: Path) -> Iterator[tuple[str, set[str]]]:
+    """Each with the names of the methods that it calls itself, functions within it left out."""
+
+    def within(node: ast.AST) -> Iterator[str]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            if isinstance(child, ast.Call):
+                called = child.func
+                if isinstance(called, ast.Attribute):
+                    yield called.attr.removeprefix("_")
+                elif isinstance(called, ast.Name) and called.id == "partial":
+                    yield from (arg.attr for arg in child.args if isinstance(arg, ast.Attribute))
+            yield from within(child)
+
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name, set(within(node))
+
+
+def in_gateway() -> Iterator[tuple[str, str, set[str]]]:
+    for path in sources():
+        if room_of(path) == "gateway":
+            for name, calls in functions(path):
+                yield path.relative_to(PACKAGE).as_posix(), name, calls
+
+
+def test_whatever_dials_is_listed_with_who_asks_before_it() -> None:
+    dial = {(file, name) for file, name, calls in in_gateway() if calls & DIALS}
+    assert dial - set(WAYS_OUT) == set(), "ask decide() before it, and list it here and in compliance.md"
+
+
+def test_whoever_is_to_ask_does() -> None:
+    ask = {(file, name) for file, name, calls in in_gateway() if calls & ASKS}
+    assert ASKED_THERE - ask == set()

@@ -43,6 +43,7 @@ from trunkline.gateway.api.providers import provider_routes
 from trunkline.gateway.api.trunks import trunk_routes
 from trunkline.gateway.call import DIAL_SLACK_S
 from trunkline.gateway.entering import Entrance, Origins
+from trunkline.gateway.forbidden import refuse_forbidden
 from trunkline.gateway.front import front_door
 from trunkline.gateway.joining import Verifier
 from trunkline.gateway.livekit.desk import DeskTerms as LivekitTerms
@@ -82,6 +83,7 @@ from trunkline.media.vad import EnergyGate, SileroBatch
 from trunkline.metrics import Metrics
 from trunkline.ports import Allow, EndReason
 from trunkline.settings import Settings
+from trunkline.store.callsout import CallsOut
 from trunkline.store.consentjournal import ConsentJournal
 from trunkline.store.consents import ConsentLedger
 from trunkline.store.devices import KnownDevices
@@ -182,6 +184,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
     }
 
     _writable(settings.data_dir)
+    refuse_forbidden(family, settings.twilio.fallback_number)
 
     async with contextlib.AsyncExitStack() as stack:
         database = Database(database_url(settings.database, settings.data_dir))
@@ -278,6 +281,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             orders=orders,
             placed=twilio,
             counsel=counsel,
+            may_fall_back=switchboard.may_fall_back,
         )
         gauges = asyncio.create_task(_gauges(metrics, spool, pool, ears, sip, webrtc, agents.values()), name="gauges")
         stack.push_async_callback(_cancelled, gauges)
@@ -311,7 +315,8 @@ async def _open_compliance(
     policy = policy_of(settings)
     ledger, lists = ConsentLedger(database), DncLists(database)
     journal = ConsentJournal(settings.data_dir / "spool" / f"{settings.worker}.consent.jsonl", ledger.note)
-    office = Office(policy, ledger, lists, journal, clock, tables=settings.compliance.tables)
+    calls_out = CallsOut(database)
+    office = Office(policy, ledger, lists, journal, clock, tables=settings.compliance.tables, calls_out=calls_out)
     await office.start()
     journal.start()
     return office, ComplianceDesk(office, ledger, lists, clock, journal.drain), journal

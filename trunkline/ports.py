@@ -100,6 +100,17 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
+class CallOut:
+    """A call that went out. `id`: by which every worker knows it."""
+
+    id: str
+    number: str = field(repr=False)
+    """Empty: to a named transfer target, which may be put through to as often as callers want it."""
+    country: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What is known when a door is asked. None is Unknown and never weakens the answer."""
 
@@ -115,7 +126,7 @@ class Facts:
     forwarded_by: str | None = None
     """The number that sent the call on to us, where it was diverted."""
     target_number: str | None = None
-    """The number behind a named transfer target."""
+    """The number behind a named transfer target; digits without + where it is a SIP URI of such."""
     stir: CallerVerdict | None = None
     """What became of `identity`, or what the carrier said. None: nobody looked."""
     purpose: Purpose | None = None

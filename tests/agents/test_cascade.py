@@ -1939,3 +1939,37 @@ def test_written_words_get_an_answer_and_stand_in_the_conversation() -> None:
         assert call.talk[-2:] == [("caller", "what are your hours"), ("agent", "At eight.")]
 
     on_a_call(conversation)
+
+
+# --- a caller who needs help (help.py) ---
+
+
+def test_a_transfer_to_an_emergency_number_is_answered_by_us_and_not_by_the_model() -> None:
+    async def conversation(call: Call) -> None:
+        async def transfer(tool: ToolCall, control: CallControl) -> str:
+            return "yes" if isinstance(control.transfer("help"), Allow) else "no"
+
+        call.tool, call.decision = transfer, Refuse("emergency", "never called")
+        await call.says("get me some help")
+        call.pen.write("One moment.", ToolCall("a", "transfer", {})).end()
+        await call.run(6000)
+        assert len(call.llm.pens) == 1  # the model is not asked what to say now
+        assert call.talk[-1][0] == "agent"
+        assert "I can't call emergency services. Hang up and dial" in call.talk[-1][1]
+        assert "help_line" in call.events
+        assert call.hang_ups == []
+
+    on_a_call(conversation)
+
+
+def test_who_asks_for_an_ambulance_hears_what_to_dial_and_no_model_is_asked() -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("please call an ambulance")
+        await call.run(4000)
+        assert call.llm.pens == []
+        assert "I can't call emergency services. Hang up and dial" in call.talk[-1][1]
+        assert call.hang_ups == []
+        await call.says("and when do you open")
+        assert len(call.llm.pens) == 1  # the call goes on
+
+    on_a_call(conversation)

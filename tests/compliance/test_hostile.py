@@ -66,7 +66,7 @@ def test_any_field_of_a_table_is_read_or_named(name: str, data: st.DataObject) -
         return
     assert 1 <= len(table.rows) <= 2
     texts = {other: tables._text(other, None) for other in NAMES}
-    ours = tables._tables(texts | {name: f"# version 1\n{columns}\n" + ",".join(fields) + "\n"})
+    ours = tables._tables(texts | {name: text})
     for number in ("+12125550100", "+493012345678", None):  # what was read can be decided by
         facts = Facts("dial", DEFAULT_TENANT, "outbound", None, number, purpose="marketing")
         Policy(outbound_allow=("US",), terms=Terms("Acme"), tables=ours).decide(facts, NOW)

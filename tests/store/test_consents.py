@@ -21,6 +21,7 @@ from trunkline.store.consentjournal import ConsentJournal, decode, encode
 from trunkline.store.consents import ConsentLedger, Noted, new_id
 from trunkline.store.dnc import DncLists
 from trunkline.store.engine import Database
+from trunkline.testing.clock import ManualClock
 from trunkline.types import DEFAULT_TENANT as US
 from trunkline.types import CallId, TenantId
 
@@ -173,6 +174,21 @@ def test_lists(url: URL) -> None:
         assert ("stop", "") in (await lists.look(US, "+4930123456")).on
         assert await lists.start_again(US)
         assert not await lists.start_again(US)
+
+    with_database(url, scenario)
+
+
+def test_who_follows_the_company_list_sees_the_end_of_a_long_import(url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trunkline.store.dnc._TAKEN", 1)
+
+    async def scenario(database: Database) -> None:
+        lists, clock = DncLists(database), ManualClock()
+
+        def slow(taken: int) -> None:
+            clock.advance(300)
+
+        await lists.take(US, "company", "", [ANN, BOB], AT, AT, slow, clock)
+        assert (await lists.since(US, AT + timedelta(seconds=200)))[0] == [BOB]
 
     with_database(url, scenario)
 

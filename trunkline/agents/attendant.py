@@ -30,6 +30,7 @@ from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.exchange import NOT_HANDED_OFF, Exchange, Written
 from trunkline.agents.fixedlines import FixedLines
 from trunkline.agents.following import EVERY_S, Following
+from trunkline.agents.help import help_line
 from trunkline.agents.providers import Minds
 from trunkline.agents.speaking import Speaking
 from trunkline.agents.turns import Turns
@@ -633,6 +634,10 @@ class Attendant(ABC):
             turn.background_from = None
             self._bus.append(audio, (), self._bus.position_ms)
 
+    def _help(self) -> str:
+        self._report.event("help_line")
+        return help_line(self._call, self._spoken.language)
+
     async def _line(self, text: str, turn: Exchange) -> None:
         """Where no voice can say that it went wrong, a tone does: the caller is not to hear nothing."""
         line = Written(text, language=self._spoken.language)
@@ -777,6 +782,8 @@ class Attendant(ABC):
         decision = self._control.transfer(target)
         if isinstance(decision, Allow):
             self.turns.end_after_answer("transferred")
+        elif decision.code == "emergency":
+            turn.urgent = True
         return decision
 
     def _hand_off(self, turn: Exchange, agent: str) -> Decision:

@@ -31,6 +31,7 @@ from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.ending import Ending
 from trunkline.agents.exchange import Exchange, Written
 from trunkline.agents.hearing import Hearing
+from trunkline.agents.help import asks_for_help
 from trunkline.agents.providers import Minds
 from trunkline.agents.seam import GO_ON, Seam
 from trunkline.agents.speculation import Speculation
@@ -285,6 +286,10 @@ class CascadeAttendant(Attendant):
         turn.asked_at = self._clock.now()
         if keyed:
             turn.decided_at, turn.final_at = turn.asked_at, None
+        if not keyed and asks_for_help(turn.caller_text, self._spoken.language):
+            self._drop_early()
+            self._start(turn, lambda: self._line(self._help(), turn))  # whatever a model would have said
+            return
         self._start(turn, lambda: self._reply(turn))
         if self._background is not None:
             self._set_timer("background", BACKGROUND_AFTER_S, lambda: self._play_background(turn))
@@ -334,6 +339,10 @@ class CascadeAttendant(Attendant):
                 calls = await self._write_message(turn, parts)
                 for call in calls:
                     await self._use(call, turn, parts)
+                if turn.urgent:
+                    turn.written.append(Written(line := self._help(), language=self._spoken.language))
+                    await parts.put((line, turn.written[-1]))
+                    break
                 if not calls or self.turns.ending is not None:
                     break
             else:

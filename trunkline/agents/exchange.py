@@ -101,6 +101,8 @@ class Exchange:
     """When its own audio had run out, where a filler was heard since."""
     background_from: float | None = None
     """Since when there is only the soft sound of work."""
+    urgent: bool = False
+    """The agent was to put the caller through for help that we do not call: a line of ours follows (`help.py`)."""
     failed: bool = False
     """What is queued is still heard, then it has failed."""
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from trunkline.compliance.destinations import is_extension
 from trunkline.compliance.imports import Asked
 from trunkline.ports import Decision, Door, Facts, Purpose, Refuse, Standing
 from trunkline.types import DEFAULT_TENANT, Direction
@@ -31,8 +32,9 @@ def told(door: Door, decision: Decision) -> dict[str, Any]:
 
 
 def out(facts: Facts) -> str | None:
-    """The number that is called, where one is."""
-    return {"dial": facts.to_number, "transfer": facts.target_number}.get(facts.door)
+    """The number that is called, where one is. An extension counts for none."""
+    number = {"dial": facts.to_number, "transfer": facts.target_number}.get(facts.door)
+    return None if number is None or is_extension(number) else number
 
 
 def call_facts(

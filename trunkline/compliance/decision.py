@@ -8,17 +8,30 @@ The order of what is looked at for a call out:
 All of it is looked at, whatever came before; the first refusal in that order is the answer, so the order of looking
 changes nothing. What is not known is answered like the worst that it could be.
 
+A call that comes is answered, with one exception: one that is known to have been for an emergency service.
+
 Without `Terms.business` the rules of the tables are not in force, and calls owe nothing; destinations, closed
 countries, the company's list and the caps hold in any case.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, get_args
 
 from trunkline.compliance.caps import Caps
-from trunkline.compliance.destinations import NO_COUNTRY, countries, country_of, example_of, never_called, read_plans
+from trunkline.compliance.destinations import (
+    EMERGENCY,
+    NO_COUNTRY,
+    countries,
+    country_of,
+    example_of,
+    is_emergency_in,
+    is_extension,
+    never_called,
+    read_plans,
+    readings,
+)
 from trunkline.compliance.duties import asked_for, duties
 from trunkline.compliance.hours import closed
 from trunkline.compliance.places import Where, country_zones, where
@@ -29,6 +42,8 @@ from trunkline.types import DEFAULT_TENANT
 
 NOWHERE = Refuse("country_closed", "numbers that belong to no country are not called")
 CALLBACK_UNSET = Refuse("callback_unset", "compliance.callback_number is not set, and the call must name one")
+FORWARDED = Refuse("emergency", "an emergency call was sent on to us: nobody here can help")
+NOT_PLAIN = Refuse("ambiguous_number", "a target's digits can be a number abroad: write it as +COUNTRY NUMBER")
 SKEW = timedelta(minutes=5)  # between our clock and that of whoever drew a list
 _KEPT: tuple[Door, ...] = ("record", "transcript", "third_party")
 _CODES = {"litigator": "litigator", "national": "national_dnc", "state": "state_dnc", "reassigned": "reassigned"}
@@ -73,6 +88,8 @@ class Policy:
         """`ports.Decide`. `now` is UTC."""
         match facts.door:
             case "answer":
+                if self._was_emergency(facts):
+                    return FORWARDED
                 return Allow(owed := self._duties(facts), self._looked(facts, owed)) if self.in_force else Allow()
             case "transcript" | "third_party":
                 return self._kept(facts)
@@ -92,6 +109,24 @@ class Policy:
             for purpose in (None, *get_args(Purpose)):
                 facts = Facts("dial", DEFAULT_TENANT, "outbound", None, number, purpose=purpose)
                 self.decide(facts, datetime(2026, 11, 23, 17, tzinfo=UTC))
+
+    def _was_emergency(self, facts: Facts) -> bool:
+        """Someone dialled for help, and their line was turned to ours: answered here, nobody would come. Whoever
+        sent it on can do better."""
+        called = (facts.forwarded_by, facts.to_number) if facts.direction == "inbound" else ()
+        near = self._near(facts)
+        return any(
+            is_emergency_in(each, near) if not each.startswith("+") else never_called(each) is EMERGENCY
+            for each in called
+            if each
+        )
+
+    def _near(self, facts: Facts) -> list[str]:
+        """Where digits without + may be dialled."""
+        ours = facts.to_number if facts.direction == "inbound" else facts.from_number
+        region = (self.terms.region or "").partition("-")[0]
+        found = {country_of(ours) if ours else None, region, *self.outbound_allow}
+        return sorted(country for country in found if country and country != NO_COUNTRY)
 
     @property
     def in_force(self) -> bool:
@@ -141,11 +176,27 @@ class Policy:
         number = facts.target_number
         if number is None:
             return Allow()
-        refused = never_called(number) or self._within_reach(number, facts)
+        refused = self._never_put_through(number, facts)
         place = Check(
             "destination", "refuse" if refused else "pass", masked(number), "", refused.why if refused else ""
         )
+        if is_extension(number):
+            return _answer([(refused, place)])  # nobody is paid for it
         return _answer([(refused, place), *self._capped(facts)[1:]])  # a desk is called as often as callers want it
+
+    def _never_put_through(self, number: str, facts: Facts) -> Refuse | None:
+        if number.startswith("+"):
+            return never_called(number) or self._within_reach(number, facts)
+        near = self._near(facts)
+        if is_emergency_in(number, near, outside_line=True):
+            return EMERGENCY
+        if is_extension(number):
+            return None
+        meant = readings(number, near)
+        refused = next((refuse for each in sorted(meant) if (refuse := never_called(each)) is not None), None)
+        if refused is None and (not meant or any(self._within_reach(each, facts) for each in meant)):
+            return NOT_PLAIN
+        return refused
 
     def _within_reach(self, number: str, facts: Facts) -> Refuse | None:
         """Toll fraud goes abroad: a target is in the country of our own number, or in one that is open."""
@@ -163,6 +214,8 @@ class Policy:
         )
 
     def _dial(self, facts: Facts, now: datetime) -> Decision:
+        if facts.direction != "outbound":  # whom an inbound call has dialled too: the one called is judged
+            facts = replace(facts, direction="outbound")
         destination = never_called(facts.to_number) if facts.to_number is not None else None
         shown = masked(facts.to_number)
         asked = [_asked("destination", destination, shown), _asked("country", self._closed(facts.to_number), shown)]

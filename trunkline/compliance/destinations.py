@@ -34,6 +34,14 @@ _PREMIUM_TYPES = {
 }
 
 
+MAX_EXTENSION_DIGITS = 6
+_ALWAYS_EMERGENCY = {"000", "112", "911", "933", "999"}
+"""Also where no plan says so: 933 is the United States' line for trying 911 out. Others that are an emergency number
+somewhere (100, 101) are extensions of every other PBX, and count in their own countries only."""
+_PREFIXES = tuple(line + abroad for line in ("", "0", "9", "8") for abroad in ("", "00", "011", "+"))
+"""A PBX's outside line, and the way abroad."""
+
+
 def countries() -> frozenset[str]:
     """ISO 3166 codes (and AC, TA, XK) that have numbers of their own."""
     return frozenset(phonenumbers.SUPPORTED_REGIONS)
@@ -75,9 +83,12 @@ def plan_of(number: str) -> Plan | None:
     if len(number) > MAX_CHARS:
         return None
     try:
-        parsed: PhoneNumber = phonenumbers.parse(number, None)
+        return _plan(phonenumbers.parse(number, None))
     except phonenumbers.NumberParseException:
         return None
+
+
+def _plan(parsed: PhoneNumber) -> Plan:
     national = phonenumbers.national_significant_number(parsed)
     region = phonenumbers.region_code_for_number(parsed)
     return Plan(parsed.country_code or 0, national, region, phonenumbers.number_type(parsed))
@@ -102,6 +113,38 @@ def country_of(number: str) -> str | None:
     if plan is None or plan.kind == PhoneNumberType.UNKNOWN or f"+{plan.code}{plan.national}" != number:
         return None
     return plan.region
+
+
+def is_extension(dialled: str) -> bool:
+    """Of somebody's own telephones: digits without +, too few for a number."""
+    return not dialled.startswith("+") and sum(c.isdigit() for c in dialled) <= MAX_EXTENSION_DIGITS
+
+
+def is_emergency_in(dialled: str, countries: Iterable[str], *, outside_line: bool = False) -> bool:
+    """Digits as they are dialled there; `outside_line`: perhaps with a PBX's 0, 8 or 9 before them."""
+    digits = phonenumbers.normalize_digits_only(dialled[:MAX_CHARS])
+    shorn = {digits, digits[1:]} if outside_line and digits[:1] in "089" and len(digits) > 3 else {digits}
+    return not shorn.isdisjoint(_ALWAYS_EMERGENCY) or any(_short_number(each, countries) for each in shorn)
+
+
+def readings(dialled: str, countries: Iterable[str]) -> frozenset[str]:
+    """The valid numbers that digits without + may be taken for by whoever dials them: as a number of one of these
+    countries, or as one that lost its +, behind an outside line or the prefix for abroad or without."""
+    digits = phonenumbers.normalize_digits_only(dialled[:MAX_CHARS])
+    tails = {digits.removeprefix(prefix) for prefix in _PREFIXES if digits.startswith(prefix)}
+    written = [(f"+{tail}", None) for tail in tails] + [(tail, country) for tail in tails for country in countries]
+    return frozenset(number for each in written if (number := _read(*each)) is not None)
+
+
+def _read(digits: str, country: str | None) -> str | None:
+    try:
+        parsed = phonenumbers.parse(digits, country)
+    except phonenumbers.NumberParseException:
+        return None
+    plan = _plan(parsed)
+    if plan.kind == PhoneNumberType.UNKNOWN and not _is_premium(plan):
+        return None
+    return f"+{plan.code}{plan.national}"
 
 
 def _is_emergency(number: str, plan: Plan | None) -> bool:

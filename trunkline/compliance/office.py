@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from trunkline.clock import Clock
-from trunkline.compliance.caps import Outgoing
+from trunkline.compliance.caps import HOUR, Outgoing
 from trunkline.compliance.consent import Row, Wanted, held
 from trunkline.compliance.decision import Policy
 from trunkline.compliance.places import where
 from trunkline.compliance.tables import load
 from trunkline.errors import ConfigError, StoreError
-from trunkline.ports import Consents, Decision, Facts, Grant, Lists, Purpose, Revocation, Standing
+from trunkline.ports import CallOut, Consents, Decision, Facts, Grant, Lists, Purpose, Revocation, Standing
 from trunkline.types import DEFAULT_TENANT, TenantId
 
 log = logging.getLogger(__name__)
@@ -68,6 +68,14 @@ class DoNotCall(Protocol):
     async def not_tried(self, tenant: TenantId, attempt_id: str) -> None: ...
 
 
+class CallsOut(Protocol):
+    """Where every worker tells of its calls out. Raises StoreError."""
+
+    async def note(self, tenant: TenantId, calls: Sequence[CallOut]) -> None: ...
+
+    async def since(self, tenant: TenantId, at: datetime) -> Sequence[CallOut]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class LookUps:
     """Services beside the lists that were imported."""
@@ -97,11 +105,14 @@ class Office:
         look_ups: LookUps = LookUps(),
         tables: Path | None = None,
         tenant: TenantId = DEFAULT_TENANT,
+        calls_out: CallsOut | None = None,
     ) -> None:
         self._policy, self._ledger, self._lists, self._consents = policy, ledger, lists, consents
         self._clock, self._look_ups, self._tenant = clock, look_ups, tenant
         self._tables, self._tables_seen = tables, _marks(tables)
-        self.outgoing = Outgoing()
+        self.outgoing, self._calls_out = Outgoing(), calls_out
+        self._went = asyncio.Event()
+        self._heard_at: datetime | None = None
         self._company: set[str] = set()
         self._revoked: OrderedDict[str, None] = OrderedDict()
         """In this process, and perhaps not yet in the database."""
@@ -111,7 +122,7 @@ class Office:
         self._seen: OrderedDict[str, tuple[float, Standing]] = OrderedDict()
         self.problem = ""
         """Of the tables: why the last good ones are still in force."""
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Reads the company's list; when the database is away, that is tried again, and nobody is called meanwhile."""
@@ -120,15 +131,17 @@ class Office:
         if policy.in_force and policy.outbound_allow and not policy.terms.callback:
             log.warning("compliance.callback_number is not set: calls out that must name one are refused")
         await self.refresh()
-        self._task = asyncio.create_task(self._keep(), name="compliance")
+        await self.share()
+        self._tasks = [
+            asyncio.create_task(self._keep(), name="compliance"),
+            asyncio.create_task(self._keep_sharing(), name="calls out"),
+        ]
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            try:
-                await self._task
-            except asyncio.CancelledError:
-                pass
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.share()
 
     async def _keep(self) -> None:
         while True:
@@ -138,6 +151,20 @@ class Office:
                 await asyncio.to_thread(self.reread)
             except Exception:
                 log.exception("compliance")
+
+    async def _keep_sharing(self) -> None:
+        """At once where we called, and every REFRESH_S what others have."""
+        while True:
+            try:
+                async with asyncio.timeout(REFRESH_S):
+                    await self._went.wait()
+            except TimeoutError:
+                pass
+            self._went.clear()
+            try:
+                await self.share()
+            except Exception:
+                log.exception("calls out")
 
     # --- the doors ---
 
@@ -153,13 +180,14 @@ class Office:
         if facts.standing == _NOTHING:  # of a further leg, whose way out does not wait for a database
             facts = replace(facts, standing=self._lately(number))
         lists = replace(facts.standing.lists, company=self._listed(number), stopped=self._now_stopped())
-        traffic = self.outgoing.traffic(number, self._clock.now())
+        traffic = self.outgoing.traffic(number, self._clock.wall())
         return self._policy.decide(
             replace(facts, standing=replace(facts.standing, lists=lists), traffic=facts.traffic or traffic), now
         )
 
     def went_out(self, number: str, to_target: bool = False) -> None:
-        self.outgoing.went(number, self._clock.now(), to_target=to_target)
+        self.outgoing.went(number, self._clock.wall(), to_target=to_target)
+        self._went.set()
 
     def _listed(self, number: str) -> bool | None:
         if number in self._company:
@@ -279,6 +307,24 @@ class Office:
             return None
 
     # --- what is kept current ---
+
+    async def share(self) -> None:
+        """Ours are told, and others' heard of. While the database is away each worker counts for itself."""
+        if self._calls_out is None:
+            return
+        untold, now = self.outgoing.untold(), self._clock.wall()
+        since = now - HOUR if self._heard_at is None else self._heard_at - OVERLAP
+        try:
+            async with asyncio.timeout(LOOKUP_S):
+                if untold:
+                    await self._calls_out.note(self._tenant, untold)
+                    self.outgoing.told(untold)
+                calls = await self._calls_out.since(self._tenant, since)
+        except (StoreError, TimeoutError) as error:
+            log.warning("calls out are counted by each worker for itself: %s", str(error) or "too slow")
+            return
+        self.outgoing.heard(calls, now)
+        self._heard_at = now
 
     async def refresh(self) -> None:
         since = self._latest - OVERLAP if self._latest is not None else None

@@ -53,7 +53,7 @@ class Caller(Protocol):
 
     def ask(self, door: Door, target: str | None = None, target_number: str | None = None) -> Decision: ...
 
-    def may_call(self, number: E164) -> Decision:
+    def may_call(self, number: E164, *, goes: bool = True) -> Decision:
         """The dial door, for a number that a representative names."""
         ...
 
@@ -251,7 +251,7 @@ class Handover:
     # --- REFER ---
 
     def _refer(self, attempt: int, target: Target) -> None:
-        decision = self.call.ask("transfer", target.name, target.number)
+        decision = self.call.ask("transfer", target.name, target.dialled)
         if isinstance(decision, Refuse):
             self._refused(attempt, decision)
             return

@@ -394,8 +394,8 @@ class LineCall:
     def now(self) -> float:
         return self._board.clock.now()
 
-    def may_call(self, number: E164) -> Decision:
-        return self.ask("dial", dialled=number)
+    def may_call(self, number: E164, *, goes: bool = True) -> Decision:
+        return self.ask("dial", dialled=number, goes=goes)
 
     def talks_with(self, leg: Leg) -> bool:
         return leg is self._leg and self.machine.state is c.State.ACTIVE and self._bus is not None
@@ -479,7 +479,7 @@ class LineCall:
         if isinstance(targets, Refuse):
             return targets
         for target in targets:  # one that is closed has a fallback that may be open
-            decision = self.ask("transfer", target.name, target.number, goes=False)  # asked again as it is dialled
+            decision = self.ask("transfer", target.name, target.dialled, goes=False)  # asked again as it is dialled
             if isinstance(decision, Allow):
                 self._wanted, self.transfer_number = wanted, None
                 self.event("transfer", target=wanted.target, wanted=wanted.kind)

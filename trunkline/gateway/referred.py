@@ -62,8 +62,8 @@ class Host(dialledleg.Host, dialledleg.Now, Protocol):
     @property
     def diallers(self) -> Sequence[Dialler]: ...
 
-    def may_call(self, number: E164) -> Decision:
-        """The dial door."""
+    def may_call(self, number: E164, *, goes: bool = True) -> Decision:
+        """The dial door. `goes`: it is called now."""
         ...
 
     def talks_with(self, leg: Leg) -> bool:
@@ -142,6 +142,10 @@ class Referral:
             self._take(*self._wish.other)
             return
         assert self._wish.number is not None
+        decision = self.host.may_call(self._wish.number)
+        if isinstance(decision, Refuse):
+            self._failed(STATUS_OF["refused"], decision.code)
+            return
         order = DialOrder(
             self._wish.number,
             ring_timeout_s=RING_S + RING_SLACK_S,

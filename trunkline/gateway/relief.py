@@ -50,8 +50,8 @@ class Relief:
     def now(self) -> float:
         return self._handover.now()
 
-    def may_call(self, number: E164) -> Decision:
-        return self._handover.call.may_call(number)
+    def may_call(self, number: E164, *, goes: bool = True) -> Decision:
+        return self._handover.call.may_call(number, goes=goes)
 
     def talks_with(self, leg: Leg) -> bool:
         return self._second.media is leg and self._handover.has_place(self._second)

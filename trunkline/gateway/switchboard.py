@@ -5,6 +5,7 @@ on its own (`linecall.py`). What has ended leaves a short memory of its provider
 """
 
 import asyncio
+import logging
 import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
@@ -27,9 +28,11 @@ from trunkline.media.bus import Echo, Tap
 from trunkline.media.ears import Ears
 from trunkline.media.heartbeat import Heartbeat
 from trunkline.metrics import Metrics
-from trunkline.ports import NAMED, Allow, CallEvent, Decide, Facts, RecordSink, Refuse
+from trunkline.ports import NAMED, Allow, CallEvent, Decide, Decision, Facts, RecordSink, Refuse
 from trunkline.telemetry import Telemetry
-from trunkline.types import DEFAULT_TENANT, CallId, CallSid, StreamSid
+from trunkline.types import DEFAULT_TENANT, E164, CallId, CallSid, StreamSid
+
+log = logging.getLogger(__name__)
 
 REMEMBER_ENDED = 4096  # calls whose late callbacks we still recognise
 NO_LEG: LegKind = "sip"  # what a call that was not dialled would have been
@@ -244,6 +247,23 @@ class Switchboard:
         )
         decision = self.decide(facts, self.clock.wall())
         return decision if isinstance(decision, Refuse) else None
+
+    def may_fall_back(self, number: E164, ours: E164 | None) -> Decision:
+        """The transfer door, for a caller of `ours` whom Twilio is to put through to the settings' fallback number."""
+        facts = Facts(
+            "transfer",
+            DEFAULT_TENANT,
+            "inbound",
+            to_number=ours or number,
+            target="fallback_number",
+            target_number=number,
+        )
+        decision = self.decide(facts, self.clock.wall())
+        if isinstance(decision, Allow):
+            self.went_out(number, True)
+        else:
+            log.warning("twilio.fallback_number is not called: %s (%s)", decision.code, decision.why)
+        return decision
 
     def lost(self, order: DialOrder) -> None:
         """The process that had taken this order died before it was recorded as a call: it was never dialled, and never

@@ -96,11 +96,21 @@ class Target:
 
     @property
     def number(self) -> E164 | None:
-        """For the country check. None: a SIP URI that names no number."""
+        """That we may dial. None: a SIP URI that names no number, or digits that may be read in more than one way."""
         if self.address.startswith("+"):
             return E164(self.address)
         uri = parse_uri(self.address)
         return None if uri is None else number_of(uri)
+
+    @property
+    def dialled(self) -> str | None:
+        """For the door: the number, or the digits that the URI's host would dial. None: it is called by a name."""
+        if (number := self.number) is not None:
+            return number
+        uri = parse_uri(self.address)
+        user = "" if uri is None else uri.user
+        digits = "".join(c for c in user if c.isdigit())
+        return digits if digits and not any(c.isalpha() for c in user) else None
 
 
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}", re.ASCII)

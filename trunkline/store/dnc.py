@@ -5,13 +5,13 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from time import monotonic
 from typing import Any, cast
 
 from sqlalchemy import Table, delete, insert, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from trunkline.clock import SYSTEM_CLOCK, Clock
 from trunkline.errors import StoreError
 from trunkline.store import models
 from trunkline.store.engine import Database, is_database, what_failed
@@ -101,15 +101,16 @@ class DncLists:
         drawn_at: datetime,
         now: datetime,
         progress: Callable[[int], None] = lambda taken: None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """A list as a whole, in place of its older copy; of the company's own, what is here stays. In portions: until
         the last is there, and where it never comes, who is on either copy is on the list, which keeps its old date.
         `now`: later than that of the older copy."""
         mine = [table.c.tenant_id == tenant for table in (_ENTRIES, _LISTS)]
-        taken, began = 0, monotonic()
+        taken, began = 0, clock.now()
         for portion in _portions(numbers, _TAKEN):
             # The company's is followed by when its rows came (`since`): those of a long import come minutes later.
-            at = now + timedelta(seconds=monotonic() - began) if name == "company" else now
+            at = now + timedelta(seconds=clock.now() - began) if name == "company" else now
             async with self._writing() as connection:
                 await put_on(connection, tenant, name, portion, at, "import", region, renew=name != "company")
             taken += len(portion)

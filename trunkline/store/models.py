@@ -293,3 +293,18 @@ class CallAttempt(Base):
     at: Mapped[datetime]
 
     __table_args__ = (Index(None, "tenant_id", "number", "at"), Index(None, "at"))
+
+
+class CallOut(Base):
+    """A call that went out within the last hour, also for a further leg."""
+
+    __tablename__ = "calls_out"
+
+    tenant_id: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[str]
+    """Empty: to a named transfer target."""
+    country: Mapped[str]
+    at: Mapped[datetime]
+
+    __table_args__ = (Index(None, "tenant_id", "at"),)

@@ -131,6 +131,8 @@ def test_any_body_is_answered(body: bytes) -> None:
 @pytest.mark.parametrize(
     ("code", "status"),
     [
+        ("number_cap", 429),
+        ("total_cap", 429),
         ("emergency", 403),
         ("premium", 403),
         ("outbound_closed", 403),
@@ -150,5 +152,5 @@ def test_a_refusal_is_a_problem_with_its_code(code: str, status: int) -> None:
     shown = json.loads(bytes(response.body))
     assert (response.status_code, shown["code"]) == (status, code)
     assert shown["detail"].endswith("because")
-    assert ("retry-after" in response.headers) == (status == 503)
+    assert ("retry-after" in response.headers) == (status in (429, 503))
     assert ("errors" in shown) == (status == 422)

@@ -27,7 +27,7 @@ from trunkline.gateway.twilio.webhooks import (
     webhook_routes,
 )
 from trunkline.metrics import Metrics
-from trunkline.ports import CallerVerdict, Refuse
+from trunkline.ports import Allow, CallerVerdict, Refuse
 from trunkline.testing.clock import ManualClock
 from trunkline.types import E164, CallId, CallSid, StreamSid
 
@@ -99,7 +99,11 @@ class Line:
     """The webhooks behind a test client, and what they answered."""
 
     def __init__(
-        self, auth_tokens: tuple[str, ...] = (), fallback_number: str | None = None, dial_caller_id: str = ""
+        self,
+        auth_tokens: tuple[str, ...] = (),
+        fallback_number: str | None = None,
+        dial_caller_id: str = "",
+        refuse_fallback: Refuse | None = None,
     ) -> None:
         self.switchboard, self.clock, self.metrics = FakeSwitchboard(), ManualClock(), Metrics()
         self.tokens, self.placed = Tokens(), FakePlaced()
@@ -113,6 +117,7 @@ class Line:
             dial_caller_id=dial_caller_id,
             placed=self.placed,
             signed=bool(auth_tokens),
+            may_fall_back=lambda ours: refuse_fallback or Allow(),
         )
         routes = webhook_routes(webhooks, Signatures(auth_tokens, ORIGIN), self.metrics, self.clock)
         self.client = TestClient(Starlette(routes=routes))
@@ -251,6 +256,19 @@ def test_a_full_house_dials_the_fallback_number() -> None:
     assert tags(line.post(after, CALLER | {"DialCallStatus": "completed"})) == ["Hangup"]
     assert line.post(after, CALLER | {"DialCallStatus": "busy"}).findtext("Say") == "All lines are busy."
     assert line.switchboard.heard == []
+
+
+def test_a_fallback_number_that_a_rule_refuses_is_not_dialled() -> None:
+    line = Line(fallback_number="+14155550100", refuse_fallback=Refuse("total_cap", "1200 calls within an hour"))
+    line.switchboard.refuse = Refuse("overloaded", "")
+    assert tags(line.post("/twilio/voice", CALLER)) == ["Say", "Hangup"]
+
+
+def test_an_emergency_call_that_was_forwarded_hears_what_to_dial(line: Line) -> None:
+    line.switchboard.refuse = Refuse("emergency", "")
+    said = line.post("/twilio/voice", CALLER | {"ForwardedFrom": "911"})
+    assert "9 1 1" in (said.findtext("Say") or "")
+    assert tags(said) == ["Say", "Hangup"]
 
 
 def test_a_refused_call_is_rejected_before_it_is_answered(line: Line) -> None:

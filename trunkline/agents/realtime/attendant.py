@@ -601,6 +601,9 @@ class RealtimeAttendant(Attendant):
                 await self._use_tool(call, turn)
             if turn.messages():
                 self._failures = 0
+            if turn.urgent:
+                await self._line(self._help(), turn)
+                break
             if not calls or self.turns.ending is not None:
                 break
         else:

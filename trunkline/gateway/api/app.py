@@ -1,6 +1,7 @@
 """The HTTP side of the gateway, wired: webhooks, API, health, metrics. The media WebSocket is not here (front.py)."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from starlette.applications import Starlette
@@ -23,8 +24,9 @@ from trunkline.gateway.twilio.tokens import Tokens
 from trunkline.gateway.twilio.webhooks import PlacedCalls, Webhooks, webhook_routes
 from trunkline.gateway.twilio.webhooks import Switchboard as TwilioSwitchboard
 from trunkline.metrics import Metrics
-from trunkline.ports import Orders
+from trunkline.ports import Allow, Decision, Orders
 from trunkline.settings import Settings
+from trunkline.types import E164
 
 NotReady = Callable[[], Sequence[str]]
 """Why new calls are not welcome: draining, starting, database... Empty: ready."""
@@ -47,6 +49,7 @@ def create_http(
     orders: Orders,
     placed: PlacedCalls | None = None,
     counsel: Counsel | None = None,
+    may_fall_back: Callable[[E164, E164 | None], Decision] = lambda number, ours: Allow(),
 ) -> Starlette:
     """`tokens` is the one whose `redeem` the media leg asks; `placed` knows calls of ours over Twilio."""
     origin = settings.http.origin
@@ -56,16 +59,18 @@ def create_http(
 
     https = origin.startswith("https:")
     signatures = Signatures(settings.twilio_tokens, origin)
+    fallback = settings.twilio.fallback_number
     webhooks = Webhooks(
         switchboard,
         tokens,
         origin,
-        fallback_number=settings.twilio.fallback_number,
+        fallback_number=fallback,
         fallback_text=settings.twilio.fallback_text,
         max_call_seconds=settings.limits.max_call_seconds,
         dial_caller_id=settings.twilio.dial_caller_id or "",
         placed=placed,
         signed=signatures.required,
+        may_fall_back=partial(may_fall_back, E164(fallback)) if fallback else lambda ours: Allow(),
     )
     return Starlette(
         routes=[

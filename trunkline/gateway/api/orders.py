@@ -104,9 +104,15 @@ def wrong_fields(code: str, errors: dict[str, str]) -> Response:
     )
 
 
+_CAPS = {"number_cap", "country_cap", "total_cap"}
+CAP_RETRY_S = 600  # the hour moves on; when its oldest call leaves it, this does not know
+
+
 def refusal(refused: Refuse) -> Response:
     if refused.code in _BUSY:
         return problem(503, refused.why, {"Retry-After": str(RETRY_AFTER_S)}, code=refused.code)
     if refused.code in _FIELDS:
         return wrong_fields(refused.code, {_FIELDS[refused.code]: refused.why})
+    if refused.code in _CAPS:
+        return problem(429, refused.why, {"Retry-After": str(CAP_RETRY_S)}, code=refused.code)
     return problem(403, refused.why, code=refused.code)

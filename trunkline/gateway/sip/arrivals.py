@@ -7,6 +7,7 @@ Who is turned away is told at once, and where a rule of the trunk's did it the r
 import logging
 from dataclasses import dataclass, replace
 
+from trunkline.compliance.destinations import MAX_EXTENSION_DIGITS, is_emergency_in
 from trunkline.errors import PeerError
 from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.leg import LegCall
@@ -102,13 +103,25 @@ class Arrivals:
             to_number=screened.called.number,
             attributes=screened.attributes,
             identity=screened.identities,
-            forwarded_by=screened.forwardings[0].number if screened.forwardings else None,
+            forwarded_by=_forwarded_by(screened),
         )
 
     def _name(self, event: Incoming) -> str:
         name = shown(event.call_id, MAX_CALL_ID_CHARS)
         # Some devices count up CSeq instead of making a new Call-ID.
         return f"{name};{event.handle}" if self._board.knows(name) else name
+
+
+def _forwarded_by(screened: Screened) -> str | None:
+    """Short digits too: whose call for help was sent on, perhaps over several lines."""
+    asked = [(each.number, each.user) for each in screened.forwardings] + [(None, screened.called.user)]
+    urgent = next((user for number, user in asked if number is None and is_emergency_in(user, ())), None)
+    return urgent or (screened.forwardings[0].number or _short(screened) if screened.forwardings else None)
+
+
+def _short(screened: Screened) -> str | None:
+    user = screened.forwardings[0].user
+    return user if user.isdecimal() and user.isascii() and len(user) <= MAX_EXTENSION_DIGITS else None
 
 
 def unproven(verdict: CallerVerdict | None) -> Refuse:

@@ -18,6 +18,7 @@ class FinalAnswer:
 
 _REFUSALS: dict[str, tuple[int, str]] = {
     "unknown_number": (404, "Not Found"),
+    "emergency": (404, "Not Found"),  # not 403, after which no other route is tried, nor 503, which is about all calls
     "declined": (603, "Decline"),
     "busy": (486, "Busy Here"),
     "overloaded": (503, "Service Unavailable"),

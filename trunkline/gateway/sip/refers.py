@@ -3,6 +3,7 @@ record, and where they are allowed followed (`referred.py`) and told of (`refer_
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from trunkline.clock import Clock
@@ -125,7 +126,7 @@ class Refers:
         rules = ReferRules(
             allowed=talk.trunk.refer,
             country=talk.trunk.country,
-            decide=referrals.host.may_call,
+            decide=partial(referrals.host.may_call, goes=False),  # what is not begun counts for no call
             knows=knows,
         )
         decided = judge_refer(refer_to, rules, asking.rate, self._clock.now())

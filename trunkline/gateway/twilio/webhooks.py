@@ -33,7 +33,7 @@ from trunkline.gateway.twilio import twiml
 from trunkline.gateway.twilio.signature import ALGORITHM_HEADER, SIGNATURE_HEADER, Signatures, socket_origin
 from trunkline.gateway.twilio.tokens import Tokens
 from trunkline.metrics import Metrics, Outcome, Webhook
-from trunkline.ports import Refuse
+from trunkline.ports import Allow, Decision, Refuse
 from trunkline.types import E164, CallId, CallSid, StreamSid
 
 log = logging.getLogger("trunkline.twilio")
@@ -43,7 +43,9 @@ VERSTAT = "StirVerstat"  # there when the call came with a PASSporT
 MAX_BODY_BYTES = 64 * 1024  # a voice webhook is under 2 KiB
 MAX_FIELDS = 200
 BODY_TIMEOUT_S = 10.0
+MAX_FORWARDED_CHARS = 32
 MAX_RECONNECTS = 2
+NO_HELP_HERE = "This line cannot reach emergency services. Hang up and dial 9 1 1 or 1 1 2 directly."
 LOST_TEXT = "I'm sorry, we have a technical problem. Please call again in a few minutes. Goodbye."
 
 Form = ImmutableMultiDict[str, str]
@@ -151,10 +153,12 @@ class Webhooks:
         dial_caller_id: str = "",
         placed: PlacedCalls | None = None,
         signed: bool = False,
+        may_fall_back: Callable[[E164 | None], Decision] = lambda ours: Allow(),
     ) -> None:
         """`dial_caller_id`: who calls when a caller is put through; without it, the caller. `signed`: whoever asks has
-        shown to be Twilio, so what it says of the caller's number counts."""
-        self._signed = signed
+        shown to be Twilio, so what it says of the caller's number counts. `may_fall_back`: the transfer door, for
+        callers of this number of ours who go to the fallback number."""
+        self._signed, self._may_fall_back = signed, may_fall_back
         self._switchboard, self._tokens, self._origin, self._placed = switchboard, tokens, origin, placed
         self._dial_caller_id = dial_caller_id
         self._fallback_number, self._fallback_text = fallback_number, fallback_text
@@ -241,9 +245,9 @@ class Webhooks:
             self._switchboard.stream_event(_call_sid(form), StreamSid(stream_sid), event, error)
         return ""
 
-    def fallback(self, *, answered: bool = False) -> str:
-        """We cannot take this caller now."""
-        if self._fallback_number and not answered:
+    def fallback(self, *, answered: bool = False, ours: E164 | None = None) -> str:
+        """We cannot take this caller now, who called this number."""
+        if self._fallback_number and not answered and isinstance(self._may_fall_back(ours), Allow):
             return twiml.dial(self._fallback_number, action_url=self._url("/twilio/dial-status?fallback=1"))
         return twiml.say_and_hangup(LOST_TEXT if answered else self._fallback_text)
 
@@ -282,7 +286,9 @@ class Webhooks:
         if refused.code == "ended":
             return twiml.hangup()
         if refused.code in ("draining", "overloaded"):
-            return self.fallback()
+            return self.fallback(ours=arrival.to_number)
+        if refused.code == "emergency":  # who dialled for help is told where to; a busy tone would not
+            return twiml.say_and_hangup(NO_HELP_HERE)
         return twiml.reject() if arrival.why == "new" else twiml.say_and_hangup(LOST_TEXT)
 
     def _url(self, target: str) -> str:
@@ -304,6 +310,7 @@ def _arrival(form: Form, reconnects: int = 0, why: Literal["new", "leg_lost", "t
         direction="outbound" if _field(form, "Direction", "inbound").startswith("outbound") else "inbound",
         from_number=phone_number(_field(form, "From", "")),
         to_number=phone_number(_field(form, "To", "")),
+        forwarded_by=_field(form, "ForwardedFrom", "")[:MAX_FORWARDED_CHARS] or None,
         reconnects=reconnects,
         why=why,
     )
