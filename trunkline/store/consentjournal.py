@@ -69,7 +69,8 @@ class ConsentJournal:
         self._waiting: deque[Noted] = deque()
         self._wake, self._draining = asyncio.Event(), asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
-        self._unwritten = 0
+        self._unwritten: set[str] = set()
+        """Ids of those that are in memory only."""
         self.dropped = 0
         """Lost: neither disk nor memory had room."""
         try:
@@ -108,7 +109,7 @@ class ConsentJournal:
                 os.write(self._fd, b"\n")
                 raise OSError(28, "No space left on device")
         except OSError as error:
-            self._unwritten += 1
+            self._unwritten.add(noted.id)
             log.error("consent journal %s: %s; it is in memory only", self._file, error.strerror)
         if len(self._waiting) >= MAX_WAITING:
             self.dropped += 1
@@ -116,6 +117,21 @@ class ConsentJournal:
             return
         self._waiting.append(noted)
         self._wake.set()
+
+    async def on_disk(self) -> bool:
+        """`ports.Consents`: in the file, or in the database."""
+        try:
+            if self._unwritten:  # the disk is full: the database may be on another
+                await self.drain()
+            else:
+                await asyncio.to_thread(os.fdatasync, self._fd)
+        except (StoreError, OSError) as error:
+            log.error("consent journal %s: %s; what was said is in memory only", self._file, error)
+            return False
+        except Exception:
+            log.exception("consent journal")
+            return False
+        return not self._unwritten and not self.dropped
 
     async def drain(self) -> None:
         """Everything so far. Raises StoreError when the database is away; nothing is lost then."""
@@ -131,8 +147,9 @@ class ConsentJournal:
                     break
                 batch.append(noted)
             await self._note(tenant, batch)
-            for _ in batch:
+            for noted in batch:
                 self._waiting.popleft()
+                self._unwritten.discard(noted.id)
         if not self.dropped:
             os.ftruncate(self._fd, 0)
 

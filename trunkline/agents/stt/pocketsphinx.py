@@ -18,6 +18,7 @@ from trunkline.agents.local.pool import Job, Reply, SpeechPool
 from trunkline.agents.local.wire import Message
 from trunkline.agents.providers import Services
 from trunkline.agents.script.grammar import MAIN, Grammar, grammars
+from trunkline.agents.wishes.grammar import with_wishes
 from trunkline.errors import ConfigError, MisuseError, ProviderError
 from trunkline.ports import CallFacts, Expectation, SttEvent, SttFailed, SttFinal, SttPartial
 from trunkline.types import ALAW_8K, MULAW_8K, PCM_8K, Format
@@ -37,7 +38,8 @@ class Pocketsphinx:
     def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:
         for key in options:
             raise ConfigError(f"stt.{key}", options[key], "no such option; pocketsphinx takes none")
-        self.grammars = grammars(definition)
+        self.hears_wishes = definition.heeds
+        self.grammars = with_wishes(grammars(definition)) if definition.heeds else grammars(definition)
         if not definition.script.get("intents") and definition.realtime is None:  # there it waits for a briefing
             raise ConfigError("stt.provider", self.name, "hears only the phrases of a script, and this one has none")
         jsgf = {name: grammar.jsgf for name, grammar in self.grammars.items()}
