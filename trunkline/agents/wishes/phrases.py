@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from trunkline.agents.languages import primary
 from trunkline.agents.script.phrases import Choice, Maybe, Node, Series, Slot, Word, parse_phrase
@@ -110,10 +111,9 @@ def spoken() -> Mapping[WishKind, tuple[Node, ...]]:
     return {kind: tuple(map(parse_phrase, _read("en")["spoken"][kind])) for kind in KINDS}
 
 
-def _read(language: str) -> dict[str, dict[str, list[str]]]:
+def _read(language: str) -> dict[str, Any]:
     text = (files("trunkline.agents.wishes") / f"{language}.toml").read_text(encoding="utf-8")
-    found: dict[str, dict[str, list[str]]] = tomllib.loads(text)
-    return found
+    return tomllib.loads(text)
 
 
 def _compiled(phrases: Iterable[str], around: str) -> re.Pattern[str]:
