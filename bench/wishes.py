@@ -25,7 +25,7 @@ from trunkline.agents.wishes.phrases import wish_of
 
 NEAR = Path(__file__).parents[1] / "tests" / "agents" / "wishes" / "utterances.toml"
 PER_CALL = 10
-SAID = 60
+SAID = 40
 
 
 def trials(inside: list[Clip], outside: list[Clip], seed: int) -> list[Trial]:
@@ -51,24 +51,27 @@ def main() -> None:
     for seed in range(100, 100 + arguments.seeds):
         rng = random.Random(seed)
         options = voice.VoiceOptions(rng.choice(SPOKEN_BY), rng.choice(SPEEDS_WPM))
-        said = [" ".join(w) for _, nodes in meanings() for node in nodes for w, _ in expansions(node, {}, 500)]
+        said = [" ".join(w) for _, nodes in meanings() for node in nodes for w, _ in expansions(node, {}, 60)]
         inside = spoken(rng.sample(said, SAID), options)
         clips = recorded()
         outside = {
-            "recorded": rng.sample(clips, min(200, len(clips))),
+            "recorded": rng.sample(clips, min(100, len(clips))),
             "elsewhere": spoken([*ELSEWHERE, *CLINIC], options),
             "near misses": spoken(near, options),
             "noises": noisy(rng),
         }
+        first = next(iter(outside))
         for name, some in outside.items():
-            done = trials(inside, some, seed)
+            done = trials(inside if name == first else [], some, seed)
             found.setdefault("wishes", []).extend(t for t in done if t.inside)
             found.setdefault(name, []).extend(t for t in done if not t.inside)
     for floor in (-20.0, -14.0, MIN_SCORE, -12.0, -11.0):
         row = {name: f"{sum(wished(t, floor) for t in some)}/{len(some)}" for name, some in found.items()}
         print(f"score >= {floor}:", "  ".join(f"{name} {count}" for name, count in row.items()))
     busy = [t for some in found.values() for t in some]
-    print(f"CPU: {100 * sum(t.busy_s for t in busy) / sum(t.audio_s for t in busy):.1f} % of a core while somebody speaks")
+    print(
+        f"CPU: {100 * sum(t.busy_s for t in busy) / sum(t.audio_s for t in busy):.1f} % of a core while somebody speaks"
+    )
     if arguments.misses:
         for name, some in found.items():
             for t in some:

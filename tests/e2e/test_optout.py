@@ -69,9 +69,7 @@ UNTIL_IT_ENDS: tuple[Action, ...] = (Listen(timeout_s=20), Pause(20_000))
 
 async def call(gateway: Any, *actions: Action, ends: bool = True, from_number: str = CALLER) -> Any:
     more = UNTIL_IT_ENDS if ends else ()
-    options = CallOptions(
-        gateway.origin, [*actions, *more], api_url="auto", from_number=from_number, max_duration_s=60
-    )
+    options = CallOptions(gateway.origin, [*actions, *more], api_url="auto", from_number=from_number, max_duration_s=60)
     return await place_call(options)
 
 

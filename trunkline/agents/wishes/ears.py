@@ -29,7 +29,7 @@ OVERLAP_MS = 2500
 """Of speech without a pause, which is recognised piece by piece."""
 LATE_S = 2.0
 """A transcript is, so long after the caller has paused."""
-MIN_SCORE = -13.0
+MIN_SCORE = -16.0
 """Of a whole utterance (local/ears.Heard): nothing else is in this grammar, so it must fit well. bench/wishes.py."""
 
 log = logging.getLogger(__name__)
