@@ -48,7 +48,8 @@ class Scene:
 
     def _after(self, after_s: float, then: Any) -> Any:
         assert after_s == LATE_S
-        timer = SimpleNamespace(then=then, cancel=lambda: self.timers.remove(timer))
+        timer = SimpleNamespace(then=then)
+        timer.cancel = lambda: self.timers.remove(timer)
         self.timers.append(timer)
         return timer
 

@@ -8,7 +8,7 @@ no recogniser at all. What a full pool does not take is dropped and counted; the
 
 import logging
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from trunkline.agents.attendant import Hears
 from trunkline.agents.deadline import After
@@ -60,18 +60,12 @@ class SecondEars:
             await self.pool.close()
 
     def overhear(
-        self, bus: Bus, attends: Callable[[], "Attends | None"], wished: Callable[[Wish], None], after: After
+        self, bus: Bus, attends: Callable[[], object], wished: Callable[[Wish], None], after: After
     ) -> "Overhearing":
+        """`attends`: whoever has the line, who may say what they hear (`hears_words`, `transcripts`)."""
         overhearing = Overhearing(self, bus, attends, wished, after)
         bus.overhear(overhearing)
         return overhearing
-
-
-class Attends(Protocol):
-    """Whoever has the line."""
-
-    @property
-    def hears_words(self) -> Hears: ...
 
 
 class Overhearing:
@@ -81,7 +75,7 @@ class Overhearing:
         self,
         ears: SecondEars,
         bus: Bus,
-        attends: Callable[[], Any],
+        attends: Callable[[], object],
         wished: Callable[[Wish], None],
         after: After,
     ) -> None:
