@@ -202,9 +202,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="draws of phrases (default 3)")
     parser.add_argument("--first-seed", type=int, default=100)
-    parser.add_argument(
-        "--wishes", action="store_true", help="with what callers wish in the grammars, too"
-    )
+    parser.add_argument("--wishes", action="store_true", help="with what callers wish in the grammars, too")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--misses", action="store_true", help="list what went wrong")
     arguments = parser.parse_args()

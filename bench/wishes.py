@@ -19,8 +19,7 @@ from trunkline.agents.local import voice
 from trunkline.agents.local.ears import Ears
 from trunkline.agents.script.grammar import Grammar
 from trunkline.agents.script.phrases import expansions
-from trunkline.agents.wishes.ears import MIN_SCORE
-from trunkline.agents.wishes.grammar import WISHES, meanings
+from trunkline.agents.wishes.grammar import MIN_SCORE, WISHES, meanings
 from trunkline.agents.wishes.phrases import wish_of
 
 NEAR = Path(__file__).parents[1] / "tests" / "agents" / "wishes" / "utterances.toml"

@@ -59,7 +59,7 @@ class Control:
         return self.decision
 
     def wished(self, wish: Wish) -> None:
-        self.done.append(("wished", wish))
+        self.done.append(("wished", wish.kind))
 
     def send_dtmf(self, digits: str) -> None:
         self.done.append(("send_dtmf", digits))

@@ -15,7 +15,7 @@ from trunkline.agents.deadline import After
 from trunkline.agents.local.pool import Job, Reply, SpeechPool
 from trunkline.agents.local.wire import Message
 from trunkline.agents.script.grammar import Grammar
-from trunkline.agents.wishes.grammar import WISHES, meanings
+from trunkline.agents.wishes.grammar import MIN_SCORE, WISHES, meanings
 from trunkline.agents.wishes.phrases import wish_of
 from trunkline.errors import ConfigError, MissingExtra, ProviderError
 from trunkline.media.bus import Bus
@@ -29,9 +29,6 @@ OVERLAP_MS = 2500
 """Of speech without a pause, which is recognised piece by piece."""
 LATE_S = 2.0
 """A transcript is, so long after the caller has paused."""
-MIN_SCORE = -16.0
-"""Of a whole utterance (local/ears.Heard): nothing else is in this grammar, so it must fit well. bench/wishes.py."""
-
 log = logging.getLogger(__name__)
 
 
