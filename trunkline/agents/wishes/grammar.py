@@ -8,8 +8,8 @@ from trunkline.agents.wishes.phrases import spoken, wish_of
 
 WISHES = "wishes"
 MIN_SCORE = -16.0
-"""Of a whole utterance that is taken for a wish (local/ears.Heard): it ends the call, so it must fit better than a phrase
-of the script. Of 46 sentences outside the grammar 2 were taken for one without this, at -16.4 and -18.0."""
+"""Of a whole utterance that is taken for a wish (local/ears.Heard): it ends the call, so it must fit better than a
+phrase of the script. Of 46 sentences outside the grammar 2 were taken for one without this, at -16.4 and -18.0."""
 
 
 def meanings() -> Meanings:
