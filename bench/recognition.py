@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 
 from trunkline.agents.local import voice
 from trunkline.agents.local.ears import Ears, Heard, Line, pronunciations
+from trunkline.agents.script.phrases import jsgf
+from trunkline.agents.wishes.grammar import meanings
 from trunkline.media import g711
 from trunkline.testing import noises
 
@@ -150,9 +152,10 @@ def call(ears: Ears, key: str, clips: Sequence[tuple[Clip, bool]], seed: int) ->
         )
 
 
-def run(inside: Sequence[Clip], outside: Sequence[Clip], seed: int) -> list[Trial]:
+def run(inside: Sequence[Clip], outside: Sequence[Clip], seed: int, wishes: bool = False) -> list[Trial]:
     ears = Ears()
-    ears.add({"main": grammar([clip.text for clip in inside])})
+    texts = [clip.text for clip in inside]
+    ears.add({"main": grammar(texts + [jsgf(node) for _, nodes in meanings() for node in nodes] * wishes)})
     clips = [(clip, True) for clip in inside] + [(clip, False) for clip in outside]
     random.Random(seed).shuffle(clips)
     calls = [clips[at : at + PER_CALL] for at in range(0, len(clips), PER_CALL)]
@@ -199,13 +202,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="draws of phrases (default 3)")
     parser.add_argument("--first-seed", type=int, default=100)
+    parser.add_argument("--wishes", action="store_true", help="with what callers wish in the grammars, too")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--misses", action="store_true", help="list what went wrong")
     arguments = parser.parse_args()
     by_set: dict[str, list[Trial]] = {}
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         for name, inside, outside in sets(seed):
-            by_set.setdefault(name, []).extend(run(inside, outside, seed))
+            by_set.setdefault(name, []).extend(run(inside, outside, seed, arguments.wishes))
             if not arguments.json:
                 print(f"seed {seed}: {name}", file=sys.stderr, flush=True)
     if not TEXTS.exists():

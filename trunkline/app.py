@@ -30,6 +30,7 @@ from trunkline.agents.here import AgentHere
 from trunkline.agents.local.pool import SpeechPool
 from trunkline.agents.providers import Minds, Services, Wrap
 from trunkline.agents.tools.http import HttpTools
+from trunkline.agents.wishes.ears import SecondEars
 from trunkline.clock import SYSTEM_CLOCK, Clock
 from trunkline.compliance.office import Office
 from trunkline.errors import ConfigError, MissingExtra
@@ -158,6 +159,8 @@ def load_family(settings: Settings) -> dict[str, AgentDefinition]:
 async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | None = None) -> AsyncGenerator[Gateway]:
     """Everything started, in order, and stopped in the reverse. `wrap`: what stands before the agent's providers."""
     family = load_family(settings)
+    if settings.compliance.business:
+        family = {file: each.heeding() for file, each in family.items()}
     first, agent = next(iter(family.items()))
     metrics = Metrics()
     spans = telemetry.create_telemetry(settings.otel.endpoint)
@@ -231,6 +234,10 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             {file: each.agent for file, each in agents.items()},
         )
         switchboard.went_out, switchboard.prepare = office.went_out, counsel.prepare
+        if office.policy.in_force:
+            switchboard.consents = office
+            switchboard.keys = settings.consent.opt_out_key, settings.consent.withdraw_key
+            switchboard.second_ears = await _second_ears(stack, pool, family.values())
         twilio = _open_twilio(settings, family.values(), switchboard, clock)
         if twilio is not None:
             stack.push_async_callback(twilio.close)
@@ -307,6 +314,18 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             writer.drain,
             agents[first].recording,
         )
+
+
+async def _second_ears(
+    stack: contextlib.AsyncExitStack, pool: SpeechPool, agents: Iterable[AgentDefinition]
+) -> SecondEars | None:
+    """Where an agent may not write down what callers say."""
+    if all(each.realtime is None for each in agents):
+        return None
+    ears = SecondEars(pool)
+    await ears.start()
+    stack.push_async_callback(ears.close)
+    return ears
 
 
 async def _open_compliance(

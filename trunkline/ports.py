@@ -255,6 +255,24 @@ class Consents(Protocol):
 
     def revoke(self, said: Revocation) -> None: ...
 
+    async def on_disk(self) -> bool:
+        """Whether all that was said so far would survive a loss of power. False: the disk is full or broken, and what
+        was said is in memory only. Never raises."""
+        ...
+
+
+WishKind = Literal["do_not_call", "keep_nothing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a caller may ask at any time: never to be called again; that nothing of the call is kept or handed on."""
+
+    kind: WishKind
+    verbatim: str = field(repr=False)
+    """The words or keys it was said with. Never logged."""
+    via: CapturedBy
+
 
 # --- orders: what was asked for once is done once -------------------------------------------------------------------
 
@@ -839,12 +857,17 @@ class CallControl(Protocol):
         """Note that the caller wants to be called back, at the number of this call. Refused: it is not known."""
         ...
 
+    def wished(self, wish: Wish) -> None:
+        """The caller asks for this: it is done whatever the agent thinks of it. Idempotent."""
+        ...
+
 
 # --- the call record ------------------------------------------------------------------------------------------------
 
 EndReason = Literal[
     "caller_hung_up",  # the far end ended it (stop, status completed)
     "agent_hung_up",  # the agent's script or model said goodbye
+    "opted_out",  # they asked not to be called again; it was confirmed
     "transferred",
     "no_input",  # two prompts, then goodbye
     "max_duration",
@@ -873,6 +896,7 @@ EndedBy = Literal[
 ENDED_BY: Mapping[EndReason, EndedBy] = {
     "caller_hung_up": "caller",
     "agent_hung_up": "agent",
+    "opted_out": "caller",
     "transferred": "agent",
     "no_input": "agent",
     "max_duration": "policy",

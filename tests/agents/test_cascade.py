@@ -46,6 +46,7 @@ from trunkline.ports import (
     TurnDetector,
     TurnRecord,
     Usage,
+    Wish,
     Word,
 )
 from trunkline.testing.clock import ManualClock
@@ -310,6 +311,9 @@ class Call:
 
     def handed_off(self) -> None:
         self.given_over += 1
+
+    def wished(self, wish: Wish) -> None:
+        self.wishes = [*getattr(self, "wishes", ()), wish]
 
     def send_dtmf(self, digits: str) -> None:
         self.sounded.append(digits)

@@ -12,7 +12,7 @@ from trunkline.agents.examples import example
 from trunkline.agents.script import load
 from trunkline.agents.script.model import Tool
 from trunkline.agents.tools import HttpToolError, perform, tool_specs
-from trunkline.ports import Allow, Decision, EndReason, Refuse, ToolCall
+from trunkline.ports import Allow, Decision, EndReason, Refuse, ToolCall, Wish
 
 STANDIN = ProviderChoice("standin")
 DEFINITION = AgentDefinition(
@@ -61,6 +61,9 @@ class Control:
     def call_back(self) -> Decision:
         self.done.append(("call_back", ""))
         return self.decision
+
+    def wished(self, wish: Wish) -> None:
+        self.done.append(("wished", wish.kind))
 
     def send_dtmf(self, digits: str) -> None:
         self.done.append(("send_dtmf", digits))
@@ -209,3 +212,12 @@ def test_a_hand_off_that_is_refused_or_leads_nowhere_is_a_result() -> None:
     assert outcome("hand_off", control, agent="nobody")["code"] == "bad_arguments"
     assert outcome("hand_off", control)["code"] == "bad_arguments"
     assert control.done == []
+
+
+def test_a_model_may_say_that_the_caller_wants_no_more_calls_where_wishes_are_heard() -> None:
+    for definition, done in ((DEFINITION.heeding(), ["wished"]), (DEFINITION, [])):
+        control = Control()
+        call = ToolCall("1", "do_not_call", {"words": "lose this number, pal"})
+        asyncio.run(perform(call, definition, control, Http()))
+        assert [name for name, _ in control.done] == done
+        assert ("do_not_call" in [spec.name for spec in tool_specs(definition)]) == bool(done)

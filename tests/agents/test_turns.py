@@ -1299,3 +1299,16 @@ def test_nobody_else_begins_when_the_time_is_up(held: bool) -> None:
     call = handing_off().tell(*([t.Held()] if held else []), t.Leave())
     assert t.GiveOver() not in call.did()
     assert call.turns.ending in ("max_duration", None)
+
+
+@pytest.mark.parametrize("interruptible", [True, False])
+def test_a_last_line_of_the_gateways_is_heard_whole_whatever_is_being_said(interruptible: bool) -> None:
+    turns = Turns(replace(AGENT, greeting_interruptible=interruptible))
+    turns.handle(t.Begin("Hello."))
+    turns.handle(t.ReplyBegan())
+    effects = turns.handle(t.Leave("You are off our list. Goodbye."))
+    assert [effect.text for effect in effects if isinstance(effect, t.Say)] == ["You are off our list. Goodbye."]
+    turns.handle(t.ReplyBegan())
+    for event in (t.SpeechStarted(2.0), t.Key("5"), t.Leave()):
+        assert not any(isinstance(effect, t.Say) for effect in turns.handle(event))
+    assert turns.state is State.SPEAKING

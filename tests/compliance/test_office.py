@@ -78,6 +78,9 @@ class House:
     def revoke(self, said: Revocation) -> None:
         self.said.append(said)
 
+    async def on_disk(self) -> bool:
+        return True
+
 
 def office(house: House, look_ups: LookUps = NONE) -> Office:
     policy = Policy(outbound_allow=("US",), terms=Terms("Acme", "US-NY", callback=True))

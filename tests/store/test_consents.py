@@ -393,3 +393,27 @@ def test_a_journal_that_closes_on_a_full_disk_without_a_database_says_what_is_lo
         assert "1 events are LOST" in caplog.text
 
     asyncio.run(run())
+
+
+def test_it_tells_whether_what_was_said_is_on_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        taker = Taker()
+        taker.away = True
+        journal = ConsentJournal(tmp_path / "j", taker.note)
+        journal.revoke(revocation())
+        assert await journal.on_disk()
+
+        def full(fd: int, data: bytes) -> int:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as disk:
+            disk.setattr("trunkline.store.consentjournal.os.write", full)
+            journal.revoke(revocation(BOB))
+        assert not await journal.on_disk()  # neither there nor in the database
+        assert [n.said for n in journal.waiting] == [revocation(), revocation(BOB)]
+        taker.away = False
+        assert await journal.on_disk()  # the database has it, and its disk
+        assert [n.said for n in taker.taken] == [revocation(), revocation(BOB)]
+        await journal.close()
+
+    asyncio.run(run())

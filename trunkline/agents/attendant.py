@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import copy_context
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 from weakref import ref
 
 from trunkline.agents import languages
@@ -34,6 +34,7 @@ from trunkline.agents.help import help_line
 from trunkline.agents.providers import Minds
 from trunkline.agents.speaking import Speaking
 from trunkline.agents.turns import Turns
+from trunkline.agents.wishes import Heeding, wish_of
 from trunkline.clock import Clock
 from trunkline.errors import ProviderError
 from trunkline.live import Follower, ToolDone
@@ -57,6 +58,7 @@ from trunkline.ports import (
     ToolCall,
     TurnRecord,
     Usage,
+    Wish,
     Word,
 )
 from trunkline.types import FRAME_MS, MULAW_8K
@@ -65,6 +67,8 @@ BACKGROUND_AFTER_S = 0.4  # nobody hears a shorter wait as one
 BACKGROUND_MS = 100  # at a time: the answer waits for no more than this
 UNSPOKEN_MS = 1000
 VOICE_STALLED_S = 1.0  # from when on a voice that was asked for a phrase and is silent may be played over
+Hears = Literal["always", "late", "never"]
+"""late: in a transcript beside a model, which may come late or not at all."""
 TOOL_ROUNDS = 5  # a model that does nothing but call tools is stopped
 
 
@@ -158,6 +162,7 @@ class Attendant(ABC):
         self._in = definition.in_language
         self._tongues = definition.tags
         self._spoken = languages.Spoken(definition.language)
+        self._heeding = Heeding()
         self._definition, self._tools, self._gated = definition, tools, gated
         self._call, self._bus, self._control, self._report = call, bus, control, report
         self._clock, self._after = clock, after
@@ -265,6 +270,8 @@ class Attendant(ABC):
 
     def typed(self, text: str) -> None:
         """Words of the caller that they have written: answered as if they were said."""
+        if self._definition.heeds and self._heed(wish_of(text, self.language, "web_form")):
+            return
         if self.turns.state is not t.State.THINKING:
             self._next.caller_ended_at = self._next.decided_at = self._next.final_at = self._clock.now()
         self._handle(t.Typed(text))
@@ -282,15 +289,16 @@ class Attendant(ABC):
             elif self._fed_since is None:
                 self._feed(0)
 
-    def say_goodbye(self) -> None:
-        """The call's time is up: a spoken goodbye, then the end."""
-        self._handle(t.Leave())
+    def say_goodbye(self, line: str | None = None) -> None:
+        """The call's time is up: a spoken goodbye, or this line in its place, then the end."""
+        self._handle(t.Leave(line))
 
     def close(self) -> None:
         """The call is over, or another goes on with it. Before the bus is closed: the last turn is cut to what was
         heard. The conversation is then as whoever goes on is told it."""
         if self._closed:
             return
+        self._told_last()
         self._closed = True
         self._condensing.close()
         try:
@@ -432,7 +440,36 @@ class Attendant(ABC):
         if timer is not None:
             timer.cancel()
 
+    # --- wishes ---
+
+    def _heed(self, wish: Wish | None) -> bool:
+        """Whether what was said is dealt with: nobody answers it."""
+        if wish is None:
+            return False
+        self._control.wished(wish)
+        return wish.kind == "do_not_call" or self._closed
+
+    def _told_last(self) -> None:
+        """No final comes of what the caller was saying."""
+        if self._definition.heeds:
+            self._heed(self._heeding.lost())
+
     # --- languages ---
+
+    @property
+    def language(self) -> str:
+        """What the call is held in."""
+        return self._spoken.language
+
+    @property
+    def digits_awaited(self) -> bool:
+        """Keys are an answer now."""
+        return self.turns.expectation.digits_max > 0
+
+    @property
+    def hears_words(self) -> Hears:
+        """Whether wishes are found in what the caller says now."""
+        return "always"
 
     @property
     def _language(self) -> str | None:
@@ -818,6 +855,10 @@ class Hands:
         decision = self._attendant._hand_off(self._turn, agent)
         self.given_over = isinstance(decision, Allow)
         return decision
+
+    def wished(self, wish: Wish) -> None:
+        """Void for no reason."""
+        self._attendant._control.wished(wish)
 
     def send_dtmf(self, digits: str) -> None:
         control = self._attendant._control

@@ -20,6 +20,7 @@ from trunkline.agents.attendant import (
     Attendant,
     Control,
     Hands,
+    Hears,
     Provider,
     Report,
     Tools,
@@ -211,6 +212,7 @@ class CascadeAttendant(Attendant):
         self._stt.finalize()
 
     def _forget(self) -> None:
+        self._told_last()
         self._stt.cancel()
 
     def _fed(self, seconds: float) -> None:
@@ -245,6 +247,8 @@ class CascadeAttendant(Attendant):
     def recognised(self, event: SttEvent) -> None:
         if self._closed:
             return
+        if self._definition.heeds and self._wishes_in(event):
+            return
         if isinstance(event, SttPartial):
             self._handle(t.Partial(event.text, event.complete))
             if self._ending is not None and self.turns.hearing and self._stt.free_text:
@@ -262,6 +266,20 @@ class CascadeAttendant(Attendant):
             self._handle(t.Final("", understood=False, failed=True))
         if self.turns.state is t.State.LISTENING:  # it gets no answer
             self._drop_early()
+
+    def _wishes_in(self, event: SttEvent) -> bool:
+        """Whether it was a wish, and nothing to answer."""
+        if isinstance(event, SttPartial):
+            self._heeding.partial(event.text, self.language)
+            return False
+        if isinstance(event, SttFinal):
+            text = event.text if event.understood else ""
+            return self._heed(self._heeding.final(text, self.language, self._clock.now()))
+        return self._heed(self._heeding.lost())
+
+    @property
+    def hears_words(self) -> Hears:
+        return "always" if self._stt.hears_wishes else "never"
 
     def _probably(self, probability: float) -> None:
         self._handle(t.Completeness(probability))

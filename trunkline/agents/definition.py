@@ -1,7 +1,7 @@
 """What an admin writes about an AI agent, as values. `agents/script/` reads it from a TOML file."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 NO_DETECTOR = "none"
@@ -169,6 +169,13 @@ class AgentDefinition:
     """None: the oldest of a long conversation are left out, as each provider has it."""
     languages: Mapping[str, "AgentDefinition"] = field(default_factory=dict)
     """Further ones by their tags: the agent as it is in each, without others."""
+    heeds: bool = False
+    """Callers' wishes are heard (agents/wishes): set by the gateway where the rules for calls are in force."""
+
+    def heeding(self) -> "AgentDefinition":
+        """This agent where callers' wishes are heard."""
+        others = {tag: other.heeding() for tag, other in self.languages.items()}
+        return replace(self, heeds=True, languages=others)
 
     @property
     def tags(self) -> tuple[str, ...]:

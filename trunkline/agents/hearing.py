@@ -59,6 +59,11 @@ class Hearing:
         return free_text(self._provider)
 
     @property
+    def hears_wishes(self) -> bool:
+        """They are among what it can write down."""
+        return self.free_text or bool(getattr(self._provider, "hears_wishes", False))
+
+    @property
     def name(self) -> str:
         return str(self._provider.name)
 

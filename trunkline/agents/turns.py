@@ -175,6 +175,9 @@ class Filled:
 class Leave:
     """The gateway wants the call to end: goodbye first."""
 
+    line: str | None = None
+    """To be heard whole in place of the agent's goodbye, whatever is being said."""
+
 
 @dataclass(frozen=True, slots=True)
 class Broken:
@@ -428,6 +431,7 @@ class Turns:
         self._restarted: set[Timer] = set()
         self._over = False
         self._leaving = False  # the call's time is up
+        self._told_line = False  # the gateway's own last line is being said
         self._held = False  # by the far end
         # what the caller does
         self._hearing = False
@@ -1018,13 +1022,17 @@ class Turns:
         if self._held:  # nobody would hear a goodbye
             self._do(CancelReply())
             return self._hang_up(self.ending or "max_duration")
+        line = event.line if isinstance(event, Leave) else None
+        if line is None and self._told_line:
+            return self.state
         self._leaving = True
         self._restart("max_duration")
-        if self.ending is not None:
+        if self.ending is not None and line is None:
             return self.state
+        self._told_line = line is not None
         self._forget_speech()
         self._do(CancelReply())
-        return self._say(self._agent.goodbye, ending="max_duration", interruptible=False)
+        return self._say(self._agent.goodbye if line is None else line, ending="max_duration", interruptible=False)
 
     def broken(self, event: Event) -> State:
         assert isinstance(event, Broken)

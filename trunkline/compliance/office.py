@@ -361,6 +361,9 @@ class Office:
         self._consents.grant(given)
         self._revoked.pop(given.subject, None)
 
+    async def on_disk(self) -> bool:
+        return await self._consents.on_disk()
+
     def revoke(self, said: Revocation) -> None:
         self._consents.revoke(said)
         if not said.technologies or "artificial_voice" in said.technologies:

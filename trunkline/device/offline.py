@@ -35,7 +35,15 @@ from trunkline.media.halfband import Doubler, Halver
 from trunkline.media.heartbeat import Heartbeat
 from trunkline.media.playout import LeadPolicy, Message
 from trunkline.media.vad import EnergyGate, SileroBatch
-from trunkline.ports import CallFacts, Decision, EndReason, Refuse, TurnRecord, Usage
+from trunkline.ports import (
+    CallFacts,
+    Decision,
+    EndReason,
+    Refuse,
+    TurnRecord,
+    Usage,
+    Wish,
+)
 from trunkline.types import DEFAULT_TENANT, FRAME_MS, MULAW_8K, CallId
 
 DEVICE_HOST = "device.invalid"
@@ -202,6 +210,9 @@ class OfflineAgent:
 
     def call_back(self) -> Decision:
         return _ALONE
+
+    def wished(self, wish: Wish) -> None:
+        """Nobody is there who would call."""
 
     def handed_off(self) -> None:
         raise MisuseError("nobody was there to hand it to")

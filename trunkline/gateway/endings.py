@@ -25,6 +25,7 @@ class Ended:
 MEANING: dict[EndReason, str] = {
     "caller_hung_up": "the other end hung up, or cancelled before we answered",
     "agent_hung_up": "the agent said goodbye, or somebody ended the call over the API",
+    "opted_out": "they asked not to be called again, and heard that they will not be",
     "transferred": "the caller was put through to somebody else",
     "no_input": "the caller said nothing, twice",
     "max_duration": "the call lasted as long as it may",

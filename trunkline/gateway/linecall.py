@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from trunkline.agents.attending import Agent
 from trunkline.agents.definition import AgentDefinition
+from trunkline.agents.wishes.ears import Overhearing
 from trunkline.compliance.answers import out, told
 from trunkline.gateway import call as c
 from trunkline.gateway import transfer_steps as t
@@ -27,6 +28,7 @@ from trunkline.gateway.referred import Leaving, Movable, Referrals, our_number
 from trunkline.gateway.succession import BACK, RESUMED, TRANSFER_FAILED, Succession, first_line
 from trunkline.gateway.targets import targets_of
 from trunkline.gateway.transfer_record import Kind, TransferFailed, named_target
+from trunkline.gateway.wishes import CallWishes
 from trunkline.live import Follower, TurnOver
 from trunkline.media.bus import Bus, Receiver
 from trunkline.media.gate import Gate
@@ -51,8 +53,9 @@ from trunkline.ports import (
     TurnRecord,
     Usage,
     UsageMetered,
+    Wish,
 )
-from trunkline.types import DEFAULT_TENANT, E164, FRAME_MS, CallId
+from trunkline.types import DEFAULT_TENANT, E164, FRAME_MS, CallId, TenantId
 
 if TYPE_CHECKING:
     from trunkline.gateway.switchboard import Switchboard
@@ -60,6 +63,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GOODBYE_S = 8.0  # for the last words to be said
+CONFIRM_S = 20.0  # for ours, which are longer
 SUMMARY, SUMMARY_OF_NOTHING = "You have a caller, who last said:", "You have a caller."
 SUMMARY_CHARS = 200
 NO_CONSENT = "no_consent"
@@ -135,6 +139,8 @@ class LineCall:
         self._back_with: TransferFailed | None = None
         self.referrals = Referrals(self)
         """What its far end asks by REFER."""
+        self.wishes = None if board.consents is None else CallWishes(self, board.consents, board.clock, *board.keys)
+        self._overhearing: Overhearing | None = None
         self._attached_at: float | None = None
         self._answered = False
         self._turns = 0
@@ -346,7 +352,8 @@ class LineCall:
         return self._bus or Refuse("error", "the call could not be attended")
 
     def key(self, digit: str) -> None:
-        self.attended.key(digit)
+        if self.wishes is None or not self.wishes.key(digit):
+            self.attended.key(digit)
 
     def typed(self, text: str) -> None:
         self.attended.typed(text)
@@ -445,6 +452,43 @@ class LineCall:
     def hand_off(self, agent: str) -> Decision:
         """Allowed: performed by `handed_off`, after the agent's words were heard."""
         return self.attended.may_hand_off(agent)
+
+    # --- what the caller wishes (wishes.Host) ---
+
+    def wished(self, wish: Wish) -> None:
+        if self.wishes is not None:
+            self.wishes.wished(wish)
+
+    @property
+    def tenant(self) -> TenantId:
+        return self.started.tenant
+
+    @property
+    def other_number(self) -> str | None:
+        return self.started.from_number if self.started.direction == "inbound" else self.started.to_number
+
+    @property
+    def language(self) -> str:
+        return getattr(self.attended.attendant, "language", self._definition.language)
+
+    @property
+    def digits_awaited(self) -> bool:
+        return getattr(self.attended.attendant, "digits_awaited", False)
+
+    @property
+    def opening(self) -> bool:
+        return getattr(self.attended.attendant, "opening", False)
+
+    def opted_out(self, line: str) -> None:
+        """The last words are given CONFIRM_S; who is with nobody that could say them is hung up on."""
+        if self.end_reason is None:
+            asyncio.get_running_loop().call_later(CONFIRM_S, self.hang_up, "opted_out")
+            self.say_goodbye("opted_out", line)
+
+    def keep_nothing(self, wish: Wish) -> None:
+        consent = getattr(self, "consent", None)
+        if consent is not None:
+            consent.withdraw(wish)
 
     @property
     def _definition(self) -> AgentDefinition:
@@ -655,14 +699,16 @@ class LineCall:
         if self._leg is not None and self._leg.sends_dtmf:
             self._leg.send_dtmf(digits)
 
-    def say_goodbye(self, reason: EndReason) -> None:
-        """The line the caller hears before we leave; ends with this reason."""
+    def say_goodbye(self, reason: EndReason, line: str | None = None) -> None:
+        """The line the caller hears before we leave, the agent's own where none is given; ends with this reason."""
+        if self._ending_as == "opted_out":
+            return  # they are hearing that
         attendant = self.attended.attendant
         if attendant is None:
             self.hang_up(reason)
         else:
             self._ending_as = reason
-            attendant.say_goodbye()
+            attendant.say_goodbye(line)
 
     def crashed(self, error: BaseException) -> None:
         log.error("call %s: %s", self.id, error, exc_info=error)
@@ -679,6 +725,11 @@ class LineCall:
         board, line, leg = self._board, self._board.line, self._leg
         assert leg is not None
         self._bus = bus = Bus(leg, line.ears, line.heartbeat, board.clock, leg.lead, line.echo())
+        if self.wishes is not None and board.second_ears is not None:
+            loop = asyncio.get_running_loop()
+            self._overhearing = board.second_ears.overhear(
+                bus, lambda: self.attended.attendant, self.wished, loop.call_later
+            )
         permit = self.ask("record")
         if isinstance(permit, Allow) or permit.code == NO_CONSENT:
             self._gate = Gate(lambda: line.recorder(self.id, Allow()), is_open=isinstance(permit, Allow))
@@ -776,6 +827,9 @@ class LineCall:
         finally:
             self._on_hold = False
             self.party.suspend()
+            if self._overhearing is not None:
+                self._overhearing.close()
+                self._overhearing = None
             if bus is not None:
                 bus.close()
         if bus is None:

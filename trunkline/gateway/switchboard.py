@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from trunkline.agents.attending import Agent
+from trunkline.agents.wishes.ears import SecondEars
 from trunkline.clock import Clock
 from trunkline.gateway import call as c
 from trunkline.gateway.api.calls import LiveCall
@@ -28,7 +29,7 @@ from trunkline.media.bus import Echo, Tap
 from trunkline.media.ears import Ears
 from trunkline.media.heartbeat import Heartbeat
 from trunkline.metrics import Metrics
-from trunkline.ports import NAMED, Allow, CallEvent, Decide, Decision, Facts, RecordSink, Refuse
+from trunkline.ports import NAMED, Allow, CallEvent, Consents, Decide, Decision, Facts, RecordSink, Refuse
 from trunkline.telemetry import Telemetry
 from trunkline.types import DEFAULT_TENANT, E164, CallId, CallSid, StreamSid
 
@@ -87,6 +88,11 @@ class Switchboard:
         """Told of every number that is called, also for a further leg."""
         self.prepare: Prepare | None = None
         """Gathers what the dial door wants to know, before each later attempt."""
+        self.consents: Consents | None = None
+        """The ledger. None: the rules for calls are not in force."""
+        self.keys = ("", "")
+        """By which callers ask not to be called again, and that nothing is kept."""
+        self.second_ears: SecondEars | None = None
         self.diallers: list[Dialler] = []
         """Whoever can place calls, in the order they are asked."""
         self.sessions: Keeper = NoSessions()

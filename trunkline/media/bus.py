@@ -86,6 +86,18 @@ class Echo(Protocol):
         ...
 
 
+class Overhearer(Protocol):
+    """Hears of speech beside the agent, and also where the agent's ears rest. Times are monotonic seconds."""
+
+    def speech_started(self, at: float) -> None: ...
+
+    def speech_ended(self, at: float) -> None: ...
+
+    def hear(self, audio: bytes) -> None:
+        """The caller's lane, whatever is in it, as it comes."""
+        ...
+
+
 class BusListener(Protocol):
     """The agent. Times are monotonic seconds."""
 
@@ -138,6 +150,7 @@ class Bus:
         self._feed: Callable[[bytes], None] | None = None
         self._first_pending = self._end_pending = False
         self._guarded = self._resting = False
+        self._overhearer: Overhearer | None = None
         self._per_ms = ears.format.rate_hz // 1000
         self._origin_ms = 0
         self._received_at = clock.now()
@@ -171,6 +184,8 @@ class Bus:
         self._ears.write(self._slot, audio, now)
         if self._feed is not None:
             self._feed(audio)
+        if self._overhearer is not None:
+            self._overhearer.hear(audio)
         for tap in self.taps:
             tap.write("caller", (carrier_ms - self._origin_ms) * self._per_ms, audio)
 
@@ -205,10 +220,25 @@ class Bus:
         """While on, the listener is told of no speech: somebody else finds it."""
         if on == self._resting:
             return
-        self._resting, self._guarded = on, False
+        self._resting = on
+        if self._overhearer is None:
+            self._rest(on)
+
+    def overhear(self, overhearer: Overhearer | None) -> None:
+        """From now on; None: nobody any more."""
+        before, self._overhearer = self._overhearer, overhearer
+        if self._resting and (before is None) != (overhearer is None):
+            self._rest(overhearer is None)
+
+    def _rest(self, on: bool) -> None:
+        self._guarded = False
         self._ears.rest(self._slot, on)
         if not on and self._clock.now() < self._silent_at:
             self._begin_guard()
+
+    def latest(self, length_ms: int) -> bytes:
+        """Of what was just heard."""
+        return self._ears.latest(self._slot, length_ms)
 
     @property
     def hearing_speech(self) -> bool:
@@ -294,7 +324,7 @@ class Bus:
     def close(self) -> None:
         if not self.closed:
             self.closed = True
-            self._feed = None
+            self._feed = self._overhearer = None
             self._heartbeat.forget(self)
             self._ears.close(self._slot)
             self.listener = NOBODY
@@ -330,7 +360,7 @@ class Bus:
         for message in messages:
             echo.played(self._sample_at(message.play_at), message.audio)
         self._silent_at = self.playout.playing_until + ECHO_TAIL_S
-        if not self._guarded and not self._resting:
+        if not self._guarded and (not self._resting or self._overhearer is not None):
             self._begin_guard()
 
     def _begin_guard(self) -> None:
@@ -365,13 +395,20 @@ class Bus:
     # --- from the ears ---
 
     def speech_started(self, at: float) -> None:
-        self.listener.speech_started(at)
+        if self._overhearer is not None:
+            self._overhearer.speech_started(at)
+        if not self._resting:
+            self.listener.speech_started(at)
 
     def speech_sustained(self) -> None:
-        self.listener.speech_sustained()
+        if not self._resting:
+            self.listener.speech_sustained()
 
     def speech_ended(self, at: float) -> None:
-        self.listener.speech_ended(at)
+        if self._overhearer is not None:
+            self._overhearer.speech_ended(at)
+        if not self._resting:
+            self.listener.speech_ended(at)
 
     def is_echo(self, recent: Floats, at: float) -> bool:
         echo = self._echo_at(at)

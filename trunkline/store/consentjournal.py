@@ -132,6 +132,21 @@ class ConsentJournal:
         except OSError as error:
             log.error("consent journal %s: %s; %d in memory only", self._file, error.strerror, len(self._unwritten))
 
+    async def on_disk(self) -> bool:
+        """`ports.Consents`: in the file, or in the database."""
+        try:
+            if self._unwritten:  # the disk is full: the database may be on another
+                await self.drain()
+            else:
+                await asyncio.to_thread(os.fdatasync, self._fd)
+        except (StoreError, OSError) as error:
+            log.error("consent journal %s: %s; what was said is in memory only", self._file, error)
+            return False
+        except Exception:
+            log.exception("consent journal")
+            return False
+        return not self._unwritten and not self.lost
+
     async def drain(self) -> None:
         """Everything so far. Raises StoreError when the database is away; nothing is lost then."""
         async with self._draining:

@@ -110,7 +110,7 @@ class DncLists:
         taken, began = 0, clock.now()
         for portion in _portions(numbers, _TAKEN):
             # The company's is followed by when its rows came (`since`): those of a long import come minutes later.
-            at = now + timedelta(seconds=clock.now() - began) if name == "company" else now
+            at = now + timedelta(seconds=int(clock.now() - began)) if name == "company" else now
             async with self._writing() as connection:
                 await put_on(connection, tenant, name, portion, at, "import", region, renew=name != "company")
             taken += len(portion)

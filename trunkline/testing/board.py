@@ -75,6 +75,7 @@ class FakeAttendant:
         self.written: list[str] = []
         self.goodbyes = self.closes = self.flushes = 0
         self.unwritten = self.went_on_with = b""
+        self.last_line: str | None = None
 
     def begin(
         self,
@@ -105,8 +106,9 @@ class FakeAttendant:
     def hold(self, held: bool) -> None:
         self.held = held
 
-    def say_goodbye(self) -> None:
+    def say_goodbye(self, line: str | None = None) -> None:
         self.goodbyes += 1
+        self.last_line = line
 
     def close(self) -> None:
         self.closes += 1

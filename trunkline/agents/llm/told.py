@@ -28,6 +28,11 @@ UNVOUCHED = (
     "The caller's telephone number is not verified, and may be somebody else's. Do not take it for who they are: say "
     "and change nothing of any account because of it."
 )
+NEVER_AGAIN = (
+    "If the caller, in whatever words, does not want to be called again, wants to be taken off a list or their number "
+    "removed, call do_not_call at once and say nothing: they hear a confirmation, and the call ends. Never talk them "
+    "out of it."
+)
 PHONE_RULES = (
     "You are speaking on the telephone. Answer in one to three short sentences of plain spoken language: no markup, no "
     "lists, no emoji; write numbers as they are said. The caller's words come from speech recognition and may be "
@@ -44,6 +49,7 @@ def system(
     stir: CallerVerdict | None = None,
 ) -> str:
     parts = [instructions or f"You answer the telephone of {definition.name}.", PHONE_RULES]
+    parts += [NEVER_AGAIN] if definition.heeds else []
     parts += vouched(stir)
     hours = script.hours
     if hours is not None:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trunkline.agents import turns as t
-from trunkline.agents.attendant import TOOL_ROUNDS, Attendant, Control, Hands, Provider, Report
+from trunkline.agents.attendant import TOOL_ROUNDS, Attendant, Control, Hands, Hears, Provider, Report
 from trunkline.agents.cascade import Cascade
 from trunkline.agents.deadline import After
 from trunkline.agents.definition import AgentDefinition, RealtimeTerms
@@ -178,6 +178,9 @@ class RealtimeAttendant(Attendant):
         self._deaf = False  # a line that must be heard whole
         self._told_line = False
         self._unwritten = b""  # when it was closed
+        self._word_for_word = False
+        self.transcripts = 0
+        """That have come."""
         bus.rest_ears(self._server)
 
     # --- the call's life ---
@@ -207,6 +210,16 @@ class RealtimeAttendant(Attendant):
             self._begin(greeting, pending)
         else:
             self._report.event("model_lost", provider=self._model.name, code=self._sessions.last_code)
+
+    def say_goodbye(self, line: str | None = None) -> None:
+        self._word_for_word = line is not None  # a model might say it in its own words
+        super().say_goodbye(line)
+
+    @property
+    def hears_words(self) -> Hears:
+        if not self._model.transcribes or self._deaf or self._live is None:
+            return "never"
+        return "late"
 
     def close(self) -> None:
         self._unwritten = self._unwritten or self._utterances.unwritten  # before the turn counts as answered
@@ -455,6 +468,10 @@ class RealtimeAttendant(Attendant):
             self._handle(t.Final("", understood=False))
 
     def _transcribed(self, item: str, text: str, failed: bool) -> None:
+        if self._definition.heeds and not failed:
+            self.transcripts += 1
+            if self._heed(self._heeding.final(text, self.language, self._clock.now())):
+                return
         utterance = self._utterances.of(item)
         if utterance is None:
             return
@@ -648,7 +665,7 @@ class RealtimeAttendant(Attendant):
 
     async def _line(self, text: str, turn: Exchange) -> None:
         self._pending = ()
-        if not text or self._terms.lines == "tts" or self._failures or self._sessions.broken:
+        if not text or self._word_for_word or self._terms.lines == "tts" or self._failures or self._sessions.broken:
             await self._line_by_tts(text, turn)
             return
         try:

@@ -22,7 +22,7 @@ import msgspec
 
 from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.languages import SPEAK_LANGUAGE, primary
-from trunkline.agents.llm.told import EXPECT_DIGITS, vouched
+from trunkline.agents.llm.told import EXPECT_DIGITS, NEVER_AGAIN, vouched
 from trunkline.agents.openai_http import OPENAI_URL
 from trunkline.agents.options import THIRD_PARTY, is_third_party
 from trunkline.agents.providers import Services
@@ -250,6 +250,7 @@ class OpenAiRealtime:
 
     def _instructions(self, stir: CallerVerdict | None) -> str:
         parts = [self.options.instructions or f"You answer the telephone of {self._definition.name}.", PHONE_RULES]
+        parts += [NEVER_AGAIN] if self._definition.heeds else []
         parts += vouched(stir)
         hours = self._script.hours
         if hours is not None:

@@ -18,6 +18,7 @@ from trunkline.agents.local.pool import Job, Reply, SpeechPool
 from trunkline.agents.local.wire import Message
 from trunkline.agents.providers import Services
 from trunkline.agents.script.grammar import MAIN, Grammar, grammars
+from trunkline.agents.wishes.grammar import doubtful, with_wishes
 from trunkline.errors import ConfigError, MisuseError, ProviderError
 from trunkline.ports import CallFacts, Expectation, SttEvent, SttFailed, SttFinal, SttPartial
 from trunkline.types import ALAW_8K, MULAW_8K, PCM_8K, Format
@@ -37,7 +38,8 @@ class Pocketsphinx:
     def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:
         for key in options:
             raise ConfigError(f"stt.{key}", options[key], "no such option; pocketsphinx takes none")
-        self.grammars = grammars(definition)
+        self.hears_wishes = definition.heeds
+        self.grammars = with_wishes(grammars(definition)) if definition.heeds else grammars(definition)
         if not definition.script.get("intents") and definition.realtime is None:  # there it waits for a briefing
             raise ConfigError("stt.provider", self.name, "hears only the phrases of a script, and this one has none")
         jsgf = {name: grammar.jsgf for name, grammar in self.grammars.items()}
@@ -62,7 +64,7 @@ class Pocketsphinx:
     def open(self, call: CallFacts, format: Format, on_event: Callable[[SttEvent], None]) -> "Stream":
         if format not in self.formats:
             raise MisuseError(f"pocketsphinx does not take {format}")
-        return Stream(self._pool, self._agent, self.grammars, format, on_event)
+        return Stream(self._pool, self._agent, self.grammars, format, on_event, heeds=self.hears_wishes)
 
     async def close(self) -> None:
         """Idempotent."""
@@ -93,7 +95,10 @@ class Stream:
         grammars: Mapping[str, Grammar],
         format: Format,
         on_event: Callable[[SttEvent], None],
+        *,
+        heeds: bool = False,
     ) -> None:
+        self._heeds = heeds
         self._pool, self._agent, self._grammars, self._format = pool, agent, grammars, format
         self._on_event: Callable[[SttEvent], None] | None = on_event
         self._grammar = grammars[MAIN]
@@ -173,7 +178,10 @@ class Stream:
             self._fail(utterance, reply)
         elif reply.name == "final":
             self._line = reply.fields["line"]
-            utterance.outcome = SttFinal(reply.fields["text"], reply.fields["understood"])
+            text, understood = reply.fields["text"], reply.fields["understood"]
+            if self._heeds and doubtful(text, reply.fields["score"]):
+                understood = False
+            utterance.outcome = SttFinal(text, understood)
             self._release(utterance)
             self._report()
         elif reply.name == "partial" and utterance is self._current:

@@ -15,10 +15,12 @@ from trunkline.agents.script import template
 from trunkline.agents.script.model import HAND_OFF, HANG_UP, TRANSFER, Script, Tool
 from trunkline.agents.script.review import OF_THE_CALL, texts_of
 from trunkline.agents.tools.http import HttpToolError, HttpTools
-from trunkline.ports import CallControl, Refuse, ToolCall, ToolSpec
+from trunkline.ports import CallControl, Refuse, ToolCall, ToolSpec, Wish
 
 __all__ = ["HttpRunner", "HttpToolError", "HttpTools", "perform", "tool_specs"]
 
+DO_NOT_CALL = "do_not_call"
+"""The built-in tool by which a model says that the caller wants no more calls. It can only add to what is heard."""
 _MAX_ARGUMENT_CHARACTERS = 500
 
 
@@ -50,6 +52,13 @@ def tool_specs(definition: AgentDefinition) -> tuple[ToolSpec, ...]:
                 _object({"language": language}),
             )
         )
+    if definition.heeds:
+        words = {"type": "string", "description": "What the caller said, word for word."}
+        purpose = (
+            "The caller, in whatever words, does not want to be called again or wants to be off the list. The call is "
+            "ended for you, with a confirmation."
+        )
+        specs.append(ToolSpec(DO_NOT_CALL, purpose, _object({"words": words})))
     handed = {tool.agent for tool in script.tools.values() if tool.type == HAND_OFF}
     agents = [name for name in definition.agents if name not in handed]
     if agents:
@@ -85,6 +94,9 @@ async def perform(
 ) -> str:
     """Do what `call` asks for and say how it went, as JSON text. Raises nothing of the tool's own."""
     script = Script.of(definition)
+    if call.name == DO_NOT_CALL and definition.heeds:
+        control.wished(Wish("do_not_call", str(call.arguments.get("words", ""))[:_MAX_ARGUMENT_CHARACTERS], "speech"))
+        return _done()
     tool = script.tools.get(call.name)
     if tool is None:
         tool = _built_in(call)
