@@ -12,7 +12,7 @@ import signal
 import socket
 import ssl
 import tempfile
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -30,6 +30,7 @@ from trunkline.agents.local.pool import SpeechPool
 from trunkline.agents.providers import Minds, Services, Wrap
 from trunkline.agents.tools.http import HttpTools
 from trunkline.clock import SYSTEM_CLOCK, Clock
+from trunkline.compliance import opening
 from trunkline.compliance.office import Office
 from trunkline.errors import ConfigError, MissingExtra
 from trunkline.gateway.answeredby import MachineTerms
@@ -41,6 +42,7 @@ from trunkline.gateway.api.legs import leg_routes
 from trunkline.gateway.api.providers import provider_routes
 from trunkline.gateway.api.trunks import trunk_routes
 from trunkline.gateway.call import DIAL_SLACK_S
+from trunkline.gateway.consent import House, open_house
 from trunkline.gateway.entering import Entrance, Origins
 from trunkline.gateway.front import front_door
 from trunkline.gateway.joining import Verifier
@@ -79,7 +81,7 @@ from trunkline.media.recorder import Recorder
 from trunkline.media.sources import soft_work
 from trunkline.media.vad import EnergyGate, SileroBatch
 from trunkline.metrics import Metrics
-from trunkline.ports import Allow, EndReason
+from trunkline.ports import Allow, Door, EndReason
 from trunkline.settings import Settings
 from trunkline.store.consentjournal import ConsentJournal
 from trunkline.store.consents import ConsentLedger
@@ -221,6 +223,9 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             {file: each.agent for file, each in agents.items()},
         )
         switchboard.went_out, switchboard.prepare = office.went_out, counsel.prepare
+        if office.policy.in_force:
+            here = [(each.definition, each.minds) for each in agents.values()]
+            switchboard.house = await stack.enter_async_context(_open_house(settings, here, services, office))
         twilio = _open_twilio(settings, family.values(), switchboard, clock)
         if twilio is not None:
             stack.push_async_callback(twilio.close)
@@ -308,6 +313,18 @@ async def _open_compliance(
     await office.start()
     journal.start()
     return office, ComplianceDesk(office, ledger, lists, clock, journal.drain), journal
+
+
+def _open_house(
+    settings: Settings, agents: Sequence[tuple[AgentDefinition, Minds]], services: Services, office: Office
+) -> contextlib.AbstractAsyncContextManager[House]:
+    """What callers hear before the agent does. Raises ConfigError, also for a name that cannot be spoken."""
+    given, terms = settings.compliance, settings.consent
+    wording = opening.Wording(opening.load(terms.lines), given.business, given.callback_number)
+    kept: tuple[Door, ...] = ("transcript", "third_party")
+    if settings.record:
+        kept = ("record", *kept)
+    return open_house(wording, agents, services, office, kept, terms.answer_seconds, terms.withdraw_key)
 
 
 def _socket_limits(settings: Settings) -> SocketLimits:

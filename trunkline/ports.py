@@ -245,6 +245,19 @@ class Consents(Protocol):
     def revoke(self, said: Revocation) -> None: ...
 
 
+WishKind = Literal["do_not_call", "keep_nothing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a caller may ask at any time: never to be called again; that nothing of the call is kept or handed on."""
+
+    kind: WishKind
+    verbatim: str = field(repr=False)
+    """The words or keys it was said with. Never logged."""
+    via: CapturedBy
+
+
 # --- orders: what was asked for once is done once -------------------------------------------------------------------
 
 

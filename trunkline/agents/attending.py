@@ -74,6 +74,11 @@ class Agent(Protocol):
         """Who goes on with a call whose mind is lost."""
         ...
 
+    def alone(self) -> "Agent | None":
+        """The same with nobody but providers of this machine, for a caller whose words may go nowhere else; None: there
+        are none."""
+        ...
+
     @property
     def ready(self) -> Callable[[], bool]:
         """Cheap: whether a call that is answered now would hear the agent at once."""

@@ -92,6 +92,13 @@ class Cascade:
     def fallback(self) -> None:
         return None
 
+    def alone(self) -> "Cascade | None":
+        """With those of its providers that are of this machine; their lifeboats, where those were built."""
+        if not any(provider.third_party for provider in self.providers):
+            return self
+        minds = self.minds.of_this_machine()
+        return None if minds is None else Cascade(self.definition, minds, self.tools, self.ready)
+
     def attend(
         self, call: CallFacts, bus: Bus, control: Control, report: Report, clock: Clock, after: After
     ) -> "CascadeAttendant":

@@ -88,6 +88,26 @@ class Minds:
     def in_language(self, tag: str) -> "Minds":
         return self.languages.get(tag, self)
 
+    def of_this_machine(self) -> "Minds | None":
+        """Those that hand nothing on; None where a kind has none. Already started, as these are."""
+        keyed = {kind: {key: each for key, each in self.named(kind).items() if not each.third_party} for kind in KINDS}
+        if not all(keyed.values()):
+            return None
+        ranked = {kind: tuple(keyed[kind].values()) for kind in KINDS}
+        spares: dict[Kind, tuple[Any, ...]] = {kind: ranked[kind][1:] for kind in KINDS}
+        others = {tag: minds.of_this_machine() for tag, minds in self.languages.items()}
+        detector = None if self.detector is None or self.detector.third_party else self.detector
+        return replace(
+            self,
+            stt=ranked["stt"][0],
+            llm=ranked["llm"][0],
+            tts=ranked["tts"][0],
+            spares=spares,
+            keyed=keyed,
+            languages={tag: minds for tag, minds in others.items() if minds is not None},
+            detector=detector,
+        )
+
     def everything(self, kind: Kind) -> dict[str, Any]:
         """Of all languages."""
         found = self.named(kind)

@@ -11,12 +11,15 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
+from trunkline.agents import languages
 from trunkline.agents.attending import Agent
 from trunkline.agents.definition import AgentDefinition
 from trunkline.compliance.answers import out, told
 from trunkline.gateway import call as c
 from trunkline.gateway import transfer_steps as t
 from trunkline.gateway.arrival import Arrival, Why, vouched
+from trunkline.gateway.consent import CallConsent, Carried
+from trunkline.gateway.consent import Party as Who
 from trunkline.gateway.dialling import new_call_id
 from trunkline.gateway.handover import Handover
 from trunkline.gateway.hands import Hands, Holds
@@ -28,7 +31,7 @@ from trunkline.gateway.succession import BACK, RESUMED, TRANSFER_FAILED, Success
 from trunkline.gateway.targets import targets_of
 from trunkline.gateway.transfer_record import Kind, TransferFailed, named_target
 from trunkline.live import Follower, TurnOver
-from trunkline.media.bus import Bus, Receiver
+from trunkline.media.bus import NOBODY, Bus, Receiver, Tap
 from trunkline.media.members import move
 from trunkline.ports import (
     ENDED_BY,
@@ -50,6 +53,7 @@ from trunkline.ports import (
     TurnRecord,
     Usage,
     UsageMetered,
+    Wish,
 )
 from trunkline.types import DEFAULT_TENANT, E164, FRAME_MS, CallId
 
@@ -88,6 +92,8 @@ class FormerCall:
     """Of a call that may return."""
     agent: Agent | None = None
     """And who attended it."""
+    consent: Carried | None = None
+    """What was settled about keeping it; None: nobody knows."""
 
     @property
     def may_return(self) -> bool:
@@ -121,6 +127,9 @@ class LineCall:
         agent = before.agent if before is not None and before.agent is not None else board.agent
         self.attended = Succession(self, agent, board.agents, conversation, board.clock)
         """Who attends it, and what was said."""
+        self.consent = CallConsent(self, board.house, board.clock, before.consent if before is not None else None)
+        """What the caller hears first, and whether anything of the call may be kept."""
+        self._recording: Tap | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._limit: asyncio.TimerHandle | None = None
         self._wanted: _Wanted | None = None
@@ -209,7 +218,10 @@ class LineCall:
         goes: bool = True,
     ) -> Decision:
         """Every door leads through here; what was refused is in the record, and what the rules looked at. `dialled`: a
-        further leg of the call. `goes`: what is allowed is done at once, and counts as a call out."""
+        further leg of the call. `goes`: what is allowed is done at once, and counts as a call out. What the caller has
+        not agreed to is refused before anything else is looked at."""
+        if (shut := self.consent.shut(door)) is not None:
+            return shut
         facts = Facts(
             door=door,
             tenant=self.started.tenant,
@@ -224,7 +236,9 @@ class LineCall:
             purpose=self.arrival.purpose if dialled is None else None,
             standing=self.arrival.standing if dialled is None else Standing(),
         )
-        decision = self._board.decide(facts, self._board.clock.wall())
+        decision = self.consent.checked(door, self._board.decide(facts, self._board.clock.wall()))
+        if isinstance(decision, Allow) and door in ("answer", "dial") and dialled is None:
+            self.consent.owes(decision.obligations)
         if decision.checks and (goes or isinstance(decision, Refuse)):
             self.event("decision", **told(door, decision))
         if isinstance(decision, Allow) and goes and (number := out(facts)) is not None:
@@ -339,7 +353,10 @@ class LineCall:
         return self._bus or Refuse("error", "the call could not be attended")
 
     def key(self, digit: str) -> None:
-        self.attended.key(digit)
+        if digit and digit == self.consent.withdraw_key:
+            self.wished(Wish("keep_nothing", digit, "keypad"))
+        else:
+            self.attended.key(digit)
 
     def typed(self, text: str) -> None:
         self.attended.typed(text)
@@ -555,7 +572,7 @@ class LineCall:
 
     def here(self) -> tuple[Hands, Bus, bool] | None:
         talking = self.machine.state in (c.State.ACTIVE, c.State.HANDOVER)
-        if not talking or self._bus is None or not isinstance(self._leg, Hands):
+        if not talking or self._bus is None or not isinstance(self._leg, Hands) or self.consent.announcing:
             return None
         return self._leg, self._bus, self.attended.attendant is not None
 
@@ -665,12 +682,16 @@ class LineCall:
         board, line, leg = self._board, self._board.line, self._leg
         assert leg is not None
         self._bus = bus = Bus(leg, line.ears, line.heartbeat, board.clock, leg.lead, line.echo())
+        self._record(bus)
+        return bus
+
+    def _record(self, bus: Bus) -> None:
         permit = self.ask("record")
         if isinstance(permit, Allow):
-            tap = line.recorder(self.id, permit)
+            tap = self._board.line.recorder(self.id, permit)
             if tap is not None:
                 bus.taps.append(tap)
-        return bus
+                self._recording = tap
 
     def fall_back(self) -> Decision:
         bus = self._bus
@@ -694,12 +715,17 @@ class LineCall:
 
     def _attend(self, why: str) -> None:
         board = self._board
-        if isinstance(self.attended.may_hear(self.attended.agent), Refuse):
-            self.happened(c.HangUp("refused"))
-            return
+        due = self.consent.due
+        if not due and (agent := self._who_may_hear()) is not self.attended.agent:
+            if agent is None:
+                self.happened(c.HangUp("refused"))
+                return
+            self.attended.agent = agent
         if self._bus is not None:
             self._bus.forget_speech()  # of an announcement, before the far end answered
-        self.attended.take(self._open_bus())
+        bus = self._open_bus()
+        if not due:
+            self.attended.take(bus)
         if self._attached_at is None:
             self._attached_at = board.clock.now()
         self.transfer_number = self._wanted = None
@@ -710,7 +736,86 @@ class LineCall:
             self._begin_limit()
         failed, self._back_with = self._back_with, None
         self.party.gather()
-        self.attended.begin(first_line(why, self._greeting, failed))
+        greeting = first_line(why, self._greeting, failed)
+        if due:
+            said = self.attended.conversation
+            self.attended.announce(
+                self.consent.announcer(bus, self._definition, self._caller, greeting, said, self._with_others)
+            )
+        else:
+            self.attended.begin(greeting)
+
+    def _who_may_hear(self) -> Agent | None:
+        """Whoever attends; where the caller's words may not leave this machine, they without others."""
+        agent = self.attended.agent
+        if isinstance(self.attended.may_hear(agent), Allow):
+            return agent
+        if self.consent.shut("third_party") is None:  # the policy itself says no
+            return None
+        return agent.alone()
+
+    def _with_others(self) -> bool:
+        return self.party.room is not None
+
+    def _caller(self) -> Who:
+        inbound = self.started.direction == "inbound"
+        number = self.started.from_number if inbound else self.started.to_number
+        tags = self._definition.tags
+        asked = languages.lookup(self.arrival.attributes.get("language", ""), tags)
+        said = self.attended.so_far
+        language = languages.of_conversation(said, tags) if said else asked or tags[0]
+        return Who(self.started.tenant, self.started.direction, number, language)
+
+    # --- what the caller has agreed to (consent.Host) ---
+
+    def agent_goes_on(self, greeting: str | None) -> None:
+        asyncio.get_running_loop().call_soon(self._agent_goes_on, greeting)  # the announcer is still at it
+
+    def _agent_goes_on(self, greeting: str | None) -> None:
+        bus = self._bus
+        if self.machine.state is not c.State.ACTIVE or bus is None or not self.consent.announcing:
+            return
+        try:
+            agent = self._who_may_hear()
+            self.attended.leave()
+            bus.listener = NOBODY
+            if agent is None:
+                self.attended.announce(self.consent.unserved(bus, self._definition, self._caller))
+                return
+            self.attended.change_to(agent, "no_consent", bus)
+            self.attended.take(bus)
+            self.attended.begin(greeting)
+        except Exception as error:
+            self.crashed(error)
+
+    def opened(self, doors: tuple[Door, ...]) -> None:
+        """What was heard before is not in the recording: silence keeps its place."""
+        bus = self._bus
+        if bus is None or "record" not in doors or self._recording is not None:
+            return
+        self._record(bus)
+        if (tap := self._recording) is not None:
+            silence, per_s = bus.playout.format.silence, bus.playout.format.rate_hz
+            for at in range(0, bus.tap_position, per_s):
+                tap.write("caller", at, silence * min(per_s, bus.tap_position - at))
+
+    def shut_now(self, doors: tuple[Door, ...]) -> None:
+        bus, tap = self._bus, self._recording
+        if tap is not None and bus is not None and "record" in doors:
+            bus.taps.remove(tap)
+            for lane in ("caller", "agent"):
+                tap.cut(lane, bus.tap_position)
+            tap.close()
+            self._recording = None
+        if bus is None or self.consent.announcing or self.machine.state is not c.State.ACTIVE:
+            return
+        self.attended.leave()  # whoever of another company attends hears no further word
+        bus.listener = NOBODY
+        self.attended.announce(self.consent.confirm(bus, self._definition, self._caller, self.attended.conversation))
+
+    def wished(self, wish: Wish) -> None:
+        if wish.kind == "keep_nothing":
+            self.consent.withdraw(wish, self._caller)
 
     def facts(self) -> CallFacts:
         failed = self._back_with
@@ -738,6 +843,7 @@ class LineCall:
             self.attended.leave()
         finally:
             self._on_hold = False
+            self._recording = None
             self.party.suspend()
             if bus is not None:
                 bus.close()
@@ -784,6 +890,8 @@ class LineCall:
 
     @property
     def conversation(self) -> tuple[Message, ...]:
+        if self.consent.shut("transcript") is not None:
+            return ()
         if self._may_keep is None:
             self._may_keep = isinstance(self.ask("transcript"), Allow)
         return self.attended.so_far if self._may_keep else ()
@@ -797,4 +905,5 @@ class LineCall:
         former = FormerCall(self.id, self.end_reason)
         if not former.may_return:
             return former
-        return replace(former, conversation=tuple(self.attended.conversation), agent=self.attended.agent)
+        said = () if self.consent.shut("transcript") is not None else tuple(self.attended.conversation)
+        return replace(former, conversation=said, agent=self.attended.agent, consent=self.consent.carried)

@@ -107,6 +107,19 @@ class Succession:
         lead = BEFORE_QUESTION.get(greeting or "", "")
         self.attendant.begin(greeting, self.conversation, pending, before_question=lead)
 
+    def announce(self, announcer: Attending) -> None:
+        """The gateway's own lines come first; `take` and `begin` follow."""
+        self._following = None
+        self.attendant = announcer
+        if self.held:
+            announcer.hold(True)
+        announcer.begin()
+
+    def change_to(self, agent: Agent, why: str, bus: Bus) -> None:
+        """Another one has the call from now on, and the conversation as it was heard; `take` and `begin` follow."""
+        if agent is not self.agent:
+            self._change(agent, bus, why)
+
     def leave(self) -> None:
         """Nobody attends. Idempotent."""
         attendant, self.attendant = self.attendant, None

@@ -12,6 +12,7 @@ from trunkline.settings.addresses import is_loopback
 from trunkline.settings.agents import ProviderKey, Speech, Tools
 from trunkline.settings.calls import Limits, Media, Outbound
 from trunkline.settings.compliance import Compliance
+from trunkline.settings.consent import Consent
 from trunkline.settings.devices import Devices
 from trunkline.settings.environment import ENV_PREFIX
 from trunkline.settings.http import Http
@@ -84,6 +85,7 @@ class Settings(BaseSettings):
     """More secrets by name, for an agent's `http` tools: `{key:NAME}` in a header."""
     outbound: Outbound = Outbound()
     compliance: Compliance = Compliance()
+    consent: Consent = Consent()
     sessions: Sessions = Sessions()
     livekit: Livekit = Livekit()
     region: Name = "local"

@@ -95,6 +95,9 @@ class RealtimeAgent:
     def ready(self) -> Callable[[], bool]:
         return self.cascade.ready
 
+    def alone(self) -> Cascade | None:
+        return self.cascade.alone()
+
     @property
     def fallback(self) -> Cascade | None:
         return self.cascade if self.terms.fallback else None
