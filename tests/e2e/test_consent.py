@@ -1,0 +1,187 @@
+"""What a caller lives through where everybody must agree: real gateways, real calls, real time.
+
+What they heard first is recognised from the audio they received.
+"""
+
+import asyncio
+import sqlite3
+import wave
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.fakes.deepgram_server import DeepgramServer
+from trunkline.agents.examples import example
+from trunkline.agents.local.ears import Ears
+from trunkline.compliance.opening import Wording, load
+from trunkline.ports import Obligation
+from trunkline.testing.caller.commands import Action, CallOptions, HangUp, Keys, Listen, Pause, Say, place_call
+
+pytestmark = pytest.mark.e2e
+
+CALLER = "+14155550123"  # California: all parties
+RULES = {"compliance__business": "Elm Street Clinic", "compliance__region": "US-CA", "record": "true"}
+ASKS = "what are your opening hours"
+HOURS = "eight to five"
+DEEPGRAM = '[stt]\nprovider = "deepgram"\nurl = "{url}"\nmodel = "nova-3"\nfeed = "all"\n'
+
+
+def heard(path: Path, seconds: float) -> str:
+    """The sentences of the first seconds of what the caller received, in their order."""
+    with wave.open(str(path)) as wav:
+        stereo = np.frombuffer(wav.readframes(int(seconds * wav.getframerate())), dtype=np.int16)
+    owed = [Obligation(kind) for kind in ("say_business", "say_ai")]
+    owed.append(Obligation("ask_consent", ("record", "transcript", "third_party")))
+    opening = Wording(load(), RULES["compliance__business"]).opening(owed, "inbound", "en-US")
+    assert opening.question is not None
+    lines = {"business": opening.lines[0].text, "ai": opening.lines[1].text, "question": opening.question.text}
+    lines["hours"] = "our hours are eight to five on monday tuesday and thursday"
+    lines["greeting"] = "how can i help you"
+    plain = {name: _plain(text) for name, text in lines.items()}
+    rule = " | ".join(plain.values())
+    ears = Ears()
+    ears.add({"opening": f"#JSGF V1.0;\ngrammar opening;\npublic <opening> = ({rule})+;\n"})
+    utterance = ears.begin("opening")
+    utterance.feed(stereo[1::2].tobytes())
+    text = utterance.finish()[0].text
+    for name, line in plain.items():
+        text = text.replace(line, f"[{name}]")
+    return text
+
+
+def _plain(text: str) -> str:
+    """As the recogniser has it."""
+    kept = "".join(char if char.isalpha() or char in " '" else {"1": "one", "2": "two"}.get(char, " ") for char in text)
+    return " ".join(kept.lower().split())
+
+
+def rows(data_dir: Path, table: str) -> list[dict[str, Any]]:
+    with sqlite3.connect(data_dir / "trunkline.db") as db:
+        db.row_factory = sqlite3.Row
+        return [dict(row) for row in db.execute(f"select * from {table}")]
+
+
+def found(data_dir: Path, *words: str) -> list[str]:
+    """Files that contain any of the words."""
+    files = [path for path in data_dir.rglob("*") if path.is_file()]
+    return [path.name for path in files if any(word.encode() in path.read_bytes() for word in words)]
+
+
+def events(record: Any, kind: str) -> list[Any]:
+    return [event["data"] for event in record["events"] if event["kind"] == kind]
+
+
+async def call(gateway: Any, *actions: Action, out: Path | None = None, **more: Any) -> Any:
+    options = CallOptions(
+        gateway.origin, [*actions], from_number=CALLER, api_url="auto", out=out, max_duration_s=90, **more
+    )
+    report = await place_call(options)
+    assert report.record is not None
+    return report
+
+
+def test_the_lines_are_heard_first_and_yes_opens_the_doors(start_gateway: Any, tmp_path: Path) -> None:
+    gateway = start_gateway(example("clinic"), **RULES)
+    out = tmp_path / "call.wav"
+    report = asyncio.run(call(gateway, Listen(), Say("yes"), Listen(), Say(ASKS), Listen(), HangUp(), out=out))
+    record = report.record
+    assert heard(out, 22).startswith("[business] [ai] [question]")
+    (consent,) = events(record, "consent")
+    assert (consent["state"], consent["via"]) == ("granted", "speech")
+    (disclosed,) = events(record, "disclosed")
+    assert [line["line"] for line in disclosed["lines"]] == ["say_business", "say_ai", "ask_consent"]
+    assert all(line["whole"] and line["basis"] for line in disclosed["lines"])
+    assert disclosed["version"] == load().version
+    assert record["turns"][1]["caller_text"] == ASKS
+    assert HOURS in record["turns"][1]["agent_text"]
+    (grant,) = rows(gateway.data_dir, "consent_events")
+    assert record["id"] in str(grant.values())
+    (wav,) = (gateway.data_dir / "recordings").glob("*.wav")
+    with wave.open(str(wav)) as recording:
+        kept = np.frombuffer(recording.readframes(recording.getnframes()), dtype=np.uint8).reshape(-1, 2)
+    asked_ms = disclosed["lines"][-1]["at_ms"]
+    assert set(kept[: asked_ms * 8].ravel()) <= {0xFF, 0x7F}, "what was before the yes is silence"
+    assert len(set(kept[:, 0])) > 20, "the caller is in it"
+    assert gateway.complaints() == []
+
+
+@pytest.mark.parametrize("no", [Keys("2"), Say("no")], ids=["key", "speech"])
+def test_who_says_no_is_served_without(start_gateway: Any, tmp_path: Path, no: Action) -> None:
+    async def run() -> tuple[Any, Any, Any]:
+        async with DeepgramServer(ASKS) as ears:
+            agent = tmp_path / "clinic.toml"
+            local = '[stt]\nprovider = "pocketsphinx"\n'
+            agent.write_text(example("clinic").read_text().replace(local, DEEPGRAM.format(url=ears.url)))
+            gateway = await asyncio.to_thread(start_gateway, agent, deepgram__api_key="k", **RULES)
+            report = await call(gateway, Listen(), no, Listen(), Say(ASKS), Listen(), HangUp(), out=tmp_path / "c.wav")
+            return gateway, report, ears.connections
+
+    gateway, report, connections = asyncio.run(run())
+    record = report.record
+    (consent,) = events(record, "consent")
+    assert consent["state"] == "refused"
+    assert [len(connection.audio) for connection in connections] in ([], [0])
+    assert "[hours]" in heard(tmp_path / "c.wav", 60)[-200:], "served by this machine"
+    assert {turn["caller_text"] + turn["agent_text"] for turn in record["turns"]} == {""}
+    assert list((gateway.data_dir / "recordings").glob("*")) == []
+    assert found(gateway.data_dir, ASKS, HOURS) == []
+    assert rows(gateway.data_dir, "consent_events") == []
+
+
+def test_withdrawing_in_the_middle_shuts_the_doors_again(start_gateway: Any, tmp_path: Path) -> None:
+    async def run() -> tuple[Any, Any, Any]:
+        async with DeepgramServer(ASKS) as ears:
+            agent = tmp_path / "clinic.toml"
+            local = '[stt]\nprovider = "pocketsphinx"\n'
+            agent.write_text(example("clinic").read_text().replace(local, DEEPGRAM.format(url=ears.url)))
+            gateway = await asyncio.to_thread(
+                start_gateway, agent, deepgram__api_key="k", consent__withdraw_key="*", **RULES
+            )
+            before = [Listen(), Keys("1"), Listen(), Say(ASKS), Listen(), Keys("*")]
+            after = [Listen(), Say("where is the clinic"), Listen(), HangUp()]
+            report = await call(gateway, *before, *after)
+            return gateway, report, ears.connections
+
+    gateway, report, connections = asyncio.run(run())
+    record = report.record
+    assert [(each["state"], each["via"]) for each in events(record, "consent")] == [
+        ("granted", "keypad"),
+        ("withdrawn", "keypad"),
+    ]
+    (connection,) = connections
+    assert len(connection.audio) / 8000 < report.duration_s - 8
+    said = [turn["caller_text"] for turn in record["turns"]]
+    assert ASKS in said
+    assert said[-1] == ""
+    assert found(gateway.data_dir, "library") == []
+    assert len(rows(gateway.data_dir, "consent_events")) == 2
+    (wav,) = (gateway.data_dir / "recordings").glob("*.wav")
+    with wave.open(str(wav)) as recording:
+        assert recording.getnframes() / 8000 < report.duration_s - 8
+
+
+def test_silence_is_asked_again_and_then_served_without(start_gateway: Any) -> None:
+    gateway = start_gateway(example("clinic"), consent__answer_seconds="2", **RULES)
+    record = asyncio.run(call(gateway, Listen(), Listen(), Pause(3500), Listen(), HangUp())).record
+    (consent,) = events(record, "consent")
+    assert (consent["state"], consent["via"]) == ("refused", "silence")
+    (disclosed,) = events(record, "disclosed")
+    assert [line["line"] for line in disclosed["lines"]].count("ask_consent") == 2
+
+
+def test_who_hangs_up_after_a_second_has_heard_a_second(start_gateway: Any) -> None:
+    gateway = start_gateway(example("clinic"), **RULES)
+    record = asyncio.run(call(gateway, Pause(1400), HangUp())).record
+    first, *others = events(record, "disclosed")[0]["lines"]
+    assert 0 < first["heard_ms"] < 1500
+    assert not any(line["whole"] for line in others)
+    assert list((gateway.data_dir / "recordings").glob("*")) == []
+
+
+def test_without_a_business_nothing_is_said_or_asked(start_gateway: Any) -> None:
+    gateway = start_gateway(example("clinic"))
+    record = asyncio.run(call(gateway, Listen(), HangUp())).record
+    assert events(record, "disclosed") == events(record, "consent") == []
+    assert record["turns"][0]["agent_text"]
