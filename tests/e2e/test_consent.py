@@ -14,9 +14,8 @@ import pytest
 
 from tests.fakes.deepgram_server import DeepgramServer
 from trunkline.agents.examples import example
-from trunkline.agents.local.ears import Ears
-from trunkline.compliance.opening import Wording, load
-from trunkline.ports import Obligation
+from trunkline.agents.local.ears import Ears, Line
+from trunkline.compliance.opening import load
 from trunkline.testing.caller.commands import Action, CallOptions, HangUp, Keys, Listen, Pause, Say, place_call
 
 pytestmark = pytest.mark.e2e
@@ -28,33 +27,59 @@ HOURS = "eight to five"
 DEEPGRAM = '[stt]\nprovider = "deepgram"\nurl = "{url}"\nmodel = "nova-3"\nfeed = "all"\n'
 
 
-def heard(path: Path, seconds: float) -> str:
-    """The sentences of the first seconds of what the caller received, in their order."""
+LINES = {
+    "business": "you have reached elm street clinic",
+    "ai": "you are talking with an artificial intelligence not with a person",
+    "question": "may we record this call write it down and let other companies process what you say",
+    "say yes": "say yes or press one",
+    "say no": "say no or press two",
+    "thanks": "thank you",
+    "nothing kept": "all right nothing of this call is kept",
+    "hours": "eight to noon on wednesday",
+    "friday": "and eight to three on friday",
+    "hours, whole": "our hours are eight to five on monday",
+    "thursday": "tuesday and thursday",
+}
+PAUSE_MS = 200
+
+
+def heard(path: Path) -> list[str]:
+    """The sentences that the caller received, in their order, by words: each stretch between two pauses is recognised
+    for itself. What is none of LINES is `?`."""
     with wave.open(str(path)) as wav:
-        stereo = np.frombuffer(wav.readframes(int(seconds * wav.getframerate())), dtype=np.int16)
-    owed = [Obligation(kind) for kind in ("say_business", "say_ai")]
-    owed.append(Obligation("ask_consent", ("record", "transcript", "third_party")))
-    opening = Wording(load(), RULES["compliance__business"]).opening(owed, "inbound", "en-US")
-    assert opening.question is not None
-    lines = {"business": opening.lines[0].text, "ai": opening.lines[1].text, "question": opening.question.text}
-    lines["hours"] = "our hours are eight to five on monday tuesday and thursday"
-    lines["greeting"] = "how can i help you"
-    plain = {name: _plain(text) for name, text in lines.items()}
-    rule = " | ".join(plain.values())
+        received = np.frombuffer(wav.readframes(wav.getnframes()), dtype=np.int16)[1::2]
     ears = Ears()
-    ears.add({"opening": f"#JSGF V1.0;\ngrammar opening;\npublic <opening> = ({rule})+;\n"})
-    utterance = ears.begin("opening")
-    utterance.feed(stereo[1::2].tobytes())
-    text = utterance.finish()[0].text
-    for name, line in plain.items():
-        text = text.replace(line, f"[{name}]")
-    return text
+    ears.add({"lines": f"#JSGF V1.0;\ngrammar lines;\npublic <lines> = ({' | '.join(LINES.values())})+;\n"})
+    line, said = Line(), []
+    for stretch in stretches(received):
+        utterance = ears.begin("lines", line)
+        utterance.feed(stretch.tobytes())
+        found, understood, line = utterance.finish()
+        text = found.text if understood else "?"
+        for name, words in LINES.items():
+            text = text.replace(words, f"[{name}]")
+        said.append(text)
+    return " ".join(said).replace("] [", "]|[").split("|")
 
 
-def _plain(text: str) -> str:
-    """As the recogniser has it."""
-    kept = "".join(char if char.isalpha() or char in " '" else {"1": "one", "2": "two"}.get(char, " ") for char in text)
-    return " ".join(kept.lower().split())
+def stretches(samples: Any) -> list[Any]:
+    frames = samples[: len(samples) // 160 * 160].reshape(-1, 160)
+    loud = np.abs(frames.astype(np.int32)).max(axis=1) > 200
+    cuts, begun, quiet = [], None, 0
+    for at, is_loud in enumerate([*loud, *[False] * (PAUSE_MS // 20)]):
+        quiet = 0 if is_loud else quiet + 1
+        if is_loud and begun is None:
+            begun = at
+        elif begun is not None and quiet * 20 >= PAUSE_MS:
+            cuts.append(samples[max(0, begun - 10) * 160 : at * 160])
+            begun = None
+    return cuts
+
+
+def recorded(path: Path) -> Any:
+    """G.711, which `wave` does not read: rows of the caller's and the agent's bytes."""
+    data = path.read_bytes().partition(b"data")[2][4:]
+    return np.frombuffer(data, dtype=np.uint8).reshape(-1, 2)
 
 
 def rows(data_dir: Path, table: str) -> list[dict[str, Any]]:
@@ -87,7 +112,7 @@ def test_the_lines_are_heard_first_and_yes_opens_the_doors(start_gateway: Any, t
     out = tmp_path / "call.wav"
     report = asyncio.run(call(gateway, Listen(), Say("yes"), Listen(), Say(ASKS), Listen(), HangUp(), out=out))
     record = report.record
-    assert heard(out, 22).startswith("[business] [ai] [question]")
+    assert heard(out)[:4] == ["[business]", "[ai]", "[question]", "[say yes]"]
     (consent,) = events(record, "consent")
     assert (consent["state"], consent["via"]) == ("granted", "speech")
     (disclosed,) = events(record, "disclosed")
@@ -99,8 +124,7 @@ def test_the_lines_are_heard_first_and_yes_opens_the_doors(start_gateway: Any, t
     (grant,) = rows(gateway.data_dir, "consent_events")
     assert record["id"] in str(grant.values())
     (wav,) = (gateway.data_dir / "recordings").glob("*.wav")
-    with wave.open(str(wav)) as recording:
-        kept = np.frombuffer(recording.readframes(recording.getnframes()), dtype=np.uint8).reshape(-1, 2)
+    kept = recorded(wav)
     asked_ms = disclosed["lines"][-1]["at_ms"]
     assert set(kept[: asked_ms * 8].ravel()) <= {0xFF, 0x7F}, "what was before the yes is silence"
     assert len(set(kept[:, 0])) > 20, "the caller is in it"
@@ -123,7 +147,9 @@ def test_who_says_no_is_served_without(start_gateway: Any, tmp_path: Path, no: A
     (consent,) = events(record, "consent")
     assert consent["state"] == "refused"
     assert [len(connection.audio) for connection in connections] in ([], [0])
-    assert "[hours]" in heard(tmp_path / "c.wav", 60)[-200:], "served by this machine"
+    lines = heard(tmp_path / "c.wav")
+    assert lines[:4] == ["[business]", "[ai]", "[question]", "[say yes]"]
+    assert "[friday]" in " ".join(lines), "served by this machine"
     assert {turn["caller_text"] + turn["agent_text"] for turn in record["turns"]} == {""}
     assert list((gateway.data_dir / "recordings").glob("*")) == []
     assert found(gateway.data_dir, ASKS, HOURS) == []
@@ -158,13 +184,12 @@ def test_withdrawing_in_the_middle_shuts_the_doors_again(start_gateway: Any, tmp
     assert found(gateway.data_dir, "library") == []
     assert len(rows(gateway.data_dir, "consent_events")) == 2
     (wav,) = (gateway.data_dir / "recordings").glob("*.wav")
-    with wave.open(str(wav)) as recording:
-        assert recording.getnframes() / 8000 < report.duration_s - 8
+    assert len(recorded(wav)) / 8000 < report.duration_s - 8
 
 
 def test_silence_is_asked_again_and_then_served_without(start_gateway: Any) -> None:
     gateway = start_gateway(example("clinic"), consent__answer_seconds="2", **RULES)
-    record = asyncio.run(call(gateway, Listen(), Listen(), Pause(3500), Listen(), HangUp())).record
+    record = asyncio.run(call(gateway, Listen(), Pause(22_000), HangUp())).record
     (consent,) = events(record, "consent")
     assert (consent["state"], consent["via"]) == ("refused", "silence")
     (disclosed,) = events(record, "disclosed")
