@@ -17,6 +17,7 @@ from trunkline.agents.examples import example
 from trunkline.agents.local.ears import Ears, Line
 from trunkline.compliance.opening import load
 from trunkline.testing.caller.commands import Action, CallOptions, HangUp, Keys, Listen, Pause, Say, place_call
+from trunkline.testing.ports import lease
 
 pytestmark = pytest.mark.e2e
 
@@ -210,3 +211,37 @@ def test_without_a_business_nothing_is_said_or_asked(start_gateway: Any) -> None
     record = asyncio.run(call(gateway, Listen(), HangUp())).record
     assert events(record, "disclosed") == events(record, "consent") == []
     assert record["turns"][0]["agent_text"]
+
+
+def test_a_call_over_sip_is_asked_too(start_gateway: Any, tmp_path: Path) -> None:
+    port = lease()
+    gateway = start_gateway(example("clinic"), sip__port=str(port), sip__enabled="true", **RULES)
+    out = tmp_path / "sip.wav"
+    options = CallOptions(
+        f"sip:+15005550001@127.0.0.1:{port}",
+        [Listen(), Keys("1"), Listen(), Say(ASKS), Listen(), HangUp()],
+        from_number=CALLER,
+        api_url=gateway.origin,
+        out=out,
+        max_duration_s=90,
+    )
+    record = asyncio.run(place_call(options)).record
+    assert record is not None
+    assert heard(out)[:3] == ["[business]", "[ai]", "[question]"]
+    (disclosed,) = events(record, "disclosed")
+    assert all(line["whole"] for line in disclosed["lines"][:2])
+    assert [each["state"] for each in events(record, "consent")] == ["granted"]
+    assert record["turns"][1]["caller_text"] == ASKS
+
+
+def test_a_spanish_agents_caller_is_asked_in_spanish(start_gateway: Any, tmp_path: Path) -> None:
+    agent = tmp_path / "clinica.toml"
+    agent.write_text(example("clinic").read_text().replace('language = "en-US"', 'language = "es-ES"'))
+    gateway = start_gateway(agent, **RULES)
+    actions = [Listen(), Say("claro que sí"), Listen(), HangUp()]
+    record = asyncio.run(call(gateway, *actions, voice="es")).record
+    (disclosed,) = events(record, "disclosed")
+    assert disclosed["lines"][0]["text"] == "Ha llamado a Elm Street Clinic."
+    assert disclosed["lines"][-1]["text"].startswith("¿Podemos grabar esta llamada")
+    (consent,) = events(record, "consent")
+    assert (consent["state"], consent["via"]) == ("granted", "speech")
