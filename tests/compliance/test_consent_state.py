@@ -22,8 +22,9 @@ from trunkline.compliance.consent_state import (
     Withdrawn,
     Yes,
 )
+from trunkline.ports import Door
 
-DOORS = ("record", "third_party")
+DOORS: tuple[Door, ...] = ("record", "third_party")
 
 
 def asked(*events: Any) -> ConsentState:

@@ -4,7 +4,8 @@ import pytest
 
 from trunkline.compliance.opening import OURS, Wording, load
 from trunkline.errors import ConfigError
-from trunkline.ports import Obligation
+from trunkline.ports import Door, Obligation
+from trunkline.types import Direction
 
 OWED = tuple(Obligation(kind, (), "disclosure/*") for kind in ("say_business", "say_ai", "say_opt_out", "say_callback"))
 RECORDING = Obligation("say_recording", ("record", "transcript"), "disclosure/*")
@@ -12,8 +13,8 @@ ASK = Obligation("ask_consent", ("record", "third_party"), "recording/US-CA")
 ACME = Wording(load(), "Acme Inc.", "+14155550100")
 
 
-def texts(wording: Wording, *owed: Obligation, direction: str = "outbound", language: str = "en-US") -> list[str]:
-    return [line.text for line in wording.opening(owed, direction, language).lines]  # type: ignore[arg-type]
+def texts(wording: Wording, *owed: Obligation, direction: Direction = "outbound", language: str = "en-US") -> list[str]:
+    return [line.text for line in wording.opening(owed, direction, language).lines]
 
 
 def test_the_way_out_comes_right_behind_who_calls() -> None:
@@ -50,11 +51,12 @@ def test_a_name_that_cannot_be_spoken_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("language", ["en", "es", "de"])
 def test_everything_that_may_be_said_is_spoken_beforehand(language: str) -> None:
-    kept = ("record", "transcript", "third_party")
+    kept: tuple[Door, ...] = ("record", "transcript", "third_party")
     known = ACME.everything(kept, language)
     ask = Obligation("ask_consent", kept)
-    for direction in ("inbound", "outbound"):
-        opening = ACME.opening([*OWED, ask], direction, language)  # type: ignore[arg-type]
+    directions: tuple[Direction, ...] = ("inbound", "outbound")
+    for direction in directions:
+        opening = ACME.opening([*OWED, ask], direction, language)
         assert opening.question is not None
         assert {opening.question.text, *(line.text for line in opening.lines)} <= set(known)
 

@@ -166,8 +166,8 @@ def test_withdrawing_in_the_middle_shuts_the_doors_again(start_gateway: Any, tmp
             gateway = await asyncio.to_thread(
                 start_gateway, agent, deepgram__api_key="k", consent__withdraw_key="*", **RULES
             )
-            before = [Listen(), Keys("1"), Listen(), Say(ASKS), Listen(), Keys("*")]
-            after = [Listen(), Say("where is the clinic"), Listen(), HangUp()]
+            before: list[Action] = [Listen(), Keys("1"), Listen(), Say(ASKS), Listen(), Keys("*")]
+            after: list[Action] = [Listen(), Say("where is the clinic"), Listen(), HangUp()]
             report = await call(gateway, *before, *after)
             return gateway, report, ears.connections
 
@@ -238,7 +238,7 @@ def test_a_spanish_agents_caller_is_asked_in_spanish(start_gateway: Any, tmp_pat
     agent = tmp_path / "clinica.toml"
     agent.write_text(example("clinic").read_text().replace('language = "en-US"', 'language = "es-ES"'))
     gateway = start_gateway(agent, **RULES)
-    actions = [Listen(), Say("claro que sí"), Listen(), HangUp()]
+    actions: list[Action] = [Listen(), Say("claro que sí"), Listen(), HangUp()]
     record = asyncio.run(call(gateway, *actions, voice="es")).record
     (disclosed,) = events(record, "disclosed")
     assert disclosed["lines"][0]["text"] == "Ha llamado a Elm Street Clinic."

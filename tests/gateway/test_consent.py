@@ -7,13 +7,13 @@ from typing import Any
 
 from trunkline.compliance.opening import Wording, load
 from trunkline.gateway.consent import House
-from trunkline.ports import Allow, Grant, Obligation, Refuse, Revocation, SttFinal, TtsAudio, Wish
+from trunkline.ports import Allow, Door, Grant, Obligation, Refuse, Revocation, SttFinal, TtsAudio, Wish
 from trunkline.testing.board import Board, play
 from trunkline.types import CallId
 
-KEPT = ("record", "transcript", "third_party")
+KEPT: tuple[Door, ...] = ("record", "transcript", "third_party")
 LINES = (Obligation("say_business", (), "disclosure/*"), Obligation("say_ai", (), "disclosure/US-CA"))
-ASK = Obligation("ask_consent", KEPT, "recording/US-CA")  # type: ignore[arg-type]
+ASK = Obligation("ask_consent", KEPT, "recording/US-CA")
 SECOND = b"\x55" * 8000
 
 
@@ -43,7 +43,7 @@ class Consenting(Board):
             Wording(load(), "Acme"),
             {"en": Voice()},  # type: ignore[dict-item]
             self.mouth_ears,  # type: ignore[arg-type]
-            SimpleNamespace(grant=self.written.append, revoke=self.written.append),  # type: ignore[arg-type]
+            SimpleNamespace(grant=self.written.append, revoke=self.written.append),
             answer_s=7.0,
             withdraw_key="*",
         )
@@ -68,7 +68,7 @@ class Consenting(Board):
 
     @property
     def doors(self) -> list[bool]:
-        return [self.call.consent.shut(door) is None for door in KEPT]  # type: ignore[arg-type]
+        return [self.call.consent.shut(door) is None for door in KEPT]
 
 
 async def opened(board: Consenting, seconds: float = 6.0) -> CallId:
