@@ -12,7 +12,7 @@ import signal
 import socket
 import ssl
 import tempfile
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -32,6 +32,7 @@ from trunkline.agents.providers import Minds, Services, Wrap
 from trunkline.agents.tools.http import HttpTools
 from trunkline.agents.wishes.ears import SecondEars
 from trunkline.clock import SYSTEM_CLOCK, Clock
+from trunkline.compliance import opening
 from trunkline.compliance.office import Office
 from trunkline.errors import ConfigError, MissingExtra
 from trunkline.gateway.answeredby import MachineTerms
@@ -43,6 +44,7 @@ from trunkline.gateway.api.legs import leg_routes
 from trunkline.gateway.api.providers import provider_routes
 from trunkline.gateway.api.trunks import trunk_routes
 from trunkline.gateway.call import DIAL_SLACK_S
+from trunkline.gateway.consent import House, open_house
 from trunkline.gateway.entering import Entrance, Origins
 from trunkline.gateway.forbidden import refuse_forbidden
 from trunkline.gateway.front import front_door
@@ -72,6 +74,7 @@ from trunkline.gateway.webrtc.outgoing import webrtc_lead
 from trunkline.gateway.webrtc.whip import WHIP_PATH, whip_routes
 from trunkline.gateway.webrtc.wire import Paths
 from trunkline.gateway.websocket.desk import WS_AUDIO_PATH, AudioSockets, AudioTerms
+from trunkline.gateway.wishes import OPENING_KEY
 from trunkline.legal import policy_of
 from trunkline.media.ears import Ears
 from trunkline.media.echo import EchoGuard
@@ -82,7 +85,7 @@ from trunkline.media.recorder import Recorder
 from trunkline.media.sources import soft_work
 from trunkline.media.vad import EnergyGate, SileroBatch
 from trunkline.metrics import Metrics
-from trunkline.ports import Allow, EndReason
+from trunkline.ports import Allow, Door, EndReason
 from trunkline.settings import Settings
 from trunkline.store.callsout import CallsOut
 from trunkline.store.consentjournal import ConsentJournal
@@ -237,7 +240,9 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         if office.policy.in_force:
             switchboard.consents = office
             switchboard.keys = settings.consent.opt_out_key, settings.consent.withdraw_key
-            switchboard.second_ears = await _second_ears(stack, pool, family.values())
+            switchboard.second_ears = await _second_ears(stack, pool)
+            here = [(each.definition, each.minds) for each in agents.values()]
+            switchboard.house = await stack.enter_async_context(_open_house(settings, here, services, office))
         twilio = _open_twilio(settings, family.values(), switchboard, clock)
         if twilio is not None:
             stack.push_async_callback(twilio.close)
@@ -316,12 +321,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         )
 
 
-async def _second_ears(
-    stack: contextlib.AsyncExitStack, pool: SpeechPool, agents: Iterable[AgentDefinition]
-) -> SecondEars | None:
-    """Where an agent may not write down what callers say."""
-    if all(each.realtime is None for each in agents):
-        return None
+async def _second_ears(stack: contextlib.AsyncExitStack, pool: SpeechPool) -> SecondEars:
+    """During the opening lines, and beside an agent that may not write down what callers say."""
     ears = SecondEars(pool)
     await ears.start()
     stack.push_async_callback(ears.close)
@@ -339,6 +340,20 @@ async def _open_compliance(
     await office.start()
     journal.start()
     return office, ComplianceDesk(office, ledger, lists, clock, journal.drain), journal
+
+
+def _open_house(
+    settings: Settings, agents: Sequence[tuple[AgentDefinition, Minds]], services: Services, office: Office
+) -> contextlib.AbstractAsyncContextManager[House]:
+    """What callers hear before the agent does. Raises ConfigError, also for a name that cannot be spoken."""
+    given, terms = settings.compliance, settings.consent
+    wording = opening.Wording(
+        opening.load(terms.lines), given.business, given.callback_number, terms.opt_out_key or OPENING_KEY
+    )
+    kept: tuple[Door, ...] = ("transcript", "third_party")
+    if settings.record:
+        kept = ("record", *kept)
+    return open_house(wording, agents, services, office, kept, terms.answer_seconds)
 
 
 def _socket_limits(settings: Settings) -> SocketLimits:

@@ -12,7 +12,6 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from trunkline.agents.attending import Agent
 from trunkline.agents.definition import HandOff
-from trunkline.gateway.succession import BACK
 from trunkline.media.recorder import Recorder
 from trunkline.ports import Allow, Message, RecordEvent, Refuse, TurnEnded, TurnRecord
 from trunkline.store.spool import Spool
@@ -46,57 +45,6 @@ def test_who_refuses_is_served_without_third_parties_from_the_first_word() -> No
     run(scenario)
 
 
-def test_consent_withdrawn_changes_who_serves_at_once_and_given_again_changes_back() -> None:
-    async def scenario(board: Board) -> None:
-        alone = with_alone(board)
-        board.answered()
-        first, line = board.agent_now, board.line()
-        first.conversation += SAID
-        board.refusing = dict(SHUT)
-        line.doors_moved("This call is no longer recorded.")
-        assert first.closes == 1  # before anything else happens
-        second = board.agent_now
-        assert line.attended.agent is alone
-        assert second.greeting == "This call is no longer recorded."
-        assert second.conversation == SAID
-        line.doors_moved()  # told twice
-        assert board.agent_now is second
-        board.refusing = {}
-        line.doors_moved()
-        assert line.attended.agent is cast(Any, board.agent)
-        assert board.agent_now.greeting == BACK
-        assert [e["why"] for e in board.events("agent_changed")] == ["no_consent", "consent"]
-
-    run(scenario)
-
-
-def test_a_menu_is_said_whenever_it_takes_the_line() -> None:
-    async def scenario(board: Board) -> None:
-        with_alone(board, greets_again=True)
-        board.answered()
-        board.agent_now.conversation += SAID
-        board.refusing = dict(SHUT)
-        board.line().doors_moved("Not recorded any more.")
-        assert board.agent_now.greeting == "Not recorded any more. Hello."
-
-    run(scenario)
-
-
-def test_whom_nobody_can_serve_is_not_kept_on_the_line_of_a_third_party() -> None:
-    async def scenario(board: Board) -> None:
-        with_alone(board)
-        board.agent.alone = lambda: None
-        call_id, _ = board.answered()
-        first = board.agent_now
-        board.refusing = dict(SHUT)
-        board.line().doors_moved()
-        assert first.closes == 1
-        await asyncio.sleep(10)
-        assert board.ends(call_id) == [("refused", "")]
-
-    run(scenario)
-
-
 def test_a_call_without_third_parties_is_handed_to_agents_without_them() -> None:
     async def scenario(board: Board) -> None:
         with_alone(board)
@@ -117,7 +65,8 @@ def test_a_call_without_third_parties_is_handed_to_agents_without_them() -> None
         await asyncio.sleep(0)
         assert line.attended.agent is billing_alone
         board.refusing = {}
-        line.doors_moved()
+        line.attended.leave()
+        assert line.attended.may_serve() == Allow()
         assert line.attended.agent is billing
 
     run(scenario)
@@ -132,7 +81,7 @@ def test_what_is_said_while_the_door_is_shut_is_in_no_turn_no_session_and_no_mes
         board.agent_now.conversation += SAID
         assert line.conversation == tuple(SAID)
         board.refusing = dict(SHUT)
-        line.doors_moved()
+        line.opened()
         line.turn(TurnRecord(1, "after", "yes"), 0.0)
         line.event("message", text="after")
         assert line.conversation == ()
@@ -212,7 +161,7 @@ def test_a_search_through_every_file_finds_nothing_of_a_call_that_was_refused(
         call_id, leg = board.answered()
         if consent == "withdrawn":
             board.refusing = dict(SHUT)
-            board.line().doors_moved()
+            board.line().opened()
         await speaks(board, 1)
         board.line().stopped(cast(Any, leg))
         await asyncio.sleep(10)

@@ -249,7 +249,7 @@ class Attendant(ABC):
         self.conversation += conversation
         self._pending = tuple(pending)
         self._begin_in()
-        if greeting is not None and self._spoken.language != self._tongues[0]:
+        if greeting and self._spoken.language != self._tongues[0]:
             greeting = self._definition.apology
             before_question = before_question and greeting
         question = None if self._pending else self._left_open()

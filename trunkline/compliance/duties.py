@@ -13,7 +13,7 @@ _LINES: dict[str, ObligationKind] = {
     "opt_out": "say_opt_out",
     "callback": "say_callback",
 }
-"""In the order they are spoken."""
+"""Which line of the table each is; compliance/opening.py has the order they are spoken in."""
 
 
 def duties(

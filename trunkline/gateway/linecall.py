@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
+from trunkline.agents import languages
 from trunkline.agents.attending import Agent
 from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.wishes.ears import Overhearing
@@ -18,6 +19,8 @@ from trunkline.compliance.answers import out, told
 from trunkline.gateway import call as c
 from trunkline.gateway import transfer_steps as t
 from trunkline.gateway.arrival import Arrival, Why, vouched
+from trunkline.gateway.consent import CallConsent, Carried
+from trunkline.gateway.consent import Party as Who
 from trunkline.gateway.dialling import new_call_id
 from trunkline.gateway.handover import Handover
 from trunkline.gateway.hands import Hands, Holds
@@ -30,7 +33,7 @@ from trunkline.gateway.targets import targets_of
 from trunkline.gateway.transfer_record import Kind, TransferFailed, named_target
 from trunkline.gateway.wishes import CallWishes
 from trunkline.live import Follower, TurnOver
-from trunkline.media.bus import Bus, Receiver
+from trunkline.media.bus import NOBODY, Bus, Receiver
 from trunkline.media.gate import Gate
 from trunkline.media.members import move
 from trunkline.ports import (
@@ -96,6 +99,8 @@ class FormerCall:
     """Of a call that may return."""
     agent: Agent | None = None
     """And who attended it."""
+    consent: Carried | None = None
+    """What was settled about keeping it; None: nobody knows."""
 
     @property
     def may_return(self) -> bool:
@@ -129,6 +134,8 @@ class LineCall:
         agent = before.agent if before is not None and before.agent is not None else board.agent
         self.attended = Succession(self, agent, board.agents, conversation, board.clock)
         """Who attends it, and what was said."""
+        self.consent = CallConsent(self, board.house, board.clock, before.consent if before is not None else None)
+        """What the caller hears first, and whether anything of the call may be kept."""
         self._deadline: asyncio.TimerHandle | None = None
         self._limit: asyncio.TimerHandle | None = None
         self._wanted: _Wanted | None = None
@@ -222,7 +229,10 @@ class LineCall:
         goes: bool = True,
     ) -> Decision:
         """Every door leads through here; what was refused is in the record, and what the rules looked at. `dialled`: a
-        further leg of the call. `goes`: what is allowed is done at once, and counts as a call out."""
+        further leg of the call. `goes`: what is allowed is done at once, and counts as a call out. What the caller has
+        not agreed to is refused before anything else is looked at."""
+        if (shut := self.consent.shut(door)) is not None:
+            return shut
         facts = Facts(
             door=door,
             tenant=self.started.tenant,
@@ -237,7 +247,9 @@ class LineCall:
             purpose=self.arrival.purpose if dialled is None else None,
             standing=self.arrival.standing if dialled is None else Standing(),
         )
-        decision = self._board.decide(facts, self._board.clock.wall())
+        decision = self.consent.checked(door, self._board.decide(facts, self._board.clock.wall()))
+        if isinstance(decision, Allow) and door in ("answer", "dial") and dialled is None:
+            self.consent.owes(decision.obligations)
         if decision.checks and (goes or isinstance(decision, Refuse)):
             self.event("decision", **told(door, decision))
         if isinstance(decision, Allow) and goes and (number := out(facts)) is not None:
@@ -352,7 +364,8 @@ class LineCall:
         return self._bus or Refuse("error", "the call could not be attended")
 
     def key(self, digit: str) -> None:
-        if self.wishes is None or not self.wishes.key(digit):
+        wishes = self.wishes
+        if wishes is None or not (wishes.opted_out or wishes.key(digit)):
             self.attended.key(digit)
 
     def typed(self, text: str) -> None:
@@ -477,7 +490,7 @@ class LineCall:
 
     @property
     def opening(self) -> bool:
-        return getattr(self.attended.attendant, "opening", False)
+        return self.consent.announcing
 
     def opted_out(self, line: str) -> None:
         """The last words are given CONFIRM_S; who is with nobody that could say them is hung up on."""
@@ -486,9 +499,7 @@ class LineCall:
             self.say_goodbye("opted_out", line)
 
     def keep_nothing(self, wish: Wish) -> None:
-        consent = getattr(self, "consent", None)
-        if consent is not None:
-            consent.withdraw(wish)
+        self.consent.withdraw(wish, self._caller)
 
     @property
     def _definition(self) -> AgentDefinition:
@@ -606,7 +617,7 @@ class LineCall:
 
     def here(self) -> tuple[Hands, Bus, bool] | None:
         talking = self.machine.state in (c.State.ACTIVE, c.State.HANDOVER)
-        if not talking or self._bus is None or not isinstance(self._leg, Hands):
+        if not talking or self._bus is None or not isinstance(self._leg, Hands) or self.consent.announcing:
             return None
         return self._leg, self._bus, self.attended.attendant is not None
 
@@ -736,23 +747,8 @@ class LineCall:
             bus.taps.append(self._gate)
         return bus
 
-    def doors_moved(self, line: str | None = None) -> None:
-        """Consent was given, refused or withdrawn: from now on what is kept of the call, and who serves it, is as the
-        doors say. `line`: the first of whoever goes on now, None: theirs. Does not raise."""
+    def _doors_moved(self) -> None:
         self._may_keep = None
-        try:
-            self._move_gate()
-            bus = self._bus
-            if bus is None or self.machine.state is not c.State.ACTIVE:
-                return  # whoever takes the line is asked about then
-            if not isinstance(self.attended.may_hear(self.attended.agent), Refuse):
-                self.attended.be_whole(bus, "consent", line)
-            elif self.attended.stand_alone(bus, "no_consent", line) is not None:
-                self.happened(c.HangUp("refused"))
-        except Exception as error:
-            self.crashed(error)
-
-    def _move_gate(self) -> None:
         if self._gate is None:
             return
         if isinstance(self.ask("record"), Allow):
@@ -782,12 +778,15 @@ class LineCall:
 
     def _attend(self, why: str) -> None:
         board = self._board
-        if isinstance(self.attended.may_serve(), Refuse):
+        due = self.consent.due
+        if not due and isinstance(self.attended.may_serve(), Refuse):
             self.happened(c.HangUp("refused"))
             return
         if self._bus is not None:
             self._bus.forget_speech()  # of an announcement, before the far end answered
-        self.attended.take(self._open_bus())
+        bus = self._open_bus()
+        if not due:
+            self.attended.take(bus)
         if self._attached_at is None:
             self._attached_at = board.clock.now()
         self.transfer_number = self._wanted = None
@@ -798,7 +797,59 @@ class LineCall:
             self._begin_limit()
         failed, self._back_with = self._back_with, None
         self.party.gather()
-        self.attended.begin(first_line(why, self._greeting, failed))
+        greeting = first_line(why, self._greeting, failed)
+        if due:
+            said = self.attended.conversation
+            self.attended.announce(
+                self.consent.announcer(bus, self._definition, self._caller, greeting, said, self._with_others)
+            )
+        else:
+            self.attended.begin(greeting)
+
+    def _with_others(self) -> bool:
+        return self.party.room is not None
+
+    def _caller(self) -> Who:
+        inbound = self.started.direction == "inbound"
+        number = self.started.from_number if inbound else self.started.to_number
+        tags = self._definition.tags
+        asked = languages.lookup(self.arrival.attributes.get("language", ""), tags)
+        said = self.attended.so_far
+        language = languages.of_conversation(said, tags) if said else asked or tags[0]
+        return Who(self.started.tenant, self.started.direction, number, language)
+
+    # --- what the caller has agreed to (consent.Host) ---
+
+    def agent_goes_on(self, greeting: str | None) -> None:
+        asyncio.get_running_loop().call_soon(self._agent_goes_on, greeting)  # the announcer is still at it
+
+    def _agent_goes_on(self, greeting: str | None) -> None:
+        bus = self._bus
+        if self.machine.state is not c.State.ACTIVE or bus is None or not self.consent.announcing:
+            return
+        try:
+            self.attended.leave()
+            bus.listener = NOBODY
+            if isinstance(self.attended.may_serve(), Refuse):
+                self.attended.announce(self.consent.unserved(bus, self._definition, self._caller))
+                return
+            self.attended.take(bus)
+            self.attended.begin(None if self.attended.agent.greets_again else greeting)
+        except Exception as error:
+            self.crashed(error)
+
+    def opened(self) -> None:
+        """What was heard before is not in the recording: silence keeps its place."""
+        self._doors_moved()
+
+    def shut_now(self) -> None:
+        self._doors_moved()
+        bus = self._bus
+        if bus is None or self.consent.announcing or self.machine.state is not c.State.ACTIVE:
+            return
+        self.attended.leave()  # whoever of another company attends hears no further word
+        bus.listener = NOBODY
+        self.attended.announce(self.consent.confirm(bus, self._definition, self._caller, self.attended.conversation))
 
     def facts(self) -> CallFacts:
         failed = self._back_with
@@ -894,4 +945,4 @@ class LineCall:
         if not former.may_return:
             return former
         said = tuple(self.attended.conversation) if self.may_keep_words else ()
-        return replace(former, conversation=said, agent=self.attended.agent)
+        return replace(former, conversation=said, agent=self.attended.whole, consent=self.consent.carried)

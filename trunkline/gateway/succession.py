@@ -108,6 +108,14 @@ class Succession:
         lead = BEFORE_QUESTION.get(greeting or "", "")
         self.attendant.begin(greeting, self.conversation, pending, before_question=lead)
 
+    def announce(self, announcer: Attending) -> None:
+        """The gateway's own lines come first; `take` and `begin` follow."""
+        self._following = None
+        self.attendant = announcer
+        if self.held:
+            announcer.hold(True)
+        announcer.begin()
+
     def leave(self) -> None:
         """Nobody attends. Idempotent."""
         attendant, self.attendant = self.attendant, None
@@ -143,50 +151,24 @@ class Succession:
                 return decision
         return Allow()
 
+    @property
+    def whole(self) -> Agent:
+        """Who would attend, were no third party shut out."""
+        return self._whole or self.agent
+
     def may_serve(self) -> Decision:
-        """Whether the present agent may have the line, and be it as what of it is this machine's."""
-        decision = self.may_hear(self.agent)
-        alone = self.agent.alone() if isinstance(decision, Refuse) else None
-        if alone is None:
+        """Whether the agent may have the line, whole or as what of it is this machine's: it is that from now on."""
+        whole = self.whole
+        decision = self.may_hear(whole)
+        agent = whole if isinstance(decision, Allow) else whole.alone()
+        if agent is None:
             return decision
-        self._whole, self.agent = self.agent, alone
+        self._whole = None if agent is whole else whole
+        if agent is not self.agent:
+            self._become(agent, "consent" if agent is whole else "no_consent")
         return Allow()
 
     # --- another one ---
-
-    def change_to(self, agent: Agent, bus: Bus, why: str, line: str | None = None) -> None:
-        """Consent was given, or withdrawn: `agent` goes on, at once, with the conversation as it was heard. `line`: its
-        first; None: its greeting to a caller who has heard none yet, and then a line of ours. Nobody newly hears
-        anything here who was not asked about before (`may_hear`). Raises ProviderError: nobody attends then."""
-        if agent is self.agent and self.attendant is not None:
-            return
-        self._change(agent, bus, why)
-        self.take(bus)
-        greeting = line
-        if _of_agents(self.conversation):
-            greeting = line if line is not None else BACK
-            if agent.greets_again:
-                greeting = None if line is None else f"{line} {agent.definition.greeting}"
-        self.begin(greeting)
-
-    def stand_alone(self, bus: Bus, why: str, line: str | None = None) -> Refuse | None:
-        """No third party hears any more of it: what of the agent is this machine's goes on. Refused: there is nothing,
-        and nobody attends."""
-        alone = self.agent.alone()
-        if alone is None:
-            self.leave()
-            bus.listener = NOBODY
-            return Refuse("no_consent", f"{self.agent.definition.name} has nobody who is no third party")
-        self._whole = self._whole or self.agent
-        self.change_to(alone, bus, why, line)
-        return None
-
-    def be_whole(self, bus: Bus, why: str, line: str | None = None) -> None:
-        """Third parties may hear the call, again or at last: the agent is all of itself, where it was not."""
-        whole = self._whole
-        if whole is not None and isinstance(self.may_hear(whole), Allow):
-            self._whole = None
-            self.change_to(whole, bus, why, line)
 
     def fall_back(self, bus: Bus) -> Decision:
         """The mind of the one who attends is lost. Where the caller has not heard them yet, who follows begins as they
@@ -259,9 +241,12 @@ class Succession:
         self.begin(greeting, (last,) if last and not greeting else ())  # never written down: they greet, and ask
 
     def _change(self, agent: Agent, bus: Bus, why: str) -> None:
-        before, self.agent = self.agent, agent
         self.leave()
         bus.listener = NOBODY
+        self._become(agent, why)
+
+    def _become(self, agent: Agent, why: str) -> None:
+        before, self.agent = self.agent, agent
         self._host.event(
             "agent_changed",
             agent=agent.definition.name,

@@ -9,7 +9,7 @@ import logging
 import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trunkline.agents.attending import Agent
 from trunkline.agents.wishes.ears import SecondEars
@@ -17,6 +17,7 @@ from trunkline.clock import Clock
 from trunkline.gateway import call as c
 from trunkline.gateway.api.calls import LiveCall
 from trunkline.gateway.arrival import Arrival
+from trunkline.gateway.consent import House
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.endings import from_twilio
 from trunkline.gateway.joining import Joining, Keeper, NoSessions
@@ -86,6 +87,8 @@ class Switchboard:
         self.decide = decide
         self.went_out: Callable[[str, bool], None] = lambda number, to_target: None
         """Told of every number that is called, also for a further leg."""
+        self.house: House | None = None
+        """What callers hear first, where the rules are in force."""
         self.prepare: Prepare | None = None
         """Gathers what the dial door wants to know, before each later attempt."""
         self.consents: Consents | None = None
@@ -143,6 +146,8 @@ class Switchboard:
         if agent is not self.agent and not agent.ready():
             return Refuse("agent_away", f"the agent {joining.agent} cannot be reached now")
         before = FormerCall(CallId(joining.session_id), "media_lost", joining.conversation, agent)
+        if (former := self._ended.get(joining.session_id)) is not None:
+            before = replace(before, consent=former.consent)
         call = LineCall(self, _joined(joining, leg), before)
         if (refused := self._let_in(call)) is not None:
             return refused

@@ -1,11 +1,11 @@
-"""[consent]: the keys by which callers say what they wish."""
+"""[consent]: how callers are asked whether their call may be kept, and the keys by which they say what they wish."""
 
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 from pydantic import model_validator as after
 
-from trunkline.settings.values import Section, contradiction
+from trunkline.settings.values import File, Float, Section, contradiction
 
 
 def _keys(value: str) -> str:
@@ -20,6 +20,11 @@ Keys = Annotated[str, AfterValidator(_keys)]
 class Consent(Section):
     """Where the rules are in force (`compliance.business`)."""
 
+    answer_seconds: Float = Field(default=7.0, ge=2.0, le=30.0)
+    """For an answer, once the question was heard. Then it is put once more; after that the caller is served without."""
+    lines: File | None = None
+    """A file of opening lines and questions in place of ours, by language, in the shape of
+    `trunkline/compliance/lines.toml`, with a `version` of its own that the consent ledger keeps."""
     opt_out_key: Keys = ""
     """Never call again, at any time of the call. One that begins with a digit is left to the agent while it asks for
     digits: `*9` is heard then too. Without it the key is 9, during the opening lines alone: all others are the

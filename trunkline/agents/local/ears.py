@@ -423,9 +423,9 @@ def upsampled(samples: Pcm, before: int) -> Pcm:
 class Ears:
     """All grammars and decoders of this process.
 
-    A worker's messages: preload `grammars` (agent, grammars: name -> JSGF); then in a job `begin` (agent, grammar,
-    encoding, and of the call's last `final` its line), `audio`*, `finish`. Replies: `partial` (text, stable, likely)*,
-    `final` (text, understood, score, line).
+    A worker's messages: preload `grammars` (agent, grammars: name -> JSGF, sounds: word -> its phones beside the
+    dictionary's); then in a job `begin` (agent, grammar, encoding, and of the call's last `final` its line), `audio`*,
+    `finish`. Replies: `partial` (text, stable, likely)*, `final` (text, understood, score, line).
     """
 
     grammars: dict[str, str] = field(default_factory=dict)
@@ -433,11 +433,14 @@ class Ears:
     _free: list[Decoder] = field(default_factory=list)
     _count: int = 0
 
-    def add(self, grammars: Mapping[str, str]) -> None:
-        """By key. Raises ProviderError `bad_request` naming the words that have no pronunciation, or a grammar that
-        PocketSphinx cannot read."""
+    def add(self, grammars: Mapping[str, str], sounds: Mapping[str, list[str]] = {}) -> None:
+        """By key. `sounds`: of words, beside the dictionary's. Raises ProviderError `bad_request` naming the words that
+        have no pronunciation, or a grammar that PocketSphinx cannot read."""
         wanted = frozenset[str]().union(*map(jsgf_words, grammars.values()))
         found = pronunciations(wanted - self._pronounced.keys())
+        for word in (wanted - self._pronounced.keys()) & sounds.keys():
+            known = found.get(word, [])
+            found[word] = [*known, *(phones for phones in sounds[word] if phones not in known)]
         if missing := sorted(wanted - self._pronounced.keys() - found.keys()):
             raise _refused(f"the recogniser does not know {', '.join(map(repr, missing))}")
         self._pronounced |= found
@@ -477,7 +480,10 @@ class Ears:
 
     def preload(self, message: Message) -> Iterable[Message]:
         agent = message.fields["agent"]
-        self.add({f"{agent}/{name}": jsgf for name, jsgf in message.fields["grammars"].items()})
+        self.add(
+            {f"{agent}/{name}": jsgf for name, jsgf in message.fields["grammars"].items()},
+            message.fields.get("sounds", {}),
+        )
         return ()
 
     def open(self) -> "Listening":

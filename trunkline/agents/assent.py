@@ -1,0 +1,80 @@
+"""Yes or no, heard on this machine: to a question that the gateway asks before anything may leave it.
+
+The recogniser is PocketSphinx with an English model. Words of other languages are written in its phones
+(`assent.toml`): good enough for a yes and a no, which is all that is asked.
+"""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from trunkline.agents.languages import primary
+from trunkline.agents.local.pool import SpeechPool
+from trunkline.agents.local.wire import Message
+from trunkline.agents.script.grammar import MAIN, NO, YES, Grammar
+from trunkline.agents.script.phrases import parse_phrase
+from trunkline.agents.stt.pocketsphinx import Stream
+from trunkline.ports import SttEvent
+from trunkline.types import Format
+
+PHRASES = Path(__file__).with_name("assent.toml")
+FALLBACK = "en"
+Answer = Literal["yes", "no"]
+
+
+@cache
+def _phrases() -> Mapping[str, Any]:
+    return tomllib.loads(PHRASES.read_text(encoding="utf-8"))
+
+
+@cache
+def grammar(language: str) -> Grammar:
+    """English where the language has no phrases."""
+    said = _phrases().get(primary(language), _phrases()[FALLBACK])
+    meanings = ((YES, "yes"), (NO, "no"))
+    return Grammar(MAIN, tuple((meaning, tuple(map(parse_phrase, said[key]))) for meaning, key in meanings))
+
+
+def answer_of(text: str, language: str) -> Answer | None:
+    """What exactly these words say."""
+    found = grammar(language).parse(text)
+    return None if found is None else "yes" if found.intent == YES else "no"
+
+
+class Ears:
+    """Of all languages that calls may be held in; started once a process."""
+
+    def __init__(self, pool: SpeechPool, languages: Iterable[str]) -> None:
+        self._pool = pool
+        self._languages = sorted({tag if primary(tag) in _phrases() else FALLBACK for tag in map(primary, languages)})
+
+    async def start(self) -> None:
+        """Raises ProviderError."""
+        await self._pool.start()
+        for language in self._languages:
+            await self._pool.preload("ears", _grammars(language))
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+    def open(self, language: str, format: Format, on_event: Callable[[SttEvent], None]) -> Stream:
+        known = primary(language) if primary(language) in self._languages else FALLBACK
+        return Stream(self._pool, _agent(known), {MAIN: grammar(known)}, format, on_event)
+
+
+def _grammars(language: str) -> Message:
+    # a word's sounds are those of its language: "no" is spoken otherwise in Spanish than in English
+    fields: dict[str, Any] = {"agent": _agent(language), "grammars": {MAIN: grammar(language).jsgf}}
+    if sounds := _phrases()[language].get("sounds"):
+        fields["sounds"] = sounds
+    return Message("grammars", fields)
+
+
+@cache
+def _agent(language: str) -> str:
+    told = json.dumps(_phrases()[language], sort_keys=True)
+    return f"assent-{language}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"

@@ -1,0 +1,435 @@
+"""What one call owes its caller before the agent may have it, and whether anything of it may be kept: the edge of
+`compliance/opening.py` (the lines) and `compliance/consent_state.py` (the doors).
+
+    answered ─► announcer: the lines, the question ─► yes / no / silence ─► the agent, or the agent with nobody but
+    this machine (`Agent.alone`)
+
+`shut` is asked at every door before the decision is. Whatever opens or shuts one is in the record, and in the ledger
+before the door moves.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from trunkline.agents import languages
+from trunkline.agents.assent import Answer, Ears
+from trunkline.agents.definition import AgentDefinition
+from trunkline.agents.houselines import HouseVoice, voices
+from trunkline.agents.providers import Minds, Services
+from trunkline.clock import Clock
+from trunkline.compliance import consent_state as s
+from trunkline.compliance.opening import Line, Opening, Wording
+from trunkline.gateway.announcer import Announcer, Span
+from trunkline.media.bus import Bus
+from trunkline.ports import (
+    Allow,
+    CapturedBy,
+    Consents,
+    Decision,
+    Door,
+    EndReason,
+    Evidence,
+    Grant,
+    Message,
+    Obligation,
+    Refuse,
+    Revocation,
+    Technology,
+    Wish,
+)
+from trunkline.types import CallId, Direction, TenantId
+
+NOT_AGREED = Refuse("no_consent", "the caller has not agreed to it")
+TECHNOLOGIES: Mapping[Door, Technology] = {
+    "record": "recording",
+    "transcript": "transcript",
+    "third_party": "ai_processing",
+}
+AGAIN_S = 0.25  # until the question's time is looked at again, while the caller speaks
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What the process has for all calls' openings. None of it where the rules are not in force."""
+
+    wording: Wording
+    voices: Mapping[str, HouseVoice]
+    """By primary language."""
+    ears: Ears
+    consents: Consents
+    answer_s: float = 7.0
+
+    def language_of(self, tag: str) -> str:
+        """What of our languages a caller is spoken to in."""
+        language = languages.primary(tag)
+        return language if language in self.voices else "en" if "en" in self.voices else next(iter(self.voices))
+
+
+@asynccontextmanager
+async def open_house(
+    wording: Wording,
+    agents: Sequence[tuple[AgentDefinition, Minds]],
+    services: Services,
+    consents: Consents,
+    kept: tuple[Door, ...],
+    answer_s: float,
+) -> Any:
+    """Voices and ears started, every line spoken once. Raises ProviderError, ConfigError, MissingExtra."""
+    assert services.speech_pool is not None
+    spoken = voices(agents, services, wording.lines.texts)
+    async with AsyncExitStack() as stack:
+        ears = Ears(services.speech_pool, spoken)
+        stack.push_async_callback(ears.close)
+        await ears.start()
+        for language, voice in spoken.items():
+            stack.push_async_callback(voice.close)
+            await voice.start(wording.everything(kept, language))
+        yield House(wording, spoken, ears, consents, answer_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What a call that comes back had settled."""
+
+    doors: Mapping[Door, s.State] = field(default_factory=dict)
+    opened: bool = False
+    """Its lines were heard."""
+
+
+class Host(Protocol):
+    """The call."""
+
+    id: CallId
+
+    def event(self, kind: str, **data: Any) -> None: ...
+
+    def crashed(self, error: BaseException) -> None: ...
+
+    def opened(self) -> None:
+        """Doors are open from now on."""
+        ...
+
+    def shut_now(self) -> None:
+        """Nothing goes through any of them any more. Whoever attends must not hear another word."""
+        ...
+
+    def agent_goes_on(self, greeting: str | None) -> None:
+        """The announcer has done: whoever may attend does. `greeting`: None for what they would begin with."""
+        ...
+
+    def hang_up(self, reason: EndReason) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """Whose consent it is."""
+
+    tenant: TenantId
+    direction: Direction
+    number: str | None
+    language: str
+
+
+class CallConsent:
+    """One call's."""
+
+    def __init__(self, host: Host, house: House | None, clock: Clock, carried: Carried | None = None) -> None:
+        self._host, self._house, self._clock = host, house, clock
+        self._state = s.ConsentState(carried.doors if carried is not None else None)
+        self._opened = carried is not None and carried.opened
+        self._owed: tuple[Obligation, ...] = ()
+        self._opening: Opening | None = None
+        self._basis = ""
+        self._question = ""
+        self._who: Callable[[], Party] | None = None
+        self._announcer: Announcer | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._after: Callable[[], None] | None = None  # once what is being said was heard
+        self._greeting: str | None = None
+
+    # --- doors ---
+
+    def owes(self, obligations: Sequence[Obligation]) -> None:
+        """What the decision at the front door said."""
+        if not self._owed:
+            self._owed = tuple(obligations)
+        for each in obligations:
+            if each.kind == "ask_consent":
+                self._state.handle(s.Owed(each.doors))
+                self._basis = self._basis or each.basis
+
+    def shut(self, door: Door) -> Refuse | None:
+        return None if self._state.is_open(door) else NOT_AGREED
+
+    def checked(self, door: Door, decision: Decision) -> Decision:
+        """A decision that asks for an agreement nobody has given is none."""
+        if not isinstance(decision, Allow) or door not in s.KEPT:
+            return decision
+        self.owes([each for each in decision.obligations if each.kind == "ask_consent"])
+        asked = any(each.kind == "ask_consent" and door in each.doors for each in decision.obligations)
+        return NOT_AGREED if asked and self._state.state(door) != "granted" else decision
+
+    @property
+    def carried(self) -> Carried:
+        return Carried(self._state.settled, self._opened)
+
+    # --- the opening ---
+
+    @property
+    def due(self) -> bool:
+        """The line is not the agent's yet."""
+        if self._house is None:
+            return False
+        lines = bool(self._owed) and not self._opened
+        return lines or bool(self._state.unsettled)
+
+    @property
+    def announcing(self) -> bool:
+        return self._announcer is not None
+
+    def announcer(
+        self,
+        bus: Bus,
+        agent: AgentDefinition,
+        who: Callable[[], Party],
+        greeting: str | None,
+        conversation: Sequence[Message],
+        with_others: Callable[[], bool],
+    ) -> Announcer:
+        """Who has the line until `agent_goes_on`."""
+        house = self._house
+        assert house is not None
+        self._who, self._greeting = who, greeting
+        party = who()
+        language = house.language_of(party.language)
+        self._announcer = Announcer(
+            self,
+            bus,
+            house.voices[language],
+            house.ears,
+            language,
+            self._clock,
+            self._host.crashed,
+            agent.in_language(party.language).goodbye,
+            conversation,
+            with_others=with_others,
+        )
+        return self._announcer
+
+    def begun(self) -> None:
+        if self._after is not None:  # a line of ours, and then the agent
+            return
+        house, announcer = self._house, self._announcer
+        assert house is not None
+        assert announcer is not None
+        assert self._who is not None
+        party = self._who()
+        unsettled = self._state.unsettled
+        opening = house.wording.opening(self._owed, party.direction, house.language_of(party.language))
+        if unsettled and opening.question is None:  # owed since: by the door itself
+            asked = (Obligation("ask_consent", unsettled, self._basis),)
+            opening = house.wording.opening((*self._owed, *asked), party.direction, house.language_of(party.language))
+        self._opening = opening
+        lines = [] if self._opened else list(opening.lines)
+        if unsettled and opening.question is not None:
+            lines.append(opening.question)
+            self._put(opening.question)
+        self._say(lines, self._lines_heard)
+
+    def _put(self, question: Line) -> None:
+        self._question = question.text
+        self._perform(self._state.handle(s.Put()))
+
+    def _lines_heard(self) -> None:
+        self._opened = True
+        if self._state.unsettled:
+            self._perform(self._state.handle(s.Heard()))
+        else:
+            self._go_on()
+
+    def _say(self, lines: Sequence[Line], after: Callable[[], None]) -> None:
+        assert self._announcer is not None
+        self._after = after
+        self._announcer.say(lines)
+
+    # --- Director, of the announcer ---
+
+    def spoken(self) -> None:
+        after, self._after = self._after, None
+        if after is not None:
+            after()
+
+    def answered(self, answer: Answer | None, via: CapturedBy) -> None:
+        events: dict[Answer | None, s.Event] = {"yes": s.Yes(via), "no": s.No(via), None: s.Unclear()}
+        self._perform(self._state.handle(events[answer]))
+
+    def said(self, spans: Sequence[Span]) -> None:
+        """The announcer has left, or was made to."""
+        self._stop_timer()
+        self._announcer = self._after = None
+        self._perform(self._state.handle(s.Broken()))
+        assert self._house is not None
+        lines = [
+            {
+                "line": span.line.kind,
+                "text": span.line.text,
+                "basis": span.line.basis,
+                "length_ms": span.until_ms - span.from_ms,
+                "heard_ms": span.heard_ms,
+                "whole": span.whole,
+                "at_ms": span.from_ms,
+            }
+            for span in spans
+            if span.line.basis
+        ]
+        if lines:
+            self._host.event("disclosed", version=self._house.wording.lines.version, lines=lines)
+
+    def goodbye(self) -> None:
+        self._host.hang_up("agent_hung_up")
+
+    # --- effects ---
+
+    def _perform(self, effects: Sequence[s.Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case s.Await():
+                    self._await()
+                case s.Ask():
+                    assert self._opening is not None
+                    assert self._opening.question is not None
+                    self._stop_timer()
+                    self._put(self._opening.question)
+                    self._say([self._opening.question], self._lines_heard)
+                case s.Open(doors, via):
+                    self._grant(doors, via)
+                    self._settled("granted", doors, via)
+                    self._host.opened()
+                    self._then("granted")
+                case s.ServeWithout(doors, via):
+                    self._settled("refused", doors, via)
+                    self._then("refused")
+                case s.Shut(doors, _, via):
+                    self._settled("withdrawn", doors, via)
+                    self._host.shut_now()
+
+    def _then(self, name: str) -> None:
+        """A word to it, then the agent. The lines that came before are heard to their end first."""
+        self._stop_timer()
+        if self._announcer is None:
+            return
+        assert self._house is not None
+        line = Line(name, self._house.wording.say(name, self._language), "")
+        if self._opened or self._announcer.at_question:
+            self._thank(line)
+        else:
+            self._after = lambda: self._thank(line)
+
+    def _thank(self, line: Line) -> None:
+        self._opened = True
+        self._say([line], self._go_on)
+
+    def _go_on(self) -> None:
+        self._host.agent_goes_on(self._greeting)
+
+    @property
+    def _language(self) -> str:
+        assert self._house is not None
+        assert self._who is not None
+        return self._house.language_of(self._who().language)
+
+    def _settled(self, state: s.State, doors: Sequence[Door], via: CapturedBy | None) -> None:
+        self._host.event("consent", state=state, doors=list(doors), via=via or "silence", basis=self._basis)
+
+    def _await(self) -> None:
+        assert self._house is not None
+        self._set_timer(self._house.answer_s)
+
+    def _set_timer(self, after_s: float) -> None:
+        self._stop_timer()
+        self._timer = asyncio.get_running_loop().call_later(after_s, self._timed_out)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _timed_out(self) -> None:
+        self._timer = None
+        if self._announcer is not None and self._announcer.waits:
+            self._set_timer(AGAIN_S)
+        else:
+            self._perform(self._state.handle(s.Silence()))
+
+    # --- the ledger ---
+
+    def _grant(self, doors: Sequence[Door], via: CapturedBy) -> None:
+        assert self._house is not None
+        assert self._who is not None
+        who = self._who()
+        self._house.consents.grant(
+            Grant(
+                who.tenant,
+                _subject(who, self._host.id),
+                "express_oral",
+                self._clock.wall(),
+                via,
+                tuple(TECHNOLOGIES[door] for door in doors),
+                self._question,
+                self._house.wording.lines.version,
+                seller=self._house.wording.business,
+                call_id=self._host.id,
+                evidence=(Evidence("call", f"call:{self._host.id}"),),
+                jurisdiction=self._basis.rpartition("/")[2],
+            )
+        )
+
+    # --- at any time later ---
+
+    def withdraw(self, wish: Wish, who: Callable[[], Party]) -> bool:
+        """Nothing is kept from now on. False: nothing was, or the rules are not in force. Idempotent."""
+        if self._house is None:
+            return False
+        self._who = self._who or who
+        effects = self._state.handle(s.Withdrawn(wish.via))
+        shut = next((effect for effect in effects if isinstance(effect, s.Shut)), None)
+        if shut is not None:
+            party = who()
+            self._house.consents.revoke(
+                Revocation(
+                    party.tenant,
+                    _subject(party, self._host.id),
+                    self._clock.wall(),
+                    wish.via,
+                    wish.verbatim,
+                    tuple(TECHNOLOGIES[door] for door in shut.doors),
+                    seller=self._house.wording.business,
+                    call_id=self._host.id,
+                )
+            )
+        self._perform(effects)
+        return bool(effects)
+
+    def confirm(self, bus: Bus, agent: AgentDefinition, who: Callable[[], Party], said: Sequence[Message]) -> Announcer:
+        """Says that nothing is kept any more, and asks what else there is; then `agent_goes_on`, who only listens."""
+        announcer = self.announcer(bus, agent, who, "", said, lambda: False)
+        assert self._house is not None
+        line = Line("withdrawn", self._house.wording.say("withdrawn", self._language), "")
+        self._say([line], self._go_on)
+        return announcer
+
+    def unserved(self, bus: Bus, agent: AgentDefinition, who: Callable[[], Party]) -> Announcer:
+        """Nobody of this machine can serve them: says so, and ends the call."""
+        announcer = self.announcer(bus, agent, who, None, (), lambda: False)
+        assert self._house is not None
+        line = Line("unserved", self._house.wording.say("unserved", self._language), "")
+        self._say([line], lambda: self._host.hang_up("refused"))
+        return announcer
+
+
+def _subject(who: Party, call_id: CallId) -> str:
+    """Somebody without a number is known by their call alone."""
+    return who.number or f"call:{call_id}"
