@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import uvicorn
 from starlette.applications import Starlette
@@ -80,7 +81,10 @@ from trunkline.media.sources import soft_work
 from trunkline.media.vad import EnergyGate, SileroBatch
 from trunkline.metrics import Metrics
 from trunkline.ports import Allow, EndReason
+from trunkline.privacy.calls import Policies, RedactedRecords, by_itself
+from trunkline.privacy.redaction import Kind, Policy
 from trunkline.settings import Settings
+from trunkline.settings.privacy import Privacy
 from trunkline.store.consentjournal import ConsentJournal
 from trunkline.store.consents import ConsentLedger
 from trunkline.store.devices import KnownDevices
@@ -159,12 +163,14 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
     metrics = Metrics()
     spans = telemetry.create_telemetry(settings.otel.endpoint)
     pool = SpeechPool(settings.speech.workers)
+    written, untold = policies(settings.privacy)
     services = Services(
         clock=clock,
         keys=settings.provider_keys(),
         speech_workers=settings.speech.workers,
         speech_pool=pool,
         allow_private_addresses=settings.tools.allow_private_addresses,
+        untold=untold,
     )
     http_tools = HttpTools(services.keys, allow_private=services.allow_private_addresses)
 
@@ -212,7 +218,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
                 max_calls=settings.limits.max_calls,
                 max_call_s=settings.limits.max_call_seconds,
             ),
-            spool,
+            RedactedRecords(spool, written),
             office.decide,
             metrics,
             spans,
@@ -221,6 +227,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             {file: each.agent for file, each in agents.items()},
         )
         switchboard.went_out, switchboard.prepare = office.went_out, counsel.prepare
+        switchboard.policies = written
         twilio = _open_twilio(settings, family.values(), switchboard, clock)
         if twilio is not None:
             stack.push_async_callback(twilio.close)
@@ -711,5 +718,25 @@ async def _finish_calls(running: Gateway, again: asyncio.Event) -> None:
     await running.hang_up()
 
 
+def policies(privacy: Privacy) -> tuple[Policies, Policies]:
+    """What is not written, and what models of third parties are not told."""
+
+    def policy(kinds: Iterable[str]) -> Policy:
+        return Policy(frozenset(cast(Iterable[Kind], kinds)), privacy.names)
+
+    def chosen(own: Iterable[str] | None, every: Iterable[str]) -> Policy:
+        return policy(every if own is None else own)
+
+    agents = privacy.agents.items()
+    return (
+        Policies(policy(privacy.redact), {name: chosen(own.redact, privacy.redact) for name, own in agents}),
+        Policies(
+            policy(privacy.redact_for_models),
+            {name: chosen(own.redact_for_models, privacy.redact_for_models) for name, own in agents},
+        ),
+    )
+
+
 def configure_logs(settings: Settings) -> None:
-    logs.configure(settings.log.level, settings.log.format, settings.secrets())
+    written, _ = policies(settings.privacy)
+    logs.configure(settings.log.level, settings.log.format, settings.secrets(), policy=by_itself(written.every))

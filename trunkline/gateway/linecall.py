@@ -51,6 +51,7 @@ from trunkline.ports import (
     Usage,
     UsageMetered,
 )
+from trunkline.privacy.calls import RedactedConversation, RedactedFollowing
 from trunkline.types import DEFAULT_TENANT, E164, FRAME_MS, CallId
 
 if TYPE_CHECKING:
@@ -121,6 +122,8 @@ class LineCall:
         agent = before.agent if before is not None and before.agent is not None else board.agent
         self.attended = Succession(self, agent, board.agents, conversation, board.clock)
         """Who attends it, and what was said."""
+        policy = board.policies.of(agent.definition.name)
+        self._discreet, self._told = RedactedConversation(policy), RedactedFollowing(policy)
         self._deadline: asyncio.TimerHandle | None = None
         self._limit: asyncio.TimerHandle | None = None
         self._wanted: _Wanted | None = None
@@ -194,7 +197,7 @@ class LineCall:
         if not isinstance(leg, Telling):
             return None
         tell = leg.tell
-        return lambda told: tell(encode(told))
+        return self._told.before(lambda told: tell(encode(told)))
 
     def usage(self, usage: Usage) -> None:
         self._board.records.append(UsageMetered(self._board.clock.wall(), usage))
@@ -786,7 +789,7 @@ class LineCall:
     def conversation(self) -> tuple[Message, ...]:
         if self._may_keep is None:
             self._may_keep = isinstance(self.ask("transcript"), Allow)
-        return self.attended.so_far if self._may_keep else ()
+        return self._discreet(self.attended.so_far) if self._may_keep else ()
 
     @property
     def agent_name(self) -> str:

@@ -28,6 +28,7 @@ from trunkline.media.ears import Ears
 from trunkline.media.heartbeat import Heartbeat
 from trunkline.metrics import Metrics
 from trunkline.ports import NAMED, Allow, CallEvent, Decide, Facts, RecordSink, Refuse
+from trunkline.privacy.calls import Policies
 from trunkline.telemetry import Telemetry
 from trunkline.types import DEFAULT_TENANT, CallId, CallSid, StreamSid
 
@@ -86,6 +87,8 @@ class Switchboard:
         """Gathers what the dial door wants to know, before each later attempt."""
         self.diallers: list[Dialler] = []
         """Whoever can place calls, in the order they are asked."""
+        self.policies = Policies()
+        """What of a call's words is redacted, by its agent."""
         self.sessions: Keeper = NoSessions()
         """Who keeps what was said in devices' calls."""
         self.draining = False

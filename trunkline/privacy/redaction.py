@@ -4,8 +4,8 @@
     shown = redactor.feed("my card is four one one one ")     # "my card is "
     shown += redactor.feed("...") + redactor.end()            # the end of a turn
 
-However text is cut into pieces, what comes out is the same. Time is linear in the text; at most a run (digits.RUN_TOKENS
-tokens) and a chain (emails.CHAIN_UNITS words) are kept back, mostly a word.
+However text is cut into pieces, what comes out is the same. Time is linear in the text; at most a run
+(digits.RUN_TOKENS tokens) and a chain (emails.CHAIN_UNITS words) are kept back, mostly a word.
 
 What is redacted becomes its kind in brackets: `[card]`, `[phone]`, `[email]`, `[ssn]`, `[iban]`, `[number]`, `[name]`;
 `[digits]` may be a piece of a card.
