@@ -1,5 +1,6 @@
 """A call's record, conversation and followers are given nothing that its policy keeps from them."""
 
+import asyncio
 import io
 import json
 import logging
@@ -130,7 +131,7 @@ def test_a_conversation_is_redacted_as_it_grows_and_when_it_is_another() -> None
     assert redacted([called])[0].tool_calls[0].arguments == {"card": "[card]"}
 
 
-async def test_a_model_of_a_third_party_is_told_what_its_policy_lets_it_know() -> None:
+def test_a_model_of_a_third_party_is_told_what_its_policy_lets_it_know() -> None:
     asked: list[str] = []
 
     class Session:
@@ -145,11 +146,14 @@ async def test_a_model_of_a_third_party_is_told_what_its_policy_lets_it_know() -
         return SimpleNamespace(name="m", third_party=third_party, open=lambda call: Session())
 
     facts = cast(CallFacts, None)
-    for third_party in (True, False):
-        llm = discreet(cast(Llm, model(third_party)), POLICY)
+
+    async def ask(llm: Llm) -> None:
         assert llm.name == "m"
         async for _ in llm.open(facts).reply([Message("caller", CARD)]):
             pass
+
+    for third_party in (True, False):
+        asyncio.run(ask(discreet(cast(Llm, model(third_party)), POLICY)))
     assert asked == ["[card]", CARD]
 
 
