@@ -83,6 +83,7 @@ from trunkline.metrics import Metrics
 from trunkline.ports import Allow, EndReason
 from trunkline.privacy.calls import Policies, RedactedRecords, by_itself
 from trunkline.privacy.redaction import Kind, Policy
+from trunkline.privacy.sealed import KeyRing
 from trunkline.settings import Settings
 from trunkline.settings.privacy import Privacy
 from trunkline.store.consentjournal import ConsentJournal
@@ -212,7 +213,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
                 ears,
                 heartbeat,
                 echo=lambda: EchoGuard(MULAW_8K),
-                recorder=_recordings(settings.data_dir / "recordings"),
+                recorder=_recordings(settings.data_dir / "recordings", key_ring(settings.privacy)),
             ),
             Limits(
                 max_calls=settings.limits.max_calls,
@@ -520,12 +521,18 @@ def _writable(folder: Path) -> None:
         raise ConfigError("data_dir", str(folder), f"a folder we may write to ({why})") from error
 
 
-def _recordings(folder: Path) -> Callable[[CallId, Allow], Recorder | None]:
+def key_ring(privacy: Privacy) -> KeyRing | None:
+    keys = privacy.ring()
+    return KeyRing(keys) if keys else None
+
+
+def _recordings(folder: Path, keys: KeyRing | None) -> Callable[[CallId, Allow], Recorder | None]:
     def open_recording(call_id: CallId, permit: Allow) -> Recorder | None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            taken = sum(1 for _ in folder.glob(f"{call_id}*.wav"))  # a call that came back has a recording a stream
-            return Recorder(folder / (f"{call_id}-{taken + 1}.wav" if taken else f"{call_id}.wav"), permit)
+            taken = sum(1 for _ in folder.glob(f"{call_id}*.wav*"))  # a call that came back has a recording a stream
+            name = (f"{call_id}-{taken + 1}" if taken else call_id) + (".wav" if keys is None else ".wav.sealed")
+            return Recorder(folder / name, permit, keys=keys)
         except OSError as error:
             log.error("call %s is not recorded: %s", call_id, error.strerror)
             return None

@@ -166,6 +166,7 @@ class Settings(BaseSettings):
             *self.twilio_tokens,
             *(secret.get_secret_value() for secret in others if secret),
             *self.api_keys,
+            *(key.get_secret_value() for key in self.privacy.keys.values()),
             *self.provider_keys().values(),
             *(password.get_secret_value() for password in trunks if password),
             *(p for p in passwords if p),
