@@ -32,7 +32,7 @@ from trunkline.agents.providers import Minds, Services, Wrap
 from trunkline.agents.tools.http import HttpTools
 from trunkline.clock import SYSTEM_CLOCK, Clock
 from trunkline.compliance.office import Office
-from trunkline.errors import ConfigError, MissingExtra
+from trunkline.errors import ConfigError, MissingExtra, StoreError
 from trunkline.gateway.answeredby import MachineTerms
 from trunkline.gateway.api.app import create_http, plain_index
 from trunkline.gateway.api.compliance import ComplianceDesk, compliance_routes
@@ -70,6 +70,7 @@ from trunkline.gateway.webrtc.outgoing import webrtc_lead
 from trunkline.gateway.webrtc.whip import WHIP_PATH, whip_routes
 from trunkline.gateway.webrtc.wire import Paths
 from trunkline.gateway.websocket.desk import WS_AUDIO_PATH, AudioSockets, AudioTerms
+from trunkline.keeping import terms_of
 from trunkline.legal import policy_of
 from trunkline.media.ears import Ears
 from trunkline.media.echo import EchoGuard
@@ -94,6 +95,7 @@ from trunkline.store.engine import Database, database_url
 from trunkline.store.orders import OrderKeys
 from trunkline.store.records import LIMIT, CallRecords, Page, Record
 from trunkline.store.spool import Spool
+from trunkline.store.subjects import Subjects
 from trunkline.store.writer import RecordWriter
 from trunkline.types import E164, MULAW_8K, CallId, TenantId
 
@@ -101,6 +103,7 @@ log = logging.getLogger(__name__)
 
 SPARE_SLOTS = 16  # of the ears: calls that are ending while others begin
 GAUGES_S = 1.0
+PURGE_EVERY_S, PURGE_S = 3600.0, 600.0
 BACKLOG = 2048
 FRESH_S = 0.5  # a database that is slower answers with what it has
 SHUTDOWN_S = 5  # for HTTP requests under way
@@ -280,6 +283,9 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             placed=twilio,
             counsel=counsel,
         )
+        if settings.privacy.keeps_for_a_time:
+            purging = asyncio.create_task(_purges(settings, database, clock), name="purge")
+            stack.push_async_callback(_cancelled, purging)
         gauges = asyncio.create_task(_gauges(metrics, spool, pool, ears, sip, webrtc, agents.values()), name="gauges")
         stack.push_async_callback(_cancelled, gauges)
         heartbeat.start()
@@ -538,6 +544,21 @@ def _recordings(folder: Path, keys: KeyRing | None) -> Callable[[CallId, Allow],
             return None
 
     return open_recording
+
+
+async def _purges(settings: Settings, database: Database, clock: Clock) -> None:
+    """What is old is deleted once an hour. A database that is away is asked again an hour later."""
+    subjects, terms = Subjects(database, settings.data_dir / "recordings"), terms_of(settings)
+    while True:
+        try:
+            async with asyncio.timeout(PURGE_S):
+                done = await subjects.purge(terms, clock.wall())
+        except (StoreError, OSError, TimeoutError) as error:
+            log.error("what is old was not deleted: %s", error or type(error).__name__)
+        else:
+            if any(done.values()):
+                log.info("deleted what is old: %s", ", ".join(f"{count} {what}" for what, count in done.items()))
+        await asyncio.sleep(PURGE_EVERY_S)
 
 
 async def _gauges(

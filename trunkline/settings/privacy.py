@@ -56,5 +56,9 @@ class Privacy(Section):
     calls_days: Annotated[Int, Field(ge=1, le=36_500)] | None = None
     """Calls that ended before that are deleted, with their turns, events, usage and recordings."""
 
+    @property
+    def keeps_for_a_time(self) -> bool:
+        return any(days is not None for days in (self.recordings_days, self.transcripts_days, self.calls_days))
+
     def ring(self) -> dict[str, bytes]:
         return {name: base64.b64decode(key.get_secret_value()) for name, key in self.keys.items()}
