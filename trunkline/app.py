@@ -554,7 +554,7 @@ async def _purges(settings: Settings, database: Database, clock: Clock) -> None:
             async with asyncio.timeout(PURGE_S):
                 done = await subjects.purge(terms, clock.wall())
         except (StoreError, OSError, TimeoutError) as error:
-            log.error("what is old was not deleted: %s", error or type(error).__name__)
+            log.error("what is old was not deleted: %s", str(error) or type(error).__name__)
         else:
             if any(done.values()):
                 log.info("deleted what is old: %s", ", ".join(f"{count} {what}" for what, count in done.items()))

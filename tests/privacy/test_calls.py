@@ -22,6 +22,7 @@ from trunkline.ports import (
     LlmEvent,
     Message,
     RecordEvent,
+    TextDelta,
     ToolCall,
     TurnEnded,
     TurnRecord,
@@ -139,8 +140,7 @@ def test_a_model_of_a_third_party_is_told_what_its_policy_lets_it_know() -> None
             self, conversation: Sequence[Message], *, understood: bool = True
         ) -> AsyncGenerator[LlmEvent, None]:
             asked.extend(message.text for message in conversation)
-            for event in ():
-                yield event
+            yield TextDelta("ok")
 
     def model(third_party: bool) -> Any:
         return SimpleNamespace(name="m", third_party=third_party, open=lambda call: Session())

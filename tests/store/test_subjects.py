@@ -33,8 +33,8 @@ async def fill(store: Any, recordings: Path) -> None:
             (recordings / name).write_bytes(b"RIFF")
     assert await store.writer.flush()
     ledger = ConsentLedger(store.database)
-    words = ("artificial_voice",)
-    await ledger.note(US, [Noted(new_id(), Grant(US, ANN, "express_oral", AT, "keypad", words, "May we?", "v1"))])
+    grant = Grant(US, ANN, "express_oral", AT, "keypad", ("artificial_voice",), "May we?", "v1")
+    await ledger.note(US, [Noted(new_id(), grant)])
     await KnownDevices(store.database, store.writer._clock).register(US, "kitchen", ANN)
 
 

@@ -64,10 +64,10 @@ def holds_card(digits: str) -> bool:
 
 
 def like_card(groups: list[str]) -> bool:
-    """Said or written as cards are: digit by digit, or four by four."""
+    """Said or written as cards are: digit by digit, or in fours."""
     if all(len(group) == 1 for group in groups):
         return len(groups) >= 3
-    fours = all(len(group) == 4 for group in groups)
+    fours = all(len(group) % 4 == 0 for group in groups)
     return fours and not any(_YEAR.fullmatch(group) for group in groups)
 
 

@@ -36,10 +36,11 @@ class AgentPrivacy(Section):
 
 
 class Privacy(Section):
-    redact: Kinds = ("card", "ssn", "iban", "email", "phone")
+    redact: Kinds = ("card", "ssn", "iban")
     """What of the words spoken becomes `[card]`, `[phone]` ... before it is written, shown or sent: in transcripts,
-    events, logs, kept sessions and what a device is told while it talks. Also: `number` (five digits and more),
-    `name`."""
+    events, logs, kept sessions and what a device is told while it talks. Also: `phone`, `email`, `number` (five
+    digits and more), `name`. Digits said one by one that end a turn become `[digits]` where `card` is: they may be the
+    beginning of one."""
     redact_for_models: Kinds = ()
     """What of it no language model of a third party is told. Its own tools cannot use it then either."""
     names: Texts = ()
