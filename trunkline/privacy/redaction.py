@@ -11,6 +11,7 @@ What is redacted becomes its kind in brackets: `[card]`, `[phone]`, `[email]`, `
 `[digits]` may be a piece of a card.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -20,6 +21,7 @@ from trunkline.privacy.emails import Emails
 from trunkline.privacy.judging import Kind
 from trunkline.privacy.names import Known, Names
 from trunkline.privacy.sensitive import Sensitive
+from trunkline.privacy.spoken import DOT, NUMBERS
 from trunkline.privacy.tokens import Token, Tokenizer
 
 __all__ = ["KINDS", "NOTHING", "Kind", "Policy", "Redactor", "redact", "redact_value"]
@@ -40,6 +42,14 @@ class Policy:
 
 
 NOTHING = Policy()
+
+_FEWEST = 3
+"""Digits, or words for them, that are not yet a piece of anything (judging.like_card), doubled ones aside."""
+_TIMES = frozenset(word for word, said in NUMBERS.items() if said.role == "times")
+_NUMBER_WORDS = "|".join(sorted((word for word, said in NUMBERS.items() if said.role != "gap"), key=len, reverse=True))
+_HINT = re.compile(rf"\d|\b(?:{_NUMBER_WORDS})\b", re.IGNORECASE | re.ASCII)
+_ADDRESS = re.compile(rf"@|\b(?:{'|'.join(DOT)})\b|\.\w", re.IGNORECASE | re.ASCII)
+_OPENS = re.compile(r"[+(]|\b[A-Z]{2}\b")
 
 
 class Redactor:
@@ -90,12 +100,29 @@ class Redactor:
 
     def whole(self, text: str) -> str:
         """A turn."""
-        return self.feed(text) + self.end() if self._stages else text
+        if not self._stages or self._is_plain(text, _FEWEST):
+            return text
+        return self.feed(text) + self.end()
+
+    def _is_plain(self, text: str, fewest: int) -> bool:
+        """Nothing in it can be redacted, by a look that is much cheaper: most turns hold no number. `fewest` hints of
+        digits could be one."""
+        kinds, digits = self._policy.kinds, self._digits
+        if "name" in kinds or not text.isascii() or (digits is not None and digits.piece.digits):
+            return False
+        if "email" in kinds and _ADDRESS.search(text):
+            return False
+        if digits is None:
+            return True
+        hints = _HINT.findall(text)
+        return len(hints) < fewest and not any(hint.lower() in _TIMES for hint in hints)
 
     def preview(self, text: str) -> str:
         """As much of a turn that goes on, and is `text` so far, as may be shown. Changes nothing."""
         if not self._stages:
             return text
+        if "email" not in self._policy.kinds and not _OPENS.search(text) and self._is_plain(text, 1):
+            return text[: text.rfind(" ") + 1]  # the last word may become another
         other = Redactor(self._policy, self._known.copy())
         other._build(self._digits.piece if self._digits is not None else Piece())
         return other.feed(text)
