@@ -14,7 +14,17 @@ from typing import Any
 import pytest
 
 from trunkline.agents.examples import example
-from trunkline.testing.caller.commands import CallOptions, CallReport, HangUp, Keys, Listen, Pause, Speak, place_call
+from trunkline.testing.caller.commands import (
+    Action,
+    CallOptions,
+    CallReport,
+    HangUp,
+    Keys,
+    Listen,
+    Pause,
+    Speak,
+    place_call,
+)
 from trunkline.testing.caller.speech import synthesize, to_speech
 
 pytestmark = pytest.mark.e2e
@@ -99,7 +109,7 @@ def test_a_card_keyed_and_said_is_nowhere_and_its_caller_can_be_forgotten(start_
         async def say(text: str) -> Speak:
             return Speak(to_speech(text, await synthesize(text, "en-us", 150)))
 
-        actions = [
+        actions: list[Action] = [
             Listen(), await say("pay my bill"), Pause(4000), Keys(f"{KEYED}#"), Listen(),
             await say("read you my card"), Listen(), await say(WORDS), Listen(), HangUp(),
         ]  # fmt: skip
