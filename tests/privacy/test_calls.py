@@ -170,3 +170,19 @@ def test_logs_are_the_last_guard() -> None:
         logging.getLogger("trunkline").setLevel(levels["trunkline"])
     line = json.loads(stream.getvalue())
     assert (line["message"], line["card"], line["to"]) == ("said [card]", "[card]", "[email]")
+
+
+def test_an_agent_reads_back_short_numbers_but_no_piece_of_a_card() -> None:
+    kept = Kept()
+    records = RedactedRecords(kept, Policies(POLICY))
+    records.append(started("1"))
+    records.append(turn("1", "four seven one one", "I heard 4 7 1 1. Is that right?"))
+    records.append(turn("1", "yes", "I have noted appointment 4 7 1 1."))
+    records.append(turn("1", "my card then five five zero zero", "5 5 0 0, go on"))
+    records.append(turn("1", "zero zero zero zero", "0 0 0 0, go on"))
+    assert [said(event) for event in kept.events[1:]] == [
+        ("four seven one one", "I heard 4 7 1 1. Is that right?"),
+        ("yes", "I have noted appointment 4 7 1 1."),
+        ("my card then [digits]", "[digits], go on"),
+        ("[digits]", "[digits], go on"),
+    ]

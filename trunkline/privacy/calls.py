@@ -30,7 +30,8 @@ class Speakers:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         known = Known(policy.names)
-        self.caller, self.agent = Redactor(policy, known), Redactor(policy, known)
+        self.caller = Redactor(policy, known)
+        self.agent = Redactor(policy, known, self.caller)
 
 
 def by_itself(policy: Policy) -> Policy:

@@ -40,8 +40,12 @@ class Piece:
 class Digits:
     """take... -> end, which is the end of a turn; then again."""
 
-    def __init__(self, kinds: Set[Kind], out: Out, before: Piece | None = None) -> None:
-        self._kinds, self._out = kinds, out
+    def __init__(
+        self, kinds: Set[Kind], out: Out, before: Piece | None = None, repeats: "Digits | None" = None
+    ) -> None:
+        """`repeats`: of the other speaker, whose numbers this one reads back: a piece of theirs is hidden here too,
+        and what this one says in two turns is not put together."""
+        self._kinds, self._out, self._repeats = kinds, out, repeats
         self.piece = replace(before) if before is not None else Piece()
         self._swallows = False
         self._last = Sort.SPACE
@@ -66,6 +70,8 @@ class Digits:
     def end(self) -> None:
         if self._held or self._swallows:
             self._finish(closed=False)
+        if self._repeats is not None:
+            self.piece = Piece()
         self.piece.apart = min(self.piece.apart, APART_TOKENS // 2)  # whatever the other one said meanwhile
         self._last = Sort.SPACE
 
@@ -184,6 +190,10 @@ class Digits:
         digits = "".join(groups)
         kind: str | None = kind_of(digits, text, glued=glued)
         before, self.piece = self.piece, Piece()
+        if self._repeats is not None and kind not in self._kinds and "card" in self._kinds and not glued:
+            theirs = self._repeats.piece.digits
+            if len(theirs) >= NUMBER_DIGITS and len(digits) >= 3 and digits in theirs:
+                return "digits"
         if kind is not None and kind in self._kinds:
             if kind != "phone" or not like_card(groups):
                 return kind

@@ -55,8 +55,9 @@ _OPENS = re.compile(r"[+(]|\b[A-Z]{2}\b")
 class Redactor:
     """Of one speaker of one call. `known`: the names of the call, which its speakers share."""
 
-    def __init__(self, policy: Policy, known: Known | None = None) -> None:
-        self._policy = policy
+    def __init__(self, policy: Policy, known: Known | None = None, repeats: "Redactor | None" = None) -> None:
+        """`repeats`: of the caller, for the agent who reads back what they said."""
+        self._policy, self._repeats = policy, repeats
         self._known = Known(policy.names) if known is None else known
         self._build(Piece())
 
@@ -70,7 +71,8 @@ class Redactor:
             self._stages.insert(0, names)
             out = names.take
         if kinds & _DIGITS:
-            self._digits = Digits(kinds, out, piece)
+            other = self._repeats._digits if self._repeats is not None else None
+            self._digits = Digits(kinds, out, piece, other)
             self._stages.insert(0, self._digits)
             out = self._digits.take
         if "email" in kinds:
@@ -110,6 +112,8 @@ class Redactor:
         kinds, digits = self._policy.kinds, self._digits
         if "name" in kinds or not text.isascii() or (digits is not None and digits.piece.digits):
             return False
+        if self._repeats is not None and self._repeats._digits is not None and self._repeats._digits.piece.digits:
+            fewest = 1
         if "email" in kinds and _ADDRESS.search(text):
             return False
         if digits is None:
@@ -123,7 +127,7 @@ class Redactor:
             return text
         if "email" not in self._policy.kinds and not _OPENS.search(text) and self._is_plain(text, 1):
             return text[: text.rfind(" ") + 1]  # the last word may become another
-        other = Redactor(self._policy, self._known.copy())
+        other = Redactor(self._policy, self._known.copy(), self._repeats)
         other._build(self._digits.piece if self._digits is not None else Piece())
         return other.feed(text)
 
