@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "trunkline"
 FLOOR_FILES = {"types", "addresses", "fetching", "errors", "clock", "ports", "live", "metrics", "telemetry", "logs"}
-FLOOR = {*FLOOR_FILES, "settings"}
-ENTRY_POINTS = {"app", "cli", "doctor", "legal"}
+FLOOR = {*FLOOR_FILES, "settings", "privacy"}
+ENTRY_POINTS = {"app", "cli", "doctor", "keeping", "legal"}
 MAY_IMPORT = {
     "agents": {"media"},
     "compliance": set[str](),
@@ -79,7 +79,7 @@ def is_a(name: str, package: str) -> bool:
 
 def test_the_rooms_are_those_of_the_design() -> None:
     rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and not path.name.startswith("__")}
-    assert rooms == {*MAY_IMPORT, "settings", "testing"}
+    assert rooms == {*MAY_IMPORT, "settings", "privacy", "testing"}
     files = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
     assert files == FLOOR_FILES | ENTRY_POINTS
 

@@ -414,7 +414,7 @@ def test_a_voice_from_a_folder_is_asked_and_a_folder_that_is_none_is_one_line(tm
 
 
 def test_who_serves_callers_that_agree_to_no_third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rules = {"compliance": Compliance(business="Acme")}
+    rules: dict[str, Any] = {"compliance": Compliance(business="Acme")}
     cloud = AGENT.format(url="http://127.0.0.1:9/v1").replace("[tts]", "third_party = true\n[tts]")
     intents = '\n[[intents]]\nname = "hours"\nphrases = ["when are you open"]\nreply = "From nine."\n'
     assert "alone" not in findings(settings(tmp_path, cloud))

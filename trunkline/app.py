@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import uvicorn
 from starlette.applications import Starlette
@@ -34,7 +35,7 @@ from trunkline.agents.wishes.ears import SecondEars
 from trunkline.clock import SYSTEM_CLOCK, Clock
 from trunkline.compliance import opening
 from trunkline.compliance.office import Office
-from trunkline.errors import ConfigError, MissingExtra
+from trunkline.errors import ConfigError, MissingExtra, StoreError
 from trunkline.gateway.answeredby import MachineTerms
 from trunkline.gateway.api.app import create_http, plain_index
 from trunkline.gateway.api.compliance import ComplianceDesk, compliance_routes
@@ -75,6 +76,7 @@ from trunkline.gateway.webrtc.whip import WHIP_PATH, whip_routes
 from trunkline.gateway.webrtc.wire import Paths
 from trunkline.gateway.websocket.desk import WS_AUDIO_PATH, AudioSockets, AudioTerms
 from trunkline.gateway.wishes import OPENING_KEY
+from trunkline.keeping import terms_of
 from trunkline.legal import policy_of
 from trunkline.media.ears import Ears
 from trunkline.media.echo import EchoGuard
@@ -86,7 +88,11 @@ from trunkline.media.sources import soft_work
 from trunkline.media.vad import EnergyGate, SileroBatch
 from trunkline.metrics import Metrics
 from trunkline.ports import Allow, Door, EndReason
+from trunkline.privacy.calls import Policies, RedactedRecords, by_itself
+from trunkline.privacy.redaction import Kind, Policy
+from trunkline.privacy.sealed import KeyRing
 from trunkline.settings import Settings
+from trunkline.settings.privacy import Privacy
 from trunkline.store.callsout import CallsOut
 from trunkline.store.consentjournal import ConsentJournal
 from trunkline.store.consents import ConsentLedger
@@ -96,6 +102,7 @@ from trunkline.store.engine import Database, database_url
 from trunkline.store.orders import OrderKeys
 from trunkline.store.records import LIMIT, CallRecords, Page, Record
 from trunkline.store.spool import Spool
+from trunkline.store.subjects import Subjects
 from trunkline.store.writer import RecordWriter
 from trunkline.types import E164, MULAW_8K, CallId, TenantId
 
@@ -103,6 +110,7 @@ log = logging.getLogger(__name__)
 
 SPARE_SLOTS = 16  # of the ears: calls that are ending while others begin
 GAUGES_S = 1.0
+PURGE_EVERY_S, PURGE_S = 3600.0, 600.0
 BACKLOG = 2048
 FRESH_S = 0.5  # a database that is slower answers with what it has
 SHUTDOWN_S = 5  # for HTTP requests under way
@@ -168,12 +176,14 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
     metrics = Metrics()
     spans = telemetry.create_telemetry(settings.otel.endpoint)
     pool = SpeechPool(settings.speech.workers)
+    written, untold = policies(settings.privacy)
     services = Services(
         clock=clock,
         keys=settings.provider_keys(),
         speech_workers=settings.speech.workers,
         speech_pool=pool,
         allow_private_addresses=settings.tools.allow_private_addresses,
+        untold=untold,
     )
     http_tools = HttpTools(services.keys, allow_private=services.allow_private_addresses)
 
@@ -222,13 +232,13 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
                 ears,
                 heartbeat,
                 echo=lambda: EchoGuard(MULAW_8K),
-                recorder=_recordings(settings.data_dir / "recordings"),
+                recorder=_recordings(settings.data_dir / "recordings", key_ring(settings.privacy)),
             ),
             Limits(
                 max_calls=settings.limits.max_calls,
                 max_call_s=settings.limits.max_call_seconds,
             ),
-            spool,
+            RedactedRecords(spool, written),
             office.decide,
             metrics,
             spans,
@@ -243,6 +253,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             switchboard.second_ears = await _second_ears(stack, pool)
             here = [(each.definition, each.minds) for each in agents.values()]
             switchboard.house = await stack.enter_async_context(_open_house(settings, here, services, office))
+        switchboard.policies = written
         twilio = _open_twilio(settings, family.values(), switchboard, clock)
         if twilio is not None:
             stack.push_async_callback(twilio.close)
@@ -295,6 +306,9 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             counsel=counsel,
             may_fall_back=switchboard.may_fall_back,
         )
+        if settings.privacy.keeps_for_a_time:
+            purging = asyncio.create_task(_purges(settings, database, clock), name="purge")
+            stack.push_async_callback(_cancelled, purging)
         gauges = asyncio.create_task(_gauges(metrics, spool, pool, ears, sip, webrtc, agents.values()), name="gauges")
         stack.push_async_callback(_cancelled, gauges)
         heartbeat.start()
@@ -559,17 +573,38 @@ def _writable(folder: Path) -> None:
         raise ConfigError("data_dir", str(folder), f"a folder we may write to ({why})") from error
 
 
-def _recordings(folder: Path) -> Callable[[CallId, Allow], Recorder | None]:
+def key_ring(privacy: Privacy) -> KeyRing | None:
+    keys = privacy.ring()
+    return KeyRing(keys) if keys else None
+
+
+def _recordings(folder: Path, keys: KeyRing | None) -> Callable[[CallId, Allow], Recorder | None]:
     def open_recording(call_id: CallId, permit: Allow) -> Recorder | None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            taken = sum(1 for _ in folder.glob(f"{call_id}*.wav"))  # a call that came back has a recording a stream
-            return Recorder(folder / (f"{call_id}-{taken + 1}.wav" if taken else f"{call_id}.wav"), permit)
+            taken = sum(1 for _ in folder.glob(f"{call_id}*.wav*"))  # a call that came back has a recording a stream
+            name = (f"{call_id}-{taken + 1}" if taken else call_id) + (".wav" if keys is None else ".wav.sealed")
+            return Recorder(folder / name, permit, keys=keys)
         except OSError as error:
             log.error("call %s is not recorded: %s", call_id, error.strerror)
             return None
 
     return open_recording
+
+
+async def _purges(settings: Settings, database: Database, clock: Clock) -> None:
+    """What is old is deleted once an hour. A database that is away is asked again an hour later."""
+    subjects, terms = Subjects(database, settings.data_dir / "recordings"), terms_of(settings)
+    while True:
+        try:
+            async with asyncio.timeout(PURGE_S):
+                done = await subjects.purge(terms, clock.wall())
+        except (StoreError, OSError, TimeoutError) as error:
+            log.error("what is old was not deleted: %s", str(error) or type(error).__name__)
+        else:
+            if any(done.values()):
+                log.info("deleted what is old: %s", ", ".join(f"{count} {what}" for what, count in done.items()))
+        await asyncio.sleep(PURGE_EVERY_S)
 
 
 async def _gauges(
@@ -757,5 +792,25 @@ async def _finish_calls(running: Gateway, again: asyncio.Event) -> None:
     await running.hang_up()
 
 
+def policies(privacy: Privacy) -> tuple[Policies, Policies]:
+    """What is not written, and what models of third parties are not told."""
+
+    def policy(kinds: Iterable[str]) -> Policy:
+        return Policy(frozenset(cast(Iterable[Kind], kinds)), privacy.names)
+
+    def chosen(own: Iterable[str] | None, every: Iterable[str]) -> Policy:
+        return policy(every if own is None else own)
+
+    agents = privacy.agents.items()
+    return (
+        Policies(policy(privacy.redact), {name: chosen(own.redact, privacy.redact) for name, own in agents}),
+        Policies(
+            policy(privacy.redact_for_models),
+            {name: chosen(own.redact_for_models, privacy.redact_for_models) for name, own in agents},
+        ),
+    )
+
+
 def configure_logs(settings: Settings) -> None:
-    logs.configure(settings.log.level, settings.log.format, settings.secrets())
+    written, _ = policies(settings.privacy)
+    logs.configure(settings.log.level, settings.log.format, settings.secrets(), policy=by_itself(written.every))

@@ -11,6 +11,11 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
+from trunkline.privacy.redaction import Policy, redact
+from trunkline.privacy.spoken import NUMBERS
+
+CARDS = Policy(frozenset(("card",)))
+
 MIN_SECRET_CHARS = 6  # a shorter one would blank ordinary words; settings ask for longer ones where it matters
 
 _DOTS = "•••••"
@@ -21,6 +26,8 @@ _NAMED = re.compile(
 )
 _BEARER = re.compile(r"(?i)\b(bearer\s+|x-api-key[\"']?\s*[=:]\s*[\"']?)[^\s\"',]+")
 _STREAM_TOKEN = re.compile(r"\b[A-Za-z0-9_-]{24,}\.[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])")
+_DIGIT_WORD = rf"(?:{'|'.join(sorted(word for word, said in NUMBERS.items() if said.role == 'unit'))})"
+_SUSPECT = re.compile(rf"(?i)@|(?:\d\W{{0,3}}){{9}}|\b{_DIGIT_WORD}\W.{{0,40}}?\b{_DIGIT_WORD}\b")
 _CONTROLS = {code: f"\\u{code:04x}" for code in (*range(32), *range(127, 160), 0x2028, 0x2029)} | {
     10: "\\n",
     13: "\\r",
@@ -46,11 +53,18 @@ def mask(text: str) -> str:
     return _STREAM_TOKEN.sub("(hidden)", text)
 
 
-class Line(logging.Formatter):
-    """Text: time, level, logger, message, then the `extra` fields as key=value."""
+def guard(line: str, policy: Policy) -> str:
+    """Cards, addresses: most lines have nothing that could be one, and cost a look."""
+    return redact(line, policy) if policy.kinds and _SUSPECT.search(line) else line
 
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
+
+class Line(logging.Formatter):
+    """Text: time, level, logger, message, then the `extra` fields as key=value. `policy`: what of a person is redacted
+    as the last guard, should it come this far; phone numbers are masked in any case."""
+
+    def __init__(self, secrets: Iterable[str] = (), policy: Policy = CARDS) -> None:
         super().__init__()
+        self._policy = policy
         known = {secret for secret in secrets if len(secret) >= MIN_SECRET_CHARS}
         escaped = {json.dumps(secret, ensure_ascii=False)[1:-1] for secret in known}
         self._secrets = sorted(known | escaped, key=len, reverse=True)
@@ -59,7 +73,7 @@ class Line(logging.Formatter):
         line = self.line(record)
         for secret in self._secrets:
             line = line.replace(secret, "(hidden)")
-        return mask(line).translate(_CONTROLS)
+        return guard(mask(line), self._policy).translate(_CONTROLS)
 
     def line(self, record: logging.LogRecord) -> str:
         fields = "".join(f" {name}={value}" for name, value in _extra(record).items())
@@ -89,13 +103,14 @@ def configure(
     format: Literal["json", "text"] = "text",
     secrets: Iterable[str] = (),
     stream: TextIO | None = None,
+    policy: Policy = CARDS,
 ) -> None:
     """Everything of this process goes to `stream` (stderr). Start uvicorn with `log_config=None` after this.
 
     Other libraries speak from `warning` on; requests are logged at `debug` only.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter((JsonLine if format == "json" else Line)(secrets))
+    handler.setFormatter((JsonLine if format == "json" else Line)(secrets, policy))
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import random
 import weakref
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, cast
@@ -16,9 +16,11 @@ from trunkline.agents.cascade import Cascade, CascadeAttendant
 from trunkline.agents.definition import AgentDefinition, Failover, ProviderChoice
 from trunkline.agents.exchange import UNKNOWN_OUTCOME
 from trunkline.agents.providers import Minds
+from trunkline.agents.tools import perform
 from trunkline.errors import ProviderError
 from trunkline.live import Follower, Heard, Progress, Saying, ToolDone, TurnState
 from trunkline.media.bus import Bus
+from trunkline.media.dtmf import tone
 from trunkline.media.ears import Ears
 from trunkline.media.heartbeat import Heartbeat
 from trunkline.media.playout import Message as Audio
@@ -314,6 +316,9 @@ class Call:
 
     def wished(self, wish: Wish) -> None:
         self.wishes = [*getattr(self, "wishes", ()), wish]
+
+    def call_back(self) -> Decision:
+        return Allow()
 
     def send_dtmf(self, digits: str) -> None:
         self.sounded.append(digits)
@@ -1977,3 +1982,120 @@ def test_who_asks_for_an_ambulance_hears_what_to_dial_and_no_model_is_asked() ->
         assert len(call.llm.pens) == 1  # the call goes on
 
     on_a_call(conversation)
+
+
+# --- what is keyed in secret ----------------------------------------------------------------------------------------
+
+PAYING = replace(
+    AGENT,
+    script={
+        "tools": {
+            "pay": {
+                "type": "http",
+                "url": "https://pay.example.com/",
+                "method": "POST",
+                "body": {"card": "{card_number}"},
+                "secure": {"card_number": "13-19"},
+                "prompt": "Key in your card.",
+            }
+        }
+    },
+)
+CARD = "4111111111111111"
+
+
+class Tap:
+    def __init__(self) -> None:
+        self.heard: list[bytes] = []
+
+    def write(self, channel: str, position: int, data: bytes) -> None:
+        if channel == "caller":
+            self.heard.append(data)
+
+    def cut(self, channel: str, position: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Webhook:
+    def __init__(self) -> None:
+        self.got: list[dict[str, str]] = []
+
+    async def run(self, tool: Any, values: Mapping[str, str]) -> dict[str, str] | str:
+        self.got.append(dict(values))
+        return f'{{"paid_with": "{values["card_number"]}"}}'
+
+
+def paying(call: Call) -> Webhook:
+    webhook = Webhook()
+
+    async def tool(tool: ToolCall, control: CallControl) -> str:
+        return await perform(tool, PAYING, control, webhook)
+
+    call.tool = tool
+    return webhook
+
+
+def test_a_card_is_keyed_past_model_record_and_taps_to_its_tool() -> None:
+    async def conversation(call: Call) -> None:
+        webhook, tap = paying(call), Tap()
+        call.bus.taps.append(tap)
+        await call.says("pay")
+        call.pen.write(ToolCall("a", "pay", {})).end()
+        await call.run(200)
+        tap.heard.clear()
+        fed = call.ears.fed_bytes
+        for key in f"{CARD}#":
+            call.attendant.key(key)
+            tone_at = call.bus.carrier_ms + FRAME_MS
+            call.bus.receive(tone(key, MULAW_8K)[:160], tone_at)
+            assert set(tap.heard[-1]) == {0xFF}
+            await call.run(2000)  # far slower than a reply may be silent
+        assert set(b"".join(tap.heard)) == {0xFF}
+        assert call.ears.fed_bytes == fed
+        assert call.state is t.State.SPEAKING
+        assert [got["card_number"] for got in webhook.got] == [CARD]
+        call.pen.write("Paid.").end()
+        await call.run(2000)
+        assert CARD not in repr((call.turns, call.attendant.conversation, [pen.asked for pen in call.llm.pens]))
+        assert call.talk[-1] == ("agent", "Paid.")
+        assert "[card_number]" in call.attendant.conversation[-2].text
+        assert call.events.count("secure_entry") == 2
+        tap.heard.clear()
+        call.bus.receive(tone("1", MULAW_8K)[:160], call.bus.carrier_ms + FRAME_MS)
+        assert set(tap.heard[-1]) != {0xFF}  # the ears are open again
+
+    on_a_call(conversation, agent=PAYING)
+
+
+def test_what_is_not_keyed_in_time_is_an_answer_too() -> None:
+    async def conversation(call: Call) -> None:
+        webhook = paying(call)
+        await call.says("pay")
+        call.pen.write(ToolCall("a", "pay", {})).end()
+        await call.run(200)
+        for key in "41*5#":
+            call.attendant.key(key)
+        await call.run(200)
+        assert webhook.got == []
+        assert "not_keyed" in call.pen.asked[-1].text
+        call.pen.write("Later, then.").end()
+        await call.run(2000)
+
+    on_a_call(conversation, agent=PAYING)
+
+
+def test_a_call_that_ends_in_the_middle_of_an_entry_leaves_nothing_of_it() -> None:
+    async def conversation(call: Call) -> None:
+        webhook = paying(call)
+        await call.says("pay")
+        call.pen.write(ToolCall("a", "pay", {})).end()
+        await call.run(200)
+        for key in CARD[:12]:
+            call.attendant.key(key)
+        call.attendant.close()
+        await call.settle()
+        assert webhook.got == []
+        assert CARD[:12] not in repr((call.turns, call.attendant.conversation))
+
+    on_a_call(conversation, agent=PAYING)

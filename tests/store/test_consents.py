@@ -211,7 +211,8 @@ def test_a_list_that_came_in_half_holds_both_copies_under_the_old_date(url: URL)
             await lists.take(US, "national", "US", many, later, later, dies)
         for number in (ANN, BOB):
             looked = await lists.look(US, number)
-            assert (looked.on, looked.drawn) == ({("national", "US")}, {("national", "US"): AT})
+            assert looked.on == {("national", "US")}
+            assert looked.drawn == {("national", "US"): AT}
 
     with_database(url, scenario)
 

@@ -27,6 +27,7 @@ from trunkline.agents.choice import Choice
 from trunkline.agents.condensing import Condensing
 from trunkline.agents.deadline import After, sleep
 from trunkline.agents.definition import AgentDefinition
+from trunkline.agents.entry import SecureEntry
 from trunkline.agents.exchange import NOT_HANDED_OFF, Exchange, Written
 from trunkline.agents.fixedlines import FixedLines
 from trunkline.agents.following import EVERY_S, Following
@@ -61,6 +62,7 @@ from trunkline.ports import (
     Wish,
     Word,
 )
+from trunkline.privacy.sensitive import Sensitive
 from trunkline.types import FRAME_MS, MULAW_8K
 
 BACKGROUND_AFTER_S = 0.4  # nobody hears a shorter wait as one
@@ -184,6 +186,7 @@ class Attendant(ABC):
         self._giving_over = ""  # id of the tool call by which another agent goes on, once what is said has been heard
         self._fed_since: float | None = None
         self._closed = False
+        self._entry: SecureEntry | None = None
         self._following = Following(bus)
         self._background = soft_work().play() if definition.background else None
         bus.listener = self
@@ -262,7 +265,26 @@ class Attendant(ABC):
             self._feed(0)
         self._handle(t.Begin(self._definition.greeting if greeting is None else greeting, self._pending))
 
+    async def collect(self, name: str, least: int, most: int) -> Sensitive | None:
+        """So many digits from the keypad, unheard and unwritten. None: they were not keyed."""
+        if self._entry is not None:
+            return None
+        again = lambda: self._report.event("secure_entry", name=name, what="again")  # noqa: E731
+        self._entry = entry = SecureEntry(self._bus, self._after, least, most, again)
+        self._report.event("secure_entry", name=name, what="begun")
+        digits = None
+        try:
+            digits = await entry.digits()
+        finally:
+            self._entry = None
+            entry.close()
+            self._report.event("secure_entry", name=name, what="ended", given=digits is not None)
+        return digits
+
     def key(self, digit: str) -> None:
+        if self._entry is not None:
+            self._entry.key(digit)
+            return
         if self.turns.state is not t.State.THINKING:
             self._next.caller_ended_at = self._clock.now()
             self._next.decided_at = self._next.final_at = None
@@ -632,6 +654,8 @@ class Attendant(ABC):
         machine waits for it."""
         if turn.epoch != self.epoch or self._task is None:
             return
+        if self._entry is not None:  # nobody waits but for the caller's keys
+            turn.dry_at, turn.last_audio_at = None, self._clock.now()
         playout, terms = self._bus.playout, self._definition.turns
         now = self._clock.now()
         deadline_s, filler_s = terms.reply_deadline_ms / 1000, terms.filler_after_ms / 1000
@@ -859,6 +883,9 @@ class Hands:
     def wished(self, wish: Wish) -> None:
         """Void for no reason."""
         self._attendant._control.wished(wish)
+
+    async def collect(self, name: str, least: int, most: int) -> Sensitive | None:
+        return await self._attendant.collect(name, least, most)
 
     def send_dtmf(self, digits: str) -> None:
         control = self._attendant._control

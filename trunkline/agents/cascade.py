@@ -37,6 +37,7 @@ from trunkline.agents.providers import Minds
 from trunkline.agents.seam import GO_ON, Seam
 from trunkline.agents.speculation import Speculation
 from trunkline.agents.splitter import PhraseSplitter
+from trunkline.agents.tools import secure_prompt
 from trunkline.clock import Clock
 from trunkline.errors import ProviderError
 from trunkline.media.bus import Bus
@@ -527,6 +528,9 @@ class CascadeAttendant(Attendant):
         if done is not None:  # before it failed: never a second time
             written.results[call.id] = done
             return
+        if asks := secure_prompt(self._definition, call.name):
+            written.text += asks
+            await parts.put((asks, written))
         self._used(call, written, await self._tools(call, hands, self._call))
         if hands.given_over:
             self._giving_over = call.id

@@ -17,12 +17,14 @@ from importlib.metadata import entry_points
 from typing import Any, Literal, Protocol, cast
 
 from trunkline.agents.definition import NO_DETECTOR, AgentDefinition, ProviderChoice
+from trunkline.agents.discreet import discreet
 from trunkline.agents.health import Health
 from trunkline.agents.languages import primary
 from trunkline.agents.local.pool import SpeechPool
 from trunkline.clock import Clock
 from trunkline.errors import ConfigError, MissingExtra, ProviderError
 from trunkline.ports import Llm, Realtime, Stt, Tts, TtsAudio, TurnDetector
+from trunkline.privacy.calls import Policies
 from trunkline.types import Format
 
 Kind = Literal["stt", "llm", "tts"]
@@ -46,6 +48,8 @@ class Services:
     """The pool those providers share. None: a provider that needs one makes its own."""
     allow_private_addresses: bool = False
     """Whether an agent's `http` tool may call loopback and private networks."""
+    untold: Policies = field(default_factory=Policies)
+    """What models of third parties are not told, by agent."""
 
 
 class ProviderFactory(Protocol):
@@ -201,7 +205,7 @@ def build(definition: AgentDefinition, services: Services, wrap: Wrap | None = N
     """Raises ConfigError, MissingExtra: also for a provider that only follows another."""
     made: dict[Kind, list[Any]] = {}
     for kind in KINDS:
-        made[kind] = [load(kind, choice)(definition, choice.options, services) for choice in definition.choices(kind)]
+        made[kind] = [_made(kind, choice, definition, services) for choice in definition.choices(kind)]
         lifeboat = _lifeboat(kind, definition, made[kind], services)
         if lifeboat is not None:
             made[kind].append(lifeboat)
@@ -215,6 +219,11 @@ def build(definition: AgentDefinition, services: Services, wrap: Wrap | None = N
         for tag in definition.languages
     }
     return replace(minds, languages=languages) if languages else minds
+
+
+def _made(kind: Kind, choice: ProviderChoice, definition: AgentDefinition, services: Services) -> Any:
+    provider = load(kind, choice)(definition, choice.options, services)
+    return discreet(provider, services.untold.of(definition.name)) if kind == "llm" else provider
 
 
 def _minds(made: Mapping[Kind, list[Any]], detector: TurnDetector | None) -> Minds:
@@ -251,7 +260,7 @@ def _in_language(tag: str, definition: AgentDefinition, minds: Minds, services: 
                 ours[key] = theirs[key]
             else:
                 of = definition if kind == "llm" else spoken  # a mind is told of all languages
-                provider = load(kind, choice)(of, choice.options, services)
+                provider = _made(kind, choice, of, services)
                 key = _free_key(kind, provider.name, tag, ours)
                 ours[key] = wrap(kind, key, provider)
         for key in list(theirs)[len(known) :]:  # the lifeboat
@@ -301,7 +310,7 @@ def _lifeboat(kind: Kind, definition: AgentDefinition, made: list[Any], services
 def build_summariser(definition: AgentDefinition, services: Services) -> Llm | None:
     """Of `[context.llm]`, not yet started; None where the agent has none of its own."""
     choice = definition.context.llm if definition.context is not None else None
-    return None if choice is None else cast(Llm, load("llm", choice)(definition, choice.options, services))
+    return None if choice is None else cast(Llm, _made("llm", choice, definition, services))
 
 
 def elsewhere(provider: Any) -> bool:

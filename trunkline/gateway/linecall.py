@@ -58,6 +58,7 @@ from trunkline.ports import (
     UsageMetered,
     Wish,
 )
+from trunkline.privacy.calls import RedactedConversation, RedactedFollowing
 from trunkline.types import DEFAULT_TENANT, E164, FRAME_MS, CallId, TenantId
 
 if TYPE_CHECKING:
@@ -136,6 +137,8 @@ class LineCall:
         """Who attends it, and what was said."""
         self.consent = CallConsent(self, board.house, board.clock, before.consent if before is not None else None)
         """What the caller hears first, and whether anything of the call may be kept."""
+        policy = board.policies.of(agent.definition.name)
+        self._discreet, self._told = RedactedConversation(policy), RedactedFollowing(policy)
         self._deadline: asyncio.TimerHandle | None = None
         self._limit: asyncio.TimerHandle | None = None
         self._wanted: _Wanted | None = None
@@ -214,7 +217,7 @@ class LineCall:
         if not isinstance(leg, Telling) or (leg.kind in _BY_SERVERS and not self.may_keep_words):
             return None
         tell = leg.tell
-        return lambda told: tell(encode(told))
+        return self._told.before(lambda told: tell(encode(told)))
 
     def usage(self, usage: Usage) -> None:
         self._board.records.append(UsageMetered(self._board.clock.wall(), usage))
@@ -926,7 +929,7 @@ class LineCall:
 
     @property
     def conversation(self) -> tuple[Message, ...]:
-        return self.attended.so_far if self.may_keep_words else ()
+        return self._discreet(self.attended.so_far) if self.may_keep_words else ()
 
     @property
     def may_keep_words(self) -> bool:

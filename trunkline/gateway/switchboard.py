@@ -31,6 +31,7 @@ from trunkline.media.ears import Ears
 from trunkline.media.heartbeat import Heartbeat
 from trunkline.metrics import Metrics
 from trunkline.ports import NAMED, Allow, CallEvent, Consents, Decide, Decision, Facts, RecordSink, Refuse
+from trunkline.privacy.calls import Policies
 from trunkline.telemetry import Telemetry
 from trunkline.types import DEFAULT_TENANT, E164, CallId, CallSid, StreamSid
 
@@ -98,6 +99,8 @@ class Switchboard:
         self.second_ears: SecondEars | None = None
         self.diallers: list[Dialler] = []
         """Whoever can place calls, in the order they are asked."""
+        self.policies = Policies()
+        """What of a call's words is redacted, by its agent."""
         self.sessions: Keeper = NoSessions()
         """Who keeps what was said in devices' calls."""
         self.draining = False

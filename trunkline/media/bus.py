@@ -7,6 +7,7 @@ The agent hears of speech through BusListener and acts through begin/append/end/
 text come from the playout ledger.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -146,6 +147,7 @@ class Bus:
         """The inbound media timestamp: the carrier's clock."""
         self.taps: list[Tap] = []
         self.closed = False
+        self._deaf_until_ms = -1  # on the carrier's clock
         self._ears, self._heartbeat, self._clock, self._echo = ears, heartbeat, clock, echo
         self._feed: Callable[[bytes], None] | None = None
         self._first_pending = self._end_pending = False
@@ -186,6 +188,9 @@ class Bus:
         if carrier_ms > self.carrier_ms:
             self.carrier_ms = carrier_ms
         self._received_at = now = self._clock.now()
+        if carrier_ms < self._deaf_until_ms:
+            silence = self._ears.format.silence
+            audio = silence * (len(audio) // len(silence))
         self._ears.write(self._slot, audio, now)
         if self._feed is not None:
             self._feed(audio)
@@ -217,6 +222,14 @@ class Bus:
 
     def set_endpoint(self, silence_ms: int) -> None:
         self._ears.set_endpoint(self._slot, silence_ms)
+
+    def deafen(self) -> None:
+        """Until `hear_again`, whoever listens to the caller here hears silence: they key what nobody is to hear."""
+        self._deaf_until_ms = sys.maxsize
+
+    def hear_again(self, after_ms: int) -> None:
+        """Of the carrier's time."""
+        self._deaf_until_ms = self.carrier_ms + after_ms
 
     def forget_speech(self) -> None:
         self._ears.forget_speech(self._slot)

@@ -16,8 +16,9 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import BinaryIO, Literal
 
-from trunkline.errors import MisuseError
+from trunkline.errors import MisuseError, StoreError
 from trunkline.ports import Allow, Decision
+from trunkline.privacy.sealed import Keys, Sealer, unseal
 from trunkline.types import MULAW_8K, Format
 
 log = logging.getLogger(__name__)
@@ -95,10 +96,11 @@ class Recorder:
     `stats.failed`, not as an exception here.
     """
 
-    def __init__(self, path: Path, permit: Decision, format: Format = MULAW_8K) -> None:
+    def __init__(self, path: Path, permit: Decision, format: Format = MULAW_8K, keys: Keys | None = None) -> None:
+        """`keys`: the file is sealed (privacy.sealed), and no WAV until it is opened (`opened_wav`)."""
         if not isinstance(permit, Allow):
             raise MisuseError(f"a recording needs the record door's Allow, not {permit!r}")
-        self.path, self.format = path, format
+        self.path, self.format, self._keys = path, format, keys
         self.stats = RecordingStats()
         self._queue: deque[tuple[int, int, bytes | None]] = deque()
         self._audio = Interleaved(format)
@@ -141,26 +143,36 @@ class Recorder:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with open(descriptor, "wb", buffering=0) as file:
                 self._record(file)
-        except OSError as error:
-            self.stats.failed = error.strerror or str(error)
+        except (OSError, StoreError) as error:
+            self.stats.failed = (error.strerror if isinstance(error, OSError) else None) or str(error)
             log.error("recording stopped: %s", self.stats.failed)
             self._queue.clear()
 
     def _record(self, file: BinaryIO) -> None:
-        _write_all(file, wav_header(self.format, 0))
+        seal = (
+            None
+            if self._keys is None
+            else Sealer(file, self._keys, {"wav": [self.format.encoding, self.format.rate_hz]})
+        )
+        if seal is None:
+            _write_all(file, wav_header(self.format, 0))
         written = 0
         while True:
             closing = self._wake.wait(FLUSH_S)
             self._drain()
             hold = 0 if closing else HOLD_MS * self.format.rate_hz // 1000
             data = self._audio.take(self._audio.end - hold)
-            if data:
+            if data and seal is not None:
+                seal.add(data)
+            elif data:
                 _write_all(file, data)
                 written += len(data)
                 file.seek(0)
                 _write_all(file, wav_header(self.format, written))
                 file.seek(0, os.SEEK_END)
             if closing:
+                if seal is not None:
+                    seal.finish()
                 return
 
     def _drain(self) -> None:
@@ -178,6 +190,25 @@ def _write_all(file: BinaryIO, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]
+
+
+def opened_wav(sealed: BinaryIO, wav: BinaryIO, keys: Keys) -> bool:
+    """A sealed recording as a WAV, into an empty file that can be sought in. False: its end is missing, as after
+    kill -9. Raises StoreError."""
+    opened = unseal(sealed, keys)
+    try:
+        encoding, rate_hz = opened.about["wav"]
+        format = Format(encoding, rate_hz)
+    except (KeyError, TypeError, ValueError):
+        raise StoreError("the sealed file is no recording") from None
+    _write_all(wav, wav_header(format, 0))
+    written = 0
+    for chunk in opened.chunks:
+        _write_all(wav, chunk)
+        written += len(chunk)
+    wav.seek(0)
+    _write_all(wav, wav_header(format, written))
+    return opened.finished
 
 
 def wav_header(format: Format, data_bytes: int) -> bytes:

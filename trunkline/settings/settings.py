@@ -17,6 +17,7 @@ from trunkline.settings.devices import Devices
 from trunkline.settings.environment import ENV_PREFIX
 from trunkline.settings.http import Http
 from trunkline.settings.logs import Log, Otel
+from trunkline.settings.privacy import Privacy
 from trunkline.settings.sessions import Livekit, RegionPlace, Sessions
 from trunkline.settings.sip import Sip
 from trunkline.settings.stir import Stir
@@ -86,6 +87,7 @@ class Settings(BaseSettings):
     outbound: Outbound = Outbound()
     compliance: Compliance = Compliance()
     consent: Consent = Consent()
+    privacy: Privacy = Privacy()
     sessions: Sessions = Sessions()
     livekit: Livekit = Livekit()
     region: Name = "local"
@@ -166,6 +168,7 @@ class Settings(BaseSettings):
             *self.twilio_tokens,
             *(secret.get_secret_value() for secret in others if secret),
             *self.api_keys,
+            *(key.get_secret_value() for key in self.privacy.keys.values()),
             *self.provider_keys().values(),
             *(password.get_secret_value() for password in trunks if password),
             *(p for p in passwords if p),

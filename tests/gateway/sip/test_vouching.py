@@ -17,7 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trunkline.compliance.stir import client
+from trunkline.compliance.stir.certificate import Credential
 from trunkline.compliance.stir.client import Certificates
+from trunkline.compliance.stir.reasons import Rejected
 from trunkline.compliance.stir.sign import Rights, SigningKey
 from trunkline.compliance.stir.token import Passport, parse_token
 from trunkline.errors import ConfigError
@@ -83,7 +85,7 @@ class World(Board):
         return self.stack.invite(headers=headers, **how)
 
     @property
-    def refused(self) -> list[int]:
+    def turned_away(self) -> list[int]:
         return [told[2] for told in self.stack.told if told[0] == "refuse"]
 
     @property
@@ -154,11 +156,11 @@ def test_a_caller_who_does_not_wait_for_the_verdict_is_over_and_can_call_again(m
         await settled()
         here.stack.over(handle, 487, "Request Terminated")  # CANCEL
         assert here.ends() == [("refused", "cancelled")]
-        assert (here.rang, here.refused) == (0, [])
+        assert (here.rang, here.turned_away) == (0, [])
         here.web.answers.set()
         await settled()
         await asyncio.sleep(WAIT_S + 1)
-        assert (here.rang, here.refused, here.attendants) == (0, [], [])  # the verdict came for nobody
+        assert (here.rang, here.turned_away, here.attendants) == (0, [], [])  # the verdict came for nobody
         here.invited(here.identity())  # by the same Call-ID
         await settled()
         assert here.rang == 1
@@ -171,9 +173,9 @@ def test_an_invite_that_comes_twice_while_its_verdict_is_awaited_is_a_loop(monke
         here.web.answers.clear()
         here.invited(here.identity())
         here.invited(here.identity())
-        assert here.refused == [482]
+        assert here.turned_away == [482]
         here.invited(here.identity(), call_id="two@test")
-        assert here.refused == [482, 486]  # who is waited for counts
+        assert here.turned_away == [482, 486]  # who is waited for counts
 
     run(monkeypatch, replace(REQUIRE, max_calls=1), scenario)
 
@@ -194,10 +196,10 @@ def test_a_web_that_does_not_answer_costs_two_seconds(monkeypatch: pytest.Monkey
             here.web.answers.clear()
             began = here.clock.now()
             here.invited(here.identity())
-            while not here.refused and not here.rang:
+            while not here.turned_away and not here.rang:
                 await asyncio.sleep(0.05)
             assert here.clock.now() - began == pytest.approx(WAIT_S, abs=0.1)
-            assert (here.refused, here.rang) == (refused, rang)
+            assert (here.turned_away, here.rang) == (refused, rang)
             assert here.verdicts == [("failed", "certificate_unavailable")]
 
         run(monkeypatch, trunk, scenario)
@@ -267,14 +269,14 @@ def test_what_each_is_refused_with_by_a_trunk_that_requires_and_none_by_one_that
     async def required(here: World) -> None:
         here.invited(headers(here))
         await settled()
-        assert (here.refused, here.rang) == ([answer], 0)
+        assert (here.turned_away, here.rang) == ([answer], 0)
         assert here.ends() == [("refused", f"stir_{answer}")]
         assert reason is None or here.verdicts[0][1] == reason
 
     async def observed(here: World) -> None:
         here.invited(headers(here))
         await settled()
-        assert (here.refused, here.rang) == ([], 1)
+        assert (here.turned_away, here.rang) == ([], 1)
 
     run(monkeypatch, REQUIRE, required)
     run(monkeypatch, OBSERVE, observed)
@@ -353,19 +355,19 @@ def test_new_anchors_are_in_force_soon_and_broken_ones_leave_the_last_good_ones(
         watching = Vouching(certificates, clock, trust=tmp_path)
         watching.start()
         await asyncio.sleep(0.1)
-        assert isinstance(await certificates.fetch(X5U), client.Rejected)
+        assert isinstance(await certificates.fetch(X5U), Rejected)
         write(ours.pem + theirs.pem)
         await logged("2 trust anchors are in force")
-        assert isinstance(certificates.kept(X5U), client.Credential)  # what was kept is judged again
+        assert isinstance(certificates.kept(X5U), Credential)  # what was kept is judged again
         for broken in (b"", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", theirs.pem[:-40]):
             write(broken)
             await logged("the trust anchors read last stay in force: stir.trust")
-            assert isinstance(certificates.kept(X5U), client.Credential)
+            assert isinstance(certificates.kept(X5U), Credential)
         file.unlink()
         await logged("the trust anchors read last stay in force: stir.trust")
         write(ours.pem)
         await logged("1 trust anchors are in force")
-        assert isinstance(certificates.kept(X5U), client.Rejected)
+        assert isinstance(certificates.kept(X5U), Rejected)
         await watching.close()
 
     asyncio.run(scenario())
@@ -415,7 +417,7 @@ def test_our_own_eyes_come_before_the_carriers_word(monkeypatch: pytest.MonkeyPa
         here.invited(forged(here) + PAI.format(";verstat=TN-Validation-Passed"))
         await settled()
         assert here.verdicts == [("failed", "bad_signature")]
-        assert here.refused == [438]
+        assert here.turned_away == [438]
 
     run(monkeypatch, replace(REQUIRE, verstat="pai"), scenario)
 

@@ -306,6 +306,17 @@ TOOL: Keys = {
     "max_bytes": Key("whole", "http: how long the answer may be.", 65536, low=1, high=1048576),
     "result": Key("table", 'http: variables out of the JSON answer: `time = "appointment.time"`.', {}),
     "wait": Key("text", "http: spoken while waiting.", ""),
+    "secure": Key(
+        "table",
+        'http: digits that are keyed for this tool alone, with how many: `card_number = "13-19"`. Neither the model, '
+        "the record nor a recording gets them; `{names}` in the body stand for them.",
+        {},
+    ),
+    "prompt": Key(
+        "text",
+        "http: spoken before they are keyed, where the agent is no realtime model.",
+        "Please key it in now, and then the pound key.",
+    ),
 }
 
 TOOL_KEYS_BY_TYPE: Mapping[str, frozenset[str]] = {
@@ -314,7 +325,9 @@ TOOL_KEYS_BY_TYPE: Mapping[str, frozenset[str]] = {
     "hand_off": frozenset({"agent"}),
     "send_dtmf": frozenset({"digits"}),
     "call_back": frozenset(),
-    "http": frozenset({"url", "method", "headers", "body", "timeout_ms", "max_bytes", "result", "wait"}),
+    "http": frozenset(
+        {"url", "method", "headers", "body", "timeout_ms", "max_bytes", "result", "wait", "secure", "prompt"}
+    ),
 }
 
 FALLBACK: Keys = {

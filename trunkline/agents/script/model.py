@@ -27,6 +27,8 @@ BUILT_IN_INTENTS = ("repeat", "goodbye")
 SECTIONS = ("variables", "hours", "intents", "slots", "digits", "tools", "fallback", "words")
 """The tables of the file that are the script; the rest is the definition."""
 
+_LENGTHS = re.compile(r"[1-9]|[12]\d|[1-9]-[12]\d|[1-9]-[1-9]|[12]\d-[12]\d")
+
 T = TypeVar("T")
 
 _OUR_HEADERS = frozenset(("host", "content-length", "transfer-encoding", "connection", "accept-encoding", "upgrade"))
@@ -104,6 +106,13 @@ class Tool:
     max_bytes: int = 65536
     result: Mapping[str, str] = field(default_factory=dict)
     wait: str = ""
+    secure: Mapping[str, str] = field(default_factory=dict)
+    prompt: str = ""
+
+    def digits_of(self, name: str) -> tuple[int, int]:
+        """The least and the most of what is keyed as `name`."""
+        least, _, most = self.secure[name].partition("-")
+        return int(least), int(most or least)
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +313,13 @@ def _tool(name: str, table: Mapping[str, Any], path: Path, report: Report) -> To
             if not isinstance(value, str):
                 report((*path, section, key), "must be a text in quotes", "error")
                 return None
+    for key, value in held["secure"].items():
+        if not isinstance(value, str) or not _LENGTHS.fullmatch(value) or not NAME.fullmatch(key):
+            report((*path, "secure", key), 'a name with how many digits: card_number = "13-19"', "error")
+            return None
+        if "{" + key + "}" in held["url"]:
+            report((*path, "url"), f"{{{key}}} is secure: an address is logged on its way, use the body", "error")
+            return None
     for header, value in held["headers"].items():
         if wrong := _header_fault(header, value):
             report((*path, "headers", header), wrong, "error")

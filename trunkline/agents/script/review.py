@@ -21,6 +21,12 @@ def review(definition: AgentDefinition, script: Script, report: Report, tags: tu
     _Review(definition, script, report, tags or definition.tags).run()
 
 
+def _without(text: str, names: Iterable[str]) -> str:
+    for name in names:
+        text = text.replace("{" + name + "}", "")
+    return text
+
+
 class _Review:
     def __init__(self, definition: AgentDefinition, script: Script, report: Report, tags: tuple[str, ...]) -> None:
         self.definition, self.script, self.report, self.tags = definition, script, report, tags
@@ -152,7 +158,7 @@ class _Review:
         self._texts((*path, "url"), (tool.url,), self.known)
         self._texts((*path, "wait"), (tool.wait,), self.known)
         for where, text in texts_of(tool.body):
-            self._texts((*path, "body", *where), (text,), self.known)
+            self._texts((*path, "body", *where), (_without(text, tool.secure),), self.known)
         if tool.url.startswith("http:"):
             self.report(
                 (*path, "url"), "http:// is sent in the clear: use https:// outside your own network", "warning"

@@ -7,7 +7,7 @@ A tool never raises into the conversation: its outcome is JSON text, `{"ok": tru
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.languages import SPEAK_LANGUAGE
@@ -16,12 +16,22 @@ from trunkline.agents.script.model import HAND_OFF, HANG_UP, TRANSFER, Script, T
 from trunkline.agents.script.review import OF_THE_CALL, texts_of
 from trunkline.agents.tools.http import HttpToolError, HttpTools
 from trunkline.ports import CallControl, Refuse, ToolCall, ToolSpec, Wish
+from trunkline.privacy.redaction import Policy, redact
+from trunkline.privacy.sensitive import Sensitive
 
 __all__ = ["HttpRunner", "HttpToolError", "HttpTools", "perform", "tool_specs"]
 
+_CARDS = Policy(frozenset(("card",)))
 DO_NOT_CALL = "do_not_call"
 """The built-in tool by which a model says that the caller wants no more calls. It can only add to what is heard."""
 _MAX_ARGUMENT_CHARACTERS = 500
+
+
+@runtime_checkable
+class Collects(Protocol):
+    """An agent's hands that have a keypad to listen to."""
+
+    async def collect(self, name: str, least: int, most: int) -> Sensitive | None: ...
 
 
 class HttpRunner(Protocol):
@@ -80,7 +90,14 @@ def needed_values(script: Script, tool: Tool) -> tuple[str, ...]:
     """The names a tool's url and body need from the conversation, in order; `[variables]` are known anyway."""
     texts = [tool.url, *(text for _, text in texts_of(tool.body))]
     names = [name for text in texts for name in template.variables(text)]
-    return tuple(dict.fromkeys(name for name in names if name not in script.variables and name not in OF_THE_CALL))
+    given = {*script.variables, *OF_THE_CALL, *tool.secure}
+    return tuple(dict.fromkeys(name for name in names if name not in given))
+
+
+def secure_prompt(definition: AgentDefinition, name: str) -> str:
+    """What is said before digits are keyed for the tool of this name; empty: none are."""
+    tool = Script.of(definition).tools.get(name)
+    return tool.prompt if tool is not None and tool.secure else ""
 
 
 async def perform(
@@ -128,10 +145,12 @@ async def perform(
             return _failed(decision.code, decision.why) if isinstance(decision, Refuse) else _done()
         case _:
             known = caller_number or "", "yes" if caller_verified else "no"
-            return await _perform_http(call, script, tool, http, dict(zip(OF_THE_CALL, known, strict=True)))
+            return await _perform_http(call, script, tool, http, dict(zip(OF_THE_CALL, known, strict=True)), control)
 
 
-async def _perform_http(call: ToolCall, script: Script, tool: Tool, http: HttpRunner, known: Mapping[str, str]) -> str:
+async def _perform_http(
+    call: ToolCall, script: Script, tool: Tool, http: HttpRunner, known: Mapping[str, str], control: CallControl
+) -> str:
     values = {**script.variables, **known}
     for name in needed_values(script, tool):
         value = call.arguments.get(name)
@@ -139,10 +158,26 @@ async def _perform_http(call: ToolCall, script: Script, tool: Tool, http: HttpRu
         if wrong:
             return _failed("bad_arguments", f"{name} {wrong}")
         values[name] = str(value)
+    keyed: list[Sensitive] = []
+    for name in tool.secure:
+        if not isinstance(control, Collects):
+            return _failed("not_supported", "nothing can be keyed in secret here")
+        digits = await control.collect(name, *tool.digits_of(name))
+        if digits is None:
+            return _failed("not_keyed", f"the caller did not key the {name}")
+        keyed.append(digits)
+    return await _ask(tool, http, values, dict(zip(tool.secure, keyed, strict=True)))
+
+
+async def _ask(tool: Tool, http: HttpRunner, values: Mapping[str, str], keyed: Mapping[str, Sensitive]) -> str:
+    """The answer must not say what was keyed: the model would have it."""
     try:
-        return _done(await http.run(tool, values))
+        answer = _done(await http.run(tool, {**values, **{name: digits.reveal() for name, digits in keyed.items()}}))
     except HttpToolError as error:
         return _failed(error.code, error.why)
+    for name, digits in keyed.items():
+        answer = answer.replace(digits.reveal(), f"[{name}]")
+    return redact(answer, _CARDS) if keyed else answer
 
 
 def _built_in(call: ToolCall) -> Tool | None:

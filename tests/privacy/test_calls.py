@@ -1,0 +1,188 @@
+"""A call's record, conversation and followers are given nothing that its policy keeps from them."""
+
+import asyncio
+import io
+import json
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
+
+from trunkline import logs
+from trunkline.agents.discreet import discreet
+from trunkline.live import Heard, Progress, Saying, ToolDone
+from trunkline.ports import (
+    NAMED,
+    CallEnded,
+    CallEvent,
+    CallFacts,
+    CallStarted,
+    Llm,
+    LlmEvent,
+    Message,
+    RecordEvent,
+    TextDelta,
+    ToolCall,
+    TurnEnded,
+    TurnRecord,
+)
+from trunkline.privacy.calls import Policies, RedactedConversation, RedactedFollowing, RedactedRecords
+from trunkline.privacy.redaction import NOTHING, Policy
+from trunkline.types import DEFAULT_TENANT, CallId
+
+AT = datetime(2026, 11, 28, tzinfo=UTC)
+CARD = "four one one one one one one one one one one one one one one one"
+POLICY = Policy(frozenset(("card", "phone", "email")))
+
+
+class Kept:
+    def __init__(self) -> None:
+        self.events: list[RecordEvent] = []
+
+    def append(self, event: RecordEvent) -> None:
+        self.events.append(event)
+
+
+def started(call_id: str, agent: str = "Clinic") -> CallStarted:
+    return CallStarted(CallId(call_id), DEFAULT_TENANT, "inbound", "sip", agent, AT, from_number="+14155550100")
+
+
+def turn(call_id: str, caller: str, agent: str = "") -> TurnEnded:
+    return TurnEnded(CallId(call_id), AT, TurnRecord(0, caller, agent))
+
+
+def said(event: RecordEvent) -> tuple[str, str]:
+    assert isinstance(event, TurnEnded)
+    return event.turn.caller_text, event.turn.agent_text
+
+
+def test_a_record_keeps_no_card_and_still_says_whose_call_it_was() -> None:
+    kept = Kept()
+    records = RedactedRecords(kept, Policies(POLICY))
+    records.append(started("1"))
+    records.append(turn("1", f"it is {CARD}", "I have 4111 1111 1111 1111, is that right?"))
+    records.append(turn("1", "4111111111111111"))
+    assert [said(event) for event in kept.events[1:]] == [
+        ("it is [card]", "I have [card], is that right?"),
+        ("[card]", ""),
+    ]
+    assert cast(CallStarted, kept.events[0]).from_number == "+14155550100"
+
+
+def test_a_card_in_pieces_is_put_together_within_its_call_only() -> None:
+    kept = Kept()
+    records = RedactedRecords(kept, Policies(POLICY))
+    for call_id in ("1", "2"):
+        records.append(started(call_id))
+    for call_id in ("1", "2"):
+        records.append(turn(call_id, "four one one one"))
+    records.append(turn("1", "one one one one"))
+    records.append(CallEnded(CallId("1"), AT, "caller_hung_up"))
+    assert [said(event)[0] for event in kept.events[2:5]] == ["four one one one", "four one one one", "[digits]"]
+
+
+def test_events_lose_cards_and_keep_what_the_record_is_found_by() -> None:
+    kept = Kept()
+    records = RedactedRecords(kept, Policies(POLICY))
+    records.append(started("1"))
+    records.append(CallEvent(CallId("1"), AT, "attributes", {"note": "4111 1111 1111 1111", "ref": "4155550100"}))
+    records.append(CallEvent(CallId("1"), AT, NAMED, {"provider_call_id": "x@pbx.example.com"}))
+    records.append(CallEnded(CallId("1"), AT, "error", "j@example.com"))
+    events = [event.data for event in kept.events if isinstance(event, CallEvent)]
+    assert events == [{"note": "[card]", "ref": "4155550100"}, {"provider_call_id": "x@pbx.example.com"}]
+    assert cast(CallEnded, kept.events[-1]).detail == "[email]"
+
+
+def test_an_agent_may_have_a_policy_of_its_own() -> None:
+    kept = Kept()
+    records = RedactedRecords(kept, Policies(POLICY, {"Open": NOTHING}))
+    records.append(started("1", "Open"))
+    records.append(turn("1", "call 415 555 0100"))
+    assert said(kept.events[1])[0] == "call 415 555 0100"
+
+
+def test_a_follower_sees_no_beginning_of_a_card() -> None:
+    told: list[Progress] = []
+    tell = RedactedFollowing(POLICY).before(told.append)
+    words = f"it is {CARD} thanks".split()
+    for end in range(1, len(words) + 1):
+        tell(Heard(" ".join(words[:end]), final=end == len(words)))
+    assert {cast(Heard, each).text.strip() for each in told} == {"", "it", "it is", "it is [card] thanks"}
+    told.clear()
+    text = "That is 4111 1111 1111 1111, right?"
+    tell(Saying(text, 20))
+    tell(Saying(text, len(text), over=True))
+    tell(ToolDone("pay", '{"card": "4111111111111111"}'))
+    assert told == [
+        Saying("That is [card], right?", len("That is")),
+        Saying("That is [card], right?", len("That is [card], right?"), over=True),
+        ToolDone("pay", '{"card": "[card]"}'),
+    ]
+
+
+def test_a_conversation_is_redacted_as_it_grows_and_when_it_is_another() -> None:
+    redacted = RedactedConversation(POLICY)
+    first, second = Message("caller", CARD), Message("agent", "thanks")
+    assert [m.text for m in redacted([first])] == ["[card]"]
+    both = redacted([first, second])
+    assert both[1] is second
+    assert redacted([first, second]) == both
+    called = Message("agent", "", tool_calls=(ToolCall("1", "pay", {"card": "4111111111111111"}),))
+    assert redacted([called])[0].tool_calls[0].arguments == {"card": "[card]"}
+
+
+def test_a_model_of_a_third_party_is_told_what_its_policy_lets_it_know() -> None:
+    asked: list[str] = []
+
+    class Session:
+        async def reply(
+            self, conversation: Sequence[Message], *, understood: bool = True
+        ) -> AsyncGenerator[LlmEvent, None]:
+            asked.extend(message.text for message in conversation)
+            yield TextDelta("ok")
+
+    def model(third_party: bool) -> Any:
+        return SimpleNamespace(name="m", third_party=third_party, open=lambda call: Session())
+
+    facts = cast(CallFacts, None)
+
+    async def ask(llm: Llm) -> None:
+        assert llm.name == "m"
+        async for _ in llm.open(facts).reply([Message("caller", CARD)]):
+            pass
+
+    for third_party in (True, False):
+        asyncio.run(ask(discreet(cast(Llm, model(third_party)), POLICY)))
+    assert asked == ["[card]", CARD]
+
+
+def test_logs_are_the_last_guard() -> None:
+    stream = io.StringIO()
+    root, levels = logging.getLogger(), {"trunkline": logging.getLogger("trunkline").level}
+    before, level = root.handlers[:], root.level
+    try:
+        logs.configure("info", "json", stream=stream, policy=POLICY)
+        logging.getLogger("trunkline.x").info("said %s", CARD, extra={"card": "4111 1111 1111 1111", "to": "j@e.org"})
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+        logging.getLogger("trunkline").setLevel(levels["trunkline"])
+    line = json.loads(stream.getvalue())
+    assert (line["message"], line["card"], line["to"]) == ("said [card]", "[card]", "[email]")
+
+
+def test_an_agent_reads_back_short_numbers_but_no_piece_of_a_card() -> None:
+    kept = Kept()
+    records = RedactedRecords(kept, Policies(POLICY))
+    records.append(started("1"))
+    records.append(turn("1", "four seven one one", "I heard 4 7 1 1. Is that right?"))
+    records.append(turn("1", "yes", "I have noted appointment 4 7 1 1."))
+    records.append(turn("1", "my card then five five zero zero", "5 5 0 0, go on"))
+    records.append(turn("1", "zero zero zero zero", "0 0 0 0, go on"))
+    assert [said(event) for event in kept.events[1:]] == [
+        ("four seven one one", "I heard 4 7 1 1. Is that right?"),
+        ("yes", "I have noted appointment 4 7 1 1."),
+        ("my card then [digits]", "[digits], go on"),
+        ("[digits]", "[digits], go on"),
+    ]

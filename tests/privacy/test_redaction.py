@@ -1,0 +1,188 @@
+"""What is redacted as it streams, and that nothing of it is shown before."""
+
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trunkline.privacy.redaction import KINDS, NOTHING, Policy, Redactor, redact, redact_value
+from trunkline.privacy.sensitive import Sensitive
+
+ALL = Policy(frozenset(KINDS) - {"number"})
+CARDS = Policy(frozenset(("card",)))
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("my card is 4111 1111 1111 1111, thanks", "my card is [card], thanks"),
+        ("4111-1111-1111-1111", "[card]"),
+        ("٤١١١١١١١١١١١١١١١", "[card]"),
+        ("4111\u200b111111111111", "[card]"),
+        (f"it is four {'one ' * 15}please", "it is [card] please"),
+        (
+            "five double five five triple five five double five four triple four uh four five five please",
+            "[card] please",
+        ),
+        ("forty one eleven eleven eleven eleven eleven eleven eleven", "[card]"),
+        (f"vier {'eins ' * 7}ähm {'eins ' * 8}danke", "[card] danke"),
+        ("vier doppel eins eins dreifach eins eins eins eins eins eins eins eins eins eins", "[card]"),
+        (f"cuatro {'uno ' * 7}este {'uno ' * 8}gracias", "[card] gracias"),
+        ("cuatro doble uno uno triple uno uno uno uno uno uno uno uno uno uno", "[card]"),
+        ("4111 1111 1111 1112", "[card]"),  # a digit misheard
+        ("4111 1111 1111 1111 12 27 123", "[card]"),  # with what stands behind it on the card
+        ("call (415) 555-0100.", "call ([phone]."),
+        ("call +49 30 1234567 now", "call [phone] now"),
+        ("four one five five five five oh one double oh", "[phone]"),
+        ("my social is 123-45-6789", "my social is [ssn]"),
+        ("to DE89 3704 0044 0532 0130 00 please", "to [iban] please"),
+        ("GB29NWBK60161331926819", "[iban]"),
+        ("mail john.smith@example.com.", "mail [email]."),
+        ('{"a":"j@example.com","b":1}', '{"a":"[email]","b":1}'),
+        ("john at example dot com", "[email]"),
+        ("it is john dot smith at example dot co dot uk thanks", "it is [email] thanks"),
+        ("ana arroba ejemplo punto es", "[email]"),
+        ("hans unterstrich meier at beispiel punkt de", "[email]"),
+        ("j o h n at g mail dot com", "[email]"),
+        ("my name is Maria Lopez and I call", "my name is [name] [name] and I call"),
+        ("my name is uh john smith calling", "my name is uh [name] [name] calling"),
+        ("ich heiße Jürgen, ja, Jürgen", "ich heiße [name], ja, [name]"),
+        ("me llamo Ana", "me llamo [name]"),
+    ],
+)
+def test_what_is_about_somebody_is_not_shown(said: str, shown: str) -> None:
+    assert redact(said, ALL) == shown.replace("([phone]", "[phone]")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "at ten thirty on december twelve twenty twenty six",
+        "on 2026-11-28 10:00 or 28.11.2026 at 5",
+        "1,250,000 dollars and 12.5 percent",
+        "took 0.1234567890123456 s",
+        "a double room for two, please",
+        "look at me at home at seven",
+        "room 101",
+        "call CA0123456789abcdef0123456789abcdef",
+        "DE is IT",
+        "once upon a time",
+    ],
+)
+def test_what_is_about_nobody_is(said: str) -> None:
+    assert redact(said, ALL) == said
+
+
+def test_a_card_given_in_pieces_over_turns_shows_its_first_four_digits_at_most() -> None:
+    redactor = Redactor(CARDS)
+    turns = ["four one one one", "one one one one", "uh one one one one", "one one one one", "is that all"]
+    assert [redactor.whole(turn) for turn in turns] == [
+        "four one one one",
+        "[digits]",
+        "uh [digits]",
+        "[card]",
+        "is that all",
+    ]
+
+
+def test_a_turn_that_ends_in_the_middle_of_a_number_does_not_show_its_beginning() -> None:
+    redactor = Redactor(CARDS)
+    assert redactor.whole("it is 4111 1111") == "it is [digits]"
+    assert redactor.whole("1111 1111") == "[card]"
+
+
+def test_a_name_is_known_after_it_was_given() -> None:
+    redactor = Redactor(Policy(frozenset(("name",)), names=("Ada Lovelace",)))
+    assert redactor.whole("my name is Maria") == "my name is [name]"
+    assert redactor.whole("Maria here, for Lovelace") == "[name] here, for [name]"
+
+
+def test_only_what_the_policy_names_is_redacted() -> None:
+    said = "4111 1111 1111 1111 is mine, call 415 555 0100 x"
+    assert redact(said, Policy(frozenset(("phone",)))) == "4111 1111 1111 1111 is mine, call [phone] x"
+    assert redact(said, CARDS) == "[card] is mine, call 415 555 0100 x"
+    assert redact(said, NOTHING) == said
+
+
+def test_a_preview_never_shows_what_is_taken_back() -> None:
+    redactor = Redactor(ALL)
+    said = "my card is four one one one one one one one one one one one one one one one thanks"
+    whole = redact(said, ALL)
+    for end in range(len(said)):
+        assert whole.startswith(redactor.preview(said[:end]))
+    assert redactor.whole(said) == whole
+
+
+_WORDS = (
+    "4111 1111 4 1 one four double triple oh - . , + ( ) uh and at dot com @ example john my name is Maria DE89 3704 "
+    "cuatro uno doble arroba punto vier eins ähm einundzwanzig 2026-11-28 19 thirty y zero thousand"
+)
+_PIECES = st.sampled_from([*_WORDS.split(), "\n", " ", "  ", "x" * 70, "1" * 70, " " * 70, "one " * 30])
+_TEXTS = st.lists(_PIECES, max_size=40).flatmap(
+    lambda pieces: st.sampled_from([" ".join(pieces), "".join(pieces)])
+) | st.text(max_size=60)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    _TEXTS,
+    st.lists(st.integers(1, 9), min_size=1, max_size=10),
+    st.sampled_from([ALL, CARDS, Policy(frozenset(KINDS))]),
+)
+def test_however_it_is_cut_the_same_comes_out(text: str, cuts: list[int], policy: Policy) -> None:
+    redactor, shown, at, turn = Redactor(policy), "", 0, 0
+    whole = redact(text, policy)
+    while at < len(text):
+        size = cuts[turn % len(cuts)]
+        shown += redactor.feed(text[at : at + size])
+        assert whole.startswith(shown)
+        at, turn = at + size, turn + 1
+    assert shown + redactor.end() == whole
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(_TEXTS, max_size=4), st.sampled_from([ALL, CARDS, ALL.without("name"), ALL.without("name", "email")]))
+def test_a_cheap_look_comes_to_the_same(turns: list[str], policy: Policy) -> None:
+    looked, slow = Redactor(policy), Redactor(policy)
+    for turn in turns:
+        shown = looked.preview(turn)
+        whole = slow.feed(turn) + slow.end()
+        assert whole.startswith(shown)
+        assert looked.whole(turn) == whole
+
+
+@settings(max_examples=100, deadline=None)
+@given(_TEXTS, st.sampled_from(["uh", "-", ", ", " ", "and then", " dash "]), st.booleans())
+def test_no_card_comes_through(before: str, between: str, spoken: bool) -> None:
+    groups = ["four one one one"] + ["one one one one"] * 3 if spoken else ["4111", "1111", "1111", "1111"]
+    text = f"{before}\n! {f' {between} '.join(groups)} ! thanks"
+    assert f"{groups[1]} {between} {groups[2]}" not in redact(text, CARDS).split("!")[-2]
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    ["1", "1 ", "one ", "a.", "a@", "a dot ", "j at ", "-", "+", "(", " ", "DE89", "double ", "uh ", "4111 x "],
+)
+def test_time_is_linear_and_what_is_kept_back_is_bounded(hostile: str) -> None:
+    def seconds(characters: int) -> float:
+        redactor = Redactor(ALL)
+        text = hostile * (characters // len(hostile))
+        started = time.process_time()
+        shown = sum(len(redactor.feed(text[at : at + 1000])) for at in range(0, len(text), 1000))
+        kept = len(redactor.end())
+        assert kept < 30_000
+        assert shown + kept > 0
+        return time.process_time() - started
+
+    seconds(2000)
+    small, large = max(seconds(10_000), 0.002), seconds(80_000)
+    assert large < 8 * small * 4
+
+
+def test_json_is_redacted_within() -> None:
+    def redacted(text: str) -> str:
+        return redact(text, ALL)
+
+    given = {"a": ["4111 1111 1111 1111", 4111111111111111, 7, True, None], "b": {"j@example.com": Sensitive("1")}}
+    assert redact_value(given, redacted) == {"a": ["[card]", "[card]", 7, True, None], "b": {"[email]": "[digits]"}}

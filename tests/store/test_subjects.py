@@ -1,0 +1,113 @@
+"""A person is shown, forgotten and searched for again; what is old goes."""
+
+import asyncio
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from trunkline.ports import CallEnded, CallEvent, CallStarted, Grant, TurnEnded, TurnRecord
+from trunkline.store.consents import ConsentLedger, Noted, new_id
+from trunkline.store.devices import KnownDevices
+from trunkline.store.dnc import DncLists
+from trunkline.store.subjects import Subjects, Terms, files_with, rewrite
+from trunkline.types import DEFAULT_TENANT as US
+from trunkline.types import CallId
+
+AT = datetime(2026, 11, 22, 15, tzinfo=UTC)
+ANN, BOB = "+12125550177", "+12125550188"
+OpenStore = Any  # of conftest.py
+
+
+async def fill(store: Any, recordings: Path) -> None:
+    """Ann's two calls, of which one goes on, and one of Bob's that names her."""
+    recordings.mkdir()
+    spool = store.spool
+    for call_id, number in (("ann_1", ANN), ("ann_live", ANN), ("bob_1", BOB)):
+        spool.append(CallStarted(CallId(call_id), US, "inbound", "sip", "clinic", AT, number, "+12125550100", call_id))
+        spool.append(TurnEnded(CallId(call_id), AT, TurnRecord(0, f"I am {number}", "and Ann is " + ANN)))
+        spool.append(CallEvent(CallId(call_id), AT, "attributes", {"x": [ANN]}))
+        if call_id != "ann_live":
+            spool.append(CallEnded(CallId(call_id), AT + timedelta(minutes=1), "caller_hung_up"))
+        for name in (f"{call_id}.wav", f"{call_id}-2.wav.sealed"):
+            (recordings / name).write_bytes(b"RIFF")
+    assert await store.writer.flush()
+    ledger = ConsentLedger(store.database)
+    grant = Grant(US, ANN, "express_oral", AT, "keypad", ("artificial_voice",), "May we?", "v1")
+    await ledger.note(US, [Noted(new_id(), grant)])
+    await KnownDevices(store.database, store.writer._clock).register(US, "kitchen", ANN)
+
+
+def test_who_is_erased_is_nowhere_to_be_found(open_store: OpenStore, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_store() as store:
+            recordings = tmp_path / "recordings"
+            await fill(store, recordings)
+            store.spool.append(CallEnded(CallId("ann_live"), AT + timedelta(minutes=2), "caller_hung_up"))
+            assert await store.writer.flush()
+            subjects = Subjects(store.database, recordings)
+            told = await subjects.export(US, ANN)
+            assert [call["id"] for call in told["calls"]] == ["ann_1", "ann_live"]
+            assert told["recordings"] == ["ann_1-2.wav.sealed", "ann_1.wav", "ann_live-2.wav.sealed", "ann_live.wav"]
+            assert (len(told["consent"]["events"]), len(told["devices"])) == (1, 1)
+            await DncLists(store.database).add(US, "company", [ANN], AT, "test")
+
+            done = await subjects.erase(US, ANN, AT)
+            assert done == {
+                "calls": 2, "live": 0, "recordings": 4, "orders": 0, "attempts": 0, "devices": 1, "unplaced": 0,
+                "mentions": 2, "consents": 1,
+            }  # fmt: skip
+            assert await subjects.rows_with(ANN) == []
+            assert await subjects.rows_with(BOB) != []
+            assert sorted(path.name for path in recordings.iterdir()) == ["bob_1-2.wav.sealed", "bob_1.wav"]
+            assert await store.count("dnc_entries") == 1  # they must not be called
+            assert (await ConsentLedger(store.database).verify(US)).broken is None
+
+    asyncio.run(scenario())
+
+
+def test_a_call_that_goes_on_is_left_alone_and_counted(open_store: OpenStore, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_store() as store:
+            await fill(store, tmp_path / "recordings")
+            done = await Subjects(store.database, tmp_path / "recordings").erase(US, ANN, AT)
+            assert (done["calls"], done["live"]) == (1, 1)
+            assert {row["id"] for row in await store.rows("calls")} == {"ann_live", "bob_1"}
+
+    asyncio.run(scenario())
+
+
+def test_a_database_file_written_anew_holds_nothing_of_them(open_store: OpenStore, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_store() as store:
+            await fill(store, tmp_path / "recordings")
+            store.spool.append(CallEnded(CallId("ann_live"), AT + timedelta(minutes=2), "caller_hung_up"))
+            assert await store.writer.flush()
+            await Subjects(store.database, tmp_path / "recordings").erase(US, ANN, AT)
+
+    asyncio.run(scenario())
+    file = tmp_path / "trunkline.db"
+    if file.exists():
+        rewrite(file)
+        assert files_with(tmp_path, ANN) == []
+        assert files_with(tmp_path, BOB) == ["trunkline.db"]
+
+
+def test_what_is_old_goes_and_what_is_not_stays(open_store: OpenStore, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_store() as store:
+            recordings = tmp_path / "recordings"
+            await fill(store, recordings)
+            subjects, now = Subjects(store.database, recordings), AT + timedelta(days=10)
+            for path in recordings.iterdir():
+                os.utime(path, (AT.timestamp(), AT.timestamp()))
+            nothing = {"calls": 0, "transcripts": 0, "recordings": 0}
+            assert await subjects.purge(Terms(), now) == nothing
+            assert await subjects.purge(Terms(11, 11, 11), now) == nothing
+            assert await subjects.purge(Terms(recordings=9), now) == {**nothing, "recordings": 6}
+            assert await subjects.purge(Terms(transcripts=9), now) == {**nothing, "transcripts": 3}
+            assert {(row["caller_text"], row["agent_text"]) for row in await store.rows("turns")} == {("", "")}
+            assert await subjects.purge(Terms(calls=9), now) == {**nothing, "calls": 2}
+            assert [row["id"] for row in await store.rows("calls")] == ["ann_live"]
+
+    asyncio.run(scenario())

@@ -1,0 +1,82 @@
+"""Text as tokens, as it streams: the same tokens however it was cut into pieces.
+
+A token is at most TOKEN_CHARS long, so that no more than that is ever kept back here; a longer word is several, of
+which none is looked up in a vocabulary.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from enum import Enum, auto
+from functools import lru_cache
+from typing import NamedTuple
+
+TOKEN_CHARS = 64
+
+_MARKS = "\u0300-\u036f"  # accents that stand alone: "fu\u0308nf"
+_HIDDEN = "\u00ad\u200b-\u200f\u2060\ufeff"  # a digit with nothing to be seen beside it is still beside the next one
+_TOKEN = re.compile(
+    rf"(?P<space>[\s{_HIDDEN}]{{1,{TOKEN_CHARS}}})"
+    rf"|(?P<digits>\d{{1,{TOKEN_CHARS}}})"
+    rf"|(?P<word>(?:[^\W\d_]|[{_MARKS}]){{1,{TOKEN_CHARS}}})"
+    r"|(?P<punct>.)",
+    re.DOTALL,
+)
+
+
+class Sort(Enum):
+    SPACE = auto()
+    DIGITS = auto()
+    WORD = auto()
+    PUNCT = auto()
+    PIECE = auto()
+    """Of a word longer than a token."""
+    MARKER = auto()
+    """Stands for what was redacted."""
+
+
+_SORTS = {"space": Sort.SPACE, "digits": Sort.DIGITS, "word": Sort.WORD, "punct": Sort.PUNCT}
+
+
+class Token(NamedTuple):
+    sort: Sort
+    text: str
+
+
+@lru_cache(4096)
+def folded(word: str) -> str:
+    """Without case and accents: `Fünf` is `funf`."""
+    spread = unicodedata.normalize("NFKD", word.casefold())
+    return spread if spread.isascii() else "".join(c for c in spread if not unicodedata.combining(c))
+
+
+class Tokenizer:
+    def __init__(self) -> None:
+        self._rest = ""
+        self._long = False
+
+    def feed(self, text: str) -> Iterator[Token]:
+        """Those that can no longer become others."""
+        text = self._rest + text
+        at = 0
+        for found in _TOKEN.finditer(text):
+            whole = found.end() < len(text) or found.lastgroup == "punct" or found.end() - at == TOKEN_CHARS
+            if not whole:
+                break
+            at = found.end()
+            yield self._token(found)
+        self._rest = text[at:]
+
+    def end(self) -> Iterator[Token]:
+        rest, self._rest = self._rest, ""
+        for found in _TOKEN.finditer(rest):
+            yield self._token(found)
+        self._long = False
+
+    def _token(self, found: re.Match[str]) -> Token:
+        sort, text = _SORTS[found.lastgroup or "punct"], found[0]
+        if sort is Sort.WORD:
+            long, self._long = self._long or len(text) == TOKEN_CHARS, len(text) == TOKEN_CHARS
+            return Token(Sort.PIECE if long else sort, text)
+        self._long = False
+        return Token(sort, text)

@@ -1,0 +1,65 @@
+"""[privacy]: what is redacted before it is written, and what is kept, how and how long."""
+
+import base64
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, SecretStr
+
+from trunkline.privacy.redaction import KINDS
+from trunkline.settings.values import Int, Name, Section, Texts
+
+
+def _kinds(kinds: tuple[str, ...]) -> tuple[str, ...]:
+    if any(kind not in KINDS for kind in kinds):
+        raise ValueError(f"of {', '.join(KINDS)}")
+    return kinds
+
+
+Kinds = Annotated[Texts, AfterValidator(_kinds)]
+
+
+def _key(value: SecretStr) -> SecretStr:
+    try:
+        whole = len(base64.b64decode(value.get_secret_value(), validate=True)) == 32
+    except ValueError:
+        whole = False
+    if not whole:
+        raise ValueError("32 random bytes as base64: openssl rand -base64 32")
+    return value
+
+
+class AgentPrivacy(Section):
+    redact: Kinds | None = None
+    """In place of privacy.redact."""
+    redact_for_models: Kinds | None = None
+    """In place of privacy.redact_for_models."""
+
+
+class Privacy(Section):
+    redact: Kinds = ("card", "ssn", "iban")
+    """What of the words spoken becomes `[card]`, `[phone]` ... before it is written, shown or sent: in transcripts,
+    events, logs, kept sessions and what a device is told while it talks. Also: `phone`, `email`, `number` (five
+    digits and more), `name`. Digits said one by one that end a turn become `[digits]` where `card` is: they may be the
+    beginning of one."""
+    redact_for_models: Kinds = ()
+    """What of it no language model of a third party is told. Its own tools cannot use it then either."""
+    names: Texts = ()
+    """Names that are redacted wherever `name` is; besides those that callers give as theirs."""
+    agents: dict[str, AgentPrivacy] = Field(default_factory=dict)
+    """[privacy.agents.NAME]: what is different for an agent, by its name."""
+    keys: dict[Name, Annotated[SecretStr, AfterValidator(_key)]] = Field(default_factory=dict)
+    """With keys, recordings are sealed (AES-256-GCM) under the first of them; the others open older ones. Each is 32
+    random bytes as base64 (`openssl rand -base64 32`). Whoever loses one loses what it seals."""
+    recordings_days: Annotated[Int, Field(ge=1, le=36_500)] | None = None
+    """Recordings older than that are deleted. There are none unless `record` is true; without this they stay."""
+    transcripts_days: Annotated[Int, Field(ge=1, le=36_500)] | None = None
+    """The words of turns older than that are emptied. Without it they stay as long as their calls."""
+    calls_days: Annotated[Int, Field(ge=1, le=36_500)] | None = None
+    """Calls that ended before that are deleted, with their turns, events, usage and recordings."""
+
+    @property
+    def keeps_for_a_time(self) -> bool:
+        return any(days is not None for days in (self.recordings_days, self.transcripts_days, self.calls_days))
+
+    def ring(self) -> dict[str, bytes]:
+        return {name: base64.b64decode(key.get_secret_value()) for name, key in self.keys.items()}

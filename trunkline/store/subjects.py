@@ -1,0 +1,275 @@
+"""Everything that is kept of one person, by their number (or a device's account): to show it, to forget it, and to look
+whether anything is left. And what has grown old.
+
+What stays of somebody who is forgotten: do-not-call entries (they must not be called), and the consent ledger's hashes.
+Calls that go on are left alone and counted as `live`. A SQLite file is to be written anew afterwards
+(`rewrite`), because what is deleted from it lies in it for a while.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+from sqlalchemy import Table, Text, delete, or_, select, update
+from sqlalchemy import cast as as_type
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from trunkline.errors import StoreError
+from trunkline.store import models
+from trunkline.store.consents import ConsentLedger
+from trunkline.store.engine import Database, is_database, what_failed
+from trunkline.store.records import CallRecords
+from trunkline.types import CallId, TenantId
+
+ERASED = "[erased]"
+_PORTION = 500
+_SCAN_BYTES = 1 << 20
+
+_CALLS = cast(Table, models.Call.__table__)
+_TURNS = cast(Table, models.TurnRow.__table__)
+_EVENTS = cast(Table, models.CallEventRow.__table__)
+_USAGE = cast(Table, models.UsageRow.__table__)
+_UNPLACED = cast(Table, models.UnplacedEvent.__table__)
+_ORDERS = cast(Table, models.IdempotencyKey.__table__)
+_ATTEMPTS = cast(Table, models.CallAttempt.__table__)
+_DEVICES = cast(Table, models.Device.__table__)
+_DNC = cast(Table, models.DncEntry.__table__)
+_PARTS = (_TURNS, _EVENTS, _USAGE)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Days; None: as long as nobody deletes it."""
+
+    recordings: int | None = None
+    transcripts: int | None = None
+    calls: int | None = None
+
+
+class Subjects:
+    """All methods raise StoreError when the database is away. `recordings`: their folder."""
+
+    def __init__(self, database: Database, recordings: Path) -> None:
+        self._database, self._recordings = database, recordings
+
+    async def export(self, tenant: TenantId, subject: str) -> dict[str, Any]:
+        """For JSON: their calls in full, consents, attempts, devices, and the names of their recordings."""
+        records, call_ids = CallRecords(self._database), [*await self._calls(tenant, subject)]
+        async with self._database.read() as connection:
+            attempts = await connection.scalars(
+                select(_ATTEMPTS.c.at).where(_ATTEMPTS.c.tenant_id == tenant, _ATTEMPTS.c.number == subject)
+            )
+            tried = [at.isoformat() for at in attempts]
+            devices = (await connection.execute(select(_DEVICES).where(*_devices_of(tenant, subject)))).mappings()
+            known = [{k: v.isoformat() if isinstance(v, datetime) else v for k, v in row.items()} for row in devices]
+        return {
+            "subject": subject,
+            "calls": [await records.get(tenant, CallId(call_id)) for call_id in call_ids],
+            "recordings": [path.name for path in await asyncio.to_thread(self._files, call_ids)],
+            "consent": await ConsentLedger(self._database).export(tenant, subject),
+            "attempts": tried,
+            "devices": known,
+        }
+
+    async def erase(self, tenant: TenantId, subject: str, at: datetime) -> dict[str, int]:
+        """How many of each were forgotten."""
+        if len(subject) < 5:
+            raise ValueError(f"subject = {subject}: a number as +COUNTRY NUMBER, or a device's account")
+        calls = await self._calls(tenant, subject)
+        over = [call_id for call_id, live in calls.items() if not live]
+        files = await asyncio.to_thread(self._unlink, over)
+        async with self._writing() as connection:
+            for some in _portions(over):
+                await _drop(connection, tenant, some)
+            orders = await connection.execute(
+                delete(_ORDERS).where(_ORDERS.c.tenant_id == tenant, _ORDERS.c.call_id.in_(over))
+            )
+            attempts = await connection.execute(
+                delete(_ATTEMPTS).where(_ATTEMPTS.c.tenant_id == tenant, _ATTEMPTS.c.number == subject)
+            )
+            devices = await connection.execute(delete(_DEVICES).where(*_devices_of(tenant, subject)))
+            unplaced = await connection.execute(
+                delete(_UNPLACED).where(
+                    or_(_UNPLACED.c.body.contains(subject, autoescape=True), _UNPLACED.c.call_id.in_(over))
+                )
+            )
+            mentioned = await _unmention(connection, tenant, subject)
+        consents = await ConsentLedger(self._database).erase(tenant, subject, at)
+        return {
+            "calls": len(over),
+            "live": len(calls) - len(over),
+            "recordings": files,
+            "orders": orders.rowcount,
+            "attempts": attempts.rowcount,
+            "devices": devices.rowcount,
+            "unplaced": unplaced.rowcount,
+            "mentions": mentioned,
+            "consents": consents,
+        }
+
+    async def rows_with(self, text: str) -> list[str]:
+        """`table.column` wherever it still stands, in any tenant's rows; do-not-call entries aside."""
+        found = []
+        async with self._database.read() as connection:
+            for table in models.Base.metadata.sorted_tables:
+                if table is _DNC:
+                    continue
+                for column in table.columns:
+                    here = as_type(column, Text).contains(text, autoescape=True)
+                    if await connection.scalar(select(1).select_from(table).where(here).limit(1)):
+                        found.append(f"{table.name}.{column.name}")
+        return found
+
+    async def purge(self, terms: Terms, now: datetime) -> dict[str, int]:
+        """What is older than its term, of every tenant. Safe beside calls, and to be stopped in the middle."""
+        done = {"calls": 0, "transcripts": 0, "recordings": 0}
+        if terms.calls is not None:
+            before = now - timedelta(days=terms.calls)
+            while old := await self._ended(before):
+                await asyncio.to_thread(self._unlink, [call_id for _, call_id in old])
+                async with self._writing() as connection:
+                    for tenant, call_id in old:
+                        await _drop(connection, TenantId(tenant), [call_id])
+                done["calls"] += len(old)
+        if terms.transcripts is not None:
+            aged = (
+                _TURNS.c.at < now - timedelta(days=terms.transcripts),
+                or_(_TURNS.c.caller_text != "", _TURNS.c.agent_text != ""),
+            )
+            async with self._writing() as connection:
+                emptied = await connection.execute(update(_TURNS).where(*aged).values(caller_text="", agent_text=""))
+            done["transcripts"] = emptied.rowcount
+        if terms.recordings is not None:
+            before_s = (now - timedelta(days=terms.recordings)).timestamp()
+            done["recordings"] = await asyncio.to_thread(self._unlink_older, before_s)
+        return done
+
+    async def _ended(self, before: datetime) -> Sequence[tuple[str, str]]:
+        async with self._database.read() as connection:
+            found = await connection.execute(
+                select(_CALLS.c.tenant_id, _CALLS.c.id).where(_CALLS.c.ended_at < before).limit(_PORTION)
+            )
+            return [(row.tenant_id, row.id) for row in found]
+
+    async def _calls(self, tenant: TenantId, subject: str) -> Mapping[str, bool]:
+        """Whether each is live."""
+        theirs = or_(_CALLS.c.from_number == subject, _CALLS.c.to_number == subject)
+        async with self._database.read() as connection:
+            found = await connection.execute(
+                select(_CALLS.c.id, _CALLS.c.ended_at).where(_CALLS.c.tenant_id == tenant, theirs)
+            )
+            return {row.id: row.ended_at is None for row in found}
+
+    def _files(self, call_ids: Sequence[str]) -> list[Path]:
+        """`<call>.wav`, `<call>-2.wav`, sealed or not."""
+        wanted = frozenset(call_ids)
+        if not wanted or not self._recordings.is_dir():
+            return []
+        names = ((path, path.name.partition(".wav")[0]) for path in self._recordings.iterdir())
+        return sorted(path for path, name in names if name in wanted or name.rpartition("-")[0] in wanted)
+
+    def _unlink(self, call_ids: Sequence[str]) -> int:
+        files = self._files(call_ids)
+        for path in files:
+            path.unlink(missing_ok=True)
+        return len(files)
+
+    def _unlink_older(self, before_s: float) -> int:
+        old = []
+        if self._recordings.is_dir():
+            old = [path for path in self._recordings.glob("*.wav*") if path.stat().st_mtime < before_s]
+        for path in old:
+            path.unlink(missing_ok=True)
+        return len(old)
+
+    def _writing(self) -> "_Writing":
+        return _Writing(self._database)
+
+
+class _Writing:
+    """A transaction that says so when the database is away."""
+
+    def __init__(self, database: Database) -> None:
+        self._transaction = database.write()
+
+    async def __aenter__(self) -> AsyncConnection:
+        return await self._transaction.__aenter__()
+
+    async def __aexit__(self, kind: Any, error: Any, trace: Any) -> None:
+        try:
+            await self._transaction.__aexit__(kind, error, trace)
+        except Exception as failed:
+            if not is_database(failed):
+                raise
+            raise StoreError(f"the database is away ({what_failed(failed)})") from failed
+
+
+async def _drop(connection: AsyncConnection, tenant: TenantId, call_ids: Sequence[str]) -> None:
+    for table in _PARTS:
+        await connection.execute(delete(table).where(table.c.tenant_id == tenant, table.c.call_id.in_(call_ids)))
+    await connection.execute(delete(_CALLS).where(_CALLS.c.tenant_id == tenant, _CALLS.c.id.in_(call_ids)))
+
+
+async def _unmention(connection: AsyncConnection, tenant: TenantId, subject: str) -> int:
+    """In the calls of others: a number that was forwarded, or read out."""
+    count = 0
+    for table, columns in ((_TURNS, ("caller_text", "agent_text")), (_EVENTS, ("data",))):
+        said = or_(*(as_type(table.c[name], Text).contains(subject, autoescape=True) for name in columns))
+        found = (await connection.execute(select(table).where(table.c.tenant_id == tenant, said))).mappings().all()
+        for row in found:
+            values = {name: _without(row[name], subject) for name in columns}
+            key = (table.c.run == row["run"], table.c.seq == row["seq"])
+            await connection.execute(update(table).where(*key).values(values))
+        count += len(found)
+    return count
+
+
+def _without(value: Any, subject: str) -> Any:
+    if isinstance(value, str):
+        return value.replace(subject, ERASED)
+    if isinstance(value, Mapping):
+        return {_without(name, subject): _without(each, subject) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_without(each, subject) for each in value]
+    return value
+
+
+def _devices_of(tenant: TenantId, subject: str) -> tuple[Any, ...]:
+    return _DEVICES.c.tenant_id == tenant, or_(_DEVICES.c.device_account == subject, _DEVICES.c.id == subject)
+
+
+def _portions(items: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(items), _PORTION):
+        yield items[start : start + _PORTION]
+
+
+def rewrite(file: Path) -> None:
+    """A SQLite database without what was deleted from it. Blocking; raises StoreError while others write it."""
+    connection = sqlite3.connect(file, timeout=30, isolation_level=None)
+    try:
+        connection.execute("VACUUM")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.Error as error:
+        raise StoreError(f"{file.name} could not be written anew ({error}): do it again while it is quiet") from error
+    finally:
+        connection.close()
+
+
+def files_with(folder: Path, text: str) -> list[str]:
+    """Of a folder, at any depth, those that hold it as it stands. Blocking."""
+    wanted, found = text.encode(), []
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file() or path.is_symlink():
+            continue
+        tail = b""
+        with path.open("rb") as file:
+            while chunk := file.read(_SCAN_BYTES):
+                if wanted in tail + chunk:
+                    found.append(str(path.relative_to(folder)))
+                    break
+                tail = chunk[-len(wanted) :]
+    return found
