@@ -28,6 +28,7 @@ MEANING: dict[EndReason, str] = {
     "transferred": "the caller was put through to somebody else",
     "no_input": "the caller said nothing, twice",
     "max_duration": "the call lasted as long as it may",
+    "budget": "what the call may cost was spent",
     "media_lost": "no audio came any more, or the connection broke",
     "never_started": "answered, but no audio ever came",
     "refused": "a rule said no",
