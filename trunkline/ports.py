@@ -695,12 +695,24 @@ class ModelTook:
 
 
 @dataclass(frozen=True, slots=True)
+class TranscriptionUsage:
+    """Of one utterance: seconds or tokens, as that model is billed."""
+
+    product: str
+    seconds: float = 0.0
+    text_in: int = 0
+    audio_in: int = 0
+    text_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ModelTranscribed:
     """What the caller said, as a transcriber beside the model understood it. `failed`: it did not."""
 
     item: str
     text: str
     failed: bool = False
+    used: TranscriptionUsage | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

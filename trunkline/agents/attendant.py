@@ -30,6 +30,7 @@ from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.exchange import NOT_HANDED_OFF, Exchange, Written
 from trunkline.agents.fixedlines import FixedLines
 from trunkline.agents.following import EVERY_S, Following
+from trunkline.agents.invoiced import product_of
 from trunkline.agents.providers import Minds
 from trunkline.agents.speaking import Speaking
 from trunkline.agents.turns import Turns
@@ -243,7 +244,7 @@ class Attendant(ABC):
         self.conversation += conversation
         self._pending = tuple(pending)
         self._begin_in()
-        if greeting is not None and self._spoken.language != self._tongues[0]:
+        if greeting and self._spoken.language != self._tongues[0]:
             greeting = self._definition.apology
             before_question = before_question and greeting
         question = None if self._pending else self._left_open()
@@ -759,11 +760,20 @@ class Attendant(ABC):
         """The answer ends where the caller stopped hearing it: that position."""
         return self._bus.cut()
 
-    def _meter_voice(self, name: str, characters: int) -> None:
-        self._meter("tts", name, "characters", characters)
+    def _meter_voice(self, voice: Any, characters: int) -> None:
+        self._meter("tts", voice, "characters", characters)
 
-    def _meter(self, kind: Any, provider: str, unit: Any, quantity: float) -> None:
-        self._report.usage(Usage(self._call.call_id, provider, kind, unit, quantity))
+    def _meter(self, kind: Any, provider: Any, unit: Any, quantity: float) -> None:
+        used = Usage(self._call.call_id, provider.name, kind, unit, quantity, product_of(provider))
+        self._report.usage(used)
+
+    def unmetered(self) -> Sequence[Usage]:
+        """What was used and will be told later."""
+        return ()
+
+    @abstractmethod
+    def instruct(self, text: str) -> None:
+        """The model is told so beside what the caller says, from its next answer on."""
 
     # --- from the tools ---
 

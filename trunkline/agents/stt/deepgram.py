@@ -105,6 +105,12 @@ class Options:
     def flux(self) -> bool:
         return self.model.startswith("flux")
 
+    @property
+    def product(self) -> str:
+        """As the price list has it: several languages, and opting out, are dearer."""
+        several = "-multilingual" if self.language == "multi" and self.model == "nova-3" else ""
+        return self.model + several + ("-opt-out" if self.opt_out else "")
+
     def address(self, format: Format) -> str:
         """Where a connection goes, with all it asks for."""
         query: list[tuple[str, str]] = [
@@ -162,6 +168,7 @@ class DeepgramStt:
     def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:
         """Raises ConfigError."""
         self.options = read_options(options, definition.heard)
+        self.product = self.options.product
         self.feed_mode: Literal["all", "gated"] = self.options.feed
         self.clock = services.clock
         key = services.keys.get("deepgram")

@@ -77,6 +77,7 @@ class DeepgramTts:
     def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:
         """Raises ConfigError; MissingExtra without the `deepgram-sdk` package."""
         self._options = read_options(options)
+        self.product = self._options["model"] + ("-opt-out" if self._options["opt_out"] else "")
         key = services.keys.get("deepgram")
         if key is None and self._options["url"] == DEEPGRAM_URL:
             raise ConfigError("deepgram.api_key", None, "an API key is needed for Deepgram's own server")
