@@ -8,6 +8,7 @@ A provider code is `KIND:VALUE`, several with `;` between, the same for the same
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from trunkline.compliance.destinations import country_of
 from trunkline.gateway.sip import causes
 from trunkline.gateway.sip.message import Reason
 from trunkline.ports import ENDED_BY, EndedBy, EndReason
@@ -174,3 +175,9 @@ _WORDS: dict[EndReason, str] = {
     "no_answer": "nobody answered",
     "failed": "Twilio could not complete the call",
 }
+
+
+def leg_product(direction: str, number: str | None) -> str:
+    """As price tables name a leg: `inbound-US`, `outbound`, `transfer-DE`. `number` is the one that was called."""
+    country = country_of(number) if number else None
+    return f"{direction}-{country}" if country else direction

@@ -16,6 +16,7 @@ from trunkline.settings.devices import Devices
 from trunkline.settings.environment import ENV_PREFIX
 from trunkline.settings.http import Http
 from trunkline.settings.logs import Log, Otel
+from trunkline.settings.money import Money
 from trunkline.settings.sessions import Livekit, RegionPlace, Sessions
 from trunkline.settings.sip import Sip
 from trunkline.settings.stir import Stir
@@ -84,6 +85,7 @@ class Settings(BaseSettings):
     """More secrets by name, for an agent's `http` tools: `{key:NAME}` in a header."""
     outbound: Outbound = Outbound()
     compliance: Compliance = Compliance()
+    money: Money = Money()
     sessions: Sessions = Sessions()
     livekit: Livekit = Livekit()
     region: Name = "local"

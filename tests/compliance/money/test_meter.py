@@ -21,8 +21,10 @@ def used(provider: str, kind: Any, product: str, unit: Any, quantity: float) -> 
     return Usage(CallId("c"), provider, kind, unit, quantity, product)
 
 
-def leg(seconds: float = 0, product: str = "inbound-US", provider: str = "twilio") -> Usage:
-    return used(provider, "leg", product, "seconds", seconds)
+def leg(seconds: float | None = None, product: str = "inbound-US", provider: str = "twilio") -> Usage:
+    """That it was answered, or that it is over."""
+    unit, quantity = ("calls", 1.0) if seconds is None else ("seconds", seconds)
+    return used(provider, "leg", product, unit, quantity)
 
 
 def answer(meter: Any, now: float, tokens_in: int, cached: int, out: int, model: str = "gpt-4.1") -> None:
@@ -63,7 +65,7 @@ def test_a_leg_is_reserved_until_it_is_settled() -> None:
     assert [meter.reserved(at) for at in (101.0, 159.9, 160.1)] == [minute, minute, 2 * minute]
     assert meter.so_far(161.0, [used("deepgram", "stt", "nova-3", "seconds", 60)]) == 2 * minute + D("0.0048")
     meter.take(leg(61), 161.0)
-    assert (meter.spent, meter.reserved(500.0)) == (2 * minute, 0)
+    assert (meter.spent, meter.reserved(500.0)) == (2 * minute, D(0))
 
 
 def test_what_has_no_price_is_never_zero_and_says_which_row_is_missing() -> None:
@@ -77,7 +79,9 @@ def test_what_has_no_price_is_never_zero_and_says_which_row_is_missing() -> None
 def test_what_runs_here_is_on_no_invoice() -> None:
     meter = Meter(PRICES)
     assert meter.take(used("espeak", "tts", HERE, "characters", 100), 0) == ()
-    assert (meter.spent, meter.lines, meter.missing) == (0, {}, {})
+    assert meter.spent == 0
+    assert not meter.lines
+    assert not meter.missing
 
 
 def test_a_request_that_was_cut_off_is_taken_to_be_like_the_last() -> None:

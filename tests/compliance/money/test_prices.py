@@ -45,7 +45,7 @@ def test_what_is_wrong_is_named_by_row_and_field(row: str, named: str) -> None:
 
 
 def test_a_row_that_is_there_twice_is_named_with_the_first() -> None:
-    with pytest.raises(ConfigError, match="row 4, product.*row 3"):
+    with pytest.raises(ConfigError, match=r"row 4, product.*row 3"):
         read(table(GOOD, GOOD.replace("0.00008", "0.00009")))
 
 

@@ -16,7 +16,9 @@ from trunkline.compliance.money.meter import ZERO, Meter, by, exact, text
 from trunkline.ports import Cost, Usage
 
 LOOK_S = 1.0
-"""Between two looks at a call."""
+"""Between two looks at a call that is near a limit, or has used something."""
+QUIET_S = 4.0
+"""At any other."""
 GOODBYE_S = 8.0
 GOODBYE_CHARACTERS = 120
 
@@ -80,12 +82,14 @@ class Account:
     _dearest: Decimal = ZERO
     _resolved: bool = False
     _done: set[str] = field(default_factory=set)
+    _due_at: float = 0.0
 
     # --- what happens ---
 
     def take(self, usage: Usage, now: float) -> tuple[Cost, ...]:
+        self._due_at = 0.0
         if usage.kind == "leg" and self.began is None:
-            self.began = now if not usage.quantity else now - usage.quantity
+            self.began = now if usage.unit == "calls" else now - usage.quantity
         before = self.meter.spent
         costs = self.meter.take(usage, now)
         if usage.kind != "leg" and self.meter.spent != before:
@@ -102,6 +106,7 @@ class Account:
             self._done.discard("backend")
 
     def used_tools(self, tools: Sequence[str]) -> None:
+        self._due_at = 0.0
         self._resolved = self._resolved or bool(self.terms.cheaper_after_tools.intersection(tools))
 
     # --- what it comes to ---
@@ -117,9 +122,9 @@ class Account:
     def cost(self, now: float, heard: Sequence[Usage] = ()) -> Decimal:
         return self.meter.so_far(now, heard) + self.assumed(now)
 
-    def committed(self, now: float, heard: Sequence[Usage] = ()) -> Decimal:
-        """If it began to end at the next look."""
-        at = now + LOOK_S + GOODBYE_S
+    def committed(self, now: float, heard: Sequence[Usage] = (), look_s: float = LOOK_S) -> Decimal:
+        """If it began to end at the next look, in so many seconds."""
+        at = now + look_s + GOODBYE_S
         return self.meter.so_far(at, heard) + self.assumed(at) + self.goodbye_usd + self._dearest
 
     def forecast(self, now: float, end: float, heard: Sequence[Usage] = ()) -> Decimal:
@@ -132,42 +137,70 @@ class Account:
         legs = sum((line.usd for line in self.meter.lines.values() if line.kind == "leg" and line.usd), ZERO)
         return self.meter.spent - legs + self.meter.reserved(now, heard) - self.meter.reserved(now)
 
+    def lasts_s(self, now: float, heard: Sequence[Usage] = ()) -> float:
+        """How long its budget pays for the open legs, and for nothing else: whoever is stuck asks no provider."""
+        budget, cost = self.terms.call_usd, self.cost(now, heard)
+        hour = self.meter.reserved(now + 3600) - self.meter.reserved(now)
+        if budget is None or hour <= 0:
+            return float("inf")
+        return float(max(ZERO, budget - cost) / hour * 3600)
+
     # --- what is to be done ---
+
+    def due(self, now: float) -> bool:
+        """Whether it is worth a look: cheap."""
+        return now >= self._due_at
 
     def look(self, now: float, heard: Sequence[Usage] = ()) -> Step | None:
         """Each step is told once; End every time, until the call is over."""
-        self._pace.note(now, self._variable(now, heard))
-        committed = self.committed(now, heard)
-        terms = self.terms
-        if terms.call_usd is not None and committed > terms.call_usd:
+        if self._pace.wants(now):
+            self._pace.note(now, self._variable(now, heard))
+        at_most = self.committed(now, heard, QUIET_S)
+        over = self._over(at_most)
+        self._due_at = now + QUIET_S
+        if over is not None:
+            self._due_at = now + LOOK_S
+            if (over := self._over(self.committed(now, heard))) is not None:
+                return over
+        return self._softer(now, heard, at_most)
+
+    def _over(self, committed: Decimal) -> End | None:
+        """What that would be too much for."""
+        if self.terms.call_usd is not None and committed > self.terms.call_usd:
             return End("call")
         for scope, lease in self.leases.items():
             if not lease.hold(self.call, committed):
                 return End(scope)
-        if self.began is None:
-            return None
-        if (why := self._cheaper(now, heard)) is not None:
-            self._done.add("cheaper" if why != "backend" else "backend")
-            return CheaperRoute(why)
-        soft = terms.call_usd
-        if soft is not None and "wrap_up" not in self._done and self.cost(now, heard) > soft * terms.wrap_up_share:
-            self._done.add("wrap_up")
-            return WrapUp()
         return None
 
-    def _cheaper(self, now: float, heard: Sequence[Usage]) -> Cheaper | None:
+    def _softer(self, now: float, heard: Sequence[Usage], at_most: Decimal) -> Step | None:
+        terms = self.terms
+        if self.began is None:
+            return None
+        if (why := self._cheaper(now, heard, at_most)) is not None:
+            self._done.add("cheaper" if why != "backend" else "backend")
+            return CheaperRoute(why)
+        if terms.call_usd is not None and "wrap_up" not in self._done:
+            soft = terms.call_usd * terms.wrap_up_share
+            if at_most > soft and self.cost(now, heard) > soft:
+                self._done.add("wrap_up")
+                return WrapUp()
+        return None
+
+    def _cheaper(self, now: float, heard: Sequence[Usage], at_most: Decimal) -> Cheaper | None:
         terms, began = self.terms, self.began
         assert began is not None
-        if terms.backend_s and "backend" not in self._done:
-            if any(now - self.attended_since >= terms.backend_s.get(name, 1e9) for name in self.backends):
-                return "backend"
+        attended_s = now - self.attended_since
+        if "backend" not in self._done and any(attended_s >= terms.backend_s.get(b, 1e9) for b in self.backends):
+            return "backend"
         if "cheaper" in self._done:
             return None
         if self._resolved:
             return "resolved"
         if terms.cheaper_after_s is not None and now - began >= terms.cheaper_after_s:
             return "minutes"
-        if terms.cheaper_after_usd is not None and self.cost(now, heard) >= terms.cheaper_after_usd:
+        usd = terms.cheaper_after_usd
+        if usd is not None and at_most >= usd and self.cost(now, heard) >= usd:
             return "usd"
         return None
 

@@ -19,8 +19,11 @@ class Pace:
 
     _samples: "deque[tuple[float, Decimal]]" = field(default_factory=lambda: deque(maxlen=WINDOW))
 
+    def wants(self, now: float) -> bool:
+        return not self._samples or now - self._samples[-1][0] >= STEP_S
+
     def note(self, now: float, spent: Decimal) -> None:
-        if not self._samples or now - self._samples[-1][0] >= STEP_S:
+        if self.wants(now):
             self._samples.append((now, spent))
 
     def ahead(self, now: float, spent: Decimal, end: float) -> Decimal:

@@ -15,7 +15,7 @@ from trunkline.ports import Share
 NANO = Decimal(1_000_000_000)
 """Of a USD: what stores count in."""
 SLICES = 50
-"""Of a budget: so many parts, at least LEAST_USD each."""
+"""Of a budget: so many parts, of LEAST_USD or more, but never over a quarter of it."""
 LEAST_USD = Decimal("0.25")
 
 
@@ -41,7 +41,7 @@ class Lease:
 
     @property
     def slice(self) -> Decimal:
-        return max(LEAST_USD, self.limit / SLICES)
+        return min(max(LEAST_USD, self.limit / SLICES), self.limit / 4)
 
     @property
     def short(self) -> Decimal:
@@ -97,7 +97,8 @@ class Leases:
         """Leases that no call uses any more, of other days or all: gone from here, and what is left of each is to be
         given back (negative: it cost more than was granted)."""
         done = [p for p, lease in self._leases.items() if not lease.holds and (everything or p.day != today)]
-        return [(purse, nano(lease.granted - lease.used)) for purse in done if (lease := self._leases.pop(purse))]
+        gone = [(purse, self._leases.pop(purse)) for purse in done]
+        return [(purse, nano(lease.granted - lease.used)) for purse, lease in gone]
 
 
 def nano(usd: Decimal) -> int:

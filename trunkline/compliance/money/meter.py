@@ -1,6 +1,6 @@
 """The meter of one call: usages in, priced lines out. Plain; every amount is a Decimal.
 
-A leg is opened by a usage of no seconds and settled by one of all its seconds; until then `reserved` prices it as if it
+A leg is opened by a usage of one call and settled by one of all its seconds; until then `reserved` prices it as if it
 ended at the moment that is asked about, rounded up as its carrier rounds. What nobody has a price for is kept apart and
 named: it is never part of a sum.
 """
@@ -55,7 +55,7 @@ class Meter:
     def take(self, usage: Usage, now: float) -> tuple[Cost, ...]:
         """What it costs. `now`: when."""
         if usage.kind == "leg":
-            if not usage.quantity:
+            if usage.unit == "calls":
                 self._legs.setdefault(usage.provider, []).append(_Open(usage.product, now))
                 return ()
             self._closed(usage)

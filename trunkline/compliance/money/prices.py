@@ -1,8 +1,8 @@
 """The price table: CSV with a version, a date and a source in every row; nothing is believed before it is checked.
 
-A usage is priced by provider, kind, product and unit. The row of its very product goes before one that ends with `*`, of
-those the longest; each `item` is looked for by itself, and all that are found are charged. What no row prices is told as
-Missing, and never as zero. Money is Decimal, in USD.
+A usage is priced by provider, kind, product and unit. The row of its very product goes before one that ends with `*`,
+of those the longest; each `item` is looked for by itself, and all that are found are charged. What no row prices is
+told as Missing, and never as zero. Money is Decimal, in USD.
 """
 
 import csv
