@@ -291,9 +291,9 @@ _SCHEMAS: dict[str, Any] = {
             "cost": {
                 "type": "object",
                 "description": (
-                    "Of a single call, and of live ones: usd (a decimal as text), by_product, by_provider, by_kind; complete"
-                    " and missing tell what has no price and is in no sum. Of a live call also reserved_usd, forecast_usd,"
-                    " budget_usd."
+                    "Of a single call, and of live ones: usd (a decimal as text), by_product, by_provider, by_kind;"
+                    " complete and missing tell what has no price and is in no sum. Of a live call also reserved_usd, "
+                    "forecast_usd, budget_usd."
                 ),
             },
         },
