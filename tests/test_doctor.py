@@ -90,6 +90,7 @@ def test_every_part_has_its_line_in_the_order_of_a_start(tmp_path: Path) -> None
         "data_dir",
         "disk",
         "database",
+        "prices",
         "http.port",
         "pjsip",
         "agent",

@@ -25,6 +25,7 @@ from starlette.applications import Starlette
 from trunkline import logs, telemetry
 from trunkline.agents import script
 from trunkline.agents.alone import nobody_serves
+from trunkline.agents.attending import Agent
 from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.examples import example
 from trunkline.agents.here import AgentHere
@@ -34,6 +35,7 @@ from trunkline.agents.tools.http import HttpTools
 from trunkline.agents.wishes.ears import SecondEars
 from trunkline.clock import SYSTEM_CLOCK, Clock
 from trunkline.compliance import opening
+from trunkline.compliance.money.treasury import Treasury
 from trunkline.compliance.office import Office
 from trunkline.errors import ConfigError, MissingExtra, StoreError
 from trunkline.gateway.answeredby import MachineTerms
@@ -64,11 +66,13 @@ from trunkline.gateway.sip.desk import LIMIT_SLACK_S, SipDesk
 from trunkline.gateway.sip.leg import sip_lead
 from trunkline.gateway.sip.stack import FrontCounters, Stack
 from trunkline.gateway.sip.vouching import open_signer, open_vouching
+from trunkline.gateway.spending import Spending, Ways
 from trunkline.gateway.switchboard import Limits, Line, Switchboard
 from trunkline.gateway.twilio.dialler import Detection, Terms, TwilioDialler
 from trunkline.gateway.twilio.sockets import SocketLimits, Sockets
 from trunkline.gateway.twilio.tokens import Tokens
 from trunkline.gateway.twilio.webhooks import MEDIA_PATH
+from trunkline.gateway.watched import Watched
 from trunkline.gateway.webrtc import ice
 from trunkline.gateway.webrtc.desk import DeskTerms, WebRtcDesk
 from trunkline.gateway.webrtc.outgoing import webrtc_lead
@@ -87,12 +91,14 @@ from trunkline.media.recorder import Recorder
 from trunkline.media.sources import soft_work
 from trunkline.media.vad import EnergyGate, SileroBatch
 from trunkline.metrics import Metrics
-from trunkline.ports import Allow, Door, EndReason
+from trunkline.monies import check_money, missing_prices, money_policy
+from trunkline.ports import Allow, Budgets, Door, EndReason
 from trunkline.privacy.calls import Policies, RedactedRecords, by_itself
 from trunkline.privacy.redaction import Kind, Policy
 from trunkline.privacy.sealed import KeyRing
 from trunkline.settings import Settings
 from trunkline.settings.privacy import Privacy
+from trunkline.store.budgets import DatabaseBudgets
 from trunkline.store.callsout import CallsOut
 from trunkline.store.consentjournal import ConsentJournal
 from trunkline.store.consents import ConsentLedger
@@ -237,6 +243,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             Limits(
                 max_calls=settings.limits.max_calls,
                 max_call_s=settings.limits.max_call_seconds,
+                max_calls_per_number=settings.limits.max_calls_per_number,
+                reserved_inbound=settings.limits.reserved_inbound,
             ),
             RedactedRecords(spool, written),
             office.decide,
@@ -246,6 +254,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             retry_policy(settings.outbound),
             {file: each.agent for file, each in agents.items()},
         )
+        await _open_money(stack, settings, switchboard, agents[first].agent, database, clock)
         switchboard.went_out, switchboard.prepare = office.went_out, counsel.prepare
         if office.policy.in_force:
             switchboard.consents = office
@@ -368,6 +377,34 @@ def _open_house(
     if settings.record:
         kept = ("record", *kept)
     return open_house(wording, agents, services, office, kept, terms.answer_seconds)
+
+
+async def _open_money(
+    stack: contextlib.AsyncExitStack,
+    settings: Settings,
+    switchboard: Switchboard,
+    agent: Agent,
+    database: Database,
+    clock: Clock,
+) -> None:
+    """Raises ConfigError for a price table that is wrong, and for limits that cannot be kept."""
+    budgets: Budgets = DatabaseBudgets(database, clock)
+    if settings.redis is not None:
+        from trunkline.gateway.sessions.redis import RedisBudgets
+
+        budgets = redis = RedisBudgets(settings.redis)
+        stack.push_async_callback(redis.close)
+    treasury = Treasury(money_policy(settings.money), budgets, clock)
+    check_money(settings, treasury, agent)
+    then = "calls are refused" if treasury.policy.refuse_unknown else "costs are told without it"
+    for missing in missing_prices(treasury, agent):
+        log.warning("%s: %s", missing, then)
+    ways = Ways(settings.money.cheaper_agent, settings.money.at_limit_target)
+    switchboard.spending = spending = Spending(treasury, ways, switchboard.metrics, clock.now)
+    treasury.start()
+    stack.push_async_callback(treasury.close)
+    spending.start()
+    stack.push_async_callback(spending.close)
 
 
 def _socket_limits(settings: Settings) -> SocketLimits:
@@ -744,6 +781,9 @@ async def serve(settings: Settings, ready: Callable[[Gateway], None] | None = No
                 )
             )
             leaving = asyncio.create_task(_leave(running, server), name="leave")
+            watched = Watched(running.switchboard, _twilio_account(settings)) if settings.limits.watchdog else None
+            if watched is not None:
+                watched.start()
             if ready is not None:
                 ready(running)
             try:
@@ -751,12 +791,22 @@ async def serve(settings: Settings, ready: Callable[[Gateway], None] | None = No
             finally:
                 await _cancelled(leaving)
                 await running.hang_up()
+                if watched is not None:
+                    await watched.close()
                 for number in _SIGNALS:
                     asyncio.get_running_loop().remove_signal_handler(number)
             if not await running.records(SHUTDOWN_S):
                 log.warning("some records are not yet in the database; they stay in the spool for the next start")
     finally:
         sock.close()
+
+
+def _twilio_account(settings: Settings) -> dict[str, str | None]:
+    """As the watchdog reads it."""
+    given = settings.twilio
+    user, password = given.login if given.account_sid is not None else ("", "")
+    place = {"region": given.region, "edge": given.edge, "api_url": given.api_url}
+    return {"account_sid": given.account_sid, "user": user, "password": password, **place}
 
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)

@@ -24,13 +24,16 @@ from trunkline.agents import script
 from trunkline.agents.alone import LACKING, build_alone
 from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.examples import example
+from trunkline.agents.invoiced import product_of
 from trunkline.agents.local.pool import SpeechPool
 from trunkline.agents.providers import KINDS, Kind, Minds, Services, build, build_realtime, build_summariser
 from trunkline.clock import SYSTEM_CLOCK, Clock
+from trunkline.compliance.money.prices import load as load_prices
 from trunkline.errors import ConfigError, MissingExtra, ProviderError, StoreError
 from trunkline.gateway.livekit.room import AGENT_IDENTITY
 from trunkline.gateway.sessions.livekit import LivekitServer, access_token, configured
 from trunkline.ports import (
+    HERE,
     CallFacts,
     Message,
     ModelLost,
@@ -89,6 +92,7 @@ async def examine(
     note(_folder(settings))
     note(_disk(settings))
     note(await _database(settings))
+    note(_prices(settings, clock))
     if settings.redis is not None:
         note(await _redis(settings, settings.redis))
     if (server := configured(settings.livekit)) is not None:
@@ -144,6 +148,36 @@ async def _database(settings: Settings) -> Finding:
     finally:
         await database.close()
     return Finding("database", "ok", f"{database.name} answers, and its tables are as they should be")
+
+
+def _prices(settings: Settings, clock: Clock) -> Finding:
+    try:
+        prices = load_prices(settings.money.prices)
+    except ConfigError as error:
+        return Finding("prices", "error", str(error), "mend that row: without its table a gateway does not start")
+    old = prices.old(clock.wall().date(), settings.money.price_max_age_days)
+    detail = f"version {prices.version}, {len(prices.rows)} rows"
+    if old:
+        detail += f"; {len(old)} were looked up more than {settings.money.price_max_age_days} days ago"
+        return Finding("prices", "warning", detail, "trunkline costs prices shows which: look them up again")
+    return Finding("prices", "ok", detail)
+
+
+def _priced(settings: Settings, key: str, kind: Asked, provider: Any) -> Finding | None:
+    """Which rows of the price table are missing for it."""
+    if kind == "turn" or product_of(provider) == HERE:
+        return None
+    try:
+        missing = load_prices(settings.money.prices).missing(provider.name, kind, product_of(provider))
+    except ConfigError:
+        return None  # as it was said
+    if not missing:
+        return None
+    refused = settings.money.limited and settings.money.unknown_price == "refuse"
+    then = "calls are refused" if refused else "its costs are told as missing"
+    detail = f"{'; '.join(map(str, missing))}: {then}"
+    verdict: Verdict = "error" if refused else "warning"
+    return Finding(f"{key} price", verdict, detail, "add the rows to prices.csv (money.prices)")
 
 
 async def _redis(settings: Settings, url: str) -> Finding:
@@ -269,6 +303,8 @@ async def _providers(
     try:
         for kind, key, provider in asked:
             note(await _provider(kind, prefix + key, provider, call, clock))
+            if (unpriced := _priced(settings, prefix + key, kind, provider)) is not None:
+                note(unpriced)
     finally:
         for provider in (realtime, summariser, minds):
             if provider is not None:

@@ -165,6 +165,13 @@ class Metrics:
             "trunkline_provider_requests", "What a provider was asked for.", ["provider", "result"], registry=registry
         )
         self._counted: dict[tuple[str, str], int] = {}
+        self._cost = Counter(
+            "trunkline_cost_usd", "What was used, by the price table.", ["provider", "kind"], registry=registry
+        )
+        self._unpriced = Counter(
+            "trunkline_unpriced", "Usages that no row prices: in no sum.", ["provider", "kind"], registry=registry
+        )
+        self._costs: dict[tuple[str, str, bool], Counter] = {}
 
     def live_calls(self, count: int) -> None:
         self._live.set(count)
@@ -263,6 +270,14 @@ class Metrics:
             counter = self._requests.labels(key, result)
             counter.inc(total - self._counted.get((key, result), 0))
             self._counted[key, result] = total
+
+    def cost(self, provider: str, kind: str, usd: str | None) -> None:
+        """`provider` is of the configuration. None: no price."""
+        key = (provider, kind, usd is None)
+        counter = self._costs.get(key)
+        if counter is None:
+            counter = self._costs[key] = (self._unpriced if usd is None else self._cost).labels(provider, kind)
+        counter.inc(1 if usd is None else float(usd))
 
     def text(self) -> bytes:
         """The exposition for /metrics, of CONTENT_TYPE."""

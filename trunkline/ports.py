@@ -355,16 +355,68 @@ class Devices(Protocol):
 # --- usage: what the meter will count -------------------------------------------------------------------------------
 
 
+UsageKind = Literal["leg", "stt", "llm", "tts", "realtime"]
+UsageUnit = Literal[
+    "seconds",
+    "characters",
+    "tokens_in",
+    "cached_tokens_in",
+    "tokens_out",
+    "audio_tokens_in",
+    "cached_audio_tokens_in",
+    "audio_tokens_out",
+    "calls",  # requests that were cut off, and whose tokens nobody tells
+]
+HERE = "here"
+"""The product of what runs on this machine, or in our own network: nobody sends an invoice."""
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """One metered event. Tokens of text and of audio are counted apart where the provider tells them apart; where not,
-    all are tokens_in and tokens_out."""
+    all are tokens_in and tokens_out. Tokens read from the provider's cache are not among tokens_in."""
 
     call_id: CallId
     provider: str
-    kind: Literal["leg", "stt", "llm", "tts", "realtime"]
-    unit: Literal["seconds", "characters", "tokens_in", "tokens_out", "audio_tokens_in", "audio_tokens_out", "calls"]
+    kind: UsageKind
+    unit: UsageUnit
     quantity: float
+    product: str = ""
+    """What the invoice calls it: the model, the direction of a leg; HERE."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a usage costs, one item of its invoice. Amounts are decimals as text."""
+
+    item: str
+    billed: str
+    """Units, after rounding."""
+    usd: str | None
+    """None: no price is known."""
+    as_of: str = ""
+    """When the price was looked up."""
+    estimated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Of a budget: so much is wanted, of so much in all."""
+
+    nano_usd: int
+    limit_nano_usd: int
+
+
+class Budgets(Protocol):
+    """What all processes together have taken of budgets (the store). All methods raise StoreError when it is away."""
+
+    async def take(self, tenant: TenantId, budget: str, share: Share) -> int:
+        """How much of it there was, in nano-USD: from nothing to all."""
+        ...
+
+    async def give_back(self, tenant: TenantId, budget: str, nano_usd: int) -> None:
+        """What was taken and not spent; negative: what was spent beyond it."""
+        ...
 
 
 UsageSink = Callable[[Usage], None]
@@ -542,6 +594,8 @@ class Expect:
 class LlmUsage:
     tokens_in: int
     tokens_out: int
+    cached_in: int = 0
+    """Of tokens_in."""
 
 
 LlmEvent = TextDelta | ToolCall | Expect | LlmUsage
@@ -670,12 +724,24 @@ class ModelTook:
 
 
 @dataclass(frozen=True, slots=True)
+class TranscriptionUsage:
+    """Of one utterance: seconds or tokens, as that model is billed."""
+
+    product: str
+    seconds: float = 0.0
+    text_in: int = 0
+    audio_in: int = 0
+    text_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ModelTranscribed:
     """What the caller said, as a transcriber beside the model understood it. `failed`: it did not."""
 
     item: str
     text: str
     failed: bool = False
+    used: TranscriptionUsage | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -726,6 +792,10 @@ class RealtimeUsage:
     text_out: int | None
     audio_in: int | None
     audio_out: int | None
+    text_cached: int = 0
+    """Of text_in."""
+    audio_cached: int = 0
+    """Of audio_in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -871,6 +941,7 @@ EndReason = Literal[
     "transferred",
     "no_input",  # two prompts, then goodbye
     "max_duration",
+    "budget",  # what it may cost was spent
     "media_lost",  # socket loss, or 3 s without media
     "never_started",  # webhook answered, but no media stream came
     "refused",  # a decision said no
@@ -900,6 +971,7 @@ ENDED_BY: Mapping[EndReason, EndedBy] = {
     "transferred": "agent",
     "no_input": "agent",
     "max_duration": "policy",
+    "budget": "policy",
     "media_lost": "network",
     "never_started": "network",
     "refused": "policy",
@@ -975,6 +1047,8 @@ class TurnEnded:
 class UsageMetered:
     at: datetime
     usage: Usage
+    costs: tuple[Cost, ...] = ()
+    """Empty: nobody knew of prices, or it costs nothing."""
 
 
 @dataclass(frozen=True, slots=True)

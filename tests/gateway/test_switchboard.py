@@ -2,6 +2,7 @@ import asyncio
 import gc
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -57,6 +58,30 @@ def test_a_full_house_turns_callers_away_and_keeps_a_record_of_it() -> None:
         board.switchboard.status(sid(1), "completed", 5)
         board.admit(3)  # the caller tries again
         assert board.switchboard.live_calls == 2
+
+    run(scenario, max_calls=2)
+
+
+def test_a_number_has_no_more_calls_than_it_may() -> None:
+    async def scenario(board: Board) -> None:
+        board.switchboard.limits = replace(board.switchboard.limits, max_calls_per_number=1)
+        board.admit(1, to_number=E164("+14155550111"))
+        assert board.refused(2, to_number=E164("+14155550111")) == "overloaded"
+        board.admit(3, to_number=E164("+14155550112"))
+        assert board.ends() == [("overloaded", "overloaded")]
+
+    run(scenario)
+
+
+def test_lines_are_kept_for_calls_that_come_in() -> None:
+    async def scenario(board: Board) -> None:
+        board.switchboard.limits = replace(board.switchboard.limits, reserved_inbound=1)
+        board.switchboard.diallers.append(Way("one"))
+        board.answered(1)
+        placed = board.switchboard.dial(DialOrder(E164("+14155550199")))
+        assert isinstance(placed, Refuse)
+        assert placed.code == "overloaded"
+        board.answered(2)
 
     run(scenario, max_calls=2)
 

@@ -12,6 +12,7 @@ from trunkline.ports import (
     CallEnded,
     CallEvent,
     CallStarted,
+    Cost,
     RecordEvent,
     TurnEnded,
     TurnRecord,
@@ -20,6 +21,7 @@ from trunkline.ports import (
 )
 from trunkline.store import codec
 from trunkline.store.codec import Damaged, Entry, Unknown, decode, encode
+from trunkline.store.fold import KnownCall, fold
 from trunkline.types import CallId, TenantId
 
 AT = datetime(2026, 11, 22, 15, 0, 0, 123456, tzinfo=UTC)
@@ -176,3 +178,22 @@ def test_whatever_is_said_becomes_a_readable_line(kind: str, data: dict[str, Any
     assert b"\\u0000" not in line
     event = decode(line[:-1], "run").event
     assert encode(event, 1) == line
+
+
+def test_costs_go_with_their_usage_and_an_older_line_has_none() -> None:
+    at = datetime(2026, 11, 28, tzinfo=UTC)
+    costs = (Cost("voice", "60", "0.0085", "2026-11-28"), Cost("unpriced", "1", None, estimated=True))
+    event = UsageMetered(at, Usage(CallId("c"), "twilio", "leg", "seconds", 31.5, "inbound-US"), costs)
+    line = codec.encode(event, 1).rstrip(b"\n")
+    assert codec.decode(line, "run").event == event
+    old = codec.body(UsageMetered(at, Usage(CallId("c"), "twilio", "leg", "seconds", 31.5)), 1).decode()
+    old = old.replace(',"costs":[]', "").replace(',"product":""', "")
+    assert "costs" not in old
+    read = codec.decode_body(old, "run").event
+    assert isinstance(read, UsageMetered)
+    assert (read.costs, read.usage.product) == ((), "")
+    rows = fold([codec.decode(line, "run")], {"c": KnownCall("default", "run", False)}, frozenset(), "0")
+    assert [(row["item"], row["usd"], row["product"]) for row in rows.costs] == [
+        ("voice", "0.0085", "inbound-US"),
+        ("unpriced", None, "inbound-US"),
+    ]

@@ -56,6 +56,7 @@ def test_a_record_is_json_with_times_in_utc(open_store: OpenStore) -> None:
                 "turns": [],
                 "events": [],
                 "usage": [],
+                "costs": [],
             }
 
     asyncio.run(scenario())

@@ -32,6 +32,7 @@ from trunkline.agents.exchange import NOT_HANDED_OFF, Exchange, Written
 from trunkline.agents.fixedlines import FixedLines
 from trunkline.agents.following import EVERY_S, Following
 from trunkline.agents.help import help_line
+from trunkline.agents.invoiced import product_of
 from trunkline.agents.providers import Minds
 from trunkline.agents.speaking import Speaking
 from trunkline.agents.turns import Turns
@@ -825,11 +826,20 @@ class Attendant(ABC):
         """The answer ends where the caller stopped hearing it: that position."""
         return self._bus.cut()
 
-    def _meter_voice(self, name: str, characters: int) -> None:
-        self._meter("tts", name, "characters", characters)
+    def _meter_voice(self, voice: Any, characters: int) -> None:
+        self._meter("tts", voice, "characters", characters)
 
-    def _meter(self, kind: Any, provider: str, unit: Any, quantity: float) -> None:
-        self._report.usage(Usage(self._call.call_id, provider, kind, unit, quantity))
+    def _meter(self, kind: Any, provider: Any, unit: Any, quantity: float) -> None:
+        used = Usage(self._call.call_id, provider.name, kind, unit, quantity, product_of(provider))
+        self._report.usage(used)
+
+    def unmetered(self) -> Sequence[Usage]:
+        """What was used and will be told later."""
+        return ()
+
+    @abstractmethod
+    def instruct(self, text: str) -> None:
+        """The model is told so beside what the caller says, from its next answer on."""
 
     # --- from the tools ---
 

@@ -9,7 +9,7 @@ from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.providers import Minds
 from trunkline.clock import Clock
 from trunkline.media.bus import Bus
-from trunkline.ports import CallFacts, Message
+from trunkline.ports import CallFacts, Message, Usage
 
 
 class Attending(Protocol):
@@ -41,6 +41,14 @@ class Attending(Protocol):
 
     def say_goodbye(self, line: str | None = None) -> None:
         """Last words, then the end: the agent's own, or this line, which is heard whole whatever was being said."""
+        ...
+
+    def instruct(self, text: str) -> None:
+        """The model is told so beside what the caller says, from its next answer on."""
+        ...
+
+    def unmetered(self) -> Sequence[Usage]:
+        """What was used and will be told later."""
         ...
 
     def close(self) -> None: ...

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any
 
 from trunkline.agents import languages
 from trunkline.agents import turns as t
@@ -33,6 +34,7 @@ from trunkline.agents.ending import Ending
 from trunkline.agents.exchange import Exchange, Written
 from trunkline.agents.hearing import Hearing
 from trunkline.agents.help import asks_for_help
+from trunkline.agents.invoiced import product_of
 from trunkline.agents.providers import Minds
 from trunkline.agents.seam import GO_ON, Seam
 from trunkline.agents.speculation import Speculation
@@ -42,6 +44,7 @@ from trunkline.clock import Clock
 from trunkline.errors import ProviderError
 from trunkline.media.bus import Bus
 from trunkline.ports import (
+    HERE,
     CallFacts,
     Expect,
     Expectation,
@@ -57,6 +60,7 @@ from trunkline.ports import (
     SttPartial,
     TextDelta,
     ToolCall,
+    Usage,
 )
 from trunkline.types import FRAME_MS
 
@@ -158,6 +162,7 @@ class CascadeAttendant(Attendant):
             self._ending = Ending(minds.detector, key, minds.health, call.call_id, clock, after, told)
         self._early: Speculation | None = None  # the answer to what the caller may have said
         self._speculations = 0  # begun, of this utterance
+        self._instruction = ""  # beside what the caller says, until the call's end
         self._adopted = 0  # so many messages are of whoever had the line before
 
     def begin(
@@ -179,7 +184,7 @@ class CascadeAttendant(Attendant):
         self._begin_in()
         length_ms = len(unwritten) / self._bus.playout.format.bytes_per_ms
         self._stt.feed(unwritten)
-        self._meter("stt", self._stt.name, "seconds", round(length_ms / 1000, 3))
+        self._meter("stt", self._stt, "seconds", round(length_ms / 1000, 3))
         self._handle(t.Begin("", unwritten_ms=length_ms))
         if not self._gated and not self.turns.on_hold:
             self._feed(0)
@@ -217,7 +222,7 @@ class CascadeAttendant(Attendant):
         self._stt.cancel()
 
     def _fed(self, seconds: float) -> None:
-        self._meter("stt", self._stt.name, "seconds", round(seconds, 3))
+        self._meter("stt", self._stt, "seconds", round(seconds, 3))
 
     def _awaits(self, expectation: Expectation) -> None:
         self._stt.expect(expectation)
@@ -419,6 +424,9 @@ class CascadeAttendant(Attendant):
         elif said:
             asked = [*asked, Message("agent", " ".join(said)), Message("caller", GO_ON)]
             understood, seam = True, Seam(" ".join(said))
+        elif self._instruction:
+            asked = [*asked, Message("caller", self._instruction)]
+        told = False
         splitter, calls = PhraseSplitter(), list[ToolCall]()
 
         async def give(text: str, *, end: bool = False) -> None:
@@ -435,19 +443,25 @@ class CascadeAttendant(Attendant):
             None if last else terms.stall_ms / 1000,
             _says,
         )
-        async with aclosing(replies) as events:
-            async for event in events:
-                if isinstance(event, TextDelta):
-                    await give(seam.feed(event.text))
-                elif isinstance(event, ToolCall):
-                    calls.append(event)
-                elif isinstance(event, Expect):
-                    turn.expectation = event.expectation
-                    if turn.spoke_at is not None:
-                        self._expect(turn)
-                else:
-                    context.counted(key, asked, event.tokens_in)
-                    self._meter_tokens(llm.name, event)
+        try:
+            async with aclosing(replies) as events:
+                async for event in events:
+                    if isinstance(event, TextDelta):
+                        await give(seam.feed(event.text))
+                    elif isinstance(event, ToolCall):
+                        calls.append(event)
+                    elif isinstance(event, Expect):
+                        turn.expectation = event.expectation
+                        if turn.spoke_at is not None:
+                            self._expect(turn)
+                    else:
+                        context.counted(key, asked, event.tokens_in)
+                        self._meter_tokens(llm, event)
+                        told = True
+        except (asyncio.CancelledError, ProviderError):
+            if not told and product_of(llm) != HERE:  # nobody tells the tokens of a request that is cut
+                self._meter("llm", llm, "calls", 1)
+            raise
         await give(seam.flush(), end=True)
         if not last and not calls and not turn.messages():
             raise ProviderError(llm.name, "protocol", "an empty answer", retryable=True)
@@ -472,7 +486,7 @@ class CascadeAttendant(Attendant):
             self._set_timer("speculation", max(wait_ms, FRAME_MS) / 1000, lambda: self._speculate(texts))
             return
         key, new = self._models.order()[0], self._new(texts)
-        if not new or not getattr(self._models.named[key], "speculates", True):
+        if not new or self._instruction or not getattr(self._models.named[key], "speculates", True):
             return  # a script moves on by being asked
         if self._speculations == SPECULATIONS:
             return
@@ -491,12 +505,12 @@ class CascadeAttendant(Attendant):
         early, self._early = self._early, None
         if early is None:
             return
-        name = self._models.named[early.key].name
+        llm = self._models.named[early.key]
         used = early.drop()
         for usage in used:
-            self._meter_tokens(name, usage)
+            self._meter_tokens(llm, usage)
         if not used:  # nobody tells the tokens of a request that is cut
-            self._meter("llm", name, "calls", 1)
+            self._meter("llm", llm, "calls", 1)
         self._report.event("speculation", kept=False)
 
     def _open_one(self) -> None:
@@ -537,9 +551,21 @@ class CascadeAttendant(Attendant):
         if hands.digits:
             await parts.put(hands.digits)
 
-    def _meter_tokens(self, name: str, usage: LlmUsage) -> None:
-        self._meter("llm", name, "tokens_in", usage.tokens_in)
-        self._meter("llm", name, "tokens_out", usage.tokens_out)
+    def _meter_tokens(self, llm: Any, usage: LlmUsage) -> None:
+        self._meter("llm", llm, "tokens_in", usage.tokens_in - usage.cached_in)
+        if usage.cached_in:
+            self._meter("llm", llm, "cached_tokens_in", usage.cached_in)
+        self._meter("llm", llm, "tokens_out", usage.tokens_out)
+
+    def instruct(self, text: str) -> None:
+        self._drop_early()
+        self._instruction = text
+
+    def unmetered(self) -> Sequence[Usage]:
+        if self._fed_since is None:
+            return ()
+        seconds = round(max(0.0, self._clock.now() - self._fed_since), 3)
+        return (Usage(self._call.call_id, self._stt.name, "stt", "seconds", seconds, product_of(self._stt)),)
 
 
 _Parts = asyncio.Queue[tuple[str, Written] | str | None]

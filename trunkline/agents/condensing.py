@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from trunkline.agents.context import SUMMARY_LETTERS, Context, Part, request
 from trunkline.agents.deadline import After, Deadline
 from trunkline.agents.definition import ContextTerms
+from trunkline.agents.invoiced import product_of
 from trunkline.errors import ProviderError
 from trunkline.ports import ON_BEHALF_OF, CallFacts, Llm, LlmUsage, Message, TextDelta, Usage
 from trunkline.types import CallId
@@ -97,7 +98,7 @@ class Condensing:
                         if isinstance(event, TextDelta) and len(text) < SUMMARY_LETTERS:
                             text += event.text
                         elif isinstance(event, LlmUsage):
-                            self._meter(model.name, event)
+                            self._meter(model, event)
         except TimeoutError:
             raise ProviderError(model.name, "timeout", "no summary came", retryable=True) from None
         finally:
@@ -106,10 +107,13 @@ class Condensing:
             raise ProviderError(model.name, "protocol", "an empty summary", retryable=True)
         return text
 
-    def _meter(self, provider: str, used: LlmUsage) -> None:
+    def _meter(self, model: Llm, used: LlmUsage) -> None:
         call_id = self._call.call_id
-        self._told.usage(Usage(call_id, provider, "llm", "tokens_in", used.tokens_in))
-        self._told.usage(Usage(call_id, provider, "llm", "tokens_out", used.tokens_out))
+        name, product = model.name, product_of(model)
+        self._told.usage(Usage(call_id, name, "llm", "tokens_in", used.tokens_in - used.cached_in, product))
+        if used.cached_in:
+            self._told.usage(Usage(call_id, name, "llm", "cached_tokens_in", used.cached_in, product))
+        self._told.usage(Usage(call_id, name, "llm", "tokens_out", used.tokens_out, product))
 
     def _tell_left_out(self, conversation: Sequence[Message]) -> None:
         """For the record: beyond the limit the oldest are told to nobody, for want of a summary."""

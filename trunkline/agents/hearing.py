@@ -10,6 +10,7 @@ from typing import Any
 
 from trunkline.agents.choice import Choice, Sticky
 from trunkline.agents.deadline import After
+from trunkline.agents.invoiced import product_of
 from trunkline.agents.providers import free_text
 from trunkline.errors import ProviderError
 from trunkline.ports import CallFacts, Expectation, SttEvent, SttFailed, SttFinal, SttStream
@@ -66,6 +67,14 @@ class Hearing:
     @property
     def name(self) -> str:
         return str(self._provider.name)
+
+    @property
+    def third_party(self) -> bool:
+        return bool(getattr(self._provider, "third_party", True))
+
+    @property
+    def product(self) -> str:
+        return product_of(self._provider)
 
     @property
     def _provider(self) -> Any:

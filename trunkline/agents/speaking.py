@@ -34,7 +34,7 @@ class Speaking:
         bus: Bus,
         after: After,
         terms: Failover,
-        meter: Callable[[str, int], None],
+        meter: Callable[[Any, int], None],
         lines: FixedLines,
     ) -> None:
         """`meter(voice, characters)`: what was asked of it."""
@@ -56,7 +56,7 @@ class Speaking:
         while text:
             key = self._voice.key
             tts = self._voice.choice.asked(key)
-            self._meter(tts.name, len(text))
+            self._meter(tts, len(text))
             given = _Given(text)
             try:
                 if not await self._speak(key, tts, given, written, append):
@@ -117,7 +117,7 @@ class Speaking:
                 return _sound(kept)
             else:
                 self._voice.choice.succeeded(key)
-                self._meter(tts.name, len(text))
+                self._meter(tts, len(text))
                 return bytes(audio)
 
     def _chunks(self, tts: Any, text: str, first_s: float | None = None) -> Any:

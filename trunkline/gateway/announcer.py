@@ -18,7 +18,7 @@ from trunkline.clock import Clock
 from trunkline.compliance.opening import Line
 from trunkline.errors import ProviderError
 from trunkline.media.bus import Bus
-from trunkline.ports import CapturedBy, Message, SttEvent, SttFinal, SttPartial
+from trunkline.ports import CapturedBy, Message, SttEvent, SttFinal, SttPartial, Usage
 
 log = logging.getLogger(__name__)
 
@@ -147,6 +147,12 @@ class Announcer:
         self._stop()
         self._stt.close()
         self._director.said(self.spans)
+
+    def instruct(self, text: str) -> None:
+        """There is no model."""
+
+    def unmetered(self) -> Sequence[Usage]:
+        return ()
 
     # --- wishes (wishes.Host): words other than yes and no are second ears' business ---
 

@@ -5,14 +5,14 @@ import secrets
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from trunkline.gateway.endings import Ended
+from trunkline.gateway.endings import Ended, leg_product
 from trunkline.gateway.hands import Hands
 from trunkline.gateway.leg import Leg
 from trunkline.gateway.outbound import Failure, Tried
 from trunkline.media.bus import Receiver
 from trunkline.media.members import Port
-from trunkline.ports import ENDED_BY, EndedBy, EndReason, Refuse, Usage
-from trunkline.types import CallId
+from trunkline.ports import ENDED_BY, EndedBy, EndReason, Refuse, Usage, UsageUnit
+from trunkline.types import E164, CallId
 
 
 class Host(Protocol):
@@ -78,6 +78,8 @@ class DialledLeg:
         self.port: Port | None = None
         """In the room."""
         self.over = False
+        self.number: E164 | None = None
+        """Whom it calls."""
         self._host, self._clock, self._of = host, clock, of
         self._answered_at: float | None = None
         """It was picked up; media follows."""
@@ -153,6 +155,8 @@ class DialledLeg:
         """Its media follows."""
         if self._answered_at is None:
             self._answered_at = self._clock.now()
+            if self.leg is not None:
+                self._host.usage(self._used("calls", 1))
 
     def attach(self, leg: Leg) -> Receiver | Refuse:
         if self._closed or self.over:
@@ -235,8 +239,13 @@ class DialledLeg:
         if self._answered_at is not None and self.leg is not None and not self._metered:
             self._metered = True
             seconds = round(self._clock.now() - self._answered_at, 3)
-            self._host.usage(Usage(self.id, self.leg.kind, "leg", "seconds", seconds))
+            self._host.usage(self._used("seconds", seconds))
             self._host.event("leg_ended", leg=self.name, **self._of, seconds=seconds)
+
+    def _used(self, unit: UsageUnit, quantity: float) -> Usage:
+        assert self.leg is not None
+        product = leg_product("transfer", self.number)
+        return Usage(self.id, self.leg.kind, "leg", unit, quantity, product)
 
     def failed(self, how: Unanswered, **of: object) -> Failure:
         """Why it was not answered, which is in the record by then: whether somebody may have been rung."""

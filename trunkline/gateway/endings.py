@@ -8,6 +8,7 @@ A provider code is `KIND:VALUE`, several with `;` between, the same for the same
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from trunkline.compliance.destinations import country_of
 from trunkline.gateway.sip import causes
 from trunkline.gateway.sip.message import Reason
 from trunkline.ports import ENDED_BY, EndedBy, EndReason
@@ -29,6 +30,7 @@ MEANING: dict[EndReason, str] = {
     "transferred": "the caller was put through to somebody else",
     "no_input": "the caller said nothing, twice",
     "max_duration": "the call lasted as long as it may",
+    "budget": "what the call may cost was spent",
     "media_lost": "no audio came any more, or the connection broke",
     "never_started": "answered, but no audio ever came",
     "refused": "a rule said no",
@@ -174,3 +176,9 @@ _WORDS: dict[EndReason, str] = {
     "no_answer": "nobody answered",
     "failed": "Twilio could not complete the call",
 }
+
+
+def leg_product(direction: str, number: str | None) -> str:
+    """As price tables name a leg: `inbound-US`, `outbound`, `transfer-DE`. `number` is the one that was called."""
+    country = country_of(number) if number else None
+    return f"{direction}-{country}" if country else direction

@@ -141,6 +141,8 @@ class LineCall:
         self._discreet, self._told = RedactedConversation(policy), RedactedFollowing(policy)
         self._deadline: asyncio.TimerHandle | None = None
         self._limit: asyncio.TimerHandle | None = None
+        self._spent = False
+        self._cheaper = ""  # who goes on from the end of this turn
         self._wanted: _Wanted | None = None
         """A transfer of ours, once the agent's words were heard."""
         self.party = Party(self, board.diallers, board.line, board.clock)
@@ -210,6 +212,10 @@ class LineCall:
         ended = TurnEnded(self.id, now, turn)
         board.records.append(ended)
         board.telemetry.turn(ended, now - timedelta(seconds=ago_s))
+        if board.spending is not None:
+            board.spending.turn_over(self, turn.tools)
+        if self._cheaper and not turn.interrupted:
+            asyncio.get_running_loop().call_soon(self._go_cheaper)
 
     @property
     def follower(self) -> Follower | None:
@@ -220,7 +226,10 @@ class LineCall:
         return self._told.before(lambda told: tell(encode(told)))
 
     def usage(self, usage: Usage) -> None:
-        self._board.records.append(UsageMetered(self._board.clock.wall(), usage))
+        """That a leg was answered is for the account only."""
+        costs = self._board.spending.used(self, usage) if self._board.spending is not None else ()
+        if usage.kind != "leg" or usage.unit != "calls":
+            self._board.records.append(UsageMetered(self._board.clock.wall(), usage, costs))
 
     def ask(
         self,
@@ -724,6 +733,56 @@ class LineCall:
             self._ending_as = reason
             attendant.say_goodbye(line)
 
+    # --- what it may cost (spending.py) ---
+
+    @property
+    def limited(self) -> bool:
+        """Its time runs."""
+        return self._limit is not None
+
+    def ends_in_s(self) -> float:
+        """By its own limit at the latest."""
+        return 0.0 if self._limit is None else self._limit.when() - asyncio.get_running_loop().time()
+
+    def attended_by(self, agent: Agent) -> None:
+        if self._board.spending is not None:
+            self._board.spending.attended(self, agent)
+
+    def instruct(self, text: str) -> None:
+        if self.attended.attendant is not None:
+            self.attended.attendant.instruct(text)
+
+    def cheaper(self, agent: str, why: str) -> bool:
+        """Another agent goes on from the end of this turn; False: there is none."""
+        if not agent or isinstance(self.attended.may_take_over(agent), Refuse):
+            return False
+        self._cheaper = agent
+        self.event("cheaper_route", agent=agent, why=why)
+        return True
+
+    def _go_cheaper(self) -> None:
+        agent, self._cheaper = self._cheaper, ""
+        if self.machine.state is not c.State.ACTIVE or self._bus is None or not agent:
+            return
+        try:
+            self.attended.take_over(agent, self._bus)
+        except Exception as error:
+            self.crashed(error)
+
+    def out_of_budget(self, budget: str, target: str) -> None:
+        """A transfer, where it is wanted and can be, else a goodbye. Idempotent."""
+        if self._spent or self.end_reason is not None:
+            return
+        self._spent = True
+        self.event("budget_spent", budget=budget)
+        if target and self.machine.state is c.State.ACTIVE and self.send_to(target, "auto") is None:
+            return
+        loop = asyncio.get_running_loop()
+        if self._limit is not None:
+            self._limit.cancel()
+        self._limit = loop.call_later(GOODBYE_S, self.hang_up, "budget")
+        self.say_goodbye("budget")
+
     def crashed(self, error: BaseException) -> None:
         log.error("call %s: %s", self.id, error, exc_info=error)
         if self.end_reason is None:
@@ -792,6 +851,8 @@ class LineCall:
             self.attended.take(bus)
         if self._attached_at is None:
             self._attached_at = board.clock.now()
+        if board.spending is not None:
+            board.spending.answered(self)
         self.transfer_number = self._wanted = None
         if not self._answered or why != "new":
             self._answered = True
@@ -890,8 +951,10 @@ class LineCall:
             return
         stats, lane = bus.playout.stats, bus.stats
         if self._attached_at is not None:
-            seconds, self._attached_at = self._board.clock.now() - self._attached_at, None
-            self.usage(Usage(self.id, self.started.leg, "leg", "seconds", round(seconds, 3)))
+            seconds, self._attached_at = round(self._board.clock.now() - self._attached_at, 3), None
+            spending, leg = self._board.spending, self.started.leg
+            used = Usage(self.id, leg, "leg", "seconds", seconds)
+            self.usage(used if spending is None else spending.leg_used(self, seconds))
         self.event(
             "media",
             received_frames=lane.received_frames,
@@ -918,6 +981,8 @@ class LineCall:
         by, code = self._said.get(reason, (None, ""))
         ended = CallEnded(self.id, self._board.clock.wall(), reason, detail, by or ENDED_BY[reason], code)
         try:
+            if self._board.spending is not None and (cost := self._board.spending.ended(self)) is not None:
+                self._note("cost", cost)
             self._board.records.append(ended)
             self._board.metrics.call_ended(reason)
             self._board.telemetry.call_ended(ended)

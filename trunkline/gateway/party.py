@@ -94,6 +94,7 @@ class Other(DialledLeg):
         self.invitation, self.trunk, self.ways, self.place = invitation, trunk, ways, place
         self.supervision: Supervision = invitation.supervision
         self.muted = self.dismissed = False
+        self.number = invitation.order.to_number
         self._party = party
         self._ringing: asyncio.TimerHandle | None = None
 

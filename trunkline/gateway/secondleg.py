@@ -25,6 +25,7 @@ class SecondLeg(DialledLeg):
         """`place`: which of the attempt's trunks it is, from 1."""
         super().__init__(handover.call, handover, attempt=attempt)
         self.attempt, self.target, self.place, self.trunk = attempt, target, place, trunk
+        self.number = target.number
         self._handover = handover
         self._detector = AnsweringDetector(LONG_GREETING_MS) if handover.transfer.policy.detect_voicemail else None
         self.referrals = Referrals(Relief(handover, self))

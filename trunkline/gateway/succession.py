@@ -65,6 +65,8 @@ class Host(Control, Report, Protocol):
 
     def ask(self, door: Door, target: str | None = None) -> Decision: ...
 
+    def attended_by(self, agent: Agent) -> None: ...
+
 
 class Succession:
     """Of one call. `agents`: those of this process, by their files."""
@@ -97,6 +99,7 @@ class Succession:
         """The present agent has the line; `begin` follows. Raises ProviderError when it cannot."""
         host, loop = self._host, asyncio.get_running_loop()
         self._following = None
+        host.attended_by(self.agent)
         self.attendant = self.agent.attend(host.facts(), bus, host, host, self._clock, loop.call_later)
         if self.held:
             self.attendant.hold(True)
@@ -239,6 +242,28 @@ class Succession:
         if languages.of_conversation(said, self.agent.definition.tags) != self.agent.definition.language:
             greeting = None  # it is in their first language, and the call is not: the caller is answered
         self.begin(greeting, (last,) if last and not greeting else ())  # never written down: they greet, and ask
+
+    def may_take_over(self, name: str) -> Decision:
+        """Without a word, at the end of a turn: `take_over`."""
+        return self._may_hand_off(name)
+
+    def take_over(self, name: str, bus: Bus) -> None:
+        """The caller does not notice. Where they cannot begin, the present agent goes on."""
+        terms = self.agent.definition.agents.get(name)
+        if terms is None or isinstance(self._may_hand_off(name), Refuse):
+            return
+        before, whole, following = self.agent, self._whole, self._agents[terms.file]
+        self._change(self._as_now(following), bus, "cheaper")
+        self._whole = None if whole is None else following
+        self._with_note(terms.summary)
+        try:
+            self.take(bus)
+        except ProviderError as error:
+            self._host.event("hand_off_failed", agent=name, error=str(error), code=error.code)
+            self._whole = whole
+            self._change(before, bus, "hand_off_failed")
+            self.take(bus)
+        self.begin("")
 
     def _change(self, agent: Agent, bus: Bus, why: str) -> None:
         self.leave()

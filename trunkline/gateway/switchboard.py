@@ -10,6 +10,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from trunkline.agents.attending import Agent
 from trunkline.agents.wishes.ears import SecondEars
@@ -25,6 +26,7 @@ from trunkline.gateway.leg import Dialler, LegKind, Plan
 from trunkline.gateway.linecall import GOODBYE_S, FormerCall, LineCall
 from trunkline.gateway.outbound import NEVER_AGAIN, RetryPolicy
 from trunkline.gateway.placing import Placing
+from trunkline.gateway.spending import Spending
 from trunkline.gateway.twilio.webhooks import FINAL, CallStatus, CallView
 from trunkline.media.bus import Echo, Tap
 from trunkline.media.ears import Ears
@@ -57,6 +59,9 @@ class Line:
 class Limits:
     max_calls: int
     max_call_s: float
+    max_calls_per_number: int | None = None
+    reserved_inbound: int = 0
+    """Lines that calls out leave free."""
 
 
 Prepare = Callable[[DialOrder], Awaitable[DialOrder]]
@@ -103,6 +108,8 @@ class Switchboard:
         """What of a call's words is redacted, by its agent."""
         self.sessions: Keeper = NoSessions()
         """Who keeps what was said in devices' calls."""
+        self.spending: Spending | None = None
+        """What calls cost and may cost; None: nobody counts."""
         self.draining = False
         self._second_legs = 0
         self._calls: dict[CallId, LineCall] = {}
@@ -126,15 +133,27 @@ class Switchboard:
 
     def _let_in(self, call: LineCall) -> Refuse | None:
         call.record_start()
-        if (no_line := self.no_line()) is not None:
+        if (no_line := self._no_line_for(call)) is not None:
             call.end("overloaded", no_line.code)
             return no_line
         decision = call.ask("answer")
         if isinstance(decision, Refuse):
             call.end("refused", decision.code)
             return decision
+        if (dear := self._may_cost(call)) is not None:
+            return dear
         self._take(call)
         return None
+
+    def _may_cost(self, call: LineCall) -> Refuse | None:
+        """The last door: from here on its account is open."""
+        refused = None if self.spending is None else self.spending.open(call, call.attended.agent)
+        if not isinstance(refused, Refuse):
+            return None
+        door = "answer" if call.arrival.direction == "inbound" else "dial"
+        call.event("refused", door=door, target=None, code=refused.code, why=refused.why)
+        call.end("refused", refused.code)
+        return refused
 
     def join(self, joining: Joining, leg: LegKind) -> CallId | Refuse:
         """A device that its token let in: the session's live call, whose leg it replaces, or a new one that goes on
@@ -175,6 +194,17 @@ class Switchboard:
         if self.draining:
             return Refuse("draining", "the gateway is being stopped")
         return self._full()
+
+    def _no_line_for(self, call: LineCall) -> Refuse | None:
+        if (no_line := self.no_line()) is not None:
+            return no_line
+        limits, out = self.limits, call.started.direction == "outbound"
+        if out and len(self._calls) + self._second_legs >= limits.max_calls - limits.reserved_inbound:
+            return Refuse("overloaded", "the lines that are free are kept for calls that come in")
+        ours, most = _ours(call), limits.max_calls_per_number
+        if most is None or ours is None or sum(_ours(each) == ours for each in self._calls.values()) < most:
+            return None
+        return Refuse("overloaded", "this number has as many calls as it may")
 
     def _full(self) -> Refuse | None:
         taken = len(self._calls) + self._second_legs
@@ -221,7 +251,7 @@ class Switchboard:
         plan = way if isinstance(way, Refuse) else way[2]
         call = LineCall(self, _departure(order, plan), None, ring_s=placing.longest_s, call_id=order.call_id)
         call.record_start()
-        if (no_line := self.no_line()) is not None:
+        if (no_line := self._no_line_for(call)) is not None:
             call.end("overloaded", no_line.code)
             return no_line
         decision = call.ask("dial")
@@ -231,6 +261,8 @@ class Switchboard:
         if isinstance(way, Refuse):
             call.end("failed", way.code)
             return way
+        if (dear := self._may_cost(call)) is not None:
+            return dear
         call.event("dialling", trunk=way[2].trunk, ring_timeout_s=order.ring_timeout_s)
         self._take(call)
         self._placing[call.id] = placing
@@ -319,13 +351,18 @@ class Switchboard:
         call = self._by_provider_id.get(call_sid)
         if call is not None:
             call.event("dialled", status=status, duration_s=duration_s)
+            if self.spending is not None and duration_s:
+                self.spending.dialled(call, float(duration_s), call.transfer_number)
             call.happened(c.Dialled() if status == "completed" else c.DialFailed())
 
     # --- the API ---
 
     def live(self, call_id: CallId) -> LiveCall | None:
         call = self._calls.get(call_id)
-        return None if call is None else LiveCall(call.started, call.machine.state.value)
+        if call is None:
+            return None
+        cost = None if self.spending is None else self.spending.told(call)
+        return LiveCall(call.started, call.machine.state.value, cost)
 
     def hang_up(self, call_id: CallId) -> bool:
         call = self._calls.get(call_id)
@@ -337,6 +374,21 @@ class Switchboard:
     @property
     def live_calls(self) -> int:
         return len(self._calls)
+
+    def lasting(self) -> dict[str, Any]:
+        """How long each live call may yet last, for the watchdog: `calls` by CallSid, `others_s` of the last of the
+        others."""
+        twilio: dict[str, float] = {}
+        others: list[float] = []
+        for call in self._calls.values():
+            left_s = call.ends_in_s() + GOODBYE_S if call.limited else self.limits.max_call_s + GOODBYE_S
+            if self.spending is not None:
+                left_s = min(left_s, self.spending.lasts_s(call))
+            if call.started.leg == "twilio":
+                twilio[call.arrival.provider_call_id] = round(left_s, 1)
+            else:
+                others.append(round(left_s, 1))
+        return {"calls": twilio, "others_s": max(others, default=None)}
 
     # --- the end ---
 
@@ -390,6 +442,10 @@ class Switchboard:
         for call in tuple(self._calls.values()):
             call.hang_up("drained")
             call.end("drained")
+
+
+def _ours(call: LineCall) -> str | None:
+    return call.started.to_number if call.started.direction == "inbound" else call.started.from_number
 
 
 def _joined(joining: Joining, leg: LegKind) -> Arrival:

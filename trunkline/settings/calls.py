@@ -11,10 +11,22 @@ from trunkline.settings.values import Float, Int, Section, Texts, contradiction,
 class Limits(Section):
     max_calls: Int = Field(default=300, ge=1, le=10_000)
     """At once; more hear the fallback."""
+    max_calls_per_number: Int | None = Field(default=None, ge=1, le=10_000)
+    """At once on one of our numbers, calls in and out together, in this process."""
+    reserved_inbound: Int = Field(default=0, ge=0, le=9_999)
+    """Of max_calls: kept free for calls that come in. Calls out are refused before."""
     max_call_seconds: Int = Field(default=3600, ge=10, le=86_400)
     """A call that lasts longer hears goodbye and is ended."""
+    watchdog: bool = True
+    """A process beside the gateway ends its calls at their limits when the gateway itself is stuck."""
     drain_seconds: Int = Field(default=60, ge=0, le=3600)
     """How long live calls may go on after SIGTERM."""
+
+    @after(mode="after")
+    def _some_go_out(self) -> "Limits":
+        if self.reserved_inbound >= self.max_calls:
+            raise contradiction("reserved_inbound", self.reserved_inbound, f"less than max_calls ({self.max_calls})")
+        return self
 
 
 class Media(Section):

@@ -17,6 +17,7 @@ from trunkline.settings.devices import Devices
 from trunkline.settings.environment import ENV_PREFIX
 from trunkline.settings.http import Http
 from trunkline.settings.logs import Log, Otel
+from trunkline.settings.money import Money
 from trunkline.settings.privacy import Privacy
 from trunkline.settings.sessions import Livekit, RegionPlace, Sessions
 from trunkline.settings.sip import Sip
@@ -88,6 +89,7 @@ class Settings(BaseSettings):
     compliance: Compliance = Compliance()
     consent: Consent = Consent()
     privacy: Privacy = Privacy()
+    money: Money = Money()
     sessions: Sessions = Sessions()
     livekit: Livekit = Livekit()
     region: Name = "local"

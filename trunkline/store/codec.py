@@ -17,7 +17,17 @@ from typing import Any
 from zlib import crc32
 
 from trunkline.errors import MisuseError
-from trunkline.ports import CallEnded, CallEvent, CallStarted, RecordEvent, TurnEnded, TurnRecord, Usage, UsageMetered
+from trunkline.ports import (
+    CallEnded,
+    CallEvent,
+    CallStarted,
+    Cost,
+    RecordEvent,
+    TurnEnded,
+    TurnRecord,
+    Usage,
+    UsageMetered,
+)
 
 VERSION = 1
 KINDS: dict[str, type[RecordEvent]] = {
@@ -115,7 +125,7 @@ def _fields_of(cls: type) -> Callable[[Any], dict[str, Any]]:
     return lambda event: dict(zip(names, values(event), strict=True))
 
 
-_FIELDS = {cls: _fields_of(cls) for cls in (*KINDS.values(), TurnRecord, Usage)}
+_FIELDS = {cls: _fields_of(cls) for cls in (*KINDS.values(), TurnRecord, Usage, Cost)}
 
 
 def _plain(value: Any) -> Any:
@@ -167,6 +177,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "turn": lambda value: _read(TurnRecord, value),
     "usage": lambda value: _read(Usage, value),
     "tools": tuple,
+    "costs": lambda values: tuple(_read(Cost, value) for value in values),
 }
 
 

@@ -37,6 +37,7 @@ class Rows:
     call_events: list[Row] = field(default_factory=list)
     turns: list[Row] = field(default_factory=list)
     usage: list[Row] = field(default_factory=list)
+    costs: list[Row] = field(default_factory=list)
     unplaced: list[Row] = field(default_factory=list)
 
 
@@ -151,4 +152,7 @@ def _place(rows: Rows, entry: Entry, tenant: str, new: Row | None) -> None:
     elif isinstance(event, UsageMetered):
         usage = event.usage
         quantities = {"kind": usage.kind, "unit": usage.unit, "quantity": usage.quantity}
-        rows.usage.append(row | {"provider": usage.provider} | quantities)
+        used = row | {"provider": usage.provider, "product": usage.product} | quantities
+        rows.usage.append(used)
+        of = {name: value for name, value in used.items() if name != "quantity"}
+        rows.costs += [of | asdict(cost) for cost in event.costs]

@@ -163,8 +163,46 @@ class UsageRow(Base):
     kind: Mapped[str]
     unit: Mapped[str]
     quantity: Mapped[float]
+    product: Mapped[str | None]
 
     __table_args__ = (_call_key(), Index(None, "tenant_id", "call_id", "at"), Index(None, "tenant_id", "at"))
+
+
+class CostRow(Base):
+    """What a usage costs, one row for each item of its invoice."""
+
+    __tablename__ = "costs"
+
+    run: Mapped[str] = mapped_column(primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    item: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str]
+    call_id: Mapped[str]
+    at: Mapped[datetime]
+    provider: Mapped[str]
+    kind: Mapped[str]
+    product: Mapped[str]
+    unit: Mapped[str]
+    billed: Mapped[str]
+    """Units, after rounding; a decimal."""
+    usd: Mapped[str | None]
+    """A decimal; None: no price was known."""
+    as_of: Mapped[str]
+    """When the price was looked up."""
+    estimated: Mapped[bool]
+
+    __table_args__ = (_call_key(), Index(None, "tenant_id", "call_id", "at"), Index(None, "tenant_id", "at"))
+
+
+class Budget(Base):
+    """What all processes have taken of a budget: whose, and of which day, is its name."""
+
+    __tablename__ = "budgets"
+
+    tenant_id: Mapped[str] = mapped_column(primary_key=True)
+    budget: Mapped[str] = mapped_column(primary_key=True)
+    nano_usd: Mapped[int] = mapped_column(BigInteger)
+    updated_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class SpoolPosition(Base):

@@ -28,6 +28,7 @@ _PARTS = {
     "turns": cast(Table, models.TurnRow.__table__),
     "events": cast(Table, models.CallEventRow.__table__),
     "usage": cast(Table, models.UsageRow.__table__),
+    "costs": cast(Table, models.CostRow.__table__),
 }
 _NOT_SHOWN = {"run", "seq", "tenant_id", "call_id", "worker"}
 

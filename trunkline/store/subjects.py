@@ -33,12 +33,14 @@ _CALLS = cast(Table, models.Call.__table__)
 _TURNS = cast(Table, models.TurnRow.__table__)
 _EVENTS = cast(Table, models.CallEventRow.__table__)
 _USAGE = cast(Table, models.UsageRow.__table__)
+_COSTS = cast(Table, models.CostRow.__table__)
 _UNPLACED = cast(Table, models.UnplacedEvent.__table__)
 _ORDERS = cast(Table, models.IdempotencyKey.__table__)
+_CALLS_OUT = cast(Table, models.CallOut.__table__)
 _ATTEMPTS = cast(Table, models.CallAttempt.__table__)
 _DEVICES = cast(Table, models.Device.__table__)
 _DNC = cast(Table, models.DncEntry.__table__)
-_PARTS = (_TURNS, _EVENTS, _USAGE)
+_PARTS = (_TURNS, _EVENTS, _USAGE, _COSTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,8 @@ class Subjects:
             attempts = await connection.execute(
                 delete(_ATTEMPTS).where(_ATTEMPTS.c.tenant_id == tenant, _ATTEMPTS.c.number == subject)
             )
+            mine = (_CALLS_OUT.c.tenant_id == tenant, _CALLS_OUT.c.number == subject)
+            await connection.execute(update(_CALLS_OUT).where(*mine).values(number=""))  # the caps still count it
             devices = await connection.execute(delete(_DEVICES).where(*_devices_of(tenant, subject)))
             unplaced = await connection.execute(
                 delete(_UNPLACED).where(

@@ -46,6 +46,7 @@ _CALLS = cast(Table, models.Call.__table__)
 _EVENTS = cast(Table, models.CallEventRow.__table__)
 _TURNS = cast(Table, models.TurnRow.__table__)
 _USAGE = cast(Table, models.UsageRow.__table__)
+_COSTS = cast(Table, models.CostRow.__table__)
 _TENANTS = cast(Table, models.Tenant.__table__)
 _POSITIONS = cast(Table, models.SpoolPosition.__table__)
 _UNPLACED = cast(Table, models.UnplacedEvent.__table__)
@@ -325,6 +326,7 @@ class RecordWriter:
         await self._add(connection, _EVENTS, rows.call_events)
         await self._add(connection, _TURNS, rows.turns)
         await self._add(connection, _USAGE, rows.usage)
+        await self._add(connection, _COSTS, rows.costs)
         await self._add(connection, _UNPLACED, rows.unplaced)
 
     async def _add(

@@ -31,6 +31,7 @@ from trunkline.ports import (
     Message,
     RecordEvent,
     Refuse,
+    Usage,
 )
 from trunkline.telemetry import Telemetry
 from trunkline.testing.clock import ManualClock
@@ -73,6 +74,8 @@ class FakeAttendant:
         self.keys = ""
         self.held = False
         self.written: list[str] = []
+        self.instructed: list[str] = []
+        self.used: list[Usage] = []
         self.goodbyes = self.closes = self.flushes = 0
         self.unwritten = self.went_on_with = b""
         self.last_line: str | None = None
@@ -109,6 +112,12 @@ class FakeAttendant:
     def say_goodbye(self, line: str | None = None) -> None:
         self.goodbyes += 1
         self.last_line = line
+
+    def instruct(self, text: str) -> None:
+        self.instructed.append(text)
+
+    def unmetered(self) -> Sequence[Usage]:
+        return tuple(self.used)
 
     def close(self) -> None:
         self.closes += 1

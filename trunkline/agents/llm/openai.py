@@ -78,6 +78,7 @@ class OpenAiLlm:
         """Raises ConfigError; MissingExtra without the `openai` package."""
         self._definition, self._clock = definition, services.clock
         self.options = read_options(options)
+        self.product = self.options.model
         self.http = OpenAiHttp(self.name, self.options.base_url, services.keys, self.options.third_party)
         self.third_party = self.http.third_party
         self.path = "/responses" if self.options.api == "responses" else "/chat/completions"

@@ -103,7 +103,7 @@ class Answer:
     def _take_usage(self, usage: Any) -> None:
         tokens_in, tokens_out = field_of(usage, "prompt_tokens"), field_of(usage, "completion_tokens")
         if isinstance(tokens_in, int) and isinstance(tokens_out, int):
-            self.usage = LlmUsage(tokens_in, tokens_out)
+            self.usage = LlmUsage(tokens_in, tokens_out, told.cached(usage, "prompt_tokens_details", tokens_in))
 
     def _take_call(self, delta: Any) -> None:
         index = field_of(delta, "index")

@@ -129,7 +129,7 @@ class Answer:
     def _take_usage(self, usage: Any) -> None:
         tokens_in, tokens_out = field_of(usage, "input_tokens"), field_of(usage, "output_tokens")
         if isinstance(tokens_in, int) and isinstance(tokens_out, int):
-            self.usage = LlmUsage(tokens_in, tokens_out)
+            self.usage = LlmUsage(tokens_in, tokens_out, told.cached(usage, "input_tokens_details", tokens_in))
 
 
 def _text(value: Any, name: str) -> str:

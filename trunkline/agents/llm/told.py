@@ -164,3 +164,9 @@ def functions(definition: AgentDefinition, script: Script) -> list[dict[str, Any
 def field_of(value: Any, name: str) -> Any:
     """Of a JSON object; None of anything else."""
     return value.get(name) if isinstance(value, dict) else None
+
+
+def cached(usage: Any, details: str, tokens_in: int) -> int:
+    """How many of the tokens came from the provider's cache."""
+    found = field_of(field_of(usage, details), "cached_tokens")
+    return min(found, tokens_in) if isinstance(found, int) and found > 0 else 0

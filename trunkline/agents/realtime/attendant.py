@@ -59,6 +59,9 @@ from trunkline.ports import (
     ReplyText,
     ReplyTool,
     ToolCall,
+    TranscriptionUsage,
+    Usage,
+    UsageUnit,
 )
 
 STALLED_S = 2.0  # of an item that has begun; models speak much faster than they are heard
@@ -326,7 +329,9 @@ class RealtimeAttendant(Attendant):
             case ModelTook(name, item):
                 if (utterance := self._utterances.named(name)) is not None:
                     utterance.item = item
-            case ModelTranscribed(item, text, failed):
+            case ModelTranscribed(item, text, failed, used):
+                if used is not None:
+                    self._meter_transcription(used)
                 self._transcribed(item, text, failed)
             case ModelSpeechStarted(ago_ms):
                 self._server_hears(ago_ms)
@@ -409,15 +414,35 @@ class RealtimeAttendant(Attendant):
             asked.over.set_exception(error)
 
     def _meter_reply(self, usage: RealtimeUsage) -> None:
+        text_in = None if usage.text_in is None else usage.text_in - usage.text_cached
+        audio_in = None if usage.audio_in is None else usage.audio_in - usage.audio_cached
         units: tuple[tuple[Any, int | None], ...] = (
-            ("tokens_in", usage.text_in),
+            ("tokens_in", text_in),
+            ("cached_tokens_in", usage.text_cached or None),
             ("tokens_out", usage.text_out),
-            ("audio_tokens_in", usage.audio_in),
+            ("audio_tokens_in", audio_in),
+            ("cached_audio_tokens_in", usage.audio_cached or None),
             ("audio_tokens_out", usage.audio_out),
         )
         for unit, quantity in units:
             if quantity is not None:
-                self._meter("realtime", self._model.name, unit, quantity)
+                self._meter("realtime", self._model, unit, quantity)
+
+    def _meter_transcription(self, used: TranscriptionUsage) -> None:
+        units: tuple[tuple[UsageUnit, float], ...] = (
+            ("seconds", used.seconds),
+            ("tokens_in", used.text_in),
+            ("audio_tokens_in", used.audio_in),
+            ("tokens_out", used.text_out),
+        )
+        for unit, quantity in units:
+            if quantity:
+                call_id = self._call.call_id
+                self._report.usage(Usage(call_id, self._model.name, "stt", unit, quantity, used.product))
+
+    def instruct(self, text: str) -> None:
+        if self._live is not None:
+            self._live.tell(Message("caller", text))
 
     def _refused(self, what: str, code: str) -> None:
         self._report.event("model_refused", code=code)

@@ -144,6 +144,8 @@ class OpenAiRealtime:
         key = services.keys.get("openai")
         if key is None and self.options.base_url == OPENAI_URL:
             raise ConfigError("openai.api_key", None, "an API key is needed for OpenAI's own server")
+        self.product = self.options.model
+        self.transcriber = self.options.transcription if self.options.transcription != "none" else ""
         self.transcribes = self.options.transcription != "none"
         self.headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.url = f"ws{self.options.base_url[4:].rstrip('/')}/realtime?model={quote(self.options.model)}"
@@ -489,7 +491,8 @@ class OpenAiRealtimeSession:
                 if self._uncommitted:  # else it is the server's own
                     self._tell(ModelTook(self._uncommitted.popleft(), item))
             case "conversation.item.input_audio_transcription.completed":
-                self._tell(ModelTranscribed(item, event.transcript.strip()))
+                used = event.usage.of_transcription(self._provider.options.transcription) if event.usage else None
+                self._tell(ModelTranscribed(item, event.transcript.strip(), used=used))
             case "conversation.item.input_audio_transcription.failed":
                 self._tell(ModelTranscribed(item, "", failed=True))
             case "error" if event.error is not None:

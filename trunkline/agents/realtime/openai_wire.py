@@ -11,15 +11,26 @@ from typing import Any
 import msgspec
 
 from trunkline.agents.llm.told import so_far
-from trunkline.ports import Message, RealtimeUsage
+from trunkline.ports import Message, RealtimeUsage, TranscriptionUsage
+
+
+class Cached(msgspec.Struct):
+    text_tokens: int | None = None
+    audio_tokens: int | None = None
 
 
 class Tokens(msgspec.Struct):
     text_tokens: int | None = None
     audio_tokens: int | None = None
+    cached_tokens: int | None = None
+    cached_tokens_details: Cached | None = None
 
 
 class Usage(msgspec.Struct):
+    """Of a reply, or of a transcription (`type` tokens or duration)."""
+
+    type: str | None = None
+    seconds: float | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
     input_token_details: Tokens | None = None
@@ -28,7 +39,29 @@ class Usage(msgspec.Struct):
     def read(self) -> RealtimeUsage:
         text_in, audio_in = _apart(self.input_tokens, self.input_token_details)
         text_out, audio_out = _apart(self.output_tokens, self.output_token_details)
-        return RealtimeUsage(text_in, text_out, audio_in, audio_out)
+        text_cached, audio_cached = _cached(self.input_token_details)
+        return RealtimeUsage(
+            text_in,
+            text_out,
+            audio_in,
+            audio_out,
+            min(text_cached, text_in or 0),
+            min(audio_cached, audio_in or 0),
+        )
+
+    def of_transcription(self, model: str) -> TranscriptionUsage:
+        text_in, audio_in = _apart(self.input_tokens, self.input_token_details)
+        return TranscriptionUsage(model, self.seconds or 0.0, text_in or 0, audio_in or 0, self.output_tokens or 0)
+
+
+def _cached(details: Tokens | None) -> tuple[int, int]:
+    """Of text and of audio. Told together, they are of text: its discount is the smaller one."""
+    if details is None:
+        return 0, 0
+    apart = details.cached_tokens_details
+    if apart is None:
+        return details.cached_tokens or 0, 0
+    return apart.text_tokens or 0, apart.audio_tokens or 0
 
 
 def _apart(total: int | None, details: Tokens | None) -> tuple[int | None, int | None]:
@@ -79,6 +112,7 @@ class Event(msgspec.Struct):
     audio_start_ms: int = 0
     audio_end_ms: int = 0
     response: Response | None = None
+    usage: Usage | None = None
     error: Error | None = None
     session: Session | None = None
 

@@ -108,6 +108,12 @@ class Options:
     def flux(self) -> bool:
         return self.model.startswith("flux")
 
+    @property
+    def product(self) -> str:
+        """As the price list has it: several languages, and opting out, are dearer."""
+        several = "-multilingual" if self.language == "multi" and self.model == "nova-3" else ""
+        return self.model + several + ("-opt-out" if self.opt_out else "")
+
     def address(self, format: Format) -> str:
         """Where a connection goes, with all it asks for."""
         query: list[tuple[str, str]] = [
@@ -166,6 +172,7 @@ class DeepgramStt:
         """Raises ConfigError."""
         self.options = read_options(options, definition.heard)
         self.third_party = is_third_party(self.options.url, self.options.third_party)
+        self.product = self.options.product
         self.feed_mode: Literal["all", "gated"] = self.options.feed
         self.clock = services.clock
         key = services.keys.get("deepgram")

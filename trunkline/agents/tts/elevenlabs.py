@@ -330,6 +330,7 @@ class ElevenLabs:
         if definition.languages and "language" not in options:  # short phrases are of any: it is told which
             options = self.in_language(options, definition.language) or options
         self.options = read_options(options)
+        self.product = self.options.model
         self.third_party = given.is_third_party(self.options.base_url, self.options.third_party)
         self._key = services.keys.get("elevenlabs")
         if self._key is None and (urlsplit(self.options.base_url).hostname or "").endswith("elevenlabs.io"):

@@ -65,6 +65,7 @@ class OpenAiTts:
     def __init__(self, definition: AgentDefinition, options: Mapping[str, Any], services: Services) -> None:
         """Raises ConfigError; MissingExtra without the `openai` package."""
         self.options = read_options(options)
+        self.product = self.options.model
         self.http = OpenAiHttp(self.name, self.options.base_url, services.keys, self.options.third_party)
         self.third_party = self.http.third_party
 

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from trunkline.compliance.money.invoice import invoice
 from trunkline.gateway.api.idempotency import OrderDesk, key_of
 from trunkline.gateway.api.orders import order, refusal
 from trunkline.gateway.dialling import DialOrder
@@ -25,6 +26,8 @@ class LiveCall:
     started: CallStarted
     state: str
     """As the call state machine names it."""
+    cost: Mapping[str, Any] | None = None
+    """So far, what is reserved, and the forecast; None: nobody counts."""
 
 
 class LiveCalls(Protocol):
@@ -157,8 +160,9 @@ def _placed(call_id: CallId, order: DialOrder) -> dict[str, Any]:
 
 def _shown(record: Mapping[str, Any], live: LiveCall | None) -> dict[str, Any]:
     """The stored record; what only memory knows is added."""
+    priced = {"cost": invoice(record["costs"])} if record.get("costs") else {}
     if live is None:
-        return {**record, "live": False}
+        return {**record, **priced, "live": False}
     started = live.started
     fresh = {
         "id": started.call_id,
@@ -170,7 +174,8 @@ def _shown(record: Mapping[str, Any], live: LiveCall | None) -> dict[str, Any]:
         "to_number": started.to_number,
         "provider_call_id": started.provider_call_id,
     }
-    return {**fresh, **record, "live": True, "state": live.state}
+    cost = {} if live.cost is None else {"cost": dict(live.cost)}
+    return {**fresh, **record, **priced, **cost, "live": True, "state": live.state}
 
 
 def _of_tenant(live: LiveCall | None, tenant: TenantId) -> LiveCall | None:

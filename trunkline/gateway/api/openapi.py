@@ -288,6 +288,14 @@ _SCHEMAS: dict[str, Any] = {
             "ended_by": _NULLABLE_TEXT | {"enum": [*get_args(EndedBy), None]},
             "provider_code": _NULLABLE_TEXT | {"description": "The provider's own, such as sip:486;q850:17."},
             "turns": {"type": "array", "items": {"type": "object"}, "description": "Of a single call only."},
+            "cost": {
+                "type": "object",
+                "description": (
+                    "Of a single call, and of live ones: usd (a decimal as text), by_product, by_provider, by_kind;"
+                    " complete and missing tell what has no price and is in no sum. Of a live call also reserved_usd, "
+                    "forecast_usd, budget_usd."
+                ),
+            },
         },
     },
 }

@@ -17,7 +17,7 @@ from trunkline.media.playout import LeadPolicy, Message
 from trunkline.ports import Refuse
 from trunkline.types import CallSid
 
-_OUR_WISH = {"agent_hung_up", "opted_out", "no_input", "max_duration", "refused", "error"}
+_OUR_WISH = {"agent_hung_up", "opted_out", "no_input", "max_duration", "budget", "refused", "error"}
 _CLOSE_CODES = {"replaced": rfc6455.GOING_AWAY, "going away": rfc6455.GOING_AWAY}
 _NO_REFER = Refuse("not_supported", "Twilio puts callers through by <Dial>, which ends the stream")
 

@@ -1,0 +1,166 @@
+"""The edge: prices read again, budgets of several processes, a store that is away."""
+
+import asyncio
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from trunkline.compliance.money.account import Account, Terms
+from trunkline.compliance.money.prices import COLUMNS
+from trunkline.compliance.money.treasury import Policy, Treasury, Wanted
+from trunkline.errors import StoreError
+from trunkline.ports import Refuse, Share, Usage
+from trunkline.store.budgets import DatabaseBudgets
+from trunkline.store.engine import Database, database_url
+from trunkline.testing.clock import ManualClock
+from trunkline.types import CallId, TenantId
+
+D = Decimal
+LEG = ("twilio", "leg", "inbound-US")
+VOICE = ("elevenlabs", "tts", "eleven_flash_v2_5")
+
+
+def wanted(call: str = "c1", *needs: tuple[str, str, str]) -> Wanted:
+    return Wanted(call, "clinic", "+14155550100", needs or (LEG, VOICE))  # type: ignore[arg-type]
+
+
+class Purses:
+    """The store, or its absence."""
+
+    def __init__(self) -> None:
+        self.taken: dict[str, int] = {}
+        self.away = False
+
+    async def take(self, tenant: TenantId, budget: str, share: Share) -> int:
+        if self.away:
+            raise StoreError("away")
+        given = max(0, min(share.nano_usd, share.limit_nano_usd - self.taken.get(budget, 0)))
+        self.taken[budget] = self.taken.get(budget, 0) + given
+        return given
+
+    async def give_back(self, tenant: TenantId, budget: str, nano_usd: int) -> None:
+        if self.away:
+            raise StoreError("away")
+        self.taken[budget] -= nano_usd
+
+
+def treasury(purses: Purses | None = None, **policy: object) -> Treasury:
+    return Treasury(Policy(**policy), purses or Purses(), ManualClock())  # type: ignore[arg-type]
+
+
+def opened(made: Account | Refuse) -> Account:
+    assert isinstance(made, Account), made
+    return made
+
+
+def test_an_unknown_price_is_refused_by_the_name_of_its_row() -> None:
+    refused = treasury(refuse_unknown=True).open(wanted("c1", LEG, ("openai", "llm", "gpt-9")))
+    assert refused == Refuse("unknown_price", "no price for openai,llm,gpt-9 per tokens_in: add the row to prices.csv")
+
+
+def test_a_budget_below_a_minute_and_a_goodbye_lets_nobody_in() -> None:
+    made = treasury(terms=Terms(call_usd=D("0.017")))
+    assert isinstance(refused := made.open(wanted()), Refuse)
+    assert (refused.code, "0.0173" in refused.why) == ("budget", True)  # 1.25 cents and 120 characters
+    assert isinstance(treasury(terms=Terms(call_usd=D("0.0173"))).open(wanted()), Account)
+
+
+def test_two_processes_spend_one_budget() -> None:
+    async def scenario() -> None:
+        purses = Purses()
+        one, other = (treasury(purses, tenant_day_usd=D("0.30")) for _ in range(2))
+        first = opened(one.open(wanted("a")))
+        calls, refused = 1, 0
+        while refused < 2:
+            for process in (one, other):
+                await process.turn()
+                made = process.open(wanted(f"c{calls}"))
+                calls += isinstance(made, Account)
+                refused = refused + 1 if made == Refuse("budget", "the tenant's budget of the day is spent") else 0
+        assert 13 <= calls <= 17  # of 1.73 cents each: what one process has left over, the other cannot spend
+        assert sum(purses.taken.values()) == 300_000_000
+        first.close(0)
+        assert isinstance(one.open(wanted("d")), Account)
+
+    asyncio.run(scenario())
+
+
+def test_what_a_process_did_not_spend_is_there_for_others() -> None:
+    async def scenario() -> None:
+        purses = Purses()
+        one = treasury(purses, tenant_day_usd=D(1))
+        account = opened(one.open(wanted()))
+        await one.turn()
+        account.take(Usage(CallId("a"), *LEG[:2], "seconds", 30, LEG[2]), 30)  # type: ignore[arg-type]
+        account.close(30)
+        await one.close()
+        assert list(purses.taken.values()) == [12_500_000]
+
+    asyncio.run(scenario())
+
+
+def test_while_the_store_is_away_calls_go_on_and_new_ones_wait(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        purses = Purses()
+        purses.away = True
+        made = treasury(purses, number_day_usd=D(1))
+        account = opened(made.open(wanted("a")))
+        await made.turn()
+        await made.turn()
+        assert account.look(500.0) is None
+        refused = made.open(wanted("b"))
+        assert isinstance(refused, Refuse)
+        assert refused.code == "budget_unknown"
+        purses.away = False
+        await made.turn()
+        assert isinstance(made.open(wanted("b")), Account)
+
+    asyncio.run(scenario())
+    assert len(caplog.messages) == 2
+
+
+def test_the_database_keeps_the_budget(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        database = Database(database_url(None, tmp_path))
+        await database.upgrade()
+        store, tenant = DatabaseBudgets(database, ManualClock()), TenantId("default")
+        share = Share(400, 1000)
+        given = await asyncio.gather(*(store.take(tenant, "tenant:default:2026-11-28", share) for _ in range(4)))
+        assert sorted(given) == [0, 200, 400, 400]
+        await store.give_back(tenant, "tenant:default:2026-11-28", 300)
+        assert await store.take(tenant, "tenant:default:2026-11-28", share) == 300
+        assert await store.take(tenant, "tenant:default:2026-11-29", share) == 400
+        await database.close()
+        with pytest.raises(StoreError, match="budgets"):
+            await DatabaseBudgets(Database(database_url(None, tmp_path / "none")), ManualClock()).take(
+                tenant, "x", share
+            )
+
+    asyncio.run(scenario())
+
+
+def test_a_table_that_became_wrong_leaves_the_last_good_one_and_calls_keep_theirs(tmp_path: Path) -> None:
+    def write(price: str) -> None:
+        row = f"twilio,leg,inbound-US,voice,seconds,{price},60,60,2026-11-28,contract"
+        (tmp_path / "prices.csv").write_text(f"# version {price}\n{COLUMNS}\n{row}")
+
+    write("0.01")
+    made = Treasury(Policy(prices=tmp_path), None, ManualClock())
+    account = opened(made.open(wanted("c1", LEG)))
+    write("-0.01")
+    made.reread()
+    assert "row 3, price" in made.problem
+    assert made.prices.version == "0.01"
+    write("0.020")
+    made.reread()
+    assert (made.problem, made.prices.version) == ("", "0.020")
+    account.take(Usage(CallId("c1"), *LEG[:2], "seconds", 30, LEG[2]), 30)  # type: ignore[arg-type]
+    assert account.close(30) == D("0.01")
+
+
+def test_old_rows_are_warned_of_with_the_oldest(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    row = "t,leg,*,voice,seconds,1,60,60,2001-01-01,contract"
+    (tmp_path / "prices.csv").write_text(f"# version 1\n{COLUMNS}\n{row}")
+    Treasury(Policy(prices=tmp_path), None, ManualClock())
+    assert "1 rows are older than 90 days; the oldest is row 3 (t, *, of 2001-01-01)" in caplog.text

@@ -1,0 +1,280 @@
+"""What a call costs while it goes on, and what becomes of it at its limits: on a switchboard, by the manual clock."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from decimal import ROUND_CEILING, Decimal
+from types import SimpleNamespace
+from typing import Any, cast
+
+from trunkline.agents.attending import Agent
+from trunkline.agents.definition import HandOff
+from trunkline.agents.providers import Minds
+from trunkline.compliance.money.account import Terms
+from trunkline.compliance.money.treasury import Policy, Treasury
+from trunkline.gateway.call import CLOSE_WAIT_S
+from trunkline.gateway.spending import WRAP_UP, Spending, Ways, needs_of
+from trunkline.ports import HERE, CallEnded, TurnRecord, Usage, UsageMetered
+from trunkline.testing.board import DEFINITION, Board, FakeAttendant, play
+
+D = Decimal
+NO_WAYS = Ways()
+DIALLED = "+14155550100"
+
+
+def provider(name: str, product: str, **more: Any) -> Any:
+    return SimpleNamespace(name=name, product=product, third_party=True, **more)
+
+
+EARS, MIND = provider("deepgram", "nova-3"), provider("openai", "gpt-4.1")
+VOICE = provider("elevenlabs", "eleven_flash_v2_5")
+REALTIME = provider("openai", "gpt-realtime", transcribes=False)
+
+
+class Metered(Board):
+    cheap_at = cheap_after = lasted = 0.0
+
+    def __init__(self, ways: Ways = NO_WAYS, **policy: Any) -> None:
+        super().__init__()
+        self.switchboard.limits = replace(self.switchboard.limits, max_call_s=7200.0)
+        minds = Minds(EARS, MIND, VOICE)
+        cheap = SimpleNamespace(
+            **{**vars(self.agent), "definition": replace(DEFINITION, name="cheap"), "minds": minds},
+        )
+        cheap.providers = (EARS, MIND, VOICE)
+        self.agent.definition = replace(DEFINITION, agents={"cheap": HandOff("/cheap.toml", "all")})
+        self.agent.minds, self.agent.providers = minds, (REALTIME,)
+        self.switchboard.agents = {"/cheap.toml": cast(Agent, cheap)}
+        self.treasury = Treasury(Policy(**policy), None, self.clock)
+        self.spending = Spending(self.treasury, ways, self.metrics, self.clock.now)
+        self.switchboard.spending = self.spending
+
+    def use(self, kind: Any, who: Any, **quantities: float) -> None:
+        for unit, quantity in quantities.items():
+            self.call.usage(Usage(self.call.id, who.name, kind, cast(Any, unit), quantity, who.product))
+
+    async def over(self) -> None:
+        self.call.hang_up("agent_hung_up")
+        await asyncio.sleep(CLOSE_WAIT_S + 0.1)
+
+    def turn(self, tools: tuple[str, ...] = (), interrupted: bool = False) -> None:
+        self.call.turn(TurnRecord(0, "words", "more", tools=tools, interrupted=interrupted), 0.0)
+
+    @property
+    def agent_name(self) -> str:
+        return self.call.agent_name
+
+    def costs(self) -> dict[str, Any]:
+        [told] = self.events("cost")
+        return cast(dict[str, Any], told)
+
+
+def run(scenario: Callable[[Metered], Coroutine[Any, Any, None]], ways: Ways = NO_WAYS, **policy: Any) -> Metered:
+    async def played(board: Metered) -> None:
+        board.spending.start()
+        try:
+            await scenario(board)
+        finally:
+            await board.spending.close()
+
+    return play(Metered(ways, **policy), played)
+
+
+def test_a_call_of_45_minutes_takes_the_cheaper_route_at_5_and_ends_at_its_budget_with_a_goodbye() -> None:
+    """A realtime model for five minutes, the whole conversation sent again each turn; then a cascade. The budget is
+    spent before the hour; the carrier's and the providers' invoices are then computed by hand."""
+    used: dict[str, float] = {"in": 0, "cached": 0, "out": 0, "text": 0, "stt": 0, "llm_in": 0, "llm_out": 0, "tts": 0}
+
+    async def scenario(board: Metered) -> None:
+        board.call = board.line_of(board.admit(to_number=DIALLED))
+        board.attach(board.call.id)
+        spoke = board.clock.now()
+        turn = 0
+        while not board.agent_now.goodbyes:
+            await asyncio.sleep(15)
+            turn += 1
+            attendant = board.agent_now
+            if board.agent_name == "clinic":
+                said, fresh = turn * 225, 225 if turn > 1 else 675
+                board.use(
+                    "realtime",
+                    REALTIME,
+                    audio_tokens_in=fresh,
+                    cached_audio_tokens_in=said - fresh if said > fresh else 0,
+                    audio_tokens_out=150,
+                    tokens_out=40,
+                )
+                used["in"] += fresh
+                used["cached"] += max(0, said - fresh)
+                used["out"] += 150
+                used["text"] += 40
+            else:
+                attendant.used = [_heard(board.clock.now() - board.cheap_at)]
+                board.use("llm", MIND, tokens_in=1200 + turn, tokens_out=60)
+                board.use("tts", VOICE, characters=180)
+                used["llm_in"] += 1200 + turn
+                used["llm_out"] += 60
+                used["tts"] += 180
+            before = board.agent_name
+            board.turn()
+            await asyncio.sleep(0)
+            if board.agent_name != before:
+                board.cheap_at = board.clock.now()
+                board.cheap_after = board.cheap_at - spoke
+        assert board.agent_now.instructed == [WRAP_UP]
+        board.use("tts", VOICE, characters=40)  # the goodbye
+        used["tts"] += 40
+        await asyncio.sleep(4)
+        seconds = board.clock.now() - board.cheap_at
+        board.use("stt", EARS, seconds=round(seconds, 3))
+        used["stt"] = seconds
+        board.agent_now.used = []
+        board.lasted = board.clock.now() - spoke
+        await board.over()
+
+    board: Any = run(
+        scenario,
+        Ways(cheaper_agent="cheap"),
+        terms=Terms(call_usd=D("2.82"), cheaper_after_s=300.0),
+    )
+    assert 300 <= board.cheap_after < 316
+    assert 44 * 60 < board.lasted < 46 * 60
+    assert board.ends() == [("budget", "")]
+    minutes = (D(str(round(board.lasted, 3))) / 60).to_integral_value(ROUND_CEILING)
+    invoice = minutes * D("0.0085") + minutes * D("0.0040")
+    invoice += D(used["in"]) * D("32") / 10**6 + D(used["cached"]) * D("0.4") / 10**6
+    invoice += D(used["out"]) * D("64") / 10**6 + D(used["text"]) * D("16") / 10**6
+    invoice += D(used["llm_in"]) * D("2") / 10**6 + D(used["llm_out"]) * D("8") / 10**6
+    invoice += D(used["tts"]) * D("0.00004") + D(str(round(used["stt"], 3))) * D("0.00008")
+    total = D(board.costs()["usd"])
+    assert abs(total - invoice) < D("0.01")
+    assert D("2.76") < total <= D("2.82")
+    assert board.costs()["complete"]
+
+
+def _heard(seconds: float) -> Usage:
+    return Usage(cast(Any, ""), "deepgram", "stt", "seconds", round(seconds, 3), "nova-3")
+
+
+def answered(board: Metered) -> FakeAttendant:
+    board.call = board.line_of(board.admit(to_number=DIALLED))
+    board.attach(board.call.id)
+    return board.agent_now
+
+
+def test_the_route_changes_at_the_end_of_a_turn_that_was_heard() -> None:
+    async def scenario(board: Metered) -> None:
+        answered(board)
+        board.use("llm", MIND, tokens_in=10)
+        board.turn(tools=("book",))
+        await asyncio.sleep(1.5)
+        assert board.events("cheaper_route") == [{"agent": "cheap", "why": "resolved"}]
+        board.turn(interrupted=True)
+        await asyncio.sleep(0)
+        assert board.agent_name == "clinic"
+        board.turn()
+        await asyncio.sleep(0)
+        assert (board.agent_name, board.agent_now.greeting, board.agent_now.pending) == ("cheap", "", ())
+
+    run(scenario, Ways(cheaper_agent="cheap"), terms=Terms(cheaper_after_tools=frozenset({"book"})))
+
+
+def test_a_backend_whose_time_is_over_and_no_other_ends_with_a_goodbye() -> None:
+    async def scenario(board: Metered) -> None:
+        attendant = answered(board)
+        await asyncio.sleep(58)
+        assert attendant.goodbyes == 0
+        await asyncio.sleep(4)
+        assert attendant.goodbyes == 1
+        await asyncio.sleep(9 + CLOSE_WAIT_S)  # it never finishes
+
+    board = run(scenario, terms=Terms(backend_s={"openai": 60.0}))
+    assert board.ends() == [("budget", "")]
+    assert board.events("budget_spent") == [{"budget": "backend"}]
+
+
+def test_at_the_limit_a_transfer_where_it_is_wanted_else_a_goodbye() -> None:
+    async def scenario(board: Metered) -> None:
+        answered(board)
+        await asyncio.sleep(60)
+        assert board.events("operator")[0]["target"] == "desk"
+
+    run(scenario, Ways(target="desk"), terms=Terms(call_usd=D("0.03")))
+
+
+def test_an_unknown_price_is_refused_at_the_door_and_its_row_is_in_the_record() -> None:
+    async def scenario(board: Metered) -> None:
+        board.agent.providers = (provider("openai", "gpt-9", transcribes=False),)
+        assert board.refused(to_number=DIALLED) == "unknown_price"
+        assert "no price for openai,realtime,gpt-9 per audio_tokens_in" in board.events("refused")[0]["why"]
+        assert board.switchboard.live_calls == 0
+
+    run(scenario, refuse_unknown=True)
+
+
+def test_without_a_policy_an_unknown_price_is_told_and_in_no_sum() -> None:
+    async def scenario(board: Metered) -> None:
+        answered(board)
+        board.use("llm", provider("openai", "gpt-9"), tokens_in=10)
+        await board.over()
+
+    board = run(scenario)
+    assert board.costs()["complete"] is False
+    assert board.costs()["missing"] == ["no price for openai,llm,gpt-9 per tokens_in"]
+    assert b'trunkline_unpriced_total{kind="llm",provider="openai"} 1.0' in board.metrics.text()
+
+
+def test_costs_are_in_the_record_beside_their_usage_in_the_metrics_and_in_the_api() -> None:
+    async def scenario(board: Metered) -> None:
+        answered(board)
+        await asyncio.sleep(30)
+        board.use("llm", MIND, tokens_in=1000, tokens_out=100)
+        live = board.switchboard.live(board.call.id)
+        assert live is not None
+        assert live.cost is not None
+        assert (live.cost["usd"], live.cost["reserved_usd"]) == ("0.0153", "0.0125")
+        assert D(live.cost["forecast_usd"]) > D("1.4")  # two hours of telephone
+        await board.over()
+
+    board = run(scenario)
+    found = [event for event in board.records if isinstance(event, UsageMetered)]
+    assert [(e.usage.kind, [c.usd for c in e.costs]) for e in found] == [
+        ("llm", ["0.002"]),
+        ("llm", ["0.0008"]),
+        ("leg", ["0.0085", "0.004"]),
+    ]
+    assert found[-1].usage.product == "inbound-US"
+    assert board.costs()["usd"] == "0.0153"
+    assert isinstance(board.records[-1], CallEnded)
+    assert b'trunkline_cost_usd_total{kind="llm",provider="openai"} 0.0028' in board.metrics.text()
+
+
+def test_what_an_agent_is_billed_for() -> None:
+    here = SimpleNamespace(name="espeak", third_party=False)
+    agent = SimpleNamespace(minds=Minds(EARS, MIND, cast(Any, here)), providers=(EARS, MIND, here))
+    assert needs_of(cast(Agent, agent)) == [("deepgram", "stt", "nova-3"), ("openai", "llm", "gpt-4.1")]
+    agent.providers = (provider("openai", "gpt-realtime", transcribes=True, transcriber="gpt-4o-transcribe"),)
+    assert needs_of(cast(Agent, agent)) == [
+        ("openai", "realtime", "gpt-realtime"),
+        ("openai", "stt", "gpt-4o-transcribe"),
+    ]
+    assert HERE not in str(needs_of(cast(Agent, agent)))
+
+
+def test_a_target_that_the_carrier_dialled_is_on_the_bill_and_so_is_the_caller_meanwhile() -> None:
+    async def scenario(board: Metered) -> None:
+        answered(board)
+        await asyncio.sleep(30)
+        board.call.transfer("desk")
+        board.call.hang_up("transferred")
+        await asyncio.sleep(0)
+        board.switchboard.dialled(board.call.started.provider_call_id, "completed", 70)  # type: ignore[arg-type]
+        await asyncio.sleep(CLOSE_WAIT_S + 0.1)
+
+    board = run(scenario)
+    found = [event for event in board.records if isinstance(event, UsageMetered)]
+    assert [(e.usage.product, e.usage.quantity, e.costs[0].billed) for e in found] == [
+        ("inbound-US", 30.0, "60"),
+        ("inbound-US", 70.0, "120"),
+        ("transfer-US", 70.0, "120"),
+    ]

@@ -1,0 +1,234 @@
+"""One call's money: what it has cost, what it may cost, and what is to be done about it. Plain: the call performs.
+
+The hard limit is reached when the call would be over its budget if it began to say goodbye at the next look: its legs
+rounded up to when that is over, the goodbye itself, and the dearest answer so far, which may be under way. So the bill
+ends within the budget, not behind it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Literal
+
+from trunkline.compliance.money.forecast import Pace
+from trunkline.compliance.money.leases import Lease
+from trunkline.compliance.money.meter import ZERO, Meter, by, exact, text
+from trunkline.ports import Cost, Usage
+
+LOOK_S = 1.0
+"""Between two looks at a call that is near a limit, or has used something."""
+QUIET_S = 4.0
+"""At any other."""
+GOODBYE_S = 8.0
+GOODBYE_CHARACTERS = 120
+
+Cheaper = Literal["minutes", "usd", "resolved", "backend"]
+
+
+@dataclass(frozen=True, slots=True)
+class WrapUp:
+    """The model is told to come to an end."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheaperRoute:
+    """Another agent goes on, at the end of a turn. Where there is none: for `backend` the call ends, else nothing."""
+
+    why: Cheaper
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """A goodbye, or a transfer. `budget`: call, tenant, agent, number."""
+
+    budget: str
+
+
+Step = WrapUp | CheaperRoute | End
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """None: no such limit."""
+
+    call_usd: Decimal | None = None
+    wrap_up_share: Decimal = Decimal("0.8")
+    """Of call_usd: from there on the model is told to come to an end."""
+    cheaper_after_s: float | None = None
+    cheaper_after_usd: Decimal | None = None
+    cheaper_after_tools: frozenset[str] = frozenset()
+    backend_s: Mapping[str, float] = field(default_factory=dict)
+    """How long a provider may attend one call."""
+    assumed_usd_minute: Decimal | None = None
+    """What a minute with something unpriced is taken to cost, for each such thing."""
+
+
+@dataclass(slots=True)
+class Account:
+    meter: Meter
+    terms: Terms
+    goodbye_usd: Decimal
+    """What the last words cost at most, the leg apart."""
+    call: str = ""
+    leases: Mapping[str, Lease] = field(default_factory=dict)
+    """By scope."""
+    began: float | None = None
+    """When it was answered."""
+    backends: Sequence[str] = ()
+    attended_since: float = 0.0
+    _pace: Pace = field(default_factory=Pace)
+    _burst_at: float = -1.0
+    _burst: Decimal = ZERO
+    _dearest: Decimal = ZERO
+    _resolved: bool = False
+    _done: set[str] = field(default_factory=set)
+    _due_at: float = 0.0
+
+    # --- what happens ---
+
+    def take(self, usage: Usage, now: float) -> tuple[Cost, ...]:
+        self._due_at = 0.0
+        if usage.kind == "leg" and self.began is None:
+            self.began = now if usage.unit == "calls" else now - usage.quantity
+        before = self.meter.spent
+        costs = self.meter.take(usage, now)
+        if usage.kind != "leg" and self.meter.spent != before:
+            if now - self._burst_at > LOOK_S:
+                self._burst, self._burst_at = ZERO, now
+            self._burst += self.meter.spent - before
+            self._dearest = max(self._dearest, self._burst)
+        return costs
+
+    def attended(self, backends: Sequence[str], now: float) -> None:
+        """Another agent has the line."""
+        if tuple(backends) != tuple(self.backends):
+            self.backends, self.attended_since = tuple(backends), now
+            self._done.discard("backend")
+
+    def used_tools(self, tools: Sequence[str]) -> None:
+        self._due_at = 0.0
+        self._resolved = self._resolved or bool(self.terms.cheaper_after_tools.intersection(tools))
+
+    # --- what it comes to ---
+
+    def assumed(self, now: float) -> Decimal:
+        """For what has no price."""
+        rate = self.terms.assumed_usd_minute
+        if rate is None or self.began is None or not self.meter.missing:
+            return ZERO
+        things = {(m.provider, m.kind, m.product) for m in self.meter.missing}
+        return rate * len(things) * exact(round(max(0.0, now - self.began), 3)) / 60
+
+    def cost(self, now: float, heard: Sequence[Usage] = ()) -> Decimal:
+        return self.meter.so_far(now, heard) + self.assumed(now)
+
+    def committed(self, now: float, heard: Sequence[Usage] = (), look_s: float = LOOK_S) -> Decimal:
+        """If it began to end at the next look, in so many seconds."""
+        at = now + look_s + GOODBYE_S
+        return self.meter.so_far(at, heard) + self.assumed(at) + self.goodbye_usd + self._dearest
+
+    def forecast(self, now: float, end: float, heard: Sequence[Usage] = ()) -> Decimal:
+        """What it will have cost when it ends at `end`; never over its budget, where it has one."""
+        variable = self._variable(now, heard)
+        total = self.meter.so_far(end, heard) + self.assumed(end) + self._pace.ahead(now, variable, end)
+        return total if self.terms.call_usd is None else min(total, max(self.terms.call_usd, self.cost(now, heard)))
+
+    def _variable(self, now: float, heard: Sequence[Usage]) -> Decimal:
+        legs = sum((line.usd for line in self.meter.lines.values() if line.kind == "leg" and line.usd), ZERO)
+        return self.meter.spent - legs + self.meter.reserved(now, heard) - self.meter.reserved(now)
+
+    def lasts_s(self, now: float, heard: Sequence[Usage] = ()) -> float:
+        """How long its budget pays for the open legs, and for nothing else: whoever is stuck asks no provider."""
+        budget, cost = self.terms.call_usd, self.cost(now, heard)
+        hour = self.meter.reserved(now + 3600) - self.meter.reserved(now)
+        if budget is None or hour <= 0:
+            return float("inf")
+        return float(max(ZERO, budget - cost) / hour * 3600)
+
+    # --- what is to be done ---
+
+    def due(self, now: float) -> bool:
+        """Whether it is worth a look: cheap."""
+        return now >= self._due_at
+
+    def look(self, now: float, heard: Sequence[Usage] = ()) -> Step | None:
+        """Each step is told once; End every time, until the call is over."""
+        if self._pace.wants(now):
+            self._pace.note(now, self._variable(now, heard))
+        at_most = self.committed(now, heard, QUIET_S)
+        over = self._over(at_most)
+        self._due_at = now + QUIET_S
+        if over is not None:
+            self._due_at = now + LOOK_S
+            if (over := self._over(self.committed(now, heard))) is not None:
+                return over
+        return self._softer(now, heard, at_most)
+
+    def _over(self, committed: Decimal) -> End | None:
+        """What that would be too much for."""
+        if self.terms.call_usd is not None and committed > self.terms.call_usd:
+            return End("call")
+        for scope, lease in self.leases.items():
+            if not lease.hold(self.call, committed):
+                return End(scope)
+        return None
+
+    def _softer(self, now: float, heard: Sequence[Usage], at_most: Decimal) -> Step | None:
+        terms = self.terms
+        if self.began is None:
+            return None
+        if (why := self._cheaper(now, heard, at_most)) is not None:
+            self._done.add("cheaper" if why != "backend" else "backend")
+            return CheaperRoute(why)
+        if terms.call_usd is not None and "wrap_up" not in self._done:
+            soft = terms.call_usd * terms.wrap_up_share
+            if at_most > soft and self.cost(now, heard) > soft:
+                self._done.add("wrap_up")
+                return WrapUp()
+        return None
+
+    def _cheaper(self, now: float, heard: Sequence[Usage], at_most: Decimal) -> Cheaper | None:
+        terms, began = self.terms, self.began
+        assert began is not None
+        attended_s = now - self.attended_since
+        if "backend" not in self._done and any(attended_s >= terms.backend_s.get(b, 1e9) for b in self.backends):
+            return "backend"
+        if "cheaper" in self._done:
+            return None
+        if self._resolved:
+            return "resolved"
+        if terms.cheaper_after_s is not None and now - began >= terms.cheaper_after_s:
+            return "minutes"
+        usd = terms.cheaper_after_usd
+        if usd is not None and at_most >= usd and self.cost(now, heard) >= usd:
+            return "usd"
+        return None
+
+    def close(self, now: float) -> Decimal:
+        """It is over. What it cost."""
+        total = self.cost(now)
+        for lease in self.leases.values():
+            lease.settle(self.call, total)
+        return total
+
+    # --- for people ---
+
+    def told(self, now: float, heard: Sequence[Usage] = (), end: float | None = None) -> dict[str, Any]:
+        """As JSON: USD as text. `complete`: everything that was used has a price."""
+        meter = self.meter
+        found: dict[str, Any] = {
+            "usd": text(self.cost(now, heard)),
+            "complete": not meter.missing,
+            "missing": [str(m) for m in meter.missing],
+            "prices": meter.prices.version,
+        }
+        if (assumed := self.assumed(now)) > 0:
+            found["assumed_usd"] = text(assumed)
+        for what in ("product", "provider", "kind"):
+            found[f"by_{what}"] = {name: text(usd) for name, usd in by(meter.lines.values(), what).items()}
+        if end is not None:
+            found["reserved_usd"] = text(meter.reserved(now, heard))
+            found["forecast_usd"] = text(self.forecast(now, end, heard))
+        if self.terms.call_usd is not None:
+            found["budget_usd"] = text(self.terms.call_usd)
+        return found

@@ -1,0 +1,158 @@
+"""The meter of one call: usages in, priced lines out. Plain; every amount is a Decimal.
+
+A leg is opened by a usage of one call and settled by one of all its seconds; until then `reserved` prices it as if it
+ended at the moment that is asked about, rounded up as its carrier rounds. What nobody has a price for is kept apart and
+named: it is never part of a sum.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from trunkline.compliance.money.prices import Missing, Price, Prices
+from trunkline.ports import HERE, Cost, Usage, UsageKind, UsageUnit
+
+ZERO = Decimal(0)
+ESTIMATED_TOKENS = Decimal(1500)
+"""Of a request that was cut off before any other of the call was told: a prompt and a short conversation."""
+
+Key = tuple[str, UsageKind, str, str, UsageUnit]
+
+
+@dataclass(slots=True)
+class Line:
+    """One item of an invoice, so far. `usd` None: no price."""
+
+    provider: str
+    kind: UsageKind
+    product: str
+    item: str
+    unit: UsageUnit
+    quantity: Decimal = ZERO
+    billed: Decimal = ZERO
+    usd: Decimal | None = ZERO
+    estimated: bool = False
+
+
+@dataclass(slots=True)
+class _Open:
+    product: str
+    since: float
+
+
+@dataclass(slots=True)
+class Meter:
+    prices: Prices
+    """Those the call began with: it is billed by one table."""
+    spent: Decimal = ZERO
+    """Settled."""
+    lines: dict[Key, Line] = field(default_factory=dict)
+    missing: dict[Missing, None] = field(default_factory=dict)
+    _legs: dict[str, list[_Open]] = field(default_factory=dict)
+    _asked: dict[tuple[str, UsageKind, str], Decimal] = field(default_factory=dict)
+    """Tokens in of the last request that was told whole: what one that was cut off is taken to be."""
+
+    def take(self, usage: Usage, now: float) -> tuple[Cost, ...]:
+        """What it costs. `now`: when."""
+        if usage.kind == "leg":
+            if usage.unit == "calls":
+                self._legs.setdefault(usage.provider, []).append(_Open(usage.product, now))
+                return ()
+            self._closed(usage)
+        if usage.product == HERE:
+            return ()
+        quantity = exact(usage.quantity)
+        if usage.unit == "calls":
+            return self._cut_off(usage, quantity)
+        if usage.unit == "tokens_in":
+            self._asked[usage.provider, usage.kind, usage.product] = quantity
+        return self._settle(usage, usage.unit, quantity)
+
+    def _settle(self, usage: Usage, unit: UsageUnit, quantity: Decimal, *, estimated: bool = False) -> tuple[Cost, ...]:
+        if not quantity:
+            return ()
+        found = self.prices.of(usage.provider, usage.kind, usage.product, unit)
+        if not found:
+            self.missing[Missing(usage.provider, usage.kind, usage.product, unit)] = None
+            line = self._line(usage, "unpriced", unit)
+            line.quantity += quantity
+            line.usd = None
+            return (Cost("unpriced", text(quantity), None, estimated=estimated),)
+        return tuple(self._charge(usage, price, unit, quantity, estimated) for price in found)
+
+    def _charge(self, usage: Usage, price: Price, unit: UsageUnit, quantity: Decimal, estimated: bool) -> Cost:
+        billed = price.billed(quantity)
+        usd = price.cost(quantity)
+        line = self._line(usage, price.item, unit)
+        line.quantity += quantity
+        line.billed += billed
+        if line.usd is not None:
+            line.usd += usd
+        line.estimated = line.estimated or estimated
+        self.spent += usd
+        return Cost(price.item, text(billed), text(usd), price.date.isoformat(), estimated)
+
+    def _line(self, usage: Usage, item: str, unit: UsageUnit) -> Line:
+        key = (usage.provider, usage.kind, usage.product, item, unit)
+        line = self.lines.get(key)
+        if line is None:
+            line = self.lines[key] = Line(*key)
+        return line
+
+    def _cut_off(self, usage: Usage, requests: Decimal) -> tuple[Cost, ...]:
+        tokens = self._asked.get((usage.provider, usage.kind, usage.product), ESTIMATED_TOKENS)
+        return self._settle(usage, "tokens_in", requests * tokens, estimated=True)
+
+    def _closed(self, usage: Usage) -> None:
+        legs = self._legs.get(usage.provider, [])
+        for leg in legs:
+            if leg.product == usage.product:
+                legs.remove(leg)
+                return
+
+    def opened(self, now: float) -> list[tuple[str, UsageKind, str, Decimal]]:
+        """Legs on the line, and for how long."""
+        return [
+            (provider, "leg", leg.product, exact(round(max(0.0, now - leg.since), 3)))
+            for provider, legs in self._legs.items()
+            for leg in legs
+        ]
+
+    def reserved(self, at: float, heard: Sequence[Usage] = ()) -> Decimal:
+        """What the open legs would cost if they ended at `at`, and what has been used and not been told (`heard`)."""
+        total = ZERO
+        for provider, legs in self._legs.items():
+            for leg in legs:
+                seconds = exact(round(max(0.0, at - leg.since), 3))
+                for price in self.prices.of(provider, "leg", leg.product, "seconds"):
+                    total += price.cost(seconds)
+        for usage in heard:
+            for price in self.prices.of(usage.provider, usage.kind, usage.product, usage.unit):
+                total += price.cost(exact(usage.quantity))
+        return total
+
+    def so_far(self, now: float, heard: Sequence[Usage] = ()) -> Decimal:
+        return self.spent + self.reserved(now, heard)
+
+
+def exact(quantity: float) -> Decimal:
+    """As it is written, not as a float holds it."""
+    return Decimal(quantity) if isinstance(quantity, int) else Decimal(repr(quantity))
+
+
+def text(amount: Decimal) -> str:
+    """Without an exponent, and without zeros at the end."""
+    if not amount:
+        return "0"
+    written = format(amount, "f")
+    return written.rstrip("0").rstrip(".") if "." in written else written
+
+
+def by(lines: Iterable[Line], what: str) -> dict[str, Decimal]:
+    """Sums by `product`, `provider` or `kind`. Unpriced lines are in none."""
+    sums: dict[str, Decimal] = {}
+    for line in lines:
+        if line.usd is not None:
+            name = str(getattr(line, what)) or line.provider
+            sums[name] = sums.get(name, ZERO) + line.usd
+    return sums

@@ -1,0 +1,183 @@
+"""What calls cost while they go on: each has an account, all are looked at once a second, and what the account says is
+done by the call. Without a treasury nothing is counted (devices offline, tests).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from trunkline.agents.attending import Agent
+from trunkline.agents.invoiced import product_of
+from trunkline.compliance.money.account import LOOK_S, Account, CheaperRoute, End, Step, WrapUp
+from trunkline.compliance.money.treasury import Need, Treasury, Wanted
+from trunkline.gateway.endings import leg_product
+from trunkline.ports import HERE, CallStarted, Cost, Refuse, Usage
+
+if TYPE_CHECKING:
+    from trunkline.gateway.linecall import LineCall
+    from trunkline.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+WRAP_UP = (
+    "(This note is from the telephone system, not from the caller. The call must come to an end within a minute or two:"
+    " settle what is most important, in short sentences, start nothing new, and say goodbye.)"
+)
+OWN_NETWORK = {"webrtc", "websocket"}
+
+
+def needs_of(agent: Agent) -> list[Need]:
+    """What an agent's providers are billed for. Those on this machine are not."""
+    found: list[Need] = []
+    for provider in agent.providers:
+        if product_of(provider) == HERE:
+            continue
+        if hasattr(provider, "transcribes"):
+            found.append((provider.name, "realtime", product_of(provider)))
+            if transcriber := getattr(provider, "transcriber", ""):
+                found.append((provider.name, "stt", transcriber))
+            continue
+        for kind in ("stt", "llm", "tts"):
+            if any(provider is each for each in agent.minds.everything(kind).values()):
+                found.append((provider.name, kind, product_of(provider)))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """What is done at the limits: names of the agent's file; empty: none."""
+
+    cheaper_agent: str = ""
+    target: str = ""
+
+
+class Spending:
+    """Of one process."""
+
+    def __init__(self, treasury: Treasury, ways: Ways, metrics: "Metrics", clock_now: Callable[[], float]) -> None:
+        self.treasury, self.ways, self._metrics, self._now = treasury, ways, metrics, clock_now
+        self._calls: dict[str, tuple[LineCall, Account]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._look_at_all(), name="spending")
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    # --- a call's life ---
+
+    def open(self, call: "LineCall", agent: Agent) -> Account | Refuse:
+        """Before it is let in."""
+        started = call.started
+        ours = started.to_number if started.direction == "inbound" else started.from_number
+        leg: Need = (started.leg, "leg", self._leg(started))
+        account = self.treasury.open(Wanted(started.call_id, started.agent, ours, [leg, *needs_of(agent)]))
+        if isinstance(account, Account):
+            self._calls[call.id] = (call, account)
+        return account
+
+    def _leg(self, started: CallStarted) -> str:
+        return HERE if started.leg in OWN_NETWORK else leg_product(started.direction, started.to_number)
+
+    def answered(self, call: "LineCall") -> None:
+        """Its leg is on the line from now on. Idempotent until `usage` settles it."""
+        if (found := self._calls.get(call.id)) is not None and not found[1].meter.opened(self._now()):
+            found[1].take(Usage(call.id, call.started.leg, "leg", "calls", 1, self._leg(call.started)), self._now())
+
+    def leg_used(self, call: "LineCall", seconds: float) -> Usage:
+        return Usage(call.id, call.started.leg, "leg", "seconds", seconds, self._leg(call.started))
+
+    def dialled(self, call: "LineCall", seconds: float, number: str | None) -> None:
+        """By the carrier, while our leg was away: the caller's leg went on, and there was another."""
+        call.usage(self.leg_used(call, seconds))
+        call.usage(Usage(call.id, call.started.leg, "leg", "seconds", seconds, leg_product("transfer", number)))
+
+    def attended(self, call: "LineCall", agent: Agent) -> None:
+        if (found := self._calls.get(call.id)) is not None:
+            found[1].attended([provider.name for provider in agent.providers], self._now())
+
+    def used(self, call: "LineCall", usage: Usage) -> tuple[Cost, ...]:
+        found = self._calls.get(call.id)
+        if found is None:
+            return ()
+        before = len(found[1].meter.missing)
+        costs = found[1].take(usage, self._now())
+        for cost in costs:
+            self._metrics.cost(usage.provider, usage.kind, cost.usd)
+        if len(found[1].meter.missing) > before:
+            row = list(found[1].meter.missing)[-1]
+            log.warning("call %s: %s", call.id, row)
+            call.event("unknown_price", missing=str(row))
+        return costs
+
+    def turn_over(self, call: "LineCall", tools: Sequence[str]) -> None:
+        if (found := self._calls.get(call.id)) is not None:
+            found[1].used_tools(tools)
+
+    def lasts_s(self, call: "LineCall") -> float:
+        """Until its legs alone have used up its budget."""
+        found = self._calls.get(call.id)
+        return float("inf") if found is None else found[1].lasts_s(self._now(), _heard(call))
+
+    def told(self, call: "LineCall") -> dict[str, Any] | None:
+        found = self._calls.get(call.id)
+        if found is None:
+            return None
+        return found[1].told(self._now(), _heard(call), self._now() + max(0.0, call.ends_in_s()))
+
+    def ended(self, call: "LineCall") -> dict[str, Any] | None:
+        """Once. What it cost, for the record."""
+        found = self._calls.pop(call.id, None)
+        if found is None:
+            return None
+        now = self._now()
+        told = found[1].told(now)
+        found[1].close(now)
+        return told if found[1].meter.lines or found[1].meter.missing else None
+
+    # --- limits ---
+
+    async def _look_at_all(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            self.look()
+
+    def look(self) -> None:
+        now = self._now()
+        for call, account in tuple(self._calls.values()):
+            if not account.due(now):
+                continue
+            try:
+                step = account.look(now, _heard(call))
+                if step is not None:
+                    self._do(call, account, step, now)
+            except Exception as error:
+                call.crashed(error)
+
+    def _do(self, call: "LineCall", account: Account, step: Step, now: float) -> None:
+        match step:
+            case WrapUp():
+                call.event("wrap_up", usd=_cents(account.cost(now)))
+                call.instruct(WRAP_UP)
+            case CheaperRoute(why):
+                if not call.cheaper(self.ways.cheaper_agent, why) and why == "backend":
+                    call.out_of_budget("backend", "")
+            case End(budget):
+                call.out_of_budget(budget, self.ways.target)
+
+
+def _heard(call: "LineCall") -> Sequence[Usage]:
+    attendant = call.attended.attendant
+    return () if attendant is None else attendant.unmetered()
+
+
+def _cents(usd: Decimal) -> str:
+    return str(usd.quantize(Decimal("0.0001")))

@@ -1,0 +1,69 @@
+"""[money] of the settings as the meter's terms, and what is wrong with them."""
+
+from decimal import Decimal
+
+from trunkline.agents.attending import Agent
+from trunkline.compliance.money.account import Terms
+from trunkline.compliance.money.meter import ZERO, text
+from trunkline.compliance.money.prices import Missing, Prices
+from trunkline.compliance.money.treasury import Need, Policy, Treasury
+from trunkline.errors import ConfigError
+from trunkline.gateway.spending import needs_of
+from trunkline.settings import Settings
+from trunkline.settings.money import Money
+
+
+def money_policy(money: Money) -> Policy:
+    minutes = money.cheaper_after_minutes
+    terms = Terms(
+        call_usd=money.call_usd,
+        wrap_up_share=Decimal(money.wrap_up_percent) / 100,
+        cheaper_after_s=None if minutes is None else minutes * 60,
+        cheaper_after_usd=money.cheaper_after_usd,
+        cheaper_after_tools=frozenset(money.cheaper_after_tools),
+        backend_s={name: minutes * 60 for name, minutes in money.backend_max_minutes.items()},
+        assumed_usd_minute=money.assumed_usd_per_minute if money.limited and money.unknown_price == "cap" else None,
+    )
+    return Policy(
+        terms,
+        money.number_day_usd,
+        money.agent_day_usd,
+        money.tenant_day_usd,
+        refuse_unknown=money.limited and money.unknown_price == "refuse",
+        price_max_age_days=money.price_max_age_days,
+        prices=money.prices,
+    )
+
+
+def missing_prices(treasury: Treasury, agent: Agent) -> list[Missing]:
+    """Of the agent's providers."""
+    return treasury.missing(needs_of(agent))
+
+
+def check_money(settings: Settings, treasury: Treasury, agent: Agent) -> None:
+    """`agent` has every call first. Raises ConfigError."""
+    money, definition = settings.money, agent.definition
+    for key, names in (("cheaper_agent", definition.agents), ("at_limit_target", definition.targets)):
+        name = getattr(money, key)
+        if name and name not in names:
+            known = ", ".join(sorted(names)) or "it has none"
+            raise ConfigError(f"money.{key}", name, f"a name of [{key.split('_')[-1]}s] in the agent's file: {known}")
+    least = least_usd(settings, treasury, agent)
+    for key in ("call_usd", "number_day_usd", "agent_day_usd", "tenant_day_usd"):
+        budget = getattr(money, key)
+        if budget is not None and budget < least:
+            raise ConfigError(f"money.{key}", text(budget), f"at least {text(least)} (USD): a minute and a goodbye")
+
+
+def least_usd(settings: Settings, treasury: Treasury, agent: Agent) -> Decimal:
+    """A first minute on the cheapest leg that is set up, and a goodbye: no budget can be less."""
+    legs = [kind for kind, there in (("twilio", settings.twilio.auth_token), ("sip", settings.sip.trunks)) if there]
+    minutes = [minute for kind in legs if (minute := _cheapest_minute(treasury.prices, kind)) is not None]
+    return min(minutes, default=ZERO) + treasury.goodbye_usd(needs_of(agent))
+
+
+def _cheapest_minute(prices: Prices, provider: str) -> Decimal | None:
+    products = {row.product for row in prices.rows if row.provider == provider and row.kind == "leg"}
+    needs: list[Need] = [(provider, "leg", product) for product in products]
+    found = [rows for need in needs if (rows := prices.of(*need, "seconds"))]
+    return min((sum((row.cost(Decimal(9)) for row in rows), ZERO) for rows in found), default=None)
