@@ -209,6 +209,19 @@ def test_yes_opens_the_doors_and_is_in_the_ledger_first() -> None:
     play(Consenting(), scenario)
 
 
+def test_a_key_before_the_question_is_no_yes_to_it() -> None:
+    async def scenario(board: Consenting) -> None:
+        await opened(board, 1.0)
+        board.call.key("1")
+        board.call.typed("yes")
+        assert (board.doors, board.written) == ([False] * 3, [])
+        await board.hear(2.0)
+        board.call.typed("yes")  # as it begins
+        assert board.doors == [True] * 3
+
+    play(Consenting(), scenario)
+
+
 def test_silence_twice_is_a_no() -> None:
     async def scenario(board: Consenting) -> None:
         await opened(board)

@@ -265,6 +265,8 @@ class CallConsent:
             after()
 
     def answered(self, answer: Answer | None, via: CapturedBy) -> None:
+        if answer == "yes" and via == "keypad" and not (self._announcer is not None and self._announcer.at_question):
+            return  # nobody has asked them yet
         events: dict[Answer | None, s.Event] = {"yes": s.Yes(via), "no": s.No(via), None: s.Unclear()}
         self._perform(self._state.handle(events[answer]))
 
