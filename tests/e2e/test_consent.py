@@ -31,9 +31,6 @@ DEEPGRAM = '[stt]\nprovider = "deepgram"\nurl = "{url}"\nmodel = "nova-3"\nfeed 
 
 LINES = {
     "business": "you have reached elm street clinic",
-    "business, calling": "this is elm street clinic calling",
-    "opt out": "to get no more calls from us say take me off your list",
-    "call back": "you can call us back at one two one two five five five zero one one one",
     "ai": "you are talking with an artificial intelligence not with a person",
     "question": "may we record this call write it down and let other companies process what you say",
     "say yes": "say yes or press one",

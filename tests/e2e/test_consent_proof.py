@@ -1,6 +1,7 @@
 """By the clock: a third party hears nothing before the yes, and nothing from 200 ms after it is taken back.
 
-The fakes note when each piece of audio came; the record, when it was agreed and withdrawn. All clocks are this machine's.
+The fakes note when each piece of audio came; the record, when it was agreed and withdrawn. All clocks are the same
+one.
 """
 
 import asyncio

@@ -8,8 +8,8 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.e2e.test_consent import events, sentences
-from tests.e2e.test_opening_out import OPENING, agreed_to_calls, judge, rules
+from tests.e2e.test_consent import events
+from tests.e2e.test_opening_out import QUESTION, agreed_to_calls, judge, rules, where
 from trunkline.agents.examples import example
 from trunkline.media import g711
 from trunkline.testing.ports import lease
@@ -39,17 +39,16 @@ def test_who_answers_hears_the_lines_first_and_is_asked(
     call_id = placed.json()["id"]
     far.until(lambda: far.has("ACK"))
     deadline = time.monotonic() + 35
-    while len(sentences(heard(phone))) < len(OPENING):
-        assert time.monotonic() < deadline, sentences(heard(phone))
+    while where(heard(phone), QUESTION) is None:
+        assert time.monotonic() < deadline
         time.sleep(1)
     phone.key("1")
     gateway.until(lambda: events(gateway.get(f"/v1/calls/{call_id}"), "consent"), 5)
-    phone.until(lambda: len(sentences(heard(phone))) > len(OPENING), 10)
+    time.sleep(1)
     assert httpx.delete(f"{gateway.origin}/v1/calls/{call_id}", timeout=5.0).status_code == 202
     far.ok()
     record = gateway.ended(call_id)
-    judge(record)
-    assert sentences(heard(phone))[: len(OPENING)] == OPENING
+    judge(record, heard(phone))
     assert [(e["state"], e["via"]) for e in events(record, "consent")] == [("granted", "keypad")]
     gateway.is_well()
 
