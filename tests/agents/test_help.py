@@ -9,6 +9,7 @@ from phonenumbers import shortnumberinfo
 
 from trunkline.agents import help as module
 from trunkline.agents.help import asks_for_help, help_line
+from trunkline.agents.script.grammar import Grammar
 from trunkline.ports import CallFacts
 from trunkline.types import DEFAULT_TENANT, CallId, Direction
 
@@ -76,3 +77,16 @@ def test_every_number_is_an_emergency_number_there() -> None:
         if not shortnumberinfo.is_emergency_number(number, country)
     ]
     assert wrong == []
+
+
+@pytest.mark.parametrize("text", ["i need an ambulance", "please call an ambulance now", "call nine one one"])
+def test_a_local_recogniser_may_hear_it(text: str) -> None:
+    heard = Grammar("main", (("=help", module.spoken()),))
+    assert heard.parse(text) is not None
+    assert asks_for_help(text, "en")
+
+
+def test_what_fits_badly_is_not_taken_for_it() -> None:
+    assert module.doubtful("i need an ambulance", -20.0)
+    assert not module.doubtful("i need an ambulance", -5.0)
+    assert not module.doubtful("what are your opening hours", -20.0)

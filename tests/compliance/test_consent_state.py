@@ -11,6 +11,7 @@ from trunkline.compliance.consent_state import (
     Broken,
     ConsentState,
     Heard,
+    Machine,
     No,
     Open,
     Owed,
@@ -85,8 +86,23 @@ def test_a_call_that_comes_back_keeps_what_was_settled_and_asks_the_rest_anew() 
     assert ConsentState(asked(Heard()).settled).settled == {}
 
 
+def test_a_machine_agrees_to_nothing_by_its_words() -> None:
+    state = asked(Heard())
+    assert state.handle(Machine()) == (ServeWithout(DOORS, "machine"),)
+    assert state.handle(Machine()) == ()
+    state.handle(Owed(KEPT))  # nor to what is asked for later
+    assert state.unsettled == ()
+    assert not any(map(state.is_open, KEPT))
+    state = asked(Heard(), Yes("speech"))
+    assert state.handle(Machine()) == (Shut(DOORS, DOORS, "machine"),)
+    assert not state.is_open("record")
+    state = asked(Heard(), Yes("keypad"))  # which machines do not press
+    assert state.handle(Machine()) == ()
+    assert state.is_open("record")
+
+
 EVENTS = st.one_of(
-    st.sampled_from([Put(), Heard(), Unclear(), Silence(), Broken()]),
+    st.sampled_from([Put(), Heard(), Unclear(), Silence(), Broken(), Machine()]),
     st.builds(Yes, st.sampled_from(["keypad", "speech"])),
     st.builds(No, st.sampled_from(["keypad", "speech"])),
     st.builds(Withdrawn, st.sampled_from(["keypad", "speech"])),

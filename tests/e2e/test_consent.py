@@ -6,6 +6,7 @@ What they heard first is recognised from the audio they received.
 import asyncio
 import sqlite3
 import wave
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,19 @@ PAUSE_MS = 200
 def heard(path: Path) -> list[str]:
     """The sentences that the caller received, in their order, by words: each stretch between two pauses is recognised
     for itself. What is none of LINES is `?`."""
+    return sentences(received(path))
+
+
+def received(path: Path) -> Any:
     with wave.open(str(path)) as wav:
-        received = np.frombuffer(wav.readframes(wav.getnframes()), dtype=np.int16)[1::2]
+        return np.frombuffer(wav.readframes(wav.getnframes()), dtype=np.int16)[1::2]
+
+
+def sentences(samples: Any) -> list[str]:
     ears = Ears()
     ears.add({"lines": f"#JSGF V1.0;\ngrammar lines;\npublic <lines> = ({' | '.join(LINES.values())})+;\n"})
     line, said = Line(), []
-    for stretch in stretches(received):
+    for stretch in stretches(samples):
         utterance = ears.begin("lines", line)
         utterance.feed(stretch.tobytes())
         found, understood, line = utterance.finish()
@@ -64,15 +72,27 @@ def heard(path: Path) -> list[str]:
 
 
 def stretches(samples: Any) -> list[Any]:
+    return [samples[max(0, begun - 10) * 160 : at * 160] for begun, at in spans(samples)]
+
+
+def gaps_ms(samples: Any) -> list[int]:
+    """The silence before each stretch but the first."""
+    found = spans(samples)
+    return [(begun - at) * 20 + PAUSE_MS for (_, at), (begun, _) in pairwise(found)]
+
+
+def spans(samples: Any) -> list[tuple[int, int]]:
+    """Of the stretches: the first frame, and the one in which PAUSE_MS of quiet were over."""
     frames = samples[: len(samples) // 160 * 160].reshape(-1, 160)
     loud = np.abs(frames.astype(np.int32)).max(axis=1) > 200
-    cuts, begun, quiet = [], None, 0
+    cuts: list[tuple[int, int]] = []
+    begun, quiet = None, 0
     for at, is_loud in enumerate([*loud, *[False] * (PAUSE_MS // 20)]):
         quiet = 0 if is_loud else quiet + 1
         if is_loud and begun is None:
             begun = at
         elif begun is not None and quiet * 20 >= PAUSE_MS:
-            cuts.append(samples[max(0, begun - 10) * 160 : at * 160])
+            cuts.append((begun, at + 1))
             begun = None
     return cuts
 
@@ -206,6 +226,29 @@ def test_who_hangs_up_after_a_second_has_heard_a_second(start_gateway: Any) -> N
     assert 0 < first["heard_ms"] < 1500
     assert not any(line["whole"] for line in others)
     assert list((gateway.data_dir / "recordings").glob("*")) == []
+
+
+def test_where_nobody_is_asked_the_agent_follows_the_lines_within_a_second(start_gateway: Any, tmp_path: Path) -> None:
+    gateway = start_gateway(example("clinic"), **RULES | {"compliance__region": "US-NY", "record": "false"})
+    out = tmp_path / "call.wav"
+    options = CallOptions(
+        gateway.origin,
+        [Listen(), HangUp()],
+        from_number="+12125550147",
+        to_number="+12125550111",
+        api_url="auto",
+        out=out,
+    )
+    record = asyncio.run(place_call(options)).record
+    assert record is not None
+    (disclosed,) = events(record, "disclosed")
+    assert all(line["whole"] for line in disclosed["lines"])
+    lines = len(disclosed["lines"])
+    assert heard(out)[0] == "[business]"
+    print(disclosed["lines"], gaps_ms(received(out)))
+    assert len(gaps_ms(received(out))) >= lines, "the greeting follows"
+    assert max(gaps_ms(received(out))[: lines + 1]) <= 1000
+    assert gateway.complaints() == []
 
 
 def test_without_a_business_nothing_is_said_or_asked(start_gateway: Any) -> None:

@@ -1,6 +1,7 @@
 """Fraud attempts over a real gateway and a local Twilio; and a call that the rules let out, by what a user imports."""
 
 import asyncio
+import json
 import shutil
 import sqlite3
 import subprocess
@@ -13,9 +14,13 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.e2e.backends import spoken_mulaw as spoken
 from tests.e2e.conftest import environment
 from tests.e2e.twilio_office import TO, TRANSFER, Office, data, kinds, offices
+from tests.fakes.openai_realtime_server import OpenAiRealtimeServer, Reply, Tool
+from tests.fakes.openai_server import Answer, Call, OpenAiServer
 from tests.fakes.twilio_server import Fate
+from trunkline.agents.examples import example
 from trunkline.compliance import tables as package
 from trunkline.testing.caller.commands import resolve
 from trunkline.testing.caller.script import HangUp, Keys, Listen, Pause, Say
@@ -84,6 +89,117 @@ def test_a_caller_who_keys_or_says_a_number_moves_nobody(office: Any) -> None:
         assert o.twilio.orders() == []
 
     assert office(scenario, agent=TRANSFER).complaints() == []
+
+
+NUMBERS = ("+19005551212", "+12025550123", "911", "sip:19005551212@pbx.example", "desk, +19005551212")
+BAKERY = """
+name = "Bakery"
+greeting = "Corner Bakery, hello."
+
+[targets]
+desk = "+14155550177"
+
+[llm]
+provider = "openai"
+base_url = "{url}"
+model = "fake"
+instructions = "You sell bread."
+
+[stt]
+provider = "standin"
+
+[tts]
+provider = "standin"
+"""
+
+
+def asked_for(number: str) -> str:
+    return json.dumps({"target": number})
+
+
+def test_a_number_that_a_model_makes_up_is_not_dialled(office: Any, tmp_path: Path) -> None:
+    """It is told so, and the caller stays with the agent."""
+
+    async def scenario(o: Office) -> None:
+        said = await resolve([each for _ in NUMBERS for each in (Say("put me through please"), Listen())], "en-us")
+        o.twilio.rings(o.gateway.origin, Fate(actions=(Listen(), *said, HangUp())))
+        judge_made_up(await inbound(o), o)
+
+    async def run() -> OpenAiServer:
+        async with OpenAiServer() as model:
+            for number in NUMBERS:
+                model.answers += [Answer(Call("transfer", asked_for(number))), Answer("I can not do that for you.")]
+            agent = tmp_path / "bakery.toml"
+            agent.write_text(BAKERY.format(url=model.base_url))
+            gateway = await asyncio.to_thread(office, scenario, agent=agent, openai__api_key="sk-of-the-bakery")
+            assert gateway.complaints() == []
+        return model
+
+    model = asyncio.run(run())
+    told = [m["content"] for request in model.requests for m in request.body["messages"] if m["role"] == "tool"]
+    assert len(model.requests) == 2 * len(NUMBERS)
+    assert {json.loads(each)["code"] for each in told} == {"bad_arguments"}, told
+
+
+def test_a_number_that_a_realtime_model_makes_up_is_not_dialled(office: Any, tmp_path: Path) -> None:
+    async def scenario(o: Office) -> None:
+        said = await resolve([each for _ in NUMBERS for each in (Say("put me through please"), Listen())], "en-us")
+        o.twilio.rings(o.gateway.origin, Fate(actions=(Listen(), *said, HangUp())))
+        judge_made_up(await inbound(o), o)
+
+    async def run() -> OpenAiRealtimeServer:
+        async with OpenAiRealtimeServer(key="sk-of-the-bakery") as model:
+            model.line = Reply(audio=spoken("Corner Bakery, hello."))
+            model.transcripts += ["put me through please"] * len(NUMBERS)
+            sorry = Reply("I can not do that for you.", spoken("I can not do that for you."))
+            for number in NUMBERS:
+                model.replies += [Reply(tools=(Tool("transfer", asked_for(number)),)), sorry]
+            agent = tmp_path / "bakery.toml"
+            realtime = '[realtime]\nprovider = "openai"\nfallback = false\n'
+            agent.write_text(BAKERY.format(url=model.base_url).replace('[llm]\nprovider = "openai"\n', realtime))
+            gateway = await asyncio.to_thread(office, scenario, agent=agent, openai__api_key="sk-of-the-bakery")
+            assert gateway.complaints() == []
+        return model
+
+    model = asyncio.run(run())
+    told = [item["output"] for item in model.session.items if item["type"] == "function_call_output"]
+    assert len(told) == len(NUMBERS)
+    assert {json.loads(each)["code"] for each in told} == {"bad_arguments"}, told
+
+
+async def inbound(o: Office) -> Any:
+    """The record of the only call, once it is over."""
+    calls: list[Any] = []
+
+    async def over() -> bool:
+        calls[:] = (await o.http.get("/v1/calls")).json()["calls"]
+        return bool(calls) and calls[0]["ended_at"] is not None
+
+    await o.until(over, 80)
+    return await o.record(calls[0]["id"])
+
+
+def judge_made_up(record: Any, o: Office) -> None:
+    assert record["end_reason"] == "caller_hung_up", record
+    assert {"leg_dialled", "transfer", "dialled"}.isdisjoint(kinds(record))
+    assert o.twilio.created == []
+    assert o.twilio.orders() == []
+    (call,) = o.twilio.calls.values()
+    assert call.dials == []
+    assert len(record["turns"]) >= len(NUMBERS)
+
+
+def test_a_caller_who_needs_help_on_the_local_cascade_hears_what_to_dial(office: Any) -> None:
+    async def scenario(o: Office) -> None:
+        said = await resolve([Keys("1"), Listen(), Say("I need an ambulance"), Listen(), Say("yes"), HangUp()], "en-us")
+        o.twilio.rings(o.gateway.origin, Fate(actions=(Listen(), *said)))
+        record = await inbound(o)
+        assert "help_line" in kinds(record)
+        assert record["turns"][1]["agent_text"] == "I can't call emergency services. Hang up and dial 9 1 1 now."
+        assert "leg_dialled" not in kinds(record)
+
+    rules = {"compliance__business": "Elm Street Clinic", "compliance__region": "US-CA"}
+    assert office(scenario, agent=example("clinic"), **rules).complaints() == []
 
 
 def test_a_gateway_with_such_a_target_does_not_start(start_gateway: Any, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ Prompting", "Flux Multilingual & Language Prompting").
 import asyncio
 import json
 import logging
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -120,6 +121,8 @@ class Connection:
     query: Mapping[str, list[str]]
     headers: Mapping[str, str]
     audio: bytearray = field(default_factory=bytearray)
+    heard_at: list[float] = field(default_factory=list)
+    """When each piece of audio came: UNIX time."""
     messages: list[Mapping[str, Any]] = field(default_factory=list)
     closed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -233,6 +236,7 @@ class _Session:
         async for message in self.client:
             if isinstance(message, bytes):
                 self.connection.audio += message
+                self.connection.heard_at.append(time.time())
                 await self.hear(message)
             else:
                 parsed = json.loads(message)

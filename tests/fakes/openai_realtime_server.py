@@ -125,6 +125,8 @@ class Session:
     """That the client created."""
     heard: bytearray = field(default_factory=bytearray)
     """All audio that was appended."""
+    heard_at: list[float] = field(default_factory=list)
+    """When each piece of it came: UNIX time."""
     told_at: list[float] = field(default_factory=list)
     """When each message came, audio or not, on the loop's clock."""
     utterances: list[bytes] = field(default_factory=list)
@@ -324,6 +326,7 @@ class _Talk:
 
     async def hear(self, audio: bytes) -> None:
         self.session.heard += audio
+        self.session.heard_at.append(time.time())
         self.buffer += audio
         detection = ((self.session.config.get("audio") or {}).get("input") or {}).get("turn_detection")
         if detection is not None:

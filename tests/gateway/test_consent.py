@@ -96,6 +96,100 @@ def test_the_agent_has_the_line_only_after_the_lines() -> None:
     play(Consenting(*LINES), scenario)
 
 
+def test_the_way_out_is_told_within_two_seconds_and_the_agent_follows_within_one() -> None:
+    async def scenario(board: Consenting) -> None:
+        board.owed = (Obligation("say_callback", (), "c"), *LINES, Obligation("say_opt_out", (), "o"))
+        began = board.clock.now()
+        await opened(board, 1.0)
+        while not board.attendants:
+            await board.hear(0.1)
+            assert board.clock.now() - began < 20
+        (told,) = board.events("disclosed")
+        business, way_out, *others = told["lines"]
+        assert (business["line"], way_out["line"]) == ("say_business", "say_opt_out")
+        assert 0 <= way_out["at_ms"] - (business["at_ms"] + business["length_ms"]) <= 2000
+        assert [line["line"] for line in others] == ["say_ai"]  # no number to call back is set
+        last = others[-1]
+        assert board.clock.now() - began <= (last["at_ms"] + last["length_ms"]) / 1000 + 1
+
+    play(Consenting(), scenario)
+
+
+def test_a_machine_is_not_asked_and_what_it_says_opens_nothing() -> None:
+    async def scenario(board: Consenting) -> None:
+        await opened(board, 1.0)
+        board.call.answered_by_machine()
+        board.call.key("1")
+        await board.hear(1.5)
+        board.mouth_ears.say(SttFinal("yes"))
+        await board.hear(2)
+        (told,) = board.events("disclosed")
+        heard = {line["line"]: line for line in told["lines"]}
+        assert heard["say_business"]["whole"]
+        assert heard["say_ai"]["whole"]
+        assert heard["ask_consent"]["heard_ms"] == 0
+        assert board.call.attended.agent is board.alone
+        assert board.agent_now.greeting is None
+        assert (board.doors, board.taps, board.written) == ([False] * 3, [], [])
+        assert [(e["state"], e["via"]) for e in board.events("consent")] == [("refused", "machine")]
+
+    play(Consenting(), scenario)
+
+
+def test_a_machine_before_the_lines_hears_them_and_no_question() -> None:
+    async def scenario(board: Consenting) -> None:
+        call_id = board.admit()
+        board.line_of(call_id).answered_by_machine()
+        board.attach(call_id)
+        await board.hear(4)
+        (told,) = board.events("disclosed")
+        assert [line["line"] for line in told["lines"]] == ["say_business", "say_ai"]
+        assert board.call.attended.agent is board.alone
+
+    play(Consenting(), scenario)
+
+
+def test_a_machine_found_out_later_had_not_agreed() -> None:
+    async def scenario(board: Consenting) -> None:
+        await opened(board)
+        board.mouth_ears.say(SttFinal("yes"))
+        await board.hear(2)
+        theirs = board.agent_now
+        assert board.doors == [True] * 3
+        board.call.answered_by_machine()
+        assert (board.doors, theirs.closes) == ([False] * 3, 1)
+        await board.hear(1)
+        assert board.call.attended.agent is board.alone
+        assert [type(each) for each in board.written] == [Grant, Revocation]
+        assert board.events("consent")[-1]["via"] == "machine"
+
+    play(Consenting(), scenario)
+
+
+def test_whoever_pressed_the_key_is_no_machine() -> None:
+    async def scenario(board: Consenting) -> None:
+        await opened(board)
+        board.call.key("1")
+        await board.hear(2)
+        board.call.answered_by_machine()
+        assert board.doors == [True] * 3
+
+    play(Consenting(), scenario)
+
+
+def test_a_machine_that_nobody_of_ours_can_serve_is_left() -> None:
+    async def scenario(board: Consenting) -> None:
+        board.agent.alone = lambda: None
+        call_id = await opened(board, 1.0)
+        board.call.answered_by_machine()
+        await board.hear(3)
+        await asyncio.sleep(10)
+        assert board.ends(call_id) == [("refused", "")]
+        assert [line["line"] for line in board.events("disclosed")[0]["lines"]][-1] == "ask_consent"
+
+    play(Consenting(), scenario)
+
+
 def test_yes_opens_the_doors_and_is_in_the_ledger_first() -> None:
     async def scenario(board: Consenting) -> None:
         await opened(board)
@@ -111,6 +205,19 @@ def test_yes_opens_the_doors_and_is_in_the_ledger_first() -> None:
         assert board.call.attended.agent is board.agent
         assert board.taps == [board.call.id]
         assert "transcript" in [facts.door for facts in board.asked] or board.call.conversation == ()
+
+    play(Consenting(), scenario)
+
+
+def test_a_key_before_the_question_is_no_yes_to_it() -> None:
+    async def scenario(board: Consenting) -> None:
+        await opened(board, 1.0)
+        board.call.key("1")
+        board.call.typed("yes")
+        assert (board.doors, board.written) == ([False] * 3, [])
+        await board.hear(2.0)
+        board.call.typed("yes")  # as it begins
+        assert board.doors == [True] * 3
 
     play(Consenting(), scenario)
 

@@ -11,8 +11,10 @@ from pathlib import Path
 import phonenumbers
 
 from trunkline.agents.languages import primary
+from trunkline.agents.script.phrases import Node, parse_phrase
 from trunkline.ports import CallFacts
 
+MIN_SCORE = -16.0  # as a wish's (wishes/grammar.py)
 WORDS_BEFORE = 3  # in which a negation counts
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
@@ -56,6 +58,20 @@ def _asked(words: list[str], phrase: str, negations: frozenset[str]) -> bool:
 
 def _words(text: str) -> list[str]:
     return [word.replace("’", "'") for word in _WORD.findall(text.lower())]
+
+
+@cache
+def spoken() -> tuple[Node, ...]:
+    """The English phrases that are all words, for a local recogniser's grammar, which hears English alone."""
+    said = (phrase for phrase in _data().phrases["en"] if not any(map(str.isdigit, phrase)))
+    return tuple(
+        parse_phrase(f"[please | I | we | can you | somebody] {each} [please | now | quickly]") for each in said
+    )
+
+
+def doubtful(text: str, score: float | None) -> bool:
+    """It fits too badly for an answer that no model may overrule."""
+    return (score is None or score < MIN_SCORE) and asks_for_help(text, "en")
 
 
 def help_line(call: CallFacts, language: str | None) -> str:

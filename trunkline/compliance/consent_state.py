@@ -8,7 +8,8 @@ A door is open only while it is `granted`, or while nobody has ever said that it
 ends with it shut: what is not settled when a call is lost is asked again.
 
 A key counts from the beginning of the question. Spoken words of agreement count once the question was heard whole:
-before, they may be our own voice coming back, or an answer to something else. A no counts at any time.
+before, they may be our own voice coming back, or an answer to something else. A no counts at any time. Nothing that a
+machine says counts, also what it said before it was found out to be one.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ from typing import Literal
 from trunkline.ports import CapturedBy, Door
 
 State = Literal["shut", "asked", "granted", "refused", "withdrawn"]
+By = CapturedBy | Literal["machine"]
 ASKED_AT_MOST = 2
 KEPT: tuple[Door, ...] = ("record", "transcript", "third_party")
 
@@ -74,7 +76,12 @@ class Broken:
     """The question was cut off: the leg is lost, a transfer took the line. It will be put anew."""
 
 
-Event = Owed | Put | Heard | Yes | No | Unclear | Silence | Withdrawn | Broken
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine has answered: nobody is there who could agree, and its words are nobody's."""
+
+
+Event = Owed | Put | Heard | Yes | No | Unclear | Silence | Withdrawn | Broken | Machine
 
 # --- effects ---
 
@@ -100,7 +107,7 @@ class ServeWithout:
     """Refused. `via`: None for a caller who never answered."""
 
     doors: tuple[Door, ...]
-    via: CapturedBy | None
+    via: By | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +116,7 @@ class Shut:
 
     doors: tuple[Door, ...]
     granted: tuple[Door, ...]
-    via: CapturedBy
+    via: By
 
 
 Effect = Ask | Await | Open | ServeWithout | Shut
@@ -122,7 +129,8 @@ class ConsentState:
             door: state for door, state in (carried or {}).items() if state in ("granted", "refused", "withdrawn")
         }
         self._asked = 0
-        self._heard = False
+        self._heard = self._machine = False
+        self._spoken: tuple[Door, ...] = ()  # granted by word of mouth
 
     def state(self, door: Door) -> State | None:
         """None: nobody has said that it needs an agreement."""
@@ -144,8 +152,10 @@ class ConsentState:
         match event:
             case Owed(doors):
                 for door in doors:
-                    self._doors.setdefault(door, "shut")
+                    self._doors.setdefault(door, "refused" if self._machine else "shut")
                 return ()
+            case Machine():
+                return self._answered_by_machine()
             case Withdrawn(via):
                 return self._withdrawn(via)
             case Broken():
@@ -171,6 +181,7 @@ class ConsentState:
                 return (Await(),)
             case Yes(via) if self._heard or via == "keypad":
                 self._set(asked, "granted")
+                self._spoken += asked if via == "speech" else ()
                 return (Open(asked, via),)
             case Unclear() | Silence() if self._heard:
                 if self._asked >= ASKED_AT_MOST:
@@ -194,6 +205,15 @@ class ConsentState:
         if open_ones:
             return (Shut(open_ones, granted, via),)
         return (ServeWithout(unsettled, via),) if unsettled else ()
+
+    def _answered_by_machine(self) -> Sequence[Effect]:
+        self._machine = True
+        unsettled = self.unsettled
+        granted = tuple(door for door in self._spoken if self._doors[door] == "granted")
+        self._set(unsettled, "refused")
+        self._set(granted, "withdrawn")
+        shut = (Shut(granted, granted, "machine"),) if granted else ()
+        return (*shut, ServeWithout(unsettled, "machine")) if unsettled else shut
 
     def _in(self, *states: State) -> tuple[Door, ...]:
         return tuple(door for door, state in self._doors.items() if state in states)

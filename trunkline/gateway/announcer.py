@@ -138,7 +138,9 @@ class Announcer:
     def say_goodbye(self, line: str | None = None) -> None:
         """The call's time is up."""
         self._leaving = True
-        last = Line("goodbye", self._goodbye, "") if line is None else Line("last_line", line, "asked for by the caller")
+        last = (
+            Line("goodbye", self._goodbye, "") if line is None else Line("last_line", line, "asked for by the caller")
+        )
         self._begin([last])
 
     def close(self) -> None:
@@ -191,6 +193,12 @@ class Announcer:
         """The lines before it were heard whole: a key may cut it short."""
         question = next((span for span in self.spans if span.line.kind == "ask_consent"), None)
         return question is not None and self._bus.heard_ms >= question.from_ms
+
+    @property
+    def before_question(self) -> bool:
+        """The lines before it were heard, and it was not begun."""
+        question = next((span for span in self.spans if span.line.kind == "ask_consent"), None)
+        return question is not None and self._bus.heard_ms >= question.from_ms - BETWEEN_MS
 
     async def _say(self, lines: Sequence[Line]) -> None:
         bus = self._bus

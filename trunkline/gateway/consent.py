@@ -48,6 +48,7 @@ TECHNOLOGIES: Mapping[Door, Technology] = {
     "transcript": "transcript",
     "third_party": "ai_processing",
 }
+LEFT_S = 0.1  # until it is looked at again whether the lines were heard
 AGAIN_S = 0.25  # until the question's time is looked at again, while the caller speaks
 
 
@@ -147,6 +148,7 @@ class CallConsent:
         self._who: Callable[[], Party] | None = None
         self._announcer: Announcer | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._machine = False  # has answered
         self._after: Callable[[], None] | None = None  # once what is being said was heard
         self._greeting: str | None = None
 
@@ -263,6 +265,8 @@ class CallConsent:
             after()
 
     def answered(self, answer: Answer | None, via: CapturedBy) -> None:
+        if answer == "yes" and via == "keypad" and not (self._announcer is not None and self._announcer.at_question):
+            return  # nobody has asked them yet
         events: dict[Answer | None, s.Event] = {"yes": s.Yes(via), "no": s.No(via), None: s.Unclear()}
         self._perform(self._state.handle(events[answer]))
 
@@ -321,6 +325,9 @@ class CallConsent:
         self._stop_timer()
         if self._announcer is None:
             return
+        if self._machine:
+            self._leave_question()
+            return
         assert self._house is not None
         line = Line(name, self._house.wording.say(name, self._language), "")
         if self._opened or self._announcer.at_question:
@@ -328,9 +335,18 @@ class CallConsent:
         else:
             self._after = lambda: self._thank(line)
 
-    def _thank(self, line: Line) -> None:
+    def _thank(self, *lines: Line) -> None:
         self._opened = True
-        self._say([line], self._go_on)
+        self._say(lines, self._go_on)
+
+    def _leave_question(self) -> None:
+        """The lines are for machines, too; the question is not."""
+        assert self._announcer is not None
+        if self._opened or self._announcer.before_question:
+            self._thank()
+        else:
+            self._after = self._thank
+            self._timer = asyncio.get_running_loop().call_later(LEFT_S, self._leave_question)
 
     def _go_on(self) -> None:
         self._host.agent_goes_on(self._greeting)
@@ -341,7 +357,7 @@ class CallConsent:
         assert self._who is not None
         return self._house.language_of(self._who().language)
 
-    def _settled(self, state: s.State, doors: Sequence[Door], via: CapturedBy | None) -> None:
+    def _settled(self, state: s.State, doors: Sequence[Door], via: s.By | None) -> None:
         self._host.event("consent", state=state, doors=list(doors), via=via or "silence", basis=self._basis)
 
     def _await(self) -> None:
@@ -395,30 +411,42 @@ class CallConsent:
             return False
         self._who = self._who or who
         effects = self._state.handle(s.Withdrawn(wish.via))
-        shut = next((effect for effect in effects if isinstance(effect, s.Shut)), None)
-        if shut is not None:
-            party = who()
-            self._house.consents.revoke(
-                Revocation(
-                    party.tenant,
-                    _subject(party, self._host.id),
-                    self._clock.wall(),
-                    wish.via,
-                    wish.verbatim,
-                    tuple(TECHNOLOGIES[door] for door in shut.doors),
-                    seller=self._house.wording.business,
-                    call_id=self._host.id,
-                )
-            )
+        self._revoke(effects, who(), wish.via, wish.verbatim)
         self._perform(effects)
         return bool(effects)
+
+    def answered_by_machine(self, who: Callable[[], Party]) -> None:
+        """It hears the lines, is not asked, and has agreed to nothing. Idempotent."""
+        if self._house is None or self._machine:
+            return
+        self._machine = True
+        effects = self._state.handle(s.Machine())
+        self._revoke(effects, who(), "speech", "a machine has answered")
+        self._perform(effects)
+
+    def _revoke(self, effects: Sequence[s.Effect], who: Party, via: CapturedBy, verbatim: str) -> None:
+        assert self._house is not None
+        for effect in effects:
+            if isinstance(effect, s.Shut):
+                self._house.consents.revoke(
+                    Revocation(
+                        who.tenant,
+                        _subject(who, self._host.id),
+                        self._clock.wall(),
+                        via,
+                        verbatim,
+                        tuple(TECHNOLOGIES[door] for door in effect.doors),
+                        seller=self._house.wording.business,
+                        call_id=self._host.id,
+                    )
+                )
 
     def confirm(self, bus: Bus, agent: AgentDefinition, who: Callable[[], Party], said: Sequence[Message]) -> Announcer:
         """Says that nothing is kept any more, and asks what else there is; then `agent_goes_on`, who only listens."""
         announcer = self.announcer(bus, agent, who, "", said, lambda: False)
         assert self._house is not None
         line = Line("withdrawn", self._house.wording.say("withdrawn", self._language), "")
-        self._say([line], self._go_on)
+        self._say(() if self._machine else (line,), self._go_on)
         return announcer
 
     def unserved(self, bus: Bus, agent: AgentDefinition, who: Callable[[], Party]) -> Announcer:
@@ -426,7 +454,7 @@ class CallConsent:
         announcer = self.announcer(bus, agent, who, None, (), lambda: False)
         assert self._house is not None
         line = Line("unserved", self._house.wording.say("unserved", self._language), "")
-        self._say([line], lambda: self._host.hang_up("refused"))
+        self._say(() if self._machine else (line,), lambda: self._host.hang_up("refused"))
         return announcer
 
 

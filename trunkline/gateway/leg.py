@@ -91,6 +91,10 @@ class LegCall(Protocol):
         """The far end has put us on hold, or taken us back: it hears nothing of us meanwhile."""
         ...
 
+    def answered_by_machine(self) -> None:
+        """Of a call out: a voicemail or a fax, as its carrier or its sound says."""
+        ...
+
     def stopped(self, leg: Leg) -> None:
         """The carrier has ended the stream in order."""
         ...
@@ -137,10 +141,6 @@ class FurtherLegCall(LegCall, Protocol):
     @property
     def name(self) -> str:
         """In the record."""
-        ...
-
-    def answered_by_machine(self) -> None:
-        """A voicemail or a fax, as its carrier or its sound says."""
         ...
 
 

@@ -393,6 +393,9 @@ class LineCall:
     def held(self, on: bool) -> None:
         self.attended.hold(on)
 
+    def answered_by_machine(self) -> None:
+        self.consent.answered_by_machine(self._caller)
+
     def stopped(self, leg: Leg) -> None:
         if leg is self._leg:
             over = self._caller_over("caller_hung_up")

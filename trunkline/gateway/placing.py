@@ -253,6 +253,10 @@ class Trial:
     def held(self, on: bool) -> None:
         self._call.held(on)
 
+    def answered_by_machine(self) -> None:
+        if self._placing.holds(self):
+            self._call.answered_by_machine()
+
     def stopped(self, leg: Leg) -> None:
         if self._placing.holds(self):
             self._call.stopped(leg)

@@ -321,6 +321,9 @@ class Leaving:
     def held(self, on: bool) -> None:
         """Nobody waits for it."""
 
+    def answered_by_machine(self) -> None:
+        """It leaves."""
+
     def stopped(self, leg: Leg) -> None:
         """As is due."""
 

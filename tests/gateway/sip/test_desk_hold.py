@@ -11,6 +11,7 @@ import pytest
 
 from trunkline.gateway.answeredby import NO_DETECTION, MachineTerms
 from trunkline.gateway.dialling import DialOrder
+from trunkline.gateway.linecall import LineCall
 from trunkline.gateway.sip import stack as s
 from trunkline.gateway.sip.desk import SipDesk
 from trunkline.gateway.sip.farhold import RESUME_AGAIN_S, RESUME_TRIES
@@ -230,7 +231,10 @@ def answered_by(here: Desk) -> list[str]:
 @pytest.mark.parametrize(
     ("detection", "told"), [("enable", "machine_start"), ("detect_message_end", "machine_end_silence")]
 )
-def test_a_machine_is_told_of_and_the_call_goes_on(detection: Any, told: str) -> None:
+def test_a_machine_is_told_of_and_the_call_goes_on(detection: Any, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(LineCall, "answered_by_machine", lambda call: calls.append(call))
+
     async def scenario(here: Desk) -> None:
         here.dial()
         here.picked_up()
@@ -241,6 +245,7 @@ def test_a_machine_is_told_of_and_the_call_goes_on(detection: Any, told: str) ->
         here.stack.over(here.handle)
 
     run(scenario, machine=MachineTerms(detection))
+    assert calls  # whatever is told of it, and when
 
 
 def test_a_machine_is_hung_up_where_that_is_wanted() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.fakes.twilio_account import FakeAccount
 from trunkline.gateway.dialling import DialOrder
+from trunkline.gateway.linecall import LineCall
 from trunkline.gateway.twilio.account import Listed, NotTaken, Unknown
 from trunkline.gateway.twilio.dialler import CHECK_AGAIN_S, MAX_PLACING, Placed, Terms, TwilioDialler
 from trunkline.gateway.twilio.webhooks import CallStatus, Heard
@@ -379,6 +380,22 @@ def test_a_machine_that_answers_is_noted_and_left_if_so_wanted(who: str, ends: b
     board = office(scenario, Terms("https://voice.example.com", FROM, 613, "Enable", True))
     assert board.events("answered_by") == [{"who": who, "after_ms": 2100}]
     assert board.ends() == ([("no_answer", "a machine answered")] if ends else [])
+
+
+@pytest.mark.parametrize(("who", "told"), [("machine_start", 1), ("fax", 1), ("human", 0), ("unknown", 0)])
+def test_the_call_is_told_of_a_machine_it_stays_with(who: str, told: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(LineCall, "answered_by_machine", lambda call: calls.append(call))
+
+    async def scenario(board: Office) -> None:
+        call_id = board.dial()
+        await settle()
+        board.answer()
+        board.attach(call_id)
+        board.dialler.machine(board.token(), sid(1), who, 2100)
+        assert calls == [board.line_of(call_id)] * told
+
+    office(scenario, Terms("https://voice.example.com", FROM, 613, "Enable", False))
 
 
 # --- what is not dialled ---

@@ -10,9 +10,10 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from trunkline.agents import help
 from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.local.pool import Job, Reply, SpeechPool
 from trunkline.agents.local.wire import Message
@@ -39,7 +40,7 @@ class Pocketsphinx:
         for key in options:
             raise ConfigError(f"stt.{key}", options[key], "no such option; pocketsphinx takes none")
         self.hears_wishes = definition.heeds
-        self.grammars = with_wishes(grammars(definition)) if definition.heeds else grammars(definition)
+        self.grammars = _at_any_time(grammars(definition)) if definition.heeds else grammars(definition)
         if not definition.script.get("intents") and definition.realtime is None:  # there it waits for a briefing
             raise ConfigError("stt.provider", self.name, "hears only the phrases of a script, and this one has none")
         jsgf = {name: grammar.jsgf for name, grammar in self.grammars.items()}
@@ -71,6 +72,14 @@ class Pocketsphinx:
         if self._started:
             self._started = False
             await self._pool.close()
+
+
+def _at_any_time(grammars: Mapping[str, Grammar]) -> dict[str, Grammar]:
+    """With what callers wish, and that they need help."""
+    return {
+        name: replace(grammar, meanings=(*grammar.meanings, ("=help", help.spoken())))
+        for name, grammar in with_wishes(grammars).items()
+    }
 
 
 _NOTHING = SttPartial("")
@@ -179,7 +188,8 @@ class Stream:
         elif reply.name == "final":
             self._line = reply.fields["line"]
             text, understood = reply.fields["text"], reply.fields["understood"]
-            if self._heeds and doubtful(text, reply.fields["score"]):
+            score = reply.fields["score"]
+            if self._heeds and (doubtful(text, score) or help.doubtful(text, score)):
                 understood = False
             utterance.outcome = SttFinal(text, understood)
             self._release(utterance)

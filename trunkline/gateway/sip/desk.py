@@ -378,11 +378,15 @@ class SipDesk:
             dialog.leg.bus = AnswerListener(dialog.leg, bus, AnsweringDetector(SHORT_GREETING_MS), told)
 
     def _answered_by(self, dialog: Dialog, who: AnsweredBy, after_ms: int) -> None:
-        if dialog.closing is not None or (who == "machine_start" and self._machine.detection == "detect_message_end"):
+        if dialog.closing is not None:
             return
-        dialog.call.event("answered_by", who=who, after_ms=after_ms)
-        if is_machine(who) and self._machine.hang_up:
+        early = who == "machine_start" and self._machine.detection == "detect_message_end"  # not told of yet
+        if not early:
+            dialog.call.event("answered_by", who=who, after_ms=after_ms)
+        if is_machine(who) and self._machine.hang_up and not early:
             dialog.call.finished("no_answer", "a machine answered", "policy")
+        elif is_machine(who):
+            dialog.call.answered_by_machine()
 
     # --- LegDesk ----------------------------------------------------------------------------------------------------
 

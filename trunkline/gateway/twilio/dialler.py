@@ -381,6 +381,8 @@ class TwilioDialler:
         elif machine and self._terms.hang_up_on_machine and not placed.over:
             placed.call.finished("no_answer", "a machine answered", "policy")
             self.hang_up(call_sid)
+        elif machine and not placed.over:
+            placed.call.answered_by_machine()
 
     def stream_event(self, token: str, call_sid: CallSid, event: str, error: str) -> bool:
         """False: no second leg of ours."""

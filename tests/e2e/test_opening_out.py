@@ -1,0 +1,170 @@
+"""Calls of ours under the rules: whoever answers hears the lines first, and is asked where they must agree."""
+
+import asyncio
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.e2e.backends import spoken
+from tests.e2e.test_consent import ASKS, events, gaps_ms
+from tests.e2e.test_fraud import command, hours
+from tests.e2e.twilio_office import FROM, TO, Office, offices
+from tests.fakes.twilio_server import Fate
+from trunkline.agents.examples import example
+from trunkline.compliance import tables as package
+from trunkline.media import g711
+from trunkline.testing.caller.commands import resolve
+from trunkline.testing.caller.script import Action, HangUp, Keys, Listen, Pause, Say
+
+pytestmark = pytest.mark.e2e
+
+CALLBACK = "+12125550111"
+QUESTION = (
+    "May we record this call, write it down and let other companies process what you say? "
+    "Say yes, or press 1. Say no, or press 2."
+)
+ALIKE = 0.6  # the same words again: 0.8 and more; others: 0.4 and less
+MESSAGE = "yes hello you have reached bob miller yes please leave a message after the tone yes"
+
+
+def rules(folder: Path, region: str = "US-CA") -> dict[str, str]:
+    """Hours are open, whatever the time is where this runs."""
+    tables = folder / "tables"
+    shutil.copytree(Path(package.__file__).with_suffix(""), tables, ignore=shutil.ignore_patterns("*.py"))
+    hours(tables, "00:00", "24:00")
+    return {
+        "compliance__business": "Elm Street Clinic",
+        "compliance__callback_number": CALLBACK,
+        "compliance__region": region,
+        "compliance__tables": str(tables),
+        "data_dir": str(folder / "kept"),
+        "record": "true",
+    }
+
+
+def agreed_to_calls(folder: Path, settings: Any, number: str) -> None:
+    consents = folder / "consents.csv"
+    columns = "subject,form,purposes,technologies,wording,wording_version,at"
+    row = f"{number},express_written,informational,artificial_voice,You may call me,1,2026-01-05T12:00:00Z"
+    consents.write_text(f"{columns}\n{row}\n")
+    command(settings, "consent", "import", str(consents))
+
+
+def judge(record: Any, heard: Any) -> None:
+    """The way out within two seconds of who we are, by the record and by what was received."""
+    disclosed = events(record, "disclosed")[0]
+    lines = {line["line"]: line for line in disclosed["lines"]}
+    owed = {kind: line for kind, line in lines.items() if kind != "ask_consent"}
+    assert list(owed)[:2] == ["say_business", "say_opt_out"]
+    assert " ".join(CALLBACK[1:]) in owed["say_callback"]["text"]
+    assert all(line["whole"] for line in owed.values())
+    found = {kind: where(heard, line["text"]) for kind, line in owed.items()}
+    print(found)
+    starts = [span[0] for span in found.values() if span is not None]
+    assert len(starts) == len(owed), found
+    assert starts == sorted(starts)
+    for begun, length in (
+        (starts, [span[1] - span[0] for span in found.values() if span is not None]),
+        ([line["at_ms"] for line in owed.values()], [line["length_ms"] for line in owed.values()]),
+    ):
+        assert 0 <= begun[1] - (begun[0] + length[0]) <= 2000
+
+
+def where(heard: Any, text: str) -> tuple[int, int] | None:
+    """In ms: the stretch of what was heard that is our voice saying this, by its spectrum: espeak says nothing twice in
+    the same way."""
+    said, sound = bands(np.frombuffer(spoken(text), dtype=np.int16)), bands(heard)
+    if len(sound) < len(said):
+        return None
+    found = sum(np.correlate(sound[:, band], said[:, band], "valid") for band in range(said.shape[1]))
+    power = np.convolve((sound**2).sum(axis=1), np.ones(len(said)), "valid")
+    alike = found / np.sqrt((said**2).sum() * np.maximum(power, 1.0))
+    at = int(alike.argmax())
+    return (at * 20, (at + len(said)) * 20) if alike[at] > ALIKE else None
+
+
+def bands(samples: Any) -> Any:
+    """Levels of each 20 ms in 16 bands, around what is usual for the band."""
+    frames = samples[: len(samples) // 160 * 160].reshape(-1, 160).astype(np.float64)
+    spectrum = np.abs(np.fft.rfft(frames * np.hanning(160), axis=1))[:, :80].reshape(-1, 16, 5).sum(axis=2)
+    levels = np.log10(spectrum + 300.0)
+    return levels - levels.mean(axis=0)
+
+
+def asked(record: Any) -> str:
+    return str(next(line["text"] for line in events(record, "disclosed")[0]["lines"] if line["line"] == "ask_consent"))
+
+
+def understood(call: Any) -> Any:
+    audio = g711.decode(b"".join(call.heard), "mulaw")
+    return np.frombuffer(audio, dtype=np.int16)
+
+
+async def placed(o: Office, folder: Path, *actions: Action, **fate: Any) -> tuple[Any, Any]:
+    await asyncio.to_thread(agreed_to_calls, folder, o.settings, TO)
+    o.twilio.fates.append(Fate(actions=await resolve(actions, "en-us"), **fate))
+    record = await o.ended(await o.placed(purpose="informational"), 90)
+    return record, understood(await o.call())
+
+
+@pytest.fixture
+def office(start_gateway: Any) -> Any:
+    return offices(start_gateway)
+
+
+def test_who_answers_hears_the_lines_is_asked_and_says_yes(office: Any, tmp_path: Path) -> None:
+    async def scenario(o: Office) -> None:
+        record, heard = await placed(o, tmp_path, Listen(), Say("yes"), Listen(), Say(ASKS), Listen(), HangUp())
+        judge(record, heard)
+        question = where(heard, asked(record))
+        way_out = where(heard, events(record, "disclosed")[0]["lines"][1]["text"])
+        assert question is not None
+        assert way_out is not None
+        assert question > way_out
+        (consent,) = events(record, "consent")
+        assert (consent["state"], consent["via"]) == ("granted", "speech")
+        assert record["turns"][1]["caller_text"] == ASKS
+
+    assert office(scenario, agent=example("clinic"), **rules(tmp_path)).complaints() == []
+
+
+def test_a_machine_hears_the_lines_and_its_words_are_no_yes(office: Any, tmp_path: Path) -> None:
+    """It goes on speaking while it is asked; the question is left out, nothing is kept."""
+
+    async def scenario(o: Office) -> None:
+        said = [Pause(200), Say(MESSAGE), Pause(14_000), Say("yes"), Pause(2500), HangUp()]
+        record, heard = await placed(o, tmp_path, *said, answered_by="machine_start")
+        judge(record, heard)
+        lines = events(record, "disclosed")[0]["lines"]
+        assert not any(line["heard_ms"] for line in lines if line["line"] == "ask_consent")
+        assert [(e["state"], e["via"]) for e in events(record, "consent")] == [("refused", "machine")]
+        assert {turn["caller_text"] + turn["agent_text"] for turn in record["turns"]} <= {""}
+        assert list((tmp_path / "kept" / "recordings").glob("*")) == []
+        assert "bob" not in json.dumps(record)
+
+    more = {"twilio__machine_detection": "enable"}
+    assert office(scenario, agent=example("clinic"), **rules(tmp_path), **more).complaints() == []
+
+
+def test_where_one_party_is_enough_the_lines_come_and_no_question(office: Any, tmp_path: Path) -> None:
+    numbers = {"to": "+12125550147", "from": CALLBACK}
+
+    async def scenario(o: Office) -> None:
+        o.twilio.numbers = [FROM, CALLBACK]
+        await asyncio.to_thread(agreed_to_calls, tmp_path, o.settings, numbers["to"])
+        o.twilio.fates.append(Fate(actions=(Listen(), Keys("9"), Listen(), HangUp())))
+        record = await o.ended(await o.placed(purpose="informational", **numbers), 90)
+        heard = understood(await o.call())
+        judge(record, heard)
+        said = [each["line"] for each in events(record, "disclosed")[0]["lines"]]
+        assert "ask_consent" not in said
+        assert "say_recording" in said
+        assert events(record, "consent") == []
+        gaps = gaps_ms(heard)
+        assert max(gaps[: len(said) + 1]) <= 1000, gaps  # the greeting, too
+
+    assert office(scenario, agent=example("clinic"), **rules(tmp_path, "US-NY")).complaints() == []
