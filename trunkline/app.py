@@ -79,7 +79,7 @@ from trunkline.gateway.webrtc.outgoing import webrtc_lead
 from trunkline.gateway.webrtc.whip import WHIP_PATH, whip_routes
 from trunkline.gateway.webrtc.wire import Paths
 from trunkline.gateway.websocket.desk import WS_AUDIO_PATH, AudioSockets, AudioTerms
-from trunkline.gateway.wishes import OPENING_KEY
+from trunkline.gateway.wishes import TOLD_KEY
 from trunkline.keeping import terms_of
 from trunkline.legal import policy_of
 from trunkline.media.ears import Ears
@@ -257,7 +257,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         await _open_money(stack, settings, switchboard, agents[first].agent, database, clock)
         switchboard.went_out, switchboard.prepare = office.went_out, counsel.prepare
         if office.policy.in_force:
-            switchboard.consents = office
+            switchboard.consents, office.revoked = office, switchboard.revoked
             switchboard.keys = settings.consent.opt_out_key, settings.consent.withdraw_key
             switchboard.second_ears = await _second_ears(stack, pool)
             here = [(each.definition, each.minds) for each in agents.values()]
@@ -371,7 +371,7 @@ def _open_house(
     """What callers hear before the agent does. Raises ConfigError, also for a name that cannot be spoken."""
     given, terms = settings.compliance, settings.consent
     wording = opening.Wording(
-        opening.load(terms.lines), given.business, given.callback_number, terms.opt_out_key or OPENING_KEY
+        opening.load(terms.lines), given.business, given.callback_number, terms.opt_out_key or TOLD_KEY
     )
     kept: tuple[Door, ...] = ("transcript", "third_party")
     if settings.record:

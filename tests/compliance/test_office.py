@@ -150,6 +150,18 @@ def test_stop_calling_me_counts_from_the_moment_it_is_said() -> None:
     run(scenario)
 
 
+def test_a_yes_to_a_recording_is_none_to_calls() -> None:
+    async def scenario(house: House, desk: Office) -> None:
+        at = house.clock.wall()
+        desk.revoke(Revocation(DEFAULT_TENANT, NUMBER, at, "speech"))
+        desk.grant(Grant(DEFAULT_TENANT, NUMBER, "express_oral", at, "speech", ("recording",), "May we?", "v1"))
+        assert (await desk.know(NUMBER, "informational")).standing.consent == "revoked"
+        desk.grant(Grant(DEFAULT_TENANT, NUMBER, "express_oral", at, "speech", ("artificial_voice",), "May we?", "v1"))
+        assert (await desk.know(NUMBER, "informational")).standing.consent != "revoked"
+
+    run(scenario)
+
+
 def test_who_withdraws_a_recording_may_still_be_called() -> None:
     async def scenario(house: House, desk: Office) -> None:
         desk.revoke(Revocation(DEFAULT_TENANT, NUMBER, house.clock.wall(), "speech", technologies=("recording",)))

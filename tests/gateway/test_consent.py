@@ -2,14 +2,18 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
 from trunkline.compliance.opening import Wording, load
 from trunkline.gateway.consent import House
+from trunkline.gateway.dialling import DialOrder
+from trunkline.gateway.joining import Joining
+from trunkline.gateway.party import Invitation
 from trunkline.ports import Allow, Door, Grant, Obligation, Refuse, Revocation, SttFinal, TtsAudio, Wish
-from trunkline.testing.board import Board, play
-from trunkline.types import CallId
+from trunkline.testing.board import Board, FakeLeg, play
+from trunkline.types import DEFAULT_TENANT, E164, CallId, SessionId
 
 KEPT: tuple[Door, ...] = ("record", "transcript", "third_party")
 LINES = (Obligation("say_business", (), "disclosure/*"), Obligation("say_ai", (), "disclosure/US-CA"))
@@ -25,7 +29,9 @@ class Voice:
 class Ears:
     def open(self, language: str, format: Any, on_event: Callable[[Any], None]) -> Any:
         self.say = on_event
-        return SimpleNamespace(feed=lambda audio: None, finalize=lambda: None, close=lambda: None)
+        return SimpleNamespace(feed=lambda audio: None, finalize=lambda: self.finalize(), close=lambda: None)
+
+    def finalize(self) -> None: ...
 
 
 async def on_disk() -> bool:
@@ -72,6 +78,10 @@ class Consenting(Board):
                     bus.mark_returned(mark)
 
     @property
+    def recording(self) -> bool:
+        return any(tap.is_open for tap in self.call._bus.taps)  # type: ignore[attr-defined, union-attr]
+
+    @property
     def doors(self) -> list[bool]:
         return [self.call.consent.shut(door) is None for door in KEPT]
 
@@ -86,12 +96,13 @@ def test_the_agent_has_the_line_only_after_the_lines() -> None:
     async def scenario(board: Consenting) -> None:
         await opened(board, 1.0)
         assert board.attendants == []
+        assert not board.recording  # they have not heard that we do
         await board.hear(4)
         assert board.agent_now.greeting is None
         (told,) = board.events("disclosed")
         assert [line["line"] for line in told["lines"]] == ["say_business", "say_ai"]
         assert all(line["whole"] for line in told["lines"])
-        assert board.taps == [board.call.id]
+        assert board.recording
 
     play(Consenting(*LINES), scenario)
 
@@ -364,8 +375,9 @@ def test_whom_nobody_can_serve_is_told_so() -> None:
 def test_who_never_wants_to_be_called_again_is_not_asked_any_further() -> None:
     async def scenario(board: Consenting) -> None:
         call_id = await opened(board)
-        board.call.key("9")  # heard during the opening
+        board.call.wished(Wish("do_not_call", "take me off your list", "speech"))
         board.call.key("1")
+        board.mouth_ears.say(SttFinal("yes"))
         await board.hear(20)
         await asyncio.sleep(10)
         assert [type(each) for each in board.written] == [Revocation]
@@ -375,10 +387,172 @@ def test_who_never_wants_to_be_called_again_is_not_asked_any_further() -> None:
     play(Consenting(), scenario)
 
 
+def test_nine_is_theirs_who_were_told_of_it_for_the_whole_call() -> None:
+    async def scenario(board: Consenting) -> None:
+        await opened(board)
+        board.agent_now.digits_awaited = True  # type: ignore[attr-defined]
+        board.call.key("9")
+        assert board.written == []
+        board.agent_now.digits_awaited = False  # type: ignore[attr-defined]
+        board.call.key("9")
+        (said,) = board.written
+        assert isinstance(said, Revocation)
+        assert said.do_not_call
+
+    play(Consenting(*LINES, Obligation("say_opt_out", (), "disclosure/US")), scenario)
+
+
+def test_nine_is_the_agents_where_nobody_was_told_of_it() -> None:
+    async def scenario(board: Consenting) -> None:
+        await opened(board, 1.0)
+        board.call.key("9")
+        await board.hear(5)
+        board.call.key("9")
+        assert board.written == []
+
+    play(Consenting(*LINES), scenario)
+
+
+def test_who_asks_not_to_be_recorded_while_they_are_asked_is_served_without() -> None:
+    async def scenario(board: Consenting) -> None:
+        board.owed = (*LINES, Obligation("ask_consent", ("transcript", "third_party"), "recording/US-CA"))
+        await opened(board)
+        board.call.typed("please don't record me")
+        await board.hear(4)
+        assert board.call.attended.agent is board.alone
+        assert board.doors == [False] * 3
+        assert not board.recording
+
+    play(Consenting(), scenario)
+
+
+def test_a_written_opt_out_counts_during_the_lines_too() -> None:
+    async def scenario(board: Consenting) -> None:
+        call_id = await opened(board, 1.0)
+        board.call.typed("stop calling me, take me off your list")
+        await board.hear(4)
+        await asyncio.sleep(10)
+        assert board.ends(call_id) == [("opted_out", "")]
+
+    play(Consenting(), scenario)
+
+
+def test_what_was_taken_back_stays_so_when_a_device_comes_to_its_session_again() -> None:
+    async def scenario(board: Consenting) -> None:
+        joining = Joining(SessionId("ses_1"), DEFAULT_TENANT, "kitchen", "me", "")
+        call_id = board.switchboard.join(joining, "webrtc")
+        assert not isinstance(call_id, Refuse)
+        board.attach(call_id)
+        await board.hear(5)
+        assert board.doors == [True] * 3
+        board.call.wished(Wish("keep_nothing", "stop recording", "speech"))
+        assert board.call.shut_doors == KEPT
+        board.call.finished("caller_hung_up")
+        for shut in ((), KEPT):  # here, and in another process
+            again = board.switchboard.join(replace(joining, shut=shut), "webrtc")
+            assert not isinstance(again, Refuse)
+            board.attach(again)
+            assert board.doors == [False] * 3
+            board.call.finished("caller_hung_up")
+            board.switchboard._ended.clear()
+
+    play(Consenting(*LINES), scenario)
+
+
+def test_what_is_taken_back_elsewhere_shuts_the_doors_of_a_call_that_goes_on() -> None:
+    async def scenario(board: Consenting) -> None:
+        await opened(board)
+        board.call.key("1")
+        await board.hear(2)
+        said = board.written[0]
+        board.switchboard.revoked(Revocation(said.tenant, said.subject, said.at, "api", technologies=("autodialer",)))
+        assert board.doors == [True] * 3
+        board.switchboard.revoked(Revocation(said.tenant, said.subject, said.at, "api"))
+        assert board.doors == [False] * 3
+        assert len(board.written) == 1  # it is there already
+
+    play(Consenting(), scenario)
+
+
+def test_the_briefing_of_a_representative_is_spoken_by_nobody_who_may_not_hear_of_the_call() -> None:
+    async def scenario(board: Consenting) -> None:
+        theirs, ours = object(), object()
+        board.agent.minds, board.alone.minds = theirs, ours  # type: ignore[assignment]
+        await opened(board)
+        board.call.key("1")
+        await board.hear(2)
+        assert board.call._minds_now() is theirs
+        board.call.attended.leave()
+        board.call.wished(Wish("keep_nothing", "*", "keypad"))
+        assert board.call._minds_now() is ours
+
+    play(Consenting(), scenario)
+
+
+def test_lines_wait_while_the_far_end_holds_the_call() -> None:
+    async def scenario(board: Consenting) -> None:
+        call_id, _ = board.answered()
+        board.call.held(True)
+        await board.hear(20)
+        assert board.attendants == []
+        assert board.events("disclosed") == []
+        board.call.held(False)
+        await board.hear(5)
+        assert len(board.attendants) == 1
+        (told,) = board.events("disclosed")
+        assert all(line["whole"] for line in told["lines"])
+        assert not board.ends(call_id)
+
+    play(Consenting(*LINES), scenario)
+
+
+def test_a_noisy_line_is_no_answer_and_no_reason_to_wait() -> None:
+    async def scenario(board: Consenting) -> None:
+        finals = 0
+
+        def finalize() -> None:
+            nonlocal finals
+            finals += 1
+            board.mouth_ears.say(SttFinal("", understood=False))
+
+        board.mouth_ears.finalize = finalize
+        board.answered()
+        board.call._bus.listener.speech_started(board.clock.now())  # type: ignore[union-attr]
+        await board.hear(40)
+        assert finals == 1
+        assert board.call.attended.agent is board.alone
+
+    play(Consenting(), scenario)
+
+
+def test_nobody_takes_the_place_of_a_caller_who_has_heard_and_agreed() -> None:
+    async def scenario(board: Consenting) -> None:
+        await opened(board)
+        assert not board.call.talks_with(board.call._leg)  # type: ignore[arg-type]
+        board.switchboard.house = None
+        assert board.call.talks_with(board.call._leg)  # type: ignore[arg-type]
+
+    play(Consenting(*LINES), scenario)
+
+
+def test_who_comes_back_in_the_middle_of_their_opt_out_is_not_greeted() -> None:
+    async def scenario(board: Consenting) -> None:
+        call_id = await opened(board)
+        board.call.wished(Wish("do_not_call", "take me off your list", "speech"))
+        greeted = len(board.attendants)
+        assert isinstance(board.call.attach(FakeLeg()), Refuse)
+        await asyncio.sleep(10)
+        assert len(board.attendants) == greeted
+        assert board.ends(call_id) == [("opted_out", "")]
+
+    play(Consenting(*LINES), scenario)
+
+
 def test_nobody_comes_to_a_call_that_is_being_opened() -> None:
     async def scenario(board: Consenting) -> None:
         await opened(board, 1.0)
-        assert board.call.here() is None
+        refused = board.call.may_come(Invitation(DialOrder(E164("+14155550177")), "supervisor", "listen"))
+        assert isinstance(refused, Refuse)
 
     play(Consenting(), scenario)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
 from typing import Any, cast
 
 from trunkline.compliance.confirmations import confirmation
@@ -148,14 +149,17 @@ def test_a_single_digit_is_the_agents_while_it_asks_for_digits() -> None:
     run(scenario, ("9", ""))
 
 
-def test_nine_is_heard_during_the_opening_lines_where_no_key_is_named_and_never_else() -> None:
+def test_what_is_said_where_a_supervisor_speaks_may_be_theirs() -> None:
     async def scenario(board: Board, ledger: Ledger) -> None:
         board.answered()
-        board.call.key("9")
+        other = SimpleNamespace(port=object(), invitation=SimpleNamespace(role="supervisor"), supervision="speak")
+        board.call.party._others["leg"] = cast(Any, other)
+        board.call.wished(STOP)
         assert ledger.said == []
-        board.call.consent._announcer = cast(Any, object())
-        board.call.key("9")
+        other.supervision = "listen"
+        board.call.wished(STOP)
         assert len(ledger.said) == 1
+        board.call.party._others.clear()
 
     run(scenario)
 

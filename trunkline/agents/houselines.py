@@ -12,7 +12,7 @@ from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.languages import primary
 from trunkline.agents.providers import Minds, Services
 from trunkline.agents.tts.espeak import Espeak
-from trunkline.errors import ConfigError
+from trunkline.errors import ConfigError, ProviderError
 from trunkline.ports import TtsAudio
 from trunkline.types import MULAW_8K, Format
 
@@ -24,6 +24,7 @@ class HouseVoice:
 
     def __init__(self, definition: AgentDefinition, minds: Minds, services: Services) -> None:
         """`definition` and `minds`: the agent's, in that language. Raises ConfigError, MissingExtra."""
+        self._definition, self._services = definition, services
         local = (tts for tts in minds.named("tts").values() if not tts.third_party)
         self._theirs: Any = next(local, None)
         self._own = _espeak(definition, services) if self._theirs is None else None
@@ -34,10 +35,22 @@ class HouseVoice:
         return self._theirs or self._own
 
     async def start(self, texts: Iterable[str]) -> None:
-        """Raises ProviderError."""
+        """Raises ProviderError: not even espeak speaks."""
         if self._own is not None:
             await self._own.start()
-        for text in texts:
+        lines = tuple(texts)
+        try:
+            await self._keep(lines)
+        except ProviderError as error:
+            if self._theirs is None:
+                raise
+            log.warning("the lines that callers hear first are spoken by espeak: %s", error)
+            self._theirs, self._own = None, _espeak(self._definition, self._services)
+            await self._own.start()
+            await self._keep(lines)
+
+    async def _keep(self, lines: Sequence[str]) -> None:
+        for text in lines:
             self._kept[text, MULAW_8K] = await self._spoken(text, MULAW_8K)
 
     async def close(self) -> None:

@@ -202,9 +202,8 @@ class ConsentState:
         granted = self._in("granted")
         self._set(unsettled, "refused")
         self._set(open_ones, "withdrawn")
-        if open_ones:
-            return (Shut(open_ones, granted, via),)
-        return (ServeWithout(unsettled, via),) if unsettled else ()
+        shut = (Shut(open_ones, granted, via),) if open_ones else ()
+        return (*shut, ServeWithout(unsettled, via)) if unsettled else shut
 
     def _answered_by_machine(self) -> Sequence[Effect]:
         self._machine = True

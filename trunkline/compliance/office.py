@@ -113,6 +113,8 @@ class Office:
         self.outgoing, self._calls_out = Outgoing(), calls_out
         self._went = asyncio.Event()
         self._heard_at: datetime | None = None
+        self.revoked: Callable[[Revocation], None] = lambda said: None
+        """Told of each, for calls that are going on."""
         self._company: set[str] = set()
         self._revoked: OrderedDict[str, None] = OrderedDict()
         """In this process, and perhaps not yet in the database."""
@@ -359,7 +361,8 @@ class Office:
 
     def grant(self, given: Grant) -> None:
         self._consents.grant(given)
-        self._revoked.pop(given.subject, None)
+        if "artificial_voice" in given.technologies:
+            self._revoked.pop(given.subject, None)
 
     async def on_disk(self) -> bool:
         return await self._consents.on_disk()
@@ -373,6 +376,7 @@ class Office:
         if said.do_not_call:
             self._company.add(said.subject)
         self._seen.pop(said.subject, None)
+        self.revoked(said)
 
 
 _NOTHING = Standing()

@@ -21,8 +21,8 @@ OURS = Path(__file__).with_name("lines.toml")
 FALLBACK = "en"
 ORDER: tuple[ObligationKind, ...] = ("say_business", "say_opt_out", "say_ai", "say_recording", "say_callback")
 _TEXTS = (
-    *("business_in", "business_out", "opt_out", "opt_out_key", "ai", "recording", "callback"),
-    *("question", "granted", "refused", "withdrawn", "unserved", "and"),
+    *("business_in", "business_out", "opt_out_key", "ai", "recording", "callback"),
+    *("question", "granted", "refused", "withdrawn", "unserved", "and", "star", "hash"),
 )
 _DOORS: tuple[Door, ...] = ("record", "transcript", "third_party")
 _NEEDED = {
@@ -75,8 +75,7 @@ class Wording:
     lines: Lines
     business: str
     callback_number: str | None = None
-    opt_out_key: str = ""
-    """Told where it is of digits: few voices read a star well."""
+    opt_out_key: str = "9"
 
     def __post_init__(self) -> None:
         speakable(self.business)
@@ -114,7 +113,7 @@ class Wording:
             case "say_business":
                 text = texts["business_in" if direction == "inbound" else "business_out"]
             case "say_opt_out":
-                text = texts["opt_out_key" if self.opt_out_key.isdigit() else "opt_out"]
+                text = texts["opt_out_key"]
             case "say_ai":
                 text = texts["ai"]
             case "say_recording":
@@ -131,7 +130,7 @@ class Wording:
         blanks = {
             "business": " ".join(self.business.split()).rstrip("."),
             "number": _digit_by_digit(self.callback_number or ""),
-            "key": self.opt_out_key,
+            "key": " ".join({"*": texts["star"], "#": texts["hash"]}.get(key, key) for key in self.opt_out_key),
             "kept": together,
         }
         return re.sub(r"\{(\w+)\}", lambda found: blanks[found[1]], text)

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 BETWEEN_MS = 240  # of silence between two lines
 PRE_ROLL_MS = 300
+ANSWER_S = 8.0
+"""The longest that is listened to at once."""
 ENTRY_MS = 300  # an answer that began so shortly before the question was heard whole is one to it
 
 
@@ -93,6 +95,7 @@ class Announcer:
         self._heard_at: float | None = None
         self._began: list[float] = []  # utterances whose finals are to come: when each began
         self._leaving = self._closed = self._held = False
+        self._listening: asyncio.TimerHandle | None = None
         bus.listener = self
         bus.rest_ears(False)
 
@@ -146,6 +149,8 @@ class Announcer:
     def close(self) -> None:
         if self._closed:
             return
+        if self._listening is not None:
+            self._listening.cancel()
         self._closed = True
         self._stop()
         self._stt.close()
@@ -205,6 +210,8 @@ class Announcer:
         format = bus.playout.format
         try:
             bus.begin()
+            if self._held:
+                bus.pause()
             for line in lines:
                 try:
                     chunks = await self._voice.speak(line.text, format)
@@ -261,12 +268,20 @@ class Announcer:
     def speech_started(self, at: float) -> None:
         self._began.append(at)
         self._bus.feed(self._stt.feed, PRE_ROLL_MS)
+        self._listening = asyncio.get_running_loop().call_later(ANSWER_S, self._heard_enough)
 
     def speech_sustained(self) -> None: ...
 
     def speech_ended(self, at: float) -> None:
-        self._bus.stop_feed()
-        self._stt.finalize()
+        self._heard_enough()
+
+    def _heard_enough(self) -> None:
+        """An utterance is over, or is longer than an answer: a noisy line. Idempotent."""
+        timer, self._listening = self._listening, None
+        if timer is not None and not self._closed:
+            timer.cancel()
+            self._bus.stop_feed()
+            self._stt.finalize()
 
     def first_audio_sent(self, at: float) -> None: ...
 

@@ -151,6 +151,7 @@ class CallConsent:
         self._machine = False  # has answered
         self._after: Callable[[], None] | None = None  # once what is being said was heard
         self._greeting: str | None = None
+        self._over = False
 
     # --- doors ---
 
@@ -164,7 +165,13 @@ class CallConsent:
                 self._basis = self._basis or each.basis
 
     def shut(self, door: Door) -> Refuse | None:
-        return None if self._state.is_open(door) else NOT_AGREED
+        """Where nobody need agree, nothing is recorded before the caller has heard that it is."""
+        untold = door == "record" and self._house is not None and bool(self._owed) and not self._opened
+        return NOT_AGREED if untold or not self._state.is_open(door) else None
+
+    @property
+    def tells_how_to_opt_out(self) -> bool:
+        return self._house is not None and any(each.kind == "say_opt_out" for each in self._owed)
 
     def checked(self, door: Door, decision: Decision) -> Decision:
         """A decision that asks for an agreement nobody has given is none."""
@@ -246,11 +253,21 @@ class CallConsent:
         self._perform(self._state.handle(s.Put()))
 
     def _lines_heard(self) -> None:
-        self._opened = True
+        self._have_opened()
         if self._state.unsettled:
             self._perform(self._state.handle(s.Heard()))
         else:
             self._go_on()
+
+    def _have_opened(self) -> None:
+        if not self._opened:
+            self._opened = True
+            self._host.opened()
+
+    def leave_off(self) -> None:
+        """The call is about to end: no answer counts any more, and none is waited for."""
+        self._over = True
+        self._stop_timer()
 
     def _say(self, lines: Sequence[Line], after: Callable[[], None]) -> None:
         assert self._announcer is not None
@@ -265,6 +282,8 @@ class CallConsent:
             after()
 
     def answered(self, answer: Answer | None, via: CapturedBy) -> None:
+        if self._over:
+            return
         if answer == "yes" and via == "keypad" and not (self._announcer is not None and self._announcer.at_question):
             return  # nobody has asked them yet
         events: dict[Answer | None, s.Event] = {"yes": s.Yes(via), "no": s.No(via), None: s.Unclear()}
@@ -336,7 +355,7 @@ class CallConsent:
             self._after = lambda: self._thank(line)
 
     def _thank(self, *lines: Line) -> None:
-        self._opened = True
+        self._have_opened()
         self._say(lines, self._go_on)
 
     def _leave_question(self) -> None:
@@ -366,6 +385,8 @@ class CallConsent:
 
     def _set_timer(self, after_s: float) -> None:
         self._stop_timer()
+        if self._over:
+            return
         self._timer = asyncio.get_running_loop().call_later(after_s, self._timed_out)
 
     def _stop_timer(self) -> None:
@@ -405,14 +426,16 @@ class CallConsent:
 
     # --- at any time later ---
 
-    def withdraw(self, wish: Wish, who: Callable[[], Party]) -> bool:
-        """Nothing is kept from now on. False: nothing was, or the rules are not in force. Idempotent."""
+    def withdraw(self, wish: Wish, who: Callable[[], Party], *, written: bool = False) -> bool:
+        """Nothing is kept from now on. False: nothing was, or the rules are not in force. Idempotent. `written`: in the
+        ledger, already."""
         if self._house is None:
             return False
         self._who = self._who or who
         effects = self._state.handle(s.Withdrawn(wish.via))
-        self._revoke(effects, who(), wish.via, wish.verbatim)
-        self._perform(effects)
+        self._perform(effects)  # shut before it is written: a ledger in trouble keeps no door open
+        if not written:
+            self._revoke(effects, who(), wish.via, wish.verbatim)
         return bool(effects)
 
     def answered_by_machine(self, who: Callable[[], Party]) -> None:
@@ -421,8 +444,8 @@ class CallConsent:
             return
         self._machine = True
         effects = self._state.handle(s.Machine())
-        self._revoke(effects, who(), "speech", "a machine has answered")
         self._perform(effects)
+        self._revoke(effects, who(), "speech", "a machine has answered")
 
     def _revoke(self, effects: Sequence[s.Effect], who: Party, via: CapturedBy, verbatim: str) -> None:
         assert self._house is not None

@@ -7,7 +7,7 @@ trunk while nobody can have been rung (`outbound.py`), each time as a leg of its
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -87,9 +87,10 @@ class Handover:
         targets: Sequence[Target],
         diallers: Sequence[Dialler],
         line: "Line",
-        minds: Minds,
+        minds: Callable[[], Minds | None],
         clock: Clock,
     ) -> None:
+        """`minds`: who may speak and hear for us now; None: nobody."""
         self.call = call
         self.transfer = Transfer("auto", targets, can_refer=leg.puts_through)
         self._leg, self._diallers = leg, diallers
@@ -421,8 +422,12 @@ class Handover:
     def _brief(self, attempt: int, spoken: str) -> None:
         second = self._seconds[attempt]
         assert second.media is not None
+        minds = self._minds()
+        if minds is None:
+            self.feed(t.BriefingFailed(attempt, "the caller has not agreed to whoever would speak"))
+            return
         try:
-            self._briefing = Briefing(self, attempt, second.media, self._line, self._minds, self._clock)
+            self._briefing = Briefing(self, attempt, second.media, self._line, minds, self._clock)
         except RuntimeError as error:  # no ears are free: keys still count
             self.feed(t.BriefingFailed(attempt, str(error)))
             return

@@ -8,7 +8,7 @@ receiver = switchboard.call(call_id).attach(leg) as every leg; a second leg of a
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from trunkline.ports import EndedBy, EndReason, Message, Refuse
+from trunkline.ports import Door, EndedBy, EndReason, Message, Refuse
 from trunkline.types import CallId, SessionId, TenantId
 
 
@@ -32,6 +32,8 @@ class Joining:
     """Which of the session's joins this is, here or elsewhere, from 1."""
     cut_off: bool = False
     """Its last leg was lost, or its worker: nobody had hung up."""
+    shut: tuple[Door, ...] = ()
+    """What its caller has refused, or taken back, in a call before."""
     resume_token: str = field(default="", repr=False)
     """For the next time, once: the device is told (`live.Joined`) and keeps it for when its way here breaks. Never
     logged."""
@@ -67,6 +69,11 @@ class SessionCall(Protocol):
     @property
     def agent_name(self) -> str:
         """Who attends it, or did last."""
+        ...
+
+    @property
+    def shut_doors(self) -> tuple[Door, ...]:
+        """That the caller has refused, or taken back."""
         ...
 
     @property

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 from trunkline.agents import languages
 from trunkline.agents.attending import Agent
 from trunkline.agents.definition import AgentDefinition
+from trunkline.agents.providers import Minds
+from trunkline.agents.wishes import wish_of
 from trunkline.agents.wishes.ears import Overhearing
 from trunkline.compliance.answers import out, told
 from trunkline.gateway import call as c
@@ -44,6 +46,7 @@ from trunkline.ports import (
     CallEvent,
     CallFacts,
     CallStarted,
+    CapturedBy,
     Decision,
     Door,
     EndedBy,
@@ -376,11 +379,16 @@ class LineCall:
         return self._bus or Refuse("error", "the call could not be attended")
 
     def key(self, digit: str) -> None:
-        wishes = self.wishes
+        wishes = self.wishes if self.attended.attendant is not None else None  # else it is a representative's menu
         if wishes is None or not (wishes.opted_out or wishes.key(digit)):
             self.attended.key(digit)
 
     def typed(self, text: str) -> None:
+        attendant = self.attended.attendant
+        if self.wishes is not None and (wish := wish_of(text, self.language, "web_form")) is not None:
+            self.wished(wish)
+            if wish.kind == "do_not_call" or self.attended.attendant is not attendant or self.consent.announcing:
+                return
         self.attended.typed(text)
 
     def flush(self) -> None:
@@ -433,6 +441,8 @@ class LineCall:
         return self.ask("dial", dialled=number, goes=goes)
 
     def talks_with(self, leg: Leg) -> bool:
+        if self._board.house is not None:
+            return False  # who came in their place would have heard and agreed to nothing
         return leg is self._leg and self.machine.state is c.State.ACTIVE and self._bus is not None
 
     def succeed(self, leg: Movable) -> Receiver | Refuse:
@@ -484,7 +494,11 @@ class LineCall:
     # --- what the caller wishes (wishes.Host) ---
 
     def wished(self, wish: Wish) -> None:
+        if wish.via == "speech" and self.party.others_speak:
+            return  # it may have been theirs: keys are the caller's
         if self.wishes is not None:
+            if wish.kind == "do_not_call":
+                self.consent.leave_off()
             self.wishes.wished(wish)
 
     @property
@@ -504,8 +518,8 @@ class LineCall:
         return getattr(self.attended.attendant, "digits_awaited", False)
 
     @property
-    def opening(self) -> bool:
-        return self.consent.announcing
+    def told_how_to_opt_out(self) -> bool:
+        return self.consent.tells_how_to_opt_out
 
     def opted_out(self, line: str) -> None:
         """The last words are given CONFIRM_S; who is with nobody that could say them is hung up on."""
@@ -515,6 +529,10 @@ class LineCall:
 
     def keep_nothing(self, wish: Wish) -> None:
         self.consent.withdraw(wish, self._caller)
+
+    def consent_revoked(self, via: CapturedBy) -> None:
+        """It is in the ledger already."""
+        self.consent.withdraw(Wish("keep_nothing", "", via), self._caller, written=True)
 
     @property
     def _definition(self) -> AgentDefinition:
@@ -623,7 +641,7 @@ class LineCall:
     def may_come(self, invitation: Invitation) -> Decision:
         if self._bus is not None and not isinstance(self._leg, Hands):
             return Refuse("not_supported", "nobody can join this kind of line")
-        if self.here() is None:
+        if self.here() is None or self.consent.announcing:
             return Refuse("not_now", "there is no conversation to come to")
         number = invitation.order.to_number
         if invitation.name:
@@ -632,7 +650,7 @@ class LineCall:
 
     def here(self) -> tuple[Hands, Bus, bool] | None:
         talking = self.machine.state in (c.State.ACTIVE, c.State.HANDOVER)
-        if not talking or self._bus is None or not isinstance(self._leg, Hands) or self.consent.announcing:
+        if not talking or self._bus is None or not isinstance(self._leg, Hands):
             return None
         return self._leg, self._bus, self.attended.attendant is not None
 
@@ -674,10 +692,14 @@ class LineCall:
             targets,
             tuple(board.diallers),
             board.line,
-            self.attended.agent.minds,
+            self._minds_now,
             board.clock,
         )
         self._handover.begin()
+
+    def _minds_now(self) -> Minds | None:
+        """For what the gateway itself says: nobody's who may not hear of this call. None: there is nobody."""
+        return self.attended.agent.minds if isinstance(self.attended.may_serve(), Allow) else None
 
     def _summary(self) -> str:
         said = [m.text for m in self.attended.conversation if m.role == "caller" and m.text and not m.keyed]
@@ -843,6 +865,9 @@ class LineCall:
 
     def _attend(self, why: str) -> None:
         board = self._board
+        if self.wishes is not None and self.wishes.opted_out:  # their leg was lost in the middle of the confirmation
+            self.happened(c.HangUp("opted_out"))
+            return
         due = self.consent.due
         if not due and isinstance(self.attended.may_serve(), Refuse):
             self.happened(c.HangUp("refused"))
@@ -1007,12 +1032,17 @@ class LineCall:
         return self._may_keep
 
     @property
+    def shut_doors(self) -> tuple[Door, ...]:
+        """That the caller has refused, or taken back."""
+        return tuple(door for door, state in self.consent.carried.doors.items() if state != "granted")
+
+    @property
     def agent_name(self) -> str:
         return self.attended.agent.definition.name
 
     def former(self) -> FormerCall:
         assert self.end_reason is not None
-        former = FormerCall(self.id, self.end_reason)
+        former = FormerCall(self.id, self.end_reason, consent=self.consent.carried)
         if not former.may_return:
             return former
         said = tuple(self.attended.conversation) if self.may_keep_words else ()

@@ -189,6 +189,14 @@ class Party:
             self.room = CallRoom(leg, bus, self._line, self.clock, self.host.member_crashed)
         return self.room
 
+    @property
+    def others_speak(self) -> bool:
+        """Somebody else than the caller may be heard by the agent."""
+        return any(
+            each.port is not None and (each.invitation.role != "supervisor" or each.supervision != "listen")
+            for each in self._others.values()
+        )
+
     def _settle(self) -> None:
         """The agent sits in the room as long as there is somebody to hear."""
         room, here = self.room, self.host.here()

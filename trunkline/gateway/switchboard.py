@@ -18,7 +18,7 @@ from trunkline.clock import Clock
 from trunkline.gateway import call as c
 from trunkline.gateway.api.calls import LiveCall
 from trunkline.gateway.arrival import Arrival
-from trunkline.gateway.consent import House
+from trunkline.gateway.consent import Carried, House
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.endings import from_twilio
 from trunkline.gateway.joining import Joining, Keeper, NoSessions
@@ -32,7 +32,7 @@ from trunkline.media.bus import Echo, Tap
 from trunkline.media.ears import Ears
 from trunkline.media.heartbeat import Heartbeat
 from trunkline.metrics import Metrics
-from trunkline.ports import NAMED, Allow, CallEvent, Consents, Decide, Decision, Facts, RecordSink, Refuse
+from trunkline.ports import NAMED, Allow, CallEvent, Consents, Decide, Decision, Facts, RecordSink, Refuse, Revocation
 from trunkline.privacy.calls import Policies
 from trunkline.telemetry import Telemetry
 from trunkline.types import DEFAULT_TENANT, E164, CallId, CallSid, StreamSid
@@ -168,13 +168,25 @@ class Switchboard:
         if agent is not self.agent and not agent.ready():
             return Refuse("agent_away", f"the agent {joining.agent} cannot be reached now")
         before = FormerCall(CallId(joining.session_id), "media_lost", joining.conversation, agent)
-        if (former := self._ended.get(joining.session_id)) is not None:
+        former = self._ended.get(joining.session_id)
+        if former is not None and former.consent is not None:
             before = replace(before, consent=former.consent)
+        elif joining.shut:  # in another process
+            before = replace(before, consent=Carried(dict.fromkeys(joining.shut, "withdrawn")))
         call = LineCall(self, _joined(joining, leg), before)
         if (refused := self._let_in(call)) is not None:
             return refused
         self.sessions.begun(joining, call)
         return call.id
+
+    def revoked(self, said: Revocation) -> None:
+        """Somebody took it back, elsewhere than in their call: that shuts the doors of one that is going on, too."""
+        kept = {"recording", "transcript", "ai_processing"}
+        if said.technologies and not kept & set(said.technologies):
+            return
+        for call in list(self._calls.values()):
+            if call.id != said.call_id and call.other_number == said.subject:
+                call.consent_revoked(said.via)
 
     def agent_named(self, name: str) -> Agent | None:
         """Of this gateway; empty: whoever has every call first."""

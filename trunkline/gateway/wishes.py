@@ -18,8 +18,8 @@ ON_DISK_S = 1.0
 """A disk that is slower is broken: nobody is kept waiting for it."""
 KEYS_S = 3.0
 """From the first key of several to the last."""
-OPENING_KEY = "9"
-"""Heard during the opening lines where the settings name none."""
+TOLD_KEY = "9"
+"""Where the settings name none: of callers who were told of it in the opening lines."""
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +45,8 @@ class Host(Protocol):
     def digits_awaited(self) -> bool: ...
 
     @property
-    def opening(self) -> bool:
-        """The opening lines are being said."""
+    def told_how_to_opt_out(self) -> bool:
+        """The opening lines say so, or will."""
         ...
 
     def event(self, kind: str, **data: Any) -> None: ...
@@ -125,7 +125,8 @@ class CallWishes:
         for keys, kind in self._keys.items():
             if self._keyed.endswith(keys) and not (keys[0].isdigit() and self._host.digits_awaited):
                 return self._by_key(kind, keys)
-        if not self._has_opt_out_key and digit == OPENING_KEY and self._host.opening:
+        told = not self._has_opt_out_key and self._host.told_how_to_opt_out
+        if told and digit == TOLD_KEY and not self._host.digits_awaited:
             return self._by_key("do_not_call", digit)
         return False
 

@@ -27,8 +27,8 @@ class Consent(Section):
     `trunkline/compliance/lines.toml`, with a `version` of its own that the consent ledger keeps."""
     opt_out_key: Keys = ""
     """Never call again, at any time of the call. One that begins with a digit is left to the agent while it asks for
-    digits: `*9` is heard then too. Without it the key is 9, during the opening lines alone: all others are the
-    agent's."""
+    digits: `*9` is heard then too. Without it the key is 9, of those alone who are told of it in the opening lines:
+    others' keys are all the agent's."""
     withdraw_key: Keys = ""
     """Keep nothing of this call, at any time of it. Empty: none."""
 

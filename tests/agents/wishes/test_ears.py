@@ -113,3 +113,20 @@ def test_speech_without_end_is_bounded_and_a_full_pool_is_counted() -> None:
     missed, scene.pool.full = scene.ears.missed, True
     scene.speak()
     assert scene.ears.missed == missed + 1
+
+
+def test_what_is_said_in_two_breaths_is_heard_twice() -> None:
+    late = Scene("late")
+    late.speak(1000)
+    late.speak(400)
+    assert len(late.timers) == 2
+    late.timers[0].then()
+    assert late.pool.jobs[0].sent == [("audio", 1300 * 8), ("finish", 0)]
+    never = Scene("never")
+    never.speak(400)
+    never.speak(1000)  # while the first is with the recogniser
+    assert len(never.pool.jobs) == 1
+    never.pool.answer("please", understood=False)
+    assert never.pool.jobs[1].sent == [("audio", 1300 * 8), ("finish", 0)]
+    never.pool.answer("take me off your list")
+    assert [wish.kind for wish in never.wishes] == ["do_not_call"]

@@ -11,7 +11,7 @@ from trunkline.gateway.sessions.keeper import LOOK_S, OVER_S, RETRY_MAX_S, SAVE_
 from trunkline.gateway.sessions.memory import MemorySessions
 from trunkline.gateway.sessions.session import Session
 from trunkline.gateway.sessions.store import Saved, Saving
-from trunkline.ports import EndedBy, EndReason, Message
+from trunkline.ports import Door, EndedBy, EndReason, Message
 from trunkline.testing.board import ManualLoop
 from trunkline.testing.clock import ManualClock
 from trunkline.types import DEFAULT_TENANT, CallId, SessionId
@@ -25,6 +25,7 @@ class FakeCall:
         self.id = CallId(name)
         self.conversation: tuple[Message, ...] = ()
         self.agent_name = "clinic"
+        self.shut_doors: tuple[Door, ...] = ()
         self.end_reason: EndReason | None = None
         self.done: list[Any] = []
 

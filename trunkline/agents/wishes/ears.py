@@ -7,6 +7,7 @@ no recogniser at all. What a full pool does not take is dropped and counted; the
 """
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,8 @@ KEPT_MS = 8000
 """Of speech: a wish is said in less."""
 OVERLAP_MS = 2500
 """Of speech without a pause, which is recognised piece by piece."""
+WAITING_MAX = 4
+"""Utterances, for a transcript or for the recogniser."""
 LATE_S = 2.0
 """A transcript is, so long after the caller has paused."""
 log = logging.getLogger(__name__)
@@ -81,7 +84,8 @@ class Overhearing:
         self._unwritten = False  # nobody else was writing when it began
         self._transcripts = 0  # that had come when it began
         self._job: Job | None = None
-        self._timer: Any = None
+        self._waiting: deque[bytes] = deque()  # for the recogniser
+        self._timers: deque[Any] = deque()  # of what a transcript may still come for
         self._line: Any = None
         self._per_ms = bus.playout.format.bytes_per_ms
 
@@ -127,12 +131,13 @@ class Overhearing:
             self._recognise(bytes(speech))
             return
         before = self._transcripts
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._after(LATE_S, lambda: self._late(bytes(speech), before))
+        if len(self._timers) < WAITING_MAX:
+            self._timers.append(self._after(LATE_S, lambda: self._late(bytes(speech), before)))
+        else:
+            self._ears.missed += 1
 
     def _late(self, speech: bytes, transcripts: int) -> None:
-        self._timer = None
+        self._timers.popleft()  # all wait equally long
         if self._count == transcripts:
             self._recognise(speech)
 
@@ -140,8 +145,11 @@ class Overhearing:
         setup = {"agent": AGENT, "grammar": WISHES, "encoding": self._bus.playout.format.encoding}
         if self._line is not None:
             setup["line"] = self._line
-        if self._job is not None or not self._ears.there:
+        if not self._ears.there or (self._job is not None and len(self._waiting) >= WAITING_MAX):
             self._ears.missed += 1
+            return
+        if self._job is not None:
+            self._waiting.append(speech)
             return
         try:
             self._job = self._ears.pool.borrow("ears", self._heard, Message("begin", setup))
@@ -170,11 +178,14 @@ class Overhearing:
         job, self._job = self._job, None
         if job is not None:
             job.close()
+        if self._waiting:
+            self._recognise(self._waiting.popleft())
 
     def close(self) -> None:
         """What is being said is given up."""
         self._speech = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._waiting.clear()
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
         self._release()

@@ -203,6 +203,7 @@ class SessionDesk:
             needs_arming=session.needs_arming,
             number=session.joins,
             cut_off=session.cut_off,
+            shut=session.shut,
             resume_token=self._token(key, session, self._clock.wall() + timedelta(seconds=self._terms.rejoin_s)),
         )
 

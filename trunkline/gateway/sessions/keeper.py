@@ -134,11 +134,12 @@ class Book:
 
 
 def _look(entry: _Kept, wall: datetime) -> None:
-    heard, agent = entry.call.conversation, entry.call.agent_name
-    if heard == entry.heard and agent == entry.session.agent:
+    heard, agent, shut = entry.call.conversation, entry.call.agent_name, entry.call.shut_doors
+    if heard == entry.heard and agent == entry.session.agent and shut == entry.session.shut:
         return
     entry.heard = heard
-    entry.session = replace(entry.session, agent=agent, said=timed(entry.session.said, kept(heard), wall))
+    said = timed(entry.session.said, kept(heard), wall)
+    entry.session = replace(entry.session, agent=agent, said=said, shut=shut)
     entry.dirty = True
 
 

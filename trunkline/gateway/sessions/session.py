@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, get_args
 
 from trunkline.errors import StoreError
-from trunkline.ports import EndReason, Message, ToolCall
+from trunkline.ports import Door, EndReason, Message, ToolCall
 from trunkline.types import CallId, SessionId, TenantId
 
 MAX_MESSAGES = 200  # an hour of talk; what came before is forgotten, but for a summary
@@ -53,6 +53,8 @@ class Session:
     ended_as: EndReason | None = None
     """Why that call is over; None: it lives, or nobody could say any more."""
     said: tuple[Said, ...] = ()
+    shut: tuple[Door, ...] = ()
+    """What its caller has refused, or taken back: of each call that follows."""
 
     @property
     def conversation(self) -> tuple[Message, ...]:
@@ -107,6 +109,7 @@ def to_fields(session: Session) -> dict[str, str]:
         "call_id": session.call_id or "",
         "ended_as": session.ended_as or "",
         "said": _json([_said(said) for said in session.said]),
+        "shut": " ".join(session.shut),
     }
 
 
@@ -129,6 +132,7 @@ def from_fields(fields: Mapping[str, str]) -> Session:
             call_id=CallId(fields["call_id"]) if fields.get("call_id") else None,
             ended_as=ended_as if ended_as in get_args(EndReason) else None,  # type: ignore[arg-type]
             said=tuple(_heard(each) for each in json.loads(fields["said"])),
+            shut=tuple(door for door in get_args(Door) if door in fields.get("shut", "").split()),
         )
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise StoreError(f"a session in the store is not one of ours ({type(error).__name__})") from None
