@@ -295,7 +295,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             counsel=counsel,
             may_fall_back=switchboard.may_fall_back,
         )
-        gauges = asyncio.create_task(_gauges(metrics, spool, pool, ears, sip, webrtc, agents.values()), name="gauges")
+        counted = _gauges(metrics, spool, pool, ears, switchboard.second_ears, sip, webrtc, agents.values())
+        gauges = asyncio.create_task(counted, name="gauges")
         stack.push_async_callback(_cancelled, gauges)
         heartbeat.start()
         stack.callback(heartbeat.stop)
@@ -577,6 +578,7 @@ async def _gauges(
     spool: Spool,
     pool: SpeechPool,
     ears: Ears,
+    second_ears: SecondEars | None,
     sip: _Sip,
     webrtc: _WebRtc,
     agents: Iterable[AgentHere],
@@ -601,6 +603,8 @@ async def _gauges(
             if count > seen[event]:
                 metrics.speech_job(event, count - seen[event])  # type: ignore[arg-type]
         seen = now
+        if second_ears is not None:
+            second_ears.count(metrics.overheard)
         if sip.desk is not None and sip.stack is not None:
             turned = _sip_gauges(metrics, sip.desk, sip.stack, turned)
         if webrtc.desk is not None:

@@ -113,3 +113,25 @@ def test_speech_without_end_is_bounded_and_a_full_pool_is_counted() -> None:
     missed, scene.pool.full = scene.ears.missed, True
     scene.speak()
     assert scene.ears.missed == missed + 1
+
+
+def test_what_was_heard_and_missed_is_told_once() -> None:
+    scene, told = Scene("never"), list[tuple[str, int]]()
+    scene.speak()
+    scene.pool.answer("hello")
+    scene.pool.full = True
+    scene.speak()
+    scene.ears.count(lambda result, count: told.append((result, count)))
+    scene.ears.count(lambda result, count: told.append((result, count)))
+    assert told == [("heard", 1), ("missed", 1), ("heard", 0), ("missed", 0)]
+
+
+def test_fewer_words_must_fit_better() -> None:
+    scene = Scene("never")
+    for text, score in (("stop calling", -15.0), ("stop calling", -14.0), ("please take me off your list", -16.0)):
+        scene.speak()
+        scene.pool.answer(text, score)
+    assert [wish.verbatim for wish in scene.wishes] == ["stop calling", "please take me off your list"]
+    scene.speak()
+    scene.pool.answer("please take me off your list", -17.0)
+    assert len(scene.wishes) == 2
