@@ -30,6 +30,7 @@ def test_calls_drops_sockets_and_jobs_are_counted() -> None:
     metrics.socket_opened()
     metrics.socket_opened()
     metrics.speech_job("overloaded")
+    metrics.overheard("heard", 3)
     metrics.speech_queue(4)
     metrics.tasks(6)
     metrics.slots_free(316)
@@ -43,6 +44,7 @@ def test_calls_drops_sockets_and_jobs_are_counted() -> None:
     assert (found["trunkline_ws_open"], found["trunkline_speech_queue"]) == (2, 4)
     assert (found["trunkline_tasks"], found["trunkline_ears_slots_free"]) == (6, 316)
     assert found["trunkline_speech_jobs_total overloaded"] == 1
+    assert (found["trunkline_overheard_total heard"], found["trunkline_overheard_total missed"]) == (3, 0)
     assert (found["trunkline_spool_backlog"], found["trunkline_store_errors_total"]) == (9, 1)
     assert (found["trunkline_tick_lateness_seconds_sum"], found["trunkline_beat_duration_seconds_sum"]) == (
         0.0015,

@@ -318,7 +318,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         if settings.privacy.keeps_for_a_time:
             purging = asyncio.create_task(_purges(settings, database, clock), name="purge")
             stack.push_async_callback(_cancelled, purging)
-        gauges = asyncio.create_task(_gauges(metrics, spool, pool, ears, sip, webrtc, agents.values()), name="gauges")
+        counted = _gauges(metrics, spool, pool, ears, switchboard.second_ears, sip, webrtc, agents.values())
+        gauges = asyncio.create_task(counted, name="gauges")
         stack.push_async_callback(_cancelled, gauges)
         heartbeat.start()
         stack.callback(heartbeat.stop)
@@ -649,6 +650,7 @@ async def _gauges(
     spool: Spool,
     pool: SpeechPool,
     ears: Ears,
+    second_ears: SecondEars | None,
     sip: _Sip,
     webrtc: _WebRtc,
     agents: Iterable[AgentHere],
@@ -673,6 +675,8 @@ async def _gauges(
             if count > seen[event]:
                 metrics.speech_job(event, count - seen[event])  # type: ignore[arg-type]
         seen = now
+        if second_ears is not None:
+            second_ears.count(metrics.overheard)
         if sip.desk is not None and sip.stack is not None:
             turned = _sip_gauges(metrics, sip.desk, sip.stack, turned)
         if webrtc.desk is not None:

@@ -57,6 +57,7 @@ Unreached = Literal["ice", "dtls", "other"]
 WebRtcPackets = Literal[
     "received", "lost", "late", "repeated", "undecodable", "concealed", "unarmed", "sent", "sent_lost"
 ]
+Overheard = Literal["heard", "missed"]
 PoolEvent = Literal["done", "failed", "overloaded", "restarted"]
 
 _LATENCY_S = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
@@ -114,6 +115,13 @@ class Metrics:
         jobs = Counter("trunkline_speech_jobs", "Jobs of the local speech pool.", ["result"], registry=registry)
         self._jobs = {event: jobs.labels(event) for event in get_args(PoolEvent)}
         self._job_queue = Gauge("trunkline_speech_queue", "Jobs waiting for a speech worker.", registry=registry)
+        overheard = Counter(
+            "trunkline_overheard",
+            "Callers' speech that second ears listened to for wishes, and what there was no room for.",
+            ["result"],
+            registry=registry,
+        )
+        self._overheard = {result: overheard.labels(result) for result in get_args(Overheard)}
         joins = Counter("trunkline_joins", "Devices that came with a join token.", ["result"], registry=registry)
         self._joins = {result: joins.labels(result) for result in get_args(Joined)}
         troubles = Counter(
@@ -222,6 +230,9 @@ class Metrics:
 
     def speech_job(self, event: PoolEvent, count: int = 1) -> None:
         self._jobs[event].inc(count)
+
+    def overheard(self, result: Overheard, count: int = 1) -> None:
+        self._overheard[result].inc(count)
 
     def speech_queue(self, jobs: int) -> None:
         self._job_queue.set(jobs)

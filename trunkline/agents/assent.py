@@ -8,7 +8,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,11 @@ from trunkline.types import Format
 
 PHRASES = Path(__file__).with_name("assent.toml")
 FALLBACK = "en"
+MIN_YES_SCORE = -13.8
+"""Of an utterance that is taken for a yes (local/ears.Heard): what it lets out cannot be taken back, a no can."""
 Answer = Literal["yes", "no"]
+OTHER = "=other"
+_ANSWERS: Mapping[str, Answer] = {YES: "yes", NO: "no"}
 
 
 @cache
@@ -35,14 +39,19 @@ def _phrases() -> Mapping[str, Any]:
 def grammar(language: str) -> Grammar:
     """English where the language has no phrases."""
     said = _phrases().get(primary(language), _phrases()[FALLBACK])
-    meanings = ((YES, "yes"), (NO, "no"))
+    meanings = ((YES, "yes"), (NO, "no"), (OTHER, "other"))
     return Grammar(MAIN, tuple((meaning, tuple(map(parse_phrase, said[key]))) for meaning, key in meanings))
+
+
+def doubtful(text: str, score: float | None, language: str) -> bool:
+    """A yes that fits too badly to be one."""
+    return (score is None or score < MIN_YES_SCORE) and answer_of(text, language) == "yes"
 
 
 def answer_of(text: str, language: str) -> Answer | None:
     """What exactly these words say."""
     found = grammar(language).parse(text)
-    return None if found is None else "yes" if found.intent == YES else "no"
+    return _ANSWERS.get(found.intent) if found is not None else None
 
 
 class Ears:
@@ -56,18 +65,19 @@ class Ears:
         """Raises ProviderError."""
         await self._pool.start()
         for language in self._languages:
-            await self._pool.preload("ears", _grammars(language))
+            await self._pool.preload("ears", listens(language))
 
     async def close(self) -> None:
         await self._pool.close()
 
     def open(self, language: str, format: Format, on_event: Callable[[SttEvent], None]) -> Stream:
         known = primary(language) if primary(language) in self._languages else FALLBACK
-        return Stream(self._pool, _agent(known), {MAIN: grammar(known)}, format, on_event)
+        doubts = partial(doubtful, language=known)
+        return Stream(self._pool, _agent(known), {MAIN: grammar(known)}, format, on_event, doubts)
 
 
-def _grammars(language: str) -> Message:
-    # a word's sounds are those of its language: "no" is spoken otherwise in Spanish than in English
+def listens(language: str) -> Message:
+    """What the speech workers are told of a language in the table."""
     fields: dict[str, Any] = {"agent": _agent(language), "grammars": {MAIN: grammar(language).jsgf}}
     if sounds := _phrases()[language].get("sounds"):
         fields["sounds"] = sounds

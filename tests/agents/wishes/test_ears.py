@@ -130,3 +130,25 @@ def test_what_is_said_in_two_breaths_is_heard_twice() -> None:
     assert never.pool.jobs[1].sent == [("audio", 1300 * 8), ("finish", 0)]
     never.pool.answer("take me off your list")
     assert [wish.kind for wish in never.wishes] == ["do_not_call"]
+
+
+def test_what_was_heard_and_missed_is_told_once() -> None:
+    scene, told = Scene("never"), list[tuple[str, int]]()
+    scene.speak()
+    scene.pool.answer("hello")
+    scene.pool.full = True
+    scene.speak()
+    scene.ears.count(lambda result, count: told.append((result, count)))
+    scene.ears.count(lambda result, count: told.append((result, count)))
+    assert told == [("heard", 1), ("missed", 1), ("heard", 0), ("missed", 0)]
+
+
+def test_fewer_words_must_fit_better() -> None:
+    scene = Scene("never")
+    for text, score in (("stop calling", -15.0), ("stop calling", -14.0), ("please take me off your list", -16.0)):
+        scene.speak()
+        scene.pool.answer(text, score)
+    assert [wish.verbatim for wish in scene.wishes] == ["stop calling", "please take me off your list"]
+    scene.speak()
+    scene.pool.answer("please take me off your list", -17.0)
+    assert len(scene.wishes) == 2

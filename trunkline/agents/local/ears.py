@@ -15,6 +15,7 @@ What makes the wheel's wideband model hear the telephone:
 The dictionary is cut to the words of the grammars: 6 MB and 10 ms a decoder instead of 27 MB and half a second.
 """
 
+import itertools
 import math
 import re
 import tempfile
@@ -86,6 +87,16 @@ _WORD = re.compile(r"[^\s|*+()\[\]=;]+")
 def jsgf_words(jsgf: str) -> frozenset[str]:
     text = _HEADER.sub(" ", _COMMENT.sub(" ", jsgf))
     return frozenset(_WORD.findall(text)) - {"public"}
+
+
+def renamed(jsgf: str, names: Mapping[str, str]) -> str:
+    """The grammar with other names of some words."""
+    found = re.compile(f"(?:{_HEADER.pattern})|(?P<word>{_WORD.pattern})")
+    return found.sub(lambda match: names.get(match["word"], match[0]), _COMMENT.sub(" ", jsgf))
+
+
+_NAME_END = re.compile(r"\(\d+\)|~\d+")
+"""Of a word as the decoder has it: which of its pronunciations was heard, and which sounds of its own it has."""
 
 
 def _dictionary_file() -> Path:
@@ -216,7 +227,7 @@ def weigh(segments: Iterable[tuple[str, int, int, float]], loud: NDArray[np.bool
     worst = min((nats + pull * mean) / (last - first + 1 + pull) for _, first, last, nats in words)
     loud_words, loud_all = int((loud & claimed).sum()), int(loud.sum())
     unclaimed = 1 - loud_words / loud_all if loud_all else 0.0
-    text = " ".join(word.partition("(")[0] for word, *_ in words)
+    text = _NAME_END.sub("", " ".join(word for word, *_ in words))
     return Heard(text, final, frames, mean, worst, loud_words, unclaimed)
 
 
@@ -292,7 +303,7 @@ class Decoder:
 
     def text(self) -> str:
         hypothesis = self._decoder.hyp()
-        return re.sub(r"\(\d+\)", "", hypothesis.hypstr) if hypothesis is not None else ""
+        return _NAME_END.sub("", hypothesis.hypstr) if hypothesis is not None else ""
 
     def segments(self) -> list[tuple[str, int, int, float]]:
         """(word, first frame, last frame, nats) of the best path, also while it goes on."""
@@ -423,7 +434,7 @@ def upsampled(samples: Pcm, before: int) -> Pcm:
 class Ears:
     """All grammars and decoders of this process.
 
-    A worker's messages: preload `grammars` (agent, grammars: name -> JSGF, sounds: word -> its phones beside the
+    A worker's messages: preload `grammars` (agent, grammars: name -> JSGF, sounds: word -> its phones, instead of the
     dictionary's); then in a job `begin` (agent, grammar, encoding, and of the call's last `final` its line), `audio`*,
     `finish`. Replies: `partial` (text, stable, likely)*, `final` (text, understood, score, line).
     """
@@ -434,13 +445,13 @@ class Ears:
     _count: int = 0
 
     def add(self, grammars: Mapping[str, str], sounds: Mapping[str, list[str]] = {}) -> None:
-        """By key. `sounds`: of words, beside the dictionary's. Raises ProviderError `bad_request` naming the words that
-        have no pronunciation, or a grammar that PocketSphinx cannot read."""
+        """By key. `sounds`: of words, in these grammars alone ("no" is another word in Spanish). Raises ProviderError
+        `bad_request` naming the words that have no pronunciation, or a grammar that PocketSphinx cannot read."""
+        if sounds:
+            own = {word: self._sounded(word, phones) for word, phones in sounds.items()}
+            grammars = {key: renamed(jsgf, own) for key, jsgf in grammars.items()}
         wanted = frozenset[str]().union(*map(jsgf_words, grammars.values()))
         found = pronunciations(wanted - self._pronounced.keys())
-        for word in (wanted - self._pronounced.keys()) & sounds.keys():
-            known = found.get(word, [])
-            found[word] = [*known, *(phones for phones in sounds[word] if phones not in known)]
         if missing := sorted(wanted - self._pronounced.keys() - found.keys()):
             raise _refused(f"the recogniser does not know {', '.join(map(repr, missing))}")
         self._pronounced |= found
@@ -455,6 +466,14 @@ class Ears:
         self._free.append(trial)
         while self._count < PREBUILT:
             self._free.append(self._new())
+
+    def _sounded(self, word: str, phones: list[str]) -> str:
+        """The word's name with these sounds: `no~0`, and with others `no~1`."""
+        for number in itertools.count():
+            name = f"{word}~{number}"
+            if self._pronounced.setdefault(name, list(phones)) == list(phones):
+                return name
+        raise AssertionError("there is always a next number")
 
     def begin(self, key: str, line: Line | None = None) -> Utterance:
         """Raises ProviderError: overloaded, or bad_request for a grammar nobody added."""

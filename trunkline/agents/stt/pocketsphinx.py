@@ -65,7 +65,8 @@ class Pocketsphinx:
     def open(self, call: CallFacts, format: Format, on_event: Callable[[SttEvent], None]) -> "Stream":
         if format not in self.formats:
             raise MisuseError(f"pocketsphinx does not take {format}")
-        return Stream(self._pool, self._agent, self.grammars, format, on_event, heeds=self.hears_wishes)
+        doubts = (_doubtful,) if self.hears_wishes else ()
+        return Stream(self._pool, self._agent, self.grammars, format, on_event, *doubts)
 
     async def close(self) -> None:
         """Idempotent."""
@@ -80,6 +81,10 @@ def _at_any_time(grammars: Mapping[str, Grammar]) -> dict[str, Grammar]:
         name: replace(grammar, meanings=(*grammar.meanings, ("=help", help.spoken())))
         for name, grammar in with_wishes(grammars).items()
     }
+
+
+def _doubtful(text: str, score: float | None) -> bool:
+    return doubtful(text, score) or help.doubtful(text, score)
 
 
 _NOTHING = SttPartial("")
@@ -104,10 +109,10 @@ class Stream:
         grammars: Mapping[str, Grammar],
         format: Format,
         on_event: Callable[[SttEvent], None],
-        *,
-        heeds: bool = False,
+        doubts: Callable[[str, float | None], bool] = lambda text, score: False,
     ) -> None:
-        self._heeds = heeds
+        """`doubts`: words that the recogniser has understood, with such a score, are not trusted all the same."""
+        self._doubts = doubts
         self._pool, self._agent, self._grammars, self._format = pool, agent, grammars, format
         self._on_event: Callable[[SttEvent], None] | None = on_event
         self._grammar = grammars[MAIN]
@@ -188,10 +193,8 @@ class Stream:
         elif reply.name == "final":
             self._line = reply.fields["line"]
             text, understood = reply.fields["text"], reply.fields["understood"]
-            score = reply.fields["score"]
-            if self._heeds and (doubtful(text, score) or help.doubtful(text, score)):
-                understood = False
-            utterance.outcome = SttFinal(text, understood)
+            doubted = understood and self._doubts(text, reply.fields["score"])
+            utterance.outcome = SttFinal(text, understood and not doubted)
             self._release(utterance)
             self._report()
         elif reply.name == "partial" and utterance is self._current:

@@ -9,14 +9,14 @@ no recogniser at all. What a full pool does not take is dropped and counted; the
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from trunkline.agents.attendant import Hears
 from trunkline.agents.deadline import After
 from trunkline.agents.local.pool import Job, Reply, SpeechPool
 from trunkline.agents.local.wire import Message
 from trunkline.agents.script.grammar import Grammar
-from trunkline.agents.wishes.grammar import MIN_SCORE, WISHES, meanings
+from trunkline.agents.wishes.grammar import WISHES, fits, meanings
 from trunkline.agents.wishes.phrases import wish_of
 from trunkline.errors import ConfigError, MissingExtra, ProviderError
 from trunkline.media.bus import Bus
@@ -40,6 +40,7 @@ class SecondEars:
         self.pool = pool
         self.heard = self.missed = 0
         """Utterances that were recognised, and those that the pool had no room for."""
+        self._told = 0, 0
         self._started = False
         self.there = False
 
@@ -58,6 +59,13 @@ class SecondEars:
         if self._started:
             self._started = self.there = False
             await self.pool.close()
+
+    def count(self, tell: Callable[[Literal["heard", "missed"], int], None]) -> None:
+        """What was added since the last time."""
+        heard, missed = self._told
+        tell("heard", self.heard - heard)
+        tell("missed", self.missed - missed)
+        self._told = self.heard, self.missed
 
     def overhear(
         self, bus: Bus, attends: Callable[[], object], wished: Callable[[Wish], None], after: After
@@ -168,9 +176,9 @@ class Overhearing:
         elif reply.name == "final":
             self._line = reply.fields["line"]
             self._release()
-            score = reply.fields["score"]
-            if reply.fields["understood"] and score is not None and score >= MIN_SCORE:
-                wish = wish_of(reply.fields["text"])
+            text, score = reply.fields["text"], reply.fields["score"]
+            if reply.fields["understood"] and fits(text, score):
+                wish = wish_of(text)
                 if wish is not None:
                     self._wished(wish)
 
