@@ -34,6 +34,7 @@ def test_who_answers_hears_the_lines_first_and_is_asked(
         **settings,
     )
     agreed_to_calls(tmp_path, settings, TO)
+    sipp.run_s = 60
     far = sipp.answer(port, ANSWERS, phone)
     placed = gateway.dial(TO, purpose="informational")
     assert placed.status_code == 201, placed.text
