@@ -18,7 +18,7 @@ from tests.fakes.deepgram_server import DeepgramServer
 from tests.fakes.openai_realtime_server import OpenAiRealtimeServer, Reply
 from tests.fakes.openai_server import Answer, OpenAiServer
 from trunkline.agents.examples import example
-from trunkline.testing.caller.commands import Action, HangUp, Keys, Listen, ListenInto, Pause, Say
+from trunkline.testing.caller.commands import Action, HangUp, Keys, Listen, ListenInto, Say
 
 pytestmark = pytest.mark.e2e
 
@@ -36,7 +36,7 @@ ACTIONS: tuple[Action, ...] = (
     ListenInto(700),
     Keys("*"),
     Say(LATER),
-    Pause(3000),
+    Listen(),
     HangUp(),
 )
 

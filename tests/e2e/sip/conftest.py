@@ -592,6 +592,9 @@ class Script:
 class Sipp:
     """`call(gateway, script, phone)`: sipp calls; `answer(script, phone)`: it is called."""
 
+    run_s = RUN_S
+    """Longer for a long conversation."""
+
     def __init__(self, folder: Path) -> None:
         self._folder, self._runs = folder, list[Run]()
 
@@ -633,7 +636,7 @@ class Sipp:
         words = [SIPP, "-sf", str(scenario), "-i", host, "-p", str(port), "-nostdin"]
         if "-m" not in options:
             words += ["-m", "1"]
-        words += ["-timeout", str(RUN_S), "-timeout_error"]
+        words += ["-timeout", str(self.run_s), "-timeout_error"]
         if trace:
             words += ["-trace_msg", "-message_file", str(folder / "messages"), "-message_overwrite", "true"]
             words += ["-trace_err", "-error_file", str(folder / "errors")]

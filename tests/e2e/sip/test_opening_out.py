@@ -8,6 +8,7 @@ import httpx
 import numpy as np
 import pytest
 
+from tests.e2e.sip.test_refer import presses
 from tests.e2e.test_consent import events
 from tests.e2e.test_opening_out import QUESTION, agreed_to_calls, judge, rules, where
 from trunkline.agents.examples import example
@@ -33,6 +34,7 @@ def test_who_answers_hears_the_lines_first_and_is_asked(
         **settings,
     )
     agreed_to_calls(tmp_path, settings, TO)
+    sipp.run_s = 60
     far = sipp.answer(port, ANSWERS, phone)
     placed = gateway.dial(TO, purpose="informational")
     assert placed.status_code == 201, placed.text
@@ -42,7 +44,7 @@ def test_who_answers_hears_the_lines_first_and_is_asked(
     while where(heard(phone), QUESTION) is None:
         assert time.monotonic() < deadline
         time.sleep(1)
-    phone.key("1")
+    presses(phone, far, "INVITE", "1")
     gateway.until(lambda: events(gateway.get(f"/v1/calls/{call_id}"), "consent"), 5)
     time.sleep(1)
     assert httpx.delete(f"{gateway.origin}/v1/calls/{call_id}", timeout=5.0).status_code == 202
