@@ -51,6 +51,10 @@ class Lease:
         lacking = self.used + self.slice / 2 - self.granted
         return lacking + self.slice / 2 if lacking > 0 else Decimal(0)
 
+    def pays(self, amount: Decimal) -> bool:
+        """Out of what was granted, so that the store need not be asked."""
+        return self.known and self.used + amount <= self.granted
+
     def hold(self, call: str, amount: Decimal) -> bool:
         """The call's hold is `amount` in all. False: there is no more, and it stays as it was."""
         more = amount - self.holds.get(call, Decimal(0))
@@ -80,7 +84,7 @@ class Leases:
     def wanted(self) -> list[tuple[Purse, Share]]:
         """What to ask the store for: nano-USD, and the limit they count against."""
         return [
-            (purse, Share(nano(lease.short), nano(lease.limit)))
+            (purse, Share(nano(lease.short), nano(lease.limit), nano(lease.granted)))
             for purse, lease in self._leases.items()
             if lease.short > 0
         ]
