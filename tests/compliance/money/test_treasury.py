@@ -132,7 +132,7 @@ def test_while_the_store_is_away_new_calls_are_paid_by_what_was_granted_and_not_
         assert isinstance(refused, Refuse)
         assert refused.code == "budget_unknown"
         assert first.look(500.0) is None
-        assert isinstance(made.open(wanted("d")), Refuse)  # what it takes to end the first is held by it
+        assert isinstance(made.open(wanted("d")), Account)
 
     asyncio.run(scenario())
 

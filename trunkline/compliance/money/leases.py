@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 from trunkline.ports import Share
 
+_NOTHING = Decimal(0)
 NANO = Decimal(1_000_000_000)
 """Of a USD: what stores count in."""
 SLICES = 50
@@ -57,7 +58,7 @@ class Lease:
 
     def hold(self, call: str, amount: Decimal) -> bool:
         """The call's hold is `amount` in all. False: there is no more, and it stays as it was."""
-        more = amount - self.holds.get(call, Decimal(0))
+        more = amount - self.holds.get(call, _NOTHING)
         if more > 0 and self.spent_out and self.used + more > self.granted:
             return False
         self.used += more
