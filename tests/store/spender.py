@@ -1,6 +1,6 @@
 """A process that spends a budget of the day which others spend as well: python -m tests.store.spender URL.
 
-It has its first slice when it says "ready". Then each line on stdin leads on: to calls of a minute until one is refused,
+It has its first slice when it says "ready". Each line on stdin leads on: to calls of a minute until one is refused,
 and what they cost is printed; to the end, where what was not spent is given back.
 """
 

@@ -138,7 +138,9 @@ class Announcer:
     def say_goodbye(self, line: str | None = None) -> None:
         """The call's time is up."""
         self._leaving = True
-        last = Line("goodbye", self._goodbye, "") if line is None else Line("last_line", line, "asked for by the caller")
+        last = (
+            Line("goodbye", self._goodbye, "") if line is None else Line("last_line", line, "asked for by the caller")
+        )
         self._begin([last])
 
     def close(self) -> None:
