@@ -405,6 +405,9 @@ class Share:
 
     nano_usd: int
     limit_nano_usd: int
+    had_nano_usd: int = 0
+    """What the asker was given of it before. A store that knows each asker's part tells by it an answer that was never
+    heard, and what it has forgotten itself."""
 
 
 class Budgets(Protocol):

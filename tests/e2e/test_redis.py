@@ -162,9 +162,10 @@ def _ready(worker: Worker) -> bool:
         return False
 
 
-def test_sessions_keep_their_promises_on_redis(redis: RedisServer) -> None:
+@pytest.mark.parametrize("suite", ["tests/gateway/sessions/test_store.py", "tests/store/test_budgets.py"])
+def test_the_stores_keep_their_promises_on_redis(redis: RedisServer, suite: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:xdist", "tests/gateway/sessions/test_store.py"],
+        [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:xdist", suite],
         cwd=ROOT,
         env={**os.environ, "TRUNKLINE_TEST_REDIS_URL": redis.url},
         capture_output=True,

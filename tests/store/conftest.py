@@ -4,7 +4,7 @@ import asyncio
 import os
 import secrets
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,18 @@ SERVER = os.environ.get("TRUNKLINE_TEST_DATABASE_URL")
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[URL]:
     """Of a new, empty database."""
-    if request.param == "sqlite":
-        yield database_url(None, tmp_path)
+    with new_database(request.param, tmp_path) as found:
+        yield found
+
+
+@contextmanager
+def new_database(kind: str, folder: Path) -> Iterator[URL]:
+    if kind == "sqlite":
+        yield database_url(None, folder)
         return
     if not SERVER:
         pytest.skip("TRUNKLINE_TEST_DATABASE_URL is not set")
-    server, name = database_url(SERVER, tmp_path), f"trunkline_test_{secrets.token_hex(6)}"
+    server, name = database_url(SERVER, folder), f"trunkline_test_{secrets.token_hex(6)}"
     asyncio.run(_command(server, f"CREATE DATABASE {name}"))
     yield server.set(database=name)
     asyncio.run(_command(server, f"DROP DATABASE {name} WITH (FORCE)"))

@@ -1,6 +1,7 @@
 """The meter, the forecast and the account, by invoices computed by hand."""
 
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from trunkline.compliance.money.account import Account, CheaperRoute, End, Terms
 from trunkline.compliance.money.forecast import Pace
 from trunkline.compliance.money.leases import Lease
 from trunkline.compliance.money.meter import Meter, text
-from trunkline.compliance.money.prices import load
+from trunkline.compliance.money.prices import COLUMNS, load
 from trunkline.ports import HERE, Cost, Usage
 from trunkline.types import CallId
 
@@ -234,3 +235,19 @@ def test_it_tells_its_sums_by_product_provider_and_kind() -> None:
 )
 def test_amounts_are_written_plainly(amount: str, written: str) -> None:
     assert text(D(amount)) == written
+
+
+def test_a_leg_costs_what_its_carrier_rounds_to_whenever_it_is_asked(tmp_path: Path) -> None:
+    """In any order: what is kept of one step is not told of another."""
+    rows = ["voice,seconds,0.01,60,60", "stream,seconds,0.004,60,6", "fax,seconds,0.002,60,"]
+    for kept in (rows[:1], rows[:2], rows):
+        lines = [f"t,leg,inbound-US,{row},2026-11-28,contract" for row in kept]
+        (tmp_path / "prices.csv").write_text("\n".join(["# version 1", COLUMNS, *lines]))
+        prices = load(tmp_path)
+        meter = Meter(prices)
+        meter.take(leg(provider="t"), 100.0)
+        ats = [99.0, 100.0, 100.0004, 101.0, 160.0, 160.0004, 160.0006, 106.0, 112.5, 159.9, 220.0, 220.5, 160.0, 100.0]
+        for at in ats:
+            seconds = D(repr(round(max(0.0, at - 100.0), 3)))
+            by_hand = sum(row.cost(seconds) for row in prices.of("t", "leg", "inbound-US", "seconds"))
+            assert meter.reserved(at) == by_hand, at

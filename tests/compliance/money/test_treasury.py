@@ -11,8 +11,6 @@ from trunkline.compliance.money.prices import COLUMNS
 from trunkline.compliance.money.treasury import Policy, Treasury, Wanted
 from trunkline.errors import StoreError
 from trunkline.ports import Refuse, Share, Usage
-from trunkline.store.budgets import DatabaseBudgets
-from trunkline.store.engine import Database, database_url
 from trunkline.testing.clock import ManualClock
 from trunkline.types import CallId, TenantId
 
@@ -120,22 +118,39 @@ def test_while_the_store_is_away_calls_go_on_and_new_ones_wait(caplog: pytest.Lo
     assert len(caplog.messages) == 2
 
 
-def test_the_database_keeps_the_budget(tmp_path: Path) -> None:
+def test_while_the_store_is_away_new_calls_are_paid_by_what_was_granted_and_not_more() -> None:
     async def scenario() -> None:
-        database = Database(database_url(None, tmp_path))
-        await database.upgrade()
-        store, tenant = DatabaseBudgets(database, ManualClock()), TenantId("default")
-        share = Share(400, 1000)
-        given = await asyncio.gather(*(store.take(tenant, "tenant:default:2026-11-28", share) for _ in range(4)))
-        assert sorted(given) == [0, 200, 400, 400]
-        await store.give_back(tenant, "tenant:default:2026-11-28", 300)
-        assert await store.take(tenant, "tenant:default:2026-11-28", share) == 300
-        assert await store.take(tenant, "tenant:default:2026-11-29", share) == 400
-        await database.close()
-        with pytest.raises(StoreError, match="budgets"):
-            await DatabaseBudgets(Database(database_url(None, tmp_path / "none")), ManualClock()).take(
-                tenant, "x", share
-            )
+        purses = Purses()
+        made = treasury(purses, tenant_day_usd=D("0.20"))
+        first = opened(made.open(wanted("a")))
+        await made.turn()  # 6.73 cents; each call holds 1.73
+        purses.away = True
+        for name in "bc":
+            opened(made.open(wanted(name)))
+        await made.turn()
+        refused = made.open(wanted("d"))
+        assert isinstance(refused, Refuse)
+        assert refused.code == "budget_unknown"
+        assert first.look(500.0) is None
+        assert isinstance(made.open(wanted("d")), Account)
+
+    asyncio.run(scenario())
+
+
+def test_a_store_that_does_not_answer_counts_as_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(*_: object) -> int:
+        return await asyncio.get_running_loop().create_future()
+
+    async def scenario() -> None:
+        monkeypatch.setattr("trunkline.compliance.money.treasury.TAKE_S", 0.01)
+        purses = Purses()
+        purses.take = never  # type: ignore[method-assign]
+        made = treasury(purses, tenant_day_usd=D(1))
+        opened(made.open(wanted("a")))
+        await made.turn()
+        refused = made.open(wanted("b"))
+        assert isinstance(refused, Refuse)
+        assert refused.code == "budget_unknown"
 
     asyncio.run(scenario())
 

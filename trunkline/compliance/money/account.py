@@ -129,13 +129,12 @@ class Account:
 
     def forecast(self, now: float, end: float, heard: Sequence[Usage] = ()) -> Decimal:
         """What it will have cost when it ends at `end`; never over its budget, where it has one."""
-        variable = self._variable(now, heard)
+        variable = self._variable(heard)
         total = self.meter.so_far(end, heard) + self.assumed(end) + self._pace.ahead(now, variable, end)
         return total if self.terms.call_usd is None else min(total, max(self.terms.call_usd, self.cost(now, heard)))
 
-    def _variable(self, now: float, heard: Sequence[Usage]) -> Decimal:
-        legs = sum((line.usd for line in self.meter.lines.values() if line.kind == "leg" and line.usd), ZERO)
-        return self.meter.spent - legs + self.meter.reserved(now, heard) - self.meter.reserved(now)
+    def _variable(self, heard: Sequence[Usage]) -> Decimal:
+        return self.meter.spent - self.meter.spent_on_legs + self.meter.untold(heard)
 
     def lasts_s(self, now: float, heard: Sequence[Usage] = ()) -> float:
         """How long its budget pays for the open legs, and for nothing else: whoever is stuck asks no provider."""
@@ -154,7 +153,7 @@ class Account:
     def look(self, now: float, heard: Sequence[Usage] = ()) -> Step | None:
         """Each step is told once; End every time, until the call is over."""
         if self._pace.wants(now):
-            self._pace.note(now, self._variable(now, heard))
+            self._pace.note(now, self._variable(heard))
         at_most = self.committed(now, heard, QUIET_S)
         over = self._over(at_most)
         self._due_at = now + QUIET_S

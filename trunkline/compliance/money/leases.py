@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 from trunkline.ports import Share
 
+_NOTHING = Decimal(0)
 NANO = Decimal(1_000_000_000)
 """Of a USD: what stores count in."""
 SLICES = 50
@@ -51,9 +52,13 @@ class Lease:
         lacking = self.used + self.slice / 2 - self.granted
         return lacking + self.slice / 2 if lacking > 0 else Decimal(0)
 
+    def pays(self, amount: Decimal) -> bool:
+        """Out of what was granted, so that the store need not be asked."""
+        return self.known and self.used + amount <= self.granted
+
     def hold(self, call: str, amount: Decimal) -> bool:
         """The call's hold is `amount` in all. False: there is no more, and it stays as it was."""
-        more = amount - self.holds.get(call, Decimal(0))
+        more = amount - self.holds.get(call, _NOTHING)
         if more > 0 and self.spent_out and self.used + more > self.granted:
             return False
         self.used += more
@@ -80,7 +85,7 @@ class Leases:
     def wanted(self) -> list[tuple[Purse, Share]]:
         """What to ask the store for: nano-USD, and the limit they count against."""
         return [
-            (purse, Share(nano(lease.short), nano(lease.limit)))
+            (purse, Share(nano(lease.short), nano(lease.limit), nano(lease.granted)))
             for purse, lease in self._leases.items()
             if lease.short > 0
         ]

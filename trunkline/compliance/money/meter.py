@@ -36,8 +36,24 @@ class Line:
 
 @dataclass(slots=True)
 class _Open:
+    """A leg on the line. Its cost stays the same for a whole step of its carrier's, and is computed once for each."""
+
     product: str
     since: float
+    _usd: Decimal = ZERO
+    _after: float = 0.0
+    _until: float = -1.0
+
+    def usd(self, prices: Prices, provider: str, at: float) -> Decimal:
+        """If it ended then."""
+        seconds = round(max(0.0, at - self.since), 3)
+        if not self._after < seconds <= self._until:
+            quantity = exact(seconds)
+            found = prices.of(provider, "leg", self.product, "seconds")
+            self._usd = sum((price.cost(quantity) for price in found), ZERO)
+            self._until = float(min((price.billed(quantity) for price in found), default=quantity))
+            self._after = float(max((price.billed(quantity) - (price.round_to or 0) for price in found), default=-1))
+        return self._usd
 
 
 @dataclass(slots=True)
@@ -46,6 +62,8 @@ class Meter:
     """Those the call began with: it is billed by one table."""
     spent: Decimal = ZERO
     """Settled."""
+    spent_on_legs: Decimal = ZERO
+    """Of it."""
     lines: dict[Key, Line] = field(default_factory=dict)
     missing: dict[Missing, None] = field(default_factory=dict)
     _legs: dict[str, list[_Open]] = field(default_factory=dict)
@@ -90,6 +108,8 @@ class Meter:
             line.usd += usd
         line.estimated = line.estimated or estimated
         self.spent += usd
+        if usage.kind == "leg":
+            self.spent_on_legs += usd
         return Cost(price.item, text(billed), text(usd), price.date.isoformat(), estimated)
 
     def _line(self, usage: Usage, item: str, unit: UsageUnit) -> Line:
@@ -123,9 +143,12 @@ class Meter:
         total = ZERO
         for provider, legs in self._legs.items():
             for leg in legs:
-                seconds = exact(round(max(0.0, at - leg.since), 3))
-                for price in self.prices.of(provider, "leg", leg.product, "seconds"):
-                    total += price.cost(seconds)
+                total += leg.usd(self.prices, provider, at)
+        return total + self.untold(heard) if heard else total
+
+    def untold(self, heard: Sequence[Usage]) -> Decimal:
+        """What `heard` comes to."""
+        total = ZERO
         for usage in heard:
             for price in self.prices.of(usage.provider, usage.kind, usage.product, usage.unit):
                 total += price.cost(exact(usage.quantity))

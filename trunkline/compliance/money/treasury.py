@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 TURN_S = 0.25
 REREAD_S = 5.0
+TAKE_S = 3.0
+"""Then the store counts as away: a database that hangs would take far longer to say so."""
 GIVE_BACK_S = 3.0
 
 Need = tuple[str, UsageKind, str]
@@ -60,7 +62,7 @@ class Treasury:
         self.problem = ""
         """Of the table: why the last good one is still in force."""
         self.leases = Leases()
-        self._away = ""
+        self._away = False
         self._task: asyncio.Task[None] | None = None
         self._warn_of_age()
 
@@ -107,7 +109,7 @@ class Treasury:
         if policy.terms.call_usd is not None and first > policy.terms.call_usd:
             return Refuse("budget", f"money.call_usd is less than a minute and a goodbye: {text(first)} USD")
         for scope, lease in account.leases.items():
-            if self._away and not lease.known:
+            if self._away and not lease.pays(first):
                 refused = Refuse("budget_unknown", f"the {scope}'s budget of the day cannot be read")
             elif not lease.hold(wanted.call, first):
                 refused = Refuse("budget", f"the {scope}'s budget of the day is spent")
@@ -157,24 +159,24 @@ class Treasury:
             return
         for purse, share in self.leases.wanted():
             try:
-                given = await self._budgets.take(self._tenant, _name(purse), share)
-            except StoreError as error:
+                async with asyncio.timeout(TAKE_S):
+                    given = await self._budgets.take(self._tenant, _name(purse), share)
+            except (StoreError, TimeoutError) as error:
                 if not self._away:
-                    log.warning("%s; calls go on, and new ones need a budget that is known", error)
-                self._away = str(error)
+                    why = str(error) or "budgets: the store does not answer"
+                    log.warning("%s; calls go on, and new ones need a budget that is known", why)
+                self._away = True
                 return
             self.leases.granted(purse, share, given)
         if self._away:
             log.warning("budgets can be read again")
-            self._away = ""
+            self._away = False
         await self._give_back()
 
     async def _give_back(self, *, everything: bool = False) -> None:
         if self._budgets is None:
             return
         for purse, left in self.leases.over(self._clock.wall().date().isoformat(), everything=everything):
-            if not left:
-                continue
             try:
                 await self._budgets.give_back(self._tenant, _name(purse), left)
             except StoreError as error:

@@ -147,23 +147,31 @@ class RedisSessions:
 
 
 _TAKE = """
-local left = tonumber(ARGV[2]) - tonumber(redis.call('GET', KEYS[1]) or '0')
-local given = math.max(0, math.min(tonumber(ARGV[1]), left))
-if given > 0 then redis.call('INCRBY', KEYS[1], string.format('%d', given)) end
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
-return string.format('%d', given)
+local taken, mine = 0, tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '0')
+for _, each in ipairs(redis.call('HVALS', KEYS[1])) do taken = taken + tonumber(each) end
+local wanted, limit, had = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+if mine < had then taken, mine = taken + had - mine, had end
+mine = math.max(mine, math.min(had + wanted, mine + math.max(0, limit - taken)))
+redis.call('HSET', KEYS[1], ARGV[1], string.format('%d', mine))
+redis.call('PEXPIRE', KEYS[1], ARGV[5])
+return string.format('%d', mine - had)
 """
 _GIVE_BACK = """
-local left = math.max(0, tonumber(redis.call('GET', KEYS[1]) or '0') - tonumber(ARGV[1]))
-redis.call('SET', KEYS[1], string.format('%d', left), 'PX', ARGV[2])
+local spent = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '0') - tonumber(ARGV[2])
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('HINCRBY', KEYS[1], 'spent', string.format('%d', spent))
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return 0
 """
 BUDGET_MS = 3 * 86_400_000  # each is of one day
 
 
 class RedisBudgets:
-    """`ports.Budgets`. Lua's numbers are exact to 2^53: nine million USD. Not repeated by us: what was taken and never
-    heard of is lost for the day."""
+    """`ports.Budgets`, of one process. Lua's numbers are exact to 2^53: nine million USD.
+
+    A hash for each budget: what each process has, and what was spent by those that gave the rest back. A Redis that
+    hangs does all that it was asked meanwhile once it goes on, so a process asks for *so much in all*: asked ten times
+    it is given once. A Redis that comes back empty learns from each process what it has."""
 
     def __init__(self, url: str) -> None:
         """Raises ValueError for a URL that Redis's library does not take."""
@@ -177,18 +185,21 @@ class RedisBudgets:
             client_name="trunkline",
         )
         self._redis: Any = Redis(connection_pool=self._pool)
+        self._process = secrets.token_hex(8)
 
     async def take(self, tenant: TenantId, budget: str, share: Share) -> int:
-        wanted, limit = str(share.nano_usd), str(share.limit_nano_usd)
-        return int(await self._asked(_TAKE, tenant, budget, wanted, limit, str(BUDGET_MS)))
+        wanted = (str(share.nano_usd), str(share.limit_nano_usd), str(share.had_nano_usd))
+        return int(await self._asked(_TAKE, tenant, budget, *wanted))
 
     async def give_back(self, tenant: TenantId, budget: str, nano_usd: int) -> None:
-        await self._asked(_GIVE_BACK, tenant, budget, str(nano_usd), str(BUDGET_MS))
+        """All of this process's part of it: the rest counts as spent."""
+        await self._asked(_GIVE_BACK, tenant, budget, str(nano_usd))
 
     async def _asked(self, script: str, tenant: TenantId, budget: str, *arguments: str) -> Any:
         try:
             async with asyncio.timeout(DEADLINE_S):
-                return await self._redis.eval(script, 1, f"{PREFIX}budget:{tenant}:{budget}", *arguments)
+                key = f"{PREFIX}budget:{tenant}:{budget}"
+                return await self._redis.eval(script, 1, key, self._process, *arguments, str(BUDGET_MS))
         except (RedisError, OSError, TimeoutError) as error:
             raise StoreError(f"budgets: Redis is away ({type(error).__name__})") from error
 
