@@ -5,10 +5,10 @@
     {"event": "expire", "files": [DAY/NAME, ...], ...}
 
 `hash` is the SHA-256 of the line without it. Each line names the one before it, over the days' manifests too, so a
-file, a line or a day can be neither changed, moved nor left out. A row's hash is salted, and its salt goes with the row when
-that is erased: what stays cannot be guessed from. Erased rows are tombstones, named here; all others of their file must
-still be as they were first written, so an erasure can hide nothing else. Lines cut off at the end leave no trace in the
-rest: keep the heads that `verify` tells, elsewhere.
+file, a line or a day can be neither changed, moved nor left out. A row's hash is salted, and its salt goes with the row
+when that is erased: what stays cannot be guessed from. Erased rows are tombstones, named here; all others of their file
+must still be as they were first written, so an erasure can hide nothing else. Lines cut off at the end leave no trace
+in the rest: keep the heads that `verify` tells, elsewhere.
 """
 
 import hashlib
