@@ -16,12 +16,15 @@ import pytest
 import uvloop
 
 from trunkline.app import Gateway, gateway, listen, serve
+from trunkline.clock import SYSTEM_CLOCK
 from trunkline.errors import ConfigError, StoreError
 from trunkline.gateway.joining import Joining
 from trunkline.media.vad import SileroBatch
-from trunkline.ports import Refuse
+from trunkline.ports import CallStarted, Refuse, TurnEnded, TurnRecord
 from trunkline.settings import Settings
+from trunkline.store.audit.files import AuditFolder
 from trunkline.testing.ports import lease
+from trunkline.types import DEFAULT_TENANT, CallId
 
 ROOT = Path(__file__).parents[1]
 AGENT = ROOT / "bench" / "standin.toml"
@@ -323,5 +326,34 @@ def test_a_gateway_starts_and_answers_while_its_redis_is_away(tmp_path: Path) ->
             refused = await running.verifier.join("x.y")
             assert isinstance(refused, Refuse)
             assert refused.code == "sessions_away"
+
+    run(scenario())
+
+
+def test_the_audit_log_is_written_of_what_is_redacted(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        audit = {"folder": tmp_path / "audit", "sample_percent": 100}
+        async with gateway(settings(tmp_path / "data", audit=audit)) as running:
+            records, at = running.switchboard.records, SYSTEM_CLOCK.wall()
+            agent = running.agent.name
+            records.append(CallStarted(CallId("c"), DEFAULT_TENANT, "inbound", "sip", agent, at))
+            records.append(TurnEnded(CallId("c"), at, TurnRecord(0, "it is 4111 1111 1111 1111", "thank you")))
+
+    run(scenario())
+    [row] = AuditFolder(tmp_path / "audit").rows()
+    assert (row["caller_text"], row["agent_text"]) == ("it is [card]", "thank you")
+    assert len(row["prompt_sha256"]) == 64
+    [found] = [each.verify()[0] for each in AuditFolder(tmp_path / "audit").workers]
+    assert (found.worker, found.rows, found.broken) == ("0", 1, None)
+
+
+def test_an_audit_folder_that_cannot_be_written_is_named_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    async def scenario() -> None:
+        folder = tmp_path / "file" / "audit"
+        with pytest.raises(ConfigError, match=r"audit.folder = .*: a folder we may write to .*not a directory"):
+            async with gateway(settings(tmp_path / "data", audit={"folder": folder})):
+                pass
 
     run(scenario())

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "trunkline"
 FLOOR_FILES = {"types", "addresses", "fetching", "errors", "clock", "ports", "live", "metrics", "telemetry", "logs"}
 FLOOR = {*FLOOR_FILES, "settings", "privacy"}
-ENTRY_POINTS = {"app", "cli", "doctor", "keeping", "legal", "monies", "costs"}
+ENTRY_POINTS = {"app", "auditing", "cli", "doctor", "keeping", "legal", "monies", "costs"}
 MAY_IMPORT = {
     "agents": {"media"},
     "compliance": set[str](),
@@ -35,6 +35,7 @@ HEAVY = {
     "opentelemetry.exporter",
     "opentelemetry.sdk",
     "pocketsphinx",
+    "pyarrow",
     "redis",
     "sherpa_onnx",
     "twilio.request_validator",

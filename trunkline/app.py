@@ -12,7 +12,7 @@ import signal
 import socket
 import ssl
 import tempfile
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -80,7 +80,7 @@ from trunkline.gateway.webrtc.whip import WHIP_PATH, whip_routes
 from trunkline.gateway.webrtc.wire import Paths
 from trunkline.gateway.websocket.desk import WS_AUDIO_PATH, AudioSockets, AudioTerms
 from trunkline.gateway.wishes import TOLD_KEY
-from trunkline.keeping import terms_of
+from trunkline.keeping import audit_folder, terms_of
 from trunkline.legal import policy_of
 from trunkline.media.ears import Ears
 from trunkline.media.echo import EchoGuard
@@ -92,7 +92,7 @@ from trunkline.media.sources import soft_work
 from trunkline.media.vad import EnergyGate, SileroBatch
 from trunkline.metrics import Metrics
 from trunkline.monies import check_money, missing_prices, money_policy
-from trunkline.ports import Allow, Budgets, Door, EndReason
+from trunkline.ports import Allow, Budgets, Door, EndReason, RecordSink
 from trunkline.privacy.calls import Policies, RedactedRecords, by_itself
 from trunkline.privacy.redaction import Kind, Policy
 from trunkline.privacy.sealed import KeyRing
@@ -246,7 +246,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
                 max_calls_per_number=settings.limits.max_calls_per_number,
                 reserved_inbound=settings.limits.reserved_inbound,
             ),
-            RedactedRecords(spool, written),
+            RedactedRecords(await _audited(stack, settings, family, spool, metrics, clock), written),
             office.decide,
             metrics,
             spans,
@@ -315,7 +315,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             counsel=counsel,
             may_fall_back=switchboard.may_fall_back,
         )
-        if settings.privacy.keeps_for_a_time:
+        if settings.privacy.keeps_for_a_time or terms_of(settings).audit is not None:
             purging = asyncio.create_task(_purges(settings, database, clock), name="purge")
             stack.push_async_callback(_cancelled, purging)
         counted = _gauges(metrics, spool, pool, ears, switchboard.second_ears, sip, webrtc, agents.values())
@@ -343,6 +343,35 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             writer.drain,
             agents[first].recording,
         )
+
+
+async def _audited(
+    stack: contextlib.AsyncExitStack,
+    settings: Settings,
+    family: Mapping[str, AgentDefinition],
+    records: RecordSink,
+    metrics: Metrics,
+    clock: Clock,
+) -> RecordSink:
+    """Raises ConfigError for a folder that cannot be written, and without the extra."""
+    given = settings.audit
+    if given.folder is None:
+        return records
+    audit_folder(settings)  # or who asks is told of the extra
+    from trunkline.store.audit.files import AuditFiles
+    from trunkline.store.audit.log import AuditedRecords, AuditLog
+    from trunkline.store.audit.rows import Sampling
+
+    audit = AuditLog(
+        AuditFiles(given.folder, settings.worker), clock, partial(metrics.drop, "audit_full"), given.batch_seconds
+    )
+    try:
+        await audit.start()
+    except StoreError as error:
+        raise ConfigError("audit.folder", str(given.folder), f"a folder we may write to ({error})") from error
+    stack.push_async_callback(audit.close)
+    prompts = {each.name: each.sha256 for each in family.values()}
+    return AuditedRecords(records, Sampling(given.sample_percent, prompts, words=given.transcripts), audit.append)
 
 
 async def _second_ears(stack: contextlib.AsyncExitStack, pool: SpeechPool) -> SecondEars:
@@ -632,7 +661,8 @@ def _recordings(folder: Path, keys: KeyRing | None) -> Callable[[CallId, Allow],
 
 async def _purges(settings: Settings, database: Database, clock: Clock) -> None:
     """What is old is deleted once an hour. A database that is away is asked again an hour later."""
-    subjects, terms = Subjects(database, settings.data_dir / "recordings"), terms_of(settings)
+    subjects = Subjects(database, settings.data_dir / "recordings", audit_folder(settings))
+    terms = terms_of(settings)
     while True:
         try:
             async with asyncio.timeout(PURGE_S):

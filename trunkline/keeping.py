@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trunkline.clock import SYSTEM_CLOCK
-from trunkline.errors import ConfigError, StoreError
+from trunkline.errors import ConfigError, MissingExtra, StoreError
 from trunkline.settings import Settings, load
 from trunkline.types import DEFAULT_TENANT
 
 if TYPE_CHECKING:
+    from trunkline.store.audit.files import AuditFolder
     from trunkline.store.subjects import Subjects
 
 privacy_app = typer.Typer(no_args_is_help=True, help="What is kept of a person, and what is old.")
@@ -106,7 +107,27 @@ def terms_of(settings: Settings) -> Any:
     from trunkline.store.subjects import Terms
 
     own = settings.privacy
-    return Terms(recordings=own.recordings_days, transcripts=own.transcripts_days, calls=own.calls_days)
+    return Terms(own.recordings_days, own.transcripts_days, own.calls_days, audit_days(settings))
+
+
+def audit_days(settings: Settings) -> int | None:
+    """Rows are found by their calls, so none outlives them; nor do words that are to be gone."""
+    own, audit = settings.privacy, settings.audit
+    if audit.folder is None:
+        return None
+    terms = (audit.days, own.calls_days, own.transcripts_days if audit.transcripts else None)
+    return min((days for days in terms if days is not None), default=None)
+
+
+def audit_folder(settings: Settings) -> "AuditFolder | None":
+    """None: there is no audit log. Raises ConfigError without the extra."""
+    if settings.audit.folder is None:
+        return None
+    try:
+        from trunkline.store.audit.files import AuditFolder
+    except MissingExtra as error:
+        raise ConfigError("audit.folder", str(settings.audit.folder), f"needs pyarrow: {error}") from error
+    return AuditFolder(settings.audit.folder)
 
 
 async def _left(subjects: "Subjects", settings: Settings, text: str) -> dict[str, list[str]]:
@@ -115,6 +136,7 @@ async def _left(subjects: "Subjects", settings: Settings, text: str) -> dict[str
     return {
         "rows": await subjects.rows_with(text),
         "files": await asyncio.to_thread(files_with, settings.data_dir, text),
+        **({} if settings.audit.folder is None else {"audit": await subjects.audited_with(text)}),
     }
 
 
@@ -146,7 +168,7 @@ async def _subjects(settings: Settings) -> AsyncGenerator["Subjects"]:
     database = Database(database_url(settings.database, settings.data_dir))
     try:
         await database.upgrade()
-        yield Subjects(database, settings.data_dir / "recordings")
+        yield Subjects(database, settings.data_dir / "recordings", audit_folder(settings))
     except Exception as error:
         if not is_database(error):
             raise

@@ -26,6 +26,7 @@ Drop = Literal[
     "tts_queue_full",
     "spool_full",
     "telemetry",
+    "audit_full",  # rows of the audit log
 ]
 Webhook = Literal["voice", "continue", "status", "stream_status", "dial_status", "machine"]
 Outcome = Literal["ok", "bad_request", "bad_signature", "error"]

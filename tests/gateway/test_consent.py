@@ -309,6 +309,8 @@ def test_a_call_that_comes_back_carries_its_consent_and_one_of_a_dead_process_do
         await opened(board, 0.2)
         assert board.doors == [True] * 3
         assert len(board.attendants) == 2
+        carried = board.events("consent")[-1]  # its own record tells
+        assert (carried["state"], carried["doors"], carried["via"]) == ("granted", list(KEPT), "carried")
         board.switchboard._ended.clear()  # as after kill -9
         board.call.lost(board.call._leg, "socket lost")  # type: ignore[arg-type]
         board.switchboard._ended.clear()

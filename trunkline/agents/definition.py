@@ -1,7 +1,9 @@
 """What an admin writes about an AI agent, as values. `agents/script/` reads it from a TOML file."""
 
+import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 NO_DETECTOR = "none"
@@ -176,6 +178,11 @@ class AgentDefinition:
         """This agent where callers' wishes are heard."""
         others = {tag: other.heeding() for tag, other in self.languages.items()}
         return replace(self, heeds=True, languages=others)
+
+    @property
+    def sha256(self) -> str:
+        """Of all that its file says to models and callers: instructions, tools, lines, providers."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True, default=str).encode()).hexdigest()
 
     @property
     def tags(self) -> tuple[str, ...]:

@@ -188,6 +188,10 @@ class LineCall:
             self._note("attributes", self.arrival.attributes)
         if self.arrival.stir is not None:
             self._note("stir", vouched(self.arrival.stir))
+        settled = self.consent.carried.doors
+        for state in dict.fromkeys(settled.values()):
+            doors = [door for door, found in settled.items() if found == state]
+            self._note("consent", {"state": state, "doors": doors, "via": "carried", "basis": ""})
 
     def event(self, kind: str, **data: Any) -> None:
         if kind == "message" and not self.may_keep_words:  # what a caller has left, in their words

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from trunkline.settings.addresses import is_loopback
 from trunkline.settings.agents import ProviderKey, Speech, Tools
+from trunkline.settings.audit import Audit
 from trunkline.settings.calls import Limits, Media, Outbound
 from trunkline.settings.compliance import Compliance
 from trunkline.settings.consent import Consent
@@ -89,6 +90,7 @@ class Settings(BaseSettings):
     compliance: Compliance = Compliance()
     consent: Consent = Consent()
     privacy: Privacy = Privacy()
+    audit: Audit = Audit()
     money: Money = Money()
     sessions: Sessions = Sessions()
     livekit: Livekit = Livekit()

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import Table, Text, delete, or_, select, update
 from sqlalchemy import cast as as_type
@@ -24,6 +24,9 @@ from trunkline.store.consents import ConsentLedger
 from trunkline.store.engine import Database, is_database, what_failed
 from trunkline.store.records import CallRecords
 from trunkline.types import CallId, TenantId
+
+if TYPE_CHECKING:
+    from trunkline.store.audit.files import AuditFolder
 
 ERASED = "[erased]"
 _PORTION = 500
@@ -50,13 +53,15 @@ class Terms:
     recordings: int | None = None
     transcripts: int | None = None
     calls: int | None = None
+    audit: int | None = None
 
 
 class Subjects:
-    """All methods raise StoreError when the database is away. `recordings`: their folder."""
+    """All methods raise StoreError when the database is away, and what reaches into the audit log where that is.
+    `recordings`: their folder."""
 
-    def __init__(self, database: Database, recordings: Path) -> None:
-        self._database, self._recordings = database, recordings
+    def __init__(self, database: Database, recordings: Path, audit: "AuditFolder | None" = None) -> None:
+        self._database, self._recordings, self._audit = database, recordings, audit
 
     async def export(self, tenant: TenantId, subject: str) -> dict[str, Any]:
         """For JSON: their calls in full, consents, attempts, devices, and the names of their recordings."""
@@ -75,6 +80,7 @@ class Subjects:
             "consent": await ConsentLedger(self._database).export(tenant, subject),
             "attempts": tried,
             "devices": known,
+            **({} if self._audit is None else {"audit": await asyncio.to_thread(self._audit.of_calls, call_ids)}),
         }
 
     async def erase(self, tenant: TenantId, subject: str, at: datetime) -> dict[str, int]:
@@ -83,6 +89,9 @@ class Subjects:
             raise ValueError(f"subject = {subject}: a number as +COUNTRY NUMBER, or a device's account")
         calls = await self._calls(tenant, subject)
         over = [call_id for call_id, live in calls.items() if not live]
+        audited: dict[str, int] = {}
+        if self._audit is not None:  # first: afterwards nobody knows which calls were theirs
+            audited["audit"] = await asyncio.to_thread(self._audit.erase, over, subject, at)
         files = await asyncio.to_thread(self._unlink, over)
         async with self._writing() as connection:
             for some in _portions(over):
@@ -113,6 +122,7 @@ class Subjects:
             "unplaced": unplaced.rowcount,
             "mentions": mentioned,
             "consents": consents,
+            **audited,
         }
 
     async def rows_with(self, text: str) -> list[str]:
@@ -127,6 +137,10 @@ class Subjects:
                     if await connection.scalar(select(1).select_from(table).where(here).limit(1)):
                         found.append(f"{table.name}.{column.name}")
         return found
+
+    async def audited_with(self, text: str) -> list[str]:
+        """Turns of the audit log that hold it."""
+        return [] if self._audit is None else await asyncio.to_thread(self._audit.with_text, text)
 
     async def purge(self, terms: Terms, now: datetime) -> dict[str, int]:
         """What is older than its term, of every tenant. Safe beside calls, and to be stopped in the middle."""
@@ -150,6 +164,8 @@ class Subjects:
         if terms.recordings is not None:
             before_s = (now - timedelta(days=terms.recordings)).timestamp()
             done["recordings"] = await asyncio.to_thread(self._unlink_older, before_s)
+        if self._audit is not None and terms.audit is not None:
+            done["audit"] = await asyncio.to_thread(self._audit.expire, terms.audit, now)
         return done
 
     async def _ended(self, before: datetime) -> Sequence[tuple[str, str]]:
