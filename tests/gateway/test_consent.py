@@ -79,7 +79,7 @@ class Consenting(Board):
 
     @property
     def recording(self) -> bool:
-        return any(tap.is_open for tap in self.call._bus.taps)  # type: ignore[attr-defined, union-attr]
+        return any(tap.is_open for tap in self.call._bus.taps)  # type: ignore[union-attr]
 
     @property
     def doors(self) -> list[bool]:
@@ -479,7 +479,7 @@ def test_what_is_taken_back_elsewhere_shuts_the_doors_of_a_call_that_goes_on() -
 def test_the_briefing_of_a_representative_is_spoken_by_nobody_who_may_not_hear_of_the_call() -> None:
     async def scenario(board: Consenting) -> None:
         theirs, ours = object(), object()
-        board.agent.minds, board.alone.minds = theirs, ours  # type: ignore[assignment]
+        board.agent.minds, board.alone.minds = theirs, ours
         await opened(board)
         board.call.key("1")
         await board.hear(2)
@@ -517,7 +517,7 @@ def test_a_noisy_line_is_no_answer_and_no_reason_to_wait() -> None:
             finals += 1
             board.mouth_ears.say(SttFinal("", understood=False))
 
-        board.mouth_ears.finalize = finalize
+        board.mouth_ears.finalize = finalize  # type: ignore[method-assign]
         board.answered()
         board.call._bus.listener.speech_started(board.clock.now())  # type: ignore[union-attr]
         await board.hear(40)
