@@ -14,7 +14,7 @@ AT = datetime.now(UTC)
 
 def test_a_token_lets_a_device_into_its_sessions_room() -> None:
     token = access_token(SERVER, SessionId("ses_1"), "kitchen", AT, 120)
-    claims = jwt.decode(token, SERVER.api_secret, algorithms=["HS256"], issuer="APIkey")
+    claims = jwt.decode(token, SERVER.api_secret, algorithms=["HS256"], issuer="APIkey", options={"verify_exp": False})
     assert claims["sub"] == "kitchen"
     assert claims["video"] == {"room": "ses_1", "roomJoin": True, "canPublish": True, "canSubscribe": True}
     assert claims["exp"] - claims["nbf"] in (119, 120)
