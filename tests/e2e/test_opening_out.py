@@ -137,7 +137,7 @@ def test_a_machine_hears_the_lines_and_its_words_are_no_yes(office: Any, tmp_pat
     """It goes on speaking while it is asked; the question is left out, nothing is kept."""
 
     async def scenario(o: Office) -> None:
-        said = [Pause(200), Say(MESSAGE), Pause(14_000), Say("yes"), Pause(2500), HangUp()]
+        said: list[Action] = [Pause(200), Say(MESSAGE), Pause(14_000), Say("yes"), Pause(2500), HangUp()]
         record, heard = await placed(o, tmp_path, *said, answered_by="machine_start")
         judge(record, heard)
         lines = events(record, "disclosed")[0]["lines"]
