@@ -77,9 +77,10 @@ def judge(record: Any, heard: Any) -> None:
 def where(heard: Any, text: str) -> tuple[int, int] | None:
     """In ms: the stretch of what was heard that is our voice saying this, by its spectrum: espeak says nothing twice in
     the same way."""
-    said, sound = bands(np.frombuffer(spoken(text), dtype=np.int16)), bands(heard)
-    if len(sound) < len(said):
+    voice = np.frombuffer(spoken(text), dtype=np.int16)
+    if len(heard) < len(voice):
         return None
+    said, sound = bands(voice), bands(heard)
     found = sum(np.correlate(sound[:, band], said[:, band], "valid") for band in range(said.shape[1]))
     power = np.convolve((sound**2).sum(axis=1), np.ones(len(said)), "valid")
     alike = found / np.sqrt((said**2).sum() * np.maximum(power, 1.0))
