@@ -77,6 +77,16 @@ def test_pyarrow_alone_reads_a_file(files: AuditFiles, tmp_path: Path) -> None:
     assert table.column("turn_id").to_pylist() == ["ann:0", "ann:1", "bob:0"]
 
 
+def test_other_folders_are_none_of_ours_and_all_manifests_gone_is_found(files: AuditFiles, tmp_path: Path) -> None:
+    (tmp_path / "lost+found").mkdir()
+    assert [each.worker for each in AuditFolder(tmp_path).workers] == ["0"]
+    assert [each.worker for each in AuditFolder(tmp_path / "nowhere").workers] == []
+    for path in tmp_path.glob("0/*.jsonl"):
+        path.unlink()
+    [found] = AuditFolder(tmp_path).workers
+    assert wrong(found) == ("2026-11-28/00000001.parquet", None, "no manifest names it")
+
+
 # --- changed by somebody ---
 
 

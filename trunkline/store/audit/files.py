@@ -304,9 +304,10 @@ class AuditFolder:
 
     @property
     def workers(self) -> list[AuditFiles]:
-        if not self._folder.is_dir():
-            return []
-        return [AuditFiles(self._folder, path.name) for path in sorted(self._folder.iterdir()) if path.is_dir()]
+        """Those that ever wrote; other folders beside them are none of ours."""
+        marks = [path for sign in (".lock", "*.jsonl", "*/*.parquet") for path in self._folder.glob(f"*/{sign}")]
+        names = {path.relative_to(self._folder).parts[0] for path in marks}
+        return [AuditFiles(self._folder, name) for name in sorted(names)]
 
     def rows(self, wanted: Callable[[Mapping[str, Any]], bool] = lambda row: True) -> Iterator[Mapping[str, Any]]:
         for each in self.workers:
