@@ -63,10 +63,11 @@ def show(
         mine = not call or row["call_id"] == call
         return mine and row["at"].isoformat().startswith(day) and (not refusals or row["kind"] == "refusal")
 
-    from trunkline.store.audit.files import for_json
-
     try:
-        for row in islice(_folder(config).rows(wanted), limit):
+        folder = _folder(config)
+        from trunkline.store.audit.files import for_json
+
+        for row in islice(folder.rows(wanted), limit):
             typer.echo(json.dumps(for_json(row), ensure_ascii=False) if as_json else _summary(row))
     except (ConfigError, StoreError) as error:
         raise _failed(error) from error

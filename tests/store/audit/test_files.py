@@ -77,6 +77,16 @@ def test_pyarrow_alone_reads_a_file(files: AuditFiles, tmp_path: Path) -> None:
     assert table.column("turn_id").to_pylist() == ["ann:0", "ann:1", "bob:0"]
 
 
+def test_other_folders_are_none_of_ours_and_all_manifests_gone_is_found(files: AuditFiles, tmp_path: Path) -> None:
+    (tmp_path / "lost+found").mkdir()
+    assert [each.worker for each in AuditFolder(tmp_path).workers] == ["0"]
+    assert [each.worker for each in AuditFolder(tmp_path / "nowhere").workers] == []
+    for path in tmp_path.glob("0/*.jsonl"):
+        path.unlink()
+    [found] = AuditFolder(tmp_path).workers
+    assert wrong(found) == ("2026-11-28/00000001.parquet", None, "no manifest names it")
+
+
 # --- changed by somebody ---
 
 
@@ -226,7 +236,12 @@ def test_old_days_go_and_are_told(files: AuditFiles, tmp_path: Path) -> None:
     assert [path.name for path in parquets(tmp_path)] == ["00000003.parquet"]
     found = verified(files)
     assert (found.files, found.rows, found.expired, found.broken) == (1, 1, 2, None)
+    assert not parquets(tmp_path)[0].parent.with_name("2026-11-28").exists()
+    left = tmp_path / "0" / "2026-11-28" / "00000001.parquet"  # as of a process that died before it was deleted
+    left.parent.mkdir()
+    left.write_bytes(b"x")
     assert folder.expire(2, AT + 2 * DAY) == 0
+    assert not left.exists()
 
 
 # --- a disk that is full, a process that dies ---
@@ -296,6 +311,31 @@ def test_whoever_dies_at_any_step_leaves_a_whole_log(
     assert list(tmp_path.rglob("*.aside")) == []
     again.write([row("bob", 4)], AT + DAY)
     assert (verified(again).rows, verified(again).broken) == (rows + 1, None)
+
+
+def test_an_erasure_that_dies_before_the_file_is_in_place_is_finished_by_the_next(
+    files: AuditFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    real = os.replace
+
+    def replace(source: Path, target: Path) -> None:
+        if target.suffix == ".parquet":
+            raise Killed
+        real(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", replace)
+        with pytest.raises(Killed):
+            files.erase(["ann"], "+12125550177", AT + DAY)
+    assert (verified(files).erased, verified(files).broken) == (3, None)
+    assert [each["call_id"] for each in files.rows()] == ["bob"] * 3
+    assert files.erase(["ann"], "+12125550177", AT + DAY) == 0  # it was
+    assert list(tmp_path.rglob("*.aside")) == []
+    assert all(each["call_id"] != "ann" for path in parquets(tmp_path) for each in unpacked(path.read_bytes()))
+    assert verified(files).broken is None
 
 
 def test_kill_9_loses_the_last_batch_at_most(tmp_path: Path) -> None:

@@ -106,16 +106,18 @@ class AuditFiles:
         """Delete the files of earlier days: how many."""
         with self._locked():
             chain = self._chain()
-            old = [name for name in chain.files if name < before.isoformat()]
-            fresh = [name for name in old if not chain.files[name].expired]
-            if fresh:
-                self._append(now, "expire", {"files": fresh}, [])
-            for name in old:
-                for path in (self._folder / name, self._folder / (name + ASIDE)):
-                    path.unlink(missing_ok=True)
-                with suppress(OSError):  # not empty
-                    path.parent.rmdir()
-            return len(fresh)
+            files = chain.files.items()
+            old = [name for name, file in files if name < before.isoformat() and not file.expired]
+            if old:
+                self._append(now, "expire", {"files": old}, [])
+            for day in sorted(self._folder.iterdir()):  # also what a dead process had not yet deleted
+                if day.is_dir() and day.name < before.isoformat():
+                    for path in day.iterdir():
+                        if f"{day.name}/{path.name.removesuffix(ASIDE)}" in chain.files:
+                            path.unlink()
+                    with suppress(OSError):  # not empty: somebody else's
+                        day.rmdir()
+            return len(old)
 
     def rows(self) -> Iterator[Mapping[str, Any]]:
         """Those that are not erased, in the order they were written."""
@@ -302,9 +304,10 @@ class AuditFolder:
 
     @property
     def workers(self) -> list[AuditFiles]:
-        if not self._folder.is_dir():
-            return []
-        return [AuditFiles(self._folder, path.name) for path in sorted(self._folder.iterdir()) if path.is_dir()]
+        """Those that ever wrote; other folders beside them are none of ours."""
+        marks = [path for sign in (".lock", "*.jsonl", "*/*.parquet") for path in self._folder.glob(f"*/{sign}")]
+        names = {path.relative_to(self._folder).parts[0] for path in marks}
+        return [AuditFiles(self._folder, name) for name in sorted(names)]
 
     def rows(self, wanted: Callable[[Mapping[str, Any]], bool] = lambda row: True) -> Iterator[Mapping[str, Any]]:
         for each in self.workers:
