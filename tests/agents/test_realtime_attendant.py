@@ -1185,6 +1185,24 @@ def test_a_session_that_opens_while_the_greeting_is_spoken_without_it_is_told_of
     alone(scenario, lambda: RealtimeCall(model=Model(opens=False)))
 
 
+def test_what_the_model_is_told_by_us_is_told_to_each_session() -> None:
+    async def scenario(call: RealtimeCall) -> None:
+        call.attendant.begin()
+        call.attendant.instruct("Come to an end.")
+        await call.run(1600)
+        call.session.on_event(ModelOpened())
+        await call.run(1500)
+        assert [m.text for m, _ in call.session.told].count("Come to an end.") == 1
+        call.session.on_event(ModelLost(GONE))
+        await call.run(500)
+        assert len(call.model.sessions) == 2
+        call.session.on_event(ModelOpened())
+        await call.settle()
+        assert [m.text for m, _ in call.session.told].count("Come to an end.") == 1
+
+    alone(scenario, lambda: RealtimeCall(model=Model(opens=False)))
+
+
 def test_a_model_that_never_opens_is_given_up_in_time_whatever_its_own_deadline() -> None:
     async def scenario(call: RealtimeCall) -> None:
         call.attendant.begin()

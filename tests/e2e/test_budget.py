@@ -155,18 +155,17 @@ def test_kill_stop_on_a_real_gateway_and_its_caller_is_hung_up_at_twilio_when_th
 
     async def scenario(o: Office) -> None:
         began = time.monotonic()
-        case = await Case.begins(o, asks=True)
-        assert [turn["agent_text"] for turn in (await case.record())["turns"]][-1] == ANSWER
+        case = await Case.begins(o)
         await asyncio.sleep(2)  # the watchdog is told once a second
-        assert o.twilio.endings == []
+        assert o.twilio.endings() == []
         o.gateway.signal(signal.SIGSTOP)
         stopped = time.monotonic()
         try:
-            await o.until(lambda: bool(o.twilio.endings), 60)
+            await o.until(lambda: bool(o.twilio.endings()), 60)
             took = time.monotonic() - stopped
-            assert time.monotonic() - began < 0.35 / 0.01 + 2 + 5, "later than the budget lasts"
+            assert time.monotonic() - began < 0.40 / 0.01 + 2 + 3, "later than the budget lasts"
             assert took > 5.0, "nobody is hung up before the gateway is known to be stuck"
-            [ending] = o.twilio.endings
+            [ending] = o.twilio.endings()
             assert ending.path.endswith(f"/Calls/{case.caller.sid}.json")
             assert ending.form["Status"] == ["completed"]
             await asyncio.wait_for(case.caller.hung_up.wait(), 5)
@@ -176,7 +175,7 @@ def test_kill_stop_on_a_real_gateway_and_its_caller_is_hung_up_at_twilio_when_th
         assert data(record, "cost")
 
     office = offices(start_gateway)
-    office(scenario, agent=agent, money__prices=price_table(tmp_path, "0.01"), money__call_usd="0.35")
+    office(scenario, agent=agent, money__prices=price_table(tmp_path, "0.01"), money__call_usd="0.40")
 
 
 def test_budgets_in_a_redis_that_goes_away_keep_calls_and_refuse_new_ones(start_gateway: Any, tmp_path: Path) -> None:

@@ -778,11 +778,10 @@ class LineCall:
             self._board.spending.attended(self, agent)
 
     def instruct(self, text: str) -> None:
-        if self.attended.attendant is not None:
-            self.attended.attendant.instruct(text)
+        self.attended.instruct(text)
 
     def cheaper(self, agent: str, why: str) -> bool:
-        """Another agent goes on from the end of this turn; False: there is none."""
+        """Another agent goes on from the end of this turn; False: there is none, or none that may now."""
         if not agent or isinstance(self.attended.may_take_over(agent), Refuse):
             return False
         self._cheaper = agent

@@ -168,8 +168,12 @@ class Spending:
                 call.event("wrap_up", usd=_cents(account.cost(now)))
                 call.instruct(WRAP_UP)
             case CheaperRoute(why):
-                if not call.cheaper(self.ways.cheaper_agent, why) and why == "backend":
+                if call.cheaper(self.ways.cheaper_agent, why):
+                    return
+                if why == "backend":
                     call.out_of_budget("backend", "")
+                elif self.ways.cheaper_agent:
+                    account.not_yet()
             case End(budget):
                 call.out_of_budget(budget, self.ways.target)
 

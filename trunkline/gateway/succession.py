@@ -84,6 +84,7 @@ class Succession:
         self._following: str | None = None  # that was allowed, and waits for the last words to be heard
         self._hand_offs = 0
         self._note: Message | None = None
+        self._instruction = ""  # that holds for whoever attends until the end
         self._unwritten = b""  # of what the caller said to whoever attended last
         self._line: str | None = None  # that who attends began with
         self._heard_before: Sequence[Message] = ()  # of agents, when they began
@@ -103,6 +104,8 @@ class Succession:
         self.attendant = self.agent.attend(host.facts(), bus, host, host, self._clock, loop.call_later)
         if self.held:
             self.attendant.hold(True)
+        if self._instruction:
+            self.attendant.instruct(self._instruction)
 
     def begin(self, greeting: str | None = None, pending: Sequence[str] = ()) -> None:
         """Where the conversation is. `pending`: what the caller said last is answered, in place of a greeting."""
@@ -140,6 +143,12 @@ class Succession:
     def flush(self) -> None:
         if self.attendant is not None:
             self.attendant.flush()
+
+    def instruct(self, text: str) -> None:
+        """The model that attends, and those that will, are told so."""
+        self._instruction = text
+        if self.attendant is not None:
+            self.attendant.instruct(text)
 
     def hold(self, on: bool) -> None:
         """By the far end: whoever attends, now and later, waits."""

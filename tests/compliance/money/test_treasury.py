@@ -138,14 +138,14 @@ def test_while_the_store_is_away_new_calls_are_paid_by_what_was_granted_and_not_
 
 
 def test_a_store_that_does_not_answer_counts_as_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def never(*_: object) -> int:
-        return await asyncio.get_running_loop().create_future()
+    class Hanging(Purses):
+        async def take(self, tenant: TenantId, budget: str, share: Share) -> int:
+            await asyncio.Event().wait()
+            return 0
 
     async def scenario() -> None:
         monkeypatch.setattr("trunkline.compliance.money.treasury.TAKE_S", 0.01)
-        purses = Purses()
-        purses.take = never  # type: ignore[method-assign]
-        made = treasury(purses, tenant_day_usd=D(1))
+        made = treasury(Hanging(), tenant_day_usd=D(1))
         opened(made.open(wanted("a")))
         await made.turn()
         refused = made.open(wanted("b"))

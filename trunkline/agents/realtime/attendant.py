@@ -167,6 +167,7 @@ class RealtimeAttendant(Attendant):
         )
         self._script = Script.of(agent.definition)
         format, health = bus.playout.format, agent.minds.health
+        self._instruction = ""  # of each session
         self._sessions = Live(self, agent.model, agent.terms, call, format, health, report, clock, after)
         self._utterances = Utterances(bus.playout.format.bytes_per_ms)
         self._speech_at: float | None = None
@@ -267,6 +268,8 @@ class RealtimeAttendant(Attendant):
     def adopted(self, session: RealtimeSession, without_ms: float) -> None:
         """What is under way is told too: what the caller said and nobody answered, the tools that were used for it, and
         as much of the answer as there was."""
+        if self._instruction:
+            session.tell(Message("caller", self._instruction))
         for utterance in self._utterances:
             utterance.known = not utterance.text and bool(utterance.audio)
             if utterance.known:
@@ -441,6 +444,7 @@ class RealtimeAttendant(Attendant):
                 self._report.usage(Usage(call_id, self._model.name, "stt", unit, quantity, used.product))
 
     def instruct(self, text: str) -> None:
+        self._instruction = text
         if self._live is not None:
             self._live.tell(Message("caller", text))
 

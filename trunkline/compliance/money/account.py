@@ -163,6 +163,10 @@ class Account:
                 return over
         return self._softer(now, heard, at_most)
 
+    def not_yet(self) -> None:
+        """The cheaper route could not be taken: it is told again."""
+        self._done.discard("cheaper")
+
     def _over(self, committed: Decimal) -> End | None:
         """What that would be too much for."""
         if self.terms.call_usd is not None and committed > self.terms.call_usd:
@@ -176,14 +180,14 @@ class Account:
         terms = self.terms
         if self.began is None:
             return None
-        if (why := self._cheaper(now, heard, at_most)) is not None:
-            self._done.add("cheaper" if why != "backend" else "backend")
-            return CheaperRoute(why)
         if terms.call_usd is not None and "wrap_up" not in self._done:
             soft = terms.call_usd * terms.wrap_up_share
             if at_most > soft and self.cost(now, heard) > soft:
                 self._done.add("wrap_up")
                 return WrapUp()
+        if (why := self._cheaper(now, heard, at_most)) is not None:
+            self._done.add("cheaper" if why != "backend" else "backend")
+            return CheaperRoute(why)
         return None
 
     def _cheaper(self, now: float, heard: Sequence[Usage], at_most: Decimal) -> Cheaper | None:
