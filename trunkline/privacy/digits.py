@@ -202,7 +202,7 @@ class Digits:
         if "card" not in self._kinds:
             return kind if kind in self._kinds else None
         # It may be a piece of a card: what comes is put to it.
-        if before.apart < APART_TOKENS and like_card(groups):
+        if before.digits and before.apart < APART_TOKENS and like_card(groups):
             digits = before.digits + digits
             self.piece = Piece(digits[-RUN_DIGITS:], 0)
             if kind in self._kinds:
