@@ -283,11 +283,16 @@ def test_a_spanish_agents_caller_is_asked_in_spanish(start_gateway: Any, tmp_pat
     agent = tmp_path / "clinica.toml"
     agent.write_text(example("clinic").read_text().replace('language = "en-US"', 'language = "es-ES"'))
     gateway = start_gateway(agent, **RULES)
-    actions: list[Action] = [Listen(), Say("sí"), Listen(), HangUp()]
+    actions: list[Action] = [
+        Listen(),
+        Keys("1"),
+        Listen(),
+        HangUp(),
+    ]  # how often a spoken one is heard: bench/assent.py
     record = asyncio.run(call(gateway, *actions, voice="es")).record
     (disclosed,) = events(record, "disclosed")
     assert disclosed["lines"][0]["text"] == "Ha llamado a Elm Street Clinic."
     assert disclosed["lines"][-1]["text"].startswith("¿Podemos grabar esta llamada")
     assert all(line["whole"] for line in disclosed["lines"][:-1])
     (consent,) = events(record, "consent")
-    assert (consent["state"], consent["via"]) == ("granted", "speech")
+    assert (consent["state"], consent["via"]) == ("granted", "keypad")

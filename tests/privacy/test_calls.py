@@ -186,3 +186,12 @@ def test_an_agent_reads_back_short_numbers_but_no_piece_of_a_card() -> None:
         ("my card then [digits]", "[digits], go on"),
         ("[digits]", "[digits], go on"),
     ]
+
+
+def test_what_we_say_first_stays_as_it_was_said() -> None:
+    kept = Kept()
+    records = RedactedRecords(cast(Any, kept), Policies(POLICY))
+    records.append(started("1"))
+    said = {"lines": [{"text": "You can call us back at 1 2 1 2 5 5 5 0 1 1 1."}]}
+    records.append(CallEvent(CallId("1"), AT, "disclosed", said))
+    assert cast(CallEvent, kept.events[-1]).data == said

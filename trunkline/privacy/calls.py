@@ -13,6 +13,10 @@ CALLS = 10_000
 """Whose state is kept. A turn of a call that was never ended, and is beyond, is redacted by itself."""
 
 
+_OURS = frozenset((NAMED, "disclosed"))
+"""Events of what we say ourselves: a number to call back is nobody's secret."""
+
+
 @dataclass(frozen=True, slots=True)
 class Policies:
     """By agent."""
@@ -64,7 +68,7 @@ class RedactedRecords:
                 event, turn=replace(turn, caller_text=caller, agent_text=speakers.agent.whole(turn.agent_text))
             )
         if isinstance(event, CallEvent):
-            if event.kind == NAMED or not event.data:
+            if event.kind in _OURS or not event.data:
                 return event
             policy = by_itself(self._of(event.call_id).policy)
             return replace(event, data=redact_value(event.data, lambda text: redact(text, policy)))
