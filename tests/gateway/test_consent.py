@@ -3,15 +3,11 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
 from trunkline.compliance.opening import Wording, load
 from trunkline.gateway.consent import House
-from trunkline.gateway.dialling import DialOrder
-from trunkline.gateway.joining import Joining
-from trunkline.gateway.party import Invitation
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.joining import Joining
 from trunkline.gateway.party import Invitation
@@ -86,10 +82,6 @@ class Consenting(Board):
         return any(tap.is_open for tap in self.call._bus.taps)  # type: ignore[union-attr]
 
     @property
-    def recording(self) -> bool:
-        return any(tap.is_open for tap in self.call._bus.taps)  # type: ignore[attr-defined, union-attr]
-
-    @property
     def doors(self) -> list[bool]:
         return [self.call.consent.shut(door) is None for door in KEPT]
 
@@ -104,7 +96,6 @@ def test_the_agent_has_the_line_only_after_the_lines() -> None:
     async def scenario(board: Consenting) -> None:
         await opened(board, 1.0)
         assert board.attendants == []
-        assert not board.recording  # they have not heard that we do
         assert not board.recording  # they have not heard that we do
         await board.hear(4)
         assert board.agent_now.greeting is None
@@ -488,7 +479,7 @@ def test_what_is_taken_back_elsewhere_shuts_the_doors_of_a_call_that_goes_on() -
 def test_the_briefing_of_a_representative_is_spoken_by_nobody_who_may_not_hear_of_the_call() -> None:
     async def scenario(board: Consenting) -> None:
         theirs, ours = object(), object()
-        board.agent.minds, board.alone.minds = theirs, ours  # type: ignore[assignment]
+        board.agent.minds, board.alone.minds = theirs, ours
         await opened(board)
         board.call.key("1")
         await board.hear(2)
@@ -526,7 +517,7 @@ def test_a_noisy_line_is_no_answer_and_no_reason_to_wait() -> None:
             finals += 1
             board.mouth_ears.say(SttFinal("", understood=False))
 
-        board.mouth_ears.finalize = finalize
+        board.mouth_ears.finalize = finalize  # type: ignore[method-assign]
         board.answered()
         board.call._bus.listener.speech_started(board.clock.now())  # type: ignore[union-attr]
         await board.hear(40)
@@ -551,8 +542,7 @@ def test_who_comes_back_in_the_middle_of_their_opt_out_is_not_greeted() -> None:
         call_id = await opened(board)
         board.call.wished(Wish("do_not_call", "take me off your list", "speech"))
         greeted = len(board.attendants)
-        board.attach(call_id)
-        await board.hear(5)
+        assert isinstance(board.call.attach(FakeLeg()), Refuse)
         await asyncio.sleep(10)
         assert len(board.attendants) == greeted
         assert board.ends(call_id) == [("opted_out", "")]
