@@ -109,6 +109,7 @@ def gateways(folder: Path) -> Iterator[Start]:
         if "sip__port" not in settings:  # several run at once
             settings.setdefault("sip__enabled", "false")
         settings.setdefault("webrtc__enabled", "false")  # half a second of every start
+        settings.setdefault("limits__watchdog", "false")  # a process more of each gateway
         _current_database(data_dir)
         if agent is not None:
             settings["agent"] = str(agent)

@@ -175,7 +175,8 @@ def test_kill_stop_on_a_real_gateway_and_its_caller_is_hung_up_at_twilio_when_th
         assert data(record, "cost")
 
     office = offices(start_gateway)
-    office(scenario, agent=agent, money__prices=price_table(tmp_path, "0.01"), money__call_usd="0.40")
+    rules = {"money__prices": price_table(tmp_path, "0.01"), "money__call_usd": "0.40", "limits__watchdog": "true"}
+    office(scenario, agent=agent, **rules)
 
 
 def test_budgets_in_a_redis_that_goes_away_keep_calls_and_refuse_new_ones(start_gateway: Any, tmp_path: Path) -> None:
