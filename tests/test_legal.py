@@ -2,6 +2,8 @@
 
 import json
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +131,8 @@ def test_consents_are_imported_once_exported_erased_and_verified(
     assert answer(capsys, "consent", "export", ANN)["events"] == []
     checked = answer(capsys, "consent", "verify", "--json")
     assert (checked["rows"], checked["broken"]) == (3, None)
-    import sqlite3
 
-    with sqlite3.connect(tmp_path / "data" / "trunkline.db") as database:
+    with closing(sqlite3.connect(tmp_path / "data" / "trunkline.db")) as database, database:
         database.execute("UPDATE consent_events SET subject = '+12125550199' WHERE seq = 2")
     assert answer(capsys, "consent", "verify", "--json", status=1)["broken"] == 2
     code, out, _ = run(capsys, "consent", "verify")
