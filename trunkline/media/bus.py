@@ -168,11 +168,6 @@ class Bus:
         """Where on the carrier's clock the taps' positions begin."""
         return self._origin_ms
 
-    @property
-    def tap_position(self) -> int:
-        """Of what is heard now, in samples: the taps' positions."""
-        return max(0, self._carrier_position(self._clock.now()))
-
     # --- from the leg ---
 
     def receive(self, audio: bytes, carrier_ms: int) -> None:

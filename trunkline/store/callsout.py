@@ -7,10 +7,9 @@ from typing import cast
 from sqlalchemy import Table, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from trunkline.errors import StoreError
 from trunkline.ports import CallOut
 from trunkline.store import models
-from trunkline.store.engine import Database, is_database, what_failed
+from trunkline.store.engine import Database
 from trunkline.types import TenantId
 
 KEPT = timedelta(hours=2)
@@ -24,15 +23,10 @@ class CallsOut:
     async def note(self, tenant: TenantId, calls: Sequence[CallOut]) -> None:
         """The same call twice is noted once."""
         rows = [{"tenant_id": tenant, "id": c.id, "number": c.number, "country": c.country, "at": c.at} for c in calls]
-        try:
-            async with self._database.write() as connection:
-                put = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-                await connection.execute(put(_OUT).on_conflict_do_nothing(), rows)
-                await connection.execute(delete(_OUT).where(_OUT.c.at < max(c.at for c in calls) - KEPT))
-        except Exception as error:
-            if not is_database(error):
-                raise
-            raise StoreError(f"the database is away ({what_failed(error)})") from error
+        async with self._database.writing() as connection:
+            put = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+            await connection.execute(put(_OUT).on_conflict_do_nothing(), rows)
+            await connection.execute(delete(_OUT).where(_OUT.c.at < max(c.at for c in calls) - KEPT))
 
     async def since(self, tenant: TenantId, at: datetime) -> list[CallOut]:
         async with self._database.read() as connection:

@@ -16,12 +16,11 @@ from typing import Any, cast
 from sqlalchemy import Table, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from trunkline.errors import StoreError
 from trunkline.ports import Grant, Revocation
 from trunkline.store import models
 from trunkline.store.chain import GENESIS, Link, Verified, Verifier, link
 from trunkline.store.dnc import put_on
-from trunkline.store.engine import Database, is_database, what_failed
+from trunkline.store.engine import Database
 from trunkline.types import TenantId
 
 _EVENTS = cast(Table, models.ConsentEvent.__table__)
@@ -189,15 +188,10 @@ class ConsentLedger:
 
     @asynccontextmanager
     async def _writing(self) -> AsyncGenerator[AsyncConnection]:
-        try:
-            async with self._database.write() as connection:
-                if self._database.dialect == "postgresql":
-                    await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-                yield connection
-        except Exception as error:
-            if not is_database(error):
-                raise
-            raise StoreError(f"the database is away ({what_failed(error)})") from error
+        async with self._database.writing() as connection:
+            if self._database.dialect == "postgresql":
+                await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+            yield connection
 
 
 _COLUMNS = tuple(Link.__slots__)

@@ -1,8 +1,7 @@
 """Do-not-call lists and attempts at numbers, in the database. All methods raise StoreError when it is away."""
 
 import secrets
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -12,9 +11,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from trunkline.clock import SYSTEM_CLOCK, Clock
-from trunkline.errors import StoreError
 from trunkline.store import models
-from trunkline.store.engine import Database, is_database, what_failed
+from trunkline.store.engine import Database
 from trunkline.types import TenantId
 
 ATTEMPTS_KEPT = timedelta(days=31)
@@ -81,12 +79,12 @@ class DncLists:
     async def add(
         self, tenant: TenantId, name: str, numbers: Sequence[str], at: datetime, source: str, region: str = ""
     ) -> None:
-        async with self._writing() as connection:
+        async with self._database.writing() as connection:
             await put_on(connection, tenant, name, numbers, at, source, region)
 
     async def start_again(self, tenant: TenantId) -> bool:
         """Calls may go out again. False: they were not stopped."""
-        async with self._writing() as connection:
+        async with self._database.writing() as connection:
             gone = await connection.execute(
                 delete(_ENTRIES).where(_ENTRIES.c.tenant_id == tenant, _ENTRIES.c.list == "stop")
             )
@@ -111,11 +109,11 @@ class DncLists:
         for portion in _portions(numbers, _TAKEN):
             # The company's is followed by when its rows came (`since`): those of a long import come minutes later.
             at = now + timedelta(seconds=int(clock.now() - began)) if name == "company" else now
-            async with self._writing() as connection:
+            async with self._database.writing() as connection:
                 await put_on(connection, tenant, name, portion, at, "import", region, renew=name != "company")
             taken += len(portion)
             progress(taken)
-        async with self._writing() as connection:
+        async with self._database.writing() as connection:
             if name != "company":
                 older = (_ENTRIES.c.list == name, _ENTRIES.c.region == region, _ENTRIES.c.added_at < now)
                 await connection.execute(delete(_ENTRIES).where(mine[0], *older))
@@ -176,7 +174,7 @@ class DncLists:
         """Note one, durably, and tell those before it: of two at once the second sees the first. Its id is for
         `not_tried`."""
         attempt_id = secrets.token_hex(12)
-        async with self._writing() as connection:
+        async with self._database.writing() as connection:
             if self._database.dialect == "postgresql":
                 await connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:n))"), {"n": number})
             before = await self._attempts(connection, tenant, number, since)
@@ -196,17 +194,7 @@ class DncLists:
         return tuple(found)
 
     async def not_tried(self, tenant: TenantId, attempt_id: str) -> None:
-        async with self._writing() as connection:
+        async with self._database.writing() as connection:
             await connection.execute(
                 delete(_ATTEMPTS).where(_ATTEMPTS.c.tenant_id == tenant, _ATTEMPTS.c.id == attempt_id)
             )
-
-    @asynccontextmanager
-    async def _writing(self) -> AsyncGenerator[AsyncConnection]:
-        try:
-            async with self._database.write() as connection:
-                yield connection
-        except Exception as error:
-            if not is_database(error):
-                raise
-            raise StoreError(f"the database is away ({what_failed(error)})") from error

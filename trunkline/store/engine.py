@@ -128,6 +128,17 @@ class Database:
                 yield connection
 
     @asynccontextmanager
+    async def writing(self) -> AsyncGenerator[AsyncConnection]:
+        """As `write`. Raises StoreError when the database is away."""
+        try:
+            async with self.write() as connection:
+                yield connection
+        except Exception as error:
+            if not is_database(error):
+                raise
+            raise StoreError(f"the database is away ({what_failed(error)})") from error
+
+    @asynccontextmanager
     async def read(self) -> AsyncGenerator[AsyncConnection]:
         """A transaction for reading. Raises StoreError when the database is away."""
         try:

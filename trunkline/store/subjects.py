@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from trunkline.errors import StoreError
 from trunkline.store import models
 from trunkline.store.consents import ConsentLedger
-from trunkline.store.engine import Database, is_database, what_failed
+from trunkline.store.engine import Database
 from trunkline.store.records import CallRecords
 from trunkline.types import CallId, TenantId
 
@@ -93,7 +93,7 @@ class Subjects:
         if self._audit is not None:  # first: afterwards nobody knows which calls were theirs
             audited["audit"] = await asyncio.to_thread(self._audit.erase, over, subject, at)
         files = await asyncio.to_thread(self._unlink, over)
-        async with self._writing() as connection:
+        async with self._database.writing() as connection:
             for some in _portions(over):
                 await _drop(connection, tenant, some)
             orders = await connection.execute(
@@ -149,7 +149,7 @@ class Subjects:
             before = now - timedelta(days=terms.calls)
             while old := await self._ended(before):
                 await asyncio.to_thread(self._unlink, [call_id for _, call_id in old])
-                async with self._writing() as connection:
+                async with self._database.writing() as connection:
                     for tenant, call_id in old:
                         await _drop(connection, TenantId(tenant), [call_id])
                 done["calls"] += len(old)
@@ -158,7 +158,7 @@ class Subjects:
                 _TURNS.c.at < now - timedelta(days=terms.transcripts),
                 or_(_TURNS.c.caller_text != "", _TURNS.c.agent_text != ""),
             )
-            async with self._writing() as connection:
+            async with self._database.writing() as connection:
                 emptied = await connection.execute(update(_TURNS).where(*aged).values(caller_text="", agent_text=""))
             done["transcripts"] = emptied.rowcount
         if terms.recordings is not None:
@@ -205,27 +205,6 @@ class Subjects:
         for path in old:
             path.unlink(missing_ok=True)
         return len(old)
-
-    def _writing(self) -> "_Writing":
-        return _Writing(self._database)
-
-
-class _Writing:
-    """A transaction that says so when the database is away."""
-
-    def __init__(self, database: Database) -> None:
-        self._transaction = database.write()
-
-    async def __aenter__(self) -> AsyncConnection:
-        return await self._transaction.__aenter__()
-
-    async def __aexit__(self, kind: Any, error: Any, trace: Any) -> None:
-        try:
-            await self._transaction.__aexit__(kind, error, trace)
-        except Exception as failed:
-            if not is_database(failed):
-                raise
-            raise StoreError(f"the database is away ({what_failed(failed)})") from failed
 
 
 async def _drop(connection: AsyncConnection, tenant: TenantId, call_ids: Sequence[str]) -> None:
