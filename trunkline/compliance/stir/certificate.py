@@ -74,6 +74,8 @@ def load_chain(pem: bytes) -> tuple[x509.Certificate, ...]:
         found = x509.load_pem_x509_certificates(pem)
     except UNREADABLE:
         raise Rejected("bad_certificate", "no PEM certificate") from None
+    if any(each.serial_number <= 0 for each in found):  # cryptography still reads those, with a warning
+        raise Rejected("bad_certificate", "a serial number that is not positive (RFC 5280 4.1.2.2)")
     return tuple(found)
 
 
