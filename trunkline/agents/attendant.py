@@ -36,7 +36,7 @@ from trunkline.agents.invoiced import product_of
 from trunkline.agents.providers import Minds
 from trunkline.agents.speaking import Speaking
 from trunkline.agents.turns import Turns
-from trunkline.agents.wishes import Heeding, wish_of
+from trunkline.agents.wishes import Heeding
 from trunkline.clock import Clock
 from trunkline.errors import ProviderError
 from trunkline.live import Follower, ToolDone
@@ -292,9 +292,7 @@ class Attendant(ABC):
         self._handle(t.Key(digit))
 
     def typed(self, text: str) -> None:
-        """Words of the caller that they have written: answered as if they were said."""
-        if self._definition.heeds and self._heed(wish_of(text, self.language, "web_form")):
-            return
+        """Words of the caller that they have written, and that are no wish: answered as if they were said."""
         if self.turns.state is not t.State.THINKING:
             self._next.caller_ended_at = self._next.decided_at = self._next.final_at = self._clock.now()
         self._handle(t.Typed(text))

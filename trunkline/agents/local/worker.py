@@ -35,6 +35,7 @@ FRESH_TURNS = 3  # in a row, before one of a job that already had a reply
 RECEIVE_BYTES = 64 * 1024
 CONSUMED_EVERY_BYTES = 8 * 1024  # half a second of one caller: well inside the gateway's bound
 CONSUMED_EVERY_MS = 100  # also when little comes, so that the gateway sees progress
+TOLD_EVERY_TURNS = 8  # and when nothing is consumed, as within a long message: no turn takes more than some 50 ms
 PR_SET_PDEATHSIG = 1
 
 
@@ -203,7 +204,7 @@ def serve(link: socket.socket, worker: Worker) -> None:
     poll = select.poll()
     poll.register(link, select.POLLIN)
     link.sendall(pack(WORKER, Message("hello")))
-    reported = 0
+    reported = turns = 0
     while True:
         wait_ms = 0 if worker.busy else CONSUMED_EVERY_MS if worker.consumed_bytes > reported else None
         ready = poll.poll(wait_ms)
@@ -215,9 +216,11 @@ def serve(link: socket.socket, worker: Worker) -> None:
                 worker.receive(job_id, message, size)
         if worker.busy:
             worker.step()
+            turns = 0 if worker.out else turns + 1
         unreported = worker.consumed_bytes - reported
-        if unreported >= CONSUMED_EVERY_BYTES or (unreported and (worker.out or not (ready or worker.busy))):
-            reported = worker.consumed_bytes
+        due = unreported and (worker.out or not (ready or worker.busy))
+        if due or unreported >= CONSUMED_EVERY_BYTES or turns >= TOLD_EVERY_TURNS:
+            reported, turns = worker.consumed_bytes, 0
             worker.out.append(pack(WORKER, Message("consumed", {"bytes": reported})))
         if worker.out:
             link.sendall(b"".join(worker.out))
