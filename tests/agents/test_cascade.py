@@ -2099,3 +2099,21 @@ def test_a_call_that_ends_in_the_middle_of_an_entry_leaves_nothing_of_it() -> No
         assert CARD[:12] not in repr((call.turns, call.attendant.conversation))
 
     on_a_call(conversation, agent=PAYING)
+
+
+def test_who_takes_over_without_a_word_leaves_no_turn_in_the_record() -> None:
+    async def main() -> None:
+        call = Call()
+        call.attendant.begin("", [Message("caller", "are you open"), Message("agent", "Yes.")])
+        await call.run(500)
+        assert call.state is t.State.LISTENING
+        assert call.turns == []
+        await call.says("thank you")
+        call.llm.pens[-1].write("You are welcome.").end()
+        await call.run(2000)
+        assert [(turn.caller_text, turn.agent_text) for turn in call.turns] == [("thank you", "You are welcome.")]
+        call.attendant.close()
+        call.bus.close()
+        await call.settle()
+
+    asyncio.run(main())
