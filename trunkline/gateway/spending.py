@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from trunkline.agents.attending import Agent
 from trunkline.agents.invoiced import product_of
-from trunkline.compliance.money.account import LOOK_S, Account, CheaperRoute, End, Step, WrapUp
+from trunkline.compliance.money.account import LOOK_S, Account, CheaperRoute, End, SoFar, Step, WrapUp
 from trunkline.compliance.money.treasury import Need, Treasury, Wanted
 from trunkline.gateway.endings import leg_product
 from trunkline.ports import HERE, CallStarted, Cost, Refuse, Usage
@@ -79,7 +79,8 @@ class Spending:
         started = call.started
         ours = started.to_number if started.direction == "inbound" else started.from_number
         leg: Need = (started.leg, "leg", self._leg(started))
-        account = self.treasury.open(Wanted(started.call_id, started.agent, ours, [leg, *needs_of(agent)]))
+        needs = [leg, *needs_of(agent)]
+        account = self.treasury.open(Wanted(started.call_id, started.agent, ours, needs, call.so_far))
         if isinstance(account, Account):
             self._calls[call.id] = (call, account)
         return account
@@ -126,6 +127,11 @@ class Spending:
         """Until its legs alone have used up its budget."""
         found = self._calls.get(call.id)
         return float("inf") if found is None else found[1].lasts_s(self._now(), _heard(call))
+
+    def so_far(self, call: "LineCall") -> SoFar | None:
+        """None: it has no account, or none any more."""
+        found = self._calls.get(call.id)
+        return None if found is None else found[1].so_far(self._now(), _heard(call))
 
     def told(self, call: "LineCall") -> dict[str, Any] | None:
         found = self._calls.get(call.id)

@@ -15,6 +15,7 @@ from typing import Any
 from trunkline.agents.attending import Agent
 from trunkline.agents.wishes.ears import SecondEars
 from trunkline.clock import Clock
+from trunkline.compliance.money.account import SoFar
 from trunkline.gateway import call as c
 from trunkline.gateway.api.calls import LiveCall
 from trunkline.gateway.arrival import Arrival
@@ -173,6 +174,9 @@ class Switchboard:
             before = replace(before, consent=former.consent)
         elif joining.shut:  # in another process
             before = replace(before, consent=Carried(dict.fromkeys(joining.shut, "withdrawn")))
+        if joining.cut_off:
+            here = SoFar() if former is None else former.so_far
+            before = replace(before, so_far=max(here, joining.so_far, key=lambda so_far: so_far.usd))
         call = LineCall(self, _joined(joining, leg), before)
         if (refused := self._let_in(call)) is not None:
             return refused

@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from trunkline.clock import Clock
-from trunkline.compliance.money.account import GOODBYE_CHARACTERS, Account, Terms
+from trunkline.compliance.money.account import GOODBYE_CHARACTERS, Account, SoFar, Terms
 from trunkline.compliance.money.leases import Leases, Purse
 from trunkline.compliance.money.meter import ZERO, Meter, text
 from trunkline.compliance.money.prices import FILE, Missing, Prices, load
@@ -49,6 +49,8 @@ class Wanted:
     agent: str
     number: str | None
     needs: Sequence[Need]
+    before: SoFar = SoFar()
+    """Of one that goes on."""
 
 
 class Treasury:
@@ -106,8 +108,9 @@ class Treasury:
             return Refuse("unknown_price", f"{missing[0]}: add the row to {FILE}")
         account = self.account(wanted)
         first = account.committed(0.0) + self.minute_usd(wanted.needs)
-        if policy.terms.call_usd is not None and first > policy.terms.call_usd:
-            return Refuse("budget", f"money.call_usd is less than a minute and a goodbye: {text(first)} USD")
+        if policy.terms.call_usd is not None and (before := wanted.before.usd) + first > policy.terms.call_usd:
+            spent = f"what the call has cost ({text(before)} USD), " if before else ""
+            return Refuse("budget", f"money.call_usd is less than {spent}a minute and a goodbye: {text(first)} USD")
         for scope, lease in account.leases.items():
             if self._away and not lease.pays(first):
                 refused = Refuse("budget_unknown", f"the {scope}'s budget of the day cannot be read")
@@ -133,7 +136,8 @@ class Treasury:
             for scope, key, limit in limits
             if limit is not None and key is not None and self._budgets is not None
         }
-        return Account(Meter(self.prices), policy.terms, self.goodbye_usd(wanted.needs), wanted.call, leases)
+        goodbye_usd = self.goodbye_usd(wanted.needs)
+        return Account(Meter(self.prices), policy.terms, goodbye_usd, wanted.call, leases, wanted.before)
 
     def goodbye_usd(self, needs: Sequence[Need]) -> Decimal:
         """The last words by the dearest voice: GOODBYE_CHARACTERS, or as a realtime model counts eight seconds."""
