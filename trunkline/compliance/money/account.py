@@ -72,6 +72,9 @@ class SoFar:
     """Since it was answered."""
 
 
+NOTHING = SoFar()
+
+
 @dataclass(slots=True)
 class Account:
     meter: Meter
@@ -81,7 +84,7 @@ class Account:
     call: str = ""
     leases: Mapping[str, Lease] = field(default_factory=dict)
     """By scope."""
-    before: SoFar = SoFar()
+    before: SoFar = NOTHING
     """Of a call that goes on here: what it had come to elsewhere, or before its leg was lost. Of its budget, and of no
     day's: there it counts already."""
     began: float | None = None
