@@ -2099,3 +2099,40 @@ def test_a_call_that_ends_in_the_middle_of_an_entry_leaves_nothing_of_it() -> No
         assert CARD[:12] not in repr((call.turns, call.attendant.conversation))
 
     on_a_call(conversation, agent=PAYING)
+
+
+def test_who_takes_over_without_a_word_leaves_no_turn_in_the_record() -> None:
+    async def main() -> None:
+        call = Call()
+        call.attendant.begin("", [Message("caller", "are you open"), Message("agent", "Yes.")])
+        await call.run(500)
+        assert call.state is t.State.LISTENING
+        assert call.turns == []
+        await call.says("thank you")
+        call.llm.pens[-1].write("You are welcome.").end()
+        await call.run(2000)
+        assert [(turn.caller_text, turn.agent_text) for turn in call.turns] == [("thank you", "You are welcome.")]
+        call.attendant.close()
+        call.bus.close()
+        await call.settle()
+
+    asyncio.run(main())
+
+
+def test_a_voice_that_is_billed_for_its_audio_is_metered_in_seconds_of_what_came() -> None:
+    tts = Tts()
+    tts.billed_in, tts.product, tts.third_party = "seconds", "gpt-4o-mini-tts", True  # type: ignore[attr-defined]
+
+    async def conversation(call: Call) -> None:
+        call.metered.clear()
+        await call.says("when")
+        call.pen.write("We open at eight. ")
+        await call.run(300)
+        tts.hold.add("late.")
+        call.pen.write("You may come late.").end()
+        await call.run(400)
+        await call.interrupts()
+        voiced = [(used.unit, used.quantity, used.product) for used in call.metered if used.kind == "tts"]
+        assert voiced == [("seconds", 0.8, "gpt-4o-mini-tts"), ("seconds", 0.6, "gpt-4o-mini-tts")]
+
+    on_a_call(conversation, tts=tts)

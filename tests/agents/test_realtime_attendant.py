@@ -1283,3 +1283,23 @@ def test_a_fallback_that_may_not_hear_the_caller_is_no_reason_to_leave_without_a
         assert call.hang_ups == ["error"]
 
     on_a_call(conversation)
+
+
+def test_who_takes_over_without_a_word_leaves_no_turn_in_the_record() -> None:
+    async def main() -> None:
+        call = RealtimeCall()
+        call.attendant.begin("", [Message("caller", "are you open"), Message("agent", "Yes.")])
+        await call.run(500)
+        assert call.state is t.State.LISTENING
+        assert call.turns == []
+        await call.spoken()
+        await call.took("u1")
+        await call.transcribed("u1", "thank you")
+        call.session.says("You are welcome.")
+        await call.run(1500)
+        assert [(turn.caller_text, turn.agent_text) for turn in call.turns] == [("thank you", "You are welcome.")]
+        call.attendant.close()
+        call.bus.close()
+        await call.settle()
+
+    asyncio.run(main())

@@ -1020,6 +1020,14 @@ def test_a_goodbye_that_is_being_said_is_not_begun_anew_by_a_lost_mind() -> None
     assert talk.tell(t.Broken()).did() == []
 
 
+def test_whoever_goes_on_without_a_word_has_no_turn_and_the_caller_the_floor() -> None:
+    talk = Conversation().tell(t.Begin(""))
+    assert talk.state is State.LISTENING
+    assert not [effect for effect in talk.did() if isinstance(effect, t.Say)]
+    assert "no_input" in talk.timers
+    assert talk.utters().final("are you open").did()[-1] == t.Answer(("are you open",))
+
+
 def test_who_takes_over_answers_what_nobody_has_answered_in_place_of_a_greeting() -> None:
     talk = Conversation().tell(t.Begin("Hello.", ("my name is Ada",)))
     assert talk.did() == [t.Answer(("my name is Ada",))]

@@ -85,6 +85,7 @@ class Begin:
     """The line is open: greet."""
 
     greeting: str
+    """Empty: the caller has the floor at once."""
     pending: tuple[str, ...] = ()
     """What the caller has said to whoever had the line before us, and nobody answered: answered in place of a
     greeting."""
@@ -786,6 +787,8 @@ class Turns:
             return State.THINKING
         if event.pending:
             return self._answer(*event.pending)
+        if not event.greeting:
+            return self._yield_floor()
         return self._say(event.greeting, interruptible=self._agent.greeting_interruptible)
 
     # --- LISTENING ---
@@ -1080,7 +1083,7 @@ _SPEAKING, _INTERRUPTED = State.SPEAKING, State.INTERRUPTED
 
 TABLE: dict[State, dict[type, Row]] = {
     State.IDLE: {
-        Begin: Row(Turns.begin, (_THINKING,)),
+        Begin: Row(Turns.begin, (_THINKING, _LISTENING)),
     },
     State.LISTENING: {
         SpeechStarted: Row(Turns.listening_speech_started, (_LISTENING,)),

@@ -18,6 +18,7 @@ from trunkline.agents.providers import Minds
 from trunkline.agents.wishes import wish_of
 from trunkline.agents.wishes.ears import Overhearing
 from trunkline.compliance.answers import out, told
+from trunkline.compliance.money.account import NOTHING, SoFar
 from trunkline.gateway import call as c
 from trunkline.gateway import transfer_steps as t
 from trunkline.gateway.arrival import Arrival, Why, vouched
@@ -40,6 +41,7 @@ from trunkline.media.gate import Gate
 from trunkline.media.members import move
 from trunkline.ports import (
     ENDED_BY,
+    HERE,
     NAMED,
     Allow,
     CallEnded,
@@ -105,6 +107,8 @@ class FormerCall:
     """And who attended it."""
     consent: Carried | None = None
     """What was settled about keeping it; None: nobody knows."""
+    so_far: SoFar = NOTHING
+    """What a call that goes on has cost."""
 
     @property
     def may_return(self) -> bool:
@@ -145,6 +149,7 @@ class LineCall:
         self._deadline: asyncio.TimerHandle | None = None
         self._limit: asyncio.TimerHandle | None = None
         self._spent = False
+        self._so_far = before.so_far if before is not None else SoFar()
         self._cheaper = ""  # who goes on from the end of this turn
         self._wanted: _Wanted | None = None
         """A transfer of ours, once the agent's words were heard."""
@@ -986,6 +991,8 @@ class LineCall:
             spending, leg = self._board.spending, self.started.leg
             used = Usage(self.id, leg, "leg", "seconds", seconds)
             self.usage(used if spending is None else spending.leg_used(self, seconds))
+        if self._gate is not None and (kept_s := round(self._gate.kept_s, 3)):
+            self.usage(Usage(self.id, "disk", "recording", "seconds", kept_s, HERE))
         self.event(
             "media",
             received_frames=lane.received_frames,
@@ -1011,6 +1018,7 @@ class LineCall:
         self._deadline = self._limit = self._leg = None
         by, code = self._said.get(reason, (None, ""))
         ended = CallEnded(self.id, self._board.clock.wall(), reason, detail, by or ENDED_BY[reason], code)
+        self._so_far = self.so_far
         try:
             if self._board.spending is not None and (cost := self._board.spending.ended(self)) is not None:
                 self._note("cost", cost)
@@ -1040,12 +1048,17 @@ class LineCall:
         return tuple(door for door, state in self.consent.carried.doors.items() if state != "granted")
 
     @property
+    def so_far(self) -> SoFar:
+        spending = self._board.spending
+        return (None if spending is None else spending.so_far(self)) or self._so_far
+
+    @property
     def agent_name(self) -> str:
         return self.attended.agent.definition.name
 
     def former(self) -> FormerCall:
         assert self.end_reason is not None
-        former = FormerCall(self.id, self.end_reason, consent=self.consent.carried)
+        former = FormerCall(self.id, self.end_reason, consent=self.consent.carried, so_far=self.so_far)
         if not former.may_return:
             return former
         said = tuple(self.attended.conversation) if self.may_keep_words else ()

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from trunkline.agents.attending import Agent
 from trunkline.agents.invoiced import product_of
-from trunkline.compliance.money.account import LOOK_S, Account, CheaperRoute, End, Step, WrapUp
+from trunkline.compliance.money.account import LOOK_S, Account, CheaperRoute, End, SoFar, Step, WrapUp
 from trunkline.compliance.money.treasury import Need, Treasury, Wanted
 from trunkline.gateway.endings import leg_product
-from trunkline.ports import HERE, CallStarted, Cost, Refuse, Usage
+from trunkline.ports import HERE, Cost, Refuse, Usage
 
 if TYPE_CHECKING:
     from trunkline.gateway.linecall import LineCall
@@ -78,22 +78,26 @@ class Spending:
         """Before it is let in."""
         started = call.started
         ours = started.to_number if started.direction == "inbound" else started.from_number
-        leg: Need = (started.leg, "leg", self._leg(started))
-        account = self.treasury.open(Wanted(started.call_id, started.agent, ours, [leg, *needs_of(agent)]))
+        leg: Need = (started.leg, "leg", self._leg(call))
+        needs = [leg, *needs_of(agent)]
+        account = self.treasury.open(Wanted(started.call_id, started.agent, ours, needs, call.so_far))
         if isinstance(account, Account):
             self._calls[call.id] = (call, account)
         return account
 
-    def _leg(self, started: CallStarted) -> str:
-        return HERE if started.leg in OWN_NETWORK else leg_product(started.direction, started.to_number)
+    def _leg(self, call: "LineCall") -> str:
+        started = call.started
+        if started.leg in OWN_NETWORK:
+            return HERE
+        return leg_product(started.direction, started.to_number, call.arrival.trunk)
 
     def answered(self, call: "LineCall") -> None:
         """Its leg is on the line from now on. Idempotent until `usage` settles it."""
         if (found := self._calls.get(call.id)) is not None and not found[1].meter.opened(self._now()):
-            found[1].take(Usage(call.id, call.started.leg, "leg", "calls", 1, self._leg(call.started)), self._now())
+            found[1].take(Usage(call.id, call.started.leg, "leg", "calls", 1, self._leg(call)), self._now())
 
     def leg_used(self, call: "LineCall", seconds: float) -> Usage:
-        return Usage(call.id, call.started.leg, "leg", "seconds", seconds, self._leg(call.started))
+        return Usage(call.id, call.started.leg, "leg", "seconds", seconds, self._leg(call))
 
     def dialled(self, call: "LineCall", seconds: float, number: str | None) -> None:
         """By the carrier, while our leg was away: the caller's leg went on, and there was another."""
@@ -126,6 +130,11 @@ class Spending:
         """Until its legs alone have used up its budget."""
         found = self._calls.get(call.id)
         return float("inf") if found is None else found[1].lasts_s(self._now(), _heard(call))
+
+    def so_far(self, call: "LineCall") -> SoFar | None:
+        """None: it has no account, or none any more."""
+        found = self._calls.get(call.id)
+        return None if found is None else found[1].so_far(self._now(), _heard(call))
 
     def told(self, call: "LineCall") -> dict[str, Any] | None:
         found = self._calls.get(call.id)

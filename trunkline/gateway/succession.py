@@ -263,6 +263,7 @@ class Succession:
             return
         before, whole, following = self.agent, self._whole, self._agents[terms.file]
         self._change(self._as_now(following), bus, "cheaper")
+        bus.forget_speech()  # what the caller says already begins anew for who follows
         self._whole = None if whole is None else following
         self._with_note(terms.summary)
         try:

@@ -15,6 +15,7 @@ from typing import Any
 from trunkline.agents.attending import Agent
 from trunkline.agents.wishes.ears import SecondEars
 from trunkline.clock import Clock
+from trunkline.compliance.money.account import SoFar
 from trunkline.gateway import call as c
 from trunkline.gateway.api.calls import LiveCall
 from trunkline.gateway.arrival import Arrival
@@ -173,6 +174,9 @@ class Switchboard:
             before = replace(before, consent=former.consent)
         elif joining.shut:  # in another process
             before = replace(before, consent=Carried(dict.fromkeys(joining.shut, "withdrawn")))
+        if joining.cut_off:
+            here = SoFar() if former is None else former.so_far
+            before = replace(before, so_far=max(here, joining.so_far, key=lambda so_far: so_far.usd))
         call = LineCall(self, _joined(joining, leg), before)
         if (refused := self._let_in(call)) is not None:
             return refused
@@ -481,9 +485,9 @@ def _joined(joining: Joining, leg: LegKind) -> Arrival:
 
 def _departure(order: DialOrder, plan: Plan | Refuse) -> Arrival:
     if isinstance(plan, Refuse):
-        name, kind, from_number = secrets.token_hex(16), NO_LEG, order.from_number
+        name, kind, from_number, trunk = secrets.token_hex(16), NO_LEG, order.from_number, ""
     else:
-        name, kind, from_number = plan.provider_call_id, plan.kind, plan.from_number
+        name, kind, from_number, trunk = plan.provider_call_id, plan.kind, plan.from_number, plan.sip_trunk
     return Arrival(
         name,
         kind,
@@ -493,4 +497,5 @@ def _departure(order: DialOrder, plan: Plan | Refuse) -> Arrival:
         attributes=order.attributes,
         purpose=order.purpose,
         standing=order.standing,
+        trunk=trunk,
     )

@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
+from trunkline.compliance.money.account import SoFar
 from trunkline.errors import StoreError
 from trunkline.gateway.joining import Joining
 from trunkline.gateway.sessions.keeper import LOOK_S, OVER_S, RETRY_MAX_S, SAVE_S, SessionKeeper
@@ -26,6 +28,7 @@ class FakeCall:
         self.conversation: tuple[Message, ...] = ()
         self.agent_name = "clinic"
         self.shut_doors: tuple[Door, ...] = ()
+        self.so_far = SoFar()
         self.end_reason: EndReason | None = None
         self.done: list[Any] = []
 
@@ -108,6 +111,28 @@ def test_what_is_said_is_stored_soon_with_its_time() -> None:
         assert [0 <= (said.at - at).total_seconds() <= 2 * SAVE_S for said in session.said] == [True, True]
         assert session.said[0].at < session.said[1].at
         assert (session.call_id, session.agent, session.ended_as) == ("call_1", "clinic", None)
+
+    run(scenario)
+
+
+def test_what_a_call_costs_is_stored_with_what_is_said_and_cent_by_cent() -> None:
+    async def scenario(stage: Stage) -> None:
+        call = FakeCall()
+        await stage.joined(call)
+        await asyncio.sleep(1)
+        call.so_far = SoFar(Decimal("0.009"), 20.0)
+        await asyncio.sleep(5)
+        assert (await stage.stored()).so_far == SoFar()
+        call.conversation = (ASKED,)
+        await asyncio.sleep(SAVE_S)
+        assert (await stage.stored()).so_far == call.so_far
+        call.so_far = SoFar(Decimal("0.019"), 40.0)
+        await asyncio.sleep(SAVE_S)
+        assert (await stage.stored()).so_far == call.so_far
+        call.so_far = SoFar(Decimal("0.0195"), 50.0)
+        stage.ended(call, "media_lost")
+        await asyncio.sleep(SAVE_S)
+        assert (await stage.stored()).so_far == call.so_far
 
     run(scenario)
 

@@ -1,7 +1,9 @@
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import pytest
 
+from trunkline.compliance.money.account import SoFar
 from trunkline.errors import StoreError
 from trunkline.gateway.sessions.session import (
     MAX_MESSAGES,
@@ -41,6 +43,7 @@ def session(*said: Said) -> Session:
         call_id=CallId("call_1"),
         ended_as="media_lost",
         said=said,
+        so_far=SoFar(Decimal("0.1234567"), 62.5),
     )
 
 

@@ -63,6 +63,18 @@ class Terms:
     """What a minute with something unpriced is taken to cost, for each such thing."""
 
 
+@dataclass(frozen=True, slots=True)
+class SoFar:
+    """What a call has come to."""
+
+    usd: Decimal = ZERO
+    seconds: float = 0.0
+    """Since it was answered."""
+
+
+NOTHING = SoFar()
+
+
 @dataclass(slots=True)
 class Account:
     meter: Meter
@@ -72,6 +84,9 @@ class Account:
     call: str = ""
     leases: Mapping[str, Lease] = field(default_factory=dict)
     """By scope."""
+    before: SoFar = NOTHING
+    """Of a call that goes on here: what it had come to elsewhere, or before its leg was lost. Of its budget, and of no
+    day's: there it counts already."""
     began: float | None = None
     """When it was answered."""
     backends: Sequence[str] = ()
@@ -122,23 +137,31 @@ class Account:
     def cost(self, now: float, heard: Sequence[Usage] = ()) -> Decimal:
         return self.meter.so_far(now, heard) + self.assumed(now)
 
+    def so_far(self, now: float, heard: Sequence[Usage] = ()) -> SoFar:
+        """With what was before."""
+        return SoFar(self.before.usd + self.cost(now, heard), self.before.seconds + self._lasted_s(now))
+
+    def _lasted_s(self, now: float) -> float:
+        return 0.0 if self.began is None else max(0.0, now - self.began)
+
     def committed(self, now: float, heard: Sequence[Usage] = (), look_s: float = LOOK_S) -> Decimal:
         """If it began to end at the next look, in so many seconds."""
         at = now + look_s + GOODBYE_S
         return self.meter.so_far(at, heard) + self.assumed(at) + self.goodbye_usd + self._dearest
 
     def forecast(self, now: float, end: float, heard: Sequence[Usage] = ()) -> Decimal:
-        """What it will have cost when it ends at `end`; never over its budget, where it has one."""
+        """What it will have cost here when it ends at `end`; never over its budget, where it has one."""
         variable = self._variable(heard)
         total = self.meter.so_far(end, heard) + self.assumed(end) + self._pace.ahead(now, variable, end)
-        return total if self.terms.call_usd is None else min(total, max(self.terms.call_usd, self.cost(now, heard)))
+        budget = self.terms.call_usd
+        return total if budget is None else min(total, max(budget - self.before.usd, self.cost(now, heard)))
 
     def _variable(self, heard: Sequence[Usage]) -> Decimal:
         return self.meter.spent - self.meter.spent_on_legs + self.meter.untold(heard)
 
     def lasts_s(self, now: float, heard: Sequence[Usage] = ()) -> float:
         """How long its budget pays for the open legs, and for nothing else: whoever is stuck asks no provider."""
-        budget, cost = self.terms.call_usd, self.cost(now, heard)
+        budget, cost = self.terms.call_usd, self.so_far(now, heard).usd
         hour = self.meter.reserved(now + 3600) - self.meter.reserved(now)
         if budget is None or hour <= 0:
             return float("inf")
@@ -169,7 +192,7 @@ class Account:
 
     def _over(self, committed: Decimal) -> End | None:
         """What that would be too much for."""
-        if self.terms.call_usd is not None and committed > self.terms.call_usd:
+        if self.terms.call_usd is not None and self.before.usd + committed > self.terms.call_usd:
             return End("call")
         for scope, lease in self.leases.items():
             if not lease.hold(self.call, committed):
@@ -177,12 +200,12 @@ class Account:
         return None
 
     def _softer(self, now: float, heard: Sequence[Usage], at_most: Decimal) -> Step | None:
-        terms = self.terms
+        terms, at_most = self.terms, self.before.usd + at_most
         if self.began is None:
             return None
         if terms.call_usd is not None and "wrap_up" not in self._done:
             soft = terms.call_usd * terms.wrap_up_share
-            if at_most > soft and self.cost(now, heard) > soft:
+            if at_most > soft and self.so_far(now, heard).usd > soft:
                 self._done.add("wrap_up")
                 return WrapUp()
         if (why := self._cheaper(now, heard, at_most)) is not None:
@@ -191,8 +214,7 @@ class Account:
         return None
 
     def _cheaper(self, now: float, heard: Sequence[Usage], at_most: Decimal) -> Cheaper | None:
-        terms, began = self.terms, self.began
-        assert began is not None
+        terms = self.terms
         attended_s = now - self.attended_since
         if "backend" not in self._done and any(attended_s >= terms.backend_s.get(b, 1e9) for b in self.backends):
             return "backend"
@@ -200,10 +222,11 @@ class Account:
             return None
         if self._resolved:
             return "resolved"
-        if terms.cheaper_after_s is not None and now - began >= terms.cheaper_after_s:
+        lasted_s = self.before.seconds + self._lasted_s(now)
+        if terms.cheaper_after_s is not None and lasted_s >= terms.cheaper_after_s:
             return "minutes"
         usd = terms.cheaper_after_usd
-        if usd is not None and at_most >= usd and self.cost(now, heard) >= usd:
+        if usd is not None and at_most >= usd and self.so_far(now, heard).usd >= usd:
             return "usd"
         return None
 
@@ -225,6 +248,8 @@ class Account:
             "missing": [str(m) for m in meter.missing],
             "prices": meter.prices.version,
         }
+        if self.before.usd > 0:
+            found["before_usd"] = text(self.before.usd)
         if (assumed := self.assumed(now)) > 0:
             found["assumed_usd"] = text(assumed)
         for what in ("product", "provider", "kind"):

@@ -6,6 +6,7 @@ from typing import Any
 
 from trunkline.compliance.money.meter import ZERO, text
 from trunkline.compliance.money.prices import Missing
+from trunkline.ports import HERE
 
 
 def invoice(costs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def invoice(costs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         usd = Decimal(cost["usd"])
         total += usd
         for what, by in sums.items():
-            name = cost[what] or cost["provider"]
+            name = cost["provider"] if cost[what] in ("", HERE) else cost[what]
             by[name] = by.get(name, ZERO) + usd
     found: dict[str, Any] = {"usd": text(total), "complete": not missing, "missing": list(missing)}
     return found | {f"by_{what}": {name: text(usd) for name, usd in by.items()} for what, by in sums.items()}

@@ -204,6 +204,7 @@ class SessionDesk:
             number=session.joins,
             cut_off=session.cut_off,
             shut=session.shut,
+            so_far=session.so_far,
             resume_token=self._token(key, session, self._clock.wall() + timedelta(seconds=self._terms.rejoin_s)),
         )
 

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from decimal import Decimal
 from typing import Literal
 
 from trunkline.clock import Clock
@@ -29,6 +30,7 @@ RETRY_MAX_S = 10.0  # between tries while the store is away
 JOINED_S = 60.0  # from a join to its leg
 OVER_S = 60.0  # how long the last words of a call that is over may wait for the store
 OVER_MAX = 1000
+WORTH_WRITING_USD = Decimal("0.01")  # what a call costs is else told with what is said
 
 Trouble = Literal["away", "dropped", "moved"]
 """For the metrics: a request that failed; last words that were given up; a session that went on elsewhere."""
@@ -81,7 +83,7 @@ class Book:
             return True
         if joined is None:
             return False
-        session = replace(joined.session, call_id=call.id, ended_as=None)
+        session = replace(joined.session, call_id=call.id, ended_as=None, so_far=call.so_far)
         self.live[session_id] = _Kept(session, call, session.conversation, now)
         return True
 
@@ -92,7 +94,8 @@ class Book:
             return 0
         del self.live[session_id]
         _look(entry, wall)
-        entry.session, entry.dirty = replace(entry.session, ended_as=call.end_reason), True
+        entry.session = replace(entry.session, ended_as=call.end_reason, so_far=call.so_far)
+        entry.dirty = True
         entry.over_at = now
         self.over.append(entry)
         too_many = max(0, len(self.over) - OVER_MAX)
@@ -135,11 +138,13 @@ class Book:
 
 def _look(entry: _Kept, wall: datetime) -> None:
     heard, agent, shut = entry.call.conversation, entry.call.agent_name, entry.call.shut_doors
-    if heard == entry.heard and agent == entry.session.agent and shut == entry.session.shut:
+    so_far = entry.call.so_far
+    same = heard == entry.heard and agent == entry.session.agent and shut == entry.session.shut
+    if same and abs(so_far.usd - entry.session.so_far.usd) < WORTH_WRITING_USD:
         return
     entry.heard = heard
     said = timed(entry.session.said, kept(heard), wall)
-    entry.session = replace(entry.session, agent=agent, said=said, shut=shut)
+    entry.session = replace(entry.session, agent=agent, said=said, shut=shut, so_far=so_far)
     entry.dirty = True
 
 

@@ -9,8 +9,10 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
 from typing import Any, get_args
 
+from trunkline.compliance.money.account import NOTHING, SoFar
 from trunkline.errors import StoreError
 from trunkline.ports import Door, EndReason, Message, ToolCall
 from trunkline.types import CallId, SessionId, TenantId
@@ -55,6 +57,8 @@ class Session:
     said: tuple[Said, ...] = ()
     shut: tuple[Door, ...] = ()
     """What its caller has refused, or taken back: of each call that follows."""
+    so_far: SoFar = NOTHING
+    """What that call costs, within a cent: one that goes on from it has no other budget."""
 
     @property
     def conversation(self) -> tuple[Message, ...]:
@@ -110,6 +114,7 @@ def to_fields(session: Session) -> dict[str, str]:
         "ended_as": session.ended_as or "",
         "said": _json([_said(said) for said in session.said]),
         "shut": " ".join(session.shut),
+        "so_far": f"{session.so_far.usd:f} {session.so_far.seconds!r}",
     }
 
 
@@ -132,10 +137,16 @@ def from_fields(fields: Mapping[str, str]) -> Session:
             call_id=CallId(fields["call_id"]) if fields.get("call_id") else None,
             ended_as=ended_as if ended_as in get_args(EndReason) else None,  # type: ignore[arg-type]
             said=tuple(_heard(each) for each in json.loads(fields["said"])),
+            so_far=_so_far(fields.get("so_far", "")),
             shut=tuple(door for door in get_args(Door) if door in fields.get("shut", "").split()),
         )
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError, InvalidOperation) as error:
         raise StoreError(f"a session in the store is not one of ours ({type(error).__name__})") from None
+
+
+def _so_far(text: str) -> SoFar:
+    usd, _, seconds = (text or "0 0").partition(" ")
+    return SoFar(Decimal(usd), float(seconds))
 
 
 def _json(value: Any) -> str:
