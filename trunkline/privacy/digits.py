@@ -22,7 +22,7 @@ RUN_TOKENS = 400
 GAP_TOKENS = 12  # spaces among them: some six words of hesitation
 APART_TOKENS = 48  # of chatter between two pieces of one number
 
-_WITHIN = frozenset("-.,()/+*#·–—_;…")
+WITHIN = frozenset("-.,()/+*#·–—_;…")
 _STARTS = frozenset("+(")
 
 Out = Callable[[Token], None]
@@ -75,6 +75,11 @@ class Digits:
         self.piece.apart = min(self.piece.apart, APART_TOKENS // 2)  # whatever the other one said meanwhile
         self._last = Sort.SPACE
 
+    def passed(self, tokens: int) -> None:
+        """Instead of taking a turn of so many, in which there is no run."""
+        self.piece.apart = min(self.piece.apart + tokens, APART_TOKENS)
+        self.end()
+
     # --- a run ---
 
     def _begin(self, token: Token) -> bool:
@@ -108,7 +113,7 @@ class Digits:
                 return False
             else:
                 self._word(said, folded(text))
-        elif sort is Sort.SPACE or (sort is Sort.PUNCT and text in _WITHIN):
+        elif sort is Sort.SPACE or (sort is Sort.PUNCT and text in WITHIN):
             if gap >= GAP_TOKENS:
                 return False
             self._tens = self._tens and (sort is Sort.SPACE or text in "-–—")

@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 TOKEN_CHARS = 64
 
-_MARKS = "\u0300-\u036f"  # accents that stand alone: "fu\u0308nf"
-_HIDDEN = "\u00ad\u200b-\u200f\u2060\ufeff"  # a digit with nothing to be seen beside it is still beside the next one
+MARKS = "\u0300-\u036f"  # accents that stand alone: "fu\u0308nf"
+HIDDEN = "\u00ad\u200b-\u200f\u2060\ufeff"  # a digit with nothing to be seen beside it is still beside the next one
 _TOKEN = re.compile(
-    rf"(?P<space>[\s{_HIDDEN}]{{1,{TOKEN_CHARS}}})"
+    rf"(?P<space>[\s{HIDDEN}]{{1,{TOKEN_CHARS}}})"
     rf"|(?P<digits>\d{{1,{TOKEN_CHARS}}})"
-    rf"|(?P<word>(?:[^\W\d_]|[{_MARKS}]){{1,{TOKEN_CHARS}}})"
+    rf"|(?P<word>(?:[^\W\d_]|[{MARKS}]){{1,{TOKEN_CHARS}}})"
     r"|(?P<punct>.)",
     re.DOTALL,
 )
@@ -48,6 +48,11 @@ def folded(word: str) -> str:
     """Without case and accents: `Fünf` is `funf`."""
     spread = unicodedata.normalize("NFKD", word.casefold())
     return spread if spread.isascii() else "".join(c for c in spread if not unicodedata.combining(c))
+
+
+def count(text: str) -> int:
+    """Its tokens."""
+    return len(_TOKEN.findall(text))
 
 
 class Tokenizer:
