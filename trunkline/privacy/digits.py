@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from trunkline.privacy.judging import IBAN_CHARS, NUMBER_DIGITS, Kind, holds_card, kind_of, like_card
 from trunkline.privacy.spoken import JOINS_TENS, NUMBERS, Said
-from trunkline.privacy.tokens import Sort, Token, folded
+from trunkline.privacy.tokens import Sort, Token, count, folded
 
 RUN_DIGITS = 64
 RUN_TOKENS = 400
@@ -60,7 +60,7 @@ class Digits:
 
     def take(self, token: Token) -> None:
         if not self._held and not self._swallows:
-            if not self._begin(token):
+            if token.sort is Sort.SPACE or not self._begin(token):
                 self._pass(token)
             return
         if not self._go_on(token):
@@ -75,10 +75,10 @@ class Digits:
         self.piece.apart = min(self.piece.apart, APART_TOKENS // 2)  # whatever the other one said meanwhile
         self._last = Sort.SPACE
 
-    def passed(self, tokens: int) -> None:
-        """Instead of taking a turn of so many, in which there is no run."""
-        self.piece.apart = min(self.piece.apart + tokens, APART_TOKENS)
-        self.end()
+    def skip(self, text: str) -> None:
+        """Instead of taking it: whole tokens, and no run among them, nor before them."""
+        if self.piece.apart < APART_TOKENS:
+            self.piece.apart = min(self.piece.apart + count(text), APART_TOKENS)
 
     # --- a run ---
 
@@ -212,7 +212,7 @@ class Digits:
             self.piece = Piece(digits[-RUN_DIGITS:], 0)
             if kind in self._kinds:
                 return kind
-            whole = holds_card(digits) or len(digits) >= 15
+            whole = len(digits) >= 15 or holds_card(digits)
             return "card" if whole else "digits" if len(digits) >= NUMBER_DIGITS else None
         self.piece = Piece(digits, 0)
         if kind in self._kinds:

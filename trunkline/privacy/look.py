@@ -85,5 +85,24 @@ class Look:
         return seen
 
 
+def reach(text: str) -> tuple[int, int]:
+    """Of an ASCII text, from the word before its first digit to the word that ends the last run: beside it there is
+    none."""
+    begin = end = before = 0
+    begun = open_ = False
+    for found in _ASCII.finditer(text.lower()):
+        word = found[0]
+        if word in _COUNTED or word.isdigit():
+            if not begun:
+                begin, begun = before, True
+            open_ = True
+        elif word not in _GAP:
+            if open_:
+                end, open_ = found.end(), False
+            if word.isalpha():
+                before = found.start()
+    return begin, len(text) if open_ else end
+
+
 def _folded(word: str) -> str:
     return folded(word) if len(word) <= TOKEN_CHARS else word

@@ -19,10 +19,10 @@ from typing import Any, get_args
 from trunkline.privacy.digits import Digits, Piece
 from trunkline.privacy.emails import Emails
 from trunkline.privacy.judging import Kind
-from trunkline.privacy.look import Look, Seen
+from trunkline.privacy.look import Look, Seen, reach
 from trunkline.privacy.names import Known, Names
 from trunkline.privacy.sensitive import Sensitive
-from trunkline.privacy.tokens import Token, Tokenizer, count
+from trunkline.privacy.tokens import Token, Tokenizer
 
 __all__ = ["KINDS", "NOTHING", "Kind", "Policy", "Redactor", "redact", "redact_value"]
 
@@ -44,6 +44,10 @@ class Policy:
 NOTHING = Policy()
 
 
+FOLLOWED = 2
+"""Texts of a turn that are previewed beside one another: what was said, and what was heard of it."""
+
+
 class Redactor:
     """Of one speaker of one call. `known`: the names of the call, which its speakers share."""
 
@@ -53,7 +57,7 @@ class Redactor:
         self._known = Known(policy.names) if known is None else known
         self._theirs = repeats._digits if repeats is not None else None
         self._look = _look(policy.kinds)
-        self._so_far: _SoFar | None = None
+        self._so_far: list[_SoFar] = []
         self._build(Piece())
 
     def _build(self, piece: Piece) -> None:
@@ -98,7 +102,16 @@ class Redactor:
         """A turn."""
         if not self._stages or self._is_plain(text):
             return text
-        return self.feed(text) + self.end()
+        if self._digits is None or len(self._stages) > 1 or not text.isascii():
+            return self.feed(text) + self.end()
+        begin, end = reach(text)
+        before, after = text[:begin], text[end:]
+        self._digits.skip(before)
+        shown = self.feed(text[begin:end])
+        for token in self._tokenizer.end():
+            self._take(token)
+        self._digits.skip(after)
+        return before + shown + self.end() + after
 
     def _is_plain(self, text: str) -> bool:
         """Nothing in it is redacted: then it is taken."""
@@ -110,9 +123,8 @@ class Redactor:
             if digits.piece.digits:
                 if seen is Seen.NUMBERS:
                     return False
-                digits.passed(count(text))
-            else:
-                digits.end()
+                digits.skip(text)
+            digits.end()
         return True
 
     def preview(self, text: str) -> str:
@@ -120,10 +132,11 @@ class Redactor:
         to. Cheap where `text` is that of before, with more behind it."""
         if not self._stages:
             return text
-        before = self._so_far
-        if before is None or not before.goes_on(text, self._remembered):
-            before = self._so_far = _SoFar(self._copy(), self._remembered)
-        return before.show(text)
+        going_on = [each for each in self._so_far if each.goes_on(text, self._remembered)]
+        if not going_on:
+            self._so_far = [*self._so_far[1 - FOLLOWED :], _SoFar(self._copy(), self._remembered)]
+            going_on = self._so_far[-1:]
+        return max(going_on, key=lambda each: len(each.text)).show(text)
 
     @property
     def _remembered(self) -> tuple[object, ...]:
@@ -148,14 +161,15 @@ class _SoFar:
 
     def __init__(self, redactor: Redactor, remembered: tuple[object, ...]) -> None:
         self._redactor, self._remembered = redactor, remembered
-        self._text = self._shown = ""
+        self.text = self._shown = ""
+        """What it was, and what was shown of it."""
 
     def goes_on(self, text: str, remembered: tuple[object, ...]) -> bool:
-        return remembered == self._remembered and text.startswith(self._text)
+        return remembered == self._remembered and text.startswith(self.text)
 
     def show(self, text: str) -> str:
-        self._shown += self._redactor.feed(text[len(self._text) :])
-        self._text = text
+        self._shown += self._redactor.feed(text[len(self.text) :])
+        self.text = text
         return self._shown
 
 

@@ -6,7 +6,6 @@ which none is looked up in a vocabulary.
 
 import re
 import unicodedata
-from collections.abc import Iterator
 from enum import Enum, auto
 from functools import lru_cache
 from typing import NamedTuple
@@ -60,28 +59,33 @@ class Tokenizer:
         self._rest = ""
         self._long = False
 
-    def feed(self, text: str) -> Iterator[Token]:
+    def feed(self, text: str) -> list[Token]:
         """Those that can no longer become others."""
         text = self._rest + text
-        at = 0
+        tokens, at = self._tokens(text, len(text))
+        self._rest = text[at:]
+        return tokens
+
+    def end(self) -> list[Token]:
+        rest, self._rest = self._rest, ""
+        tokens, _ = self._tokens(rest, len(rest) + 1)
+        self._long = False
+        return tokens
+
+    def _tokens(self, text: str, size: int) -> tuple[list[Token], int]:
+        """`size`: where more text may follow. And where they end."""
+        tokens, at, long = [], 0, self._long
         for found in _TOKEN.finditer(text):
-            whole = found.end() < len(text) or found.lastgroup == "punct" or found.end() - at == TOKEN_CHARS
+            end, sort = found.end(), _SORTS[found.lastgroup or "punct"]
+            whole = end < size or sort is Sort.PUNCT or end - at == TOKEN_CHARS
             if not whole:
                 break
-            at = found.end()
-            yield self._token(found)
-        self._rest = text[at:]
-
-    def end(self) -> Iterator[Token]:
-        rest, self._rest = self._rest, ""
-        for found in _TOKEN.finditer(rest):
-            yield self._token(found)
-        self._long = False
-
-    def _token(self, found: re.Match[str]) -> Token:
-        sort, text = _SORTS[found.lastgroup or "punct"], found[0]
-        if sort is Sort.WORD:
-            long, self._long = self._long or len(text) == TOKEN_CHARS, len(text) == TOKEN_CHARS
-            return Token(Sort.PIECE if long else sort, text)
-        self._long = False
-        return Token(sort, text)
+            if sort is Sort.WORD:
+                piece, long = long or end - at == TOKEN_CHARS, end - at == TOKEN_CHARS
+                sort = Sort.PIECE if piece else sort
+            else:
+                long = False
+            tokens.append(Token(sort, found[0]))
+            at = end
+        self._long = long
+        return tokens, at
