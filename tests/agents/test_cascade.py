@@ -2085,6 +2085,50 @@ def test_what_is_not_keyed_in_time_is_an_answer_too() -> None:
     on_a_call(conversation, agent=PAYING)
 
 
+def test_what_is_keyed_beyond_the_entry_is_no_answer_to_anything() -> None:
+    async def conversation(call: Call) -> None:
+        webhook = paying(call)
+        await call.says("pay")
+        call.pen.write(ToolCall("a", "pay", {})).end()
+        await call.run(200)
+        assert call.attendant.keyed_in_secret
+        for key in f"{CARD}123999#":  # 19 digits are taken
+            call.attendant.key(key)
+        await call.run(200)
+        call.pen.write("Paid. Press one for a receipt.").end()
+        await call.run(1000)
+        call.attendant.key("9")
+        await call.run(2100)
+        assert [got["card_number"] for got in webhook.got] == [f"{CARD}123"]
+        assert not any(message.keyed for message in call.attendant.conversation)
+        assert not call.attendant.keyed_in_secret
+        call.attendant.key("1")
+        await call.run(2500)
+        assert [message.text for message in call.attendant.conversation if message.keyed] == ["1"]
+
+    on_a_call(conversation, agent=PAYING)
+
+
+def test_the_rest_of_a_number_that_was_keyed_too_slowly_is_no_answer_either() -> None:
+    async def conversation(call: Call) -> None:
+        webhook = paying(call)
+        await call.says("pay")
+        call.pen.write(ToolCall("a", "pay", {})).end()
+        await call.run(200)
+        for key in CARD[:8]:
+            call.attendant.key(key)
+        await call.run(8100)
+        for key in f"{CARD[8:]}#":
+            call.attendant.key(key)
+            await call.run(1500)
+        assert webhook.got == []
+        assert not any(message.keyed for message in call.attendant.conversation)
+        call.pen.write("Later, then.").end()
+        await call.run(2000)
+
+    on_a_call(conversation, agent=PAYING)
+
+
 def test_a_call_that_ends_in_the_middle_of_an_entry_leaves_nothing_of_it() -> None:
     async def conversation(call: Call) -> None:
         webhook = paying(call)

@@ -388,7 +388,10 @@ class LineCall:
         return self._bus or Refuse("error", "the call could not be attended")
 
     def key(self, digit: str) -> None:
-        wishes = self.wishes if self.attended.attendant is not None else None  # else it is a representative's menu
+        attendant = self.attended.attendant
+        wishes = self.wishes if attendant is not None else None  # else it is a representative's menu
+        if getattr(attendant, "keyed_in_secret", False):  # any digits may be in a card
+            wishes = None
         if wishes is None or not (wishes.opted_out or wishes.key(digit)):
             self.attended.key(digit)
 
