@@ -19,13 +19,14 @@ from trunkline.gateway import call as c
 from trunkline.gateway.api.calls import LiveCall
 from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.consent import Carried, House
-from trunkline.gateway.dialling import DialOrder
+from trunkline.gateway.dialling import DialOrder, new_call_id
 from trunkline.gateway.endings import from_twilio
 from trunkline.gateway.joining import Joining, Keeper, NoSessions
 from trunkline.gateway.leg import Dialler, LegKind, Plan
 from trunkline.gateway.linecall import GOODBYE_S, FormerCall, LineCall
 from trunkline.gateway.outbound import NEVER_AGAIN, RetryPolicy
 from trunkline.gateway.placing import Placing
+from trunkline.gateway.slots import Slots
 from trunkline.gateway.spending import Spending
 from trunkline.gateway.twilio.webhooks import FINAL, CallStatus, CallView
 from trunkline.media.bus import Echo, Tap
@@ -59,7 +60,6 @@ class Line:
 class Limits:
     max_calls: int
     max_call_s: float
-    max_calls_per_number: int | None = None
     reserved_inbound: int = 0
     """Lines that calls out leave free."""
 
@@ -110,6 +110,8 @@ class Switchboard:
         """Who keeps what was said in devices' calls."""
         self.spending: Spending | None = None
         """What calls cost and may cost; None: nobody counts."""
+        self.slots: Slots | None = None
+        """How many calls at once a tenant and a number may have; None: as many as there are lines."""
         self.draining = False
         self._second_legs = 0
         self._calls: dict[CallId, LineCall] = {}
@@ -120,6 +122,24 @@ class Switchboard:
         self._idle.set()
 
     # --- calls that come ---
+
+    async def expect(self, arrival: Arrival) -> None:
+        """Before `admit` or `join`: asks for the slot that it will need, where there are limits. Does not raise."""
+        if self.slots is not None and arrival.provider_call_id not in self._by_provider_id:
+            await self.slots.ask(arrival.provider_call_id, "inbound", arrival.to_number)
+
+    async def expect_joining(self, joining: Joining, leg: LegKind) -> None:
+        await self.expect(_joined(joining, leg))
+
+    async def expect_order(self, order: DialOrder) -> DialOrder:
+        """As `expect`, before `dial`, which is asked with the order that this returns."""
+        if self.slots is None or not self.diallers:
+            return order
+        way = Placing(self, order, self.retry).first()
+        number = order.from_number if isinstance(way, Refuse) else way[2].from_number
+        order = replace(order, call_id=order.call_id or new_call_id())
+        await self.slots.ask(str(order.call_id), "outbound", number)
+        return order
 
     def admit(self, arrival: Arrival) -> CallId | Refuse:
         known = self._by_provider_id.get(arrival.provider_call_id)
@@ -213,10 +233,7 @@ class Switchboard:
         limits, out = self.limits, call.started.direction == "outbound"
         if out and len(self._calls) + self._second_legs >= limits.max_calls - limits.reserved_inbound:
             return Refuse("overloaded", "the lines that are free are kept for calls that come in")
-        ours, most = _ours(call), limits.max_calls_per_number
-        if most is None or ours is None or sum(_ours(each) == ours for each in self._calls.values()) < most:
-            return None
-        return Refuse("overloaded", "this number has as many calls as it may")
+        return None if self.slots is None else self.slots.claim(_slot(call), call.started.direction, _ours(call))
 
     def _full(self) -> Refuse | None:
         taken = len(self._calls) + self._second_legs
@@ -414,6 +431,8 @@ class Switchboard:
             del self._by_provider_id[name]
         if session_id is not None:
             self.sessions.ended(session_id, call)
+        if self.slots is not None:
+            self.slots.free(_slot(call))
         self._remember(name, call.former())
         self.metrics.live_calls(len(self._calls))
         if not self._calls:
@@ -458,6 +477,11 @@ class Switchboard:
 
 def _ours(call: LineCall) -> str | None:
     return call.started.to_number if call.started.direction == "inbound" else call.started.from_number
+
+
+def _slot(call: LineCall) -> str:
+    """By what its slot is known: what its carrier or device calls it, or of a call out we do."""
+    return call.arrival.provider_call_id if call.started.direction == "inbound" else call.id
 
 
 def _joined(joining: Joining, leg: LegKind) -> Arrival:

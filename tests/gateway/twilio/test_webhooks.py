@@ -105,6 +105,7 @@ class Line:
         dial_caller_id: str = "",
         refuse_fallback: Refuse | None = None,
     ) -> None:
+        self.expected: list[Arrival] = []
         self.switchboard, self.clock, self.metrics = FakeSwitchboard(), ManualClock(), Metrics()
         self.tokens, self.placed = Tokens(), FakePlaced()
         webhooks = Webhooks(
@@ -118,6 +119,7 @@ class Line:
             placed=self.placed,
             signed=bool(auth_tokens),
             may_fall_back=lambda ours: refuse_fallback or Allow(),
+            expect=self._expect,
         )
         routes = webhook_routes(webhooks, Signatures(auth_tokens, ORIGIN), self.metrics, self.clock)
         self.client = TestClient(Starlette(routes=routes))
@@ -126,6 +128,9 @@ class Line:
         response = self.client.post(path, data=form, headers=headers)
         assert (response.status_code, response.headers["content-type"]) == (status, "text/xml; charset=utf-8")
         return ElementTree.fromstring(response.text)
+
+    async def _expect(self, arrival: Arrival) -> None:
+        self.expected.append(arrival)
 
     def token(self, document: Element) -> str:
         return next(p.attrib["value"] for p in document.iter("Parameter") if p.attrib["name"] == "token")
@@ -245,6 +250,17 @@ def test_a_full_house_says_so(line: Line, code: str) -> None:
     line.switchboard.refuse = Refuse(code, "")
     document = line.post("/twilio/voice", CALLER)
     assert (tags(document), document.findtext("Say")) == (["Say", "Hangup"], "All lines are busy.")
+
+
+@pytest.mark.parametrize("code", ["number_full", "tenant_full"])
+def test_where_there_are_as_many_calls_as_may_be_it_is_busy(line: Line, code: str) -> None:
+    line.switchboard.refuse = Refuse(code, "")
+    (reject,) = line.post("/twilio/voice", CALLER)
+    assert (reject.tag, reject.attrib["reason"]) == ("Reject", "busy")
+    assert [each.provider_call_id for each in line.expected] == [CALLER["CallSid"]]
+    spare = Line(fallback_number="+14155550100")
+    spare.switchboard.refuse = Refuse(code, "")
+    assert tags(spare.post("/twilio/voice", CALLER)) == ["Dial"]
 
 
 def test_a_full_house_dials_the_fallback_number() -> None:

@@ -83,6 +83,7 @@ class SipDesk:
         self._media_timeout_s, self._lead = media_timeout_s, lead or sip_lead()
         self._machine = machine
         self._vouching, self._signer = vouching, signer
+        self._expecting: set[asyncio.Task[None]] = set()
         self._asked: dict[Handle, tuple[s.Incoming, Trunk, Screened]] = {}
         """Calls whose verdict is waited for."""
         self._dialogs: dict[Handle, Dialog] = {}
@@ -112,6 +113,8 @@ class SipDesk:
             self._board.diallers.remove(self)
         if self._vouching is not None:
             await self._vouching.close()
+        for task in tuple(self._expecting):
+            task.cancel()
         await self._stack.close()
         for dialog in tuple(self._dialogs.values()):
             self._forget(dialog)
@@ -206,9 +209,7 @@ class SipDesk:
         if self._vouching is None:
             self._welcome(event, trunk, screened, None)
             return
-        self._asked[event.handle] = event, trunk, screened
-        self._call_ids.add(event.call_id)
-        self._inbound[trunk.name] += 1
+        self._keep_waiting(event, trunk, screened)
         self._vouching.ask(event.handle, trunk, screened, partial(self._vouched, event))
 
     def _vouched(self, event: s.Incoming, verdict: CallerVerdict | None) -> None:
@@ -219,6 +220,11 @@ class SipDesk:
                 self._welcome(*asked, verdict)
         except Exception as error:
             self._crashed(event, error)
+
+    def _keep_waiting(self, event: s.Incoming, trunk: Trunk, screened: Screened) -> None:
+        self._asked[event.handle] = event, trunk, screened
+        self._call_ids.add(event.call_id)
+        self._inbound[trunk.name] += 1
 
     def _no_longer_asked(self, handle: Handle) -> tuple[s.Incoming, Trunk, Screened] | None:
         asked = self._asked.pop(handle, None)
@@ -237,6 +243,25 @@ class SipDesk:
         self._arrivals.over(handle)
 
     def _welcome(self, event: s.Incoming, trunk: Trunk, screened: Screened, verdict: CallerVerdict | None) -> None:
+        if self._board.slots is None:
+            self._let_in(event, trunk, screened, verdict)
+            return
+        self._keep_waiting(event, trunk, screened)
+        task = asyncio.create_task(self._expected(event, screened, verdict), name="sip slot")
+        self._expecting.add(task)
+        task.add_done_callback(self._expecting.discard)
+
+    async def _expected(self, event: s.Incoming, screened: Screened, verdict: CallerVerdict | None) -> None:
+        """Never raises."""
+        try:
+            await self._arrivals.expect(event, screened)
+            asked = self._no_longer_asked(event.handle)
+            if asked is not None:  # a slot of who gave up is given back by itself
+                self._let_in(*asked, verdict)
+        except Exception as error:
+            self._crashed(event, error)
+
+    def _let_in(self, event: s.Incoming, trunk: Trunk, screened: Screened, verdict: CallerVerdict | None) -> None:
         admitted = self._arrivals.admit(event, trunk, screened, verdict)
         if admitted is None:
             return
