@@ -254,6 +254,14 @@ class Switchboard:
     def give_line(self) -> None:
         self._second_legs -= 1
 
+    def may_last_s(self, call_id: CallId, slack_s: float, further: tuple[str, str | None] | None = None) -> float:
+        """The limit outside Python of a leg that begins now: of time, with what its own end takes as slack, or of
+        money. `further`: its kind and number, where it is dialled beside the call's own."""
+        call, longest_s = self._calls.get(call_id), self.limits.max_call_s + slack_s
+        if call is None or self.spending is None:
+            return longest_s
+        return min(longest_s, self.spending.pays_s(call, further))
+
     def call(self, call_id: CallId) -> LineCall | None:
         """A live one."""
         return self._calls.get(call_id)
@@ -359,7 +367,8 @@ class Switchboard:
         if call.machine.state is c.State.ENDING:
             return CallView(call.id, "ended")
         if call.machine.state is c.State.TRANSFERRING:
-            return CallView(call.id, "transferring", call.transfer_number)
+            limit_s = self.may_last_s(call.id, 0.0, ("twilio", call.transfer_number))
+            return CallView(call.id, "transferring", call.transfer_number, int(limit_s))
         return CallView(call.id, "live")
 
     def status(self, call_sid: CallSid, status: CallStatus, duration_s: int | None) -> None:

@@ -7,11 +7,15 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from decimal import Decimal
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.gateway.test_slots import Shared
+from trunkline.compliance.money.account import Terms
+from trunkline.compliance.money.prices import COLUMNS
+from trunkline.compliance.money.treasury import Policy, Treasury
 from trunkline.gateway import linecall
 from trunkline.gateway.call import CLOSE_WAIT_S
 from trunkline.gateway.dialling import DialOrder
@@ -27,6 +31,7 @@ from trunkline.gateway.sip.desk import (
 from trunkline.gateway.sip.stack import Handle
 from trunkline.gateway.sip.trunks import Trunk
 from trunkline.gateway.slots import SlotLimits, Slots
+from trunkline.gateway.spending import Spending, Ways
 from trunkline.media.bus import Bus
 from trunkline.media.dtmf import tones
 from trunkline.ports import CallEnded, CallStarted, Refuse, UsageMetered
@@ -130,6 +135,20 @@ def test_where_there_are_as_many_calls_as_may_be_it_is_busy(limits: SlotLimits, 
         await asyncio.sleep(0.01)
         assert here.stack.commands("ring")[-1] == ("ring", third)
         await slots.close()
+
+    run(scenario)
+
+
+def test_the_line_ends_a_call_by_itself_when_its_budget_pays_no_more(tmp_path: Path) -> None:
+    async def scenario(here: Desk) -> None:
+        rows = ["# version test", COLUMNS, "sip,leg,*,voice,seconds,0.01,1,1,2026-11-28,test"]
+        (tmp_path / "prices.csv").write_text("\n".join(rows))
+        policy = Policy(Terms(call_usd=Decimal("0.50")), prices=tmp_path)
+        treasury = Treasury(policy, None, here.clock)
+        here.switchboard.spending = Spending(treasury, Ways(), here.metrics, here.clock.now)
+        handle = here.invited()
+        await asyncio.sleep(0.01)
+        assert here.stack.commands("answer") == [("answer", handle, 50.0)]
 
     run(scenario)
 

@@ -1,6 +1,6 @@
 import logging
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from urllib.parse import urlencode
 from xml.etree import ElementTree
@@ -310,6 +310,8 @@ def test_a_transfer_dials_and_its_success_ends_the_call(line: Line) -> None:
     line.switchboard.calls[SID] = CallView(CallId("call-1"), "transferring", E164("+14155550100"))
     (dial,) = line.post("/twilio/continue?n=0", CALLER)
     assert (dial.attrib["timeLimit"], dial.findtext("Number")) == ("3600", "+14155550100")
+    line.switchboard.calls[SID] = replace(line.switchboard.calls[SID], limit_s=180)
+    assert line.post("/twilio/continue?n=0", CALLER)[0].attrib["timeLimit"] == "180"
     after = dial.attrib["action"].removeprefix(ORIGIN)
     form = CALLER | {"DialCallStatus": "completed", "DialCallDuration": "42"}
     assert tags(line.post(after, form)) == ["Hangup"]

@@ -25,7 +25,7 @@ from trunkline.gateway import outbound
 from trunkline.gateway.answeredby import NO_DETECTION, AnsweredBy, AnswerListener, MachineTerms, is_machine
 from trunkline.gateway.api.trunks import TrunkView
 from trunkline.gateway.dialling import DialOrder
-from trunkline.gateway.leg import Leg, LegCall, Plan
+from trunkline.gateway.leg import FurtherLegCall, Leg, LegCall, Plan
 from trunkline.gateway.linecall import GOODBYE_S
 from trunkline.gateway.outbound import Route
 from trunkline.gateway.sip import profiles, quality, trunks
@@ -282,7 +282,7 @@ class SipDesk:
         dialog.timer = None
         if self._board.agent.ready():
             dialog.answered = True
-            self._stack.answer(dialog.leg.handle, self._board.limits.max_call_s + LIMIT_SLACK_S)
+            self._stack.answer(dialog.leg.handle, self._board.may_last_s(dialog.call.id, LIMIT_SLACK_S))
         elif self._clock.now() < until:
             self._later(dialog, READY_POLL_S, partial(self._answer, dialog, until))
         else:
@@ -319,7 +319,8 @@ class SipDesk:
         trunk = self._trunks[plan.trunk]
         to_uri = trunks.request_uri(trunk, plan.order.to_number)
         from_uri = trunks.from_uri(trunk, plan.from_number, "localhost")
-        limit_s = self._board.limits.max_call_s + plan.order.ring_timeout_s + LIMIT_SLACK_S
+        further = ("sip", plan.order.to_number) if isinstance(call, FurtherLegCall) else None
+        limit_s = self._board.may_last_s(call.id, LIMIT_SLACK_S, further) + plan.order.ring_timeout_s
         headers = trunks.headers_out(trunk, plan.order.attributes)
         headers += trunks.identity_headers(
             trunk, plan.from_number, "localhost", plan.order.forwarded_by, mapped=headers

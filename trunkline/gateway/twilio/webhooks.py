@@ -81,6 +81,8 @@ class CallView:
     """ended: by us or by the caller, so nothing is to be reconnected. live: as far as we know, the leg still is."""
     transfer_number: E164 | None = None
     """The number of the named target, while transferring."""
+    limit_s: int | None = None
+    """How long they may talk, then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +211,7 @@ class Webhooks:
             return twiml.dial(
                 seen.transfer_number,
                 action_url=action_url,
-                time_limit_s=self._max_call_seconds,
+                time_limit_s=seen.limit_s or self._max_call_seconds,
                 caller_id=self._dial_caller_id,
             )
         return self._reconnect(form, reconnects, "leg_lost", now)
