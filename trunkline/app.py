@@ -843,7 +843,7 @@ async def serve(settings: Settings, ready: Callable[[Gateway], None] | None = No
                 )
             )
             leaving = asyncio.create_task(_leave(running, server), name="leave")
-            watched = Watched(running.switchboard, _twilio_account(settings)) if settings.limits.watchdog else None
+            watched = _watched(settings, running) if settings.limits.watchdog else None
             if watched is not None:
                 watched.start()
             if ready is not None:
@@ -861,6 +861,13 @@ async def serve(settings: Settings, ready: Callable[[Gateway], None] | None = No
                 log.warning("some records are not yet in the database; they stay in the spool for the next start")
     finally:
         sock.close()
+
+
+def _watched(settings: Settings, running: Gateway) -> Watched:
+    account, desk = _twilio_account(settings), running.sip.desk
+    if desk is None:
+        return Watched(running.switchboard, account)
+    return Watched(running.switchboard, account, desk.farewells, (settings.sip.host, settings.sip.port))
 
 
 def _twilio_account(settings: Settings) -> dict[str, str | None]:

@@ -413,20 +413,18 @@ class Switchboard:
     def live_calls(self) -> int:
         return len(self._calls)
 
-    def lasting(self) -> dict[str, Any]:
-        """How long each live call may yet last, for the watchdog: `calls` by CallSid, `others_s` of the last of the
-        others."""
-        twilio: dict[str, float] = {}
-        others: list[float] = []
+    def lasting(self) -> dict[str, dict[str, Any]]:
+        """For the watchdog, of each live call: how long it may yet last (`left_s`), and its CallSid (`sid`) if it is
+        Twilio's."""
+        found: dict[str, dict[str, Any]] = {}
         for call in self._calls.values():
             left_s = call.ends_in_s() + GOODBYE_S if call.limited else self.limits.max_call_s + GOODBYE_S
             if self.spending is not None:
                 left_s = min(left_s, self.spending.lasts_s(call))
+            found[call.id] = {"left_s": round(left_s, 1)}
             if call.started.leg == "twilio":
-                twilio[call.arrival.provider_call_id] = round(left_s, 1)
-            else:
-                others.append(round(left_s, 1))
-        return {"calls": twilio, "others_s": max(others, default=None)}
+                found[call.id]["sid"] = call.arrival.provider_call_id
+        return found
 
     # --- the end ---
 

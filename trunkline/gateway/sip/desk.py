@@ -32,6 +32,7 @@ from trunkline.gateway.sip import profiles, quality, trunks
 from trunkline.gateway.sip import stack as s
 from trunkline.gateway.sip.arrivals import RETRY_AFTER_S, Arrivals
 from trunkline.gateway.sip.dialog import Dialog, ending, failure, shown
+from trunkline.gateway.sip.farewell import Farewell
 from trunkline.gateway.sip.farhold import RESUME_AGAIN_S
 from trunkline.gateway.sip.health import State as Health
 from trunkline.gateway.sip.leg import SipLeg, sip_lead
@@ -45,7 +46,7 @@ from trunkline.media.answering import SHORT_GREETING_MS, AnsweringDetector
 from trunkline.media.detect import DtmfDetector
 from trunkline.media.playout import LeadPolicy
 from trunkline.ports import CallerVerdict, Refuse
-from trunkline.types import E164
+from trunkline.types import E164, CallId
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +134,14 @@ class SipDesk:
     @property
     def dialogs(self) -> int:
         return len(self._dialogs)
+
+    def farewells(self) -> dict[str, tuple[CallId, Farewell]]:
+        """By name, of dialogs that are answered and not being left: whose, and what a BYE takes."""
+        found: dict[str, tuple[CallId, Farewell]] = {}
+        for handle, dialog in self._dialogs.items():
+            if dialog.confirmed and dialog.closing is None and (each := self._stack.farewell(handle)) is not None:
+                found[str(handle)] = dialog.call.id, each
+        return found
 
     # --- events -----------------------------------------------------------------------------------------------------
 
