@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import secrets
 import signal
 import socket
 import ssl
@@ -66,6 +67,7 @@ from trunkline.gateway.sip.desk import LIMIT_SLACK_S, SipDesk
 from trunkline.gateway.sip.leg import sip_lead
 from trunkline.gateway.sip.stack import FrontCounters, Stack
 from trunkline.gateway.sip.vouching import open_signer, open_vouching
+from trunkline.gateway.slots import SlotLimits, Slots
 from trunkline.gateway.spending import Spending, Ways
 from trunkline.gateway.switchboard import Limits, Line, Switchboard
 from trunkline.gateway.twilio.dialler import Detection, Terms, TwilioDialler
@@ -92,7 +94,7 @@ from trunkline.media.sources import soft_work
 from trunkline.media.vad import EnergyGate, SileroBatch
 from trunkline.metrics import Metrics
 from trunkline.monies import check_money, missing_prices, money_policy
-from trunkline.ports import Allow, Budgets, Door, EndReason, RecordSink
+from trunkline.ports import Allow, Budgets, Door, EndReason, RecordSink, SlotStore
 from trunkline.privacy.calls import Policies, RedactedRecords, by_itself
 from trunkline.privacy.redaction import Kind, Policy
 from trunkline.privacy.sealed import KeyRing
@@ -107,6 +109,7 @@ from trunkline.store.dnc import DncLists
 from trunkline.store.engine import Database, database_url
 from trunkline.store.orders import OrderKeys
 from trunkline.store.records import LIMIT, CallRecords, Page, Record
+from trunkline.store.slots import DatabaseSlots
 from trunkline.store.spool import Spool
 from trunkline.store.subjects import Subjects
 from trunkline.store.writer import RecordWriter
@@ -243,7 +246,6 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             Limits(
                 max_calls=settings.limits.max_calls,
                 max_call_s=settings.limits.max_call_seconds,
-                max_calls_per_number=settings.limits.max_calls_per_number,
                 reserved_inbound=settings.limits.reserved_inbound,
             ),
             RedactedRecords(await _audited(stack, settings, family, spool, metrics, clock), written),
@@ -255,6 +257,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             {file: each.agent for file, each in agents.items()},
         )
         await _open_money(stack, settings, switchboard, agents[first].agent, database, clock)
+        switchboard.slots = _open_slots(stack, settings, database, clock)
         switchboard.went_out, switchboard.prepare = office.went_out, counsel.prepare
         if office.policy.in_force:
             switchboard.consents, office.revoked = office, switchboard.revoked
@@ -314,6 +317,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             placed=twilio,
             counsel=counsel,
             may_fall_back=switchboard.may_fall_back,
+            expect=switchboard.expect,
+            expect_order=switchboard.expect_order,
         )
         if settings.privacy.keeps_for_a_time or terms_of(settings).audit is not None:
             purging = asyncio.create_task(_purges(settings, database, clock), name="purge")
@@ -435,6 +440,29 @@ async def _open_money(
     stack.push_async_callback(treasury.close)
     spending.start()
     stack.push_async_callback(spending.close)
+
+
+def _open_slots(stack: contextlib.AsyncExitStack, settings: Settings, database: Database, clock: Clock) -> Slots | None:
+    """Where calls of all processes are counted together."""
+    given = settings.limits
+    if given.max_calls_per_tenant is None and given.max_calls_per_number is None:
+        return None
+    store: SlotStore = DatabaseSlots(database, clock)
+    if settings.redis is not None:
+        from trunkline.gateway.sessions.redis import RedisSlots
+
+        store = redis = RedisSlots(settings.redis)
+        stack.push_async_callback(redis.close)
+    limits = SlotLimits(
+        given.max_calls_per_tenant,
+        given.max_calls_per_number,
+        given.reserved_inbound_per_tenant,
+        given.reserved_inbound_per_number,
+    )
+    slots = Slots(limits, store, clock, process=secrets.token_hex(8))
+    slots.start()
+    stack.push_async_callback(slots.close)
+    return slots
 
 
 def _socket_limits(settings: Settings) -> SocketLimits:
@@ -815,7 +843,7 @@ async def serve(settings: Settings, ready: Callable[[Gateway], None] | None = No
                 )
             )
             leaving = asyncio.create_task(_leave(running, server), name="leave")
-            watched = Watched(running.switchboard, _twilio_account(settings)) if settings.limits.watchdog else None
+            watched = _watched(settings, running) if settings.limits.watchdog else None
             if watched is not None:
                 watched.start()
             if ready is not None:
@@ -833,6 +861,13 @@ async def serve(settings: Settings, ready: Callable[[Gateway], None] | None = No
                 log.warning("some records are not yet in the database; they stay in the spool for the next start")
     finally:
         sock.close()
+
+
+def _watched(settings: Settings, running: Gateway) -> Watched:
+    account, desk = _twilio_account(settings), running.sip.desk
+    if desk is None:
+        return Watched(running.switchboard, account)
+    return Watched(running.switchboard, account, desk.farewells, (settings.sip.host, settings.sip.port))
 
 
 def _twilio_account(settings: Settings) -> dict[str, str | None]:

@@ -422,6 +422,21 @@ class Budgets(Protocol):
         ...
 
 
+class SlotStore(Protocol):
+    """Slots of live calls, of all processes: leases in scopes (the store). All methods raise StoreError when it is
+    away."""
+
+    async def take(self, tenant: TenantId, name: str, scopes: Mapping[str, int], lease_s: float) -> str | None:
+        """In all scopes or none: which of them has as many slots as its number says. None: it is taken; idempotent."""
+        ...
+
+    async def renew(self, tenant: TenantId, held: Mapping[str, Sequence[str]], lease_s: float) -> None:
+        """By name, the scopes of each; also of what was lost or let go meanwhile, full or not."""
+        ...
+
+    async def give_back(self, tenant: TenantId, names: Sequence[str]) -> None: ...
+
+
 UsageSink = Callable[[Usage], None]
 
 

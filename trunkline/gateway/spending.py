@@ -136,6 +136,18 @@ class Spending:
         found = self._calls.get(call.id)
         return None if found is None else found[1].so_far(self._now(), _heard(call))
 
+    def pays_s(self, call: "LineCall", further: tuple[str, str | None] | None = None) -> float:
+        """How long budgets pay for its legs from now on, rounded as they are billed. `further`: the kind of a leg that
+        is dialled, and its number."""
+        found = self._calls.get(call.id)
+        if found is None:
+            return float("inf")
+        account, started = found[1], call.started
+        legs = [] if account.meter.opened(self._now()) else [(started.leg, self._leg(started))]
+        if further is not None:
+            legs.append((further[0], leg_product("transfer", further[1])))
+        return account.pays_s(self._now(), legs, _heard(call))
+
     def told(self, call: "LineCall") -> dict[str, Any] | None:
         found = self._calls.get(call.id)
         if found is None:
@@ -184,6 +196,7 @@ class Spending:
                 elif self.ways.cheaper_agent:
                     account.not_yet()
             case End(budget):
+                account.exempt = bool(self.ways.target)
                 call.out_of_budget(budget, self.ways.target)
 
 

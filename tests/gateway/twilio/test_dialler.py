@@ -3,13 +3,17 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from tests.fakes.twilio_account import FakeAccount
+from trunkline.compliance.money.account import Terms as Money
+from trunkline.compliance.money.treasury import Policy, Treasury
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.linecall import LineCall
+from trunkline.gateway.spending import Spending, Ways
 from trunkline.gateway.twilio.account import Listed, NotTaken, Unknown
 from trunkline.gateway.twilio.dialler import CHECK_AGAIN_S, MAX_PLACING, Placed, Terms, TwilioDialler
 from trunkline.gateway.twilio.webhooks import CallStatus, Heard
@@ -482,3 +486,14 @@ def test_the_ringing_leg_is_replaced_by_the_stream() -> None:
         assert leg.closed == ["agent_hung_up"]
 
     assert office(scenario).account.ended == []
+
+
+def test_twilio_ends_a_call_by_itself_when_its_budget_pays_no_more() -> None:
+    async def scenario(board: Office) -> None:
+        treasury = Treasury(Policy(Money(call_usd=Decimal("0.09"))), None, board.clock)
+        board.switchboard.spending = Spending(treasury, Ways(), board.metrics, board.clock.now)
+        board.dial()
+        await settle()
+        assert board.account.orders[0].limit_s == 300  # a minute is 0.018
+
+    office(scenario)

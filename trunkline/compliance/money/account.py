@@ -5,6 +5,7 @@ rounded up to when that is over, the goodbye itself, and the dearest answer so f
 ends within the budget, not behind it.
 """
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -21,6 +22,7 @@ QUIET_S = 4.0
 """At any other."""
 GOODBYE_S = 8.0
 GOODBYE_CHARACTERS = 120
+LONGEST_S = 86_400
 
 Cheaper = Literal["minutes", "usd", "resolved", "backend"]
 
@@ -91,6 +93,8 @@ class Account:
     """When it was answered."""
     backends: Sequence[str] = ()
     attended_since: float = 0.0
+    exempt: bool = False
+    """Its budget is spent, and what it does now is what was wanted then: no budget ends it any more."""
     _pace: Pace = field(default_factory=Pace)
     _burst_at: float = -1.0
     _burst: Decimal = ZERO
@@ -159,9 +163,32 @@ class Account:
     def _variable(self, heard: Sequence[Usage]) -> Decimal:
         return self.meter.spent - self.meter.spent_on_legs + self.meter.untold(heard)
 
+    def _budget(self) -> Decimal | None:
+        """The least it may cost here in all, as far as this process knows; None: as much as it likes."""
+        if self.exempt:
+            return None
+        own = None if self.terms.call_usd is None else self.terms.call_usd - self.before.usd
+        of_days = (lease.limit - lease.used + lease.holds.get(self.call, ZERO) for lease in self.leases.values())
+        return min((b for b in (own, *of_days) if b is not None), default=None)
+
+    def pays_s(self, now: float, legs: Sequence[tuple[str, str]], heard: Sequence[Usage] = ()) -> float:
+        """For how many whole seconds, one at least, its budgets pay for the open legs and further ones that begin now
+        (provider and product), rounded as they are billed, and for nothing else: the limit that is set outside
+        Python."""
+        budget = self._budget()
+
+        def fits(seconds: int) -> bool:
+            more = (self.meter.prices.of(provider, "leg", product, "seconds") for provider, product in legs)
+            leg_usd = sum((row.cost(Decimal(seconds)) for rows in more for row in rows), ZERO)
+            return self.cost(now + seconds, heard) + leg_usd <= (budget or ZERO)
+
+        if budget is None or fits(LONGEST_S):
+            return float("inf")
+        return float(max(1, bisect_left(range(LONGEST_S), True, key=lambda seconds: not fits(seconds)) - 1))
+
     def lasts_s(self, now: float, heard: Sequence[Usage] = ()) -> float:
         """How long its budget pays for the open legs, and for nothing else: whoever is stuck asks no provider."""
-        budget, cost = self.terms.call_usd, self.so_far(now, heard).usd
+        budget, cost = self._budget(), self.cost(now, heard)
         hour = self.meter.reserved(now + 3600) - self.meter.reserved(now)
         if budget is None or hour <= 0:
             return float("inf")

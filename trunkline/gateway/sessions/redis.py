@@ -6,7 +6,7 @@ has a deadline, and one connection that broke is replaced once. A join that is r
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from trunkline.errors import MissingExtra, SessionsAway, StoreError
@@ -210,6 +210,116 @@ class RedisBudgets:
                 await self._pool.disconnect()
         except (RedisError, OSError, TimeoutError):
             pass
+
+
+# Redis's own clock, so that processes' need not agree. Each scope is a sorted set of names by the end of their lease.
+_TAKE_SLOT = """
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+for i, key in ipairs(KEYS) do
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
+  local others = redis.call('ZCARD', key)
+  if redis.call('ZSCORE', key, ARGV[1]) then others = others - 1 end
+  if others >= tonumber(ARGV[2 + i]) then return i end
+end
+for _, key in ipairs(KEYS) do
+  redis.call('ZADD', key, now + ARGV[2], ARGV[1])
+  redis.call('PEXPIRE', key, ARGV[2])
+end
+return 0
+"""
+_RENEW_SLOTS = """
+local t = redis.call('TIME')
+local until_ms = t[1] * 1000 + math.floor(t[2] / 1000) + ARGV[1]
+for i = 2, #ARGV do redis.call('ZADD', KEYS[1], until_ms, ARGV[i]) end
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+return 0
+"""
+RENEW_AT_ONCE = 500  # names in one script: Redis serves nobody else meanwhile
+
+
+class RedisSlots:
+    """`ports.SlotStore`."""
+
+    def __init__(self, url: str) -> None:
+        """Raises ValueError for a URL that Redis's library does not take."""
+        self._pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=4,
+            timeout=SOCKET_S,
+            socket_timeout=SOCKET_S,
+            socket_connect_timeout=SOCKET_S,
+            decode_responses=True,
+            retry=Retry(NoBackoff(), 1),
+            client_name="trunkline",
+        )
+        self._redis: Any = Redis(connection_pool=self._pool)
+        self._scopes: dict[str, Sequence[str]] = {}
+        """Of this process's names."""
+
+    async def take(self, tenant: TenantId, name: str, scopes: Mapping[str, int], lease_s: float) -> str | None:
+        keys = [_slots_key(tenant, scope) for scope in scopes]
+        most = map(str, scopes.values())
+
+        async def ask() -> Any:
+            return await self._redis.eval(_TAKE_SLOT, len(keys), *keys, name, str(round(lease_s * 1000)), *most)
+
+        self._scopes[name] = tuple(scopes)
+        full = int(await self._asked(ask))
+        if full == 0:
+            return None
+        del self._scopes[name]
+        return list(scopes)[full - 1]
+
+    async def renew(self, tenant: TenantId, held: Mapping[str, Sequence[str]], lease_s: float) -> None:
+        by_scope: dict[str, list[str]] = {}
+        for name, scopes in held.items():
+            self._scopes[name] = scopes
+            for scope in scopes:
+                by_scope.setdefault(scope, []).append(name)
+
+        async def ask() -> Any:
+            pipeline = self._redis.pipeline(transaction=False)
+            for scope, names in by_scope.items():
+                for first in range(0, len(names), RENEW_AT_ONCE):
+                    some = names[first : first + RENEW_AT_ONCE]
+                    pipeline.eval(_RENEW_SLOTS, 1, _slots_key(tenant, scope), str(round(lease_s * 1000)), *some)
+            pipeline.ping()
+            return await pipeline.execute()
+
+        await self._asked(ask)
+
+    async def give_back(self, tenant: TenantId, names: Sequence[str]) -> None:
+        async def ask() -> Any:
+            pipeline = self._redis.pipeline(transaction=False)
+            for name in names:
+                for scope in self._scopes.get(name, ()):
+                    pipeline.zrem(_slots_key(tenant, scope), name)
+            return await pipeline.execute()
+
+        await self._asked(ask)
+        for name in names:
+            self._scopes.pop(name, None)
+
+    async def _asked(self, ask: Callable[[], Awaitable[T]]) -> T:
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                return await ask()
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StoreError(f"slots: Redis is away ({type(error).__name__})") from error
+
+    async def close(self) -> None:
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                await self._redis.aclose()
+                await self._pool.disconnect()
+        except (RedisError, OSError, TimeoutError):
+            pass
+
+
+def _slots_key(tenant: TenantId, scope: str) -> str:
+    """All of a tenant's in one slot of a Redis cluster, for the script that looks at several."""
+    return f"{PREFIX}slots:{{{tenant}}}:{scope}"
 
 
 def _key(session_id: SessionId) -> str:

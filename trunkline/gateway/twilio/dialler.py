@@ -78,6 +78,10 @@ class Board(Protocol):
         """A live one."""
         ...
 
+    def may_last_s(self, call_id: CallId, slack_s: float, further: tuple[str, str | None] | None = None) -> float:
+        """The limit of a leg that begins now; `further`: one beside the call's own."""
+        ...
+
 
 class Placed:
     """One order, from its dialling to its last callback; the call's Leg until a stream takes its place."""
@@ -197,13 +201,15 @@ class TwilioDialler:
     def dial(self, plan: Plan, call: LegCall) -> Leg:
         assert plan.from_number is not None
         token = plan.provider_call_id
+        further = (TRUNK, plan.order.to_number) if isinstance(call, FurtherLegCall) else None
+        limit_s = min(self._terms.limit_s, self._board.may_last_s(call.id, self._terms.limit_s, further))
         order = CallOrder(
             to_number=plan.order.to_number,
             from_number=plan.from_number,
             url=self._url("voice", token),
             status_callback=self._url("status", token),
             ring_s=min(MAX_RING_S, math.ceil(plan.order.ring_timeout_s)),
-            limit_s=min(MAX_LIMIT_S, math.ceil(self._terms.limit_s)),
+            limit_s=min(MAX_LIMIT_S, math.ceil(limit_s)),
             machine_detection=self._terms.machine_detection,
             machine_callback=self._url("machine", token) if self._terms.machine_detection else "",
         )

@@ -5,10 +5,15 @@ import logging
 import random
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import pjsua2 as pj
 
+from trunkline.errors import PeerError
+from trunkline.gateway.sip.established import of_ours, of_theirs, target_of
+from trunkline.gateway.sip.farewell import Farewell
+from trunkline.gateway.sip.message import Head, parse_head
 from trunkline.gateway.sip.pjsip.account import PjsipAccount
 from trunkline.gateway.sip.pjsip.lines import Line
 from trunkline.gateway.sip.pjsip.owner import why
@@ -80,6 +85,10 @@ class PjsipCall(pj.Call):
         self.port: PublishedPort | None = None
         self.codec = ""
         self.srtp = False
+        self.invite = ""
+        """Of a call that came, until it is answered."""
+        self.farewell: Farewell | None = None
+        """Once it is answered."""
         self._refers = False
         """A REFER of ours is under way, or its NOTIFYs."""
         self.was_asked = False
@@ -112,9 +121,25 @@ class PjsipCall(pj.Call):
             code, reason = _redirection(response) or (info.lastStatusCode, info.lastReason)
             self.stack.over(self, Disconnected(self.handle, code, reason, self.by_us, response))
         elif info.state == pj.PJSIP_INV_STATE_CONFIRMED:
+            if param.e.type == pj.PJSIP_EVENT_RX_MSG and self.invite:  # the ACK
+                self._established(partial(of_theirs, self.invite, str(param.e.body.rxMsg.rdata.wholeMsg)))
+                self.invite = ""
             self.stack.post(Confirmed(self.handle))
         elif self.outbound and info.state == pj.PJSIP_INV_STATE_EARLY:
             self.stack.post(Progress(self.handle, info.lastStatusCode, info.lastReason))
+
+    def _established(self, read: Callable[[], Farewell]) -> None:
+        try:
+            self.farewell = read()
+        except PeerError as error:
+            log.debug("no BYE from outside: %s", error)
+
+    def _refreshed(self, message: str) -> None:
+        """RFC 3261 12.2: whichever end's request it was, the far end's Contact is where it is now."""
+        if self.farewell is not None and message:
+            head = parse_head(message)
+            if head.items("contact"):
+                self._established(partial(_moved, self.farewell, head))
 
     # --- REFER ---
 
@@ -140,8 +165,12 @@ class PjsipCall(pj.Call):
         transaction = state.tsx
         message = str(state.src.rdata.wholeMsg) if state.type == pj.PJSIP_EVENT_RX_MSG else ""
         if transaction.role == pj.PJSIP_ROLE_UAS:
-            if transaction.method == "NOTIFY" and transaction.state == pj.PJSIP_TSX_STATE_TRYING:
+            if transaction.state != pj.PJSIP_TSX_STATE_TRYING:
+                return
+            if transaction.method == "NOTIFY":
                 self._notified(message)
+            elif transaction.method in ("INVITE", "UPDATE"):
+                self._refreshed(message)
         elif transaction.state < pj.PJSIP_TSX_STATE_COMPLETED or state.prevState >= pj.PJSIP_TSX_STATE_COMPLETED:
             pass
         elif transaction.method == "REFER":
@@ -150,6 +179,10 @@ class PjsipCall(pj.Call):
             self._referred(code, transaction.statusText, notify=False, final=code // 100 != 2 or silent)
         elif transaction.method == "INVITE":
             code = transaction.statusCode
+            if code // 100 == 2 and self._opening:
+                self._established(partial(of_ours, message))
+            elif code // 100 == 2:
+                self._refreshed(message)
             if self._opening:
                 self._opening = code // 100 != 2
             else:
@@ -241,6 +274,10 @@ class PjsipCall(pj.Call):
             log.debug("no statistics: %s", why(error))
         except Exception:
             log.exception("onStreamDestroyed")
+
+
+def _moved(dialog: Farewell, head: Head) -> Farewell:
+    return dialog.moved(target_of(head))
 
 
 def _redirection(response: str) -> tuple[int, str] | None:
