@@ -3,6 +3,7 @@
 Every question names a tenant and sees no other. Phone numbers are in the answers in full: do not log them.
 """
 
+import asyncio
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
@@ -14,8 +15,10 @@ from sqlalchemy import RowMapping, Table, and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from trunkline.ports import EndReason
+from trunkline.privacy.texts import TextSeal
 from trunkline.store import models
 from trunkline.store.engine import Database
+from trunkline.store.sealing import has_sealed, opened_row
 from trunkline.store.writer import OpenCall, RecordWriter, WriterStats, open_calls
 from trunkline.types import CallId, TenantId
 
@@ -53,11 +56,21 @@ class CallRecords:
     async def get(self, tenant: TenantId, call_id: CallId) -> Record | None:
         """The whole record: the call with its `turns`, `events` and `usage` in the order they happened."""
         async with self._database.read() as connection:
-            return await _whole(connection, tenant, _CALLS.c.id == call_id)
+            found = await _whole(connection, tenant, _CALLS.c.id == call_id)
+        return await self._opened(found)
 
     async def find_by_provider_id(self, tenant: TenantId, provider_call_id: str) -> Record | None:
         async with self._database.read() as connection:
-            return await _whole(connection, tenant, _CALLS.c.provider_call_id == provider_call_id)
+            found = await _whole(connection, tenant, _CALLS.c.provider_call_id == provider_call_id)
+        return await self._opened(found)
+
+    async def _opened(self, found: "_Found | None") -> Record | None:
+        """In a thread where something is sealed: its key may have to be asked for."""
+        if found is None:
+            return None
+        if any(has_sealed(rows, _PARTS[name]) for name, rows in found.parts.items()):
+            return await asyncio.to_thread(_shown_whole, found, self._database.seal)
+        return _shown_whole(found, None)
 
     async def open_calls(self, worker: str) -> Sequence[OpenCall]:
         """Calls without an end that this worker carries or carried, of all tenants."""
@@ -96,20 +109,33 @@ class CallRecords:
         return Page([_shown(row) for row in found[:limit]], _to_cursor(found[limit - 1]) if more else None)
 
 
-async def _whole(connection: AsyncConnection, tenant: TenantId, which: Any) -> Record | None:
+@dataclass(frozen=True, slots=True)
+class _Found:
+    call: RowMapping
+    parts: Mapping[str, Sequence[RowMapping]]
+
+
+async def _whole(connection: AsyncConnection, tenant: TenantId, which: Any) -> _Found | None:
     found = await connection.execute(select(_CALLS).where(_CALLS.c.tenant_id == tenant, which))
     call = found.mappings().one_or_none()
     if call is None:
         return None
-    record = _shown(call)
+    found_parts = {}
     for name, table in _PARTS.items():
         parts = await connection.execute(
             select(table)
             .where(table.c.tenant_id == tenant, table.c.call_id == call["id"])
             .order_by(table.c.at, table.c.run, table.c.seq)
         )
-        record[name] = [_shown(row) for row in parts.mappings()]
-    return record
+        found_parts[name] = parts.mappings().all()
+    return _Found(call, found_parts)
+
+
+def _shown_whole(found: _Found, seal: TextSeal | None) -> Record:
+    parts = found.parts.items()
+    return _shown(found.call) | {
+        name: [_shown(opened_row(seal, _PARTS[name], row)) for row in rows] for name, rows in parts
+    }
 
 
 def _shown(row: RowMapping | Mapping[str, Any]) -> Record:
