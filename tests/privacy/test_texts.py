@@ -21,7 +21,7 @@ def test_a_text_opens_with_its_key_and_in_its_place_only() -> None:
     assert TextSeal(BOTH).open(sealed, "turns/1") == "I am Ann, größer als 💙"  # another process, after a rotation
     with pytest.raises(StoreError, match="not as it was sealed"):
         seal.open(sealed, "turns/2")
-    with pytest.raises(StoreError, match="the key 'old' is needed: privacy.keys has new"):
+    with pytest.raises(StoreError, match=r"the key 'old' is needed: privacy\.keys has new"):
         TextSeal(NEW).open(sealed, "turns/1")
 
 

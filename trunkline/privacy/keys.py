@@ -17,7 +17,7 @@ from threading import Lock, Thread
 from typing import Any, TypeVar
 
 from trunkline.errors import ConfigError, StoreError
-from trunkline.privacy.sealed import Keys, KeyRing, aes
+from trunkline.privacy.sealed import KeyRing, Keys, aes
 
 T = TypeVar("T")
 

@@ -78,13 +78,22 @@ def call_of(event: RecordEvent) -> str:
 
 
 def encode(event: RecordEvent, seq: int, run: str = "", seal: TextSeal | None = None) -> bytes:
-    """The whole line; with a seal, for this place only. What JSON or a database cannot hold (NUL, lone surrogates, NaN, foreign objects, audio) is
-    taken out; what is too long is cut. Raises MisuseError for what is no RecordEvent or cannot be made to fit."""
-    text = body(event, seq)
+    """The whole line; with a seal, for this place only. What JSON or a database cannot hold (NUL, lone surrogates, NaN,
+    foreign objects, audio) is taken out; what is too long is cut. Raises MisuseError for what is no RecordEvent or
+    cannot be made to fit."""
+    return framed(body(event, seq), seq, run, seal)
+
+
+def framed(text: bytes, seq: int, run: str, seal: TextSeal | None) -> bytes:
+    """A line of this JSON."""
     if seal is not None:
         boxed = seal.seal(text.decode(), _place(run, seq))
-        text = _ENCODER.encode({"v": VERSION, "n": seq, "k": SEALED, "e": boxed}).encode()
+        text = dumped({"v": VERSION, "n": seq, "k": SEALED, "e": boxed})
     return b"%08x %d %b\n" % (crc32(text), len(text), text)
+
+
+def dumped(document: Any) -> bytes:
+    return _ENCODER.encode(document).encode()
 
 
 def body(event: RecordEvent, seq: int) -> bytes:

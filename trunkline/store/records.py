@@ -6,19 +6,20 @@ Every question names a tenant and sees no other. Phone numbers are in the answer
 import asyncio
 import base64
 import binascii
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from sqlalchemy import RowMapping, Table, and_, or_, select
+from sqlalchemy import RowMapping, Table, and_, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from trunkline.ports import EndReason
 from trunkline.privacy.texts import TextSeal
 from trunkline.store import models
 from trunkline.store.engine import Database
-from trunkline.store.sealing import has_sealed, opened_row
+from trunkline.store.sealing import EVENTS, has_sealed, is_locked, opened_row, sealed_rows
 from trunkline.store.writer import OpenCall, RecordWriter, WriterStats, open_calls
 from trunkline.types import CallId, TenantId
 
@@ -136,6 +137,34 @@ def _shown_whole(found: _Found, seal: TextSeal | None) -> Record:
     return _shown(found.call) | {
         name: [_shown(opened_row(seal, _PARTS[name], row)) for row in rows] for name, rows in parts
     }
+
+
+async def events_of(
+    database: Database, tenant: TenantId, kind: str, call_id: CallId | None = None
+) -> Sequence[Mapping[str, Any]]:
+    """The data of all events of a kind, oldest first. What cannot be opened is left out."""
+    wanted = [EVENTS.c.tenant_id == tenant, EVENTS.c.kind == kind]
+    if call_id is not None:
+        wanted.append(EVENTS.c.call_id == call_id)
+    async with database.read() as connection:
+        found = await connection.execute(select(EVENTS).where(*wanted).order_by(EVENTS.c.at, EVENTS.c.seq))
+        rows = found.mappings().all()
+    opened = await asyncio.to_thread(lambda: [opened_row(database.seal, EVENTS, row)["data"] for row in rows])
+    return [data for data in opened if not is_locked(data)]
+
+
+async def note_event(
+    database: Database, tenant: TenantId, call_id: CallId, kind: str, data: Mapping[str, Any], at: datetime
+) -> bool:
+    """Put an event into the record of a call from outside its process. False: there is no such call."""
+    row = {"run": f"cli-{secrets.token_hex(8)}", "seq": 1, "tenant_id": tenant, "call_id": call_id}
+    row |= {"at": at, "kind": kind, "data": dict(data)}
+    async with database.writing() as connection:
+        theirs = select(_CALLS.c.id).where(_CALLS.c.tenant_id == tenant, _CALLS.c.id == call_id)
+        if await connection.scalar(theirs) is None:
+            return False
+        await connection.execute(insert(EVENTS), sealed_rows(database.seal, EVENTS, [row]))
+    return True
 
 
 def _shown(row: RowMapping | Mapping[str, Any]) -> Record:

@@ -77,6 +77,11 @@ def opened_row(seal: TextSeal | None, table: Table, row: Mapping[str, Any]) -> R
     return opened
 
 
+def is_locked(value: Any) -> bool:
+    """What `opened_row` gave says only why it could not be opened."""
+    return isinstance(value, Mapping) and list(value) == [_BOX]
+
+
 def has_sealed(rows: Iterable[Mapping[str, Any]], table: Table) -> bool:
     return any(box_of(row[name]) for row in rows for name in SEALED.get(table, ()))
 
