@@ -8,8 +8,9 @@ where.
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +23,8 @@ from trunkline.privacy.keys import MasterKeys, open_keys
 from trunkline.privacy.texts import TextSeal
 from trunkline.settings import Settings, load
 from trunkline.types import DEFAULT_TENANT
+
+IN_CLEAR = "(in clear)"
 
 if TYPE_CHECKING:
     from trunkline.gateway.sessions.redis import RedisSessions
@@ -89,6 +92,85 @@ def purge(config: Config = None) -> None:
         return await kept.subjects.purge(terms_of(kept.settings), SYSTEM_CLOCK.wall())
 
     _tell(_run(config, clean))
+
+
+@keys_app.command()
+def show(config: Config = None) -> None:
+    """How many rows and recordings are sealed under which key: one that nothing needs may be taken out of the settings."""
+
+    async def count(kept: Kept) -> dict[str, Any]:
+        from trunkline.store.rotation import rows_by_key
+
+        rows = await rows_by_key(kept.database)
+        files = await asyncio.to_thread(_by_key, recording_folders(kept.settings))
+        return {"current": _seal(kept).key, "rows": dict(rows), "recordings": dict(files)}
+
+    _tell(_run(config, count))
+
+
+@keys_app.command()
+def rotate(config: Config = None) -> None:
+    """Seal everything anew that is not under the current key, also what is in clear; beside gateways that run. Exit
+    status 1 where something could not be opened."""
+
+    async def seal_all(kept: Kept) -> dict[str, Any]:
+        from trunkline.store.rotation import Rotated, live_calls, rotate_rows
+
+        seal, done = _seal(kept), Rotated()
+        await rotate_rows(kept.database, seal, done)
+        live = await live_calls(kept.database)
+        files, left = await asyncio.to_thread(_rotate_files, kept, seal.key, live)
+        return {
+            "current": seal.key,
+            "rows": done.rows,
+            "recordings": files,
+            "left": dict(done.left + left),
+        }
+
+    done = _run(config, seal_all)
+    _tell(done)
+    raise typer.Exit(1 if done["left"] else 0)
+
+
+def _seal(kept: "Kept") -> TextSeal:
+    if kept.database.seal is None:
+        raise ConfigError("privacy.keys", "none", "the key to seal with")
+    return kept.database.seal
+
+
+def _by_key(folders: list[Path]) -> "Counter[str]":
+    from trunkline.media.recordings import recordings_in, sealed_under
+
+    found: Counter[str] = Counter()
+    for path in recordings_in(folders):
+        with suppress(FileNotFoundError):  # deleted meanwhile
+            try:
+                found[sealed_under(path) or IN_CLEAR] += 1
+            except StoreError as error:
+                found[f"({error})"] += 1
+    return found
+
+
+def _rotate_files(kept: "Kept", current: str, live: "frozenset[str]") -> "tuple[int, Counter[str]]":
+    from trunkline.media.recordings import call_of, recordings_in, seal_anew, sealed_under
+
+    assert kept.keys is not None
+    done, left = 0, Counter[str]()
+    for path in recordings_in(recording_folders(kept.settings)):
+        if not live.isdisjoint(call_of(path)):
+            left["its call goes on"] += 1
+            continue
+        try:
+            if sealed_under(path) != current:
+                seal_anew(path, kept.keys)
+                done += 1
+        except FileNotFoundError:  # deleted meanwhile
+            continue
+        except StoreError as error:
+            left[str(error)] += 1
+        except OSError as error:
+            raise StoreError(f"{path.name}: {error.strerror}; nothing of it has changed") from error
+    return done, left
 
 
 def master_keys(settings: Settings) -> MasterKeys | None:

@@ -93,7 +93,7 @@ def verify(
 
 async def _verified(settings: Settings, call: str) -> list[dict[str, Any]]:
     from trunkline.media.recorder import Finished
-    from trunkline.media.recordings import recordings_in, recordings_of, verdict
+    from trunkline.media.recordings import bare, recordings_in, recordings_of, verdict
     from trunkline.store.records import events_of
 
     folders = recording_folders(settings)
@@ -101,12 +101,12 @@ async def _verified(settings: Settings, call: str) -> list[dict[str, Any]]:
         paths = recordings_of(folders, call) if call else list(recordings_in(folders))
         noted = await events_of(kept.database, DEFAULT_TENANT, RECORDED, CallId(call) if call else None)
     said = [Finished(**row) for row in noted if row.keys() == Finished.__dataclass_fields__.keys()]
-    there = {path.name for path in paths} | {path.name.removesuffix(".sealed") for path in paths}
+    there = {bare(path.name) for path in paths}
     rows = []
     for path in paths:
         ok, what = await asyncio.to_thread(verdict, path, kept.keys, said)
         rows.append({"file": path.name, "ok": ok, "found": what})
-    gone = sorted({each.file for each in said} - there - {path.name + ".sealed" for path in paths})
+    gone = sorted({each.file for each in said if bare(each.file) not in there})
     age = settings.privacy.recordings_days
     why = "not there" if age is None else f"not there; they are deleted after {age} days"
     return rows + [{"file": name, "ok": age is not None, "found": why} for name in gone]

@@ -4,6 +4,7 @@
 """
 
 import logging
+import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from trunkline.errors import StoreError
 from trunkline.media.recorder import Finished, Recorder, format_of
 from trunkline.ports import Allow
-from trunkline.privacy.sealed import Keys, unseal
+from trunkline.privacy.sealed import Keys, Sealer, key_name, unseal
 from trunkline.types import CallId, Encoding, Format
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,11 @@ def recordings_in(folders: Iterable[Path]) -> Iterator[Path]:
 
 def recordings_of(folders: Iterable[Path], call_id: str) -> list[Path]:
     return [path for path in recordings_in(folders) if call_id in call_of(path)]
+
+
+def bare(name: str) -> str:
+    """Whether or not it was sealed later."""
+    return name.removesuffix(SEALED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +150,7 @@ def held(path: Path, keys: Keys | None, first_bytes: int | None = None) -> Held:
 
 def verdict(path: Path, keys: Keys | None, noted: Sequence[Finished]) -> tuple[bool, str]:
     """Whether it is as its record says, and a line for people. Raises OSError."""
-    said = next((each for each in reversed(noted) if each.file == path.name), None)
+    said = next((each for each in reversed(noted) if bare(each.file) == bare(path.name)), None)
     try:
         found = held(path, keys, None if said is None else said.audio_bytes)
     except StoreError as error:
@@ -161,3 +167,40 @@ def verdict(path: Path, keys: Keys | None, noted: Sequence[Finished]) -> tuple[b
     if found.audio_bytes > said.audio_bytes or not found.finished:
         return False, f"{about}; CHANGED: not the end that was written"
     return True, f"{about}; as it was written"
+
+
+# --- another key ---
+
+
+def sealed_under(path: Path) -> str | None:
+    """The name of its master key; None: it is in clear. Raises StoreError, OSError."""
+    if not path.name.endswith(SEALED):
+        return None
+    with path.open("rb") as file:
+        return key_name(file)
+
+
+def seal_anew(path: Path, keys: Keys) -> Path:
+    """Under the current key, also what was in clear; as old as it was, and unfinished where it was. Written beside and
+    put in place whole. Raises StoreError for what cannot be opened and OSError for the disk: nothing has changed then.
+    Blocking."""
+    was_sealed = path.name.endswith(SEALED)
+    target = path if was_sealed else path.with_name(path.name + SEALED)
+    aside = target.with_name(f".{target.name}.new")
+    try:
+        before, format = path.stat(), format_in(path, keys)
+        chunks, _, finished = audio_of(path, keys)
+        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb", 0) as file:
+            sealer = Sealer(file, keys, {"wav": [format.encoding, format.rate_hz]})
+            for chunk in chunks:
+                sealer.add(chunk)
+            if finished():
+                sealer.finish()
+            os.fsync(file.fileno())
+        os.utime(aside, ns=(before.st_atime_ns, before.st_mtime_ns))
+        aside.rename(target)
+        if not was_sealed:
+            path.unlink()
+    finally:
+        aside.unlink(missing_ok=True)
+    return target

@@ -110,6 +110,16 @@ class Opened:
     """Known once all chunks were read: False where the writer died before its end."""
 
 
+def key_name(file: BinaryIO) -> str:
+    """Of the master key that it needs. Raises StoreError."""
+    if file.readline(HEAD_BYTES) != MAGIC:
+        raise StoreError("not a sealed file")
+    try:
+        return str(json.loads(file.readline(HEAD_BYTES))["key"])
+    except (ValueError, KeyError, TypeError):
+        raise StoreError("the head of the sealed file is damaged") from None
+
+
 def unseal(file: BinaryIO, keys: Keys) -> Opened:
     """Raises StoreError: not such a file, damaged, or its key is lost."""
     head = file.readline(HEAD_BYTES)
