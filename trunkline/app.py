@@ -14,7 +14,7 @@ import socket
 import ssl
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -82,22 +82,23 @@ from trunkline.gateway.webrtc.whip import WHIP_PATH, whip_routes
 from trunkline.gateway.webrtc.wire import Paths
 from trunkline.gateway.websocket.desk import WS_AUDIO_PATH, AudioSockets, AudioTerms
 from trunkline.gateway.wishes import TOLD_KEY
-from trunkline.keeping import audit_folder, terms_of
+from trunkline.keeping import audit_folder, master_keys, recording_folders, terms_of
 from trunkline.legal import policy_of
 from trunkline.media.ears import Ears
 from trunkline.media.echo import EchoGuard
 from trunkline.media.heartbeat import Heartbeat
 from trunkline.media.music import hold_music
 from trunkline.media.playout import LeadPolicy
-from trunkline.media.recorder import Recorder
+from trunkline.media.recorder import Finished
+from trunkline.media.recordings import Recordings
 from trunkline.media.sources import soft_work
 from trunkline.media.vad import EnergyGate, SileroBatch
 from trunkline.metrics import Metrics
 from trunkline.monies import check_money, missing_prices, money_policy
-from trunkline.ports import Allow, Budgets, Door, EndReason, RecordSink, SlotStore
+from trunkline.ports import RECORDED, Budgets, CallEvent, Door, EndReason, RecordSink, SlotStore
 from trunkline.privacy.calls import Policies, RedactedRecords, by_itself
 from trunkline.privacy.redaction import Kind, Policy
-from trunkline.privacy.sealed import KeyRing
+from trunkline.privacy.texts import TextSeal
 from trunkline.settings import Settings
 from trunkline.settings.privacy import Privacy
 from trunkline.store.budgets import DatabaseBudgets
@@ -120,6 +121,7 @@ log = logging.getLogger(__name__)
 SPARE_SLOTS = 16  # of the ears: calls that are ending while others begin
 GAUGES_S = 1.0
 PURGE_EVERY_S, PURGE_S = 3600.0, 600.0
+RECORDINGS_S = 2.0  # for what is written last
 BACKLOG = 2048
 FRESH_S = 0.5  # a database that is slower answers with what it has
 SHUTDOWN_S = 5  # for HTTP requests under way
@@ -212,9 +214,11 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
     refuse_forbidden(family, settings.twilio.fallback_number)
 
     async with contextlib.AsyncExitStack() as stack:
-        database = Database(database_url(settings.database, settings.data_dir))
+        keys = await asyncio.to_thread(master_keys, settings)
+        seal = None if keys is None else await asyncio.to_thread(TextSeal, keys)
+        database = Database(database_url(settings.database, settings.data_dir), seal=seal)
         stack.push_async_callback(database.close)
-        spool = Spool(settings.data_dir / "spool" / settings.worker)
+        spool = await asyncio.to_thread(Spool, settings.data_dir / "spool" / settings.worker, seal=seal)
         stack.callback(spool.close)
         writer = RecordWriter(spool, database, clock, worker=settings.worker)
         stack.push_async_callback(writer.close)
@@ -232,6 +236,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         stack.push_async_callback(noted.close)
         stack.push_async_callback(office.close)
         tokens = Tokens(worker=settings.worker)
+        recordings = Recordings(lambda call_id: settings.data_dir / "recordings", keys, _noted(spool, clock))
+        stack.push_async_callback(asyncio.to_thread, recordings.wait, RECORDINGS_S)
         hold_music()  # made now: it takes 50 ms, which no call is to notice
         if any(each.background for each in family.values()):
             soft_work()
@@ -241,7 +247,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
                 ears,
                 heartbeat,
                 echo=lambda: EchoGuard(MULAW_8K),
-                recorder=_recordings(settings.data_dir / "recordings", key_ring(settings.privacy)),
+                recorder=recordings.open,
             ),
             Limits(
                 max_calls=settings.limits.max_calls,
@@ -286,7 +292,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         more += compliance_routes(counsel)
         devices = KnownDevices(database, clock)
         sessions = await stack.enter_async_context(
-            open_sessions(settings, switchboard, devices, metrics, clock, settings.worker)
+            open_sessions(settings, switchboard, devices, metrics, clock, settings.worker, seal)
         )
         regions = Regions(our_regions(settings), settings.region, lambda: not not_ready())
         watch = RegionWatch(regions)
@@ -668,28 +674,18 @@ def _writable(folder: Path) -> None:
         raise ConfigError("data_dir", str(folder), f"a folder we may write to ({why})") from error
 
 
-def key_ring(privacy: Privacy) -> KeyRing | None:
-    keys = privacy.ring()
-    return KeyRing(keys) if keys else None
+def _noted(spool: Spool, clock: Clock) -> Callable[[CallId, Finished], None]:
+    """Straight into the spool, which takes it from any thread; there is nothing in it to redact."""
 
+    def noted(call_id: CallId, finished: Finished) -> None:
+        spool.append(CallEvent(call_id, clock.wall(), RECORDED, asdict(finished)))
 
-def _recordings(folder: Path, keys: KeyRing | None) -> Callable[[CallId, Allow], Recorder | None]:
-    def open_recording(call_id: CallId, permit: Allow) -> Recorder | None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            taken = sum(1 for _ in folder.glob(f"{call_id}*.wav*"))  # a call that came back has a recording a stream
-            name = (f"{call_id}-{taken + 1}" if taken else call_id) + (".wav" if keys is None else ".wav.sealed")
-            return Recorder(folder / name, permit, keys=keys)
-        except OSError as error:
-            log.error("call %s is not recorded: %s", call_id, error.strerror)
-            return None
-
-    return open_recording
+    return noted
 
 
 async def _purges(settings: Settings, database: Database, clock: Clock) -> None:
     """What is old is deleted once an hour. A database that is away is asked again an hour later."""
-    subjects = Subjects(database, settings.data_dir / "recordings", audit_folder(settings))
+    subjects = Subjects(database, *recording_folders(settings), audit=audit_folder(settings))
     terms = terms_of(settings)
     while True:
         try:

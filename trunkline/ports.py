@@ -1086,6 +1086,8 @@ class CallEnded:
 NAMED = "provider_call_id"
 """Kind of the CallEvent that gives a call of ours the carrier's name for it, told only after it took the order; `data`
 holds it as provider_call_id."""
+RECORDED = "recorded"
+"""... of the one that tells how a recording ended: `data` is a media.recorder.Finished."""
 
 RecordEvent = CallStarted | CallEvent | TurnEnded | UsageMetered | CallEnded
 

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, SecretStr
 
 from trunkline.privacy.redaction import KINDS
-from trunkline.settings.values import Int, Name, Section, Texts
+from trunkline.settings.values import Float, Int, Name, Section, Texts
 
 
 def _kinds(kinds: tuple[str, ...]) -> tuple[str, ...]:
@@ -25,6 +25,13 @@ def _key(value: SecretStr) -> SecretStr:
         whole = False
     if not whole:
         raise ValueError("32 random bytes as base64: openssl rand -base64 32")
+    return value
+
+
+def _service(value: str) -> str:
+    kind, colon, rest = value.partition(":")
+    if not kind.strip() or (colon and (kind != "command" or not rest.strip())):
+        raise ValueError("command: PROGRAM ARGUMENTS, or the name of a plug-in")
     return value
 
 
@@ -48,8 +55,15 @@ class Privacy(Section):
     agents: dict[str, AgentPrivacy] = Field(default_factory=dict)
     """[privacy.agents.NAME]: what is different for an agent, by its name."""
     keys: dict[Name, Annotated[SecretStr, AfterValidator(_key)]] = Field(default_factory=dict)
-    """With keys, recordings are sealed (AES-256-GCM) under the first of them; the others open older ones. Each is 32
-    random bytes as base64 (`openssl rand -base64 32`). Whoever loses one loses what it seals."""
+    """With keys, recordings, and what people said in the database, the spool and Redis, are sealed (AES-256-GCM) under
+    the first of them; the others open older ones. Each is 32 random bytes as base64 (`openssl rand -base64 32`).
+    Whoever loses one loses what it seals."""
+    kms: Annotated[str, AfterValidator(_service)] | None = None
+    """A key service that holds the master key instead: `command: PROGRAM ARGUMENTS`, or a plug-in of `trunkline.keys`
+    by its name (docs/privacy.md). `privacy.keys` then open what is older."""
+    kms_seconds: Annotated[Float, Field(ge=0.1, le=60)] = 5.0
+    """How long it may take to answer. It is asked at the start, which fails without it, and when something is read that
+    another process has sealed."""
     recordings_days: Annotated[Int, Field(ge=1, le=36_500)] | None = None
     """Recordings older than that are deleted. There are none unless `record` is true; without this they stay."""
     transcripts_days: Annotated[Int, Field(ge=1, le=36_500)] | None = None
