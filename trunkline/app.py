@@ -80,7 +80,7 @@ from trunkline.gateway.webrtc.whip import WHIP_PATH, whip_routes
 from trunkline.gateway.webrtc.wire import Paths
 from trunkline.gateway.websocket.desk import WS_AUDIO_PATH, AudioSockets, AudioTerms
 from trunkline.gateway.wishes import TOLD_KEY
-from trunkline.keeping import audit_folder, terms_of
+from trunkline.keeping import audit_custody, audit_folder, audit_place, terms_of
 from trunkline.legal import policy_of
 from trunkline.media.ears import Ears
 from trunkline.media.echo import EchoGuard
@@ -355,20 +355,19 @@ async def _audited(
 ) -> RecordSink:
     """Raises ConfigError for a folder that cannot be written, and without the extra."""
     given = settings.audit
-    if given.folder is None:
+    if not given.is_on:
         return records
-    audit_folder(settings)  # or who asks is told of the extra
+    custody, folder = audit_custody(settings), audit_place(settings)
     from trunkline.store.audit.files import AuditFiles
     from trunkline.store.audit.log import AuditedRecords, AuditLog
     from trunkline.store.audit.rows import Sampling
 
-    audit = AuditLog(
-        AuditFiles(given.folder, settings.worker), clock, partial(metrics.drop, "audit_full"), given.batch_seconds
-    )
+    files = AuditFiles(folder, settings.worker, custody)
+    audit = AuditLog(files, clock, partial(metrics.drop, "audit_full"), given.batch_seconds, metrics.audit_waiting)
     try:
         await audit.start()
     except StoreError as error:
-        raise ConfigError("audit.folder", str(given.folder), f"a folder we may write to ({error})") from error
+        raise ConfigError("audit.folder", str(folder), f"a folder we may write to ({error})") from error
     stack.push_async_callback(audit.close)
     prompts = {each.name: each.sha256 for each in family.values()}
     return AuditedRecords(records, Sampling(given.sample_percent, prompts, words=given.transcripts), audit.append)

@@ -8,8 +8,9 @@ nothing is erased, and its spool keeps what was just written for a minute: `sear
 import asyncio
 import json
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +22,8 @@ from trunkline.settings import Settings, load
 from trunkline.types import DEFAULT_TENANT
 
 if TYPE_CHECKING:
-    from trunkline.store.audit.files import AuditFolder
+    from trunkline.store.audit.files import Custody
+    from trunkline.store.audit.folder import AuditFolder
     from trunkline.store.subjects import Subjects
 
 privacy_app = typer.Typer(no_args_is_help=True, help="What is kept of a person, and what is old.")
@@ -113,21 +115,58 @@ def terms_of(settings: Settings) -> Any:
 def audit_days(settings: Settings) -> int | None:
     """Rows are found by their calls, so none outlives them; nor do words that are to be gone."""
     own, audit = settings.privacy, settings.audit
-    if audit.folder is None:
+    if not audit.is_on:
         return None
     terms = (audit.days, own.calls_days, own.transcripts_days if audit.transcripts else None)
     return min((days for days in terms if days is not None), default=None)
 
 
-def audit_folder(settings: Settings) -> "AuditFolder | None":
-    """None: there is no audit log. Raises ConfigError without the extra."""
-    if settings.audit.folder is None:
-        return None
+def audit_place(settings: Settings) -> Path:
+    """The folder; with a bucket, where files wait for it."""
+    return settings.audit.folder or settings.data_dir / "audit"
+
+
+def audit_custody(settings: Settings, publics: Sequence[bytes] = ()) -> "Custody":
+    """`publics`: of whom alone lines are good; else of all keys of the settings. Raises ConfigError without the
+    extra."""
+    given, privacy = settings.audit, settings.privacy
     try:
-        from trunkline.store.audit.files import AuditFolder
+        from trunkline.store.audit.bucket import Access, Bucket
+        from trunkline.store.audit.files import Custody
     except MissingExtra as error:
-        raise ConfigError("audit.folder", str(settings.audit.folder), f"needs pyarrow: {error}") from error
-    return AuditFolder(settings.audit.folder)
+        key = "audit.folder" if given.bucket is None else "audit.bucket"
+        raise ConfigError(key, str(given.folder or given.bucket), f"needs pyarrow: {error}") from error
+    from trunkline.privacy.sealed import KeyRing
+    from trunkline.store.audit.signing import Signer, Trusted, public_key
+
+    seeds, ring = given.seeds(), privacy.ring()
+    secret = given.secret_access_key
+    access = Access(
+        given.access_key_id, secret.get_secret_value() if secret else None, given.endpoint, given.region, given.ca_file
+    )
+    good = [*publics] or [*map(public_key, seeds), *given.publics()]
+    return Custody(
+        Signer(seeds[0]) if seeds else None,
+        Trusted(good) if good else None,
+        KeyRing(ring) if ring else None,
+        None if given.bucket is None else Bucket(given.bucket, access),
+    )
+
+
+def audit_folder(settings: Settings, publics: Sequence[bytes] = ()) -> "AuditFolder | None":
+    """None: there is no audit log. Raises ConfigError without the extra."""
+    if not settings.audit.is_on:
+        return None
+    custody = audit_custody(settings, publics)
+    from trunkline.store.audit.folder import AuditFolder
+
+    return AuditFolder(audit_place(settings), custody)
+
+
+async def audit_subjects(settings: Settings, subject: str, at: datetime) -> int:
+    """Rows of theirs in chains that are written here become tombstones: how many."""
+    async with _subjects(settings) as subjects:
+        return await subjects.erase_audited(DEFAULT_TENANT, subject, at)
 
 
 async def _left(subjects: "Subjects", settings: Settings, text: str) -> dict[str, list[str]]:
@@ -136,7 +175,7 @@ async def _left(subjects: "Subjects", settings: Settings, text: str) -> dict[str
     return {
         "rows": await subjects.rows_with(text),
         "files": await asyncio.to_thread(files_with, settings.data_dir, text),
-        **({} if settings.audit.folder is None else {"audit": await subjects.audited_with(text)}),
+        **({} if not settings.audit.is_on else {"audit": await subjects.audited_with(text)}),
     }
 
 

@@ -28,6 +28,10 @@ def _key(value: SecretStr) -> SecretStr:
     return value
 
 
+Key32 = Annotated[SecretStr, AfterValidator(_key)]
+"""32 random bytes as base64."""
+
+
 class AgentPrivacy(Section):
     redact: Kinds | None = None
     """In place of privacy.redact."""
@@ -47,7 +51,7 @@ class Privacy(Section):
     """Names that are redacted wherever `name` is; besides those that callers give as theirs."""
     agents: dict[str, AgentPrivacy] = Field(default_factory=dict)
     """[privacy.agents.NAME]: what is different for an agent, by its name."""
-    keys: dict[Name, Annotated[SecretStr, AfterValidator(_key)]] = Field(default_factory=dict)
+    keys: dict[Name, Key32] = Field(default_factory=dict)
     """With keys, recordings are sealed (AES-256-GCM) under the first of them; the others open older ones. Each is 32
     random bytes as base64 (`openssl rand -base64 32`). Whoever loses one loses what it seals."""
     recordings_days: Annotated[Int, Field(ge=1, le=36_500)] | None = None

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,7 +27,7 @@ from trunkline.store.records import CallRecords
 from trunkline.types import CallId, TenantId
 
 if TYPE_CHECKING:
-    from trunkline.store.audit.files import AuditFolder
+    from trunkline.store.audit.folder import AuditFolder
 
 ERASED = "[erased]"
 _PORTION = 500
@@ -124,6 +125,15 @@ class Subjects:
             "consents": consents,
             **audited,
         }
+
+    async def erase_audited(self, tenant: TenantId, subject: str, at: datetime) -> int:
+        """In the audit log alone, and only in what is written on this machine."""
+        if len(subject) < 5:
+            raise ValueError(f"subject = {subject}: a number as +COUNTRY NUMBER, or a device's account")
+        over = [call_id for call_id, live in (await self._calls(tenant, subject)).items() if not live]
+        if self._audit is None:
+            return 0
+        return await asyncio.to_thread(partial(self._audit.erase, over, subject, at, elsewhere=False))
 
     async def rows_with(self, text: str) -> list[str]:
         """`table.column` wherever it still stands, in any tenant's rows; do-not-call entries aside."""
