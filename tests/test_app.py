@@ -22,7 +22,7 @@ from trunkline.gateway.joining import Joining
 from trunkline.media.vad import SileroBatch
 from trunkline.ports import CallStarted, Refuse, TurnEnded, TurnRecord
 from trunkline.settings import Settings
-from trunkline.store.audit.files import AuditFolder
+from trunkline.store.audit.folder import AuditFolder
 from trunkline.testing.ports import lease
 from trunkline.types import DEFAULT_TENANT, CallId
 

@@ -82,7 +82,7 @@ from trunkline.gateway.webrtc.whip import WHIP_PATH, whip_routes
 from trunkline.gateway.webrtc.wire import Paths
 from trunkline.gateway.websocket.desk import WS_AUDIO_PATH, AudioSockets, AudioTerms
 from trunkline.gateway.wishes import TOLD_KEY
-from trunkline.keeping import audit_folder, master_keys, recording_folders, terms_of
+from trunkline.keeping import audit_custody, audit_folder, audit_place, master_keys, recording_folders, terms_of
 from trunkline.legal import policy_of
 from trunkline.media.ears import Ears
 from trunkline.media.echo import EchoGuard
@@ -97,6 +97,7 @@ from trunkline.metrics import Metrics
 from trunkline.monies import check_money, missing_prices, money_policy
 from trunkline.ports import RECORDED, Budgets, CallEvent, Door, EndReason, RecordSink, SlotStore
 from trunkline.privacy.calls import Policies, RedactedRecords, by_itself
+from trunkline.privacy.keys import MasterKeys
 from trunkline.privacy.redaction import Kind, Policy
 from trunkline.privacy.texts import TextSeal
 from trunkline.settings import Settings
@@ -254,7 +255,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
                 max_call_s=settings.limits.max_call_seconds,
                 reserved_inbound=settings.limits.reserved_inbound,
             ),
-            RedactedRecords(await _audited(stack, settings, family, spool, metrics, clock), written),
+            RedactedRecords(await _audited(stack, settings, family, keys, spool, metrics, clock), written),
             office.decide,
             metrics,
             spans,
@@ -327,7 +328,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             expect_order=switchboard.expect_order,
         )
         if settings.privacy.keeps_for_a_time or terms_of(settings).audit is not None:
-            purging = asyncio.create_task(_purges(settings, database, clock), name="purge")
+            purging = asyncio.create_task(_purges(settings, database, keys, clock), name="purge")
             stack.push_async_callback(_cancelled, purging)
         counted = _gauges(metrics, spool, pool, ears, switchboard.second_ears, sip, webrtc, agents.values())
         gauges = asyncio.create_task(counted, name="gauges")
@@ -360,26 +361,26 @@ async def _audited(
     stack: contextlib.AsyncExitStack,
     settings: Settings,
     family: Mapping[str, AgentDefinition],
+    keys: MasterKeys | None,
     records: RecordSink,
     metrics: Metrics,
     clock: Clock,
 ) -> RecordSink:
     """Raises ConfigError for a folder that cannot be written, and without the extra."""
     given = settings.audit
-    if given.folder is None:
+    if not given.is_on:
         return records
-    audit_folder(settings)  # or who asks is told of the extra
+    custody, folder = audit_custody(settings, keys), audit_place(settings)
     from trunkline.store.audit.files import AuditFiles
     from trunkline.store.audit.log import AuditedRecords, AuditLog
     from trunkline.store.audit.rows import Sampling
 
-    audit = AuditLog(
-        AuditFiles(given.folder, settings.worker), clock, partial(metrics.drop, "audit_full"), given.batch_seconds
-    )
+    files = AuditFiles(folder, settings.worker, custody)
+    audit = AuditLog(files, clock, partial(metrics.drop, "audit_full"), given.batch_seconds, metrics.audit_waiting)
     try:
         await audit.start()
     except StoreError as error:
-        raise ConfigError("audit.folder", str(given.folder), f"a folder we may write to ({error})") from error
+        raise ConfigError("audit.folder", str(folder), f"a folder we may write to ({error})") from error
     stack.push_async_callback(audit.close)
     prompts = {each.name: each.sha256 for each in family.values()}
     return AuditedRecords(records, Sampling(given.sample_percent, prompts, words=given.transcripts), audit.append)
@@ -683,9 +684,9 @@ def _noted(spool: Spool, clock: Clock) -> Callable[[CallId, Finished], None]:
     return noted
 
 
-async def _purges(settings: Settings, database: Database, clock: Clock) -> None:
+async def _purges(settings: Settings, database: Database, keys: MasterKeys | None, clock: Clock) -> None:
     """What is old is deleted once an hour. A database that is away is asked again an hour later."""
-    subjects = Subjects(database, *recording_folders(settings), audit=audit_folder(settings))
+    subjects = Subjects(database, *recording_folders(settings), audit=audit_folder(settings, keys))
     terms = terms_of(settings)
     while True:
         try:

@@ -9,9 +9,10 @@ where.
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +29,8 @@ IN_CLEAR = "(in clear)"
 
 if TYPE_CHECKING:
     from trunkline.gateway.sessions.redis import RedisSessions
-    from trunkline.store.audit.files import AuditFolder
+    from trunkline.store.audit.files import Custody
+    from trunkline.store.audit.folder import AuditFolder
     from trunkline.store.engine import Database
     from trunkline.store.subjects import Subjects
 
@@ -96,7 +98,7 @@ def purge(config: Config = None) -> None:
 
 @keys_app.command()
 def show(config: Config = None) -> None:
-    """How many rows and recordings are sealed under which key: one that nothing needs may be taken out of the settings."""
+    """How many rows and recordings are sealed under which key: one that nothing needs may go from the settings."""
 
     async def count(kept: Kept) -> dict[str, Any]:
         from trunkline.store.rotation import rows_by_key
@@ -193,21 +195,57 @@ def terms_of(settings: Settings) -> Any:
 def audit_days(settings: Settings) -> int | None:
     """Rows are found by their calls, so none outlives them; nor do words that are to be gone."""
     own, audit = settings.privacy, settings.audit
-    if audit.folder is None:
+    if not audit.is_on:
         return None
     terms = (audit.days, own.calls_days, own.transcripts_days if audit.transcripts else None)
     return min((days for days in terms if days is not None), default=None)
 
 
-def audit_folder(settings: Settings) -> "AuditFolder | None":
-    """None: there is no audit log. Raises ConfigError without the extra."""
-    if settings.audit.folder is None:
-        return None
+def audit_place(settings: Settings) -> Path:
+    """The folder; with a bucket, where files wait for it."""
+    return settings.audit.folder or settings.data_dir / "audit"
+
+
+def audit_custody(settings: Settings, keys: MasterKeys | None, publics: Sequence[bytes] = ()) -> "Custody":
+    """`publics`: of whom alone lines are good; else of all keys of the settings. Raises ConfigError without the
+    extra."""
+    given = settings.audit
     try:
-        from trunkline.store.audit.files import AuditFolder
+        from trunkline.store.audit.bucket import Access, Bucket
+        from trunkline.store.audit.files import Custody
     except MissingExtra as error:
-        raise ConfigError("audit.folder", str(settings.audit.folder), f"needs pyarrow: {error}") from error
-    return AuditFolder(settings.audit.folder)
+        key = "audit.folder" if given.bucket is None else "audit.bucket"
+        raise ConfigError(key, str(given.folder or given.bucket), f"needs pyarrow: {error}") from error
+    from trunkline.store.audit.signing import Signer, Trusted, public_key
+
+    seeds = given.seeds()
+    secret = given.secret_access_key
+    access = Access(
+        given.access_key_id, secret.get_secret_value() if secret else None, given.endpoint, given.region, given.ca_file
+    )
+    good = [*publics] or [*map(public_key, seeds), *given.publics()]
+    return Custody(
+        Signer(seeds[0]) if seeds else None,
+        Trusted(good) if good else None,
+        keys,
+        None if given.bucket is None else Bucket(given.bucket, access),
+    )
+
+
+def audit_folder(settings: Settings, keys: MasterKeys | None, publics: Sequence[bytes] = ()) -> "AuditFolder | None":
+    """None: there is no audit log. Raises ConfigError without the extra."""
+    if not settings.audit.is_on:
+        return None
+    custody = audit_custody(settings, keys, publics)
+    from trunkline.store.audit.folder import AuditFolder
+
+    return AuditFolder(audit_place(settings), custody)
+
+
+async def audit_subjects(settings: Settings, subject: str, at: datetime) -> int:
+    """Rows of theirs in chains that are written here become tombstones: how many."""
+    async with opened(settings) as kept:
+        return await kept.subjects.erase_audited(DEFAULT_TENANT, subject, at)
 
 
 async def _left(kept: "Kept", text: str) -> dict[str, list[str]]:
@@ -219,7 +257,7 @@ async def _left(kept: "Kept", text: str) -> dict[str, list[str]]:
     return {
         "rows": await kept.subjects.rows_with(text),
         "files": [*await asyncio.to_thread(files_with, folder, text), *(f"spool/{name}" for name in sealed)],
-        **({} if kept.settings.audit.folder is None else {"audit": await kept.subjects.audited_with(text)}),
+        **({} if not kept.settings.audit.is_on else {"audit": await kept.subjects.audited_with(text)}),
         **({} if kept.sessions is None else {"redis": await kept.sessions.with_text(text)}),
     }
 
@@ -275,7 +313,7 @@ async def opened(settings: Settings) -> AsyncGenerator[Kept]:
     sessions = _sessions(settings, seal)
     try:
         await database.upgrade()
-        subjects = Subjects(database, *recording_folders(settings), audit=audit_folder(settings))
+        subjects = Subjects(database, *recording_folders(settings), audit=audit_folder(settings, keys))
         yield Kept(settings, keys, database, subjects, sessions)
     except Exception as error:
         if not is_database(error):

@@ -10,7 +10,7 @@ from typing import Any, cast
 from trunkline.agents.attending import Agent
 from trunkline.agents.definition import HandOff
 from trunkline.agents.providers import Minds
-from trunkline.compliance.money.account import Account, Terms
+from trunkline.compliance.money.account import Account, Need, Terms
 from trunkline.compliance.money.leases import Lease
 from trunkline.compliance.money.meter import Meter
 from trunkline.compliance.money.prices import load
@@ -289,7 +289,7 @@ def test_the_limit_outside_python_is_what_the_budget_pays_for_as_it_is_billed() 
 
     async def scenario(board: Metered) -> None:
         call_id = board.admit(1, to_number=E164(DIALLED))
-        transfer = ("twilio", DIALLED)
+        transfer: Need = ("twilio", "leg", "transfer-US")
         assert board.switchboard.may_last_s(call_id, 8.0) == 480.0
         assert board.switchboard.may_last_s(call_id, 8.0, transfer) == 180.0
         board.attach(call_id)
@@ -322,7 +322,7 @@ def test_a_transfer_at_the_limit_is_not_cut_off_by_it() -> None:
         answered(board)
         await asyncio.sleep(60)
         assert board.events("budget_spent")
-        assert board.switchboard.may_last_s(board.call.id, 8.0, ("twilio", DIALLED)) == 7208.0
+        assert board.switchboard.may_last_s(board.call.id, 8.0, ("twilio", "leg", "transfer-US")) == 7208.0
 
     run(scenario, Ways(target="desk"), terms=Terms(call_usd=D("0.03")))
 
@@ -331,7 +331,7 @@ def test_what_is_left_of_a_day_counts_too() -> None:
     lease = Lease(D("1.00"))
     lease.hold("other", D("0.95"))
     lease.hold("mine", D("0.02"))
-    legs = [("twilio", "inbound-US")]
+    legs: list[Need] = [("twilio", "leg", "inbound-US")]
     account = Account(Meter(load()), Terms(call_usd=D("0.50")), D(0), "mine", {"tenant": lease})
     assert account.pays_s(0.0, legs) == 240.0  # 0.05
     assert Account(Meter(load()), Terms(), D(0)).pays_s(0.0, legs) == float("inf")

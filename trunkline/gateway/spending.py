@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from trunkline.agents.attending import Agent
 from trunkline.agents.invoiced import product_of
-from trunkline.compliance.money.account import LOOK_S, Account, CheaperRoute, End, SoFar, Step, WrapUp
-from trunkline.compliance.money.treasury import Need, Treasury, Wanted
+from trunkline.compliance.money.account import LOOK_S, Account, CheaperRoute, End, Need, SoFar, Step, WrapUp
+from trunkline.compliance.money.treasury import Treasury, Wanted
 from trunkline.gateway.endings import leg_product
 from trunkline.ports import HERE, Cost, Refuse, Usage
 
@@ -136,16 +136,16 @@ class Spending:
         found = self._calls.get(call.id)
         return None if found is None else found[1].so_far(self._now(), _heard(call))
 
-    def pays_s(self, call: "LineCall", further: tuple[str, str | None] | None = None) -> float:
-        """How long budgets pay for its legs from now on, rounded as they are billed. `further`: the kind of a leg that
-        is dialled, and its number."""
+    def pays_s(self, call: "LineCall", further: Need | None = None) -> float:
+        """How long budgets pay for its legs from now on, rounded as they are billed. `further`: a leg that is dialled
+        beside them."""
         found = self._calls.get(call.id)
         if found is None:
             return float("inf")
-        account, started = found[1], call.started
-        legs = [] if account.meter.opened(self._now()) else [(started.leg, self._leg(started))]
+        account = found[1]
+        legs: list[Need] = [] if account.meter.opened(self._now()) else [(call.started.leg, "leg", self._leg(call))]
         if further is not None:
-            legs.append((further[0], leg_product("transfer", further[1])))
+            legs.append(further)
         return account.pays_s(self._now(), legs, _heard(call))
 
     def told(self, call: "LineCall") -> dict[str, Any] | None:

@@ -15,13 +15,13 @@ from typing import Any
 from trunkline.agents.attending import Agent
 from trunkline.agents.wishes.ears import SecondEars
 from trunkline.clock import Clock
-from trunkline.compliance.money.account import SoFar
+from trunkline.compliance.money.account import Need, SoFar
 from trunkline.gateway import call as c
 from trunkline.gateway.api.calls import LiveCall
 from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.consent import Carried, House
 from trunkline.gateway.dialling import DialOrder, new_call_id
-from trunkline.gateway.endings import from_twilio
+from trunkline.gateway.endings import from_twilio, leg_product
 from trunkline.gateway.joining import Joining, Keeper, NoSessions
 from trunkline.gateway.leg import Dialler, LegKind, Plan
 from trunkline.gateway.linecall import GOODBYE_S, FormerCall, LineCall
@@ -258,9 +258,9 @@ class Switchboard:
     def give_line(self) -> None:
         self._second_legs -= 1
 
-    def may_last_s(self, call_id: CallId, slack_s: float, further: tuple[str, str | None] | None = None) -> float:
+    def may_last_s(self, call_id: CallId, slack_s: float, further: Need | None = None) -> float:
         """The limit outside Python of a leg that begins now: of time, with what its own end takes as slack, or of
-        money. `further`: its kind and number, where it is dialled beside the call's own."""
+        money. `further`: one that is dialled beside the call's own."""
         call, longest_s = self._calls.get(call_id), self.limits.max_call_s + slack_s
         if call is None or self.spending is None:
             return longest_s
@@ -371,7 +371,7 @@ class Switchboard:
         if call.machine.state is c.State.ENDING:
             return CallView(call.id, "ended")
         if call.machine.state is c.State.TRANSFERRING:
-            limit_s = self.may_last_s(call.id, 0.0, ("twilio", call.transfer_number))
+            limit_s = self.may_last_s(call.id, 0.0, ("twilio", "leg", leg_product("transfer", call.transfer_number)))
             return CallView(call.id, "transferring", call.transfer_number, int(limit_s))
         return CallView(call.id, "live")
 

@@ -35,6 +35,10 @@ def _service(value: str) -> str:
     return value
 
 
+Key32 = Annotated[SecretStr, AfterValidator(_key)]
+"""32 random bytes as base64."""
+
+
 class AgentPrivacy(Section):
     redact: Kinds | None = None
     """In place of privacy.redact."""
@@ -54,7 +58,7 @@ class Privacy(Section):
     """Names that are redacted wherever `name` is; besides those that callers give as theirs."""
     agents: dict[str, AgentPrivacy] = Field(default_factory=dict)
     """[privacy.agents.NAME]: what is different for an agent, by its name."""
-    keys: dict[Name, Annotated[SecretStr, AfterValidator(_key)]] = Field(default_factory=dict)
+    keys: dict[Name, Key32] = Field(default_factory=dict)
     """With keys, recordings, and what people said in the database, the spool and Redis, are sealed (AES-256-GCM) under
     the first of them; the others open older ones. Each is 32 random bytes as base64 (`openssl rand -base64 32`).
     Whoever loses one loses what it seals."""

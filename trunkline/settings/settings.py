@@ -167,12 +167,18 @@ class Settings(BaseSettings):
         """Everything that no log line may show. Reads the key files."""
         passwords = [urlsplit(url.get_secret_value()).password for url in (self.database_url, self.redis_url) if url]
         trunks = [p for trunk in self.sip.trunks.values() for p in (trunk.password, trunk.auth_password)]
-        others = (self.twilio.api_key_secret, self.sessions.key, self.livekit.api_secret, self.webrtc.turn_secret)
+        others = (
+            self.twilio.api_key_secret,
+            self.sessions.key,
+            self.livekit.api_secret,
+            self.webrtc.turn_secret,
+            self.audit.secret_access_key,
+        )
         return (
             *self.twilio_tokens,
             *(secret.get_secret_value() for secret in others if secret),
             *self.api_keys,
-            *(key.get_secret_value() for key in self.privacy.keys.values()),
+            *(key.get_secret_value() for key in (*self.privacy.keys.values(), *self.audit.keys.values())),
             *self.provider_keys().values(),
             *(password.get_secret_value() for password in trunks if password),
             *(p for p in passwords if p),

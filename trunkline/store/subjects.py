@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -29,7 +30,7 @@ from trunkline.store.sealing import EVENTS, SEALED, TURNS, UNPLACED, Row, is_und
 from trunkline.types import CallId, TenantId
 
 if TYPE_CHECKING:
-    from trunkline.store.audit.files import AuditFolder
+    from trunkline.store.audit.folder import AuditFolder
 
 ERASED = "[erased]"
 _PORTION = 500
@@ -126,6 +127,15 @@ class Subjects:
             **audited,
             **({"locked": locked + unread} if locked + unread else {}),
         }
+
+    async def erase_audited(self, tenant: TenantId, subject: str, at: datetime) -> int:
+        """In the audit log alone, and only in what is written on this machine."""
+        if len(subject) < 5:
+            raise ValueError(f"subject = {subject}: a number as +COUNTRY NUMBER, or a device's account")
+        over = [call_id for call_id, live in (await self.calls(tenant, subject)).items() if not live]
+        if self._audit is None:
+            return 0
+        return await asyncio.to_thread(partial(self._audit.erase, over, subject, at, elsewhere=False))
 
     async def _unmention(self, tenant: TenantId, subject: str) -> tuple[int, int]:
         """In the calls of others: a number that was forwarded, or read out. How many rows, and how many are locked."""

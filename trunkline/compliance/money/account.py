@@ -14,7 +14,7 @@ from typing import Any, Literal
 from trunkline.compliance.money.forecast import Pace
 from trunkline.compliance.money.leases import Lease
 from trunkline.compliance.money.meter import ZERO, Meter, by, exact, text
-from trunkline.ports import Cost, Usage
+from trunkline.ports import Cost, Usage, UsageKind
 
 LOOK_S = 1.0
 """Between two looks at a call that is near a limit, or has used something."""
@@ -24,6 +24,8 @@ GOODBYE_S = 8.0
 GOODBYE_CHARACTERS = 120
 LONGEST_S = 86_400
 
+Need = tuple[str, UsageKind, str]
+"""Provider, kind, product."""
 Cheaper = Literal["minutes", "usd", "resolved", "backend"]
 
 
@@ -171,14 +173,14 @@ class Account:
         of_days = (lease.limit - lease.used + lease.holds.get(self.call, ZERO) for lease in self.leases.values())
         return min((b for b in (own, *of_days) if b is not None), default=None)
 
-    def pays_s(self, now: float, legs: Sequence[tuple[str, str]], heard: Sequence[Usage] = ()) -> float:
-        """For how many whole seconds, one at least, its budgets pay for the open legs and further ones that begin now
-        (provider and product), rounded as they are billed, and for nothing else: the limit that is set outside
+    def pays_s(self, now: float, legs: Sequence[Need], heard: Sequence[Usage] = ()) -> float:
+        """For how many whole seconds, one at least, its budgets pay for the open legs and further ones that begin now,
+        rounded as they are billed, and for nothing else: the limit that is set outside
         Python."""
         budget = self._budget()
 
         def fits(seconds: int) -> bool:
-            more = (self.meter.prices.of(provider, "leg", product, "seconds") for provider, product in legs)
+            more = (self.meter.prices.of(provider, kind, product, "seconds") for provider, kind, product in legs)
             leg_usd = sum((row.cost(Decimal(seconds)) for rows in more for row in rows), ZERO)
             return self.cost(now + seconds, heard) + leg_usd <= (budget or ZERO)
 

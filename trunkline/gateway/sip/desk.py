@@ -20,11 +20,13 @@ from dataclasses import asdict
 from functools import partial
 
 from trunkline.clock import Clock
+from trunkline.compliance.money.account import Need
 from trunkline.errors import PeerError
 from trunkline.gateway import outbound
 from trunkline.gateway.answeredby import NO_DETECTION, AnsweredBy, AnswerListener, MachineTerms, is_machine
 from trunkline.gateway.api.trunks import TrunkView
 from trunkline.gateway.dialling import DialOrder
+from trunkline.gateway.endings import leg_product
 from trunkline.gateway.leg import FurtherLegCall, Leg, LegCall, Plan
 from trunkline.gateway.linecall import GOODBYE_S
 from trunkline.gateway.outbound import Route
@@ -328,7 +330,8 @@ class SipDesk:
         trunk = self._trunks[plan.trunk]
         to_uri = trunks.request_uri(trunk, plan.order.to_number)
         from_uri = trunks.from_uri(trunk, plan.from_number, "localhost")
-        further = ("sip", plan.order.to_number) if isinstance(call, FurtherLegCall) else None
+        product = leg_product("transfer", plan.order.to_number, plan.trunk)
+        further: Need | None = ("sip", "leg", product) if isinstance(call, FurtherLegCall) else None
         limit_s = self._board.may_last_s(call.id, LIMIT_SLACK_S, further) + plan.order.ring_timeout_s
         headers = trunks.headers_out(trunk, plan.order.attributes)
         headers += trunks.identity_headers(

@@ -26,10 +26,12 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol
 
 from trunkline.clock import Clock
+from trunkline.compliance.money.account import Need
 from trunkline.errors import MisuseError
 from trunkline.gateway import endings
 from trunkline.gateway.api.trunks import TrunkView
 from trunkline.gateway.dialling import DialOrder
+from trunkline.gateway.endings import leg_product
 from trunkline.gateway.leg import FurtherLegCall, Leg, LegCall, LegKind, Plan
 from trunkline.gateway.outbound import Failure, Route, twilio_failure
 from trunkline.gateway.twilio.account import TOO_MANY, Account, CallOrder, NotTaken, Taken, Unknown
@@ -78,7 +80,7 @@ class Board(Protocol):
         """A live one."""
         ...
 
-    def may_last_s(self, call_id: CallId, slack_s: float, further: tuple[str, str | None] | None = None) -> float:
+    def may_last_s(self, call_id: CallId, slack_s: float, further: Need | None = None) -> float:
         """The limit of a leg that begins now; `further`: one beside the call's own."""
         ...
 
@@ -201,7 +203,8 @@ class TwilioDialler:
     def dial(self, plan: Plan, call: LegCall) -> Leg:
         assert plan.from_number is not None
         token = plan.provider_call_id
-        further = (TRUNK, plan.order.to_number) if isinstance(call, FurtherLegCall) else None
+        product = leg_product("transfer", plan.order.to_number)
+        further: Need | None = ("twilio", "leg", product) if isinstance(call, FurtherLegCall) else None
         limit_s = min(self._terms.limit_s, self._board.may_last_s(call.id, self._terms.limit_s, further))
         order = CallOrder(
             to_number=plan.order.to_number,
