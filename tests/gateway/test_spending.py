@@ -278,3 +278,21 @@ def test_a_target_that_the_carrier_dialled_is_on_the_bill_and_so_is_the_caller_m
         ("inbound-US", 70.0, "120"),
         ("transfer-US", 70.0, "120"),
     ]
+
+
+def test_a_transfer_at_the_limit_that_fails_comes_back_to_a_goodbye_and_to_nothing_else() -> None:
+    async def scenario(board: Metered) -> None:
+        answered(board)
+        await asyncio.sleep(60)
+        assert board.call.machine.state.value == "transferring"
+        board.switchboard.dialled(board.call.started.provider_call_id, "busy", 0)  # type: ignore[arg-type]
+        board.attach(board.call.id)
+        assert (board.agent_now.greeting, board.agent_now.goodbyes) == ("", 1)
+        await asyncio.sleep(5)
+        board.attach(board.call.id)  # another stream: it does not begin anew
+        assert board.agent_now.goodbyes == 1
+        await asyncio.sleep(3.1 + CLOSE_WAIT_S)  # the goodbye never ends
+
+    board = run(scenario, Ways(target="desk"), terms=Terms(call_usd=D("0.03")))
+    assert board.ends() == [("budget", "")]
+    assert board.events("budget_spent") == [{"budget": "call"}]
