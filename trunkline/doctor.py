@@ -158,7 +158,8 @@ def _prices(settings: Settings, clock: Clock) -> Finding:
     old = prices.old(clock.wall().date(), settings.money.price_max_age_days)
     detail = f"version {prices.version}, {len(prices.rows)} rows"
     if old and settings.money.prices is None:
-        detail += f", {len(old)} of them looked up more than {settings.money.price_max_age_days} days ago (trunkline costs prices)"
+        days = settings.money.price_max_age_days
+        detail += f", {len(old)} of them looked up more than {days} days ago (trunkline costs prices)"
     elif old:
         detail += f"; {len(old)} were looked up more than {settings.money.price_max_age_days} days ago"
         return Finding("prices", "warning", detail, "trunkline costs prices shows which: look them up again")
