@@ -157,7 +157,10 @@ def _prices(settings: Settings, clock: Clock) -> Finding:
         return Finding("prices", "error", str(error), "mend that row: without its table a gateway does not start")
     old = prices.old(clock.wall().date(), settings.money.price_max_age_days)
     detail = f"version {prices.version}, {len(prices.rows)} rows"
-    if old:
+    if old and settings.money.prices is None:
+        days = settings.money.price_max_age_days
+        detail += f", {len(old)} of them looked up more than {days} days ago (trunkline costs prices)"
+    elif old:
         detail += f"; {len(old)} were looked up more than {settings.money.price_max_age_days} days ago"
         return Finding("prices", "warning", detail, "trunkline costs prices shows which: look them up again")
     return Finding("prices", "ok", detail)

@@ -355,7 +355,7 @@ class Devices(Protocol):
 # --- usage: what the meter will count -------------------------------------------------------------------------------
 
 
-UsageKind = Literal["leg", "stt", "llm", "tts", "realtime"]
+UsageKind = Literal["leg", "stt", "llm", "tts", "realtime", "recording"]
 UsageUnit = Literal[
     "seconds",
     "characters",

@@ -2117,3 +2117,22 @@ def test_who_takes_over_without_a_word_leaves_no_turn_in_the_record() -> None:
         await call.settle()
 
     asyncio.run(main())
+
+
+def test_a_voice_that_is_billed_for_its_audio_is_metered_in_seconds_of_what_came() -> None:
+    tts = Tts()
+    tts.billed_in, tts.product, tts.third_party = "seconds", "gpt-4o-mini-tts", True  # type: ignore[attr-defined]
+
+    async def conversation(call: Call) -> None:
+        call.metered.clear()
+        await call.says("when")
+        call.pen.write("We open at eight. ")
+        await call.run(300)
+        tts.hold.add("late.")
+        call.pen.write("You may come late.").end()
+        await call.run(400)
+        await call.interrupts()
+        voiced = [(used.unit, used.quantity, used.product) for used in call.metered if used.kind == "tts"]
+        assert voiced == [("seconds", 0.8, "gpt-4o-mini-tts"), ("seconds", 0.6, "gpt-4o-mini-tts")]
+
+    on_a_call(conversation, tts=tts)

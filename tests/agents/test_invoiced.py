@@ -61,7 +61,7 @@ def test_deepgram_is_dearer_in_several_languages_and_opted_out() -> None:
             ({"opt_out": True}, ("en",)),
         )
     ]
-    assert products == ["nova-3", "nova-3-multilingual", "nova-3-opt-out"]
+    assert products == ["nova-3", "nova-3-multilingual", "opt-out-nova-3"]
 
 
 def test_what_runs_here_is_nobodys_product() -> None:

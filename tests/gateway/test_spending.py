@@ -221,7 +221,7 @@ def test_without_a_policy_an_unknown_price_is_told_and_in_no_sum() -> None:
     board = run(scenario)
     assert board.costs()["complete"] is False
     assert board.costs()["missing"] == ["no price for openai,llm,gpt-9 per tokens_in"]
-    assert b'trunkline_unpriced_total{kind="llm",provider="openai"} 1.0' in board.metrics.text()
+    assert b'trunkline_unpriced_total{kind="llm",product="gpt-9",provider="openai"} 1.0' in board.metrics.text()
 
 
 def test_costs_are_in_the_record_beside_their_usage_in_the_metrics_and_in_the_api() -> None:
@@ -246,7 +246,10 @@ def test_costs_are_in_the_record_beside_their_usage_in_the_metrics_and_in_the_ap
     assert found[-1].usage.product == "inbound-US"
     assert board.costs()["usd"] == "0.0153"
     assert isinstance(board.records[-1], CallEnded)
-    assert b'trunkline_cost_usd_total{kind="llm",provider="openai"} 0.0028' in board.metrics.text()
+    told = board.metrics.text()
+    assert b'trunkline_cost_usd_total{kind="llm",product="gpt-4.1",provider="openai"} 0.0028' in told
+    assert b'trunkline_cost_usd_total{kind="leg",product="inbound-US",provider="twilio"} 0.0125' in told
+    assert board.costs()["by_leg"] == {"twilio inbound-US": "0.0125"}
 
 
 def test_what_an_agent_is_billed_for() -> None:

@@ -32,7 +32,7 @@ from trunkline.agents.exchange import NOT_HANDED_OFF, Exchange, Written
 from trunkline.agents.fixedlines import FixedLines
 from trunkline.agents.following import EVERY_S, Following
 from trunkline.agents.help import help_line
-from trunkline.agents.invoiced import product_of
+from trunkline.agents.invoiced import billed_in, product_of
 from trunkline.agents.providers import Minds
 from trunkline.agents.speaking import Speaking
 from trunkline.agents.turns import Turns
@@ -826,8 +826,8 @@ class Attendant(ABC):
         """The answer ends where the caller stopped hearing it: that position."""
         return self._bus.cut()
 
-    def _meter_voice(self, voice: Any, characters: int) -> None:
-        self._meter("tts", voice, "characters", characters)
+    def _meter_voice(self, voice: Any, quantity: float) -> None:
+        self._meter("tts", voice, billed_in(voice), quantity)
 
     def _meter(self, kind: Any, provider: Any, unit: Any, quantity: float) -> None:
         used = Usage(self._call.call_id, provider.name, kind, unit, quantity, product_of(provider))

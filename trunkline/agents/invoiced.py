@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from trunkline.ports import HERE
+from trunkline.ports import HERE, UsageUnit
 
 
 def product_of(provider: Any) -> str:
@@ -10,3 +10,9 @@ def product_of(provider: Any) -> str:
     if not getattr(provider, "third_party", True):
         return HERE
     return str(getattr(provider, "product", ""))
+
+
+def billed_in(voice: Any) -> UsageUnit:
+    """`characters` that it was asked for, or `seconds` of audio that came of them."""
+    unit: UsageUnit = getattr(voice, "billed_in", "characters")
+    return unit

@@ -14,6 +14,7 @@ from trunkline.agents.deadline import After, sleep
 from trunkline.agents.definition import Failover
 from trunkline.agents.exchange import Phrase, Written
 from trunkline.agents.fixedlines import FixedLines
+from trunkline.agents.invoiced import billed_in
 from trunkline.agents.seam import MS_A_LETTER, spoken_by_estimate, spoken_of
 from trunkline.errors import ProviderError
 from trunkline.media.bus import Bus
@@ -34,10 +35,10 @@ class Speaking:
         bus: Bus,
         after: After,
         terms: Failover,
-        meter: Callable[[Any, int], None],
+        meter: Callable[[Any, float], None],
         lines: FixedLines,
     ) -> None:
-        """`meter(voice, characters)`: what was asked of it."""
+        """`meter(voice, quantity)`: what was asked of it, or came of it, in the unit it is billed in."""
         self._lines = lines
         self._voice = Sticky(choice)
         self._bus, self._after, self._terms, self._meter = bus, after, terms, meter
@@ -56,10 +57,14 @@ class Speaking:
         while text:
             key = self._voice.key
             tts = self._voice.choice.asked(key)
-            self._meter(tts, len(text))
+            self._asked_for(tts, text)
             given = _Given(text)
             try:
-                if not await self._speak(key, tts, given, written, append):
+                try:
+                    spoken = await self._speak(key, tts, given, written, append)
+                finally:
+                    self._given(tts, given.audio_bytes)
+                if not spoken:
                     return
             except ProviderError as error:
                 left = self._take_over(tts, key, given, written, error)
@@ -74,6 +79,14 @@ class Speaking:
                 self._voice.choice.succeeded(key)
                 self._note(key, tts, given)
                 return
+
+    def _asked_for(self, tts: Any, text: str) -> None:
+        if billed_in(tts) == "characters":
+            self._meter(tts, len(text))
+
+    def _given(self, tts: Any, audio_bytes: int) -> None:
+        if billed_in(tts) == "seconds" and audio_bytes:
+            self._meter(tts, round(audio_bytes / self._bus.playout.format.bytes_per_ms / 1000, 3))
 
     def doubt(self) -> None:
         """It has failed, and nobody follows: of the fixed lines it is not asked before it has spoken again."""
@@ -117,8 +130,10 @@ class Speaking:
                 return _sound(kept)
             else:
                 self._voice.choice.succeeded(key)
-                self._meter(tts, len(text))
+                self._asked_for(tts, text)
                 return bytes(audio)
+            finally:
+                self._given(tts, len(audio))
 
     def _chunks(self, tts: Any, text: str, first_s: float | None = None) -> Any:
         last = self._voice.following() is None and not self._lines.wants(text)  # a line unsaid is no reason to wait
@@ -143,6 +158,7 @@ class Speaking:
                     given.phrase = Phrase(given.text, bus.position_ms)
                     written.phrases.append(given.phrase)
                 given.words += chunk.words
+                given.audio_bytes += len(chunk.data)
                 if not append(chunk.data, chunk.words, given.phrase.start_ms):
                     return False
                 if not tts.word_times:  # it may be cut before the rest is here
@@ -190,10 +206,10 @@ class Speaking:
 class _Given:
     """What a voice was asked to say, and what has come of it."""
 
-    __slots__ = ("phrase", "text", "words")
+    __slots__ = ("audio_bytes", "phrase", "text", "words")
 
     def __init__(self, text: str) -> None:
-        self.text = text
+        self.text, self.audio_bytes = text, 0
         self.phrase: Phrase | None = None
         self.words: list[Word] = []
 

@@ -37,6 +37,8 @@ class Arrival:
     """Of a call of ours."""
     standing: Standing = field(default=Standing(), repr=False)
     """What ledger and lists say of who is called."""
+    trunk: str = ""
+    """Of SIP: whose line it is on."""
     session_id: SessionId | None = None
     """Of a device's call: what was said outlives it there."""
 

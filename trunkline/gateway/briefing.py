@@ -3,8 +3,9 @@ leg alone. It is not recorded, and the caller hears music meanwhile."""
 
 import asyncio
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from trunkline.agents.invoiced import billed_in, product_of
 from trunkline.agents.providers import Minds
 from trunkline.clock import Clock
 from trunkline.gateway import transfer_steps as t
@@ -52,19 +53,24 @@ class Briefing:
     def say(self, text: str) -> None:
         """BriefingSpoken follows, or BriefingFailed. What is being said is dropped."""
         self._stop_speaking()
-        self._meter("tts", self._voice.name, "characters", len(text))
+        if billed_in(self._voice) == "characters":
+            self._meter("tts", self._voice, "characters", len(text))
         self._task = asyncio.get_running_loop().create_task(self._speak(text))
 
     async def _speak(self, text: str) -> None:
-        bus, tts = self.bus, self._voice
+        bus, tts, audio_bytes = self.bus, self._voice, 0
         try:
             bus.begin()
             async with aclosing(tts.speak(text, bus.playout.format)) as chunks:
                 async for chunk in chunks:
+                    audio_bytes += len(chunk.data)
                     bus.append(chunk.data, chunk.words, bus.position_ms)
             bus.end()
         except Exception as error:
             self._transfer.feed(t.BriefingFailed(self._attempt, type(error).__name__))
+        finally:
+            if billed_in(tts) == "seconds":
+                self._meter("tts", tts, "seconds", round(audio_bytes / bus.playout.format.bytes_per_ms / 1000, 3))
 
     def _stop_speaking(self) -> None:
         task, self._task = self._task, None
@@ -81,12 +87,12 @@ class Briefing:
         self.bus.close()
         if self._fed_bytes:
             heard_s = self._fed_bytes / self.bus.playout.format.bytes_per_ms / 1000
-            self._meter("stt", self._ears.name, "seconds", round(heard_s, 3))
+            self._meter("stt", self._ears, "seconds", round(heard_s, 3))
 
     def _meter(
-        self, kind: Literal["stt", "tts"], provider: str, unit: Literal["seconds", "characters"], n: float
+        self, kind: Literal["stt", "tts"], provider: Any, unit: Literal["seconds", "characters"], n: float
     ) -> None:
-        self._transfer.usage(Usage(self._call_id, provider, kind, unit, n))
+        self._transfer.usage(Usage(self._call_id, provider.name, kind, unit, n, product_of(provider)))
 
     def _feed(self, audio: bytes) -> None:
         self._fed_bytes += len(audio)

@@ -80,6 +80,8 @@ class DialledLeg:
         self.over = False
         self.number: E164 | None = None
         """Whom it calls."""
+        self.trunk = ""
+        """Over which."""
         self._host, self._clock, self._of = host, clock, of
         self._answered_at: float | None = None
         """It was picked up; media follows."""
@@ -244,7 +246,7 @@ class DialledLeg:
 
     def _used(self, unit: UsageUnit, quantity: float) -> Usage:
         assert self.leg is not None
-        product = leg_product("transfer", self.number)
+        product = leg_product("transfer", self.number, self.trunk if self.leg.kind == "sip" else "")
         return Usage(self.id, self.leg.kind, "leg", unit, quantity, product)
 
     def failed(self, how: Unanswered, **of: object) -> Failure:

@@ -178,7 +178,9 @@ _WORDS: dict[EndReason, str] = {
 }
 
 
-def leg_product(direction: str, number: str | None) -> str:
-    """As price tables name a leg: `inbound-US`, `outbound`, `transfer-DE`. `number` is the one that was called."""
+def leg_product(direction: str, number: str | None, trunk: str = "") -> str:
+    """As price tables name a leg: `inbound-US`, `outbound`, `transfer-DE`; over a SIP trunk with its name,
+    `acme/inbound-US`. `number` is the one that was called."""
     country = country_of(number) if number else None
-    return f"{direction}-{country}" if country else direction
+    product = f"{direction}-{country}" if country else direction
+    return f"{trunk}/{product}" if trunk else product

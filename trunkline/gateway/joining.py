@@ -8,7 +8,7 @@ receiver = switchboard.call(call_id).attach(leg) as every leg; a second leg of a
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from trunkline.compliance.money.account import SoFar
+from trunkline.compliance.money.account import NOTHING, SoFar
 from trunkline.ports import Door, EndedBy, EndReason, Message, Refuse
 from trunkline.types import CallId, SessionId, TenantId
 
@@ -35,7 +35,7 @@ class Joining:
     """Its last leg was lost, or its worker: nobody had hung up."""
     shut: tuple[Door, ...] = ()
     """What its caller has refused, or taken back, in a call before."""
-    so_far: SoFar = SoFar()
+    so_far: SoFar = NOTHING
     """What that call had come to."""
     resume_token: str = field(default="", repr=False)
     """For the next time, once: the device is told (`live.Joined`) and keeps it for when its way here breaks. Never

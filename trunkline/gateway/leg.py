@@ -157,6 +157,11 @@ class Plan:
     ring_slack_s: float = 0.0
     """The carrier ends the ringing by itself; ours comes so much later, if its word does not reach us."""
 
+    @property
+    def sip_trunk(self) -> str:
+        """What prices know it by; empty: no SIP."""
+        return self.trunk if self.kind == "sip" else ""
+
 
 class Dialler(Protocol):
     """Places calls over its own trunks (the SIP desk; a Twilio account)."""

@@ -18,7 +18,7 @@ from trunkline.agents.providers import Minds
 from trunkline.agents.wishes import wish_of
 from trunkline.agents.wishes.ears import Overhearing
 from trunkline.compliance.answers import out, told
-from trunkline.compliance.money.account import SoFar
+from trunkline.compliance.money.account import NOTHING, SoFar
 from trunkline.gateway import call as c
 from trunkline.gateway import transfer_steps as t
 from trunkline.gateway.arrival import Arrival, Why, vouched
@@ -41,6 +41,7 @@ from trunkline.media.gate import Gate
 from trunkline.media.members import move
 from trunkline.ports import (
     ENDED_BY,
+    HERE,
     NAMED,
     Allow,
     CallEnded,
@@ -106,7 +107,7 @@ class FormerCall:
     """And who attended it."""
     consent: Carried | None = None
     """What was settled about keeping it; None: nobody knows."""
-    so_far: SoFar = SoFar()
+    so_far: SoFar = NOTHING
     """What a call that goes on has cost."""
 
     @property
@@ -997,6 +998,8 @@ class LineCall:
             spending, leg = self._board.spending, self.started.leg
             used = Usage(self.id, leg, "leg", "seconds", seconds)
             self.usage(used if spending is None else spending.leg_used(self, seconds))
+        if self._gate is not None and (kept_s := round(self._gate.kept_s, 3)):
+            self.usage(Usage(self.id, "disk", "recording", "seconds", kept_s, HERE))
         self.event(
             "media",
             received_frames=lane.received_frames,

@@ -159,6 +159,7 @@ class Placing:
             return attempts.failed(place.attempt, unplaced(way), self._board.clock.now())
         dialler, plan = way
         call.started = replace(call.started, leg=plan.kind, from_number=plan.from_number)
+        call.arrival = replace(call.arrival, trunk=plan.sip_trunk)
         decision = call.ask("dial")
         if isinstance(decision, Refuse):
             return attempts.refused(place.attempt, decision)

@@ -15,7 +15,7 @@ from trunkline.agents.invoiced import product_of
 from trunkline.compliance.money.account import LOOK_S, Account, CheaperRoute, End, SoFar, Step, WrapUp
 from trunkline.compliance.money.treasury import Need, Treasury, Wanted
 from trunkline.gateway.endings import leg_product
-from trunkline.ports import HERE, CallStarted, Cost, Refuse, Usage
+from trunkline.ports import HERE, Cost, Refuse, Usage
 
 if TYPE_CHECKING:
     from trunkline.gateway.linecall import LineCall
@@ -78,23 +78,26 @@ class Spending:
         """Before it is let in."""
         started = call.started
         ours = started.to_number if started.direction == "inbound" else started.from_number
-        leg: Need = (started.leg, "leg", self._leg(started))
+        leg: Need = (started.leg, "leg", self._leg(call))
         needs = [leg, *needs_of(agent)]
         account = self.treasury.open(Wanted(started.call_id, started.agent, ours, needs, call.so_far))
         if isinstance(account, Account):
             self._calls[call.id] = (call, account)
         return account
 
-    def _leg(self, started: CallStarted) -> str:
-        return HERE if started.leg in OWN_NETWORK else leg_product(started.direction, started.to_number)
+    def _leg(self, call: "LineCall") -> str:
+        started = call.started
+        if started.leg in OWN_NETWORK:
+            return HERE
+        return leg_product(started.direction, started.to_number, call.arrival.trunk)
 
     def answered(self, call: "LineCall") -> None:
         """Its leg is on the line from now on. Idempotent until `usage` settles it."""
         if (found := self._calls.get(call.id)) is not None and not found[1].meter.opened(self._now()):
-            found[1].take(Usage(call.id, call.started.leg, "leg", "calls", 1, self._leg(call.started)), self._now())
+            found[1].take(Usage(call.id, call.started.leg, "leg", "calls", 1, self._leg(call)), self._now())
 
     def leg_used(self, call: "LineCall", seconds: float) -> Usage:
-        return Usage(call.id, call.started.leg, "leg", "seconds", seconds, self._leg(call.started))
+        return Usage(call.id, call.started.leg, "leg", "seconds", seconds, self._leg(call))
 
     def dialled(self, call: "LineCall", seconds: float, number: str | None) -> None:
         """By the carrier, while our leg was away: the caller's leg went on, and there was another."""
@@ -103,7 +106,8 @@ class Spending:
 
     def attended(self, call: "LineCall", agent: Agent) -> None:
         if (found := self._calls.get(call.id)) is not None:
-            found[1].attended([provider.name for provider in agent.providers], self._now())
+            goodbye_usd = self.treasury.goodbye_usd(needs_of(agent))
+            found[1].attended([provider.name for provider in agent.providers], self._now(), goodbye_usd)
 
     def used(self, call: "LineCall", usage: Usage) -> tuple[Cost, ...]:
         found = self._calls.get(call.id)
@@ -112,7 +116,7 @@ class Spending:
         before = len(found[1].meter.missing)
         costs = found[1].take(usage, self._now())
         for cost in costs:
-            self._metrics.cost(usage.provider, usage.kind, cost.usd)
+            self._metrics.cost(usage.provider, usage.kind, usage.product, cost.usd)
         if len(found[1].meter.missing) > before:
             row = list(found[1].meter.missing)[-1]
             log.warning("call %s: %s", call.id, row)

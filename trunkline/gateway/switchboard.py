@@ -485,9 +485,9 @@ def _joined(joining: Joining, leg: LegKind) -> Arrival:
 
 def _departure(order: DialOrder, plan: Plan | Refuse) -> Arrival:
     if isinstance(plan, Refuse):
-        name, kind, from_number = secrets.token_hex(16), NO_LEG, order.from_number
+        name, kind, from_number, trunk = secrets.token_hex(16), NO_LEG, order.from_number, ""
     else:
-        name, kind, from_number = plan.provider_call_id, plan.kind, plan.from_number
+        name, kind, from_number, trunk = plan.provider_call_id, plan.kind, plan.from_number, plan.sip_trunk
     return Arrival(
         name,
         kind,
@@ -497,4 +497,5 @@ def _departure(order: DialOrder, plan: Plan | Refuse) -> Arrival:
         attributes=order.attributes,
         purpose=order.purpose,
         standing=order.standing,
+        trunk=trunk,
     )

@@ -27,6 +27,7 @@ class Gate:
         self._open = is_open
         self._silence = format.silence
         self._sample = len(format.silence)
+        self._rate_hz = format.rate_hz
         self._step = SILENCE_MS * format.rate_hz // 1000
         self._now = 0  # how far the caller's lane has come, in samples
         self._known = 0  # how far the tap's timeline has
@@ -49,6 +50,11 @@ class Gate:
             self._tap.cut("agent", self._now)
             self._tap.cut("caller", self._now)
             self._known = min(self._known, self._now)
+
+    @property
+    def kept_s(self) -> float:
+        """How long what is kept is: as long as the call was, once anything is. 0: nothing is."""
+        return self._now / self._rate_hz if self._known else 0.0
 
     # --- the bus ---
 

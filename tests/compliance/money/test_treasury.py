@@ -179,3 +179,37 @@ def test_old_rows_are_warned_of_with_the_oldest(caplog: pytest.LogCaptureFixture
     (tmp_path / "prices.csv").write_text(f"# version 1\n{COLUMNS}\n{row}")
     Treasury(Policy(prices=tmp_path), None, ManualClock())
     assert "1 rows are older than 90 days; the oldest is row 3 (t, *, of 2001-01-01)" in caplog.text
+
+
+def test_a_table_that_was_replaced_by_a_wrong_one_or_taken_away_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = tmp_path / "prices.csv"
+    row = "twilio,leg,inbound-US,voice,seconds,0.01,60,60,2026-11-28,contract"
+    table.write_text(f"# version mine\n{COLUMNS}\n{row}")
+    made = Treasury(Policy(prices=tmp_path), None, ManualClock())
+    for wrong in (f"{row}\n{row}", row.replace("0.01", ""), "twilio,leg"):
+        caplog.clear()
+        table.write_text(f"# version {len(wrong)}\n{COLUMNS}\n{wrong}")
+        for _ in range(5):
+            made.reread()
+        assert [message.endswith("; the last good table stays in force") for message in caplog.messages] == [True]
+        assert "prices.csv row " in made.problem
+        assert made.prices.version == "mine"
+    caplog.clear()
+    table.unlink()
+    for _ in range(5):
+        made.reread()
+    assert len(caplog.messages) == 1
+    assert (made.problem[:10], made.prices.version) == ("prices.csv", "mine")
+    assert opened(made.open(wanted("c1", LEG))).meter.prices.version == "mine"
+
+
+def test_an_old_row_of_our_table_is_warned_of_when_it_is_first_used(caplog: pytest.LogCaptureFixture) -> None:
+    made = treasury(price_max_age_days=90)
+    made.open(wanted("a"))
+    assert caplog.messages == []
+    for call in "bc":
+        made.open(wanted(call, LEG, ("deepgram", "stt", "flux-general-en")))
+    assert len(caplog.messages) == 1
+    assert "deepgram flux-general-en per seconds is of 2026-06-07, more than 90 days ago" in caplog.messages[0]

@@ -112,7 +112,7 @@ class Options:
     def product(self) -> str:
         """As the price list has it: several languages, and opting out, are dearer."""
         several = "-multilingual" if self.language == "multi" and self.model == "nova-3" else ""
-        return self.model + several + ("-opt-out" if self.opt_out else "")
+        return ("opt-out-" if self.opt_out else "") + self.model + several
 
     def address(self, format: Format) -> str:
         """Where a connection goes, with all it asks for."""

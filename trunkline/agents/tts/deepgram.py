@@ -80,7 +80,7 @@ class DeepgramTts:
         """Raises ConfigError; MissingExtra without the `deepgram-sdk` package."""
         self._options = read_options(options)
         self.third_party = is_third_party(self._options["url"], self._options["third_party"])
-        self.product = self._options["model"] + ("-opt-out" if self._options["opt_out"] else "")
+        self.product = ("opt-out-" if self._options["opt_out"] else "") + self._options["model"]
         key = services.keys.get("deepgram")
         if key is None and self._options["url"] == DEEPGRAM_URL:
             raise ConfigError("deepgram.api_key", None, "an API key is needed for Deepgram's own server")

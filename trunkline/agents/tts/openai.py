@@ -23,6 +23,8 @@ from trunkline.types import Format
 RATE_HZ = 24_000  # of `response_format = "pcm"`: 16-bit, little-endian, mono
 MAX_TEXT_CHARS = 4096
 _SPEEDS = (0.25, 4.0)
+BY_AUDIO = "gpt-"
+"""Its models whose invoice counts tokens of audio, which are so many a second; the older ones' counts characters."""
 
 OPTIONS: Keys = {
     "model": Key("text", "Name of the model, as the server knows it.", required=True),
@@ -66,6 +68,7 @@ class OpenAiTts:
         """Raises ConfigError; MissingExtra without the `openai` package."""
         self.options = read_options(options)
         self.product = self.options.model
+        self.billed_in = "seconds" if self.product.startswith(BY_AUDIO) else "characters"
         self.http = OpenAiHttp(self.name, self.options.base_url, services.keys, self.options.third_party)
         self.third_party = self.http.third_party
 

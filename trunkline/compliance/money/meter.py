@@ -33,6 +33,10 @@ class Line:
     usd: Decimal | None = ZERO
     estimated: bool = False
 
+    @property
+    def leg(self) -> str:
+        return leg_name(self.provider, self.product)
+
 
 @dataclass(slots=True)
 class _Open:
@@ -77,7 +81,7 @@ class Meter:
                 self._legs.setdefault(usage.provider, []).append(_Open(usage.product, now))
                 return ()
             self._closed(usage)
-        if usage.product == HERE:
+        if usage.product == HERE and not self._priced_here(usage):
             return ()
         quantity = exact(usage.quantity)
         if usage.unit == "calls":
@@ -85,6 +89,10 @@ class Meter:
         if usage.unit == "tokens_in":
             self._asked[usage.provider, usage.kind, usage.product] = quantity
         return self._settle(usage, usage.unit, quantity)
+
+    def _priced_here(self, usage: Usage) -> bool:
+        """Its own network, or its disk, costs what a row says: ours say nothing."""
+        return usage.kind in ("leg", "recording") and bool(self.prices.of(usage.provider, usage.kind, HERE, usage.unit))
 
     def _settle(self, usage: Usage, unit: UsageUnit, quantity: Decimal, *, estimated: bool = False) -> tuple[Cost, ...]:
         if not quantity:
@@ -171,11 +179,17 @@ def text(amount: Decimal) -> str:
     return written.rstrip("0").rstrip(".") if "." in written else written
 
 
+def leg_name(provider: str, product: str) -> str:
+    """`twilio inbound-US`, `webrtc`."""
+    return provider if product in ("", HERE) else f"{provider} {product}"
+
+
 def by(lines: Iterable[Line], what: str) -> dict[str, Decimal]:
-    """Sums by `product`, `provider` or `kind`. Unpriced lines are in none."""
+    """Sums by `product`, `provider`, `kind` or `leg`. Unpriced lines are in none."""
     sums: dict[str, Decimal] = {}
     for line in lines:
         if line.usd is not None:
-            name = str(getattr(line, what)) or line.provider
+            name = str(getattr(line, what))
+            name = line.provider if name in ("", HERE) else name
             sums[name] = sums.get(name, ZERO) + line.usd
     return sums

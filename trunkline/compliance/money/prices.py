@@ -2,7 +2,8 @@
 
 A usage is priced by provider, kind, product and unit. The row of its very product goes before one that ends with `*`,
 of those the longest; each `item` is looked for by itself, and all that are found are charged. What no row prices is
-told as Missing, and never as zero. Money is Decimal, in USD.
+told as Missing, and never as zero. Money is Decimal, in USD. A leg over a SIP trunk is `TRUNK/inbound-US`: a row for
+that trunk goes before one for all trunks, whose product has no `TRUNK/`.
 """
 
 import csv
@@ -32,8 +33,9 @@ NEEDS: Mapping[UsageKind, tuple[frozenset[UsageUnit], ...]] = {
     "leg": (frozenset({"seconds"}),),
     "stt": (frozenset({"seconds"}), frozenset({"tokens_in", "audio_tokens_in", "tokens_out"})),
     "llm": (frozenset({"tokens_in", "tokens_out"}),),
-    "tts": (frozenset({"characters"}),),
+    "tts": (frozenset({"characters"}), frozenset({"seconds"})),
     "realtime": (frozenset({"tokens_in", "tokens_out", "audio_tokens_in", "audio_tokens_out"}),),
+    "recording": (frozenset({"seconds"}),),
 }
 """The units that must be priced before something of a kind is used: one of these sets."""
 
@@ -52,6 +54,9 @@ class Price:
     source: str
     row: int
     """Of the file."""
+
+    def is_of(self, product: str) -> bool:
+        return self.product == product or (self.product[-1:] == "*" and product.startswith(self.product[:-1]))
 
     def billed(self, quantity: Decimal) -> Decimal:
         """In whole steps, where the invoice counts so."""
@@ -97,25 +102,22 @@ class Prices:
         return found
 
     def _look(self, provider: str, kind: str, product: str, unit: str) -> tuple[Price, ...]:
-        best: dict[str, Price] = {}
+        names = {product, product.partition("/")[2] if kind == "leg" else ""} - {""} or {""}
+        best: dict[str, tuple[tuple[bool, bool, int], Price]] = {}
         for row in self.rows:
-            if (row.provider, row.kind, row.unit) != (provider, kind, unit):
+            if (row.provider, row.kind, row.unit) != (provider, kind, unit) or not any(map(row.is_of, names)):
                 continue
-            if row.product != product and not (row.product[-1:] == "*" and product.startswith(row.product[:-1])):
-                continue
-            known = best.get(row.item)
-            if known is None or (row.product == product, len(row.product)) > (
-                known.product == product,
-                len(known.product),
-            ):
-                best[row.item] = row
-        if kind == "leg" and best and all(row.product == "*" for row in best.values()) and provider in self._by_product:
+            rank = ("/" in row.product, row.product in names, len(row.product))
+            if row.item not in best or rank > best[row.item][0]:
+                best[row.item] = rank, row
+        found = tuple(row for _, row in best.values())
+        if kind == "leg" and all(row.product == "*" for row in found) and self._items(provider) - best.keys():
             return ()  # a media stream has a price, its telephone minute has not
-        return tuple(best.values())
+        return found
 
-    @property
-    def _by_product(self) -> frozenset[str]:
-        return frozenset(row.provider for row in self.rows if row.kind == "leg" and row.product != "*")
+    def _items(self, provider: str) -> set[str]:
+        """Of its legs, where they are told apart."""
+        return {row.item for row in self.rows if (row.provider, row.kind) == (provider, "leg") and row.product != "*"}
 
     def missing(self, provider: str, kind: UsageKind, product: str) -> tuple[Missing, ...]:
         """What must be priced before it is used. Of several ways to bill, the one that lacks least."""

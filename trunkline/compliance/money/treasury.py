@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
+from typing import get_args
 
 from trunkline.clock import Clock
-from trunkline.compliance.money.account import GOODBYE_CHARACTERS, Account, SoFar, Terms
+from trunkline.compliance.money.account import GOODBYE_CHARACTERS, GOODBYE_S, NOTHING, Account, SoFar, Terms
 from trunkline.compliance.money.leases import Leases, Purse
 from trunkline.compliance.money.meter import ZERO, Meter, text
 from trunkline.compliance.money.prices import FILE, Missing, Prices, load
 from trunkline.errors import ConfigError, StoreError
-from trunkline.ports import Budgets, Refuse, UsageKind
+from trunkline.ports import Budgets, Refuse, UsageKind, UsageUnit
 from trunkline.types import DEFAULT_TENANT, TenantId
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class Wanted:
     agent: str
     number: str | None
     needs: Sequence[Need]
-    before: SoFar = SoFar()
+    before: SoFar = NOTHING
     """Of one that goes on."""
 
 
@@ -63,8 +64,11 @@ class Treasury:
         self._seen = self._mark()
         self.problem = ""
         """Of the table: why the last good one is still in force."""
+        old = self.prices.old(clock.wall().date(), policy.price_max_age_days)
+        self._old = frozenset(row.row for row in old)
         self.leases = Leases()
         self._away = False
+        self._told_old: set[int] = set()
         self._task: asyncio.Task[None] | None = None
         self._warn_of_age()
 
@@ -106,6 +110,7 @@ class Treasury:
         policy = self.policy
         if policy.refuse_unknown and (missing := self.missing(wanted.needs)):
             return Refuse("unknown_price", f"{missing[0]}: add the row to {FILE}")
+        self._warn_of_used(wanted.needs)
         account = self.account(wanted)
         first = account.committed(0.0) + self.minute_usd(wanted.needs)
         if policy.terms.call_usd is not None and (before := wanted.before.usd) + first > policy.terms.call_usd:
@@ -142,7 +147,7 @@ class Treasury:
     def goodbye_usd(self, needs: Sequence[Need]) -> Decimal:
         """The last words by the dearest voice: GOODBYE_CHARACTERS, or as a realtime model counts eight seconds."""
         quantities = {
-            "tts": (("characters", GOODBYE_CHARACTERS),),
+            "tts": (("characters", GOODBYE_CHARACTERS), ("seconds", int(GOODBYE_S))),
             "realtime": (("audio_tokens_out", 160), ("tokens_out", 40), ("tokens_in", 1500)),
         }
         return max((self._priced(need, quantities.get(need[1], ())) for need in needs), default=ZERO)
@@ -193,8 +198,10 @@ class Treasury:
         mark = self._mark()
         if mark == self._seen:
             return
-        self._seen = mark
+        before, self._seen = self._seen, mark
         try:
+            if mark is None and before is not None:
+                raise ConfigError(FILE, "no file", "the table that was there, or another")
             self.prices, self.problem = load(self.policy.prices), ""
         except ConfigError as error:
             self.problem = str(error)
@@ -203,7 +210,22 @@ class Treasury:
         log.warning("prices: version %s", self.prices.version)
         self._warn_of_age()
 
+    def _warn_of_used(self, needs: Sequence[Need]) -> None:
+        """Each row once. Of our table, that is: nobody minds the age of rows that they do not use."""
+        if self.policy.prices is not None or not self._old:
+            return
+        units = get_args(UsageUnit)
+        used = {row.row: row for need in needs for unit in units for row in self.prices.of(*need, unit)}
+        for number in used.keys() & self._old - self._told_old:
+            self._told_old.add(number)
+            row, days = used[number], self.policy.price_max_age_days
+            shown = (row.provider, row.product, row.unit, row.date.isoformat(), days)
+            log.warning("prices: %s %s per %s is of %s, more than %d days ago: money.prices is for yours", *shown)
+
     def _warn_of_age(self) -> None:
+        """Of a table that somebody has made their own."""
+        if self.policy.prices is None:
+            return
         old = self.prices.old(self._clock.wall().date(), self.policy.price_max_age_days)
         if old:
             row = min(old, key=lambda row: row.date)

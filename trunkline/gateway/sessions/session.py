@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, get_args
 
-from trunkline.compliance.money.account import SoFar
+from trunkline.compliance.money.account import NOTHING, SoFar
 from trunkline.errors import StoreError
 from trunkline.ports import Door, EndReason, Message, ToolCall
 from trunkline.types import CallId, SessionId, TenantId
@@ -57,7 +57,7 @@ class Session:
     said: tuple[Said, ...] = ()
     shut: tuple[Door, ...] = ()
     """What its caller has refused, or taken back: of each call that follows."""
-    so_far: SoFar = SoFar()
+    so_far: SoFar = NOTHING
     """What that call costs, within a cent: one that goes on from it has no other budget."""
 
     @property

@@ -52,7 +52,7 @@ class Arrivals:
         self, event: Incoming, trunk: Trunk, screened: Screened, verdict: CallerVerdict | None
     ) -> Admitted | None:
         """None: it was turned away."""
-        arrival = replace(self._arrival(event, screened), stir=verdict)
+        arrival = replace(self._arrival(event, screened), stir=verdict, trunk=trunk.name)
         if trunk.stir == "require" and (verdict is None or verdict.verdict != "passed"):
             refused = unproven(verdict)
             log.warning("trunk %s: a call is refused: %s (%s)", trunk.name, refused.code, refused.why)
