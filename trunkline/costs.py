@@ -49,7 +49,7 @@ def summed(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """What was used costs, by product, provider and kind. What has no price is named, and in no sum."""
+    """What was used costs, by product, provider, kind and leg. What has no price is named, and in no sum."""
     from trunkline.compliance.money.invoice import invoice
     from trunkline.store.budgets import costs_since
     from trunkline.store.engine import Database, database_url
@@ -74,7 +74,7 @@ def summed(
     typer.echo(f"{found['usd']} USD" + ("" if found["complete"] else ", and what has no price:"))
     for missing in found["missing"]:
         typer.echo(f"  {missing}")
-    for what in ("product", "provider", "kind"):
+    for what in ("product", "provider", "kind", "leg"):
         typer.echo(f"by {what}")
         for name, usd in sorted(found[f"by_{what}"].items()):
             typer.echo(f"  {usd:>14}  {name}")

@@ -12,6 +12,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from trunkline.ports import EndReason, TurnRecord
 
+PRODUCTS_MAX = 500  # that costs are told by; what comes after them is "other"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 Stage = Literal["endpointing", "stt", "llm", "tts", "total", "barge_in"]
@@ -175,13 +176,12 @@ class Metrics:
             "trunkline_provider_requests", "What a provider was asked for.", ["provider", "result"], registry=registry
         )
         self._counted: dict[tuple[str, str], int] = {}
-        self._cost = Counter(
-            "trunkline_cost_usd", "What was used, by the price table.", ["provider", "kind"], registry=registry
-        )
+        billed = ["provider", "kind", "product"]
+        self._cost = Counter("trunkline_cost_usd", "What was used, by the price table.", billed, registry=registry)
         self._unpriced = Counter(
-            "trunkline_unpriced", "Usages that no row prices: in no sum.", ["provider", "kind"], registry=registry
+            "trunkline_unpriced", "Usages that no row prices: in no sum.", billed, registry=registry
         )
-        self._costs: dict[tuple[str, str, bool], Counter] = {}
+        self._costs: dict[tuple[str, str, str, bool], Counter] = {}
 
     def live_calls(self, count: int) -> None:
         self._live.set(count)
@@ -287,12 +287,15 @@ class Metrics:
             counter.inc(total - self._counted.get((key, result), 0))
             self._counted[key, result] = total
 
-    def cost(self, provider: str, kind: str, usd: str | None) -> None:
-        """`provider` is of the configuration. None: no price."""
-        key = (provider, kind, usd is None)
+    def cost(self, provider: str, kind: str, product: str, usd: str | None) -> None:
+        """`provider` is of the configuration; products are, too, but for the countries of legs. usd None: no price."""
+        key = (provider, kind, product, usd is None)
         counter = self._costs.get(key)
         if counter is None:
-            counter = self._costs[key] = (self._unpriced if usd is None else self._cost).labels(provider, kind)
+            told = product if len(self._costs) < PRODUCTS_MAX else "other"
+            counter = (self._unpriced if usd is None else self._cost).labels(provider, kind, told)
+            if told == product:
+                self._costs[key] = counter
         counter.inc(1 if usd is None else float(usd))
 
     def text(self) -> bytes:

@@ -868,3 +868,55 @@ def test_wherever_models_and_voices_break_each_word_is_heard_once(
         assert all(model.closed == len(model.asked) for model in models)
 
     on_a_line(turn, lambda: Line(models, voices))
+
+
+def elsewhere(name: str, product: str, feed_mode: Literal["all", "gated"]) -> Ear:
+    ear = Ear(name, feed_mode)
+    ear.third_party, ear.product = True, product  # type: ignore[attr-defined]
+    return ear
+
+
+@pytest.mark.parametrize("feeds", [("all", "all"), ("all", "gated"), ("gated", "all"), ("gated", "gated")])
+def test_each_recogniser_is_billed_for_what_it_was_given(feeds: tuple[Any, Any]) -> None:
+    """The one that failed, until then; the next one, also for the utterance that it heard once more."""
+    first, second = elsewhere("cloud", "dear", feeds[0]), elsewhere("other", "cheap", feeds[1])
+    lines: list[Line] = []
+
+    async def turn(line: Line) -> None:
+        lines.append(line)
+        line.starts()
+        await line.run(3000)
+        unmetered = [(usage.provider, usage.product) for usage in line.attendant.unmetered()]
+        assert unmetered == [("cloud", "dear")]
+        first.streams[0].on_event(SttFailed(down("cloud")))
+        assert [u.quantity for u in line.metered if u.kind == "stt" and u.provider == "cloud"] == seconds(first)
+        line.bus.speech_ended(line.clock.now() - 0.2)
+        second.streams[0].on_event(SttFinal("hours"))
+        await line.run(6000)
+
+    def seconds(ear: Ear) -> list[float]:
+        return [round(sum(stream.fed_bytes for stream in ear.streams) / 8000, 3)]
+
+    on_a_line(turn, lambda: Line([Model("a", ANSWER)], [Voice("v")], (first, second)))
+    billed = {(u.provider, u.product): 0.0 for u in lines[0].metered if u.kind == "stt"}
+    for usage in lines[0].metered:
+        if usage.kind == "stt":
+            billed[usage.provider, usage.product] += usage.quantity
+    assert [round(billed["cloud", "dear"], 3)] == seconds(first)
+    assert [round(billed["other", "cheap"], 3)] == seconds(second)
+    assert billed["cloud", "dear"] >= 3.0
+
+
+def test_ears_of_another_language_are_billed_from_when_they_hear() -> None:
+    first, second = elsewhere("cloud", "english", "all"), elsewhere("cloud", "spanish", "all")
+
+    async def turn(line: Line) -> None:
+        await line.run(2000)
+        given = first.streams[0].fed_bytes
+        minds = Minds(cast(Any, second), cast(Any, Model("a", ANSWER)), cast(Any, Voice("v")))
+        line.attendant._stt.follow(Choice(minds, "stt", line.clock, line.event))  # type: ignore[attr-defined]
+        assert [(u.product, u.quantity) for u in line.metered if u.kind == "stt"] == [("english", given / 8000)]
+        await line.run(1000)
+        assert [(u.product, u.quantity) for u in line.attendant.unmetered()] == [("spanish", 1.0)]
+
+    on_a_line(turn, lambda: Line([Model("a", ANSWER)], [Voice("v")], (first,)))

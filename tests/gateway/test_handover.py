@@ -817,3 +817,15 @@ def test_where_replaces_is_refused_they_are_joined_here(trunk: Trunk) -> None:
         here.stack.over(here.caller)
 
     assert run(scenario, trunk).results == [("attended", "transferred")]
+
+
+def test_a_caller_whose_budget_is_spent_and_whose_target_is_busy_hears_a_goodbye() -> None:
+    async def scenario(here: Floor) -> None:
+        here.line_now.out_of_budget("call", "desk")
+        here.stack.happens(s.Disconnected(here.dialled, 486, "busy", False, ""))
+        assert (here.agent_now.greeting, here.agent_now.goodbyes) == ("", 1)
+        await asyncio.sleep(8.1)
+        here.stack.happens(s.Disconnected(here.caller, 200, "", True, ""))
+        assert here.ends() == [("budget", "")]
+
+    run(scenario, NO_REFER)

@@ -225,7 +225,7 @@ def test_without_a_policy_an_unknown_price_is_told_and_in_no_sum() -> None:
     board = run(scenario)
     assert board.costs()["complete"] is False
     assert board.costs()["missing"] == ["no price for openai,llm,gpt-9 per tokens_in"]
-    assert b'trunkline_unpriced_total{kind="llm",provider="openai"} 1.0' in board.metrics.text()
+    assert b'trunkline_unpriced_total{kind="llm",product="gpt-9",provider="openai"} 1.0' in board.metrics.text()
 
 
 def test_costs_are_in_the_record_beside_their_usage_in_the_metrics_and_in_the_api() -> None:
@@ -250,7 +250,10 @@ def test_costs_are_in_the_record_beside_their_usage_in_the_metrics_and_in_the_ap
     assert found[-1].usage.product == "inbound-US"
     assert board.costs()["usd"] == "0.0153"
     assert isinstance(board.records[-1], CallEnded)
-    assert b'trunkline_cost_usd_total{kind="llm",provider="openai"} 0.0028' in board.metrics.text()
+    told = board.metrics.text()
+    assert b'trunkline_cost_usd_total{kind="llm",product="gpt-4.1",provider="openai"} 0.0028' in told
+    assert b'trunkline_cost_usd_total{kind="leg",product="inbound-US",provider="twilio"} 0.0125' in told
+    assert board.costs()["by_leg"] == {"twilio inbound-US": "0.0125"}
 
 
 def test_what_an_agent_is_billed_for() -> None:
@@ -335,3 +338,21 @@ def test_what_is_left_of_a_day_counts_too() -> None:
     account = Account(Meter(load()), Terms(call_usd=D("0.50")), D(0), "mine", {"tenant": lease})
     assert account.pays_s(0.0, legs) == 240.0  # 0.05
     assert Account(Meter(load()), Terms(), D(0)).pays_s(0.0, legs) == float("inf")
+
+
+def test_a_transfer_at_the_limit_that_fails_comes_back_to_a_goodbye_and_to_nothing_else() -> None:
+    async def scenario(board: Metered) -> None:
+        answered(board)
+        await asyncio.sleep(60)
+        assert board.call.machine.state.value == "transferring"
+        board.switchboard.dialled(board.call.started.provider_call_id, "busy", 0)  # type: ignore[arg-type]
+        board.attach(board.call.id)
+        assert (board.agent_now.greeting, board.agent_now.goodbyes) == ("", 1)
+        await asyncio.sleep(5)
+        board.attach(board.call.id)  # another stream: it does not begin anew
+        assert board.agent_now.goodbyes == 1
+        await asyncio.sleep(3.1 + CLOSE_WAIT_S)  # the goodbye never ends
+
+    board = run(scenario, Ways(target="desk"), terms=Terms(call_usd=D("0.03")))
+    assert board.ends() == [("budget", "")]
+    assert board.events("budget_spent") == [{"budget": "call"}]

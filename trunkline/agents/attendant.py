@@ -185,7 +185,7 @@ class Attendant(ABC):
         self._next = Exchange()  # what is known of the turn the caller is taking
         self._pending: tuple[str, ...] = ()  # what they said to whoever had the line before, until it is answered
         self._giving_over = ""  # id of the tool call by which another agent goes on, once what is said has been heard
-        self._fed_since: float | None = None
+        self._feeding = False
         self._closed = False
         self._entry: SecureEntry | None = None
         self._entry_tail_until = 0.0  # keys until then are of the last one
@@ -209,8 +209,8 @@ class Attendant(ABC):
         """What is being heard was nothing: no Final."""
 
     @abstractmethod
-    def _fed(self, seconds: float) -> None:
-        """So much was listened to."""
+    def _fed(self) -> None:
+        """Who listened is fed no further."""
 
     @abstractmethod
     def _awaits(self, expectation: Expectation) -> None:
@@ -312,7 +312,7 @@ class Attendant(ABC):
         if not self._gated:
             if held:
                 self._stop_feed()
-            elif self._fed_since is None:
+            elif not self._feeding:
                 self._feed(0)
 
     def say_goodbye(self, line: str | None = None) -> None:
@@ -448,14 +448,14 @@ class Attendant(ABC):
 
     def _feed(self, pre_roll_ms: int) -> None:
         self._stop_feed()
-        self._fed_since = self._clock.now() - pre_roll_ms / 1000
+        self._feeding = True
         self._bus.feed(self._listener(), pre_roll_ms)
 
     def _stop_feed(self) -> None:
-        if self._fed_since is not None:
-            seconds, self._fed_since = self._clock.now() - self._fed_since, None
+        if self._feeding:
+            self._feeding = False
             self._bus.stop_feed()
-            self._fed(seconds)
+            self._fed()
 
     def _set_timer(self, name: str, after_s: float, then: Callable[[], None]) -> None:
         self._cancel_timer(name)

@@ -184,7 +184,7 @@ class CascadeAttendant(Attendant):
         self._begin_in()
         length_ms = len(unwritten) / self._bus.playout.format.bytes_per_ms
         self._stt.feed(unwritten)
-        self._meter("stt", self._stt, "seconds", round(length_ms / 1000, 3))
+        self._meter_ears()
         self._handle(t.Begin("", unwritten_ms=length_ms))
         if not self._gated and not self.turns.on_hold:
             self._feed(0)
@@ -221,8 +221,12 @@ class CascadeAttendant(Attendant):
         self._told_last()
         self._stt.cancel()
 
-    def _fed(self, seconds: float) -> None:
-        self._meter("stt", self._stt, "seconds", round(seconds, 3))
+    def _fed(self) -> None:
+        self._meter_ears()
+
+    def _meter_ears(self) -> None:
+        for ears, seconds in self._stt.metered():
+            self._meter("stt", ears, "seconds", seconds)
 
     def _awaits(self, expectation: Expectation) -> None:
         self._stt.expect(expectation)
@@ -292,8 +296,9 @@ class CascadeAttendant(Attendant):
 
     def _ears_changed(self) -> None:
         """Another recogniser has taken over; it may want to be fed in another way."""
+        self._meter_ears()
         gated, self._gated = self._gated, self._stt.gated
-        if gated and not self._gated and self._fed_since is None:
+        if gated and not self._gated and not self._feeding:
             self._feed(0)
         elif self._gated and not gated and not self._bus.hearing_speech:
             self._stop_feed()
@@ -562,10 +567,9 @@ class CascadeAttendant(Attendant):
         self._instruction = text
 
     def unmetered(self) -> Sequence[Usage]:
-        if self._fed_since is None:
-            return ()
-        seconds = round(max(0.0, self._clock.now() - self._fed_since), 3)
-        return (Usage(self._call.call_id, self._stt.name, "stt", "seconds", seconds, product_of(self._stt)),)
+        call_id = self._call.call_id
+        given = self._stt.unmetered()
+        return [Usage(call_id, ears.name, "stt", "seconds", seconds, product_of(ears)) for ears, seconds in given]
 
 
 _Parts = asyncio.Queue[tuple[str, Written] | str | None]

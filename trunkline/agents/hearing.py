@@ -1,7 +1,8 @@
 """A call's ears: one recogniser at a time, of an ordered list. When it fails, the next one hears the utterance so far.
 
 What is being fed, and what was finalized and has no final yet, is kept (bounded) until its final is there. A final that
-does not come in time is a failure too. To its owner this is one SttStream whose `gated` may change.
+does not come in time is a failure too. To its owner this is one SttStream whose `gated` may change. Each is billed for
+the audio that it was given, also for what the one before it had heard.
 """
 
 from collections import deque
@@ -10,7 +11,6 @@ from typing import Any
 
 from trunkline.agents.choice import Choice, Sticky
 from trunkline.agents.deadline import After
-from trunkline.agents.invoiced import product_of
 from trunkline.agents.providers import free_text
 from trunkline.errors import ProviderError
 from trunkline.ports import CallFacts, Expectation, SttEvent, SttFailed, SttFinal, SttStream
@@ -42,6 +42,9 @@ class Hearing:
         self._pending: deque[bytes] = deque()
         self._expectation: Expectation | None = None
         self._stream: SttStream | None = None
+        self._streamed: Any = None  # whose that stream is
+        self._streamed_bytes = 0  # that it was given, and are not on the bill yet
+        self._given: list[tuple[Any, int]] = []  # nor these, by others before it
         self._generation = 0
         self._timer: Any = None
         self._closed = False
@@ -69,14 +72,6 @@ class Hearing:
         return str(self._provider.name)
 
     @property
-    def third_party(self) -> bool:
-        return bool(getattr(self._provider, "third_party", True))
-
-    @property
-    def product(self) -> str:
-        return product_of(self._provider)
-
-    @property
     def _provider(self) -> Any:
         return self._ears.choice.named[self._ears.key]
 
@@ -90,7 +85,20 @@ class Hearing:
             if len(self._utterance) > self._kept_bytes:
                 del self._utterance[: len(self._utterance) - self._kept_bytes]
         if self._stream is not None:
+            self._streamed_bytes += len(audio)
             self._stream.feed(audio)
+
+    def unmetered(self) -> list[tuple[Any, float]]:
+        """Recognisers, and how many seconds of audio each was given since `metered`."""
+        given = [*self._given, (self._streamed, self._streamed_bytes)]
+        return [(who, round(count / self._format.bytes_per_ms / 1000, 3)) for who, count in given if count]
+
+    def metered(self) -> list[tuple[Any, float]]:
+        """As `unmetered`, and they are on the bill now."""
+        found = self.unmetered()
+        self._given.clear()
+        self._streamed_bytes = 0
+        return found
 
     def began(self, ago_ms: int) -> None:
         before = len(self._utterance) - ago_ms * self._format.bytes_per_ms
@@ -197,7 +205,10 @@ class Hearing:
         self._stream = None
         if stream is not None:
             stream.close()
+        if self._streamed_bytes:
+            self._given.append((self._streamed, self._streamed_bytes))
         provider = self._ears.choice.asked(self._ears.key)
+        self._streamed, self._streamed_bytes = provider, 0
         try:
             self._stream = provider.open(self._call, self._format, _weakly(self, generation))
         except ProviderError as error:
@@ -210,9 +221,11 @@ class Hearing:
         stream = self._stream
         assert stream is not None
         for utterance in self._pending:
+            self._streamed_bytes += len(utterance)
             stream.feed(utterance)
             stream.finalize()
         if self._utterance:
+            self._streamed_bytes += len(self._utterance)
             stream.feed(bytes(self._utterance))
         self._watch()
 

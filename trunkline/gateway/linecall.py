@@ -148,7 +148,7 @@ class LineCall:
         self._discreet, self._told = RedactedConversation(policy), RedactedFollowing(policy)
         self._deadline: asyncio.TimerHandle | None = None
         self._limit: asyncio.TimerHandle | None = None
-        self._spent = False
+        self._spent = self._leaves_spent = False
         self._so_far = before.so_far if before is not None else SoFar()
         self._cheaper = ""  # who goes on from the end of this turn
         self._wanted: _Wanted | None = None
@@ -813,10 +813,15 @@ class LineCall:
         self.event("budget_spent", budget=budget)
         if target and self.machine.state is c.State.ACTIVE and self.send_to(target, "auto") is None:
             return
-        loop = asyncio.get_running_loop()
-        if self._limit is not None:
-            self._limit.cancel()
-        self._limit = loop.call_later(GOODBYE_S, self.hang_up, "budget")
+        self._leave_spent()
+
+    def _leave_spent(self) -> None:
+        """Last words, which are given GOODBYE_S once: a leg that is replaced meanwhile has what is left of them."""
+        if not self._leaves_spent:
+            self._leaves_spent = True
+            if self._limit is not None:
+                self._limit.cancel()
+            self._limit = asyncio.get_running_loop().call_later(GOODBYE_S, self.hang_up, "budget")
         self.say_goodbye("budget")
 
     def crashed(self, error: BaseException) -> None:
@@ -900,7 +905,7 @@ class LineCall:
             self._begin_limit()
         failed, self._back_with = self._back_with, None
         self.party.gather()
-        greeting = first_line(why, self._greeting, failed)
+        greeting = "" if self._spent else first_line(why, self._greeting, failed)
         if due:
             said = self.attended.conversation
             self.attended.announce(
@@ -908,6 +913,8 @@ class LineCall:
             )
         else:
             self.attended.begin(greeting)
+        if self._spent:  # the transfer that was to end it did not
+            self._leave_spent()
 
     def _with_others(self) -> bool:
         return self.party.room is not None

@@ -106,7 +106,8 @@ class Spending:
 
     def attended(self, call: "LineCall", agent: Agent) -> None:
         if (found := self._calls.get(call.id)) is not None:
-            found[1].attended([provider.name for provider in agent.providers], self._now())
+            goodbye_usd = self.treasury.goodbye_usd(needs_of(agent))
+            found[1].attended([provider.name for provider in agent.providers], self._now(), goodbye_usd)
 
     def used(self, call: "LineCall", usage: Usage) -> tuple[Cost, ...]:
         found = self._calls.get(call.id)
@@ -115,7 +116,7 @@ class Spending:
         before = len(found[1].meter.missing)
         costs = found[1].take(usage, self._now())
         for cost in costs:
-            self._metrics.cost(usage.provider, usage.kind, cost.usd)
+            self._metrics.cost(usage.provider, usage.kind, usage.product, cost.usd)
         if len(found[1].meter.missing) > before:
             row = list(found[1].meter.missing)[-1]
             log.warning("call %s: %s", call.id, row)

@@ -8,6 +8,7 @@ import pytest
 
 from trunkline.compliance.money.account import Account, CheaperRoute, End, Terms, WrapUp
 from trunkline.compliance.money.forecast import Pace
+from trunkline.compliance.money.invoice import invoice
 from trunkline.compliance.money.leases import Lease
 from trunkline.compliance.money.meter import Meter, text
 from trunkline.compliance.money.prices import COLUMNS, load
@@ -218,7 +219,7 @@ def test_a_shared_budget_ends_the_call_by_what_it_holds_already() -> None:
     assert lease.holds == {}
 
 
-def test_it_tells_its_sums_by_product_provider_and_kind() -> None:
+def test_it_tells_its_sums_by_product_provider_kind_and_leg() -> None:
     opened = account(call_usd=D("1"))
     answer(opened, 5.0, tokens_in=1000, cached=0, out=100)
     opened.take(leg(30), 30.0)
@@ -227,6 +228,7 @@ def test_it_tells_its_sums_by_product_provider_and_kind() -> None:
     assert told["by_provider"] == {"openai": "0.0028", "twilio": "0.0125"}
     assert told["by_kind"] == {"llm": "0.0028", "leg": "0.0125"}
     assert told["by_product"] == {"gpt-4.1": "0.0028", "inbound-US": "0.0125"}
+    assert told["by_leg"] == {"twilio inbound-US": "0.0125"}
     assert (told["complete"], told["budget_usd"]) == (True, "1")
 
 
@@ -251,3 +253,45 @@ def test_a_leg_costs_what_its_carrier_rounds_to_whenever_it_is_asked(tmp_path: P
             seconds = D(repr(round(max(0.0, at - 100.0), 3)))
             by_hand = sum(row.cost(seconds) for row in prices.of("t", "leg", "inbound-US", "seconds"))
             assert meter.reserved(at) == by_hand, at
+
+
+def test_a_records_costs_sum_up_to_what_the_account_told() -> None:
+    opened = account()
+    rows: list[dict[str, Any]] = []
+    for usage in (
+        used("openai", "llm", "gpt-4.1", "tokens_out", 100),
+        used("openai", "llm", "gpt-9", "tokens_out", 100),
+        leg(30),
+        leg(70, "transfer-US"),
+        used("webrtc", "leg", HERE, "seconds", 30),
+        used("disk", "recording", HERE, "seconds", 30),
+        used("espeak", "tts", HERE, "characters", 30),
+    ):
+        fields = {"provider": usage.provider, "kind": usage.kind, "product": usage.product, "unit": usage.unit}
+        rows += [fields | {"item": cost.item, "usd": cost.usd} for cost in opened.take(usage, 100.0)]
+    told = opened.told(100.0)
+    assert invoice(rows) == {name: told[name] for name in invoice(rows)}
+    assert told["by_leg"] == {"twilio inbound-US": "0.0125", "twilio transfer-US": "0.036", "webrtc": "0"}
+    assert told["by_kind"] == {"llm": "0.0008", "leg": "0.0485", "recording": "0"}
+
+
+def test_what_runs_here_costs_what_a_row_says(tmp_path: Path) -> None:
+    rows = ["webrtc,leg,*,egress,seconds,0.001,60,60", "disk,recording,*,backup,seconds,0.0005,60,60"]
+    lines = [f"{row},2026-11-28,contract" for row in rows]
+    (tmp_path / "prices.csv").write_text("\n".join(["# version 1", COLUMNS, *lines]))
+    meter = Meter(load(tmp_path))
+    meter.take(leg(product=HERE, provider="webrtc"), 0.0)
+    assert meter.reserved(61.0) == D("0.002")
+    meter.take(leg(61, HERE, "webrtc"), 61.0)
+    meter.take(used("disk", "recording", HERE, "seconds", 61), 61.0)
+    assert meter.spent == D("0.003")
+
+
+def test_who_takes_over_is_expected_to_be_as_dear_as_they_are_and_not_as_who_had_the_line() -> None:
+    opened = account(call_usd=D("0.10"))
+    opened.attended(["openai"], 1.0)
+    answer(opened, 5.0, tokens_in=20_000, cached=0, out=100)  # 4.08 cents
+    opened.attended(["script"], 7.0, D(0))
+    assert opened.committed(8.0) == D("0.0408") + D("0.0125")
+    opened.attended(["openai"], 9.0, D("0.0048"))  # back again
+    assert opened.committed(10.0) == 2 * D("0.0408") + D("0.0125") + D("0.0048")

@@ -287,7 +287,7 @@ class RealtimeAttendant(Attendant):
         heard = self._utterances.heard
         if heard is not None and heard.audio:
             session.hear(bytes(heard.audio))
-        if self._server and self._fed_since is not None:
+        if self._server and self._feeding:
             self._feed(t.PRE_ROLL_MS + round(without_ms))
 
     def bereft(self) -> None:
@@ -798,7 +798,7 @@ class RealtimeAttendant(Attendant):
     def _listener(self) -> Callable[[bytes], None]:
         return self._hear
 
-    def _fed(self, seconds: float) -> None:
+    def _fed(self) -> None:
         """A reply's tokens are all that is metered."""
 
     def _awaits(self, expectation: Expectation) -> None:

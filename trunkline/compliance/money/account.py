@@ -93,14 +93,15 @@ class Account:
     day's: there it counts already."""
     began: float | None = None
     """When it was answered."""
-    backends: Sequence[str] = ()
+    backends: tuple[str, ...] = ()
     attended_since: float = 0.0
     exempt: bool = False
     """Its budget is spent, and what it does now is what was wanted then: no budget ends it any more."""
     _pace: Pace = field(default_factory=Pace)
     _burst_at: float = -1.0
     _burst: Decimal = ZERO
-    _dearest: Decimal = ZERO
+    _dearest: dict[tuple[str, ...], Decimal] = field(default_factory=dict)
+    """An answer, of those who have the line."""
     _resolved: bool = False
     _done: set[str] = field(default_factory=set)
     _due_at: float = 0.0
@@ -117,14 +118,17 @@ class Account:
             if now - self._burst_at > LOOK_S:
                 self._burst, self._burst_at = ZERO, now
             self._burst += self.meter.spent - before
-            self._dearest = max(self._dearest, self._burst)
+            self._dearest[self.backends] = max(self._dearest.get(self.backends, ZERO), self._burst)
         return costs
 
-    def attended(self, backends: Sequence[str], now: float) -> None:
-        """Another agent has the line."""
-        if tuple(backends) != tuple(self.backends):
-            self.backends, self.attended_since = tuple(backends), now
-            self._done.discard("backend")
+    def attended(self, backends: Sequence[str], now: float, goodbye_usd: Decimal | None = None) -> None:
+        """Another agent has the line, whose last words cost so much, where that is known."""
+        if tuple(backends) == tuple(self.backends):
+            return
+        self.backends, self.attended_since, self._burst = tuple(backends), now, ZERO
+        self._done.discard("backend")
+        if goodbye_usd is not None:
+            self.goodbye_usd = goodbye_usd
 
     def used_tools(self, tools: Sequence[str]) -> None:
         self._due_at = 0.0
@@ -153,7 +157,9 @@ class Account:
     def committed(self, now: float, heard: Sequence[Usage] = (), look_s: float = LOOK_S) -> Decimal:
         """If it began to end at the next look, in so many seconds."""
         at = now + look_s + GOODBYE_S
-        return self.meter.so_far(at, heard) + self.assumed(at) + self.goodbye_usd + self._dearest
+        return (
+            self.meter.so_far(at, heard) + self.assumed(at) + self.goodbye_usd + self._dearest.get(self.backends, ZERO)
+        )
 
     def forecast(self, now: float, end: float, heard: Sequence[Usage] = ()) -> Decimal:
         """What it will have cost here when it ends at `end`; never over its budget, where it has one."""
@@ -283,6 +289,8 @@ class Account:
             found["assumed_usd"] = text(assumed)
         for what in ("product", "provider", "kind"):
             found[f"by_{what}"] = {name: text(usd) for name, usd in by(meter.lines.values(), what).items()}
+        legs = [line for line in meter.lines.values() if line.kind == "leg"]
+        found["by_leg"] = {name: text(usd) for name, usd in by(legs, "leg").items()}
         if end is not None:
             found["reserved_usd"] = text(meter.reserved(now, heard))
             found["forecast_usd"] = text(self.forecast(now, end, heard))

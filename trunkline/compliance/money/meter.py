@@ -33,6 +33,10 @@ class Line:
     usd: Decimal | None = ZERO
     estimated: bool = False
 
+    @property
+    def leg(self) -> str:
+        return leg_name(self.provider, self.product)
+
 
 @dataclass(slots=True)
 class _Open:
@@ -175,8 +179,13 @@ def text(amount: Decimal) -> str:
     return written.rstrip("0").rstrip(".") if "." in written else written
 
 
+def leg_name(provider: str, product: str) -> str:
+    """`twilio inbound-US`, `webrtc`."""
+    return provider if product in ("", HERE) else f"{provider} {product}"
+
+
 def by(lines: Iterable[Line], what: str) -> dict[str, Decimal]:
-    """Sums by `product`, `provider` or `kind`. Unpriced lines are in none."""
+    """Sums by `product`, `provider`, `kind` or `leg`. Unpriced lines are in none."""
     sums: dict[str, Decimal] = {}
     for line in lines:
         if line.usd is not None:

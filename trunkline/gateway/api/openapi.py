@@ -291,10 +291,10 @@ _SCHEMAS: dict[str, Any] = {
             "cost": {
                 "type": "object",
                 "description": (
-                    "Of a single call, and of live ones: usd (a decimal as text), by_product, by_provider, by_kind;"
-                    " complete and missing tell what has no price and is in no sum. Of a live call also reserved_usd, "
-                    "forecast_usd, budget_usd. before_usd: what a call that went on here had cost; it is of the same "
-                    "budget, and not in usd."
+                    "Of a single call, and of live ones: usd (a decimal as text), by_product, by_provider, by_kind, "
+                    "by_leg; complete and missing tell what has no price and is in no sum. Of a live call also "
+                    "reserved_usd, forecast_usd, budget_usd, and before_usd: what a call that goes on here had cost "
+                    "before, which is of the same budget and not in usd."
                 ),
             },
         },
