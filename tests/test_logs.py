@@ -114,6 +114,14 @@ def test_a_card_that_an_error_quotes_is_in_no_line(said: str) -> None:
     assert "1111" not in line
 
 
+def test_a_line_that_cannot_be_made_does_not_show_what_it_was_made_of(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = written("text")
+    logging.getLogger("trunkline.x").warning("%d digits", "4111111111111111")
+    assert stream.getvalue().startswith("a log line of trunkline.x (test_logs.py:")
+    assert "TypeError" in stream.getvalue()
+    assert "1111" not in stream.getvalue() + capsys.readouterr().err
+
+
 def test_what_python_says_last_is_a_line_too() -> None:
     stream = written("text")
     before = threading.excepthook, sys.unraisablehook, sys.excepthook

@@ -3,6 +3,7 @@
 Masking works on the finished line, so it also covers tracebacks, other libraries and fields nobody thought of.
 """
 
+import contextlib
 import json
 import logging
 import re
@@ -105,6 +106,17 @@ class JsonLine(Line):
         )
 
 
+class _Lines(logging.StreamHandler[TextIO]):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """logging's own would print the arguments as they are."""
+        kind, error, _ = sys.exc_info()
+        if isinstance(error, OSError | ValueError) and self.stream.closed:
+            return
+        where = f"{record.name} ({record.filename}:{record.lineno})"
+        with contextlib.suppress(Exception):
+            self.stream.write(f"a log line of {where} could not be written: {kind.__name__ if kind else '?'}\n")
+
+
 def configure(
     level: Literal["debug", "info", "warning", "error"] = "info",
     format: Literal["json", "text"] = "text",
@@ -116,7 +128,7 @@ def configure(
 
     Other libraries speak from `warning` on; requests are logged at `debug` only.
     """
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = _Lines(stream or sys.stderr)
     handler.setFormatter((JsonLine if format == "json" else Line)(secrets, policy))
     root = logging.getLogger()
     for old in root.handlers[:]:
