@@ -929,4 +929,5 @@ def policies(privacy: Privacy) -> tuple[Policies, Policies]:
 
 def configure_logs(settings: Settings) -> None:
     written, _ = policies(settings.privacy)
-    logs.configure(settings.log.level, settings.log.format, settings.secrets(), policy=by_itself(written.every))
+    kinds = written.every.kinds.union(*(own.kinds for own in written.agents.values()))  # a line is nobody's
+    logs.configure(settings.log.level, settings.log.format, settings.secrets(), policy=by_itself(Policy(kinds)))

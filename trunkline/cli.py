@@ -72,8 +72,10 @@ def serve(config: Config = None) -> None:
     settings = load(config)
     from trunkline.app import Gateway, configure_logs
     from trunkline.app import serve as run
+    from trunkline.logs import catch_strays
 
     configure_logs(settings)
+    catch_strays()
 
     def ready(gateway: Gateway) -> None:
         origin = settings.http.origin

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from trunkline.privacy.names import Known
-from trunkline.privacy.redaction import KINDS, NOTHING, Policy, Redactor, redact, redact_value
+from trunkline.privacy.redaction import KINDS, NOTHING, Policy, Redactor, quoted, redact, redact_value
 from trunkline.privacy.sensitive import Sensitive
 from trunkline.privacy.tokens import Token, Tokenizer
 
@@ -92,6 +92,15 @@ def test_a_turn_that_ends_in_the_middle_of_a_number_does_not_show_its_beginning(
     redactor = Redactor(CARDS)
     assert redactor.whole("it is 4111 1111") == "it is [digits]"
     assert redactor.whole("1111 1111") == "[card]"
+
+
+@pytest.mark.parametrize("at", range(0, 60, 7))
+def test_what_a_service_quotes_is_cut_after_it_was_redacted(at: int) -> None:
+    quotes = quoted(f"{'x ' * at}cannot read\n4111 1111 1111 1111 or forty one{' eleven' * 7}", 80)
+    assert "11" not in quotes
+    assert "eleven" not in quotes
+    assert len(quotes) <= 80
+    assert "\n" not in quotes
 
 
 def test_a_name_is_known_after_it_was_given() -> None:

@@ -714,7 +714,8 @@ class LineCall:
         return self.attended.agent.minds if isinstance(self.attended.may_serve(), Allow) else None
 
     def _summary(self) -> str:
-        said = [m.text for m in self.attended.conversation if m.role == "caller" and m.text and not m.keyed]
+        told = self._discreet(self.attended.conversation)
+        said = [m.text for m in told if m.role == "caller" and m.text and not m.keyed]
         return f"{SUMMARY} {said[-1][:SUMMARY_CHARS]}." if said else SUMMARY_OF_NOTHING
 
     def back(self, failed: TransferFailed | None) -> None:

@@ -24,7 +24,7 @@ from trunkline.privacy.names import Known, Names
 from trunkline.privacy.sensitive import Sensitive
 from trunkline.privacy.tokens import Token, Tokenizer
 
-__all__ = ["KINDS", "NOTHING", "Kind", "Policy", "Redactor", "redact", "redact_value"]
+__all__ = ["CARDS", "KINDS", "NOTHING", "Kind", "Policy", "Redactor", "quoted", "redact", "redact_value"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _DIGITS: frozenset[Kind] = frozenset(("card", "phone", "ssn", "iban", "number"))
@@ -41,7 +41,8 @@ class Policy:
         return Policy(self.kinds - set(kinds), self.names)
 
 
-NOTHING = Policy()
+NOTHING, CARDS = Policy(), Policy(frozenset(("card",)))
+QUOTED_TIMES = 4
 
 
 FOLLOWED = 2
@@ -179,6 +180,13 @@ _look = cache(Look)
 def redact(text: str, policy: Policy) -> str:
     """A text that stands for itself."""
     return Redactor(policy).whole(text)
+
+
+def quoted(text: str, characters: int) -> str:
+    """What a service says of what it was sent, for whoever reads errors: it may quote the caller. On one line, without
+    cards, and only then cut: half a card is none that could be found."""
+    line = " ".join(text[: QUOTED_TIMES * characters].split())
+    return redact(line, CARDS)[:characters]
 
 
 def redact_value(value: Any, redacted: Callable[[str], str]) -> Any:

@@ -30,6 +30,8 @@ from typing import Protocol, cast
 
 from trunkline.agents.local.wire import WORKER, Message, Unpacker, pack
 from trunkline.errors import ProviderError
+from trunkline.logs import guard, mask
+from trunkline.privacy.redaction import CARDS
 
 FRESH_TURNS = 3  # in a row, before one of a job that already had a reply
 RECEIVE_BYTES = 64 * 1024
@@ -53,6 +55,11 @@ class Kind(Protocol):
         ...
 
     def open(self) -> Handler: ...
+
+
+def complain(error: Exception) -> None:
+    """On the gateway's stderr, as its own log lines are: an error may quote what was to be said."""
+    print(guard(mask("".join(traceback.format_exception(error))), CARDS), file=sys.stderr, flush=True)
 
 
 def failure(error: Exception) -> Message:
@@ -176,7 +183,7 @@ class Worker:
             for _ in self._kind(kind).preload(Message(message.name, message.fields["fields"], message.data)):
                 self.out.append(pack(WORKER, Message("loading", {"key": key})))
         except Exception as error:
-            traceback.print_exc()
+            complain(error)
             reply = failure(error)
             self.out.append(pack(WORKER, Message("preload_failed", {**reply.fields, "key": key})))
         else:
@@ -192,7 +199,7 @@ class Worker:
 
     def _fail(self, job_id: int, error: Exception) -> None:
         if not isinstance(error, ProviderError):
-            traceback.print_exception(error)
+            complain(error)
         self.out.append(pack(job_id, failure(error)))
         with contextlib.suppress(Exception):
             self._close(job_id)
