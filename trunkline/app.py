@@ -413,7 +413,11 @@ def _open_house(
     """What callers hear before the agent does. Raises ConfigError, also for a name that cannot be spoken."""
     given, terms = settings.compliance, settings.consent
     wording = opening.Wording(
-        opening.load(terms.lines), given.business, given.callback_number, terms.opt_out_key or TOLD_KEY
+        opening.load(terms.lines),
+        given.business,
+        given.callback_number,
+        terms.opt_out_key or TOLD_KEY,
+        terms.opt_out_number,
     )
     kept: tuple[Door, ...] = ("transcript", "third_party")
     if settings.record:

@@ -11,6 +11,7 @@ from trunkline.gateway.leg import Leg
 from trunkline.gateway.outbound import Failure, Tried
 from trunkline.media.bus import Receiver
 from trunkline.media.members import Port
+from trunkline.media.voicemail import After
 from trunkline.ports import ENDED_BY, EndedBy, EndReason, Refuse, Usage, UsageUnit
 from trunkline.types import E164, CallId
 
@@ -218,7 +219,7 @@ class DialledLeg:
     def key(self, digit: str) -> None:
         """Of its keypad."""
 
-    def answered_by_machine(self) -> None:
+    def answered_by_machine(self, after: After | None = None) -> None:
         """A voicemail or a fax, as its carrier or its sound says: nobody to talk to."""
         self.hang_up_leg("no_answer")
 

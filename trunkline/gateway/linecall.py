@@ -21,6 +21,7 @@ from trunkline.compliance.answers import out, told
 from trunkline.compliance.money.account import NOTHING, SoFar
 from trunkline.gateway import call as c
 from trunkline.gateway import transfer_steps as t
+from trunkline.gateway.answeredby import MessageListener
 from trunkline.gateway.arrival import Arrival, Why, vouched
 from trunkline.gateway.consent import CallConsent, Carried
 from trunkline.gateway.consent import Party as Who
@@ -39,6 +40,7 @@ from trunkline.live import Follower, TurnOver
 from trunkline.media.bus import NOBODY, Bus, Receiver
 from trunkline.media.gate import Gate
 from trunkline.media.members import move
+from trunkline.media.voicemail import After
 from trunkline.ports import (
     ENDED_BY,
     HERE,
@@ -166,6 +168,7 @@ class LineCall:
         self._turns = 0
         self._may_keep: bool | None = None  # what is said: in its session, for its return
         self._gate: Gate | None = None  # before the recorder
+        self._message: MessageListener | None = None  # for when a machine begins to listen
         self._ending_as: EndReason | None = None
         self._said: dict[EndReason, tuple[EndedBy | None, str]] = {}
         """Who would be ending it for this reason, and the provider's code."""
@@ -413,8 +416,16 @@ class LineCall:
     def held(self, on: bool) -> None:
         self.attended.hold(on)
 
-    def answered_by_machine(self) -> None:
-        self.consent.answered_by_machine(self._caller)
+    def answered_by_machine(self, after: After | None = None) -> None:
+        try:
+            self.consent.answered_by_machine(self._caller, after)
+            if self._message is not None and after is None:
+                self._message.is_machine()
+        except Exception as error:
+            self.crashed(error)
+
+    def _machine_heard(self, after: After) -> None:
+        asyncio.get_running_loop().call_soon(self.answered_by_machine, after)  # not within the hearing of it
 
     def stopped(self, leg: Leg) -> None:
         if leg is self._leg:
@@ -892,6 +903,9 @@ class LineCall:
         if self._bus is not None:
             self._bus.forget_speech()  # of an announcement, before the far end answered
         bus = self._open_bus()
+        if self.arrival.direction == "outbound" and board.house is not None and self._message is None:
+            self._message = MessageListener(self._machine_heard)
+            bus.taps.append(self._message)
         if not due:
             self.attended.take(bus)
         if self._attached_at is None:
@@ -956,11 +970,21 @@ class LineCall:
     def shut_now(self) -> None:
         self._doors_moved()
         bus = self._bus
-        if bus is None or self.consent.announcing or self.machine.state is not c.State.ACTIVE:
+        if bus is None or self.consent.announcing or self.machine.state is not c.State.ACTIVE or self.consent.machine:
             return
         self.attended.leave()  # whoever of another company attends hears no further word
         bus.listener = NOBODY
         self.attended.announce(self.consent.confirm(bus, self._definition, self._caller, self.attended.conversation))
+
+    def machine_listens(self) -> None:
+        """What was heard so far is its greeting, and nobody's conversation."""
+        bus = self._bus
+        if bus is None or self.machine.state is not c.State.ACTIVE or self._ending_as is not None:
+            return
+        self.attended.leave()
+        bus.listener = NOBODY
+        self.attended.conversation = ()
+        self.attended.announce(self.consent.announcer(bus, self._definition, self._caller, None, (), self._with_others))
 
     def facts(self) -> CallFacts:
         failed = self._back_with

@@ -26,6 +26,7 @@ from trunkline.gateway.leg import Dialler, Leg, LegCall
 from trunkline.gateway.outbound import Failure
 from trunkline.gateway.waysout import Way, WaysOut
 from trunkline.media.bus import Receiver
+from trunkline.media.voicemail import After
 from trunkline.ports import CallFacts, Decision, EndedBy, EndReason, Refuse
 from trunkline.types import E164, CallId
 
@@ -322,7 +323,7 @@ class Leaving:
     def held(self, on: bool) -> None:
         """Nobody waits for it."""
 
-    def answered_by_machine(self) -> None:
+    def answered_by_machine(self, after: After | None = None) -> None:
         """It leaves."""
 
     def stopped(self, leg: Leg) -> None:

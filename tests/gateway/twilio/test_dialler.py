@@ -386,10 +386,23 @@ def test_a_machine_that_answers_is_noted_and_left_if_so_wanted(who: str, ends: b
     assert board.ends() == ([("no_answer", "a machine answered")] if ends else [])
 
 
-@pytest.mark.parametrize(("who", "told"), [("machine_start", 1), ("fax", 1), ("human", 0), ("unknown", 0)])
-def test_the_call_is_told_of_a_machine_it_stays_with(who: str, told: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("who", "told"),
+    [
+        ("machine_start", [None]),
+        ("machine_end_beep", ["beep"]),
+        ("machine_end_silence", ["silence"]),
+        ("machine_end_other", ["silence"]),
+        ("fax", [None]),
+        ("human", []),
+        ("unknown", []),
+    ],
+)
+def test_the_call_is_told_of_a_machine_it_stays_with(
+    who: str, told: list[str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[Any] = []
-    monkeypatch.setattr(LineCall, "answered_by_machine", lambda call: calls.append(call))
+    monkeypatch.setattr(LineCall, "answered_by_machine", lambda call, after: calls.append((call, after)))
 
     async def scenario(board: Office) -> None:
         call_id = board.dial()
@@ -397,7 +410,7 @@ def test_the_call_is_told_of_a_machine_it_stays_with(who: str, told: int, monkey
         board.answer()
         board.attach(call_id)
         board.dialler.machine(board.token(), sid(1), who, 2100)
-        assert calls == [board.line_of(call_id)] * told
+        assert calls == [(board.line_of(call_id), after) for after in told]
 
     office(scenario, Terms("https://voice.example.com", FROM, 613, "Enable", False))
 

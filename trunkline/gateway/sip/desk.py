@@ -23,7 +23,14 @@ from trunkline.clock import Clock
 from trunkline.compliance.money.account import Need
 from trunkline.errors import PeerError
 from trunkline.gateway import outbound
-from trunkline.gateway.answeredby import NO_DETECTION, AnsweredBy, AnswerListener, MachineTerms, is_machine
+from trunkline.gateway.answeredby import (
+    NO_DETECTION,
+    AnsweredBy,
+    AnswerListener,
+    MachineTerms,
+    greeting_over,
+    is_machine,
+)
 from trunkline.gateway.api.trunks import TrunkView
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.endings import leg_product
@@ -424,7 +431,7 @@ class SipDesk:
         if is_machine(who) and self._machine.hang_up and not early:
             dialog.call.finished("no_answer", "a machine answered", "policy")
         elif is_machine(who):
-            dialog.call.answered_by_machine()
+            dialog.call.answered_by_machine(greeting_over(who))
 
     # --- LegDesk ----------------------------------------------------------------------------------------------------
 

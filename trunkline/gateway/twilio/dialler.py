@@ -29,6 +29,7 @@ from trunkline.clock import Clock
 from trunkline.compliance.money.account import Need
 from trunkline.errors import MisuseError
 from trunkline.gateway import endings
+from trunkline.gateway.answeredby import greeting_over
 from trunkline.gateway.api.trunks import TrunkView
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.endings import leg_product
@@ -391,7 +392,7 @@ class TwilioDialler:
             placed.call.finished("no_answer", "a machine answered", "policy")
             self.hang_up(call_sid)
         elif machine and not placed.over:
-            placed.call.answered_by_machine()
+            placed.call.answered_by_machine(greeting_over(answered_by))
 
     def stream_event(self, token: str, call_sid: CallSid, event: str, error: str) -> bool:
         """False: no second leg of ours."""
