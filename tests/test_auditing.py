@@ -80,7 +80,7 @@ def test_the_log_is_verified_and_shown(written: Path) -> None:
     assert "as written: 1 files, 5 rows (0 of them erased)" in out
     code, out = run(written, "audit", "show", "--call", "ann", "--json")
     rows = [json.loads(line) for line in out.splitlines()]
-    assert [(row["turn_id"], row["prompt_sha256"]) for row in rows] == [
+    assert [(row["turn_id"], row["agent_sha256"]) for row in rows] == [
         ("ann:0", "c0ffee"),
         ("ann:refused:1", "c0ffee"),
     ]

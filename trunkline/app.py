@@ -382,8 +382,8 @@ async def _audited(
     except StoreError as error:
         raise ConfigError("audit.folder", str(folder), f"a folder we may write to ({error})") from error
     stack.push_async_callback(audit.close)
-    prompts = {each.name: each.sha256 for each in family.values()}
-    return AuditedRecords(records, Sampling(given.sample_percent, prompts, words=given.transcripts), audit.append)
+    agents = {each.name: each.sha256 for each in family.values()}
+    return AuditedRecords(records, Sampling(given.sample_percent, agents, words=given.transcripts), audit.append)
 
 
 async def _second_ears(stack: contextlib.AsyncExitStack, pool: SpeechPool) -> SecondEars:

@@ -6,7 +6,7 @@ utterance, or monotonic seconds where a field says `at`.
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -1006,6 +1006,23 @@ ENDED_BY: Mapping[EndReason, EndedBy] = {
 
 
 @dataclass(frozen=True, slots=True)
+class ToolUse:
+    name: str
+    arguments: Mapping[str, Any] = field(repr=False)
+    outcome: str
+    """`ok`, or the code of what became of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the audit log tells of a turn beyond its record."""
+
+    prompts: tuple[str, ...] = ()
+    """SHA-256 of each request to a model, in order, as its provider says what is hashed; empty where it says none."""
+    tools: tuple[ToolUse, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TurnRecord:
     """One exchange. Latencies in ms, None where that part did not happen. T0: last frame of caller speech received;
     T1: first agent frame sent."""
@@ -1028,6 +1045,15 @@ class TurnRecord:
     barge_in_ms: float | None = None
     """First frame of the caller's interrupting speech received -> clear sent."""
     tools: tuple[str, ...] = ()
+    evidence: Evidence | None = field(default=None, repr=False, compare=False, metadata={"recorded": False})
+    """For the audit log; the record has none of it."""
+
+    def without_words(self) -> "TurnRecord":
+        """And without what tools were given, which is of what was said."""
+        evidence = self.evidence
+        if evidence is not None:
+            evidence = replace(evidence, tools=tuple(replace(use, arguments={}) for use in evidence.tools))
+        return replace(self, caller_text="", agent_text="", evidence=evidence)
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ class Session:
     heard: bytearray = field(default_factory=bytearray)
     closed: bool = False
     replies: int = 0
+    prompt_sha256: str = ""
 
     def hear(self, audio: bytes) -> None:
         self.heard += audio
@@ -71,6 +72,7 @@ class Session:
 
     def respond(self, tag: str, say: str | None = None) -> None:
         self.orders.append(("respond", tag, say))
+        self.prompt_sha256 = f"asked {len(self.of('respond'))}"
 
     def cancel(self, reply: str) -> None:
         self.orders.append(("cancel", reply))
@@ -390,6 +392,10 @@ def test_a_tools_result_goes_back_and_the_model_speaks_on() -> None:
         call.session.says("It is at ten.", 400)
         await call.run(2000)
         assert call.turns[-1].tools == ("lookup",)
+        evidence = call.turns[-1].evidence
+        assert evidence is not None
+        assert [(use.name, use.arguments, use.outcome) for use in evidence.tools] == [("lookup", {"a": 1}, "unknown")]
+        assert evidence.prompts == ("asked 2", "asked 3")
         assert call.turns[-1].agent_text == "Let me look. It is at ten."
         assert call.attendant.conversation[-3].tool_calls == (ToolCall("c1", "lookup", {"a": 1}),)
 

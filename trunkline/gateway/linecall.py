@@ -223,7 +223,7 @@ class LineCall:
         if (tell := self.follower) is not None:
             tell(TurnOver.of(turn))
         if not self.may_keep_words:
-            turn = replace(turn, caller_text="", agent_text="")
+            turn = turn.without_words()
         ended = TurnEnded(self.id, now, turn)
         board.records.append(ended)
         board.telemetry.turn(ended, now - timedelta(seconds=ago_s))

@@ -139,8 +139,12 @@ def _clean(value: Any, depth: int = 0) -> Any:
     return f"<{type(value).__name__}>"  # never its repr: it may be audio or a secret
 
 
+def _recorded(cls: type) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(cls) if f.metadata.get("recorded", True))
+
+
 def _fields_of(cls: type) -> Callable[[Any], dict[str, Any]]:
-    names = tuple(f.name for f in fields(cls))
+    names = _recorded(cls)
     values = attrgetter(*names)
     return lambda event: dict(zip(names, values(event), strict=True))
 
@@ -232,4 +236,4 @@ def _read(cls: type, values: Mapping[str, Any]) -> Any:
     return cls(**{n: _READERS[n](values[n]) if n in _READERS else values[n] for n in _NAMES[cls] if n in values})
 
 
-_NAMES = {cls: tuple(f.name for f in fields(cls)) for cls in _FIELDS}
+_NAMES = {cls: _recorded(cls) for cls in _FIELDS}

@@ -603,6 +603,7 @@ class RealtimeAttendant(Attendant):
         asked = self._asked = Asked(str(self._tags), turn, over, by_server)
         if not by_server:
             self._live.respond(asked.tag, say)
+        turn.asked(self._live)
         self._set_timer("first_audio", self._terms.first_audio_ms / 1000, lambda: self._late(asked))
         return asked
 

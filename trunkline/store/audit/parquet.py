@@ -28,15 +28,16 @@ except ImportError as error:
 
 _USD = Decimal(1).scaleb(-12)
 _TEXT = (
-    "turn_id kind why call_id tenant session_id direction leg agent prompt_sha256 consent caller_text agent_text door"
+    "turn_id kind why call_id tenant session_id direction leg agent agent_sha256 consent caller_text agent_text door"
     " target code reason"
 )
+_LISTS = "prompts_sha256 tools tool_calls"
 _MS = "endpointing_ms stt_ms llm_ms tts_ms total_ms barge_in_ms"
 SCHEMA = pa.schema(
     [
         pa.field("at", pa.timestamp("us", tz="UTC")),
         *(pa.field(name, pa.string()) for name in _TEXT.split()),
-        pa.field("tools", pa.list_(pa.string())),
+        *(pa.field(name, pa.list_(pa.string())) for name in _LISTS.split()),
         *(pa.field(name, pa.bool_()) for name in ("understood", "interrupted", "cost_complete")),
         *(pa.field(name, pa.float64()) for name in _MS.split()),
         pa.field("cost_usd", pa.decimal128(38, 12)),
@@ -60,7 +61,7 @@ def salted(row: Row) -> dict[str, Any]:
         **found,
         **ms,
         "at": at,
-        "tools": list(found["tools"]),
+        **{name: list(found[name]) for name in _LISTS.split()},
         "cost_usd": cost,
         "salt": secrets.token_hex(16),
         "erased": False,
