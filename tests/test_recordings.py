@@ -191,7 +191,7 @@ from trunkline.media.recorder import Recorder
 from trunkline.ports import Allow
 from trunkline.privacy.sealed import KeyRing
 if sys.argv[2] == "full":
-    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))  # a disk with so much room: a part is written, then EFBIG
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))  # a part is written, then EFBIG
 recorder = Recorder(Path(sys.argv[1]), Allow(), keys=KeyRing({"first": bytes(range(32))}), finished=print)
 for second in range(100):
     for frame in range(50):

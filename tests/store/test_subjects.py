@@ -129,7 +129,9 @@ def test_what_is_sealed_is_searched_and_erased_as_well(open_store: OpenStore, tm
             await fill(store, tmp_path / "recordings")
             store.spool.append(CallEnded(CallId("ann_live"), AT + timedelta(minutes=2), "caller_hung_up"))
             store.spool.append(CallEvent(CallId("unknown"), AT, "attributes", {"x": ANN}))
-            store.spool.append(TurnEnded(CallId("bob_1"), AT, TurnRecord(1, "Ann's is " + ANN, "and mine is no number")))
+            store.spool.append(
+                TurnEnded(CallId("bob_1"), AT, TurnRecord(1, "Ann's is " + ANN, "and mine is no number"))
+            )
             assert await store.writer.flush()
             assert ANN not in str(await store.rows("turns")) + str(await store.rows("call_events"))
             subjects = Subjects(store.database, tmp_path / "recordings")
