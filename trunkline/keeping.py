@@ -8,6 +8,8 @@ where.
 
 import asyncio
 import json
+import os
+import pwd
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -178,6 +180,14 @@ def master_keys(settings: Settings) -> MasterKeys | None:
     """Blocking: a key service is asked. Raises ConfigError."""
     own = settings.privacy
     return open_keys(own.kms, own.kms_seconds, own.ring())
+
+
+def who() -> str:
+    """The user of this machine that runs the command, for the record."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def recording_folders(settings: Settings) -> list[Path]:
