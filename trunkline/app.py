@@ -38,6 +38,7 @@ from trunkline.clock import SYSTEM_CLOCK, Clock
 from trunkline.compliance import opening
 from trunkline.compliance.money.treasury import Treasury
 from trunkline.compliance.office import Office
+from trunkline.compliance.residency import Residency
 from trunkline.errors import ConfigError, MissingExtra, StoreError
 from trunkline.gateway.answeredby import MachineTerms
 from trunkline.gateway.api.app import create_http, plain_index
@@ -82,7 +83,15 @@ from trunkline.gateway.webrtc.whip import WHIP_PATH, whip_routes
 from trunkline.gateway.webrtc.wire import Paths
 from trunkline.gateway.websocket.desk import WS_AUDIO_PATH, AudioSockets, AudioTerms
 from trunkline.gateway.wishes import TOLD_KEY
-from trunkline.keeping import audit_custody, audit_folder, audit_place, master_keys, recording_folders, terms_of
+from trunkline.keeping import (
+    audit_custody,
+    audit_folder,
+    audit_place,
+    master_keys,
+    recording_folders,
+    residency_of,
+    terms_of,
+)
 from trunkline.legal import policy_of
 from trunkline.media.ears import Ears
 from trunkline.media.echo import EchoGuard
@@ -199,14 +208,15 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
     )
     http_tools = HttpTools(services.keys, allow_private=services.allow_private_addresses)
 
-    in_force = bool(settings.compliance.business)
+    residency = residency_of(settings)
+    may_be_alone = bool(settings.compliance.business) or residency.limits_providers
 
     def speech_ready() -> bool:
         return not pool.in_use or pool.ready_workers > 0
 
     agents = {
         file: AgentHere(
-            each, services, http_tools, speech_ready, wrap if file == first else None, prefix, may_be_alone=in_force
+            each, services, http_tools, speech_ready, wrap if file == first else None, prefix, may_be_alone=may_be_alone
         )
         for (file, each), prefix in zip(family.items(), script.prefixes(family), strict=True)
     }
@@ -237,7 +247,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         stack.push_async_callback(noted.close)
         stack.push_async_callback(office.close)
         tokens = Tokens(worker=settings.worker)
-        recordings = Recordings(lambda call_id: settings.data_dir / "recordings", keys, _noted(spool, clock))
+        recordings = Recordings(settings.data_dir / "recordings", keys, _noted(spool, clock))
         stack.push_async_callback(asyncio.to_thread, recordings.wait, RECORDINGS_S)
         hold_music()  # made now: it takes 50 ms, which no call is to notice
         if any(each.background for each in family.values()):
@@ -256,13 +266,14 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
                 reserved_inbound=settings.limits.reserved_inbound,
             ),
             RedactedRecords(await _audited(stack, settings, family, keys, spool, metrics, clock), written),
-            office.decide,
+            residency.guarding(office.decide),
             metrics,
             spans,
             clock,
             retry_policy(settings.outbound),
             {file: each.agent for file, each in agents.items()},
         )
+        recordings.folder_of = partial(_folder_of, settings, residency, switchboard)
         await _open_money(stack, settings, switchboard, agents[first].agent, database, clock)
         switchboard.slots = _open_slots(stack, settings, database, clock)
         switchboard.went_out, switchboard.prepare = office.went_out, counsel.prepare
@@ -677,6 +688,18 @@ def _writable(folder: Path) -> None:
     except OSError as error:
         why = (error.strerror or "not writable").lower()
         raise ConfigError("data_dir", str(folder), f"a folder we may write to ({why})") from error
+
+
+def _folder_of(settings: Settings, residency: Residency, switchboard: Switchboard, call_id: CallId) -> Path:
+    call = switchboard.call(call_id)
+    started = None if call is None else call.started
+    place = (
+        residency.place_of("inbound", None, None)
+        if started is None
+        else residency.place_of(started.direction, started.from_number, started.to_number)
+    )
+    own = None if place is None else settings.privacy.residency[place.name].recordings
+    return own or settings.data_dir / "recordings"
 
 
 def _noted(spool: Spool, clock: Clock) -> Callable[[CallId, Finished], None]:

@@ -8,6 +8,8 @@ where.
 
 import asyncio
 import json
+import os
+import pwd
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trunkline.clock import SYSTEM_CLOCK
+from trunkline.compliance.residency import Place, Residency
 from trunkline.errors import ConfigError, MissingExtra, StoreError
 from trunkline.privacy.keys import MasterKeys, open_keys
 from trunkline.privacy.texts import TextSeal
@@ -98,7 +101,7 @@ def purge(config: Config = None) -> None:
 
 @keys_app.command()
 def show(config: Config = None) -> None:
-    """How many rows and recordings are sealed under which key: one that nothing needs may go from the settings."""
+    """How many rows and recordings are sealed under which key: one that nothing needs may go."""
 
     async def count(kept: Kept) -> dict[str, Any]:
         from trunkline.store.rotation import rows_by_key
@@ -181,8 +184,31 @@ def master_keys(settings: Settings) -> MasterKeys | None:
     return open_keys(own.kms, own.kms_seconds, own.ring())
 
 
+def who() -> str:
+    """The user of this machine that runs the command, for the record."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
 def recording_folders(settings: Settings) -> list[Path]:
-    return [settings.data_dir / "recordings"]
+    """The one of all calls first."""
+    places = (place.recordings for place in settings.privacy.residency.values())
+    return list(dict.fromkeys([settings.data_dir / "recordings", *(path for path in places if path is not None)]))
+
+
+def residency_of(settings: Settings) -> Residency:
+    places = [
+        Place(
+            name,
+            frozenset(given.countries),
+            None if given.providers is None else frozenset(given.providers),
+            given.transcripts,
+        )
+        for name, given in settings.privacy.residency.items()
+    ]
+    return Residency(places, settings.region)
 
 
 def terms_of(settings: Settings) -> Any:

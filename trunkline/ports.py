@@ -186,9 +186,9 @@ class Decide(Protocol):
 
 # --- consent: what the ledger keeps ---------------------------------------------------------------------------------
 
-Technology = Literal["artificial_voice", "autodialer", "recording", "transcript", "ai_processing"]
-"""What is consented to. `artificial_voice` and `autodialer`: to be called so; the others are the doors record,
-transcript and third_party."""
+Technology = Literal["artificial_voice", "autodialer", "recording", "transcript", "ai_processing", "training"]
+"""What is consented to. `artificial_voice` and `autodialer`: to be called so; `recording`, `transcript` and
+`ai_processing` are the doors record, transcript and third_party; `training`: that what was said may train models."""
 CapturedBy = Literal["keypad", "speech", "api", "import", "web_form", "paper_form", "operator"]
 
 

@@ -7,7 +7,6 @@ anything is opened: without its database none is.
 import asyncio
 import json
 import os
-import pwd
 import shlex
 import subprocess
 from pathlib import Path
@@ -17,7 +16,7 @@ import typer
 
 from trunkline.clock import SYSTEM_CLOCK
 from trunkline.errors import ConfigError, StoreError
-from trunkline.keeping import Kept, master_keys, opened, recording_folders
+from trunkline.keeping import Kept, master_keys, opened, recording_folders, who
 from trunkline.ports import RECORDED
 from trunkline.settings import Settings, load
 from trunkline.types import DEFAULT_TENANT, CallId
@@ -122,20 +121,13 @@ async def _may_open(settings: Settings, call: str, number: int, how: str) -> Pat
         raise StoreError(f"call {call} has {len(paths)} recordings" if paths else f"call {call} has no recording")
     path = paths[number - 1]
     async with opened(settings) as kept:
-        await _note(kept, call, {"file": path.name, "how": how, "by": _who()}, note_event)
+        await _note(kept, call, {"file": path.name, "how": how, "by": who()}, note_event)
     return path
 
 
 async def _note(kept: Kept, call: str, data: dict[str, Any], note: Any) -> None:
     if not await note(kept.database, DEFAULT_TENANT, CallId(call), OPENED, data, SYSTEM_CLOCK.wall()):
         raise StoreError(f"call {call} is not in the database, where it would be noted that its recording is opened")
-
-
-def _who() -> str:
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
 
 
 def _written(path: Path, target: Path, keys: Any) -> bool:

@@ -177,7 +177,7 @@ class Succession:
             return decision
         self._whole = None if agent is whole else whole
         if agent is not self.agent:
-            self._become(agent, "consent" if agent is whole else "no_consent")
+            self._become(agent, "consent" if isinstance(decision, Allow) else decision.code)
         return Allow()
 
     # --- another one ---

@@ -26,16 +26,15 @@ _CHUNK_BYTES = 1 << 20
 class Recordings:
     """Of a process: `open` for each call, `wait` at the end."""
 
-    def __init__(
-        self, folder_of: Callable[[CallId], Path], keys: Keys | None, noted: Callable[[CallId, Finished], None]
-    ) -> None:
+    def __init__(self, folder: Path, keys: Keys | None, noted: Callable[[CallId, Finished], None]) -> None:
         """`noted`: told of each that is finished, by its thread."""
-        self._folder_of, self._keys, self._noted = folder_of, keys, noted
+        self._keys, self._noted = keys, noted
+        self.folder_of: Callable[[CallId], Path] = lambda call_id: folder
         self._open: list[Recorder] = []
 
     def open(self, call_id: CallId, permit: Allow) -> Recorder | None:
         """None: it cannot be, which is logged."""
-        folder = self._folder_of(call_id)
+        folder = self.folder_of(call_id)
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             taken = sum(1 for _ in folder.glob(f"{call_id}*.wav*"))

@@ -1,12 +1,14 @@
 """[privacy]: what is redacted before it is written, and what is kept, how and how long."""
 
 import base64
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from trunkline.privacy.redaction import KINDS
-from trunkline.settings.values import Float, Int, Name, Section, Texts
+from trunkline.settings.values import Float, Int, Name, Section, Texts, contradiction
+from trunkline.settings.values import countries as country_codes
 
 
 def _kinds(kinds: tuple[str, ...]) -> tuple[str, ...]:
@@ -46,6 +48,18 @@ class AgentPrivacy(Section):
     """In place of privacy.redact_for_models."""
 
 
+class PrivacyPlace(Section):
+    countries: Annotated[Texts, AfterValidator(country_codes)] = Field(min_length=1)
+    """Two-letter codes: whose numbers its calls are from or to."""
+    recordings: Path | None = None
+    """The folder of their recordings; without it, that of all."""
+    providers: Texts | None = None
+    """Third parties who may get their audio and text, by provider: `deepgram`. Without it, whoever the agent has; an
+    empty list: nobody."""
+    transcripts: bool = True
+    """False: what is said in them is not written to this gateway's database."""
+
+
 class Privacy(Section):
     redact: Kinds = ("card", "ssn", "iban")
     """What of the words spoken becomes `[card]`, `[phone]` ... before it is written, shown or sent: in transcripts,
@@ -58,6 +72,9 @@ class Privacy(Section):
     """Names that are redacted wherever `name` is; besides those that callers give as theirs."""
     agents: dict[str, AgentPrivacy] = Field(default_factory=dict)
     """[privacy.agents.NAME]: what is different for an agent, by its name."""
+    residency: dict[Name, PrivacyPlace] = Field(default_factory=dict)
+    """[privacy.residency.NAME]: where data of calls with some countries may be. A place named as `region` is also that
+    of calls without a number."""
     keys: dict[Name, Key32] = Field(default_factory=dict)
     """With keys, recordings, and what people said in the database, the spool and Redis, are sealed (AES-256-GCM) under
     the first of them; the others open older ones. Each is 32 random bytes as base64 (`openssl rand -base64 32`).
@@ -74,6 +91,15 @@ class Privacy(Section):
     """The words of turns older than that are emptied. Without it they stay as long as their calls."""
     calls_days: Annotated[Int, Field(ge=1, le=36_500)] | None = None
     """Calls that ended before that are deleted, with their turns, events, usage and recordings."""
+
+    @model_validator(mode="after")
+    def _one_place_a_country(self) -> "Privacy":
+        seen: dict[str, str] = {}
+        for name, place in self.residency.items():
+            for country in place.countries:
+                if seen.setdefault(country, name) != name:
+                    raise contradiction(f"residency.{name}.countries", country, f"is of {seen[country]} already")
+        return self
 
     @property
     def keeps_for_a_time(self) -> bool:
