@@ -66,8 +66,9 @@ from trunkline.gateway.sessions.opening import open_sessions, our_regions
 from trunkline.gateway.sip import trunks
 from trunkline.gateway.sip.desk import LIMIT_SLACK_S, SipDesk
 from trunkline.gateway.sip.leg import sip_lead
+from trunkline.gateway.sip.signing import open_signer
 from trunkline.gateway.sip.stack import FrontCounters, Stack
-from trunkline.gateway.sip.vouching import open_signer, open_vouching
+from trunkline.gateway.sip.vouching import open_vouching
 from trunkline.gateway.slots import SlotLimits, Slots
 from trunkline.gateway.spending import Spending, Ways
 from trunkline.gateway.switchboard import Limits, Line, Switchboard

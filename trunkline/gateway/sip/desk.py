@@ -46,10 +46,11 @@ from trunkline.gateway.sip.farhold import RESUME_AGAIN_S
 from trunkline.gateway.sip.health import State as Health
 from trunkline.gateway.sip.leg import SipLeg, sip_lead
 from trunkline.gateway.sip.refers import Refers
+from trunkline.gateway.sip.signing import Signer
 from trunkline.gateway.sip.stack import Handle, Stack
 from trunkline.gateway.sip.trunks import Screened, Trunk
 from trunkline.gateway.sip.trunkwatch import TrunkWatch
-from trunkline.gateway.sip.vouching import Signer, Vouching
+from trunkline.gateway.sip.vouching import Vouching
 from trunkline.gateway.switchboard import Switchboard
 from trunkline.media.answering import SHORT_GREETING_MS, AnsweringDetector
 from trunkline.media.detect import DtmfDetector
@@ -111,6 +112,8 @@ class SipDesk:
         self._watch.start()
         if self._vouching is not None:
             self._vouching.start()
+        if self._signer is not None:
+            self._signer.start()
         self._board.diallers.insert(0, self)
         self._check()
 
@@ -125,6 +128,8 @@ class SipDesk:
             await self._vouching.close()
         for task in tuple(self._expecting):
             task.cancel()
+        if self._signer is not None:
+            self._signer.close()
         await self._stack.close()
         for dialog in tuple(self._dialogs.values()):
             self._forget(dialog)
