@@ -28,6 +28,8 @@ class Voice:
     async def speak(self, text: str, format: Any) -> list[TtsAudio]:
         return [TtsAudio(SECOND)]
 
+    kept = staticmethod(lambda text, format: [TtsAudio(SECOND)])
+
 
 class Ears:
     def open(self, language: str, format: Any, on_event: Callable[[Any], None]) -> Any:
@@ -59,6 +61,7 @@ class Consenting(Board):
             self.mouth_ears,  # type: ignore[arg-type]
             consents,
             answer_s=7.0,
+            kept=KEPT,
         )
         self.switchboard.consents, self.switchboard.keys = house.consents, ("", "*")
         self.switchboard.house = house

@@ -29,6 +29,7 @@ from trunkline.gateway.handover import Handover
 from trunkline.gateway.hands import Hands, Holds
 from trunkline.gateway.leg import Dialler, Leg, Telling
 from trunkline.gateway.live import encode
+from trunkline.gateway.notice import Notice
 from trunkline.gateway.party import Invitation, Party
 from trunkline.gateway.referred import Leaving, Movable, Referrals, our_number
 from trunkline.gateway.succession import BACK, RESUMED, TRANSFER_FAILED, Succession, first_line
@@ -78,6 +79,7 @@ SUMMARY_CHARS = 200
 NO_CONSENT = "no_consent"
 """The code of a door that is shut until the caller agrees."""
 _BY_SERVERS = frozenset(("livekit",))  # legs whose messages to the device pass through another's server
+BOUND = Refuse("consent", "with the rules in force nobody takes the place of who has heard the lines and agreed")
 GREETINGS: Mapping[Why, str | None] = {
     "new": None,
     "leg_lost": RESUMED,
@@ -455,9 +457,14 @@ class LineCall:
     def may_call(self, number: E164, *, goes: bool = True) -> Decision:
         return self.ask("dial", dialled=number, goes=goes)
 
+    def bound(self) -> Refuse | None:
+        """Lines, consent and do-not-call are this party's: of who came in their place nobody knows whose number it is
+        and what they would have agreed to."""
+        return None if self._board.house is None else BOUND
+
     def talks_with(self, leg: Leg) -> bool:
-        if self._board.house is not None:
-            return False  # who came in their place would have heard and agreed to nothing
+        if self.bound() is not None:
+            return False
         return leg is self._leg and self.machine.state is c.State.ACTIVE and self._bus is not None
 
     def succeed(self, leg: Movable) -> Receiver | Refuse:
@@ -927,7 +934,10 @@ class LineCall:
         language = languages.of_conversation(said, tags) if said else asked or tags[0]
         return Who(self.started.tenant, self.started.direction, number, language)
 
-    # --- what the caller has agreed to (consent.Host) ---
+    # --- what the caller has agreed to (consent.Host), and who comes in is told ---
+
+    def notice(self) -> Notice | None:
+        return self.consent.notice(self._definition.language)
 
     def agent_goes_on(self, greeting: str | None) -> None:
         asyncio.get_running_loop().call_soon(self._agent_goes_on, greeting)  # the announcer is still at it
