@@ -296,6 +296,20 @@ def test_a_carriers_verdict_without_an_end_is_enough_where_the_greeting_falls_si
     play(Consenting(*LINES), scenario)
 
 
+def test_a_verdict_that_comes_before_the_sound_counts_for_what_is_heard_then() -> None:
+    said = asyncio.run(synthesize(GREETING))
+
+    async def scenario(board: Consenting) -> None:
+        call_id = board.admit(direction="outbound")
+        board.line_of(call_id).answered_by_machine()
+        board.attach(call_id)
+        await rings_with(board, far_end(said, np.zeros(8000 * 7, np.float32)))
+        assert board.events("voicemail") == [{"after": "silence"}]
+        assert disclosed(board) == [("say_business", True), ("say_ai", True)]
+
+    play(Consenting(*LINES), scenario)
+
+
 def test_somebody_who_answers_is_heard_out_without_a_beep() -> None:
     said = asyncio.run(
         synthesize("Hello? Who is this, please? I can not hear you very well, could you say that again?")

@@ -896,9 +896,11 @@ class LineCall:
         if self._bus is not None:
             self._bus.forget_speech()  # of an announcement, before the far end answered
         bus = self._open_bus()
-        if self.arrival.direction == "outbound" and board.house is not None and self._message is None:
+        if why == "new" and self._may_be_machine and self._message is None:
             self._message = MessageListener(self._machine_heard)
             bus.taps.append(self._message)
+            if self.consent.machine:  # its carrier was faster than its sound
+                self._message.is_machine()
         if not due:
             self.attended.take(bus)
         if self._attached_at is None:
@@ -921,6 +923,11 @@ class LineCall:
             )
         else:
             self.attended.begin(greeting)
+
+    @property
+    def _may_be_machine(self) -> bool:
+        outbound = self.arrival.direction == "outbound" and not self.arrival.reconnects
+        return outbound and self._board.house is not None
 
     def _with_others(self) -> bool:
         return self.party.room is not None
