@@ -13,7 +13,8 @@ import pytest
 from tests.e2e.backends import spoken
 from tests.e2e.test_consent import ASKS, events, gaps_ms
 from tests.e2e.test_fraud import command, hours
-from tests.e2e.twilio_office import FROM, TO, Office, offices
+from tests.e2e.test_twilio_hands import hear_each_other
+from tests.e2e.twilio_office import CALLERS, DESKS, FROM, TO, TRANSFER, Case, Office, data, offices, what
 from tests.fakes.twilio_server import Fate
 from trunkline.agents.examples import example
 from trunkline.compliance import tables as package
@@ -200,3 +201,36 @@ def test_where_one_party_is_enough_the_lines_come_and_no_question(office: Any, t
         assert max(gaps[: len(said) + 1]) <= 1000, gaps  # the greeting, too
 
     assert office(scenario, agent=example("clinic"), **rules(tmp_path, "US-NY")).complaints() == []
+
+
+def test_a_representative_hears_that_the_call_is_kept_before_the_caller_hears_them(office: Any, tmp_path: Path) -> None:
+    async def scenario(o: Office) -> None:
+        caller = o.twilio.rings(o.gateway.origin, Fate(actions=[Listen(), Keys("1")], live=True))
+        found: list[str] = []
+
+        async def greeted() -> bool:
+            calls = (await o.http.get("/v1/calls")).json()["calls"]
+            found[:] = [call["id"] for call in calls if call["provider_call_id"] == caller.sid]
+            return bool(found) and any("Hello." in turn["agent_text"] for turn in (await o.record(found[0]))["turns"])
+
+        await o.until(greeted, 40)
+        case = Case(o, caller, found[0])
+        caller.says = CALLERS
+        o.twilio.fates.append(Fate(live=True, actions=(), ring_s=1.0))
+        desk = await case.sends("bridged")
+        await o.until(lambda: desk.connected)
+        desk.says = DESKS
+        began = len(caller.heard)
+        await o.until(lambda: what(desk.heard)["other"] > 100)
+        assert what(caller.heard[began:])["desk"] == 0
+        await case.has("joined")
+        await hear_each_other(caller, desk)
+        record = await case.leaves()
+        (told,) = data(record, "notified")
+        assert told["text"].startswith("We record this call")
+        assert told["leg"] == data(record, "joined")[0]["leg"]
+        notice = where(understood(desk), told["text"])
+        assert notice is not None
+        assert CALLERS not in desk.heard[: notice[1] // 20 - 5]
+
+    assert office(scenario, agent=TRANSFER, **rules(tmp_path)).complaints() == []

@@ -28,6 +28,8 @@ class Voice:
     async def speak(self, text: str, format: Any) -> list[TtsAudio]:
         return [TtsAudio(SECOND)]
 
+    kept = staticmethod(lambda text, format: [TtsAudio(SECOND)])
+
 
 class Ears:
     def open(self, language: str, format: Any, on_event: Callable[[Any], None]) -> Any:
@@ -59,6 +61,7 @@ class Consenting(Board):
             self.mouth_ears,  # type: ignore[arg-type]
             consents,
             answer_s=7.0,
+            kept=KEPT,
         )
         self.switchboard.consents, self.switchboard.keys = house.consents, ("", "*")
         self.switchboard.house = house
@@ -288,6 +291,20 @@ def test_a_carriers_verdict_without_an_end_is_enough_where_the_greeting_falls_si
         await rings_with(board, frames[100:])
         assert board.events("voicemail") == [{"after": "silence"}]
         assert len(board.attendants) == 1
+        assert disclosed(board) == [("say_business", True), ("say_ai", True)]
+
+    play(Consenting(*LINES), scenario)
+
+
+def test_a_verdict_that_comes_before_the_sound_counts_for_what_is_heard_then() -> None:
+    said = asyncio.run(synthesize(GREETING))
+
+    async def scenario(board: Consenting) -> None:
+        call_id = board.admit(direction="outbound")
+        board.line_of(call_id).answered_by_machine()
+        board.attach(call_id)
+        await rings_with(board, far_end(said, np.zeros(8000 * 7, np.float32)))
+        assert board.events("voicemail") == [{"after": "silence"}]
         assert disclosed(board) == [("say_business", True), ("say_ai", True)]
 
     play(Consenting(*LINES), scenario)

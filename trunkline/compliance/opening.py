@@ -99,6 +99,10 @@ class Wording:
         question = self._filled(self.lines.of(language)["question"], language, asked.doors)
         return Opening(lines, Line("ask_consent", question, asked.basis), asked.doors)
 
+    def notice(self, kept: Sequence[Door], language: str) -> str:
+        """To who comes into a call of which that is kept."""
+        return self._filled(self.lines.of(language)["recording"], language, kept)
+
     def say(self, name: str, language: str) -> str:
         """One of the texts without blanks: granted, refused, withdrawn, unserved."""
         return str(self.lines.of(language)[name])
@@ -113,6 +117,7 @@ class Wording:
         texts = [line.text for each in openings for line in each.lines]
         texts += [each.question.text for each in openings if each.question is not None]
         texts += [self.say(name, language) for name in ("granted", "refused", "withdrawn", "unserved")]
+        texts += [self.notice(kept, language)] if kept else []
         return list(dict.fromkeys(texts))
 
     def _text(self, owed: Obligation, direction: Direction, language: str, *, machine: bool) -> str:

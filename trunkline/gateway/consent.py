@@ -23,6 +23,7 @@ from trunkline.clock import Clock
 from trunkline.compliance import consent_state as s
 from trunkline.compliance.opening import Line, Opening, Wording
 from trunkline.gateway.announcer import Announcer, Span
+from trunkline.gateway.notice import Notice
 from trunkline.media.bus import Bus
 from trunkline.media.voicemail import After
 from trunkline.ports import (
@@ -41,7 +42,7 @@ from trunkline.ports import (
     Technology,
     Wish,
 )
-from trunkline.types import CallId, Direction, TenantId
+from trunkline.types import MULAW_8K, CallId, Direction, TenantId
 
 NOT_AGREED = Refuse("no_consent", "the caller has not agreed to it")
 TECHNOLOGIES: Mapping[Door, Technology] = {
@@ -64,6 +65,8 @@ class House:
     ears: Ears
     consents: Consents
     answer_s: float = 7.0
+    kept: tuple[Door, ...] = ()
+    """What of a call may be."""
 
     def language_of(self, tag: str) -> str:
         """What of our languages a caller is spoken to in."""
@@ -90,7 +93,7 @@ async def open_house(
         for language, voice in spoken.items():
             stack.push_async_callback(voice.close)
             await voice.start(wording.everything(kept, language))
-        yield House(wording, spoken, ears, consents, answer_s)
+        yield House(wording, spoken, ears, consents, answer_s, kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +191,18 @@ class CallConsent:
         self.owes([each for each in decision.obligations if each.kind == "ask_consent"])
         asked = any(each.kind == "ask_consent" and door in each.doors for each in decision.obligations)
         return NOT_AGREED if asked and self._state.state(door) != "granted" else decision
+
+    def notice(self, language: str) -> Notice | None:
+        """For who comes into the call. None: the rules ask for none, or nothing of it is kept."""
+        house = self._house
+        owed = next((each for each in self._owed if each.kind in ("say_recording", "ask_consent")), None)
+        if house is None or owed is None or all(self.shut(door) is not None for door in house.kept):
+            return None
+        language = house.language_of(language)
+        text = house.wording.notice(house.kept, language)
+        spoken = house.voices[language].kept(text, MULAW_8K)
+        assert spoken is not None, "it was spoken as the house was opened"
+        return Notice(text, owed.basis, b"".join(chunk.data for chunk in spoken))
 
     @property
     def carried(self) -> Carried:

@@ -30,6 +30,7 @@ from trunkline.gateway.handover import Handover
 from trunkline.gateway.hands import Hands, Holds
 from trunkline.gateway.leg import Dialler, Leg, Telling
 from trunkline.gateway.live import encode
+from trunkline.gateway.notice import Notice
 from trunkline.gateway.party import Invitation, Party
 from trunkline.gateway.referred import Leaving, Movable, Referrals, our_number
 from trunkline.gateway.succession import BACK, RESUMED, TRANSFER_FAILED, Succession, first_line
@@ -80,6 +81,7 @@ SUMMARY_CHARS = 200
 NO_CONSENT = "no_consent"
 """The code of a door that is shut until the caller agrees."""
 _BY_SERVERS = frozenset(("livekit",))  # legs whose messages to the device pass through another's server
+BOUND = Refuse("consent", "with the rules in force nobody takes the place of who has heard the lines and agreed")
 GREETINGS: Mapping[Why, str | None] = {
     "new": None,
     "leg_lost": RESUMED,
@@ -463,9 +465,14 @@ class LineCall:
     def may_call(self, number: E164, *, goes: bool = True) -> Decision:
         return self.ask("dial", dialled=number, goes=goes)
 
+    def bound(self) -> Refuse | None:
+        """Lines, consent and do-not-call are this party's: of who came in their place nobody knows whose number it is
+        and what they would have agreed to."""
+        return None if self._board.house is None else BOUND
+
     def talks_with(self, leg: Leg) -> bool:
-        if self._board.house is not None:
-            return False  # who came in their place would have heard and agreed to nothing
+        if self.bound() is not None:
+            return False
         return leg is self._leg and self.machine.state is c.State.ACTIVE and self._bus is not None
 
     def succeed(self, leg: Movable) -> Receiver | Refuse:
@@ -903,9 +910,11 @@ class LineCall:
         if self._bus is not None:
             self._bus.forget_speech()  # of an announcement, before the far end answered
         bus = self._open_bus()
-        if self.arrival.direction == "outbound" and board.house is not None and self._message is None:
+        if why == "new" and self._may_be_machine and self._message is None:
             self._message = MessageListener(self._machine_heard)
             bus.taps.append(self._message)
+            if self.consent.machine:  # its carrier was faster than its sound
+                self._message.is_machine()
         if not due:
             self.attended.take(bus)
         if self._attached_at is None:
@@ -931,6 +940,11 @@ class LineCall:
         if self._spent:  # the transfer that was to end it did not
             self._leave_spent()
 
+    @property
+    def _may_be_machine(self) -> bool:
+        outbound = self.arrival.direction == "outbound" and not self.arrival.reconnects
+        return outbound and self._board.house is not None
+
     def _with_others(self) -> bool:
         return self.party.room is not None
 
@@ -943,7 +957,10 @@ class LineCall:
         language = languages.of_conversation(said, tags) if said else asked or tags[0]
         return Who(self.started.tenant, self.started.direction, number, language)
 
-    # --- what the caller has agreed to (consent.Host) ---
+    # --- what the caller has agreed to (consent.Host), and who comes in is told ---
+
+    def notice(self) -> Notice | None:
+        return self.consent.notice(self._definition.language)
 
     def agent_goes_on(self, greeting: str | None) -> None:
         asyncio.get_running_loop().call_soon(self._agent_goes_on, greeting)  # the announcer is still at it

@@ -67,6 +67,10 @@ class Host(dialledleg.Host, dialledleg.Now, Protocol):
         """The dial door. `goes`: it is called now."""
         ...
 
+    def bound(self) -> Refuse | None:
+        """Why nobody ever takes its far end's place; None: somebody may."""
+        ...
+
     def talks_with(self, leg: Leg) -> bool:
         """So that somebody else could take its place."""
         ...
@@ -110,6 +114,8 @@ class Referrals:
         self._now: Referral | None = None
 
     def may_begin(self, leg: Leg) -> Refuse | None:
+        if (bound := self.host.bound()) is not None:
+            return bound
         if not self.host.talks_with(leg):
             return Refuse("not_now", "nobody talks with this leg whom another could talk with instead")
         if self._now is not None and not self._now.over:
