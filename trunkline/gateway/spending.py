@@ -134,7 +134,7 @@ class Spending:
         if found is None:
             return float("inf")
         account, started = found[1], call.started
-        legs = [] if account.meter.opened(self._now()) else [(started.leg, self._leg(started))]
+        legs: list[tuple[str, str]] = [] if account.meter.opened(self._now()) else [(started.leg, self._leg(started))]
         if further is not None:
             legs.append((further[0], leg_product("transfer", further[1])))
         return account.pays_s(self._now(), legs, _heard(call))
