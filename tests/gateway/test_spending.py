@@ -316,8 +316,8 @@ def test_of_time_and_money_the_limit_is_the_lesser() -> None:
         call_id = board.admit(1, to_number=E164(DIALLED))
         assert board.switchboard.may_last_s(call_id, 8.0) == 7208.0
 
-    for policy in ({}, {"terms": Terms(call_usd=D("100"))}):
-        run(scenario, **policy)
+    for terms in (Terms(), Terms(call_usd=D("100"))):
+        run(scenario, terms=terms)
 
 
 def test_a_transfer_at_the_limit_is_not_cut_off_by_it() -> None:

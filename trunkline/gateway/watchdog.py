@@ -195,7 +195,7 @@ class Goodbyes:
             address = found[0][4]
             sent_by = _sent_by(address, found[0][0], self._socket if hop.transport == "udp" else None)
         except (OSError, TimeoutError, PeerError) as error:
-            log.error("no BYE for a dialog: %s", error or "its far end's name is not found")
+            log.error("no BYE for a dialog: %s", str(error) or "its far end's name is not found")
             return None
         return hop, address, f.bye(dialog, hop, sent_by, secrets.token_hex(8))
 

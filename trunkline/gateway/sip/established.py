@@ -15,7 +15,7 @@ def of_ours(answer: str) -> Farewell:
         _one(head, "call-id"),
         _one(head, "from"),
         _one(head, "to"),
-        target_of(head),
+        _target(head),
         tuple(reversed(head.items("record-route"))),
         int(sequence) + CSEQ_AHEAD,
         transport_of(head),
@@ -29,14 +29,14 @@ def of_theirs(invite: str, ack: str) -> Farewell:
         _one(head, "call-id"),
         _one(parse_head(ack), "to"),
         _one(head, "from"),
-        target_of(head),
+        _target(head),
         head.items("record-route"),
         CSEQ_AHEAD,
         transport_of(head),
     )
 
 
-def target_of(head: Head) -> str:
+def _target(head: Head) -> str:
     """Its Contact's URI as it stands."""
     contact = next(iter(head.items("contact")), "")
     if parse_name_addr(contact) is None:

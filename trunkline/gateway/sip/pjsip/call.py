@@ -11,9 +11,8 @@ from typing import Any, Protocol
 import pjsua2 as pj
 
 from trunkline.errors import PeerError
-from trunkline.gateway.sip.established import of_ours, of_theirs, target_of
+from trunkline.gateway.sip.established import of_ours, of_theirs
 from trunkline.gateway.sip.farewell import Farewell
-from trunkline.gateway.sip.message import Head, parse_head
 from trunkline.gateway.sip.pjsip.account import PjsipAccount
 from trunkline.gateway.sip.pjsip.lines import Line
 from trunkline.gateway.sip.pjsip.owner import why
@@ -134,12 +133,14 @@ class PjsipCall(pj.Call):
         except PeerError as error:
             log.debug("no BYE from outside: %s", error)
 
-    def _refreshed(self, message: str) -> None:
-        """RFC 3261 12.2: whichever end's request it was, the far end's Contact is where it is now."""
-        if self.farewell is not None and message:
-            head = parse_head(message)
-            if head.items("contact"):
-                self._established(partial(_moved, self.farewell, head))
+    def _refresh(self) -> None:
+        """RFC 3261 12.2: a re-INVITE, whichever end's it was, may have told of another Contact."""
+        if self.farewell is None:
+            return
+        with contextlib.suppress(pj.Error):
+            target = self.getInfo().remoteContact
+            if target and target != self.farewell.target:
+                self.farewell = self.farewell.moved(target)
 
     # --- REFER ---
 
@@ -165,12 +166,8 @@ class PjsipCall(pj.Call):
         transaction = state.tsx
         message = str(state.src.rdata.wholeMsg) if state.type == pj.PJSIP_EVENT_RX_MSG else ""
         if transaction.role == pj.PJSIP_ROLE_UAS:
-            if transaction.state != pj.PJSIP_TSX_STATE_TRYING:
-                return
-            if transaction.method == "NOTIFY":
+            if transaction.method == "NOTIFY" and transaction.state == pj.PJSIP_TSX_STATE_TRYING:
                 self._notified(message)
-            elif transaction.method in ("INVITE", "UPDATE"):
-                self._refreshed(message)
         elif transaction.state < pj.PJSIP_TSX_STATE_COMPLETED or state.prevState >= pj.PJSIP_TSX_STATE_COMPLETED:
             pass
         elif transaction.method == "REFER":
@@ -181,8 +178,6 @@ class PjsipCall(pj.Call):
             code = transaction.statusCode
             if code // 100 == 2 and self._opening:
                 self._established(partial(of_ours, message))
-            elif code // 100 == 2:
-                self._refreshed(message)
             if self._opening:
                 self._opening = code // 100 != 2
             else:
@@ -255,6 +250,7 @@ class PjsipCall(pj.Call):
     # --- audio ---
 
     def onCallMediaState(self, param: Any) -> None:
+        self._refresh()
         try:
             self.stack.media_up(self)
         except pj.Error as error:
@@ -274,10 +270,6 @@ class PjsipCall(pj.Call):
             log.debug("no statistics: %s", why(error))
         except Exception:
             log.exception("onStreamDestroyed")
-
-
-def _moved(dialog: Farewell, head: Head) -> Farewell:
-    return dialog.moved(target_of(head))
 
 
 def _redirection(response: str) -> tuple[int, str] | None:
