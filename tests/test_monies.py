@@ -32,7 +32,7 @@ AGENT = cast(
 )
 
 
-def check(twilio: bool = True, **money: Any) -> None:
+def check(*, twilio: bool = True, **money: Any) -> None:
     settings = SimpleNamespace(
         money=Money(**money),
         twilio=SimpleNamespace(auth_token="token" if twilio else None),
@@ -44,11 +44,11 @@ def check(twilio: bool = True, **money: Any) -> None:
 @pytest.mark.parametrize("key", ["call_usd", "number_day_usd", "agent_day_usd", "tenant_day_usd"])
 def test_a_budget_below_a_minute_and_a_goodbye_is_named_with_the_least_it_can_be(key: str) -> None:
     with pytest.raises(ConfigError) as wrong:
-        check(**{key: D("0.0172")})
+        check(**cast(Any, {key: D("0.0172")}))
     assert str(wrong.value) == (
         f"money.{key} = '0.0172': at least 0.0173 (USD): a minute and a goodbye"
     )  # 0.0085 and 0.0040 the minute, 120 characters of 0.00004
-    check(**{key: D("0.0173")})
+    check(**cast(Any, {key: D("0.0173")}))
 
 
 def test_without_a_telephone_it_is_the_goodbye_alone() -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from decimal import ROUND_CEILING, Decimal
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ from trunkline.agents.providers import Minds
 from trunkline.compliance.money.account import Account, Need, Terms
 from trunkline.compliance.money.leases import Lease
 from trunkline.compliance.money.meter import Meter
-from trunkline.compliance.money.prices import load
+from trunkline.compliance.money.prices import COLUMNS, load
 from trunkline.compliance.money.treasury import Policy, Treasury
 from trunkline.gateway.call import CLOSE_WAIT_S
 from trunkline.gateway.spending import WRAP_UP, Spending, Ways, needs_of
@@ -356,3 +357,23 @@ def test_a_transfer_at_the_limit_that_fails_comes_back_to_a_goodbye_and_to_nothi
     board = run(scenario, Ways(target="desk"), terms=Terms(call_usd=D("0.03")))
     assert board.ends() == [("budget", "")]
     assert board.events("budget_spent") == [{"budget": "call"}]
+
+
+def test_a_leg_over_sip_is_billed_by_its_trunk(tmp_path: Path) -> None:
+    rows = [
+        "sip,leg,*,voice,seconds,0.02,60,60,2026-11-28,contract",
+        "sip,leg,acme/inbound*,voice,seconds,0.01,60,1,2026-11-28,contract",
+    ]
+    (tmp_path / "prices.csv").write_text("\n".join(["# version 1", COLUMNS, *rows]))
+
+    async def scenario(board: Metered) -> None:
+        board.agent.providers = ()
+        for number, trunk in ((1, "acme"), (2, "other")):
+            board.call = board.line_of(board.admit(number, leg="sip", to_number=DIALLED, trunk=trunk))
+            board.attach(board.call.id)
+            await asyncio.sleep(30)
+            await board.over()
+
+    board = run(scenario, prices=tmp_path)
+    told = board.events("cost")
+    assert [cost["by_leg"] for cost in told] == [{"sip acme/inbound-US": "0.005"}, {"sip other/inbound-US": "0.02"}]
