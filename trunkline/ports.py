@@ -1014,7 +1014,7 @@ class ToolUse:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class TurnEvidence:
     """What the audit log tells of a turn beyond its record."""
 
     prompts: tuple[str, ...] = ()
@@ -1045,7 +1045,7 @@ class TurnRecord:
     barge_in_ms: float | None = None
     """First frame of the caller's interrupting speech received -> clear sent."""
     tools: tuple[str, ...] = ()
-    evidence: Evidence | None = field(default=None, repr=False, compare=False, metadata={"recorded": False})
+    evidence: TurnEvidence | None = field(default=None, repr=False, compare=False, metadata={"recorded": False})
     """For the audit log; the record has none of it."""
 
     def without_words(self) -> "TurnRecord":

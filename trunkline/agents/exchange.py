@@ -12,7 +12,7 @@ from typing import Any
 
 from trunkline.agents.prompts import prompt_of
 from trunkline.media.ledger import Ledger
-from trunkline.ports import Evidence, Expectation, Message, ToolCall, ToolUse, TurnRecord
+from trunkline.ports import Expectation, Message, ToolCall, ToolUse, TurnEvidence, TurnRecord
 
 NOT_HANDED_OFF = json.dumps({"ok": False, "code": "interrupted", "why": "the caller spoke: you go on"})
 UNKNOWN_OUTCOME = json.dumps({"ok": False, "code": "interrupted", "why": "it may have been done or not"})
@@ -156,7 +156,9 @@ class Exchange:
             total_ms=_ms(self.caller_ended_at, self.spoke_at),
             barge_in_ms=None if self.barge_in_ms is None or not interrupted else round(self.barge_in_ms, 1),
             tools=tuple(call.name for written in self.written for call in written.calls),
-            evidence=Evidence(tuple(self.prompts), tuple(use for written in self.written for use in written.uses())),
+            evidence=TurnEvidence(
+                tuple(self.prompts), tuple(use for written in self.written for use in written.uses())
+            ),
         )
 
 

@@ -1,8 +1,9 @@
 """What the audit log keeps of what a model was asked: SHA-256, so that whoever has the request can show it is the one.
 
 A session that has `prompt_sha256` tells it of its latest request. Of a request in JSON it is that of its canonical
-form: sorted keys, no spaces, ASCII. Of a realtime session it is that of all that was written to it up to then, message
-by message, the sound that is streamed left out.
+form: sorted keys, no spaces, ASCII. Of a realtime session it is that of all that was written to it up to then, each
+message's length (4 bytes, big-endian) and canonical form, the sound that is streamed left out. `llm.remote` has that of
+its message (Protocol Buffers, deterministic).
 """
 
 import hashlib

@@ -9,11 +9,11 @@ from trunkline.ports import (
     CallEnded,
     CallEvent,
     CallStarted,
-    Evidence,
     Message,
     RecordEvent,
     RecordSink,
     TurnEnded,
+    TurnEvidence,
 )
 from trunkline.privacy.names import Known
 from trunkline.privacy.redaction import NOTHING, Policy, Redactor, redact, redact_value
@@ -92,7 +92,7 @@ class RedactedRecords:
         return self._calls.get(call_id) or Speakers(self._policies.every)
 
 
-def redacted_evidence(evidence: Evidence | None, policy: Policy) -> Evidence | None:
+def redacted_evidence(evidence: TurnEvidence | None, policy: Policy) -> TurnEvidence | None:
     """What tools were given, as in the conversation."""
     if evidence is None or not evidence.tools or not policy.kinds:
         return evidence

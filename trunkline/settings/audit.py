@@ -56,7 +56,7 @@ class Audit(Section):
     """With keys, every line of the manifests is signed (Ed25519) by the first of them; lines signed by the others are
     good too. Each is 32 random bytes as base64 (`openssl rand -base64 32`); `trunkline audit key` tells its public
     key."""
-    public_keys: Texts = ()
+    public_keys: Annotated[Texts, AfterValidator(_public)] = ()
     """Of whom lines are good besides: where the log is verified and nobody has the private key."""
     sample_percent: Float = Field(default=1.0, ge=0, le=100)
     """Of calls, with all their turns; which, is told by their ids (of a session, by its id). Of the others, turns

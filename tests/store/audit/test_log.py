@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from trunkline.errors import StoreError
-from trunkline.ports import CallStarted, Evidence, RecordEvent, ToolUse, TurnEnded, TurnRecord
+from trunkline.ports import CallStarted, RecordEvent, ToolUse, TurnEnded, TurnEvidence, TurnRecord
 from trunkline.privacy.calls import Policies, RedactedRecords
 from trunkline.privacy.redaction import Policy
 from trunkline.store.audit import log as log_module
@@ -122,7 +122,7 @@ def test_rows_hold_what_the_record_holds_redacted(tmp_path: Path) -> None:
     )
     call = CallId("c")
     sink.append(CallStarted(call, DEFAULT_TENANT, "inbound", "sip", "clinic", AT))
-    evidence = Evidence((), (ToolUse("pay", {"with": ["4111 1111 1111 1111"]}, "ok"),))
+    evidence = TurnEvidence((), (ToolUse("pay", {"with": ["4111 1111 1111 1111"]}, "ok"),))
     said = TurnRecord(0, "my card is 4111 1111 1111 1111", "thank you", evidence=evidence)
     sink.append(TurnEnded(call, AT, said))
     assert len(records.events) == 2
@@ -132,7 +132,7 @@ def test_rows_hold_what_the_record_holds_redacted(tmp_path: Path) -> None:
 
 
 def test_the_record_has_nothing_of_what_tools_were_given_and_the_log_nothing_of_whoever_did_not_agree() -> None:
-    turn = TurnRecord(0, "hello", "good day", evidence=Evidence(("aa",), (ToolUse("pay", {"to": "Ann"}, "ok"),)))
+    turn = TurnRecord(0, "hello", "good day", evidence=TurnEvidence(("aa",), (ToolUse("pay", {"to": "Ann"}, "ok"),)))
     line = encode(TurnEnded(CallId("c"), AT, turn), 1)
     assert b"Ann" not in line
     assert b"evidence" not in line

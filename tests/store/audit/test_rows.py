@@ -11,9 +11,9 @@ from trunkline.ports import (
     CallEvent,
     CallStarted,
     Cost,
-    Evidence,
     ToolUse,
     TurnEnded,
+    TurnEvidence,
     TurnRecord,
     Usage,
     UsageMetered,
@@ -35,7 +35,9 @@ def turn(index: int = 0) -> TurnEnded:
         llm_ms=200.0,
         total_ms=310.0,
         tools=("book", "look_up"),
-        evidence=Evidence(("aa", "bb"), (ToolUse("book", {"day": "monday"}, "ok"), ToolUse("look_up", {}, "timeout"))),
+        evidence=TurnEvidence(
+            ("aa", "bb"), (ToolUse("book", {"day": "monday"}, "ok"), ToolUse("look_up", {}, "timeout"))
+        ),
     )
     return TurnEnded(CALL, AT, record)
 

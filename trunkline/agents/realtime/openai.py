@@ -25,7 +25,7 @@ from trunkline.agents.languages import SPEAK_LANGUAGE, primary
 from trunkline.agents.llm.told import EXPECT_DIGITS, NEVER_AGAIN, vouched
 from trunkline.agents.openai_http import OPENAI_URL
 from trunkline.agents.options import THIRD_PARTY, is_third_party
-from trunkline.agents.prompts import Told
+from trunkline.agents.prompts import Told, canonical
 from trunkline.agents.providers import Services
 from trunkline.agents.realtime.openai_wire import DECODE, Error, Event, Response, Session, appended, arguments, items
 from trunkline.agents.script.keys import Key, Keys, fault, nearest
@@ -373,9 +373,8 @@ class OpenAiRealtimeSession:
             self._audio.clear()
 
     def _send(self, event: dict[str, Any]) -> None:
-        text = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
-        self._told.add(text.encode())
-        self._link.send(text)
+        self._told.add(canonical(event))
+        self._link.send(json.dumps(event, ensure_ascii=False, separators=(",", ":")))
 
     @property
     def prompt_sha256(self) -> str:

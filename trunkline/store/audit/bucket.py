@@ -19,6 +19,9 @@ STALL_S = 5.0
 TRIES = 2
 _SAID = re.compile(r"AWS Error (?P<code>\w+)(?: \(HTTP status \d+\))? during \w+ operation: ?(?P<why>[^\n]*)")
 
+_VARIES = re.compile(r"( \(Request ID: |; Details: ).*")
+"""Of one failure from the next: it would be said anew."""
+
 
 @dataclass(frozen=True, slots=True)
 class Access:
@@ -132,4 +135,5 @@ def _connected(access: Access) -> Any:
 def _short(error: Exception) -> str:
     text = str(error)
     said = _SAID.search(text)
-    return " ".join((f"{said['code'].lower()}: {said['why']}" if said else text).split())[:200]
+    line = " ".join((f"{said['code'].lower()}: {said['why']}" if said else text).split())
+    return _VARIES.sub("", line)[:200]

@@ -15,7 +15,16 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
 
-from trunkline.ports import CallEnded, CallEvent, CallStarted, Evidence, RecordEvent, ToolUse, TurnEnded, UsageMetered
+from trunkline.ports import (
+    CallEnded,
+    CallEvent,
+    CallStarted,
+    RecordEvent,
+    ToolUse,
+    TurnEnded,
+    TurnEvidence,
+    UsageMetered,
+)
 from trunkline.types import CallId
 
 CALLS = 10_000
@@ -130,7 +139,7 @@ class Sampling:
         sampled = is_sampled(call.about.get("session_id") or event.call_id, self._percent)
         if not refused and not sampled:
             return None
-        evidence = turn.evidence or Evidence()
+        evidence = turn.evidence or TurnEvidence()
         return Row(
             turn_id,
             "turn",
