@@ -1,5 +1,5 @@
-"""What a real gateway keeps of a call, sealed under a key service's key: nothing in clear, also after kill -9 in the middle
-of it; opened, verified, rotated and forgotten by the commands."""
+"""What a real gateway keeps of a call, sealed under a key service's key: nothing in clear, also after kill -9 in the
+middle of it; opened, searched and forgotten by the commands."""
 
 import asyncio
 import base64
