@@ -11,6 +11,7 @@ import pytest
 from trunkline.ports import CallEnded, CallEvent, CallStarted, Grant, TurnEnded, TurnRecord
 from trunkline.privacy.sealed import KeyRing
 from trunkline.privacy.texts import TextSeal
+from trunkline.store.codec import call_of
 from trunkline.store.consents import ConsentLedger, Noted, new_id
 from trunkline.store.devices import KnownDevices
 from trunkline.store.dnc import DncLists
@@ -199,7 +200,8 @@ def test_files_of_spools_are_searched_and_written_anew(tmp_path: Path, seal: Tex
     left = [entry.event for entry in again.read(64)]
     again.close()
     assert [type(event).__name__ for event in left] == ["CallStarted", "TurnEnded"] * 2
-    assert {event.call_id for event in left} == {"ann_live", "bob_1"}
+    assert {call_of(event) for event in left} == {"ann_live", "bob_1"}
+    assert isinstance(left[-1], TurnEnded)
     assert left[-1].turn.agent_text == "and Ann is [erased]"
     assert erase_from_spool(spools, ANN, {"ann_1"}, (), seal, without).in_use == []
     assert holding(ANN) == set()

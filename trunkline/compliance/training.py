@@ -1,7 +1,7 @@
 """What of the record may train a model: calls of people who agreed to just that, and have taken nothing back since.
 
-Plain: a call's record and its person's ledger in, a line of the export or the reason why not out. All is redacted
-once more, of every kind, whatever the settings redact when it is written.
+Plain: a call's record and its person's ledger in, a line of the export or the reason why not out. Everything is
+redacted once more, of every kind, whatever the settings redact when it is written.
 """
 
 from collections.abc import Iterable, Mapping

@@ -86,7 +86,7 @@ class Privacy(Section):
     """How long it may take to answer. It is asked at the start, which fails without it, and when something is read that
     another process has sealed."""
     recordings_days: Annotated[Int, Field(ge=1, le=36_500)] | None = None
-    """Recordings older than that are deleted. There are none unless `record` is true; without this they stay."""
+    """Recordings older than that are deleted. No audio is kept without it: `record` needs it."""
     transcripts_days: Annotated[Int, Field(ge=1, le=36_500)] | None = None
     """The words of turns older than that are emptied. Without it they stay as long as their calls."""
     calls_days: Annotated[Int, Field(ge=1, le=36_500)] | None = None

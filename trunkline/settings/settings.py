@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     """Our name: of several gateways that share a database each has its own, and keeps it. Records of calls that died
     under it are closed at the next start."""
     record: bool = False
-    """Whether calls may be recorded at all."""
+    """Whether calls may be recorded at all: for `privacy.recordings_days`."""
     http: Http = Http()
     sip: Sip = Sip()
     stir: Stir = Stir()
@@ -121,6 +121,12 @@ class Settings(BaseSettings):
                 raise contradiction(f"sip.trunks.{name}.stir", trunk.stir, "needs stir.trust as well")
             if trunk.stir_sign and not self.stir.keys:
                 raise contradiction(f"sip.trunks.{name}.stir_sign", True, "needs stir.keys as well")
+        return self
+
+    @after(mode="after")
+    def _audio_is_kept_for_a_time(self) -> "Settings":
+        if self.record and self.privacy.recordings_days is None:
+            raise contradiction("record", True, "needs privacy.recordings_days as well: how long audio is kept")
         return self
 
     @after(mode="after")

@@ -30,7 +30,7 @@ _BOX = "sealed"  # the one key of sealed JSON
 _PORTION = 500
 
 
-def _place(table: Table, column: str, row: Mapping[str, Any]) -> str:
+def _place(table: Table, column: str, row: Mapping[Any, Any]) -> str:
     return f"{table.name}/{column}/{row.get('tenant_id', '')}/{row['call_id']}/{row['run']}/{row['seq']}"
 
 
@@ -54,7 +54,7 @@ def box_of(value: Any) -> str | None:
     return value if isinstance(value, str) and is_sealed(value) else None
 
 
-def opened_value(seal: TextSeal | None, table: Table, name: str, row: Mapping[str, Any]) -> Any:
+def opened_value(seal: TextSeal | None, table: Table, name: str, row: Mapping[Any, Any]) -> Any:
     """Raises StoreError, naming the key."""
     value = row[name]
     box = box_of(value)
@@ -66,7 +66,7 @@ def opened_value(seal: TextSeal | None, table: Table, name: str, row: Mapping[st
     return json.loads(text) if isinstance(value, Mapping) else text
 
 
-def opened_row(seal: TextSeal | None, table: Table, row: Mapping[str, Any]) -> Row:
+def opened_row(seal: TextSeal | None, table: Table, row: Mapping[Any, Any]) -> Row:
     """To show: what cannot be opened says why, in its place, and nothing else is missing."""
     opened = dict(row)
     for name in SEALED.get(table, ()):
@@ -82,7 +82,7 @@ def is_locked(value: Any) -> bool:
     return isinstance(value, Mapping) and list(value) == [_BOX]
 
 
-def has_sealed(rows: Iterable[Mapping[str, Any]], table: Table) -> bool:
+def has_sealed(rows: Iterable[Mapping[Any, Any]], table: Table) -> bool:
     return any(box_of(row[name]) for row in rows for name in SEALED.get(table, ()))
 
 

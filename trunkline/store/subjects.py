@@ -266,7 +266,7 @@ class Subjects:
         if not wanted:
             return []
         there = (path for folder in self._recordings if folder.is_dir() for path in folder.iterdir())
-        names = ((path, path.name.partition(".wav")[0]) for path in there)
+        names = ((path, path.name.lstrip(".").partition(".wav")[0]) for path in there)  # also what a rotation left
         return sorted(path for path, name in names if name in wanted or name.rpartition("-")[0] in wanted)
 
     def _unlink(self, call_ids: Sequence[str]) -> int:

@@ -308,7 +308,7 @@ class RecordWriter:
             await connection.execute(delete(_UNPLACED).where(_UNPLACED.c.run == run, _UNPLACED.c.seq == seq))
         return [codec.decode_body(body, run) for (run, _), body in bodies.items()] + entries
 
-    def _opened(self, rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int], str]:
+    def _opened(self, rows: Sequence[Mapping[Any, Any]]) -> dict[tuple[str, int], str]:
         """What cannot be opened stays where it is."""
         bodies = {}
         for row in rows:

@@ -9,6 +9,7 @@ import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from trunkline.errors import MissingExtra, SessionsAway, StoreError
@@ -170,12 +171,12 @@ class RedisSessions:
     async def _holding(self, wanted: Callable[[dict[str, str]], bool], named: str | None = None) -> AsyncIterator[str]:
         cursor: Any = 0
         while True:
-            cursor, keys = await self._asked(lambda at=cursor: self._redis.scan(at, match=f"{PREFIX}*", count=500))
+            cursor, keys = await self._asked(partial(self._redis.scan, cursor, match=f"{PREFIX}*", count=500))
             for key in keys:
                 if named is not None and named in key:
                     yield key
                 elif key.startswith(_key(SessionId(""))):
-                    fields = await self._asked(lambda key=key: self._redis.hgetall(key))
+                    fields: dict[str, str] = await self._asked(partial(self._redis.hgetall, key))
                     if not fields or "removed" in fields:
                         continue
                     try:
