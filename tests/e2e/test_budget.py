@@ -147,6 +147,38 @@ def test_a_real_call_takes_the_cheaper_route_and_ends_at_its_budget_with_a_goodb
     assert cost["complete"]
 
 
+def test_a_table_that_is_replaced_by_a_wrong_one_while_a_call_goes_on(start_gateway: Any, tmp_path: Path) -> None:
+    """It is said once; that call and the next are billed by the last good one. A gateway does not begin with it."""
+    agent = tmp_path / "basic.toml"
+    agent.write_text(BASIC.format(goodbye=GOODBYE))
+    folder = price_table(tmp_path, "0.01")
+    gateway = start_gateway(agent, money__prices=folder, money__call_usd="5")
+
+    async def scenario() -> tuple[CallReport, CallReport]:
+        going_on = asyncio.create_task(call(gateway, asks(4)))
+        await asyncio.sleep(2)
+        rows = (tmp_path / "prices.csv").read_text()
+        (tmp_path / "prices.csv").write_text(f"{rows}\n{rows.splitlines()[-1]}")
+        await asyncio.to_thread(gateway.until, lambda: "the last good table stays" in gateway.log, 10)
+        before = await going_on
+        return before, await call(gateway, asks(1))
+
+    before, after = asyncio.run(scenario())
+    assert [turn["agent_text"] for turn in (before.record or {})["turns"]].count(ANSWER) == 4
+    for report in (before, after):
+        [cost] = data(report.record or {}, "cost")  # type: ignore[arg-type]
+        assert cost["prices"] == "test"
+        assert abs(D(cost["usd"]) - D(str(report.duration_s)) * D("0.01")) <= D("0.01")
+    [said] = gateway.complaints()
+    assert "prices.csv row 6, product" in said
+    assert "it is in row 5 already" in said
+
+    other = start_gateway(agent, ready=False, money__prices=folder)
+    assert other.wait(20) == 2
+    assert [line for line in other.log.splitlines() if "prices.csv row 6, product" in line]
+    assert "Traceback" not in other.log
+
+
 def test_kill_stop_on_a_real_gateway_and_its_caller_is_hung_up_at_twilio_when_the_budget_is_spent(
     start_gateway: Any, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ pytest.importorskip("aiortc")
 from tests.e2e.browser import Browser, loud
 from tests.e2e.redis_server import redis_server
 from tests.e2e.test_webrtc import record, turns, words
+from trunkline.compliance.money.prices import COLUMNS
 
 pytestmark = pytest.mark.e2e
 
@@ -56,15 +58,19 @@ def first_loud_at(browser: Browser) -> float | None:
 
 
 def test_a_caller_whose_worker_is_killed_goes_on_at_another_with_what_was_said(
-    start_gateway: Start, redis_url: str
+    start_gateway: Start, redis_url: str, tmp_path: Path
 ) -> None:
     """The number that the first worker has asked for is asked for again by the second, and taken where it is keyed at
-    once."""
-    first, second = (start_gateway(agent=None, webrtc__enabled="true", redis_url=redis_url) for _ in range(2))
+    once. What the call has cost is of its budget there."""
+    row = "webrtc,leg,*,egress,seconds,0.01,1,1,2026-11-28,the test"
+    (tmp_path / "prices.csv").write_text(f"# version test\n{COLUMNS}\n{row}")
+    money = {"money__prices": str(tmp_path), "money__call_usd": "5"}
+    first, second = (start_gateway(agent=None, webrtc__enabled="true", redis_url=redis_url, **money) for _ in range(2))
     session, confirm = opened(first), words("confirm my appointment")
 
-    async def talk() -> tuple[float, str]:
+    async def talk() -> tuple[float, float, str]:
         async with Browser(f"{first.origin}/whip", token=session["join_token"]) as browser:
+            answered_at = time.monotonic()
             await browser.listen()
             await browser.say(confirm)
             await browser.listen()
@@ -81,9 +87,9 @@ def test_a_caller_whose_worker_is_killed_goes_on_at_another_with_what_was_said(
             browser.channel.send(KEYED)
             await browser.listen()
             await asyncio.sleep(0.6)
-            return heard_at - killed_at, browser.call_id
+            return heard_at - killed_at, killed_at - answered_at, browser.call_id
 
-    took_s, call_id = asyncio.run(talk())
+    took_s, lasted_s, call_id = asyncio.run(talk())
     print(f"from kill -9 to the agent's voice: {took_s:.2f} s")
     assert took_s < TAKE_OVER_S
     conversation = said(second, session["session_id"])
@@ -95,6 +101,10 @@ def test_a_caller_whose_worker_is_killed_goes_on_at_another_with_what_was_said(
     call = record(second, call_id)
     assert (call["provider_call_id"], call["leg"]) == (f"{session['session_id']}/2", "webrtc")
     assert turns(call) == ["4711"]
+    [cost] = [event["data"] for event in call["events"] if event["kind"] == "cost"]
+    before_usd, usd = Decimal(cost["before_usd"]), Decimal(cost["usd"])
+    assert abs(before_usd - Decimal(str(lasted_s)) / 100) < Decimal("0.03"), "to a cent, and the last second or two"
+    assert (usd > 0, cost["budget_usd"]) == (True, "5")
     assert second.complaints() == []
 
     # On the same gateway: another network, while the old leg has not noticed.

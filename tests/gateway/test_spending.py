@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from decimal import ROUND_CEILING, Decimal
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ from trunkline.agents.attending import Agent
 from trunkline.agents.definition import HandOff
 from trunkline.agents.providers import Minds
 from trunkline.compliance.money.account import Terms
+from trunkline.compliance.money.prices import COLUMNS
 from trunkline.compliance.money.treasury import Policy, Treasury
 from trunkline.gateway.call import CLOSE_WAIT_S
 from trunkline.gateway.dialling import DialOrder
@@ -450,3 +452,23 @@ def test_an_unpriced_recogniser_counts_while_it_hears_and_an_unpriced_leg_while_
         ]
 
     run(scenario, terms=Terms(call_usd=D("9"), assumed_usd_minute=D("0.50")))
+
+
+def test_a_leg_over_sip_is_billed_by_its_trunk(tmp_path: Path) -> None:
+    rows = [
+        "sip,leg,*,voice,seconds,0.02,60,60,2026-11-28,contract",
+        "sip,leg,acme/inbound*,voice,seconds,0.01,60,1,2026-11-28,contract",
+    ]
+    (tmp_path / "prices.csv").write_text("\n".join(["# version 1", COLUMNS, *rows]))
+
+    async def scenario(board: Metered) -> None:
+        board.agent.providers = ()
+        for number, trunk in ((1, "acme"), (2, "other")):
+            board.call = board.line_of(board.admit(number, leg="sip", to_number=DIALLED, trunk=trunk))
+            board.attach(board.call.id)
+            await asyncio.sleep(30)
+            await board.over()
+
+    board = run(scenario, prices=tmp_path)
+    told = board.events("cost")
+    assert [cost["by_leg"] for cost in told] == [{"sip acme/inbound-US": "0.005"}, {"sip other/inbound-US": "0.02"}]

@@ -11,6 +11,8 @@ from tests.gateway.test_joining import AGAIN
 from tests.gateway.test_spending import DIALLED, MIND, Metered, answered, run
 from trunkline.compliance.money.account import SoFar, Terms
 from trunkline.gateway.call import CLOSE_WAIT_S
+from trunkline.gateway.joining import Joining
+from trunkline.gateway.linecall import LineCall
 from trunkline.gateway.spending import WRAP_UP, Ways
 from trunkline.ports import Refuse
 
@@ -20,6 +22,12 @@ D = Decimal
 def dear(usd: str) -> int:
     """So many tokens out."""
     return int(D(usd) / (D(8) / 10**6))
+
+
+def joined(board: Metered, joining: Joining) -> LineCall:
+    call_id = board.switchboard.join(joining, "webrtc")
+    assert not isinstance(call_id, Refuse), call_id
+    return board.line_of(call_id)
 
 
 async def lost(board: Metered) -> None:
@@ -65,7 +73,7 @@ def test_a_session_that_moved_here_brings_what_it_has_cost_and_how_long_it_has_l
     moved = replace(AGAIN, so_far=SoFar(D("0.081"), 290.0))
 
     async def scenario(board: Metered) -> None:
-        board.call = board.line_of(board.switchboard.join(moved, "webrtc"))
+        board.call = joined(board, moved)
         board.attach(board.call.id)
         board.use("llm", MIND, tokens_out=100)
         await asyncio.sleep(4)
@@ -87,9 +95,7 @@ def test_a_session_that_moved_here_brings_what_it_has_cost_and_how_long_it_has_l
 
 def test_a_session_whose_call_was_hung_up_begins_another_with_a_budget_of_its_own() -> None:
     async def scenario(board: Metered) -> None:
-        again = board.switchboard.join(replace(AGAIN, cut_off=False, so_far=SoFar(D("0.0999"), 9.0)), "webrtc")
-        assert not isinstance(again, Refuse)
-        board.call = board.line_of(again)
+        board.call = joined(board, replace(AGAIN, cut_off=False, so_far=SoFar(D("0.0999"), 9.0)))
         assert board.call.so_far == SoFar()
         await asyncio.sleep(CLOSE_WAIT_S)
 
@@ -100,11 +106,11 @@ def test_the_same_session_twice_here_counts_what_both_have_cost() -> None:
     """The store was away, and knows nothing of the first."""
 
     async def scenario(board: Metered) -> None:
-        board.call = board.line_of(board.switchboard.join(AGAIN, "webrtc"))
+        board.call = joined(board, AGAIN)
         board.attach(board.call.id)
         board.use("llm", MIND, tokens_out=dear("0.04"))
         await lost(board)
-        board.call = board.line_of(board.switchboard.join(replace(AGAIN, number=3), "webrtc"))
+        board.call = joined(board, replace(AGAIN, number=3))
         assert board.call.so_far.usd == D("0.04")
 
     run(scenario, terms=Terms(call_usd=D("0.10")))

@@ -29,7 +29,7 @@ from trunkline.testing.clock import ManualClock
 
 ROOT = Path(__file__).parents[3]
 CHOICE = ProviderChoice("test")
-AGENT = AgentDefinition("clinic", CHOICE, CHOICE, CHOICE, "Hello.", "Bye.", "Sorry.", "Broken.")
+AGENT = AgentDefinition("clinic", CHOICE, CHOICE, CHOICE, greeting="Hello.", goodbye="Bye.")
 SERVICES = Services(ManualClock(), keys={"openai": "k", "deepgram": "k", "elevenlabs": "k"})
 
 MODELS: dict[tuple[str, str], str] = {

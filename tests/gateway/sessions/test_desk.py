@@ -1,10 +1,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from tests.gateway.sessions.test_keeper import ASKED, FakeCall
+from trunkline.compliance.money.account import SoFar
 from trunkline.errors import StoreError
 from trunkline.gateway.joining import Joining
 from trunkline.gateway.sessions.desk import Opened, SessionDesk, Terms
@@ -109,9 +111,11 @@ def test_a_device_that_comes_back_goes_on_where_it_was() -> None:
         house.keeper.begun(first, call)
         call.conversation = (ASKED,)
         call.end_reason = "media_lost"
+        call.so_far = SoFar(Decimal("0.3"), 60.0)
         house.keeper.ended(first.session_id, call)
         again = await house.join(first.resume_token)  # written by nobody yet
         assert (again.conversation, again.resumed, again.cut_off, again.number) == ((ASKED,), True, True, 2)
+        assert again.so_far == call.so_far
         assert again.agent == "clinic"
         assert await house.refused(house.desk.join(first.resume_token)) == "token_used"
         third = await house.desk.reopen(first.session_id, "ann")
