@@ -455,7 +455,7 @@ async def _open_money(
     treasury = Treasury(money_policy(settings.money), budgets, clock)
     check_money(settings, treasury, agent)
     then = "calls are refused" if treasury.policy.refuse_unknown else "costs are told without it"
-    for missing in missing_prices(treasury, agent):
+    for missing in missing_prices(treasury, [agent, *switchboard.agents.values()]):
         log.warning("%s: %s", missing, then)
     ways = Ways(settings.money.cheaper_agent, settings.money.at_limit_target)
     switchboard.spending = spending = Spending(treasury, ways, switchboard.metrics, clock.now)

@@ -1,5 +1,6 @@
 """[money] of the settings as the meter's terms, and what is wrong with them."""
 
+from collections.abc import Iterable
 from decimal import Decimal
 
 from trunkline.agents.attending import Agent
@@ -22,7 +23,7 @@ def money_policy(money: Money) -> Policy:
         cheaper_after_usd=money.cheaper_after_usd,
         cheaper_after_tools=frozenset(money.cheaper_after_tools),
         backend_s={name: minutes * 60 for name, minutes in money.backend_max_minutes.items()},
-        assumed_usd_minute=money.assumed_usd_per_minute if money.limited and money.unknown_price == "cap" else None,
+        assumed_usd_minute=money.assumed_usd_per_minute if money.limited else None,
     )
     return Policy(
         terms,
@@ -35,9 +36,10 @@ def money_policy(money: Money) -> Policy:
     )
 
 
-def missing_prices(treasury: Treasury, agent: Agent) -> list[Missing]:
-    """Of the agent's providers."""
-    return treasury.missing(needs_of(agent))
+def missing_prices(treasury: Treasury, agents: Iterable[Agent]) -> list[Missing]:
+    """Of the agents' providers, and of who follows a realtime model that is lost."""
+    needs = [need for agent in agents for each in (agent, agent.fallback) if each for need in needs_of(each)]
+    return list(dict.fromkeys(treasury.missing(needs)))
 
 
 def check_money(settings: Settings, treasury: Treasury, agent: Agent) -> None:

@@ -914,7 +914,7 @@ def test_ears_of_another_language_are_billed_from_when_they_hear() -> None:
         await line.run(2000)
         given = first.streams[0].fed_bytes
         minds = Minds(cast(Any, second), cast(Any, Model("a", ANSWER)), cast(Any, Voice("v")))
-        line.attendant._stt.follow(Choice(minds, "stt", line.clock, line.event))  # type: ignore[attr-defined]
+        line.attendant._stt.follow(Choice(minds, "stt", line.clock, line.event))
         assert [(u.product, u.quantity) for u in line.metered if u.kind == "stt"] == [("english", given / 8000)]
         await line.run(1000)
         assert [(u.product, u.quantity) for u in line.attendant.unmetered()] == [("spanish", 1.0)]

@@ -17,8 +17,12 @@ from trunkline.compliance.money.meter import Meter
 from trunkline.compliance.money.prices import COLUMNS, load
 from trunkline.compliance.money.treasury import Policy, Treasury
 from trunkline.gateway.call import CLOSE_WAIT_S
+from trunkline.gateway.dialling import DialOrder
+from trunkline.gateway.leg import Plan
+from trunkline.gateway.outbound import Route
+from trunkline.gateway.payable import Payable
 from trunkline.gateway.spending import WRAP_UP, Spending, Ways, needs_of
-from trunkline.ports import HERE, CallEnded, TurnRecord, Usage, UsageMetered
+from trunkline.ports import HERE, Allow, CallEnded, Refuse, TurnRecord, Usage, UsageMetered
 from trunkline.testing.board import DEFINITION, Board, FakeAttendant, play, sid
 from trunkline.types import E164
 
@@ -357,6 +361,152 @@ def test_a_transfer_at_the_limit_that_fails_comes_back_to_a_goodbye_and_to_nothi
     board = run(scenario, Ways(target="desk"), terms=Terms(call_usd=D("0.03")))
     assert board.ends() == [("budget", "")]
     assert board.events("budget_spent") == [{"budget": "call"}]
+
+
+# --- what has no price, once the call is there ---
+
+UNPRICED = provider("openai", "gpt-9-unpriced")
+NO_ROW = "no price for openai,llm,gpt-9-unpriced per tokens_in: add the row to prices.csv"
+
+
+def unpriced_mind(board: Metered) -> Any:
+    """The agent that calls may be handed to thinks by a model that no row prices."""
+    cheap: Any = board.switchboard.agents["/cheap.toml"]
+    cheap.minds, cheap.providers = Minds(EARS, UNPRICED, VOICE), (EARS, UNPRICED, VOICE)
+    return cheap
+
+
+def test_a_hand_off_to_what_has_no_price_is_refused_and_its_row_is_in_the_record() -> None:
+    async def scenario(board: Metered) -> None:
+        unpriced_mind(board)
+        answered(board)
+        for _ in range(3):
+            decision = board.call.hand_off("cheap")
+            assert isinstance(decision, Refuse)
+            assert (decision.code, decision.why) == ("unknown_price", NO_ROW)
+        assert [e["why"] for e in board.events("refused")] == [NO_ROW]
+
+    run(scenario, refuse_unknown=True, terms=Terms(call_usd=D("2")))
+
+
+def test_without_a_policy_a_hand_off_to_what_has_no_price_is_allowed() -> None:
+    async def scenario(board: Metered) -> None:
+        unpriced_mind(board)
+        answered(board)
+        assert isinstance(board.call.hand_off("cheap"), Allow)
+
+    run(scenario)
+
+
+def test_a_cheaper_route_that_has_no_price_is_not_taken() -> None:
+    async def scenario(board: Metered) -> None:
+        unpriced_mind(board)
+        answered(board)
+        await asyncio.sleep(70)
+        board.turn()
+        await asyncio.sleep(10)
+        assert board.agent_name == "clinic"
+        assert board.events("cheaper_route") == []
+        assert len(board.events("refused")) == 1
+
+    run(scenario, Ways(cheaper_agent="cheap"), refuse_unknown=True, terms=Terms(call_usd=D("2"), cheaper_after_s=60.0))
+
+
+def test_a_lost_model_is_not_followed_by_what_has_no_price() -> None:
+    async def scenario(board: Metered) -> None:
+        board.agent.fallback = unpriced_mind(board)
+        answered(board)
+        decision = board.call.fall_back()
+        assert isinstance(decision, Refuse)
+        assert decision.code == "unknown_price"
+
+    run(scenario, refuse_unknown=True, terms=Terms(call_usd=D("2")))
+
+
+def test_a_transfer_by_the_carrier_to_a_country_without_a_price_is_refused() -> None:
+    async def scenario(board: Metered) -> None:
+        board.agent.definition = replace(board.agent.definition, targets={"desk": "+4930901820"})
+        answered(board)
+        decision = board.call.transfer("desk")
+        assert isinstance(decision, Refuse)
+        assert "no price for twilio,leg,transfer-DE per seconds" in decision.why
+        assert not board.events("transfer")
+
+    run(scenario, refuse_unknown=True, terms=Terms(call_usd=D("2")))
+
+
+class Trunks:
+    """Plans a call over whichever trunk is asked for."""
+
+    def __init__(self, kind: Any) -> None:
+        self.kind = kind
+
+    def routes(self, order: DialOrder) -> list[Route]:
+        return []
+
+    def plan(self, order: DialOrder) -> Plan | Refuse:
+        return Plan(order, self.kind, "x", "carrier", None)
+
+    def dial(self, plan: Plan, call: Any) -> Any:
+        raise AssertionError
+
+
+def test_no_leg_is_dialled_over_what_has_no_price() -> None:
+    async def scenario(board: Metered) -> None:
+        answered(board)
+        board.switchboard.diallers = []
+        order = DialOrder(E164("+14155550177"), ring_timeout_s=20.0)
+        for kind, known in (("twilio", True), ("sip", False)):
+            [dialler] = Payable([Trunks(kind)], board.call.may_pay_leg)
+            plan = dialler.plan(order)
+            assert isinstance(plan, Plan) is known
+        assert isinstance(plan, Refuse)
+        assert "no price for sip,leg,carrier/transfer-US per seconds" in plan.why
+
+    run(scenario, refuse_unknown=True, terms=Terms(call_usd=D("2")))
+
+
+def test_who_sums_up_a_conversation_is_asked_for_too() -> None:
+    summing_up = provider("cloud", "small")
+    agent = SimpleNamespace(minds=Minds(EARS, MIND, VOICE), providers=(EARS, MIND, VOICE, summing_up))
+    assert ("cloud", "llm", "small") in needs_of(cast(Agent, agent))
+
+
+def test_what_turns_out_to_have_no_price_takes_the_assumed_rate_and_ends_the_call() -> None:
+    async def scenario(board: Metered) -> None:
+        attendant = answered(board)
+        await asyncio.sleep(600)
+        assert attendant.goodbyes == 0
+        board.use("llm", UNPRICED, tokens_in=100_000, tokens_out=5000)
+        await asyncio.sleep(1.5)
+        told = board.spending.told(board.call)
+        assert told is not None
+        assert (told["usd"], told["assumed_usd"], told["complete"]) == ("0.6375", "0.5", False)
+        await asyncio.sleep(90)
+        assert attendant.goodbyes == 1
+        await board.over()
+
+    board = run(scenario, refuse_unknown=True, terms=Terms(call_usd=D("0.95"), assumed_usd_minute=D("0.50")))
+    assert len(board.events("unknown_price")) == 2
+    assert D("0.85") < D(board.costs()["usd"]) <= D("0.95")
+
+
+def test_an_unpriced_recogniser_counts_while_it_hears_and_an_unpriced_leg_while_it_is_open() -> None:
+    async def scenario(board: Metered) -> None:
+        attendant = answered(board)
+        await asyncio.sleep(90)
+        attendant.used = [Usage(board.call.id, "cloud", "stt", "seconds", 90.0, "ears")]
+        board.call.usage(Usage(board.call.id, "sip", "leg", "calls", 1, "carrier/transfer-US"))
+        await asyncio.sleep(5)
+        told = board.spending.told(board.call)
+        assert told is not None
+        assert told["assumed_usd"][:4] in ("1.28", "1.29")  # 1.58 minutes, and the first of the leg
+        assert [e["missing"] for e in board.events("unknown_price")] == [
+            "no price for sip,leg,carrier/transfer-US per seconds",
+            "no price for cloud,stt,ears per seconds",
+        ]
+
+    run(scenario, terms=Terms(call_usd=D("9"), assumed_usd_minute=D("0.50")))
 
 
 def test_a_leg_over_sip_is_billed_by_its_trunk(tmp_path: Path) -> None:

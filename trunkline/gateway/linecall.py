@@ -26,12 +26,14 @@ from trunkline.gateway.arrival import Arrival, Why, vouched
 from trunkline.gateway.consent import CallConsent, Carried
 from trunkline.gateway.consent import Party as Who
 from trunkline.gateway.dialling import new_call_id
+from trunkline.gateway.endings import leg_product
 from trunkline.gateway.handover import Handover
 from trunkline.gateway.hands import Hands, Holds
-from trunkline.gateway.leg import Dialler, Leg, Telling
+from trunkline.gateway.leg import Leg, Plan, Telling
 from trunkline.gateway.live import encode
 from trunkline.gateway.notice import Notice
 from trunkline.gateway.party import Invitation, Party
+from trunkline.gateway.payable import Payable
 from trunkline.gateway.referred import Leaving, Movable, Referrals, our_number
 from trunkline.gateway.succession import BACK, RESUMED, TRANSFER_FAILED, Succession, first_line
 from trunkline.gateway.targets import targets_of
@@ -157,7 +159,8 @@ class LineCall:
         self._cheaper = ""  # who goes on from the end of this turn
         self._wanted: _Wanted | None = None
         """A transfer of ours, once the agent's words were heard."""
-        self.party = Party(self, board.diallers, board.line, board.clock)
+        self.diallers = Payable(board.diallers, self.may_pay_leg)
+        self.party = Party(self, self.diallers, board.line, board.clock)
         self._handover: Handover | None = None
         self._on_hold = False  # by an operator
         self._back_with: TransferFailed | None = None
@@ -455,10 +458,6 @@ class LineCall:
     def our_number(self) -> E164 | None:
         return our_number(self.facts())
 
-    @property
-    def diallers(self) -> Sequence[Dialler]:
-        return tuple(self._board.diallers)
-
     def now(self) -> float:
         return self._board.clock.now()
 
@@ -581,6 +580,10 @@ class LineCall:
             return target
         if target.number is None:
             return Refuse("no_number", f"{name} has no number that can be dialled")
+        if (spending := self._board.spending) is not None:
+            known = spending.may_add(self, self.started.leg, leg_product("transfer", target.number))
+            if isinstance(known, Refuse):
+                return known
         decision = self.ask("transfer", target.name, target.number)
         if isinstance(decision, Allow):
             self.transfer_number, self._wanted = target.number, None
@@ -720,7 +723,7 @@ class LineCall:
             leg,
             room,
             targets,
-            tuple(board.diallers),
+            tuple(self.diallers),
             board.line,
             self._minds_now,
             board.clock,
@@ -799,6 +802,17 @@ class LineCall:
     def ends_in_s(self) -> float:
         """By its own limit at the latest."""
         return 0.0 if self._limit is None else self._limit.when() - asyncio.get_running_loop().time()
+
+    def may_pay(self, agent: Agent) -> Decision:
+        spending = self._board.spending
+        return Allow() if spending is None else spending.may_attend(self, agent)
+
+    def may_pay_leg(self, plan: Plan, direction: str = "transfer") -> Decision:
+        """Another one, dialled beside the caller's; `outbound`: in place of one that was not answered."""
+        spending, number = self._board.spending, plan.order.to_number
+        if spending is None:
+            return Allow()
+        return spending.may_add(self, plan.kind, leg_product(direction, number, plan.sip_trunk))
 
     def attended_by(self, agent: Agent) -> None:
         if self._board.spending is not None:

@@ -4,6 +4,7 @@ leg and the call, so that an attempt may fail and the call go on; from the answe
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from trunkline.gateway import call as c
@@ -25,6 +26,7 @@ from trunkline.gateway.outbound import (
     concluded,
     unplaced,
 )
+from trunkline.gateway.payable import Payable
 from trunkline.gateway.referred import Referrals, Referring
 from trunkline.gateway.waysout import no_way_out, routes
 from trunkline.gateway.waysout import way as way_of
@@ -155,7 +157,7 @@ class Placing:
         """None: it is out."""
         call, attempts = self._call, self._attempts
         assert call is not None
-        way = way_of(self._board.diallers, self._order, place)
+        way = way_of(Payable(self._board.diallers, partial(call.may_pay_leg, direction="outbound")), self._order, place)
         if isinstance(way, Refuse):
             return attempts.failed(place.attempt, unplaced(way), self._board.clock.now())
         dialler, plan = way

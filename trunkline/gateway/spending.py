@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from trunkline.agents.attending import Agent
 from trunkline.agents.invoiced import product_of
+from trunkline.agents.providers import KINDS
 from trunkline.compliance.money.account import LOOK_S, Account, CheaperRoute, End, Need, SoFar, Step, WrapUp
 from trunkline.compliance.money.treasury import Treasury, Wanted
 from trunkline.gateway.endings import leg_product
-from trunkline.ports import HERE, Cost, Refuse, Usage
+from trunkline.ports import HERE, Allow, Cost, Decision, Refuse, Usage
 
 if TYPE_CHECKING:
     from trunkline.gateway.linecall import LineCall
@@ -41,9 +42,10 @@ def needs_of(agent: Agent) -> list[Need]:
             if transcriber := getattr(provider, "transcriber", ""):
                 found.append((provider.name, "stt", transcriber))
             continue
-        for kind in ("stt", "llm", "tts"):
-            if any(provider is each for each in agent.minds.everything(kind).values()):
-                found.append((provider.name, kind, product_of(provider)))
+        kinds = [kind for kind in KINDS if any(provider is each for each in agent.minds.everything(kind).values())]
+        if not kinds and provider is not agent.minds.detector:
+            kinds = ["llm"]  # who sums up
+        found += [(provider.name, kind, product_of(provider)) for kind in kinds]
     return found
 
 
@@ -85,6 +87,23 @@ class Spending:
             self._calls[call.id] = (call, account)
         return account
 
+    def may_attend(self, call: "LineCall", agent: Agent) -> Decision:
+        """Whether it may go on with this agent, by the prices it began with."""
+        return self._may_use(call, needs_of(agent))
+
+    def may_add(self, call: "LineCall", leg: str, product: str) -> Decision:
+        """The same of another leg."""
+        return self._may_use(call, [(leg, "leg", product)])
+
+    def _may_use(self, call: "LineCall", needs: Sequence[Need]) -> Decision:
+        found = self._calls.get(call.id)
+        if found is None or (refused := self.treasury.unknown(needs, found[1].meter.prices)) is None:
+            return Allow()
+        if refused.why not in found[1].refused:
+            found[1].refused.add(refused.why)
+            call.event("refused", door="price", target=None, code=refused.code, why=refused.why)
+        return refused
+
     def _leg(self, call: "LineCall") -> str:
         started = call.started
         if started.leg in OWN_NETWORK:
@@ -117,11 +136,13 @@ class Spending:
         costs = found[1].take(usage, self._now())
         for cost in costs:
             self._metrics.cost(usage.provider, usage.kind, usage.product, cost.usd)
-        if len(found[1].meter.missing) > before:
-            row = list(found[1].meter.missing)[-1]
+        self._tell_missing(call, found[1], before)
+        return costs
+
+    def _tell_missing(self, call: "LineCall", account: Account, known: int) -> None:
+        for row in list(account.meter.missing)[known:]:
             log.warning("call %s: %s", call.id, row)
             call.event("unknown_price", missing=str(row))
-        return costs
 
     def turn_over(self, call: "LineCall", tools: Sequence[str]) -> None:
         if (found := self._calls.get(call.id)) is not None:
@@ -177,8 +198,10 @@ class Spending:
         for call, account in tuple(self._calls.values()):
             if not account.due(now):
                 continue
+            known = len(account.meter.missing)
             try:
                 step = account.look(now, _heard(call))
+                self._tell_missing(call, account, known)
                 if step is not None:
                     self._do(call, account, step, now)
             except Exception as error:

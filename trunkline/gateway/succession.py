@@ -67,6 +67,10 @@ class Host(Control, Report, Protocol):
 
     def attended_by(self, agent: Agent) -> None: ...
 
+    def may_pay(self, agent: Agent) -> Decision:
+        """Whether what its providers cost is known, where it must be."""
+        ...
+
 
 class Succession:
     """Of one call. `agents`: those of this process, by their files."""
@@ -157,7 +161,9 @@ class Succession:
             self.attendant.hold(on)
 
     def may_hear(self, agent: Agent) -> Decision:
-        """Whether the caller's audio and text may be given to its providers."""
+        """Whether the caller's audio and text may be given to its providers, at a price that is known."""
+        if isinstance(unknown := self._host.may_pay(agent), Refuse):
+            return unknown
         for provider in agent.providers:
             if provider.third_party and isinstance(decision := self._host.ask("third_party", provider.name), Refuse):
                 return decision

@@ -36,7 +36,7 @@ class Money(Section):
     """Where any budget is set: a call that would use what has no price is refused, or (`cap`) each such thing is taken
     to cost assumed_usd_per_minute. Without a budget it is told as missing."""
     assumed_usd_per_minute: Usd = Decimal("0.50")
-    """Of each thing without a price, for `cap`."""
+    """Of each thing without a price, where any budget is set: for `cap`, and for what `refuse` finds out too late."""
     call_usd: Usd | None = None
     """What one call may cost, with its goodbye."""
     number_day_usd: Usd | None = None

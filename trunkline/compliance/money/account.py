@@ -23,6 +23,7 @@ QUIET_S = 4.0
 GOODBYE_S = 8.0
 GOODBYE_CHARACTERS = 120
 LONGEST_S = 86_400
+MINUTE_S = 60.0
 
 Need = tuple[str, UsageKind, str]
 """Provider, kind, product."""
@@ -64,7 +65,7 @@ class Terms:
     backend_s: Mapping[str, float] = field(default_factory=dict)
     """How long a provider may attend one call."""
     assumed_usd_minute: Decimal | None = None
-    """What a minute with something unpriced is taken to cost, for each such thing."""
+    """What a minute is taken to cost of each thing that has no price, from when it is first used; one at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,8 @@ class Account:
     day's: there it counts already."""
     began: float | None = None
     """When it was answered."""
+    refused: set[str] = field(default_factory=set)
+    """What it was not let use, as its record has been told."""
     backends: tuple[str, ...] = ()
     attended_since: float = 0.0
     exempt: bool = False
@@ -139,10 +142,13 @@ class Account:
     def assumed(self, now: float) -> Decimal:
         """For what has no price."""
         rate = self.terms.assumed_usd_minute
-        if rate is None or self.began is None or not self.meter.missing:
+        if rate is None or not self.meter.missing:
             return ZERO
-        things = {(m.provider, m.kind, m.product) for m in self.meter.missing}
-        return rate * len(things) * exact(round(max(0.0, now - self.began), 3)) / 60
+        since: dict[tuple[str, str, str], float] = {}
+        for row, at in self.meter.missing.items():
+            thing = (row.provider, row.kind, row.product)
+            since[thing] = min(at, since.get(thing, at))
+        return rate * sum((exact(round(max(MINUTE_S, now - at), 3)) for at in since.values()), ZERO) / 60
 
     def cost(self, now: float, heard: Sequence[Usage] = ()) -> Decimal:
         return self.meter.so_far(now, heard) + self.assumed(now)
@@ -210,6 +216,8 @@ class Account:
 
     def look(self, now: float, heard: Sequence[Usage] = ()) -> Step | None:
         """Each step is told once; End every time, until the call is over."""
+        if heard:
+            self.meter.notice(heard, now)
         if self._pace.wants(now):
             self._pace.note(now, self._variable(heard))
         at_most = self.committed(now, heard, QUIET_S)

@@ -69,7 +69,8 @@ class Meter:
     spent_on_legs: Decimal = ZERO
     """Of it."""
     lines: dict[Key, Line] = field(default_factory=dict)
-    missing: dict[Missing, None] = field(default_factory=dict)
+    missing: dict[Missing, float] = field(default_factory=dict)
+    """Rows that are not there, and since when they are wanted."""
     _legs: dict[str, list[_Open]] = field(default_factory=dict)
     _asked: dict[tuple[str, UsageKind, str], Decimal] = field(default_factory=dict)
     """Tokens in of the last request that was told whole: what one that was cut off is taken to be."""
@@ -79,27 +80,42 @@ class Meter:
         if usage.kind == "leg":
             if usage.unit == "calls":
                 self._legs.setdefault(usage.provider, []).append(_Open(usage.product, now))
+                if usage.product != HERE and not self.prices.of(usage.provider, "leg", usage.product, "seconds"):
+                    self._lacks(usage, "seconds", now)
                 return ()
             self._closed(usage)
         if usage.product == HERE and not self._priced_here(usage):
             return ()
         quantity = exact(usage.quantity)
         if usage.unit == "calls":
-            return self._cut_off(usage, quantity)
+            return self._cut_off(usage, quantity, now)
         if usage.unit == "tokens_in":
             self._asked[usage.provider, usage.kind, usage.product] = quantity
-        return self._settle(usage, usage.unit, quantity)
+        return self._settle(usage, usage.unit, quantity, now)
+
+    def notice(self, heard: Sequence[Usage], now: float) -> None:
+        """What of it has no price is missing from when it was first used, and not from when it is told."""
+        for usage in heard:
+            known = usage.product == HERE or self.prices.of(usage.provider, usage.kind, usage.product, usage.unit)
+            if not known and usage.quantity:
+                self._lacks(usage, usage.unit, _since(usage, now))
+
+    def _lacks(self, usage: Usage, unit: UsageUnit, since: float) -> None:
+        missing = Missing(usage.provider, usage.kind, usage.product, unit)
+        self.missing[missing] = min(since, self.missing.get(missing, since))
 
     def _priced_here(self, usage: Usage) -> bool:
         """Its own network, or its disk, costs what a row says: ours say nothing."""
         return usage.kind in ("leg", "recording") and bool(self.prices.of(usage.provider, usage.kind, HERE, usage.unit))
 
-    def _settle(self, usage: Usage, unit: UsageUnit, quantity: Decimal, *, estimated: bool = False) -> tuple[Cost, ...]:
+    def _settle(
+        self, usage: Usage, unit: UsageUnit, quantity: Decimal, now: float, *, estimated: bool = False
+    ) -> tuple[Cost, ...]:
         if not quantity:
             return ()
         found = self.prices.of(usage.provider, usage.kind, usage.product, unit)
         if not found:
-            self.missing[Missing(usage.provider, usage.kind, usage.product, unit)] = None
+            self._lacks(usage, unit, _since(usage, now))
             line = self._line(usage, "unpriced", unit)
             line.quantity += quantity
             line.usd = None
@@ -127,9 +143,9 @@ class Meter:
             line = self.lines[key] = Line(*key)
         return line
 
-    def _cut_off(self, usage: Usage, requests: Decimal) -> tuple[Cost, ...]:
+    def _cut_off(self, usage: Usage, requests: Decimal, now: float) -> tuple[Cost, ...]:
         tokens = self._asked.get((usage.provider, usage.kind, usage.product), ESTIMATED_TOKENS)
-        return self._settle(usage, "tokens_in", requests * tokens, estimated=True)
+        return self._settle(usage, "tokens_in", requests * tokens, now, estimated=True)
 
     def _closed(self, usage: Usage) -> None:
         legs = self._legs.get(usage.provider, [])
@@ -164,6 +180,10 @@ class Meter:
 
     def so_far(self, now: float, heard: Sequence[Usage] = ()) -> Decimal:
         return self.spent + self.reserved(now, heard)
+
+
+def _since(usage: Usage, now: float) -> float:
+    return now - usage.quantity if usage.unit == "seconds" else now
 
 
 def exact(quantity: float) -> Decimal:

@@ -102,14 +102,20 @@ class Treasury:
     def missing(self, needs: Sequence[Need], prices: Prices | None = None) -> list[Missing]:
         return [row for need in needs for row in (prices or self.prices).missing(*need)]
 
+    def unknown(self, needs: Sequence[Need], prices: Prices | None = None) -> Refuse | None:
+        """Where what has no price may not be used. Code: `unknown_price`."""
+        if not self.policy.refuse_unknown or not (missing := self.missing(needs, prices)):
+            return None
+        return Refuse("unknown_price", f"{missing[0]}: add the row to {FILE}")
+
     def open(self, wanted: Wanted) -> Account | Refuse:
         """Codes: `unknown_price`, `budget`, `budget_unknown`. `close` once, when the call is over, on its account."""
         policy = self.policy
-        if policy.refuse_unknown and (missing := self.missing(wanted.needs)):
-            return Refuse("unknown_price", f"{missing[0]}: add the row to {FILE}")
+        if (unknown := self.unknown(wanted.needs)) is not None:
+            return unknown
         self._warn_of_used(wanted.needs)
         account = self.account(wanted)
-        first = account.committed(0.0) + self.minute_usd(wanted.needs)
+        first = account.committed(0.0) + self.minute_usd(wanted.needs) + self._assumed(wanted.needs)
         if policy.terms.call_usd is not None and (before := wanted.before.usd) + first > policy.terms.call_usd:
             spent = f"what the call has cost ({text(before)} USD), " if before else ""
             return Refuse("budget", f"money.call_usd is less than {spent}a minute and a goodbye: {text(first)} USD")
@@ -152,6 +158,11 @@ class Treasury:
     def minute_usd(self, needs: Sequence[Need]) -> Decimal:
         """The first minute of the legs."""
         return sum((self._priced(need, (("seconds", 9),)) for need in needs if need[1] == "leg"), ZERO)
+
+    def _assumed(self, needs: Sequence[Need]) -> Decimal:
+        """The first minute of what has no price."""
+        rate = self.policy.terms.assumed_usd_minute
+        return ZERO if rate is None else rate * len({need for need in needs if self.prices.missing(*need)})
 
     def _priced(self, need: Need, quantities: Sequence[tuple[str, int]]) -> Decimal:
         rows = ((n, row) for unit, n in quantities for row in self.prices.of(*need, unit))  # type: ignore[arg-type]
