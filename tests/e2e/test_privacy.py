@@ -133,7 +133,7 @@ def test_a_card_keyed_and_said_is_nowhere_and_its_caller_can_be_forgotten(start_
     texts = " ".join(f"{turn['caller_text']} {turn['agent_text']}" for turn in report.record["turns"])
     assert "[card]" in texts or "[digits]" in texts  # as the recogniser understood what was said
     left = json.dumps(report.record) + gateway.log
-    for wanted in (KEYED, KEYED[:12], SAID, SAID[:12], "zero zero zero zero zero zero", "0000000"):
+    for wanted in (KEYED, KEYED[:12], SAID, SAID[:12], "zero zero zero zero zero zero"):
         code, found = run(gateway, "privacy", "search", wanted)
         assert (code, found) == (0, {"left": {"rows": [], "files": []}}), wanted
         assert wanted not in left
