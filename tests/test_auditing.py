@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from tests.fakes.s3_server import KEY_ID, SECRET, S3Server
 from trunkline.cli import app
 from trunkline.clock import SYSTEM_CLOCK
-from trunkline.keeping import audit_custody, audit_days
+from trunkline.keeping import audit_custody, audit_days, master_keys
 from trunkline.ports import CallEnded, CallEvent, CallStarted, TurnEnded, TurnRecord
 from trunkline.settings import Settings, load
 from trunkline.store.audit.files import PLAIN, AuditFiles, Custody
@@ -144,7 +144,7 @@ def test_keys_are_told_and_whoever_rewrote_the_log_is_found_out(config: Path, tm
     code, out = run(signed, "audit", "key")
     name, key_id, public = out.split()
     assert (code, name, len(key_id)) == (0, "2026", 16)
-    custody = audit_custody(load(signed))
+    custody = audit_custody(load(signed), master_keys(load(signed)))
     asyncio.run(two_calls(tmp_path, datetime.now(UTC), custody))
     for by in (("--key", public), ()):
         code, out = run(signed, "audit", "verify", *by)
@@ -195,7 +195,7 @@ def test_a_bucket_is_verified_shown_and_erased_from(config: Path, tmp_path: Path
             + f'access_key_id = "{KEY_ID}"\nsecret_access_key = "{SECRET}"\n'
             + f'[privacy.keys]\n"2026" = "{KEY}"\n'
         )
-        asyncio.run(two_calls(tmp_path, datetime.now(UTC), audit_custody(load(config))))
+        asyncio.run(two_calls(tmp_path, datetime.now(UTC), audit_custody(load(config), master_keys(load(config)))))
         assert len([name for name in store.objects if name.endswith(".parquet")]) == 1
         assert not any(b"I am ann" in data for data in store.objects.values())
         code, out = run(config, "audit", "verify")
