@@ -64,6 +64,8 @@ def test_any_digits_behind_a_calling_code(code: int, digits: str) -> None:
 @example("+1 212 555 0100")
 @example("+12125550100;ext=5")
 @example("+²1255501000")
+@example("+012125550100")
+@example("+0012125550100")
 @example("+")
 @example("")
 def test_any_text(text: str) -> None:
