@@ -208,6 +208,17 @@ def test_an_agent_that_spoke_into_the_greeting_begins_again_with_nothing_said() 
     play(Consenting(*LINES), scenario)
 
 
+def test_a_machine_that_is_found_out_as_the_lines_end_is_waited_for_all_the_same() -> None:
+    async def scenario(board: Consenting) -> None:
+        await opened(board, 1.0)
+        board.call.agent_goes_on(None)
+        board.call.answered_by_machine()
+        await board.hear(3)
+        assert board.attendants == []
+
+    play(Consenting(*LINES), scenario)
+
+
 def test_a_greeting_that_is_never_heard_to_end_is_not_waited_for_for_ever() -> None:
     async def scenario(board: Consenting) -> None:
         await opened(board, 1.0)

@@ -977,11 +977,12 @@ class LineCall:
         return self.consent.notice(self._definition.language)
 
     def agent_goes_on(self, greeting: str | None) -> None:
-        asyncio.get_running_loop().call_soon(self._agent_goes_on, greeting)  # the announcer is still at it
+        announcer = self.attended.attendant  # who is still at it
+        asyncio.get_running_loop().call_soon(self._agent_goes_on, greeting, announcer)
 
-    def _agent_goes_on(self, greeting: str | None) -> None:
-        bus = self._bus
-        if self.machine.state is not c.State.ACTIVE or bus is None or not self.consent.announcing:
+    def _agent_goes_on(self, greeting: str | None, announcer: object) -> None:
+        bus, attends = self._bus, self.attended.attendant
+        if self.machine.state is not c.State.ACTIVE or bus is None or attends is None or attends is not announcer:
             return
         try:
             self.attended.leave()
