@@ -15,6 +15,7 @@ import httpx
 import pytest
 import uvloop
 
+from tests.e2e.redis_server import redis_server
 from trunkline.app import Gateway, gateway, listen, serve
 from trunkline.clock import SYSTEM_CLOCK
 from trunkline.errors import ConfigError, StoreError
@@ -328,6 +329,32 @@ def test_a_gateway_starts_and_answers_while_its_redis_is_away(tmp_path: Path) ->
             assert refused.code == "sessions_away"
 
     run(scenario())
+
+
+def test_two_gateways_share_what_a_number_may_have_at_once(tmp_path: Path) -> None:
+    async def comes(to: Gateway, number: int) -> str:
+        transport = httpx.ASGITransport(to.http)
+        form = {"CallSid": f"CA{number:032x}", "From": "+15005550006", "To": "+15005550001", "CallStatus": "ringing"}
+        async with httpx.AsyncClient(base_url="http://127.0.0.1", transport=transport) as http:
+            return (await http.post("/twilio/voice", data=form)).text
+
+    async def scenario(url: str) -> None:
+        given: dict[str, Any] = {"redis_url": url, "limits": {"max_calls_per_number": 2, "watchdog": False}}
+        async with (
+            gateway(settings(tmp_path / "a", **given)) as one,
+            gateway(settings(tmp_path / "b", **given)) as other,
+        ):
+            assert "<Stream" in await comes(one, 1)
+            assert "<Stream" in await comes(other, 2)
+            for each in (one, other):
+                assert '<Reject reason="busy"' in await comes(each, 3)
+            one.switchboard.close()
+            async with asyncio.timeout(5):
+                while "<Stream" not in await comes(other, 4):
+                    await asyncio.sleep(0.05)
+
+    with redis_server(tmp_path) as redis:
+        run(scenario(redis.url))
 
 
 def test_the_audit_log_is_written_of_what_is_redacted(tmp_path: Path) -> None:

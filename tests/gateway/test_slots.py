@@ -9,7 +9,7 @@ from tests.gateway.test_switchboard import Way
 from trunkline.errors import StoreError
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.leg import Plan
-from trunkline.gateway.slots import LEASE_S, PENDING_S, RENEW_S, SlotLimits, Slots
+from trunkline.gateway.slots import ASK_AGAIN_S, LEASE_S, PENDING_S, RENEW_S, SlotLimits, Slots
 from trunkline.ports import Refuse
 from trunkline.testing.board import Board, arrival
 from trunkline.testing.board import run as run_board
@@ -140,6 +140,17 @@ def test_who_asked_and_never_came_loses_the_slot() -> None:
     run(scenario, per_tenant=3)
 
 
+def test_a_webhook_of_a_call_that_is_over_takes_none() -> None:
+    async def scenario(board: Board, shared: Shared) -> None:
+        await comes(board, 1)
+        board.line(1).hang_up("agent_hung_up")
+        await asyncio.sleep(1)
+        assert await comes(board, 1) == "ended"
+        assert shared.held == {}
+
+    run(scenario, per_tenant=3)
+
+
 def test_leases_are_renewed_while_calls_live_and_a_webhook_that_comes_twice_has_one() -> None:
     async def scenario(board: Board, shared: Shared) -> None:
         call_id = await comes(board, 1)
@@ -162,7 +173,7 @@ def test_while_the_store_is_away_callers_are_counted_here_and_calls_out_wait() -
         shared.hangs, shared.away = True, False
         began = board.clock.now()
         assert (await comes(board, 2)).startswith("call_")
-        assert board.clock.now() - began < 2
+        assert board.clock.now() - began < ASK_AGAIN_S + 0.1  # it is known to be away
         assert await comes(board, 3) == "tenant_full"
         shared.hangs = False
         await asyncio.sleep(RENEW_S + 1)

@@ -29,6 +29,8 @@ LEASE_S = 30.0
 RENEW_S = 10.0
 ASK_S = 1.5
 """Then the store counts as away: a caller waits."""
+ASK_AGAIN_S = 0.3
+"""While it does."""
 PENDING_S = 15.0
 """From the store's answer to the call that was to follow."""
 
@@ -119,7 +121,7 @@ class Slots:
         self._free.discard(name)
         answer: Literal["taken", "away"] | Refuse = "away"
         try:
-            async with asyncio.timeout(ASK_S):
+            async with asyncio.timeout(ASK_AGAIN_S if self._away else ASK_S):
                 full = await self.store.take(self.tenant, self._unique(name), scopes, LEASE_S)
         except (StoreError, TimeoutError) as error:
             self._is_away(str(error) or "slots: the store does not answer")

@@ -126,8 +126,11 @@ class Switchboard:
 
     async def expect(self, arrival: Arrival) -> None:
         """Before `admit` or `join`: asks for the slot that it will need, where there are limits. Does not raise."""
-        if self.slots is not None and arrival.provider_call_id not in self._by_provider_id:
-            await self.slots.ask(arrival.provider_call_id, "inbound", arrival.to_number)
+        name = arrival.provider_call_id
+        former = self._ended.get(name)
+        is_over = former is not None and not former.may_return
+        if self.slots is not None and name not in self._by_provider_id and not is_over:
+            await self.slots.ask(name, "inbound", arrival.to_number)
 
     async def expect_joining(self, joining: Joining, leg: LegKind) -> None:
         await self.expect(_joined(joining, leg))
