@@ -15,7 +15,9 @@ class Sensitive:
     __slots__ = ("__reveal", "kind")
 
     def __init__(self, value: str, kind: str = "digits") -> None:
-        self.__reveal: Callable[[], str] = lambda: value  # not the value: some tools write down every attribute they find
+        self.__reveal: Callable[[], str] = lambda: (
+            value
+        )  # not the value: some tools write down every attribute they find
         self.kind = kind
 
     def reveal(self) -> str:
