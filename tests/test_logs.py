@@ -129,7 +129,7 @@ def test_what_python_says_last_is_a_line_too() -> None:
     try:
         error = ValueError("for +14155551234 with 4111 1111 1111 1111")
         threading.excepthook(threading.ExceptHookArgs((ValueError, error, None, threading.current_thread())))
-        sys.unraisablehook(SimpleNamespace(exc_type=ValueError, exc_value=error, exc_traceback=None))  # type: ignore[arg-type]
+        sys.unraisablehook(SimpleNamespace(exc_type=ValueError, exc_value=error, exc_traceback=None))
         sys.excepthook(ValueError, error, None)
     finally:
         threading.excepthook, sys.unraisablehook, sys.excepthook = before

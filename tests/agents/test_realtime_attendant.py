@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -409,7 +409,8 @@ def test_a_card_is_keyed_past_a_realtime_model(turns: str, lines: str) -> None:
     async def conversation(call: RealtimeCall) -> None:
         webhook, tap = paying(call), Tap()
         call.bus.taps.append(tap)
-        call.attendant._terms = replace(call.attendant._terms, lines=lines)  # type: ignore[arg-type]
+        attendant = cast(RealtimeAttendant, call.attendant)
+        attendant._terms = replace(attendant._terms, lines=cast(Any, lines))
         if turns == "ours":
             await call.spoken()
         else:

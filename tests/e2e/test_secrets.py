@@ -162,7 +162,7 @@ def keyed(way: str, digits: str) -> Action:
     if way != "inband":
         return Keys(digits)
     pcm = np.frombuffer(g711.decode(tones(digits, MULAW_8K), "mulaw"), "<i2")
-    return Speak(to_speech("tones", pcm.astype(np.float32) / 32768))
+    return Speak(to_speech("tones", pcm.astype(np.float32) / np.float32(32768)))
 
 
 def options(target: str, origin: str, way: str, actions: Sequence[Action]) -> CallOptions:

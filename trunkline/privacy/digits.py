@@ -25,6 +25,8 @@ APART_TOKENS = 48  # of chatter between two pieces of one number
 WITHIN = frozenset("-.,()/+*#·–—_;…")
 _STARTS = frozenset("+(")
 
+_SPACE, _DIGITS, _WORD, _PUNCT = Sort.SPACE, Sort.DIGITS, Sort.WORD, Sort.PUNCT  # looked up for every token
+
 Out = Callable[[Token], None]
 
 
@@ -48,7 +50,7 @@ class Digits:
         self._kinds, self._out, self._repeats = kinds, out, repeats
         self.piece = replace(before) if before is not None else Piece()
         self._swallows = False
-        self._last = Sort.SPACE
+        self._last = _SPACE
         self._clear()
 
     def _clear(self) -> None:
@@ -60,7 +62,7 @@ class Digits:
 
     def take(self, token: Token) -> None:
         if not self._held and not self._swallows:
-            if token.sort is Sort.SPACE or not self._begin(token):
+            if token.sort is _SPACE or not self._begin(token):
                 self._pass(token)
             return
         if not self._go_on(token):
@@ -73,7 +75,7 @@ class Digits:
         if self._repeats is not None:
             self.piece = Piece()
         self.piece.apart = min(self.piece.apart, APART_TOKENS // 2)  # whatever the other one said meanwhile
-        self._last = Sort.SPACE
+        self._last = _SPACE
 
     def skip(self, text: str) -> None:
         """Instead of taking it: whole tokens, and no run among them, nor before them."""
@@ -84,10 +86,10 @@ class Digits:
 
     def _begin(self, token: Token) -> bool:
         sort, text = token
-        if sort is Sort.DIGITS or (sort is Sort.PUNCT and text in _STARTS):
-            self._glued = self._last in (Sort.WORD, Sort.PIECE)
+        if sort is _DIGITS or (sort is _PUNCT and text in _STARTS):
+            self._glued = self._last in (_WORD, Sort.PIECE)
             return self._go_on(token)
-        if sort is Sort.WORD:
+        if sort is _WORD:
             said = NUMBERS.get(folded(text))
             if said is not None and said.role in ("unit", "tens", "number", "times"):
                 return self._go_on(token)
@@ -100,12 +102,12 @@ class Digits:
     def _go_on(self, token: Token) -> bool:
         """False where the run ends before it."""
         sort, text = token
-        if self._iban and len(self._held) == 1 and sort is not Sort.DIGITS:
+        if self._iban and len(self._held) == 1 and sort is not _DIGITS:
             return False
         gap = len(self._held) - self._ends
-        if sort is Sort.DIGITS:
+        if sort is _DIGITS:
             self._digit(_ascii(text))
-        elif sort is Sort.WORD:
+        elif sort is _WORD:
             said = NUMBERS.get(folded(text))
             if self._iban and len(text) <= 4 and text.isupper() and text.isascii():
                 self._ends = len(self._held) + 1
@@ -113,10 +115,10 @@ class Digits:
                 return False
             else:
                 self._word(said, folded(text))
-        elif sort is Sort.SPACE or (sort is Sort.PUNCT and text in WITHIN):
+        elif sort is _SPACE or (sort is _PUNCT and text in WITHIN):
             if gap >= GAP_TOKENS:
                 return False
-            self._tens = self._tens and (sort is Sort.SPACE or text in "-–—")
+            self._tens = self._tens and (sort is _SPACE or text in "-–—")
         else:
             return False
         if not self._swallows:
@@ -179,7 +181,7 @@ class Digits:
             self._swallows = False
             self.piece = Piece()
         elif ends and groups:
-            glued = self._glued or (ends == len(held) and by is not None and by.sort in (Sort.WORD, Sort.PIECE))
+            glued = self._glued or (ends == len(held) and by is not None and by.sort in (_WORD, Sort.PIECE))
             kind = self._judge("".join(token.text for token in held[:ends]), groups, glued, closed)
             if kind is None:
                 tail = held

@@ -5,6 +5,7 @@ pickling, joining and plain JSON raise. The one way to what it holds is `reveal(
 """
 
 import hmac
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 
@@ -14,7 +15,9 @@ class Sensitive:
     __slots__ = ("__reveal", "kind")
 
     def __init__(self, value: str, kind: str = "digits") -> None:
-        self.__reveal = lambda: value  # not the value: some tools write down every attribute they find
+        self.__reveal: Callable[[], str] = lambda: (
+            value
+        )  # not the value: some tools write down every attribute they find
         self.kind = kind
 
     def reveal(self) -> str:

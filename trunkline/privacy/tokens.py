@@ -37,6 +37,9 @@ class Sort(Enum):
 _SORTS = {"space": Sort.SPACE, "digits": Sort.DIGITS, "word": Sort.WORD, "punct": Sort.PUNCT}
 
 
+_WORD, _PUNCT, _PIECE = Sort.WORD, Sort.PUNCT, Sort.PIECE  # looked up for every token
+
+
 class Token(NamedTuple):
     sort: Sort
     text: str
@@ -77,12 +80,12 @@ class Tokenizer:
         tokens, at, long = [], 0, self._long
         for found in _TOKEN.finditer(text):
             end, sort = found.end(), _SORTS[found.lastgroup or "punct"]
-            whole = end < size or sort is Sort.PUNCT or end - at == TOKEN_CHARS
+            whole = end < size or sort is _PUNCT or end - at == TOKEN_CHARS
             if not whole:
                 break
-            if sort is Sort.WORD:
+            if sort is _WORD:
                 piece, long = long or end - at == TOKEN_CHARS, end - at == TOKEN_CHARS
-                sort = Sort.PIECE if piece else sort
+                sort = _PIECE if piece else sort
             else:
                 long = False
             tokens.append(Token(sort, found[0]))

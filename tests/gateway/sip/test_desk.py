@@ -8,7 +8,7 @@ from dataclasses import replace
 from decimal import Decimal
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -32,12 +32,13 @@ from trunkline.gateway.sip.stack import Handle
 from trunkline.gateway.sip.trunks import Trunk
 from trunkline.gateway.slots import SlotLimits, Slots
 from trunkline.gateway.spending import Spending, Ways
-from trunkline.media.bus import Bus
+from trunkline.media.bus import DEAF_TAIL_MS, Bus
+from trunkline.media.detect import DtmfDetector
 from trunkline.media.dtmf import tones
 from trunkline.ports import CallEnded, CallStarted, Refuse, UsageMetered
 from trunkline.testing.board import MAX_CALL_S, Board, play
 from trunkline.testing.sipstack import FakeLine, ScriptedStack
-from trunkline.types import E164, MULAW_8K, CallId
+from trunkline.types import E164, FRAME_MS, MULAW_8K, CallId
 
 CARRIER = Trunk(
     "carrier",
@@ -280,6 +281,53 @@ def test_where_the_trunk_has_its_digits_in_the_audio_those_count_and_no_others()
         assert here.agent_now.keys == "4#7"
 
     run(scenario, replace(CARRIER, dtmf_in="inband"))
+
+
+class Tap:
+    def __init__(self) -> None:
+        self.heard = b""
+
+    def write(self, channel: str, position: int, data: bytes) -> None:
+        self.heard += data if channel == "caller" else b""
+
+    def cut(self, channel: str, position: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("dtmf_in", ["inband", "events"])
+def test_a_number_is_keyed_past_whoever_hears_the_bus(dtmf_in: Literal["inband", "events"]) -> None:
+    """An entry of the agent's (agents/entry.py) makes the bus deaf; keys still come, by either way."""
+    card, tap = "5105105105105100", Tap()
+
+    async def scenario(here: Desk) -> None:
+        handle, line = here.talking()
+        bus = here.agent_now.bus
+        bus.taps.append(tap)
+
+        def keyed(digits: str) -> None:
+            sound = tones(digits, MULAW_8K)
+            for at in range(0, len(sound), MULAW_8K.frame_bytes):
+                line.tick(audio=sound[at : at + MULAW_8K.frame_bytes])
+            if dtmf_in == "events":
+                here.stack.happens(*(s.Keyed(handle, digit, "rfc4733") for digit in digits))
+
+        keyed("47")
+        bus.deafen()
+        heard = len(tap.heard)
+        keyed(f"{card}#")
+        assert set(tap.heard[heard:]) == {0xFF}
+        bus.hear_again()
+        keyed("0")  # its tone lasts longer than it takes to find it
+        assert set(tap.heard[heard:]) == {0xFF}
+        for _ in range(DEAF_TAIL_MS // FRAME_MS):
+            line.tick(audio=MULAW_8K.silence * MULAW_8K.frame_bytes)
+        keyed("11")
+        assert here.agent_now.keys == f"47{card}#011"
+
+    run(scenario, replace(CARRIER, dtmf_in=dtmf_in))
+    found = DtmfDetector().feed(tap.heard)
+    assert found == "4711", "the search finds the keys that were no secret"
 
 
 def test_tones_are_only_sound_where_the_trunk_does_not_say_otherwise() -> None:
