@@ -235,3 +235,17 @@ def test_on_a_full_disk_what_was_written_opens_and_the_record_can_say_why(tmp_pa
     found = held(path, KeyRing(ONE))
     assert not found.finished
     assert f"audio_bytes={found.audio_bytes}," in said
+
+
+def test_two_recordings_that_changed_places_are_not_opened_as_each_other(folder: Path) -> None:
+    one, two = a_call(folder, ONE), a_call(folder, ONE, "c2")
+    aside = one.with_name("aside")
+    one.rename(aside)
+    two.rename(one)
+    aside.rename(two)
+    code, said = run(folder, ONE, "recordings", "export", "c1", "--out", str(folder / "c1.wav"))
+    assert (code, said) == (2, "c1.wav.sealed was sealed as c2.wav")
+    assert not (folder / "c1.wav").exists()
+    assert run(folder, ONE, "recordings", "verify", "--json")[0] == 1
+    both = {"second": SECOND, "first": FIRST}
+    assert run(folder, both, "keys", "rotate")[1]["recordings"] == 0  # nor given the other's name for good

@@ -226,12 +226,10 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
     refuse_forbidden(family, settings.twilio.fallback_number)
 
     async with contextlib.AsyncExitStack() as stack:
-        keys = await asyncio.to_thread(master_keys, settings)
-        seal = None if keys is None else await asyncio.to_thread(TextSeal, keys)
+        keys, seal, spool = await _opened_keys(settings)
+        stack.callback(spool.close)
         database = Database(database_url(settings.database, settings.data_dir), seal=seal)
         stack.push_async_callback(database.close)
-        spool = await asyncio.to_thread(Spool, settings.data_dir / "spool" / settings.worker, seal=seal)
-        stack.callback(spool.close)
         writer = RecordWriter(spool, database, clock, worker=settings.worker)
         stack.push_async_callback(writer.close)
         stack.push_async_callback(http_tools.close)
@@ -367,6 +365,17 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             writer.drain,
             agents[first].recording,
         )
+
+
+async def _opened_keys(settings: Settings) -> tuple[MasterKeys | None, TextSeal | None, Spool]:
+    """And the spool, which wants the keys of what dead processes left. Raises ConfigError, StoreError."""
+
+    def opened() -> tuple[MasterKeys | None, TextSeal | None, Spool]:
+        keys = master_keys(settings)
+        seal = None if keys is None else TextSeal(keys)
+        return keys, seal, Spool(settings.data_dir / "spool" / settings.worker, seal=seal)
+
+    return opened() if settings.privacy.kms is None else await asyncio.to_thread(opened)  # a service takes its time
 
 
 async def _audited(

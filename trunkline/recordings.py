@@ -37,8 +37,11 @@ def export(
     config: Config = None,
 ) -> None:
     """A recording as a WAV, readable by its owner only."""
+    from trunkline.media.recordings import format_in
+
     settings = load(config)
     path, keys = asyncio.run(_may_open(settings, call, number, "export")), master_keys(settings)
+    format_in(path, keys)  # or it is another's
     target = out or Path(path.name.removesuffix(".sealed"))
     whole = _written(path, target, keys)
     typer.echo(json.dumps({"wav": str(target), "whole": whole}, indent=2))

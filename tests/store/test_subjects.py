@@ -206,3 +206,75 @@ def test_files_of_spools_are_searched_and_written_anew(tmp_path: Path, seal: Tex
     assert erase_from_spool(spools, ANN, {"ann_1"}, (), seal, without).in_use == []
     assert holding(ANN) == set()
     assert holding(BOB) == {"dead", "aside", "running"}
+
+
+@pytest.mark.parametrize("seal", [None, sealed_with()], ids=["clear", "sealed"])
+def test_calls_of_a_device_are_its_accounts(open_store: OpenStore, tmp_path: Path, seal: TextSeal | None) -> None:
+    async def scenario() -> None:
+        async with open_store(seal=seal) as store:
+            recordings = tmp_path / "recordings"
+            recordings.mkdir()
+            for call_id, account in (("d1", "ann-smith"), ("d2", "bob-jones")):
+                call = CallId(call_id)
+                store.spool.append(CallStarted(call, US, "inbound", "webrtc", "clinic", AT, None, None, call_id))
+                facts = {"device_id": f"kitchen of {account}", "device_account": account}
+                store.spool.append(CallEvent(call, AT, "attributes", facts))
+                store.spool.append(TurnEnded(call, AT, TurnRecord(0, "my words", "")))
+                store.spool.append(CallEnded(call, AT, "caller_hung_up"))
+                (recordings / f"{call_id}.wav").write_bytes(b"RIFF")
+            assert await store.writer.flush()
+            subjects = Subjects(store.database, recordings)
+            assert [call["id"] for call in (await subjects.export(US, "ann-smith"))["calls"]] == ["d1"]
+            assert await subjects.calls(US, "kitchen of bob-jones") == {"d2": False}
+            done = await subjects.erase(US, "ann-smith", AT)
+            assert (done["calls"], done["recordings"]) == (1, 1)
+            assert [row["call_id"] for row in await store.rows("turns")] == ["d2"]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("seal", [None, sealed_with()], ids=["clear", "sealed"])
+def test_a_number_as_people_write_it_is_erased_from_the_calls_of_others(
+    open_store: OpenStore, tmp_path: Path, seal: TextSeal | None
+) -> None:
+    async def scenario() -> None:
+        async with open_store(seal=seal) as store:
+            call = CallId("bob_1")
+            store.spool.append(CallStarted(call, US, "inbound", "sip", "clinic", AT, BOB, None, "bob_1"))
+            for place, said in enumerate(("212-555-0177", "(212) 555 0177", "1 212.555.0177", "12125550177")):
+                store.spool.append(TurnEnded(call, AT, TurnRecord(place, f"ask at {said}, please", "")))
+            store.spool.append(TurnEnded(call, AT, TurnRecord(9, "order 92125550177, and 212-555-01775", "")))
+            assert await store.writer.flush()
+            done = await Subjects(store.database, tmp_path).erase(US, ANN, AT)
+            turns = (await store.records.get(US, call))["turns"]
+            assert [turn["caller_text"] for turn in turns] == [
+                *["ask at [erased], please"] * 4, "order 92125550177, and 212-555-01775",
+            ]  # fmt: skip
+            assert done["mentions"] == 4
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("seal", [None, sealed_with()], ids=["clear", "sealed"])
+def test_the_words_of_messages_and_what_waits_for_a_call_grow_old_too(
+    open_store: OpenStore, tmp_path: Path, seal: TextSeal | None
+) -> None:
+    async def scenario() -> None:
+        async with open_store(seal=seal) as store:
+            call = CallId("c1")
+            store.spool.append(CallStarted(call, US, "inbound", "sip", "clinic", AT, ANN, None, "c1"))
+            store.spool.append(CallEvent(call, AT, "message", {"text": "call me back"}))
+            store.spool.append(TurnEnded(CallId("gone"), AT, TurnRecord(0, "too late", "")))
+            store.spool.append(TurnEnded(CallId("new"), AT + timedelta(days=9), TurnRecord(0, "early", "")))
+            assert await store.writer.flush()
+            subjects, now = Subjects(store.database, tmp_path), AT + timedelta(days=10)
+            assert (await subjects.purge(Terms(transcripts=11), now))["transcripts"] == 0
+            assert (await subjects.purge(Terms(transcripts=9), now))["transcripts"] == 2
+            assert (await store.records.get(US, call))["events"][0]["data"] == {}
+            assert [row["call_id"] for row in await store.rows("unplaced_events")] == ["new"]
+            assert (await subjects.purge(Terms(calls=1), now))["transcripts"] == 0
+            assert await store.count("unplaced_events") == 1
+            await subjects.purge(Terms(calls=1), now + timedelta(days=2))
+            assert await store.count("unplaced_events") == 0
+
+    asyncio.run(scenario())

@@ -174,11 +174,7 @@ class Recorder:
         self._finished(Finished(self.path.name, self._audio_bytes, self._sum.hexdigest(), self.stats.failed))
 
     def _record(self, file: BinaryIO) -> None:
-        seal = (
-            None
-            if self._keys is None
-            else Sealer(file, self._keys, {"wav": [self.format.encoding, self.format.rate_hz]})
-        )
+        seal = None if self._keys is None else Sealer(file, self._keys, about(self.path.name, self.format))
         if seal is None:
             _write_all(file, wav_header(self.format, 0))
         while True:
@@ -215,6 +211,11 @@ def _write_all(file: BinaryIO, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]
+
+
+def about(name: str, format: Format) -> dict[str, Any]:
+    """What the head of a sealed recording says: also which it is, so that none is taken for another."""
+    return {"wav": [format.encoding, format.rate_hz], "file": name.removesuffix(".sealed")}
 
 
 def format_of(about: Mapping[str, Any]) -> Format:

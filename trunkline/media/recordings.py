@@ -6,13 +6,14 @@
 import logging
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from trunkline.errors import StoreError
-from trunkline.media.recorder import Finished, Recorder, format_of
+from trunkline.media.recorder import Finished, Recorder, about, format_of
 from trunkline.ports import Allow
 from trunkline.privacy.sealed import Keys, Sealer, key_name, unseal
 from trunkline.types import CallId, Encoding, Format
@@ -97,6 +98,7 @@ def audio_of(path: Path, keys: Keys | None) -> "tuple[Iterator[bytes], int, Call
             raise StoreError(f"{path.name} is sealed: privacy.keys has none")
         try:
             opened = unseal(file, keys)
+            _named(path, opened.about)
             format = format_of(opened.about)
         except BaseException:
             file.close()
@@ -115,13 +117,22 @@ def _wav(head: bytes) -> tuple[int, int]:
     return at + 8, struct.unpack("<I", head[28:32])[0]
 
 
+def _named(path: Path, said: Mapping[str, Any]) -> None:
+    """Raises StoreError for a sealed recording under another's name. (Older ones do not say theirs.)"""
+    name = said.get("file", bare(path.name))
+    if name != bare(path.name):
+        raise StoreError(f"{path.name} was sealed as {name}")
+
+
 def format_in(path: Path, keys: Keys | None) -> Format:
     """Raises StoreError, OSError."""
     with path.open("rb") as file:
         if path.name.endswith(SEALED):
             if keys is None:
                 raise StoreError(f"{path.name} is sealed: privacy.keys has none")
-            return format_of(unseal(file, keys).about)
+            said = unseal(file, keys).about
+            _named(path, said)
+            return format_of(said)
         head = file.read(128)
     _wav(head)
     encodings: dict[int, Encoding] = {1: "pcm16", 6: "alaw", 7: "mulaw"}
@@ -190,7 +201,7 @@ def seal_anew(path: Path, keys: Keys) -> Path:
         before, format = path.stat(), format_in(path, keys)
         chunks, _, finished = audio_of(path, keys)
         with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb", 0) as file:
-            sealer = Sealer(file, keys, {"wav": [format.encoding, format.rate_hz]})
+            sealer = Sealer(file, keys, about(target.name, format))
             for chunk in chunks:
                 sealer.add(chunk)
             if finished():

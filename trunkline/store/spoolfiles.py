@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.errors import StoreError
-from trunkline.ports import CallStarted
+from trunkline.ports import CallEvent, CallStarted
 from trunkline.privacy.texts import TextSeal
 from trunkline.store import codec
 
@@ -99,8 +99,10 @@ def _calls_of(paths: Sequence[Path], subject: str, seal: TextSeal | None) -> set
                 event = codec.decode(line, run, seal).event
             except (codec.Damaged, codec.Unknown, codec.Locked):
                 continue
-            if isinstance(event, CallStarted) and subject in (event.from_number, event.to_number):
-                found.add(str(event.call_id))
+            named = isinstance(event, CallStarted) and subject in (event.from_number, event.to_number)
+            device = isinstance(event, CallEvent) and event.kind == "attributes" and subject in event.data.values()
+            if named or device:
+                found.add(codec.call_of(event))
     return found
 
 
@@ -159,9 +161,10 @@ def _line_without(
         return None if subject.encode() in line else line
     if call_id in calls:
         return None
-    if call_id in live or subject not in (text if isinstance(text, str) else text.decode()):
+    kept = erased(document["e"], subject)
+    if call_id in live or kept == document["e"]:
         return line
-    without = codec.dumped({**document, "e": erased(document["e"], subject)})
+    without = codec.dumped({**document, "e": kept})
     return codec.framed(without, int(document["n"]), run, seal if codec.sealed_text(line) else None)[:-1]
 
 

@@ -9,24 +9,37 @@ cannot be opened is counted as `locked`, and is nobody's proof of anything.
 
 import asyncio
 import json
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import phonenumbers
 from sqlalchemy import Table, Text, delete, or_, select, update
 from sqlalchemy import cast as as_type
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from trunkline.errors import StoreError
-from trunkline.store import models
+from trunkline.store import codec, models
 from trunkline.store.consents import ConsentLedger
 from trunkline.store.engine import Database
 from trunkline.store.records import CallRecords
-from trunkline.store.sealing import EVENTS, SEALED, TURNS, UNPLACED, Row, is_under, opened_value, portions, sealed_rows
+from trunkline.store.sealing import (
+    EVENTS,
+    SEALED,
+    TURNS,
+    UNPLACED,
+    Row,
+    is_under,
+    opened_row,
+    opened_value,
+    portions,
+    sealed_rows,
+)
 from trunkline.types import CallId, TenantId
 
 if TYPE_CHECKING:
@@ -44,6 +57,9 @@ _CALLS_OUT = cast(Table, models.CallOut.__table__)
 _ATTEMPTS = cast(Table, models.CallAttempt.__table__)
 _DEVICES = cast(Table, models.Device.__table__)
 _DNC = cast(Table, models.DncEntry.__table__)
+ATTRIBUTES, MESSAGE = "attributes", "message"  # kinds of events: of a device; words that a caller left
+_TAIL = 4  # of a number: nobody puts anything between its last digits
+_SEPARATORS = r"[\s().-]{0,3}"
 _PARTS = (TURNS, EVENTS, _USAGE, _COSTS)
 
 
@@ -142,7 +158,7 @@ class Subjects:
         count = locked = 0
         for table in (TURNS, EVENTS):
             said = or_(
-                *(as_type(table.c[name], Text).contains(subject, autoescape=True) for name in SEALED[table]),
+                *(as_type(table.c[name], Text).contains(subject[-_TAIL:], autoescape=True) for name in SEALED[table]),
                 *(is_under(table, name) for name in SEALED[table]),
             )
             async for rows in portions(self._database, table, table.c.tenant_id == tenant, said):
@@ -236,13 +252,44 @@ class Subjects:
             )
             async with self._database.writing() as connection:
                 emptied = await connection.execute(update(TURNS).where(*aged).values(caller_text="", agent_text=""))
-            done["transcripts"] = emptied.rowcount
+                words = (EVENTS.c.at < now - timedelta(days=terms.transcripts), EVENTS.c.kind == MESSAGE)
+                left = await connection.execute(
+                    update(EVENTS).where(*words, as_type(EVENTS.c.data, Text) != "{}").values(data={})
+                )
+            done["transcripts"] = emptied.rowcount + left.rowcount
+        done["transcripts"] += await self._drop_aged_unplaced(terms, now)
         if terms.recordings is not None:
             before_s = (now - timedelta(days=terms.recordings)).timestamp()
             done["recordings"] = await asyncio.to_thread(self._unlink_older, before_s)
         if self._audit is not None and terms.audit is not None:
             done["audit"] = await asyncio.to_thread(self._audit.expire, terms.audit, now)
         return done
+
+    async def _drop_aged_unplaced(self, terms: Terms, now: datetime) -> int:
+        """What came after its call was erased waits for ever. What cannot be opened stays: nobody knows its age."""
+        days = min((days for days in (terms.transcripts, terms.calls) if days is not None), default=None)
+        count = 0
+        if days is None:
+            return count
+        async for rows in portions(self._database, UNPLACED):
+            old = await asyncio.to_thread(self._before, rows, now - timedelta(days=days))
+            if old:
+                async with self._database.writing() as connection:
+                    for row in old:
+                        await connection.execute(delete(UNPLACED).where(*_key(UNPLACED, row)))
+            count += len(old)
+        return count
+
+    def _before(self, rows: Sequence[Row], at: datetime) -> list[Row]:
+        old = []
+        for row in rows:
+            try:
+                body = opened_value(self._database.seal, UNPLACED, "body", row)
+                if codec.decode_body(body, row["run"]).event.at < at:
+                    old.append(row)
+            except (StoreError, codec.Unknown, ValueError):
+                continue
+        return old
 
     async def _ended(self, before: datetime) -> Sequence[tuple[str, str]]:
         async with self._database.read() as connection:
@@ -258,7 +305,25 @@ class Subjects:
             found = await connection.execute(
                 select(_CALLS.c.id, _CALLS.c.ended_at).where(_CALLS.c.tenant_id == tenant, theirs)
             )
-            return {row.id: row.ended_at is None for row in found}
+            calls = {row.id: row.ended_at is None for row in found}
+            of_device = [call_id for call_id in await self._of_device(tenant, subject) if call_id not in calls]
+            for some in _portions(of_device):
+                more = await connection.execute(
+                    select(_CALLS.c.id, _CALLS.c.ended_at).where(_CALLS.c.tenant_id == tenant, _CALLS.c.id.in_(some))
+                )
+                calls |= {row.id: row.ended_at is None for row in more}
+        return calls
+
+    async def _of_device(self, tenant: TenantId, subject: str) -> list[str]:
+        """Calls without numbers are found by what their device said of itself."""
+        found: dict[str, None] = {}
+        facts = (EVENTS.c.tenant_id == tenant, EVENTS.c.kind == ATTRIBUTES)
+        async for rows in portions(self._database, EVENTS, *facts):
+            opened = await asyncio.to_thread(
+                lambda rows=rows: [opened_row(self._database.seal, EVENTS, r) for r in rows]
+            )
+            found |= {row["call_id"]: None for row in opened if is_of_device(row["data"], subject)}
+        return list(found)
 
     def _files(self, call_ids: Sequence[str]) -> list[Path]:
         """`<call>.wav`, `<call>-2.wav`, sealed or not."""
@@ -289,13 +354,28 @@ async def _drop(connection: AsyncConnection, tenant: TenantId, call_ids: Sequenc
     await connection.execute(delete(_CALLS).where(_CALLS.c.tenant_id == tenant, _CALLS.c.id.in_(call_ids)))
 
 
+def is_of_device(data: Any, subject: str) -> bool:
+    return isinstance(data, Mapping) and subject in (data.get("device_account"), data.get("device_id"))
+
+
+@lru_cache(maxsize=64)
+def _written(subject: str) -> re.Pattern[str]:
+    """A number as people write it, with its country or without; anything else as it stands."""
+    try:
+        parsed = phonenumbers.parse(subject, None)
+    except phonenumbers.NumberParseException:
+        return re.compile(re.escape(subject))
+    national = _SEPARATORS.join(phonenumbers.national_significant_number(parsed))
+    return re.compile(rf"(?<!\d)(?:(?:\+|00)?{parsed.country_code}{_SEPARATORS})?\(?{national}(?!\d)")
+
+
 def _key(table: Table, row: Mapping[str, Any]) -> tuple[Any, ...]:
     return table.c.run == row["run"], table.c.seq == row["seq"]
 
 
 def without(value: Any, subject: str) -> Any:
     if isinstance(value, str):
-        return value.replace(subject, ERASED)
+        return _written(subject).sub(ERASED, value)
     if isinstance(value, Mapping):
         return {without(name, subject): without(each, subject) for name, each in value.items()}
     if isinstance(value, list):
