@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from collections import Counter
@@ -16,6 +17,7 @@ import pytest
 import uvloop
 
 from tests.e2e.redis_server import redis_server
+from tests.fakes.s3_server import KEY_ID, SECRET, S3Server
 from trunkline.app import Gateway, gateway, listen, serve
 from trunkline.clock import SYSTEM_CLOCK
 from trunkline.errors import ConfigError, StoreError
@@ -23,6 +25,9 @@ from trunkline.gateway.joining import Joining
 from trunkline.media.vad import SileroBatch
 from trunkline.ports import CallStarted, Refuse, TurnEnded, TurnRecord
 from trunkline.settings import Settings
+from trunkline.store.audit import bucket
+from trunkline.store.audit.bucket import Access, Bucket
+from trunkline.store.audit.files import Custody
 from trunkline.store.audit.folder import AuditFolder
 from trunkline.testing.ports import lease
 from trunkline.types import DEFAULT_TENANT, CallId
@@ -372,6 +377,49 @@ def test_the_audit_log_is_written_of_what_is_redacted(tmp_path: Path) -> None:
     assert len(row["agent_sha256"]) == 64
     [found] = [each.verify()[0] for each in AuditFolder(tmp_path / "audit").workers]
     assert (found.worker, found.rows, found.broken) == ("0", 1, None)
+
+
+def test_a_gateway_whose_bucket_is_away_goes_on_and_moves_what_waits_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(bucket, "TRIES", 0)
+
+    async def scenario(url: str) -> None:
+        access = {"access_key_id": KEY_ID, "secret_access_key": SECRET, "endpoint": url}
+        audit = {"bucket": "s3://kept/audit", "sample_percent": 100, **access}
+        async with gateway(settings(tmp_path / "data", audit=audit)) as running:
+            records, at = running.switchboard.records, SYSTEM_CLOCK.wall()
+            records.append(CallStarted(CallId("c"), DEFAULT_TENANT, "inbound", "sip", running.agent.name, at))
+            records.append(TurnEnded(CallId("c"), at, TurnRecord(0, "hello", "good day")))
+
+    with S3Server("kept") as store:
+        run(scenario(store.url))
+        before = len(store.objects)
+        store.away = True
+        run(scenario(store.url))
+        assert len(store.objects) == before
+        assert len([*(tmp_path / "data" / "audit").glob("0/*/*.parquet")]) == 1
+        said = [record for record in caplog.records if "files wait in the folder" in record.getMessage()]
+        assert len(said) == 1
+        store.away = False
+        run(scenario(store.url))
+        there = Bucket("s3://kept/audit", Access(KEY_ID, SECRET, store.url))
+        [found] = [each.verify()[0] for each in AuditFolder(tmp_path / "elsewhere", Custody(bucket=there)).workers]
+        assert (found.rows, found.broken) == (3, None)
+
+
+def test_an_audit_log_without_pyarrow_is_named_with_its_extra(tmp_path: Path) -> None:
+    story = (
+        "import sys; sys.modules['pyarrow'] = None\n"
+        "from trunkline.cli import main\n"
+        f"sys.argv = ['trunkline', 'audit', 'verify', '--config', {str(tmp_path / 'a.toml')!r}]\n"
+        "main()"
+    )
+    (tmp_path / "a.toml").write_text(f'[audit]\nfolder = "{tmp_path / "audit"}"\n')
+    done = subprocess.run([sys.executable, "-c", story], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    why = "needs pyarrow: pyarrow is not installed: pip install 'trunkline[audit]'"
+    assert done.stderr == f"audit.folder = '{tmp_path / 'audit'}': {why}\n"
 
 
 def test_an_audit_folder_that_cannot_be_written_is_named_at_the_start(tmp_path: Path) -> None:

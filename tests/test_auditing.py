@@ -211,6 +211,15 @@ def test_a_bucket_is_verified_shown_and_erased_from(config: Path, tmp_path: Path
         assert SECRET not in out
 
 
+def test_its_secrets_are_known_to_whoever_keeps_them_from_the_logs() -> None:
+    settings = Settings.model_validate(
+        {"audit": {"bucket": "s3://abc", "access_key_id": "a", "secret_access_key": "hush", "keys": {"a": KEY}}}
+    )
+    assert {"hush", KEY} <= set(settings.secrets())
+    assert "hush" not in repr(settings) + repr(audit_custody(settings).bucket.__dict__)
+    assert KEY not in repr(settings)
+
+
 @pytest.mark.parametrize(
     ("audit", "said"),
     [

@@ -6,6 +6,7 @@ import pytest
 from trunkline.ports import CallEnded, CallEvent, CallStarted, RecordEvent, TurnEnded, TurnRecord, Usage, UsageMetered
 from trunkline.store.codec import Entry
 from trunkline.store.fold import KnownCall, fold
+from trunkline.store.models import TurnRow
 from trunkline.types import CallId, TenantId
 
 AT = datetime(2026, 11, 22, 15, tzinfo=UTC)
@@ -31,6 +32,7 @@ def test_a_whole_call_in_one_batch_becomes_one_finished_row_and_its_parts() -> N
         assert (row["tenant_id"], row["call_id"], row["run"]) == ("acme", "c1", "r1")
     assert [row["seq"] for row in (*rows.call_events, *rows.turns, *rows.usage)] == [2, 3, 4]
     assert rows.turns[0]["tools"] == ["hang_up"]
+    assert set(rows.turns[0]) <= set(TurnRow.__table__.columns.keys())
     assert not rows.ended
     assert not rows.unplaced
 

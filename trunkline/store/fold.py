@@ -148,7 +148,9 @@ def _place(rows: Rows, entry: Entry, tenant: str, new: Row | None) -> None:
             elif new["answered_at"] is None:
                 new["answered_at"] = event.at
     elif isinstance(event, TurnEnded):
-        rows.turns.append(row | asdict(event.turn) | {"tools": list(event.turn.tools)})
+        turn = asdict(event.turn)
+        del turn["evidence"]  # of the audit log only
+        rows.turns.append(row | turn | {"tools": list(event.turn.tools)})
     elif isinstance(event, UsageMetered):
         usage = event.usage
         quantities = {"kind": usage.kind, "unit": usage.unit, "quantity": usage.quantity}

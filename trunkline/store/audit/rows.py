@@ -123,7 +123,7 @@ class Sampling:
         elif isinstance(event, CallEvent):
             return self._event(event, self._of(event.call_id))
         elif isinstance(event, CallEnded):
-            return self._ended(event, self._calls.pop(event.call_id) if event.call_id in self._calls else _Call({}))
+            return self._ended(event, self._calls.pop(event.call_id, _Call({})))
         return None
 
     def _of(self, call_id: CallId) -> _Call:
