@@ -5,6 +5,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from trunkline.compliance.money.prices import leg_units
 from trunkline.gateway.endings import Ended, leg_product
 from trunkline.gateway.hands import Hands
 from trunkline.gateway.leg import Leg
@@ -241,7 +242,8 @@ class DialledLeg:
         if self._answered_at is not None and self.leg is not None and not self._metered:
             self._metered = True
             seconds = round(self._clock.now() - self._answered_at, 3)
-            self._host.usage(self._used("seconds", seconds))
+            for unit in leg_units(self.leg.kind):
+                self._host.usage(self._used(unit, seconds))
             self._host.event("leg_ended", leg=self.name, **self._of, seconds=seconds)
 
     def _used(self, unit: UsageUnit, quantity: float) -> Usage:

@@ -374,6 +374,8 @@ class LineCall:
         if self.machine.state is c.State.RINGING and not self._answered:
             self._answered = True
             self._begin_limit()
+            if self._board.spending is not None:
+                self._board.spending.line_began(self)
             self.event("answered")
             self.happened(c.Answered())
 
@@ -820,6 +822,8 @@ class LineCall:
         """A transfer, where it is wanted and can be, else a goodbye. Idempotent."""
         if self._spent or self.end_reason is not None:
             return
+        if self.machine.state is c.State.TRANSFERRING:  # there <Dial timeLimit> holds
+            return
         self._spent = True
         self.event("budget_spent", budget=budget)
         if target and self.machine.state is c.State.ACTIVE and self.send_to(target, "auto") is None:
@@ -1039,8 +1043,10 @@ class LineCall:
         self._deadline = self._limit = self._leg = None
         by, code = self._said.get(reason, (None, ""))
         ended = CallEnded(self.id, self._board.clock.wall(), reason, detail, by or ENDED_BY[reason], code)
-        self._so_far = self.so_far
         try:
+            if self._board.spending is not None:
+                self._board.spending.line_over(self)
+            self._so_far = self.so_far
             if self._board.spending is not None and (cost := self._board.spending.ended(self)) is not None:
                 self._note("cost", cost)
             self._board.records.append(ended)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from trunkline.compliance.money.forecast import Pace
 from trunkline.compliance.money.leases import Lease
 from trunkline.compliance.money.meter import ZERO, Meter, by, exact, text
-from trunkline.ports import Cost, Usage
+from trunkline.ports import Cost, Usage, UsageUnit
 
 LOOK_S = 1.0
 """Between two looks at a call that is near a limit, or has used something."""
@@ -90,6 +90,8 @@ class Account:
     day's: there it counts already."""
     began: float | None = None
     """When it was answered."""
+    carrier_s: float | None = None
+    """How long its carrier says that it lasted."""
     refused: set[str] = field(default_factory=set)
     """What it was not let use, as its record has been told."""
     backends: tuple[str, ...] = ()
@@ -117,6 +119,18 @@ class Account:
             self._burst += self.meter.spent - before
             self._dearest[self.backends] = max(self._dearest.get(self.backends, ZERO), self._burst)
         return costs
+
+    def open(self, provider: str, product: str, unit: UsageUnit, now: float) -> None:
+        """A leg's time runs, or its media stream's. Idempotent, for one leg of a product."""
+        if self.meter.open_since(provider, product, unit) is None:
+            self._due_at = 0.0
+            self.began = now if self.began is None else self.began
+            self.meter.open(provider, product, unit, now)
+
+    def corrected(self, usd: Decimal) -> None:
+        """Its carrier says that it cost so much more, or less, once it is closed."""
+        for lease in self.leases.values():
+            lease.settle(self.call, usd)
 
     def attended(self, backends: Sequence[str], now: float, goodbye_usd: Decimal | None = None) -> None:
         """Another agent has the line, whose last words cost so much, where that is known."""
