@@ -22,7 +22,7 @@ from trunkline.gateway.joining import Joining
 from trunkline.media.vad import SileroBatch
 from trunkline.ports import CallStarted, Refuse, TurnEnded, TurnRecord
 from trunkline.settings import Settings
-from trunkline.store.audit.files import AuditFolder
+from trunkline.store.audit.folder import AuditFolder
 from trunkline.testing.ports import lease
 from trunkline.types import DEFAULT_TENANT, CallId
 
@@ -342,7 +342,7 @@ def test_the_audit_log_is_written_of_what_is_redacted(tmp_path: Path) -> None:
     run(scenario())
     [row] = AuditFolder(tmp_path / "audit").rows()
     assert (row["caller_text"], row["agent_text"]) == ("it is [card]", "thank you")
-    assert len(row["prompt_sha256"]) == 64
+    assert len(row["agent_sha256"]) == 64
     [found] = [each.verify()[0] for each in AuditFolder(tmp_path / "audit").workers]
     assert (found.worker, found.rows, found.broken) == ("0", 1, None)
 

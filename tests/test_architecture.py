@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "trunkline"
 FLOOR_FILES = {"types", "addresses", "fetching", "errors", "clock", "ports", "live", "metrics", "telemetry", "logs"}
 FLOOR = {*FLOOR_FILES, "settings", "privacy"}
-ENTRY_POINTS = {"app", "auditing", "cli", "doctor", "keeping", "legal", "monies", "costs"}
+ENTRY_POINTS = {"app", "auditing", "cli", "doctor", "keeping", "recordings", "training", "legal", "monies", "costs"}
 MAY_IMPORT = {
     "agents": {"media"},
     "compliance": set[str](),

@@ -89,12 +89,12 @@ def test_a_call_is_explained(capsys: pytest.CaptureFixture[str], tmp_path: Path)
 @pytest.mark.parametrize(
     ("argv", "named"),
     [
-        (("--purpose", "sales"), "purpose"),
-        (("--region", "usa"), "region"),
-        (("--zone", "Mars/Base"), "zone"),
+        (("--purpose", "sales"), "--purpose = 'sales'"),
+        (("--region", "usa"), "--region = 'usa'"),
+        (("--zone", "Mars/Base"), "--zone = 'Mars/Base'"),
         (("--at", "noon"), "--at"),
         (("--at", "2026-11-23T17:00:00"), "--at"),
-        (("--to", "1" * 33), "to"),
+        (("--to", "1" * 33), "--to"),
         (("--direction", "up"), "direction"),
     ],
 )

@@ -1,14 +1,17 @@
 import io
 import json
 import logging
+import sys
+import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trunkline.logs import JsonLine, Line, configure, mask, mask_number
+from trunkline.logs import JsonLine, Line, catch_strays, configure, mask, mask_number
 
 LOGGERS = ("", "trunkline", "uvicorn", "uvicorn.error", "uvicorn.access")
 
@@ -88,6 +91,51 @@ def test_numbers_and_secrets_vanish_from_message_fields_and_traceback(format: Li
         assert hidden not in line
     for number in ("1234", "1235", "1236"):
         assert f"+1•••••{number}" in line
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "forty-one eleven eleven eleven eleven eleven eleven eleven",
+        "4111 then 1111 uh 1111 and then 1111",
+        "einundvierzig elf elf elf elf elf elf elf",
+        "4111-1111-1111-1111",
+    ],
+)
+def test_a_card_that_an_error_quotes_is_in_no_line(said: str) -> None:
+    stream = written("text", "debug")
+    try:
+        raise ValueError(f"cannot speak {said!r}")
+    except ValueError:
+        logging.getLogger("trunkline.x").exception("the voice: %s", said, extra={"text": said})
+    line = stream.getvalue()
+    assert line.count("[card]") >= 3
+    assert said not in line
+    assert "1111" not in line
+
+
+def test_a_line_that_cannot_be_made_does_not_show_what_it_was_made_of(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = written("text")
+    logging.getLogger("trunkline.x").warning("%d digits", "4111111111111111")
+    assert stream.getvalue().startswith("a log line of trunkline.x (test_logs.py:")
+    assert "TypeError" in stream.getvalue()
+    assert "1111" not in stream.getvalue() + capsys.readouterr().err
+
+
+def test_what_python_says_last_is_a_line_too() -> None:
+    stream = written("text")
+    before = threading.excepthook, sys.unraisablehook, sys.excepthook
+    catch_strays()
+    try:
+        error = ValueError("for +14155551234 with 4111 1111 1111 1111")
+        threading.excepthook(threading.ExceptHookArgs((ValueError, error, None, threading.current_thread())))
+        sys.unraisablehook(SimpleNamespace(exc_type=ValueError, exc_value=error, exc_traceback=None))  # type: ignore[arg-type]
+        sys.excepthook(ValueError, error, None)
+    finally:
+        threading.excepthook, sys.unraisablehook, sys.excepthook = before
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 3
+    assert not [line for line in lines if "1111" in line or "415555" in line or "[card]" not in line]
 
 
 def test_a_json_line_is_an_object() -> None:

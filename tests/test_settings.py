@@ -524,3 +524,16 @@ def test_a_turn_secret_is_a_secret_and_goes_with_a_turn_server() -> None:
 def test_webrtc_that_cannot_be_is_said(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"turn|port_min|all of them"):
         Settings.model_validate({"webrtc": wrong})
+
+
+def test_audio_is_kept_only_for_a_time_that_somebody_chose(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert lines(monkeypatch, RECORD="true") == [
+        "TRUNKLINE_RECORD = 'True': needs privacy.recordings_days as well: how long audio is kept"
+    ]
+    monkeypatch.setenv("TRUNKLINE_PRIVACY__RECORDINGS_DAYS", "30")
+    assert load().record
+
+
+def test_a_key_service_is_a_command_or_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    for wrong in ("vault:x", "command:", " "):
+        assert "command: PROGRAM ARGUMENTS" in lines(monkeypatch, PRIVACY__KMS=wrong)[0]

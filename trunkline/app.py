@@ -8,12 +8,13 @@ import asyncio
 import contextlib
 import errno
 import logging
+import secrets
 import signal
 import socket
 import ssl
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,7 @@ from trunkline.clock import SYSTEM_CLOCK, Clock
 from trunkline.compliance import opening
 from trunkline.compliance.money.treasury import Treasury
 from trunkline.compliance.office import Office
+from trunkline.compliance.residency import Residency
 from trunkline.errors import ConfigError, MissingExtra, StoreError
 from trunkline.gateway.answeredby import MachineTerms
 from trunkline.gateway.api.app import create_http, plain_index
@@ -64,8 +66,10 @@ from trunkline.gateway.sessions.opening import open_sessions, our_regions
 from trunkline.gateway.sip import trunks
 from trunkline.gateway.sip.desk import LIMIT_SLACK_S, SipDesk
 from trunkline.gateway.sip.leg import sip_lead
+from trunkline.gateway.sip.signing import open_signer
 from trunkline.gateway.sip.stack import FrontCounters, Stack
-from trunkline.gateway.sip.vouching import open_signer, open_vouching
+from trunkline.gateway.sip.vouching import open_vouching
+from trunkline.gateway.slots import SlotLimits, Slots
 from trunkline.gateway.spending import Spending, Ways
 from trunkline.gateway.switchboard import Limits, Line, Switchboard
 from trunkline.gateway.twilio.dialler import Detection, Terms, TwilioDialler
@@ -80,22 +84,32 @@ from trunkline.gateway.webrtc.whip import WHIP_PATH, whip_routes
 from trunkline.gateway.webrtc.wire import Paths
 from trunkline.gateway.websocket.desk import WS_AUDIO_PATH, AudioSockets, AudioTerms
 from trunkline.gateway.wishes import TOLD_KEY
-from trunkline.keeping import audit_folder, terms_of
+from trunkline.keeping import (
+    audit_custody,
+    audit_folder,
+    audit_place,
+    master_keys,
+    recording_folders,
+    residency_of,
+    terms_of,
+)
 from trunkline.legal import policy_of
 from trunkline.media.ears import Ears
 from trunkline.media.echo import EchoGuard
 from trunkline.media.heartbeat import Heartbeat
 from trunkline.media.music import hold_music
 from trunkline.media.playout import LeadPolicy
-from trunkline.media.recorder import Recorder
+from trunkline.media.recorder import Finished
+from trunkline.media.recordings import Recordings
 from trunkline.media.sources import soft_work
 from trunkline.media.vad import EnergyGate, SileroBatch
 from trunkline.metrics import Metrics
 from trunkline.monies import check_money, missing_prices, money_policy
-from trunkline.ports import Allow, Budgets, Door, EndReason, RecordSink
+from trunkline.ports import RECORDED, Budgets, CallEvent, Door, EndReason, RecordSink, SlotStore
 from trunkline.privacy.calls import Policies, RedactedRecords, by_itself
+from trunkline.privacy.keys import MasterKeys
 from trunkline.privacy.redaction import Kind, Policy
-from trunkline.privacy.sealed import KeyRing
+from trunkline.privacy.texts import TextSeal
 from trunkline.settings import Settings
 from trunkline.settings.privacy import Privacy
 from trunkline.store.budgets import DatabaseBudgets
@@ -107,6 +121,7 @@ from trunkline.store.dnc import DncLists
 from trunkline.store.engine import Database, database_url
 from trunkline.store.orders import OrderKeys
 from trunkline.store.records import LIMIT, CallRecords, Page, Record
+from trunkline.store.slots import DatabaseSlots
 from trunkline.store.spool import Spool
 from trunkline.store.subjects import Subjects
 from trunkline.store.writer import RecordWriter
@@ -117,6 +132,7 @@ log = logging.getLogger(__name__)
 SPARE_SLOTS = 16  # of the ears: calls that are ending while others begin
 GAUGES_S = 1.0
 PURGE_EVERY_S, PURGE_S = 3600.0, 600.0
+RECORDINGS_S = 2.0  # for what is written last
 BACKLOG = 2048
 FRESH_S = 0.5  # a database that is slower answers with what it has
 SHUTDOWN_S = 5  # for HTTP requests under way
@@ -193,14 +209,15 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
     )
     http_tools = HttpTools(services.keys, allow_private=services.allow_private_addresses)
 
-    in_force = bool(settings.compliance.business)
+    residency = residency_of(settings)
+    may_be_alone = bool(settings.compliance.business) or residency.limits_providers
 
     def speech_ready() -> bool:
         return not pool.in_use or pool.ready_workers > 0
 
     agents = {
         file: AgentHere(
-            each, services, http_tools, speech_ready, wrap if file == first else None, prefix, may_be_alone=in_force
+            each, services, http_tools, speech_ready, wrap if file == first else None, prefix, may_be_alone=may_be_alone
         )
         for (file, each), prefix in zip(family.items(), script.prefixes(family), strict=True)
     }
@@ -209,9 +226,11 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
     refuse_forbidden(family, settings.twilio.fallback_number)
 
     async with contextlib.AsyncExitStack() as stack:
-        database = Database(database_url(settings.database, settings.data_dir))
+        keys = await asyncio.to_thread(master_keys, settings)
+        seal = None if keys is None else await asyncio.to_thread(TextSeal, keys)
+        database = Database(database_url(settings.database, settings.data_dir), seal=seal)
         stack.push_async_callback(database.close)
-        spool = Spool(settings.data_dir / "spool" / settings.worker)
+        spool = await asyncio.to_thread(Spool, settings.data_dir / "spool" / settings.worker, seal=seal)
         stack.callback(spool.close)
         writer = RecordWriter(spool, database, clock, worker=settings.worker)
         stack.push_async_callback(writer.close)
@@ -229,6 +248,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         stack.push_async_callback(noted.close)
         stack.push_async_callback(office.close)
         tokens = Tokens(worker=settings.worker)
+        recordings = Recordings(settings.data_dir / "recordings", keys, _noted(spool, clock))
+        stack.push_async_callback(asyncio.to_thread, recordings.wait, RECORDINGS_S)
         hold_music()  # made now: it takes 50 ms, which no call is to notice
         if any(each.background for each in family.values()):
             soft_work()
@@ -238,23 +259,24 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
                 ears,
                 heartbeat,
                 echo=lambda: EchoGuard(MULAW_8K),
-                recorder=_recordings(settings.data_dir / "recordings", key_ring(settings.privacy)),
+                recorder=recordings.open,
             ),
             Limits(
                 max_calls=settings.limits.max_calls,
                 max_call_s=settings.limits.max_call_seconds,
-                max_calls_per_number=settings.limits.max_calls_per_number,
                 reserved_inbound=settings.limits.reserved_inbound,
             ),
-            RedactedRecords(await _audited(stack, settings, family, spool, metrics, clock), written),
-            office.decide,
+            RedactedRecords(await _audited(stack, settings, family, keys, spool, metrics, clock), written),
+            residency.guarding(office.decide),
             metrics,
             spans,
             clock,
             retry_policy(settings.outbound),
             {file: each.agent for file, each in agents.items()},
         )
+        recordings.folder_of = partial(_folder_of, settings, residency, switchboard)
         await _open_money(stack, settings, switchboard, agents[first].agent, database, clock)
+        switchboard.slots = _open_slots(stack, settings, database, clock)
         switchboard.went_out, switchboard.prepare = office.went_out, counsel.prepare
         if office.policy.in_force:
             switchboard.consents, office.revoked = office, switchboard.revoked
@@ -283,7 +305,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         more += compliance_routes(counsel)
         devices = KnownDevices(database, clock)
         sessions = await stack.enter_async_context(
-            open_sessions(settings, switchboard, devices, metrics, clock, settings.worker)
+            open_sessions(settings, switchboard, devices, metrics, clock, settings.worker, seal)
         )
         regions = Regions(our_regions(settings), settings.region, lambda: not not_ready())
         watch = RegionWatch(regions)
@@ -314,9 +336,11 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             placed=twilio,
             counsel=counsel,
             may_fall_back=switchboard.may_fall_back,
+            expect=switchboard.expect,
+            expect_order=switchboard.expect_order,
         )
         if settings.privacy.keeps_for_a_time or terms_of(settings).audit is not None:
-            purging = asyncio.create_task(_purges(settings, database, clock), name="purge")
+            purging = asyncio.create_task(_purges(settings, database, keys, clock), name="purge")
             stack.push_async_callback(_cancelled, purging)
         counted = _gauges(metrics, spool, pool, ears, switchboard.second_ears, sip, webrtc, agents.values())
         gauges = asyncio.create_task(counted, name="gauges")
@@ -349,29 +373,29 @@ async def _audited(
     stack: contextlib.AsyncExitStack,
     settings: Settings,
     family: Mapping[str, AgentDefinition],
+    keys: MasterKeys | None,
     records: RecordSink,
     metrics: Metrics,
     clock: Clock,
 ) -> RecordSink:
     """Raises ConfigError for a folder that cannot be written, and without the extra."""
     given = settings.audit
-    if given.folder is None:
+    if not given.is_on:
         return records
-    audit_folder(settings)  # or who asks is told of the extra
+    custody, folder = audit_custody(settings, keys), audit_place(settings)
     from trunkline.store.audit.files import AuditFiles
     from trunkline.store.audit.log import AuditedRecords, AuditLog
     from trunkline.store.audit.rows import Sampling
 
-    audit = AuditLog(
-        AuditFiles(given.folder, settings.worker), clock, partial(metrics.drop, "audit_full"), given.batch_seconds
-    )
+    files = AuditFiles(folder, settings.worker, custody)
+    audit = AuditLog(files, clock, partial(metrics.drop, "audit_full"), given.batch_seconds, metrics.audit_waiting)
     try:
         await audit.start()
     except StoreError as error:
-        raise ConfigError("audit.folder", str(given.folder), f"a folder we may write to ({error})") from error
+        raise ConfigError("audit.folder", str(folder), f"a folder we may write to ({error})") from error
     stack.push_async_callback(audit.close)
-    prompts = {each.name: each.sha256 for each in family.values()}
-    return AuditedRecords(records, Sampling(given.sample_percent, prompts, words=given.transcripts), audit.append)
+    agents = {each.name: each.sha256 for each in family.values()}
+    return AuditedRecords(records, Sampling(given.sample_percent, agents, words=given.transcripts), audit.append)
 
 
 async def _second_ears(stack: contextlib.AsyncExitStack, pool: SpeechPool) -> SecondEars:
@@ -401,7 +425,11 @@ def _open_house(
     """What callers hear before the agent does. Raises ConfigError, also for a name that cannot be spoken."""
     given, terms = settings.compliance, settings.consent
     wording = opening.Wording(
-        opening.load(terms.lines), given.business, given.callback_number, terms.opt_out_key or TOLD_KEY
+        opening.load(terms.lines),
+        given.business,
+        given.callback_number,
+        terms.opt_out_key or TOLD_KEY,
+        terms.opt_out_number,
     )
     kept: tuple[Door, ...] = ("transcript", "third_party")
     if settings.record:
@@ -435,6 +463,29 @@ async def _open_money(
     stack.push_async_callback(treasury.close)
     spending.start()
     stack.push_async_callback(spending.close)
+
+
+def _open_slots(stack: contextlib.AsyncExitStack, settings: Settings, database: Database, clock: Clock) -> Slots | None:
+    """Where calls of all processes are counted together."""
+    given = settings.limits
+    if given.max_calls_per_tenant is None and given.max_calls_per_number is None:
+        return None
+    store: SlotStore = DatabaseSlots(database, clock)
+    if settings.redis is not None:
+        from trunkline.gateway.sessions.redis import RedisSlots
+
+        store = redis = RedisSlots(settings.redis)
+        stack.push_async_callback(redis.close)
+    limits = SlotLimits(
+        given.max_calls_per_tenant,
+        given.max_calls_per_number,
+        given.reserved_inbound_per_tenant,
+        given.reserved_inbound_per_number,
+    )
+    slots = Slots(limits, store, clock, process=secrets.token_hex(8))
+    slots.start()
+    stack.push_async_callback(slots.close)
+    return slots
 
 
 def _socket_limits(settings: Settings) -> SocketLimits:
@@ -640,28 +691,30 @@ def _writable(folder: Path) -> None:
         raise ConfigError("data_dir", str(folder), f"a folder we may write to ({why})") from error
 
 
-def key_ring(privacy: Privacy) -> KeyRing | None:
-    keys = privacy.ring()
-    return KeyRing(keys) if keys else None
+def _folder_of(settings: Settings, residency: Residency, switchboard: Switchboard, call_id: CallId) -> Path:
+    call = switchboard.call(call_id)
+    started = None if call is None else call.started
+    place = (
+        residency.place_of("inbound", None, None)
+        if started is None
+        else residency.place_of(started.direction, started.from_number, started.to_number)
+    )
+    own = None if place is None else settings.privacy.residency[place.name].recordings
+    return own or settings.data_dir / "recordings"
 
 
-def _recordings(folder: Path, keys: KeyRing | None) -> Callable[[CallId, Allow], Recorder | None]:
-    def open_recording(call_id: CallId, permit: Allow) -> Recorder | None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            taken = sum(1 for _ in folder.glob(f"{call_id}*.wav*"))  # a call that came back has a recording a stream
-            name = (f"{call_id}-{taken + 1}" if taken else call_id) + (".wav" if keys is None else ".wav.sealed")
-            return Recorder(folder / name, permit, keys=keys)
-        except OSError as error:
-            log.error("call %s is not recorded: %s", call_id, error.strerror)
-            return None
+def _noted(spool: Spool, clock: Clock) -> Callable[[CallId, Finished], None]:
+    """Straight into the spool, which takes it from any thread; there is nothing in it to redact."""
 
-    return open_recording
+    def noted(call_id: CallId, finished: Finished) -> None:
+        spool.append(CallEvent(call_id, clock.wall(), RECORDED, asdict(finished)))
+
+    return noted
 
 
-async def _purges(settings: Settings, database: Database, clock: Clock) -> None:
+async def _purges(settings: Settings, database: Database, keys: MasterKeys | None, clock: Clock) -> None:
     """What is old is deleted once an hour. A database that is away is asked again an hour later."""
-    subjects = Subjects(database, settings.data_dir / "recordings", audit_folder(settings))
+    subjects = Subjects(database, *recording_folders(settings), audit=audit_folder(settings, keys))
     terms = terms_of(settings)
     while True:
         try:
@@ -815,7 +868,7 @@ async def serve(settings: Settings, ready: Callable[[Gateway], None] | None = No
                 )
             )
             leaving = asyncio.create_task(_leave(running, server), name="leave")
-            watched = Watched(running.switchboard, _twilio_account(settings)) if settings.limits.watchdog else None
+            watched = _watched(settings, running) if settings.limits.watchdog else None
             if watched is not None:
                 watched.start()
             if ready is not None:
@@ -833,6 +886,13 @@ async def serve(settings: Settings, ready: Callable[[Gateway], None] | None = No
                 log.warning("some records are not yet in the database; they stay in the spool for the next start")
     finally:
         sock.close()
+
+
+def _watched(settings: Settings, running: Gateway) -> Watched:
+    account, desk = _twilio_account(settings), running.sip.desk
+    if desk is None:
+        return Watched(running.switchboard, account)
+    return Watched(running.switchboard, account, desk.farewells, (settings.sip.host, settings.sip.port))
 
 
 def _twilio_account(settings: Settings) -> dict[str, str | None]:
@@ -897,4 +957,5 @@ def policies(privacy: Privacy) -> tuple[Policies, Policies]:
 
 def configure_logs(settings: Settings) -> None:
     written, _ = policies(settings.privacy)
-    logs.configure(settings.log.level, settings.log.format, settings.secrets(), policy=by_itself(written.every))
+    kinds = written.every.kinds.union(*(own.kinds for own in written.agents.values()))  # a line is nobody's
+    logs.configure(settings.log.level, settings.log.format, settings.secrets(), policy=by_itself(Policy(kinds)))

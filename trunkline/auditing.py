@@ -1,19 +1,23 @@
-"""`trunkline audit ...`: whether the audit log is as it was written, and what it says."""
+"""`trunkline audit ...`: whether the audit log is as it was written, what it says, and who signs it."""
 
+import asyncio
+import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from trunkline.clock import SYSTEM_CLOCK
 from trunkline.errors import ConfigError, StoreError
-from trunkline.keeping import audit_folder
-from trunkline.settings import load
+from trunkline.keeping import audit_folder, audit_subjects, master_keys
+from trunkline.settings import Settings, load
 
 if TYPE_CHECKING:
-    from trunkline.store.audit.files import AuditFolder, Verified
+    from trunkline.store.audit.folder import AuditFolder
+    from trunkline.store.audit.reading import Verified
 
 app = typer.Typer(no_args_is_help=True, help="The audit log of turns.")
 
@@ -24,27 +28,42 @@ AsJson = Annotated[bool, typer.Option("--json", help="The answer as JSON on stdo
 @app.command()
 def verify(
     head: Annotated[list[str] | None, typer.Option("--head", help="One that was told before: must be there.")] = None,
+    key: Annotated[
+        list[str] | None, typer.Option("--key", help="A public key: none but these may have signed.")
+    ] = None,
+    until: Annotated[str, typer.Option("--until", help="Every chain must reach this day (UTC): 2026-11-28.")] = "",
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check every chain, file and row. Exit status 1, and the first of each worker's that is not as it was written."""
+    """Check every chain, signature, file and row. Exit status 1, and the first of each worker's that is not as it was
+    written; 2 where it cannot be told."""
     heads = head or []
     try:
-        checked = [each.verify(heads) for each in _folder(config).workers]
+        settings = load(config)
+        checked = [each.verify(heads) for each in _folder(settings, key or []).workers]
     except (ConfigError, StoreError) as error:
         raise _failed(error) from error
+    signed = bool(key or settings.audit.keys or settings.audit.public_keys)
     found = [verified for verified, _ in checked]
     lost = sorted(set(heads).difference(*(known for _, known in checked)))
+    short = [each.worker for each in found if each.last[:10] < until]
     if as_json:
-        typer.echo(json.dumps({"workers": [_told(each) for each in found], "lost_heads": lost}, indent=2))
+        told = {"workers": [_told(each) for each in found], "signatures_checked": signed}
+        typer.echo(json.dumps({**told, "lost_heads": lost, "not_until": short}, indent=2))
     else:
         for each in found:
             typer.echo(_line(each))
+        for worker in short:
+            typer.echo(
+                f"worker {worker}: no line of {until} or later: its end was cut off, or nobody was there to write"
+            )
+        if found and not signed:
+            typer.echo("signatures were not checked: no key was given (--key, audit.public_keys)")
         for hash_ in lost:
             typer.echo(f"no chain has the head {hash_}: lines were cut off, or written anew")
         if not found:
             typer.echo("nothing was written yet")
-    if lost or any(each.broken for each in found):
+    if lost or short or any(each.broken for each in found) or (until and not found):
         raise typer.Exit(1)
 
 
@@ -64,8 +83,8 @@ def show(
         return mine and row["at"].isoformat().startswith(day) and (not refusals or row["kind"] == "refusal")
 
     try:
-        folder = _folder(config)
-        from trunkline.store.audit.files import for_json
+        folder = _folder(load(config))
+        from trunkline.store.audit.folder import for_json
 
         for row in islice(folder.rows(wanted), limit):
             typer.echo(json.dumps(for_json(row), ensure_ascii=False) if as_json else _summary(row))
@@ -73,8 +92,43 @@ def show(
         raise _failed(error) from error
 
 
-def _folder(config: Path | None) -> "AuditFolder":
-    found = audit_folder(load(config))
+@app.command("key")
+def keys(config: Config = None) -> None:
+    """The public keys of audit.keys, a line each, the one that signs first: NAME, ID as in the lines, the key."""
+    try:
+        settings = load(config)
+        if not settings.audit.keys:
+            raise ConfigError("audit.keys", "none", "[audit.keys] NAME = 32 random bytes as base64")
+    except ConfigError as error:
+        raise _failed(error) from error
+    from trunkline.store.audit.signing import key_id, public_key
+
+    for name, seed in zip(settings.audit.keys, settings.audit.seeds(), strict=True):
+        public = public_key(seed)
+        typer.echo(f"{name} {key_id(public)} {base64.b64encode(public).decode()}")
+
+
+@app.command()
+def erase(
+    subject: Annotated[str, typer.Argument(help="+COUNTRY NUMBER, or a device's account.")], config: Config = None
+) -> None:
+    """Make tombstones of a person's rows in the chains that are written on this machine. Needed where several machines
+    share a bucket: on each of them, before `trunkline privacy erase` on one."""
+    try:
+        settings = load(config)
+        _folder(settings)
+        erased = asyncio.run(audit_subjects(settings, subject, SYSTEM_CLOCK.wall()))
+    except (ConfigError, StoreError) as error:
+        raise _failed(error) from error
+    typer.echo(json.dumps({"erased": erased}))
+
+
+def _folder(settings: Settings, publics: Sequence[str] = ()) -> "AuditFolder":
+    try:
+        given = [base64.b64decode(each, validate=True) for each in publics]
+        found = audit_folder(settings, master_keys(settings), given)
+    except ValueError:
+        raise ConfigError("--key", " ".join(publics), "a public key as `trunkline audit key` tells it") from None
     if found is None:
         raise ConfigError("audit.folder", None, "the folder of the audit log")
     return found
@@ -88,6 +142,10 @@ def _told(found: "Verified") -> dict[str, Any]:
         "rows": found.rows,
         "erased": found.erased,
         "expired_files": found.expired,
+        "last_line": found.last,
+        "silent_days": list(found.silent),
+        "unnamed_files": found.unnamed,
+        "unread_erasures": found.unread,
         "head": found.head,
         "broken": None if broken is None else {"file": broken.file, "row": broken.row, "why": broken.why},
     }
@@ -96,9 +154,13 @@ def _told(found: "Verified") -> dict[str, Any]:
 def _line(found: "Verified") -> str:
     if found.broken is not None:
         return f"worker {found.worker}: BROKEN at {found.broken}"
+    more = [f"{found.unnamed} files whose manifest is on its way"] if found.unnamed else []
+    more += [f"erased rows of {found.unread} files not looked at, for want of privacy.keys"] if found.unread else []
+    more += [f"nobody wrote on {', '.join(found.silent)}"] if found.silent else []
     return (
         f"worker {found.worker}: as written: {found.files} files, {found.rows} rows ({found.erased} of them erased), "
-        f"{found.expired} files deleted for their age; head {found.head}"
+        f"{found.expired} files deleted for their age; {''.join(f'{each}; ' for each in more)}last line "
+        f"{found.last[:19] or '-'}, head {found.head}"
     )
 
 

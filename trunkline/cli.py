@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, cast
 import typer
 from rich.console import Console
 
-from trunkline import __version__, auditing, costs, keeping, legal
+from trunkline import __version__, auditing, costs, keeping, legal, recordings, training
 from trunkline.errors import ConfigError, MissingExtra, PeerError, ProviderError, StoreError
 from trunkline.settings import keep_mathematics_single_threaded, load
 
@@ -26,7 +26,9 @@ stir_app = typer.Typer(no_args_is_help=True, help="STIR/SHAKEN: verify and sign 
 app.add_typer(stir_app, name="stir")
 app.add_typer(legal.app, name="compliance")
 app.add_typer(keeping.privacy_app, name="privacy")
-app.add_typer(keeping.recordings_app, name="recordings")
+app.add_typer(keeping.keys_app, name="keys")
+app.add_typer(recordings.app, name="recordings")
+app.add_typer(training.app, name="export")
 app.add_typer(costs.app, name="costs")
 app.add_typer(auditing.app, name="audit")
 device_app = typer.Typer(help="The reference device: listens here for its wake word, and sends audio only after it.")
@@ -71,8 +73,10 @@ def serve(config: Config = None) -> None:
     settings = load(config)
     from trunkline.app import Gateway, configure_logs
     from trunkline.app import serve as run
+    from trunkline.logs import catch_strays
 
     configure_logs(settings)
+    catch_strays()
 
     def ready(gateway: Gateway) -> None:
         origin = settings.http.origin

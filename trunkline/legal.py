@@ -67,10 +67,12 @@ def explain(
     from trunkline.compliance.imports import BadFile, asked
 
     when = _when(at)
+    given = {"to": to_number or "-", "purpose": purpose, "region": region, "zone": zone}
     try:
-        row = asked(1, {"to": to_number or "-", "purpose": purpose, "region": region, "zone": zone})
+        row = asked(1, given)
     except BadFile as bad:
-        raise _bad(bad) from bad
+        wrong = bad.mistakes[0]
+        raise ConfigError(f"--{wrong.field}", given[wrong.field], wrong.wanted) from bad
 
     async def decide(room: _Room) -> dict[str, Any]:
         return explained(

@@ -3,18 +3,20 @@
 Masking works on the finished line, so it also covers tracebacks, other libraries and fields nobody thought of.
 """
 
+import contextlib
 import json
 import logging
 import re
 import sys
+import threading
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any, Literal, TextIO
 
-from trunkline.privacy.redaction import Policy, redact
+from trunkline.privacy.judging import CARD_DIGITS
+from trunkline.privacy.redaction import CARDS, Policy, redact
 from trunkline.privacy.spoken import NUMBERS
-
-CARDS = Policy(frozenset(("card",)))
 
 MIN_SECRET_CHARS = 6  # a shorter one would blank ordinary words; settings ask for longer ones where it matters
 
@@ -26,8 +28,11 @@ _NAMED = re.compile(
 )
 _BEARER = re.compile(r"(?i)\b(bearer\s+|x-api-key[\"']?\s*[=:]\s*[\"']?)[^\s\"',]+")
 _STREAM_TOKEN = re.compile(r"\b[A-Za-z0-9_-]{24,}\.[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])")
-_DIGIT_WORD = rf"(?:{'|'.join(sorted(word for word, said in NUMBERS.items() if said.role == 'unit'))})"
+_SPOKEN = frozenset(("unit", "tens", "number"))
+_DIGIT_WORD = rf"(?:{'|'.join(sorted(word for word, said in NUMBERS.items() if said.role in _SPOKEN))})"
 _SUSPECT = re.compile(rf"(?i)@|(?:\d\W{{0,3}}){{9}}|\b{_DIGIT_WORD}\W.{{0,40}}?\b{_DIGIT_WORD}\b")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.?\d*")
+_DIGIT = re.compile(r"\d")
 _CONTROLS = {code: f"\\u{code:04x}" for code in (*range(32), *range(127, 160), 0x2028, 0x2029)} | {
     10: "\\n",
     13: "\\r",
@@ -55,7 +60,10 @@ def mask(text: str) -> str:
 
 def guard(line: str, policy: Policy) -> str:
     """Cards, addresses: most lines have nothing that could be one, and cost a look."""
-    return redact(line, policy) if policy.kinds and _SUSPECT.search(line) else line
+    if not policy.kinds:
+        return line
+    suspect = _SUSPECT.search(line) or len(_DIGIT.findall(_TIME.sub("", line))) >= CARD_DIGITS[0]
+    return redact(line, policy) if suspect else line
 
 
 class Line(logging.Formatter):
@@ -98,6 +106,17 @@ class JsonLine(Line):
         )
 
 
+class _Lines(logging.StreamHandler[TextIO]):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """logging's own would print the arguments as they are."""
+        kind, error, _ = sys.exc_info()
+        if isinstance(error, OSError | ValueError) and self.stream.closed:
+            return
+        where = f"{record.name} ({record.filename}:{record.lineno})"
+        with contextlib.suppress(Exception):
+            self.stream.write(f"a log line of {where} could not be written: {kind.__name__ if kind else '?'}\n")
+
+
 def configure(
     level: Literal["debug", "info", "warning", "error"] = "info",
     format: Literal["json", "text"] = "text",
@@ -109,7 +128,7 @@ def configure(
 
     Other libraries speak from `warning` on; requests are logged at `debug` only.
     """
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = _Lines(stream or sys.stderr)
     handler.setFormatter((JsonLine if format == "json" else Line)(secrets, policy))
     root = logging.getLogger()
     for old in root.handlers[:]:
@@ -129,6 +148,29 @@ def configure(
         logger.handlers.clear()
         logger.propagate = True
         logger.setLevel(its_level)
+
+
+def catch_strays() -> None:
+    """Python's own last words, of a thread or of this process, are lines like all others."""
+
+    def thread(hook: Any) -> None:
+        log.critical("an error in thread %s", getattr(hook.thread, "name", "?"), exc_info=_info(hook))
+
+    def unraisable(hook: Any) -> None:
+        log.error("an error that nobody could be told", exc_info=_info(hook))
+
+    def process(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, trace)
+        else:
+            log.critical("the process ends", exc_info=(kind, error, trace))
+
+    log = logging.getLogger("trunkline")
+    threading.excepthook, sys.unraisablehook, sys.excepthook = thread, unraisable, process
+
+
+def _info(hook: Any) -> Any:
+    return hook.exc_type, hook.exc_value, hook.exc_traceback
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -113,6 +113,7 @@ class Metrics:
             for outcome in get_args(Outcome)
         }
         self._spool = Gauge("trunkline_spool_backlog", "Record events not yet in the database.", registry=registry)
+        self._audit = Gauge("trunkline_audit_waiting", "Audit files not yet in their bucket.", registry=registry)
         self._store_errors = Counter("trunkline_store_errors", "Failed writes to spool or database.", registry=registry)
         jobs = Counter("trunkline_speech_jobs", "Jobs of the local speech pool.", ["result"], registry=registry)
         self._jobs = {event: jobs.labels(event) for event in get_args(PoolEvent)}
@@ -219,6 +220,9 @@ class Metrics:
 
     def spool_backlog(self, events: int) -> None:
         self._spool.set(events)
+
+    def audit_waiting(self, files: int) -> None:
+        self._audit.set(files)
 
     def store_error(self) -> None:
         self._store_errors.inc()

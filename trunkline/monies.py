@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from decimal import Decimal
 
 from trunkline.agents.attending import Agent
-from trunkline.compliance.money.account import Terms
+from trunkline.compliance.money.account import Need, Terms
 from trunkline.compliance.money.meter import ZERO, text
 from trunkline.compliance.money.prices import Missing, Prices, leg_units
-from trunkline.compliance.money.treasury import Need, Policy, Treasury
+from trunkline.compliance.money.treasury import Policy, Treasury
 from trunkline.errors import ConfigError
 from trunkline.gateway.spending import needs_of
 from trunkline.settings import Settings

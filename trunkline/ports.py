@@ -6,7 +6,7 @@ utterance, or monotonic seconds where a field says `at`.
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -186,9 +186,9 @@ class Decide(Protocol):
 
 # --- consent: what the ledger keeps ---------------------------------------------------------------------------------
 
-Technology = Literal["artificial_voice", "autodialer", "recording", "transcript", "ai_processing"]
-"""What is consented to. `artificial_voice` and `autodialer`: to be called so; the others are the doors record,
-transcript and third_party."""
+Technology = Literal["artificial_voice", "autodialer", "recording", "transcript", "ai_processing", "training"]
+"""What is consented to. `artificial_voice` and `autodialer`: to be called so; `recording`, `transcript` and
+`ai_processing` are the doors record, transcript and third_party; `training`: that what was said may train models."""
 CapturedBy = Literal["keypad", "speech", "api", "import", "web_form", "paper_form", "operator"]
 
 
@@ -421,6 +421,21 @@ class Budgets(Protocol):
     async def give_back(self, tenant: TenantId, budget: str, nano_usd: int) -> None:
         """What was taken and not spent; negative: what was spent beyond it."""
         ...
+
+
+class SlotStore(Protocol):
+    """Slots of live calls, of all processes: leases in scopes (the store). All methods raise StoreError when it is
+    away."""
+
+    async def take(self, tenant: TenantId, name: str, scopes: Mapping[str, int], lease_s: float) -> str | None:
+        """In all scopes or none: which of them has as many slots as its number says. None: it is taken; idempotent."""
+        ...
+
+    async def renew(self, tenant: TenantId, held: Mapping[str, Sequence[str]], lease_s: float) -> None:
+        """By name, the scopes of each; also of what was lost or let go meanwhile, full or not."""
+        ...
+
+    async def give_back(self, tenant: TenantId, names: Sequence[str]) -> None: ...
 
 
 UsageSink = Callable[[Usage], None]
@@ -992,6 +1007,23 @@ ENDED_BY: Mapping[EndReason, EndedBy] = {
 
 
 @dataclass(frozen=True, slots=True)
+class ToolUse:
+    name: str
+    arguments: Mapping[str, Any] = field(repr=False)
+    outcome: str
+    """`ok`, or the code of what became of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEvidence:
+    """What the audit log tells of a turn beyond its record."""
+
+    prompts: tuple[str, ...] = ()
+    """SHA-256 of each request to a model, in order, as its provider says what is hashed; empty where it says none."""
+    tools: tuple[ToolUse, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TurnRecord:
     """One exchange. Latencies in ms, None where that part did not happen. T0: last frame of caller speech received;
     T1: first agent frame sent."""
@@ -1014,6 +1046,15 @@ class TurnRecord:
     barge_in_ms: float | None = None
     """First frame of the caller's interrupting speech received -> clear sent."""
     tools: tuple[str, ...] = ()
+    evidence: TurnEvidence | None = field(default=None, repr=False, compare=False, metadata={"recorded": False})
+    """For the audit log; the record has none of it."""
+
+    def without_words(self) -> "TurnRecord":
+        """And without what tools were given, which is of what was said."""
+        evidence = self.evidence
+        if evidence is not None:
+            evidence = replace(evidence, tools=tuple(replace(use, arguments={}) for use in evidence.tools))
+        return replace(self, caller_text="", agent_text="", evidence=evidence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -1072,6 +1113,8 @@ class CallEnded:
 NAMED = "provider_call_id"
 """Kind of the CallEvent that gives a call of ours the carrier's name for it, told only after it took the order; `data`
 holds it as provider_call_id."""
+RECORDED = "recorded"
+"""... of the one that tells how a recording ended: `data` is a media.recorder.Finished."""
 
 RecordEvent = CallStarted | CallEvent | TurnEnded | UsageMetered | CallEnded
 

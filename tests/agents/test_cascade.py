@@ -156,6 +156,7 @@ class Llm:
 
     def __init__(self) -> None:
         self.pens: list[Pen] = []
+        self.prompt_sha256 = ""
         self.closed = 0
 
     async def start(self) -> None: ...
@@ -165,6 +166,7 @@ class Llm:
 
     def reply(self, conversation: Sequence[Message], *, understood: bool = True) -> AsyncGenerator[LlmEvent, None]:
         self.pens.append(Pen(conversation, understood))
+        self.prompt_sha256 = f"prompt {len(self.pens)}"
         return self.pens[-1].events()
 
     def close(self) -> Any:
@@ -1059,6 +1061,40 @@ def test_a_tools_result_is_answered_and_the_order_is_what_providers_need() -> No
         await call.run(2000)
         assert call.attendant.conversation[2:] == [*exchange, Message("agent", "At ten.")]
         assert (call.turns[-1].tools, call.turns[-1].agent_text) == (("look", "count"), "Let me see. At ten.")
+
+    on_a_call(conversation)
+
+
+def test_the_evidence_of_a_turn_is_what_was_asked_and_done() -> None:
+    async def conversation(call: Call) -> None:
+        async def outcomes(tool: ToolCall, control: CallControl) -> str:
+            return {"look": '{"ok": true, "result": 4}', "book": '{"ok": false, "code": "busy"}'}.get(tool.name, "[")
+
+        call.tool = outcomes
+        await call.says("when")
+        look = ToolCall("a", "look", {"day": "monday"})
+        call.pen.write("Let me see.", look, ToolCall("b", "book", {}), ToolCall("c", "tell", {})).end()
+        await call.settle()
+        call.pen.write("At ten.").end()
+        await call.run(2000)
+        evidence = call.turns[-1].evidence
+        assert evidence is not None
+        assert evidence.prompts == ("prompt 1", "prompt 2")
+        assert [(use.name, use.arguments, use.outcome) for use in evidence.tools] == [
+            ("look", {"day": "monday"}, "ok"), ("book", {}, "busy"), ("tell", {}, "unknown")
+        ]  # fmt: skip
+
+    on_a_call(conversation)
+
+
+def test_a_request_that_brought_nothing_was_made_all_the_same() -> None:
+    async def conversation(call: Call) -> None:
+        await call.says("when")
+        call.pen.fail()
+        await call.run(4000)
+        evidence = next(turn.evidence for turn in call.turns if turn.caller_text)
+        assert evidence is not None
+        assert evidence.prompts[:1] == ("prompt 1",)
 
     on_a_call(conversation)
 
@@ -2079,6 +2115,50 @@ def test_what_is_not_keyed_in_time_is_an_answer_too() -> None:
         await call.run(200)
         assert webhook.got == []
         assert "not_keyed" in call.pen.asked[-1].text
+        call.pen.write("Later, then.").end()
+        await call.run(2000)
+
+    on_a_call(conversation, agent=PAYING)
+
+
+def test_what_is_keyed_beyond_the_entry_is_no_answer_to_anything() -> None:
+    async def conversation(call: Call) -> None:
+        webhook = paying(call)
+        await call.says("pay")
+        call.pen.write(ToolCall("a", "pay", {})).end()
+        await call.run(200)
+        assert call.attendant.keyed_in_secret
+        for key in f"{CARD}123999#":  # 19 digits are taken
+            call.attendant.key(key)
+        await call.run(200)
+        call.pen.write("Paid. Press one for a receipt.").end()
+        await call.run(1000)
+        call.attendant.key("9")
+        await call.run(2100)
+        assert [got["card_number"] for got in webhook.got] == [f"{CARD}123"]
+        assert not any(message.keyed for message in call.attendant.conversation)
+        assert not call.attendant.keyed_in_secret
+        call.attendant.key("1")
+        await call.run(2500)
+        assert [message.text for message in call.attendant.conversation if message.keyed] == ["1"]
+
+    on_a_call(conversation, agent=PAYING)
+
+
+def test_the_rest_of_a_number_that_was_keyed_too_slowly_is_no_answer_either() -> None:
+    async def conversation(call: Call) -> None:
+        webhook = paying(call)
+        await call.says("pay")
+        call.pen.write(ToolCall("a", "pay", {})).end()
+        await call.run(200)
+        for key in CARD[:8]:
+            call.attendant.key(key)
+        await call.run(8100)
+        for key in f"{CARD[8:]}#":
+            call.attendant.key(key)
+            await call.run(1500)
+        assert webhook.got == []
+        assert not any(message.keyed for message in call.attendant.conversation)
         call.pen.write("Later, then.").end()
         await call.run(2000)
 

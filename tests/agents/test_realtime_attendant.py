@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.agents.test_cascade import AGENT, FACTS, Call, Llm, Stream, Stt, Tts
+from tests.agents.test_cascade import AGENT, CARD, FACTS, PAYING, Call, Llm, Stream, Stt, Tap, Tts, paying
 from trunkline.agents import turns as t
 from trunkline.agents.cascade import Cascade
 from trunkline.agents.definition import AgentDefinition, Failover, ProviderChoice, RealtimeTerms
@@ -16,6 +16,7 @@ from trunkline.agents.providers import Minds
 from trunkline.agents.realtime.attendant import RealtimeAgent, RealtimeAttendant
 from trunkline.agents.seam import GO_ON
 from trunkline.errors import ProviderError
+from trunkline.media.dtmf import tone
 from trunkline.ports import (
     CallControl,
     CallFacts,
@@ -55,6 +56,7 @@ class Session:
     heard: bytearray = field(default_factory=bytearray)
     closed: bool = False
     replies: int = 0
+    prompt_sha256: str = ""
 
     def hear(self, audio: bytes) -> None:
         self.heard += audio
@@ -70,6 +72,7 @@ class Session:
 
     def respond(self, tag: str, say: str | None = None) -> None:
         self.orders.append(("respond", tag, say))
+        self.prompt_sha256 = f"asked {len(self.of('respond'))}"
 
     def cancel(self, reply: str) -> None:
         self.orders.append(("cancel", reply))
@@ -389,10 +392,75 @@ def test_a_tools_result_goes_back_and_the_model_speaks_on() -> None:
         call.session.says("It is at ten.", 400)
         await call.run(2000)
         assert call.turns[-1].tools == ("lookup",)
+        evidence = call.turns[-1].evidence
+        assert evidence is not None
+        assert [(use.name, use.arguments, use.outcome) for use in evidence.tools] == [("lookup", {"a": 1}, "unknown")]
+        assert evidence.prompts == ("asked 2", "asked 3")
         assert call.turns[-1].agent_text == "Let me look. It is at ten."
         assert call.attendant.conversation[-3].tool_calls == (ToolCall("c1", "lookup", {"a": 1}),)
 
     on_a_call(conversation)
+
+
+@pytest.mark.parametrize(("turns", "lines"), [("ours", "model"), ("server", "model"), ("ours", "tts")])
+def test_a_card_is_keyed_past_a_realtime_model(turns: str, lines: str) -> None:
+    """It asks for it in the file's words; what it hears meanwhile is silence, what it is told is that it was given."""
+
+    async def conversation(call: RealtimeCall) -> None:
+        webhook, tap = paying(call), Tap()
+        call.bus.taps.append(tap)
+        call.attendant._terms = replace(call.attendant._terms, lines=lines)  # type: ignore[arg-type]
+        if turns == "ours":
+            await call.spoken()
+        else:
+            call.session.on_event(ModelSpeechStarted(0))
+            call.session.on_event(ModelSpeechEnded("u1", 500))
+            await call.settle()
+        reply = call.session.begins() if turns == "ours" else "by-server"
+        if turns == "server":
+            call.session.on_event(ReplyStarted(reply, ""))
+        call.session.speaks(reply, "Gladly.", 400)
+        call.session.on_event(ReplyTool(reply, ToolCall("c1", "pay", {})))
+        call.session.ends(reply)
+        await call.settle()
+        call.attendant.key(CARD[0])  # they know what comes
+        if lines == "model":
+            assert call.session.of("respond")[-1][1] == "Key in your card."
+            call.session.says("Key in your card.", 800)
+        await call.run(1200)
+        tap.heard.clear()
+        call.session.heard.clear()
+        for key in f"{CARD[1:]}#":
+            call.attendant.key(key)
+            call.bus.receive(tone(key, MULAW_8K)[:160], call.bus.carrier_ms + FRAME_MS)
+            await call.run(1000)
+        assert set(b"".join(tap.heard)) == {0xFF}
+        assert set(call.session.heard) <= {0xFF}
+        assert [got["card_number"] for got in webhook.got] == [CARD]
+        results = [message for message, _ in call.session.told if message.role == "tool"]
+        assert [("[card_number]" in result.text, result.tool_call_id) for result in results] == [(True, "c1")]
+        call.session.says("Paid.", 400)
+        await call.run(2000)
+        assert call.turns[-1].agent_text == "Gladly. Key in your card. Paid."
+        told = [message.text for message, _ in call.session.told if message.role == "agent"]
+        assert told == (["Key in your card."] if lines == "tts" else [])
+        assert CARD[1:] not in repr((call.session, call.attendant.conversation, call.turns))
+        assert not any(message.keyed for message in call.attendant.conversation)
+
+    on_a_call(conversation, agent=PAYING, turns=turns)
+
+
+def test_a_caller_that_hangs_up_while_they_are_asked_for_a_card_leaves_nothing_behind() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        paying(call)
+        await call.spoken()
+        reply = call.session.begins()
+        call.session.on_event(ReplyTool(reply, ToolCall("c1", "pay", {})))
+        call.session.ends(reply)
+        await call.settle()
+        call.attendant.key("4")
+
+    on_a_call(conversation, agent=PAYING)
 
 
 def test_the_model_changes_the_language_and_the_lines_follow() -> None:

@@ -1,6 +1,7 @@
 """OpenAI's Realtime API as a provider, against a server with the real wire protocol."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -12,6 +13,7 @@ from openai import AsyncOpenAI
 from tests.fakes.openai_realtime_server import OpenAiRealtimeServer, Refusal, Reply, Tool
 from trunkline.agents.definition import AgentDefinition, ProviderChoice, RealtimeTerms
 from trunkline.agents.examples import example
+from trunkline.agents.prompts import Told
 from trunkline.agents.providers import Services, build_realtime
 from trunkline.agents.realtime import openai as module
 from trunkline.agents.realtime.openai import OpenAiRealtime, OpenAiRealtimeSession, read_options
@@ -302,6 +304,26 @@ def test_a_reply_is_its_audio_its_words_its_tools_and_its_tokens() -> None:
         assert len(far.of(ReplyItemEnded)) == 1
         assert far.of(ReplyTool) == [ReplyTool(started.reply, ToolCall("c9", "transfer", {"target": "x"}))]
         assert ended == ReplyEnded(started.reply, "3", RealtimeUsage(30, 12, 40, 60))
+
+    with_session(test)
+
+
+def test_what_the_model_was_told_is_hashed_message_by_message_but_for_the_sound() -> None:
+    async def test(far: Far) -> None:
+        far.server.replies.append(Reply("We open at eight."))
+        await far.opened()
+        far.session.hear(bytes(800))
+        far.session.commit("u1")
+        far.session.tell(Message("caller", "when do you open"))
+        far.session.respond("1")
+        prompt = far.session.prompt_sha256
+        await far.until(lambda: far.of(ReplyEnded))
+        told = Told()
+        for event in far.server.session.events:
+            text = json.dumps(event, sort_keys=True, separators=(",", ":")).encode()
+            told.add(text)
+        assert prompt == told.sha256
+        assert far.server.session.types()[:2] == ["session.update", "input_audio_buffer.commit"]
 
     with_session(test)
 

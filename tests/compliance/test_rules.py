@@ -1,16 +1,14 @@
-"""The rules in force: what is refused, what is owed, and that not knowing never helps."""
+"""The rules in force: what is refused, and what is owed."""
 
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from trunkline.compliance.decision import FORWARDED, Policy, Terms
+from trunkline.compliance.decision import Policy, Terms
 from trunkline.compliance.tables import Tables, ours
-from trunkline.ports import Allow, Decision, Facts, Lists, Obligation, Refuse, Standing, Traffic
+from trunkline.ports import Allow, Facts, Lists, Obligation, Refuse, Standing, Traffic
 from trunkline.types import DEFAULT_TENANT
 
 MONDAY_NOON = datetime(2026, 11, 23, 17, 0, tzinfo=UTC)  # in New York
@@ -249,118 +247,3 @@ def test_checks_are_the_answers_in_their_order_and_show_no_number() -> None:
         assert names[4:10] == ["litigator", "national_dnc", "state_dnc", "reassigned", "consent", "window"]
         assert all(NEW_YORK not in check.input + check.why for check in decision.checks)
         assert {check.data for check in decision.checks if check.name == "window"} == {"hours 2026-11-28"}
-
-
-# --- properties ------------------------------------------------------------------------------------------------------
-
-maybe = st.sampled_from([True, False, None])
-moments = st.datetimes(datetime(2026, 1, 1), datetime(2027, 6, 1)).map(lambda at: at.replace(tzinfo=UTC))
-ages = st.integers(0, 40).map(lambda days: {"national": MONDAY_NOON - timedelta(days=days), "state": MONDAY_NOON})
-standings = st.builds(
-    Standing,
-    region=st.sampled_from([None, "US-NY", "US-FL", "US-CA", "DE", "JP"]),
-    zone=st.sampled_from([None, "America/New_York", "America/Los_Angeles"]),
-    lists=st.builds(Lists, maybe, maybe, maybe, maybe, maybe, maybe, st.one_of(st.just({}), ages)),
-    consent=st.sampled_from(["express_written", "express_oral", "implied", "none", "revoked", None]),
-    attempts=st.one_of(st.none(), st.lists(moments, max_size=4).map(tuple)),
-)
-facts = st.builds(
-    Facts,
-    door=st.sampled_from(["answer", "dial", "record", "transcript", "third_party", "transfer"]),
-    tenant=st.just(DEFAULT_TENANT),
-    direction=st.sampled_from(["inbound", "outbound"]),
-    from_number=st.sampled_from([None, NEW_YORK, FLORIDA, BERLIN, "+18005550100", "garbage"]),
-    to_number=st.sampled_from([None, NEW_YORK, FLORIDA, TEXAS, BERLIN, "+81312345678", "911", "garbage"]),
-    target=st.sampled_from([None, "desk"]),
-    target_number=st.sampled_from([None, TEXAS]),
-    purpose=st.sampled_from([None, "marketing", "transactional", "informational"]),
-    standing=standings,
-    traffic=st.sampled_from([None, QUIET, Traffic(10, 10, 10)]),
-)
-clean = st.builds(
-    replace,
-    st.just(GOOD),
-    consent=st.sampled_from(["express_written", "implied"]),
-    attempts=st.sampled_from([(), None]),
-)
-easy = st.builds(
-    call,
-    to_number=st.sampled_from([NEW_YORK, FLORIDA, BERLIN]),
-    purpose=st.sampled_from([None, "marketing", "informational"]),
-    standing=clean,
-)
-
-
-def unknowns(facts: Facts) -> list[Facts]:
-    """Those that know one thing less. An address only narrows (place_by = number), and is left out by name below."""
-    named = ("from_number", "to_number", "purpose", "traffic")
-    known = facts.standing
-    less = [without(facts, name) for name in named]
-    less += [replace(facts, standing=without(known, name)) for name in ("consent", "attempts")]
-    for name in ("stopped", "company", "litigator", "national", "state", "reassigned"):
-        less.append(replace(facts, standing=replace(known, lists=without(known.lists, name))))
-    return [*less, replace(facts, standing=replace(known, lists=replace(known.lists, as_of={})))]
-
-
-def without(value: Any, name: str) -> Any:
-    return replace(value, **{name: None})
-
-
-def no_weaker(less: Decision, more: Decision) -> bool:
-    if isinstance(more, Refuse):
-        return isinstance(less, Refuse)
-    if isinstance(less, Refuse):
-        return True
-    doors = {each.kind: set(each.doors) for each in less.obligations}
-    return all(set(each.doors) <= doors.get(each.kind, {None}) and each.kind in doors for each in more.obligations)
-
-
-@settings(max_examples=300, deadline=None)
-@given(
-    st.one_of(facts, easy),
-    moments,
-    st.sampled_from([TERMS, Terms("Acme", callback=True), replace(TERMS, by_address=True), Terms()]),
-)
-def test_not_knowing_never_weakens(asked: Facts, now: datetime, terms: Terms) -> None:
-    rules = policy(terms)
-    decision = rules.decide(asked, now)
-    if decision == FORWARDED:
-        return  # known to have dialled for help; callers of whom nothing is known are answered
-    for less in unknowns(asked):
-        assert no_weaker(rules.decide(less, now), decision), less
-
-
-@settings(max_examples=150, deadline=None)
-@given(easy, moments, st.sampled_from(["US-NY", "US-FL", "US-CA", "DE"]))
-def test_where_addresses_count_an_unknown_one_never_weakens(asked: Facts, now: datetime, region: str) -> None:
-    rules = policy(replace(TERMS, by_address=True))
-    there = replace(asked, standing=replace(asked.standing, region=region))
-    number_of = {NEW_YORK: "US", FLORIDA: "US", BERLIN: "DE"}[asked.to_number or ""]
-    if region.startswith(number_of):
-        assert no_weaker(rules.decide(asked, now), rules.decide(there, now))
-
-
-@settings(max_examples=150, deadline=None)
-@given(easy, moments, st.sampled_from(["US-NY", "US-FL", "US-CA", "DE", "JP"]))
-def test_a_known_address_never_weakens_what_the_number_says(asked: Facts, now: datetime, region: str) -> None:
-    there = replace(asked, standing=replace(asked.standing, region=region))
-    assert no_weaker(policy().decide(there, now), policy().decide(asked, now))
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.one_of(facts, easy), moments, st.randoms())
-def test_the_order_of_the_rows_changes_nothing(asked: Facts, now: datetime, random: Any) -> None:
-    def mixed(table: Any) -> Any:
-        rows = list(table.rows)
-        random.shuffle(rows)
-        return replace(table, rows=tuple(rows))
-
-    names = ("hours", "holidays", "frequency", "calling", "lists", "recording", "disclosure")
-    tables = replace(ours(), **{name: mixed(getattr(ours(), name)) for name in names}, _memory={})
-    one, other = policy().decide(asked, now), policy(tables=tables).decide(asked, now)
-    if isinstance(one, Refuse):
-        assert isinstance(other, Refuse)
-        assert (one.code, one.why) == (other.code, other.why)
-    else:
-        assert isinstance(other, Allow)
-        assert [(o.kind, o.doors) for o in one.obligations] == [(o.kind, o.doors) for o in other.obligations]

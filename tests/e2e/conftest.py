@@ -77,6 +77,8 @@ Start = Callable[..., Gateway]
 
 def environment(**settings: str) -> dict[str, str]:
     """Ours without any TRUNKLINE_ of the shell; `http__port="1"` is TRUNKLINE_HTTP__PORT=1."""
+    if settings.get("record") == "true":
+        settings.setdefault("privacy__recordings_days", "30")
     clean = {name: value for name, value in os.environ.items() if not name.startswith("TRUNKLINE_")}
     return clean | {f"TRUNKLINE_{name.upper()}": value for name, value in settings.items()}
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import wave
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,20 @@ import pytest
 from tests.e2e.backends import spoken
 from tests.e2e.test_consent import ASKS, events, gaps_ms
 from tests.e2e.test_fraud import command, hours
-from tests.e2e.twilio_office import FROM, TO, Office, offices
+from tests.e2e.test_twilio_hands import hear_each_other
+from tests.e2e.twilio_office import CALLERS, DESKS, FROM, TO, TRANSFER, Case, Office, data, offices, what
 from tests.fakes.twilio_server import Fate
 from trunkline.agents.examples import example
 from trunkline.compliance import tables as package
 from trunkline.media import g711
 from trunkline.testing.caller.commands import resolve
-from trunkline.testing.caller.script import Action, HangUp, Keys, Listen, Pause, Say
+from trunkline.testing.caller.script import Action, HangUp, Keys, Listen, Pause, Say, Wav
 
 pytestmark = pytest.mark.e2e
 
 CALLBACK = "+12125550111"
+OPT_OUT = "+18005550199"
+GREETING = "Elm Street Clinic, this is the automated front desk."
 QUESTION = (
     "May we record this call, write it down and let other companies process what you say? "
     "Say yes, or press 1. Say no, or press 2."
@@ -54,9 +58,9 @@ def agreed_to_calls(folder: Path, settings: Any, number: str) -> None:
     command(settings, "consent", "import", str(consents))
 
 
-def judge(record: Any, heard: Any) -> None:
+def judge(record: Any, heard: Any, which: int = 0) -> None:
     """The way out within two seconds of who we are, by the record and by what was received."""
-    disclosed = events(record, "disclosed")[0]
+    disclosed = events(record, "disclosed")[which]
     lines = {line["line"]: line for line in disclosed["lines"]}
     owed = {kind: line for kind, line in lines.items() if kind != "ask_consent"}
     assert list(owed)[:2] == ["say_business", "say_opt_out"]
@@ -133,14 +137,16 @@ def test_who_answers_hears_the_lines_is_asked_and_says_yes(office: Any, tmp_path
     assert office(scenario, agent=example("clinic"), **rules(tmp_path)).complaints() == []
 
 
-def test_a_machine_hears_the_lines_and_its_words_are_no_yes(office: Any, tmp_path: Path) -> None:
-    """It goes on speaking while it is asked; the question is left out, nothing is kept."""
+def test_a_machine_hears_the_lines_after_its_greeting_and_its_words_are_no_yes(office: Any, tmp_path: Path) -> None:
+    """The carrier tells of it at once, and nobody of the end of its greeting: that falls silent. The question is left
+    out, nothing is kept."""
 
     async def scenario(o: Office) -> None:
-        said: list[Action] = [Pause(200), Say(MESSAGE), Pause(14_000), Say("yes"), Pause(2500), HangUp()]
+        said: list[Action] = [Pause(200), Say(MESSAGE), Pause(18_000), Say("yes"), Pause(2500), HangUp()]
         record, heard = await placed(o, tmp_path, *said, answered_by="machine_start")
-        judge(record, heard)
-        lines = events(record, "disclosed")[0]["lines"]
+        assert events(record, "voicemail") == [{"after": "silence"}]
+        judge(record, heard, -1)
+        lines = [line for told in events(record, "disclosed") for line in told["lines"]]
         assert not any(line["heard_ms"] for line in lines if line["line"] == "ask_consent")
         assert [(e["state"], e["via"]) for e in events(record, "consent")] == [("refused", "machine")]
         assert {turn["caller_text"] + turn["agent_text"] for turn in record["turns"]} <= {""}
@@ -148,6 +154,32 @@ def test_a_machine_hears_the_lines_and_its_words_are_no_yes(office: Any, tmp_pat
         assert "bob" not in json.dumps(record)
 
     more = {"twilio__machine_detection": "enable"}
+    assert office(scenario, agent=example("clinic"), **rules(tmp_path), **more).complaints() == []
+
+
+def test_a_voicemail_has_the_lines_after_its_beep_and_its_owner_a_number_to_call(office: Any, tmp_path: Path) -> None:
+    """Nobody looks for machines: the lines begin at once, and after the beep anew."""
+    beep = tmp_path / "beep.wav"
+    tone = 8000 * np.sin(2 * np.pi * 1000 * np.arange(4000) / 8000)
+    with wave.open(str(beep), "wb") as wav:
+        wav.setparams((1, 2, 8000, len(tone), "NONE", ""))
+        wav.writeframes(tone.astype("<i2").tobytes())
+
+    async def scenario(o: Office) -> None:
+        said: list[Action] = [Pause(200), Say(MESSAGE), Pause(800), Wav(beep), Pause(20_000), HangUp()]
+        record, heard = await placed(o, tmp_path, *said)
+        assert events(record, "voicemail") == [{"after": "beep"}]
+        business, way_out = events(record, "disclosed")[-1]["lines"][:2]
+        assert way_out["text"] == f"To get no more calls from us, call {' '.join(OPT_OUT[1:])}."
+        told = where(heard, way_out["text"])
+        assert told is not None
+        after = heard[told[0] * 8 - business["length_ms"] * 8 - 8000 :]
+        judge(record, after, -1)
+        greeted = where(after, GREETING)
+        assert greeted is not None
+        assert greeted[0] > where(after, way_out["text"])[1]  # type: ignore[index]
+
+    more = {"consent__opt_out_number": OPT_OUT}
     assert office(scenario, agent=example("clinic"), **rules(tmp_path), **more).complaints() == []
 
 
@@ -169,3 +201,36 @@ def test_where_one_party_is_enough_the_lines_come_and_no_question(office: Any, t
         assert max(gaps[: len(said) + 1]) <= 1000, gaps  # the greeting, too
 
     assert office(scenario, agent=example("clinic"), **rules(tmp_path, "US-NY")).complaints() == []
+
+
+def test_a_representative_hears_that_the_call_is_kept_before_the_caller_hears_them(office: Any, tmp_path: Path) -> None:
+    async def scenario(o: Office) -> None:
+        caller = o.twilio.rings(o.gateway.origin, Fate(actions=[Listen(), Keys("1")], live=True))
+        found: list[str] = []
+
+        async def greeted() -> bool:
+            calls = (await o.http.get("/v1/calls")).json()["calls"]
+            found[:] = [call["id"] for call in calls if call["provider_call_id"] == caller.sid]
+            return bool(found) and any("Hello." in turn["agent_text"] for turn in (await o.record(found[0]))["turns"])
+
+        await o.until(greeted, 40)
+        case = Case(o, caller, found[0])
+        caller.says = CALLERS
+        o.twilio.fates.append(Fate(live=True, actions=(), ring_s=1.0))
+        desk = await case.sends("bridged")
+        await o.until(lambda: desk.connected)
+        desk.says = DESKS
+        began = len(caller.heard)
+        await o.until(lambda: what(desk.heard)["other"] > 100)
+        assert what(caller.heard[began:])["desk"] == 0
+        await case.has("joined")
+        await hear_each_other(caller, desk)
+        record = await case.leaves()
+        (told,) = data(record, "notified")
+        assert told["text"].startswith("We record this call")
+        assert told["leg"] == data(record, "joined")[0]["leg"]
+        notice = where(understood(desk), told["text"])
+        assert notice is not None
+        assert CALLERS not in desk.heard[: notice[1] // 20 - 5]
+
+    assert office(scenario, agent=TRANSFER, **rules(tmp_path)).complaints() == []

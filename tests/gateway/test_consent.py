@@ -1,18 +1,21 @@
 """The opening of a call on the manual clock: a real bus and announcer, with a voice and ears that a test plays."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
+
+import numpy as np
 
 from trunkline.compliance.opening import Wording, load
 from trunkline.gateway.consent import House
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.joining import Joining
 from trunkline.gateway.party import Invitation
-from trunkline.ports import Allow, Door, Grant, Obligation, Refuse, Revocation, SttFinal, TtsAudio, Wish
+from trunkline.ports import Allow, Door, Grant, Message, Obligation, Refuse, Revocation, SttFinal, TtsAudio, Wish
 from trunkline.testing.board import Board, FakeLeg, play
+from trunkline.testing.caller.speech import synthesize, to_frames
 from trunkline.types import DEFAULT_TENANT, E164, CallId, SessionId
 
 KEPT: tuple[Door, ...] = ("record", "transcript", "third_party")
@@ -24,6 +27,8 @@ SECOND = b"\x55" * 8000
 class Voice:
     async def speak(self, text: str, format: Any) -> list[TtsAudio]:
         return [TtsAudio(SECOND)]
+
+    kept = staticmethod(lambda text, format: [TtsAudio(SECOND)])
 
 
 class Ears:
@@ -56,6 +61,7 @@ class Consenting(Board):
             self.mouth_ears,  # type: ignore[arg-type]
             consents,
             answer_s=7.0,
+            kept=KEPT,
         )
         self.switchboard.consents, self.switchboard.keys = house.consents, ("", "*")
         self.switchboard.house = house
@@ -126,38 +132,197 @@ def test_the_way_out_is_told_within_two_seconds_and_the_agent_follows_within_one
     play(Consenting(), scenario)
 
 
-def test_a_machine_is_not_asked_and_what_it_says_opens_nothing() -> None:
+def disclosed(board: Consenting) -> list[tuple[str, bool]]:
+    """Of the last time lines were said."""
+    return [(line["line"], line["whole"]) for line in board.events("disclosed")[-1]["lines"]]
+
+
+def test_a_machine_hears_the_lines_from_the_first_one_once_its_greeting_is_over_and_is_not_asked() -> None:
     async def scenario(board: Consenting) -> None:
         await opened(board, 1.0)
         board.call.answered_by_machine()
-        board.call.key("1")
-        await board.hear(1.5)
+        assert disclosed(board)[0] == ("say_business", False)  # into the greeting
+        await board.hear(4)
+        assert (board.attendants, len(board.events("disclosed"))) == ([], 1)  # it speaks, we wait
         board.mouth_ears.say(SttFinal("yes"))
-        await board.hear(2)
-        (told,) = board.events("disclosed")
-        heard = {line["line"]: line for line in told["lines"]}
-        assert heard["say_business"]["whole"]
-        assert heard["say_ai"]["whole"]
-        assert heard["ask_consent"]["heard_ms"] == 0
+        board.call.answered_by_machine("beep")
+        await board.hear(4)
+        assert disclosed(board) == [("say_business", True), ("say_ai", True)]
         assert board.call.attended.agent is board.alone
         assert board.agent_now.greeting is None
         assert (board.doors, board.taps, board.written) == ([False] * 3, [], [])
         assert [(e["state"], e["via"]) for e in board.events("consent")] == [("refused", "machine")]
+        assert board.events("voicemail") == [{"after": "beep"}]
 
     play(Consenting(), scenario)
 
 
-def test_a_machine_before_the_lines_hears_them_and_no_question() -> None:
+def test_who_was_a_machine_before_its_leg_came_is_waited_for_too() -> None:
     async def scenario(board: Consenting) -> None:
         call_id = board.admit()
         board.line_of(call_id).answered_by_machine()
         board.attach(call_id)
         await board.hear(4)
-        (told,) = board.events("disclosed")
-        assert [line["line"] for line in told["lines"]] == ["say_business", "say_ai"]
+        assert board.events("disclosed") == []
+        board.call.answered_by_machine("silence")
+        board.call.answered_by_machine("silence")  # told twice
+        await board.hear(4)
+        assert disclosed(board) == [("say_business", True), ("say_ai", True)]
         assert board.call.attended.agent is board.alone
+        assert len(board.attendants) == 1
 
     play(Consenting(), scenario)
+
+
+def test_a_beep_behind_what_was_taken_for_the_end_begins_it_anew() -> None:
+    async def scenario(board: Consenting) -> None:
+        await opened(board, 1.0)
+        board.call.answered_by_machine("silence")
+        await board.hear(4)
+        first = board.agent_now
+        board.call.answered_by_machine("beep")
+        assert first.closes == 1
+        await board.hear(4)
+        assert board.agent_now is not first
+        assert [event["after"] for event in board.events("voicemail")] == ["silence", "beep"]
+        board.call.answered_by_machine("silence")
+        assert board.agent_now.closes == 0
+
+    play(Consenting(*LINES), scenario)
+
+
+def test_an_agent_that_spoke_into_the_greeting_begins_again_with_nothing_said() -> None:
+    async def scenario(board: Consenting) -> None:
+        await opened(board)
+        early = board.agent_now
+        early.conversation.append(Message("caller", "you have reached Bob, leave a message"))
+        board.call.answered_by_machine()
+        assert early.closes == 1
+        board.call.answered_by_machine("beep")
+        await board.hear(5)
+        assert len(board.events("disclosed")) == 2
+        late = board.agent_now
+        assert (late.greeting, late.conversation) == (None, [])
+        assert board.call.attended.agent is board.agent
+
+    play(Consenting(*LINES), scenario)
+
+
+def test_a_greeting_that_is_never_heard_to_end_is_not_waited_for_for_ever() -> None:
+    async def scenario(board: Consenting) -> None:
+        await opened(board, 1.0)
+        board.call.answered_by_machine()
+        await board.hear(44)
+        assert board.attendants == []
+        await board.hear(5)
+        assert len(board.attendants) == 1
+        assert board.events("voicemail") == [{"after": "time"}]
+
+    play(Consenting(*LINES), scenario)
+
+
+def test_who_finds_us_on_their_machine_is_told_a_number_in_place_of_a_key() -> None:
+    async def scenario(board: Consenting) -> None:
+        assert board.switchboard.house is not None
+        wording = Wording(load(), "Acme", "+12125550111", "9", "+18005550199")
+        board.switchboard.house = replace(board.switchboard.house, wording=wording)
+        call_id = board.admit(direction="outbound")
+        board.attach(call_id)
+        await board.hear(5)
+        board.call.answered_by_machine("beep")
+        await board.hear(5)
+        to_people, to_machines = ([line["text"] for line in told["lines"]] for told in board.events("disclosed"))
+        assert "press 9" in to_people[1]
+        assert to_machines[1] == "To get no more calls from us, call 1 8 0 0 5 5 5 0 1 9 9."
+        assert to_machines[0] == to_people[0] == "This is Acme calling."
+
+    play(Consenting(*LINES, Obligation("say_opt_out", (), "disclosure/US")), scenario)
+
+
+def far_end(*parts: Any) -> Sequence[bytes]:
+    return to_frames(np.concatenate(parts))
+
+
+async def rings_with(board: Consenting, frames: Sequence[bytes]) -> None:
+    """What the far end is heard to say, in its time."""
+    for at, frame in enumerate(frames):
+        await asyncio.sleep(0.02)
+        bus = board.call._bus
+        assert bus is not None
+        bus.receive(frame, bus.carrier_ms + 20)
+        if at % 5 == 0:
+            bus.pump(board.clock.now())
+            for mark in [mark for mark, due in bus.playout._expected.items() if due <= board.clock.now()]:
+                bus.mark_returned(mark)
+
+
+GREETING = "Hi, you have reached Bob Miller. Please leave a message after the tone."
+BEEP = (0.25 * np.sin(2 * np.pi * 1000 * np.arange(4000) / 8000)).astype(np.float32)
+
+
+def test_after_a_voicemails_beep_the_lines_and_the_agent_are_heard_though_nobody_looks_for_machines() -> None:
+    said = asyncio.run(synthesize(GREETING))
+
+    async def scenario(board: Consenting) -> None:
+        call_id = board.admit(direction="outbound")
+        board.attach(call_id)
+        rest = np.zeros(8000 * 4, np.float32)
+        began = board.clock.now()
+        await rings_with(board, far_end(said, np.zeros(8000, np.float32), BEEP, rest))
+        assert board.events("voicemail") == [{"after": "beep"}]
+        assert disclosed(board) == [("say_business", True), ("say_ai", True)]
+        beeped_ms = (len(said) + 8000) / 8
+        assert all(line["at_ms"] >= 0 for line in board.events("disclosed")[-1]["lines"])
+        assert board.clock.now() - began > beeped_ms / 1000
+        assert len(board.attendants) == 2  # into the greeting, and after the beep
+
+    play(Consenting(*LINES), scenario)
+
+
+def test_a_carriers_verdict_without_an_end_is_enough_where_the_greeting_falls_silent() -> None:
+    said = asyncio.run(synthesize(GREETING))
+
+    async def scenario(board: Consenting) -> None:
+        call_id = board.admit(direction="outbound")
+        board.attach(call_id)
+        frames = far_end(said, np.zeros(8000 * 7, np.float32))
+        await rings_with(board, frames[:100])
+        board.call.answered_by_machine()
+        await rings_with(board, frames[100:])
+        assert board.events("voicemail") == [{"after": "silence"}]
+        assert len(board.attendants) == 1
+        assert disclosed(board) == [("say_business", True), ("say_ai", True)]
+
+    play(Consenting(*LINES), scenario)
+
+
+def test_a_verdict_that_comes_before_the_sound_counts_for_what_is_heard_then() -> None:
+    said = asyncio.run(synthesize(GREETING))
+
+    async def scenario(board: Consenting) -> None:
+        call_id = board.admit(direction="outbound")
+        board.line_of(call_id).answered_by_machine()
+        board.attach(call_id)
+        await rings_with(board, far_end(said, np.zeros(8000 * 7, np.float32)))
+        assert board.events("voicemail") == [{"after": "silence"}]
+        assert disclosed(board) == [("say_business", True), ("say_ai", True)]
+
+    play(Consenting(*LINES), scenario)
+
+
+def test_somebody_who_answers_is_heard_out_without_a_beep() -> None:
+    said = asyncio.run(
+        synthesize("Hello? Who is this, please? I can not hear you very well, could you say that again?")
+    )
+
+    async def scenario(board: Consenting) -> None:
+        call_id = board.admit(direction="outbound")
+        board.attach(call_id)
+        await rings_with(board, far_end(said, np.zeros(8000 * 4, np.float32), said))
+        assert board.events("voicemail") == []
+        assert len(board.events("disclosed")) == 1
+
+    play(Consenting(*LINES), scenario)
 
 
 def test_a_machine_found_out_later_had_not_agreed() -> None:
@@ -169,7 +334,8 @@ def test_a_machine_found_out_later_had_not_agreed() -> None:
         assert board.doors == [True] * 3
         board.call.answered_by_machine()
         assert (board.doors, theirs.closes) == ([False] * 3, 1)
-        await board.hear(1)
+        board.call.answered_by_machine("beep")
+        await board.hear(4)
         assert board.call.attended.agent is board.alone
         assert [type(each) for each in board.written] == [Grant, Revocation]
         assert board.events("consent")[-1]["via"] == "machine"
@@ -182,8 +348,9 @@ def test_whoever_pressed_the_key_is_no_machine() -> None:
         await opened(board)
         board.call.key("1")
         await board.hear(2)
-        board.call.answered_by_machine()
+        board.call.answered_by_machine("beep")
         assert board.doors == [True] * 3
+        assert (len(board.attendants), board.agent_now.closes) == (1, 0)
 
     play(Consenting(), scenario)
 
@@ -192,11 +359,11 @@ def test_a_machine_that_nobody_of_ours_can_serve_is_left() -> None:
     async def scenario(board: Consenting) -> None:
         board.agent.alone = lambda: None
         call_id = await opened(board, 1.0)
-        board.call.answered_by_machine()
-        await board.hear(3)
+        board.call.answered_by_machine("beep")
+        await board.hear(4)
         await asyncio.sleep(10)
         assert board.ends(call_id) == [("refused", "")]
-        assert [line["line"] for line in board.events("disclosed")[0]["lines"]][-1] == "ask_consent"
+        assert disclosed(board) == [("say_business", True), ("say_ai", True)]
 
     play(Consenting(), scenario)
 
@@ -426,6 +593,17 @@ def test_who_asks_not_to_be_recorded_while_they_are_asked_is_served_without() ->
         assert not board.recording
 
     play(Consenting(), scenario)
+
+
+def test_a_written_wish_is_looked_for_once_and_answered_by_nobody() -> None:
+    async def scenario(board: Consenting) -> None:
+        await opened(board)
+        board.call.typed("when do you open")
+        board.call.typed("stop calling me, take me off your list")
+        assert board.agent_now.written == ["when do you open"]
+        assert [type(each) for each in board.written] == [Revocation]
+
+    play(Consenting(*LINES), scenario)
 
 
 def test_a_written_opt_out_counts_during_the_lines_too() -> None:

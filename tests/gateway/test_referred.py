@@ -6,7 +6,7 @@ import gc
 import weakref
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -560,3 +560,23 @@ def test_nothing_of_a_refer_is_kept() -> None:
         assert call() is None
 
     run(scenario)
+
+
+# --- the rules of compliance ---
+
+
+@pytest.mark.parametrize("to", [REFER_TO, "<sip:x@sip.example.com?Replaces=nobody%3Bto-tag%3Da%3Bfrom-tag%3Db>"])
+def test_with_the_rules_in_force_nobody_takes_the_callers_place_and_the_log_says_so(
+    to: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(here: Floor) -> None:
+        here.switchboard.house = cast(Any, object())
+        assert asks(here, to=to) == 603
+        here.switchboard.house = None
+        here.stack.over(here.caller)
+
+    with caplog.at_level("INFO"):
+        here = run(scenario)
+    assert asked(here) == [(603, "consent")]
+    (said,) = [record.getMessage() for record in caplog.records if "REFER" in record.getMessage()]
+    assert "refused with 603 (consent): with the rules in force" in said

@@ -11,8 +11,10 @@ from typing import Any, cast
 from trunkline.agents.attending import Agent
 from trunkline.agents.definition import HandOff
 from trunkline.agents.providers import Minds
-from trunkline.compliance.money.account import Terms
-from trunkline.compliance.money.prices import COLUMNS
+from trunkline.compliance.money.account import Account, Need, Terms
+from trunkline.compliance.money.leases import Lease
+from trunkline.compliance.money.meter import Meter
+from trunkline.compliance.money.prices import COLUMNS, leg_units, load
 from trunkline.compliance.money.treasury import Policy, Treasury
 from trunkline.gateway.call import CLOSE_WAIT_S
 from trunkline.gateway.dialling import DialOrder
@@ -21,7 +23,7 @@ from trunkline.gateway.outbound import Route
 from trunkline.gateway.payable import Payable
 from trunkline.gateway.spending import WRAP_UP, Spending, Ways, needs_of
 from trunkline.ports import HERE, Allow, CallEnded, Refuse, TurnRecord, Usage, UsageMetered
-from trunkline.testing.board import DEFINITION, Board, FakeAttendant, play
+from trunkline.testing.board import DEFINITION, Board, FakeAttendant, play, sid
 from trunkline.types import E164, CallSid
 
 D = Decimal
@@ -290,6 +292,60 @@ def test_a_target_that_the_carrier_dialled_is_on_the_bill_and_so_is_the_caller_m
         ("inbound-US", "seconds", 100.0, "120"),
     ]
     assert board.costs()["usd"] == "0.049"  # by hand: 2 * 0.0085, 0.0040, 2 * 0.0140
+
+
+def test_the_limit_outside_python_is_what_the_budget_pays_for_as_it_is_billed() -> None:
+    """A minute of the caller is 0.0125, of a transfer 0.018 more; at most 0.10."""
+
+    async def scenario(board: Metered) -> None:
+        call_id = board.admit(1, to_number=E164(DIALLED))
+        transfer: Need = ("twilio", "leg", "transfer-US")
+        assert board.switchboard.may_last_s(call_id, 8.0) == 480.0
+        assert board.switchboard.may_last_s(call_id, 8.0, transfer) == 180.0
+        board.attach(call_id)
+        await asyncio.sleep(30)
+        assert board.switchboard.may_last_s(call_id, 8.0) == 450.0
+        board.use("llm", MIND, tokens_out=10_000)  # 0.08
+        assert board.switchboard.may_last_s(call_id, 8.0) == 30.0
+        board.use("llm", MIND, tokens_out=10_000)
+        assert board.switchboard.may_last_s(call_id, 8.0) == 1.0
+        board.call.transfer("desk")
+        board.call.hang_up("transferred")
+        view = board.switchboard.by_call_sid(sid(1))
+        assert view is not None
+        assert view.limit_s == 1
+
+    run(scenario, terms=Terms(call_usd=D("0.10")))
+
+
+def test_of_time_and_money_the_limit_is_the_lesser() -> None:
+    async def scenario(board: Metered) -> None:
+        call_id = board.admit(1, to_number=E164(DIALLED))
+        assert board.switchboard.may_last_s(call_id, 8.0) == 7208.0
+
+    for terms in (Terms(), Terms(call_usd=D("100"))):
+        run(scenario, terms=terms)
+
+
+def test_a_transfer_at_the_limit_is_not_cut_off_by_it() -> None:
+    async def scenario(board: Metered) -> None:
+        answered(board)
+        await asyncio.sleep(60)
+        assert board.events("budget_spent")
+        assert board.switchboard.may_last_s(board.call.id, 8.0, ("twilio", "leg", "transfer-US")) == 7208.0
+
+    run(scenario, Ways(target="desk"), terms=Terms(call_usd=D("0.03")))
+
+
+def test_what_is_left_of_a_day_counts_too() -> None:
+    lease = Lease(D("1.00"))
+    lease.hold("other", D("0.95"))
+    lease.hold("mine", D("0.02"))
+    leg: Need = ("twilio", "leg", "inbound-US")
+    legs = [(leg, unit) for unit in leg_units("twilio")]
+    account = Account(Meter(load()), Terms(call_usd=D("0.50")), D(0), "mine", {"tenant": lease})
+    assert account.pays_s(0.0, legs) == 240.0  # 0.05
+    assert Account(Meter(load()), Terms(), D(0)).pays_s(0.0, legs) == float("inf")
 
 
 def test_a_transfer_at_the_limit_that_fails_comes_back_to_a_goodbye_and_to_nothing_else() -> None:

@@ -62,17 +62,6 @@ def test_a_full_house_turns_callers_away_and_keeps_a_record_of_it() -> None:
     run(scenario, max_calls=2)
 
 
-def test_a_number_has_no_more_calls_than_it_may() -> None:
-    async def scenario(board: Board) -> None:
-        board.switchboard.limits = replace(board.switchboard.limits, max_calls_per_number=1)
-        board.admit(1, to_number=E164("+14155550111"))
-        assert board.refused(2, to_number=E164("+14155550111")) == "overloaded"
-        board.admit(3, to_number=E164("+14155550112"))
-        assert board.ends() == [("overloaded", "overloaded")]
-
-    run(scenario)
-
-
 def test_lines_are_kept_for_calls_that_come_in() -> None:
     async def scenario(board: Board) -> None:
         board.switchboard.limits = replace(board.switchboard.limits, reserved_inbound=1)

@@ -5,6 +5,8 @@ from collections.abc import Callable, Coroutine
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from trunkline.compliance.confirmations import confirmation
 from trunkline.gateway.linecall import CONFIRM_S
 from trunkline.gateway.wishes import ON_DISK_S
@@ -134,6 +136,22 @@ def test_keys_that_are_configured_are_taken_from_the_agent_and_no_others() -> No
         assert [said.via for said in ledger.said] == ["keypad"]
 
     run(scenario, ("*9", ""))
+
+
+@pytest.mark.parametrize("keys", ["9", "*9"])
+def test_a_number_that_is_keyed_in_secret_holds_no_wish(keys: str) -> None:
+    async def scenario(board: Board, ledger: Ledger) -> None:
+        board.answered()
+        board.agent_now.keyed_in_secret = True
+        for digit in "4*9":
+            board.call.key(digit)
+        board.agent_now.keyed_in_secret = False
+        assert (board.agent_now.keys, ledger.said) == ("4*9", [])
+        for digit in keys:
+            board.call.key(digit)
+        assert len(ledger.said) == 1
+
+    run(scenario, (keys, ""))
 
 
 def test_a_single_digit_is_the_agents_while_it_asks_for_digits() -> None:

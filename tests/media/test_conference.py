@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from trunkline.errors import MisuseError
 from trunkline.media import g711
-from trunkline.media.bus import Bus
+from trunkline.media.bus import DEAF_TAIL_MS, Bus
 from trunkline.media.conference import MAX_MEMBERS, Conference
 from trunkline.media.ears import Ears
 from trunkline.media.heartbeat import Heartbeat
@@ -23,7 +23,7 @@ from trunkline.media.sources import FRAME, SILENT_FRAME
 from trunkline.media.vad import EnergyGate, Floats, Ints
 from trunkline.ports import Refuse, Word
 from trunkline.testing.clock import ManualClock
-from trunkline.types import MULAW_8K
+from trunkline.types import FRAME_MS, MULAW_8K
 
 
 def frame(level: int) -> bytes:
@@ -700,6 +700,32 @@ def test_a_recording_goes_on_on_the_buss_own_timeline(room: Room) -> None:
     room.conference.give_taps(bus)
     bus.receive(D, 5040)
     assert tap.written == [("caller", 0, A), ("caller", 160, B), ("agent", 160, C), ("caller", 320, D)]
+
+
+def test_what_is_keyed_in_secret_is_heard_by_nobody_in_the_room_nor_by_its_recording(room: Room) -> None:
+    """A supervisor comes within the entry, or right after it; and goes within what follows it."""
+    leg, tap = Leg(), Tap()
+    bus = bus_on(room, leg)
+    bus.taps.append(tap)
+    bus.receive(A, 0)
+    bus.deafen()
+    (_, pa), (supervisor, _) = room.join("caller"), room.join("supervisor")
+    room.conference.take_taps(bus)
+    for _ in range(3):
+        room.beat((pa, B))
+    bus.hear_again()
+    room.beat((pa, B))
+    room.conference.give_taps(bus)
+    bus.receive(B, room.ms)
+    room.conference.take_taps(bus)
+    while room.ms < 60 + DEAF_TAIL_MS - FRAME_MS:
+        room.beat((pa, B))
+    assert {audio for channel, _, audio in tap.written if channel == "caller"} == {A, SILENT_FRAME}
+    assert {message.audio for message in supervisor.sent} <= {SILENT_FRAME}
+    room.beat((pa, C))
+    room.beat((pa, C))
+    assert ("caller", room.ms * 8, C) in tap.written
+    assert supervisor.latest == C
 
 
 def test_what_the_caller_hears_lies_in_a_recording_without_seams_though_beats_come_unevenly(room: Room) -> None:

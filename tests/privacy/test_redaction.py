@@ -6,8 +6,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from trunkline.privacy.redaction import KINDS, NOTHING, Policy, Redactor, redact, redact_value
+from trunkline.privacy.names import Known
+from trunkline.privacy.redaction import KINDS, NOTHING, Policy, Redactor, quoted, redact, redact_value
 from trunkline.privacy.sensitive import Sensitive
+from trunkline.privacy.tokens import Token, Tokenizer
 
 ALL = Policy(frozenset(KINDS) - {"number"})
 CARDS = Policy(frozenset(("card",)))
@@ -92,6 +94,15 @@ def test_a_turn_that_ends_in_the_middle_of_a_number_does_not_show_its_beginning(
     assert redactor.whole("1111 1111") == "[card]"
 
 
+@pytest.mark.parametrize("at", range(0, 60, 7))
+def test_what_a_service_quotes_is_cut_after_it_was_redacted(at: int) -> None:
+    quotes = quoted(f"{'x ' * at}cannot read\n4111 1111 1111 1111 or forty one{' eleven' * 7}", 80)
+    assert "11" not in quotes
+    assert "eleven" not in quotes
+    assert len(quotes) <= 80
+    assert "\n" not in quotes
+
+
 def test_a_name_is_known_after_it_was_given() -> None:
     redactor = Redactor(Policy(frozenset(("name",)), names=("Ada Lovelace",)))
     assert redactor.whole("my name is Maria") == "my name is [name]"
@@ -151,6 +162,42 @@ def test_a_cheap_look_comes_to_the_same(turns: list[str], policy: Policy) -> Non
         whole = slow.feed(turn) + slow.end()
         assert whole.startswith(shown)
         assert looked.whole(turn) == whole
+
+
+_POLICIES = st.sampled_from([ALL, CARDS, Policy(frozenset(("card", "ssn", "iban"))), ALL.without("name", "email")])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), _TEXTS, st.integers(0, 60)), max_size=5), _POLICIES)
+def test_so_it_does_of_two_who_read_back_to_each_other(turns: list[tuple[bool, str, int]], policy: Policy) -> None:
+    def both() -> dict[bool, Redactor]:
+        known = Known()
+        caller = Redactor(policy, known)
+        return {True: caller, False: Redactor(policy, known, caller)}
+
+    looked, slow = both(), both()
+    for who, text, heard in turns:
+        shown = [looked[who].preview(text[:heard]), looked[who].preview(text), looked[who].preview(text[: heard + 5])]
+        whole = slow[who].feed(text) + slow[who].end()
+        assert all(whole.startswith(each) for each in shown)
+        assert looked[who].whole(text) == whole
+
+
+def test_what_was_previewed_is_not_taken_apart_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = 0
+    feed = Tokenizer.feed
+
+    def counted(self: Tokenizer, text: str) -> list[Token]:
+        nonlocal taken
+        taken += len(text)
+        return feed(self, text)
+
+    monkeypatch.setattr(Tokenizer, "feed", counted)
+    redactor, said = Redactor(CARDS), "so then I called and asked for room 12 again " * 20
+    for end in range(0, len(said), 5):
+        redactor.preview(said[: end // 2])  # what was heard of it
+        redactor.preview(said[:end])
+    assert taken <= 2 * len(said)
 
 
 @settings(max_examples=100, deadline=None)

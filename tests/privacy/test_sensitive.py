@@ -1,11 +1,20 @@
 import copy
+import inspect
 import json
 import logging
+import marshal
 import pickle
+import pprint
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Any
 
+import msgspec
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from trunkline.privacy.sensitive import Sensitive
 
@@ -40,6 +49,56 @@ def test_it_cannot_be_shown_by_accident(caplog: pytest.LogCaptureFixture) -> Non
     ]
     assert not [text for text in shown if "1111" in text]
     assert repr(card) == "[card]"
+
+
+def test_no_tool_that_looks_at_objects_sees_it() -> None:
+    card = Sensitive(CARD, "card")
+    try:
+        raise ValueError("in a frame whose locals hold it")
+    except ValueError as error:
+        with_locals = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+    assert "[card]" in with_locals
+    spans = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    with provider.get_tracer("x").start_as_current_span("turn", attributes={"card": card}) as span:  # type: ignore[dict-item]
+        span.set_attribute("card", card)  # type: ignore[arg-type]
+        span.add_event("paid", {"card": card})  # type: ignore[dict-item]
+        span.record_exception(ValueError(card))
+    shown = [
+        with_locals,
+        spans.get_finished_spans()[0].to_json(),
+        repr(inspect.getmembers(card)),
+        pprint.pformat({"card": card, "of": [card, Order(card)]}),
+        "%s %r %a" % (card, card, card),  # noqa: UP031
+        "{} {!r} {:>9}".format(card, card, card),  # noqa: UP032
+        repr([getattr(card, name) for name in dir(card) if not callable(getattr(card, name))]),
+    ]
+    assert not [text for text in shown if "1111" in text]
+
+
+@pytest.mark.parametrize(
+    "shows",
+    [
+        list,
+        len,
+        int,
+        bytes,
+        str.encode,
+        marshal.dumps,
+        msgspec.json.encode,
+        msgspec.msgpack.encode,
+        lambda card: card.__getstate__(),
+        lambda card: "" + card,
+        lambda card: card + "",
+        lambda card: card[0],
+        lambda card: pickle.dumps({"card": card}),
+    ],
+)
+def test_nothing_takes_it_for_a_text(shows: Callable[[Any], Any]) -> None:
+    with pytest.raises((TypeError, ValueError)) as raised:
+        shows(Sensitive(CARD, "card"))
+    assert "1111" not in str(raised.value)
 
 
 def test_what_would_show_it_raises() -> None:

@@ -14,6 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from trunkline.privacy.texts import TextSeal
 from trunkline.store.engine import Database, database_url
 from trunkline.store.records import CallRecords, RecordWriter
 from trunkline.store.spool import Spool
@@ -72,9 +73,11 @@ OpenStore = Callable[..., AbstractAsyncContextManager[Store]]
 @pytest.fixture
 def open_store(url: URL, tmp_path: Path) -> OpenStore:
     @asynccontextmanager
-    async def opened(worker: str = "w0", *, start: bool = True, **options: Any) -> AsyncGenerator[Store]:
-        spool = Spool(tmp_path / "spool" / worker, sync_period_s=None)
-        database = Database(url, busy_timeout_ms=50)
+    async def opened(
+        worker: str = "w0", *, start: bool = True, seal: TextSeal | None = None, **options: Any
+    ) -> AsyncGenerator[Store]:
+        spool = Spool(tmp_path / "spool" / worker, sync_period_s=None, seal=seal)
+        database = Database(url, busy_timeout_ms=50, seal=seal)
         writer = RecordWriter(spool, database, ManualClock(), worker=worker, **options)
         try:
             if start:

@@ -6,11 +6,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from trunkline.ports import CallEnded, CallEvent, CallStarted, Grant, TurnEnded, TurnRecord
+from trunkline.privacy.sealed import KeyRing
+from trunkline.privacy.texts import TextSeal
+from trunkline.store.codec import call_of
 from trunkline.store.consents import ConsentLedger, Noted, new_id
 from trunkline.store.devices import KnownDevices
 from trunkline.store.dnc import DncLists
-from trunkline.store.subjects import Subjects, Terms, files_with, rewrite
+from trunkline.store.spool import Spool
+from trunkline.store.spoolfiles import erase_from_spool, spool_with
+from trunkline.store.subjects import Subjects, Terms, files_with, rewrite, without
 from trunkline.types import DEFAULT_TENANT as US
 from trunkline.types import CallId
 
@@ -111,3 +118,91 @@ def test_what_is_old_goes_and_what_is_not_stays(open_store: OpenStore, tmp_path:
             assert [row["id"] for row in await store.rows("calls")] == ["ann_live"]
 
     asyncio.run(scenario())
+
+
+def sealed_with(name: str = "first") -> TextSeal:
+    return TextSeal(KeyRing({name: {"first": bytes(32), "second": bytes(range(32))}[name]}))
+
+
+def test_what_is_sealed_is_searched_and_erased_as_well(open_store: OpenStore, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_store(seal=sealed_with()) as store:
+            await fill(store, tmp_path / "recordings")
+            store.spool.append(CallEnded(CallId("ann_live"), AT + timedelta(minutes=2), "caller_hung_up"))
+            store.spool.append(CallEvent(CallId("unknown"), AT, "attributes", {"x": ANN}))
+            store.spool.append(
+                TurnEnded(CallId("bob_1"), AT, TurnRecord(1, "Ann's is " + ANN, "and mine is no number"))
+            )
+            assert await store.writer.flush()
+            assert ANN not in str(await store.rows("turns")) + str(await store.rows("call_events"))
+            subjects = Subjects(store.database, tmp_path / "recordings")
+            assert {"turns.caller_text", "turns.agent_text", "call_events.data", "unplaced_events.body"} < set(
+                await subjects.rows_with(ANN)
+            )
+            done = await subjects.erase(US, ANN, AT)
+            assert (done["calls"], done["mentions"], done["unplaced"], "locked" in done) == (2, 3, 1, False)
+            assert await subjects.rows_with(ANN) == []
+            bob = await store.records.get(US, CallId("bob_1"))
+            assert [turn["caller_text"] for turn in bob["turns"]] == [f"I am {BOB}", "Ann's is [erased]"]
+            assert bob["events"][0]["data"] == {"x": ["[erased]"]}
+            assert BOB not in str(await store.rows("turns"))  # sealed again
+            assert await subjects.purge(Terms(transcripts=1), AT + timedelta(days=2)) == {
+                "calls": 0, "transcripts": 2, "recordings": 0,
+            }  # fmt: skip
+
+    asyncio.run(scenario())
+
+
+def test_what_cannot_be_opened_is_counted_and_no_proof(open_store: OpenStore, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_store(seal=sealed_with()) as store:
+            await fill(store, tmp_path / "recordings")
+        async with open_store(seal=sealed_with("second")) as store:
+            assert await store.writer.flush()
+            subjects = Subjects(store.database, tmp_path / "recordings")
+            done = await subjects.erase(US, ANN, AT)
+            assert (done["calls"], done["mentions"], done["locked"]) == (2, 0, 2)  # of Bob's call
+            why = "the key 'first' is needed: privacy.keys has second"
+            assert await subjects.rows_with(ANN) == [
+                f"turns.agent_text: {why}", f"turns.caller_text: {why}", f"call_events.data: {why}",
+            ]  # fmt: skip
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("seal", [None, sealed_with()], ids=["clear", "sealed"])
+def test_files_of_spools_are_searched_and_written_anew(tmp_path: Path, seal: TextSeal | None) -> None:
+    spools = tmp_path / "spool"
+
+    def fill_spool(worker: str) -> Spool:
+        spool = Spool(spools / worker, sync_period_s=None, seal=seal)
+        for call_id, number in (("ann_1", ANN), ("ann_live", ANN), ("bob_1", BOB)):
+            call = CallId(call_id)
+            spool.append(CallStarted(call, US, "inbound", "sip", "clinic", AT, number, "+12125550100", call_id))
+            spool.append(TurnEnded(call, AT, TurnRecord(0, f"I am {number}", "and Ann is " + ANN)))
+        return spool
+
+    def holding(text: str) -> set[str]:
+        found = spool_with(spools, text, seal) if seal is not None else files_with(spools, text)
+        return {Path(name.partition(" (")[0]).parent.name for name in found}
+
+    fill_spool("dead").close()
+    fill_spool("aside").close()
+    for path in (spools / "aside").glob("*.spool"):
+        path.rename(path.with_suffix(".kept"))
+    running = fill_spool("running")
+    assert holding(ANN) == {"dead", "aside", "running"}
+    done = erase_from_spool(spools, ANN, {"ann_1"}, {"ann_live"}, seal, without)
+    assert (done.lines, done.in_use) == (2 * 3, ["running"])
+    assert running.read(64)
+    running.close()
+    again = Spool(spools / "dead", sync_period_s=None, seal=seal)
+    left = [entry.event for entry in again.read(64)]
+    again.close()
+    assert [type(event).__name__ for event in left] == ["CallStarted", "TurnEnded"] * 2
+    assert {call_of(event) for event in left} == {"ann_live", "bob_1"}
+    assert isinstance(left[-1], TurnEnded)
+    assert left[-1].turn.agent_text == "and Ann is [erased]"
+    assert erase_from_spool(spools, ANN, {"ann_1"}, (), seal, without).in_use == []
+    assert holding(ANN) == set()
+    assert holding(BOB) == {"dead", "aside", "running"}

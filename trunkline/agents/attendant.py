@@ -27,7 +27,7 @@ from trunkline.agents.choice import Choice
 from trunkline.agents.condensing import Condensing
 from trunkline.agents.deadline import After, sleep
 from trunkline.agents.definition import AgentDefinition
-from trunkline.agents.entry import SecureEntry
+from trunkline.agents.entry import BROKEN_OFF_TAIL_S, GIVEN_TAIL_S, SecureEntry
 from trunkline.agents.exchange import NOT_HANDED_OFF, Exchange, Written
 from trunkline.agents.fixedlines import FixedLines
 from trunkline.agents.following import EVERY_S, Following
@@ -36,7 +36,7 @@ from trunkline.agents.invoiced import billed_in, product_of
 from trunkline.agents.providers import Minds
 from trunkline.agents.speaking import Speaking
 from trunkline.agents.turns import Turns
-from trunkline.agents.wishes import Heeding, wish_of
+from trunkline.agents.wishes import Heeding
 from trunkline.clock import Clock
 from trunkline.errors import ProviderError
 from trunkline.live import Follower, ToolDone
@@ -188,6 +188,7 @@ class Attendant(ABC):
         self._feeding = False
         self._closed = False
         self._entry: SecureEntry | None = None
+        self._entry_tail_until = 0.0  # keys until then are of the last one
         self._following = Following(bus)
         self._background = soft_work().play() if definition.background else None
         bus.listener = self
@@ -278,6 +279,7 @@ class Attendant(ABC):
             digits = await entry.digits()
         finally:
             self._entry = None
+            self._entry_tail_until = self._clock.now() + (GIVEN_TAIL_S if digits is not None else BROKEN_OFF_TAIL_S)
             entry.close()
             self._report.event("secure_entry", name=name, what="ended", given=digits is not None)
         return digits
@@ -286,15 +288,16 @@ class Attendant(ABC):
         if self._entry is not None:
             self._entry.key(digit)
             return
+        if self.keyed_in_secret:  # the rest of a number
+            self._entry_tail_until = max(self._entry_tail_until, self._clock.now() + GIVEN_TAIL_S)
+            return
         if self.turns.state is not t.State.THINKING:
             self._next.caller_ended_at = self._clock.now()
             self._next.decided_at = self._next.final_at = None
         self._handle(t.Key(digit))
 
     def typed(self, text: str) -> None:
-        """Words of the caller that they have written: answered as if they were said."""
-        if self._definition.heeds and self._heed(wish_of(text, self.language, "web_form")):
-            return
+        """Words of the caller that they have written, and that are no wish: answered as if they were said."""
         if self.turns.state is not t.State.THINKING:
             self._next.caller_ended_at = self._next.decided_at = self._next.final_at = self._clock.now()
         self._handle(t.Typed(text))
@@ -488,6 +491,11 @@ class Attendant(ABC):
     def digits_awaited(self) -> bool:
         """Keys are an answer now."""
         return self.turns.expectation.digits_max > 0
+
+    @property
+    def keyed_in_secret(self) -> bool:
+        """Keys are nobody else's business now."""
+        return self._entry is not None or self._clock.now() < self._entry_tail_until
 
     @property
     def hears_words(self) -> Hears:

@@ -431,7 +431,7 @@ class CascadeAttendant(Attendant):
             understood, seam = True, Seam(" ".join(said))
         elif self._instruction:
             asked = [*asked, Message("caller", self._instruction)]
-        told = False
+        told = asked_it = False
         splitter, calls = PhraseSplitter(), list[ToolCall]()
 
         async def give(text: str, *, end: bool = False) -> None:
@@ -451,6 +451,9 @@ class CascadeAttendant(Attendant):
         try:
             async with aclosing(replies) as events:
                 async for event in events:
+                    if not asked_it:
+                        asked_it = True
+                        turn.asked(self._sessions.get(key))
                     if isinstance(event, TextDelta):
                         await give(seam.feed(event.text))
                     elif isinstance(event, ToolCall):
@@ -464,6 +467,8 @@ class CascadeAttendant(Attendant):
                         self._meter_tokens(llm, event)
                         told = True
         except (asyncio.CancelledError, ProviderError):
+            if not asked_it:
+                turn.asked(self._sessions.get(key))
             if not told and product_of(llm) != HERE:  # nobody tells the tokens of a request that is cut
                 self._meter("llm", llm, "calls", 1)
             raise

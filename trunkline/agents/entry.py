@@ -13,7 +13,8 @@ from trunkline.media.bus import Bus
 from trunkline.privacy.sensitive import Sensitive
 
 FIRST_KEY_S, NEXT_KEY_S = 30.0, 8.0
-TAIL_MS = 600  # a key is found 40 ms into its tone, and networks repeat what they think was lost
+GIVEN_TAIL_S, BROKEN_OFF_TAIL_S = 2.0, 5.0
+"""Keys that come so soon after it are still of the number: nobody's business."""
 KEYS = "0123456789"
 
 
@@ -53,4 +54,4 @@ class SecureEntry:
         self._timer.cancel()
         self._keys.clear()
         self._over.set()
-        self._bus.hear_again(TAIL_MS)
+        self._bus.hear_again()

@@ -8,9 +8,11 @@ knows to be heard.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from trunkline.agents.prompts import prompt_of
 from trunkline.media.ledger import Ledger
-from trunkline.ports import Expectation, Message, ToolCall, TurnRecord
+from trunkline.ports import Expectation, Message, ToolCall, ToolUse, TurnEvidence, TurnRecord
 
 NOT_HANDED_OFF = json.dumps({"ok": False, "code": "interrupted", "why": "the caller spoke: you go on"})
 UNKNOWN_OUTCOME = json.dumps({"ok": False, "code": "interrupted", "why": "it may have been done or not"})
@@ -62,6 +64,9 @@ class Written:
         ]
         return [agent, *results] if said or self.calls else []
 
+    def uses(self) -> list[ToolUse]:
+        return [ToolUse(call.name, call.arguments, outcome(self.results.get(call.id, ""))) for call in self.calls]
+
     def heard(self, ledger: Ledger, heard_ms: float) -> str:
         pieces = []
         for phrase in self.phrases:
@@ -91,6 +96,8 @@ class Exchange:
     """T1."""
     barge_in_ms: float | None = None
     written: list[Written] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)
+    """SHA-256 of each request to a model."""
     expectation: Expectation | None = None
     """Takes effect when the caller begins to hear the question."""
     in_phrase: bool = False
@@ -105,6 +112,11 @@ class Exchange:
     """The agent was to put the caller through for help that we do not call: a line of ours follows (`help.py`)."""
     failed: bool = False
     """What is queued is still heard, then it has failed."""
+
+    def asked(self, session: Any) -> None:
+        """The model's session has been asked: what, if it tells."""
+        if prompt := prompt_of(session):
+            self.prompts.append(prompt)
 
     def messages(self) -> list[Message]:
         """As written so far: what the model is asked to go on from."""
@@ -144,7 +156,21 @@ class Exchange:
             total_ms=_ms(self.caller_ended_at, self.spoke_at),
             barge_in_ms=None if self.barge_in_ms is None or not interrupted else round(self.barge_in_ms, 1),
             tools=tuple(call.name for written in self.written for call in written.calls),
+            evidence=TurnEvidence(
+                tuple(self.prompts), tuple(use for written in self.written for use in written.uses())
+            ),
         )
+
+
+def outcome(result: str) -> str:
+    """`ok` or the code of a tool's result; `unknown`: it has none, or says neither."""
+    try:
+        said = json.loads(result or "null")
+    except ValueError:
+        return "unknown"
+    if not isinstance(said, dict):
+        return "unknown"
+    return "ok" if said.get("ok") is True else str(said.get("code") or "unknown")
 
 
 def spoken(messages: Sequence[Message]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from trunkline.agents.options import is_third_party
 from trunkline.errors import ConfigError, MissingExtra, ProviderError
+from trunkline.privacy.redaction import quoted
 
 if TYPE_CHECKING:
     import openai
@@ -118,7 +119,7 @@ class OpenAiHttp:
         return self.error("bad_request", f"status {status}: {self._shown(body.get('message', ''))}", retryable=False)
 
     def _shown(self, message: Any) -> str:
-        text = " ".join(str(message).split())[:200]
+        text = quoted(str(message), 200)
         return text.replace(self._key, "***") if self._key else text
 
 

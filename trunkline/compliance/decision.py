@@ -14,32 +14,33 @@ Without `Terms.business` the rules of the tables are not in force, and calls owe
 countries, the company's list and the caps hold in any case.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from trunkline.compliance.caps import Caps
 from trunkline.compliance.destinations import (
     EMERGENCY,
-    NO_COUNTRY,
     countries,
     country_of,
     example_of,
     is_emergency_in,
     is_extension,
     never_called,
-    read_plans,
     readings,
 )
 from trunkline.compliance.duties import asked_for, duties
 from trunkline.compliance.hours import closed
 from trunkline.compliance.places import Where, country_zones, where
+from trunkline.compliance.plans import NO_COUNTRY, read_plans
 from trunkline.compliance.tables import FORMS, Calling, Frequency, Listed, Table, Tables, ours
 from trunkline.errors import ConfigError
 from trunkline.ports import Allow, Check, Decision, Door, Facts, Obligation, Purpose, Refuse
 from trunkline.types import DEFAULT_TENANT
 
+T = TypeVar("T")
 NOWHERE = Refuse("country_closed", "numbers that belong to no country are not called")
 CALLBACK_UNSET = Refuse("callback_unset", "compliance.callback_number is not set, and the call must name one")
 FORWARDED = Refuse("emergency", "an emergency call was sent on to us: nobody here can help")
@@ -90,7 +91,7 @@ class Policy:
             case "answer":
                 if self._was_emergency(facts):
                     return FORWARDED
-                return Allow(owed := self._duties(facts), self._looked(facts, owed)) if self.in_force else Allow()
+                return self._answered(facts) if self.in_force else Allow()
             case "transcript" | "third_party":
                 return self._kept(facts)
             case "record":
@@ -101,8 +102,10 @@ class Policy:
                 return self._dial(facts, now)
 
     def read_ahead(self) -> None:
-        """What the first call to a place would wait for: its rules, and its numbering plan. A tenth of a second for
-        the United States."""
+        """What the first call to a place, or from our own country, would wait for: its rules, and its numbering plan. A
+        tenth of a second for the United States."""
+        home = example_of((self.terms.region or "").partition("-")[0])
+        self.decide(Facts("answer", DEFAULT_TENANT, "inbound", home), datetime(2026, 11, 23, 17, tzinfo=UTC))
         by_region = {region: f"+1{code}5550100" for code, (region, _) in self.tables.area_codes.items()}
         parts = [number for region, number in by_region.items() if region.partition("-")[0] in self.outbound_allow]
         for number in (*filter(None, map(example_of, self.outbound_allow)), *parts):
@@ -134,15 +137,19 @@ class Policy:
 
     # --- what is owed ---
 
-    def _duties(self, facts: Facts) -> tuple[Obligation, ...]:
+    def _duties(self, facts: Facts, at: Where) -> tuple[Obligation, ...]:
         kept = _KEPT if self.record else _KEPT[1:]
         purpose = self._purpose(facts) if facts.direction == "outbound" else facts.purpose
-        places = self._where(facts).places
-        return duties(places, self.terms.region, facts.direction, purpose, kept, self.tables)
+        return duties(at.places, self.terms.region, facts.direction, purpose, kept, self.tables)
 
-    def _looked(self, facts: Facts, owed: tuple[Obligation, ...]) -> tuple[Check, ...]:
+    def _answered(self, facts: Facts) -> Allow:
         """Who comes in is answered: what is looked at is what is owed them."""
-        number, at = facts.from_number if facts.direction == "inbound" else facts.to_number, self._where(facts)
+        at = self._where(facts)
+        owed = self._duties(facts, at)
+        return Allow(owed, self._looked(facts, at, owed))
+
+    def _looked(self, facts: Facts, at: Where, owed: tuple[Obligation, ...]) -> tuple[Check, ...]:
+        number = facts.from_number if facts.direction == "inbound" else facts.to_number
         places = " ".join(at.regions) or "unknown"
         asked = next((o.basis for o in owed if o.kind == "ask_consent"), "one party")
         return (
@@ -224,7 +231,7 @@ class Policy:
         if self.in_force:
             at = self._where(facts)
             rules = _Rules(facts, self._purpose(facts), at, self.tables, now)
-            owed = self._duties(facts)
+            owed = self._duties(facts, at)
             asked += [*rules.lists(), rules.consent(), rules.window(), rules.frequency(), self._callback(owed)]
         asked += self._capped(facts)
         return _answer(asked, owed)
@@ -233,7 +240,7 @@ class Policy:
         """What must be said and cannot be is no call."""
         needed = any(each.kind == "say_callback" for each in owed)
         refused = CALLBACK_UNSET if needed and not self.terms.callback else None
-        return _asked("callback", refused, "set" if self.terms.callback else "not set")
+        return _asked_again("callback", refused, "set" if self.terms.callback else "not set")
 
     def _closed(self, number: str | None) -> Refuse | None:
         country = country_of(number) if number is not None else None
@@ -278,10 +285,16 @@ class _Rules:
     now: datetime
 
     def lists(self) -> list[_Asked]:
-        rows: list[Listed] = self._rows(self.tables.lists)
-        return [self._list(name, [row for row in rows if row.list == name]) for name in _CODES]
+        return [self._list(name, rows) for name, rows in self._remembered("lists", self._by_name)]
 
-    def _list(self, name: str, rows: list[Listed]) -> _Asked:
+    def _by_name(self) -> tuple[tuple[str, tuple[Listed, ...]], ...]:
+        """Of rows that differ in their region alone one is enough."""
+        rows: list[Listed] = sorted(self._rows(self.tables.lists), key=lambda row: row.region)
+        distinct = {(row.list, row.unless, row.max_age_days): row for row in reversed(rows)}.values()
+        by_region = sorted(distinct, key=lambda row: row.region)
+        return tuple((name, tuple(row for row in by_region if row.list == name)) for name in _CODES)
+
+    def _list(self, name: str, rows: tuple[Listed, ...]) -> _Asked:
         code, data = _CODES[name], self.tables.lists.data
         on: bool | None = getattr(self.facts.standing.lists, name)
         unknown = False
@@ -308,48 +321,39 @@ class _Rules:
         return row.unless is not None and _rank(self.facts.standing.consent) >= _rank(row.unless)
 
     def consent(self) -> _Asked:
-        rows: list[Calling] = self._rows(self.tables.calling)
-        needed = max((row.form for row in rows), key=_rank, default="express_written")
         held, data = self.facts.standing.consent, self.tables.calling.data
-        if held is None:
-            why = "the consent ledger cannot be read"
-            return Refuse("consent_unknown", why), Check("consent", "unknown", "unknown", data, why)
-        refused: Refuse | None = None
-        if held == "revoked":
-            refused = Refuse("consent_revoked", "they took their consent back")
-        elif _rank(held) < _rank(needed):
-            refused = Refuse("no_consent", f"{needed} consent is needed for {self.purpose or 'an unknown purpose'}")
-        return refused, Check("consent", "refuse" if refused else "pass", held, data, refused.why if refused else "")
+        return _consent(self._remembered("form needed", self._needed), held, self.purpose, data)
+
+    def _needed(self) -> str:
+        rows: list[Calling] = self._rows(self.tables.calling)
+        return max((row.form for row in rows), key=_rank, default="express_written")
 
     def window(self) -> _Asked:
         why = closed(self.where, self.purpose, self.tables, self.now)
-        shown = f"{self.now:%Y-%m-%dT%H:%M}Z in {' '.join(sorted(self.where.zones)[:4]) or 'unknown'}"
+        shown = f"{self.now.isoformat()[:16]}Z in {_some(self.where.zones)}"
         refused = Refuse("window", why) if why is not None else None
         return refused, Check("window", "refuse" if why else "pass", shown, self.tables.hours.data, why or "")
 
     def frequency(self) -> _Asked:
-        rows: list[Frequency] = self._rows(self.tables.frequency)
         attempts, data = self.facts.standing.attempts, self.tables.frequency.data
-        if attempts is None:
-            why = "how often they were tried cannot be told"
-            return Refuse("frequency_unknown", why), Check("frequency", "unknown", "unknown", data, why)
+        if not attempts:
+            return _tried(None if attempts is None else 0, None, data)
+        rows: list[Frequency] = self._remembered("frequency rows", lambda: self._rows(self.tables.frequency))
         full = sorted(
             f"{row.region}: {row.max} in {row.hours} h"
             for row in rows
             if sum(self.now - at < timedelta(hours=row.hours) for at in attempts) >= row.max
         )
-        refused = Refuse("frequency", full[0]) if full else None
-        shown = f"{len(attempts)} attempts in 30 days"
-        return refused, Check("frequency", "refuse" if refused else "pass", shown, data, full[0] if full else "")
+        return _tried(len(attempts), full[0] if full else None, data)
+
+    def _remembered(self, what: str, make: Callable[[], T]) -> T:
+        """By the places and the purpose, on which all rows depend."""
+        return self.tables.remembered((what, self.where.regions, self.purpose), make)
 
     def _rows(self, table: Table) -> list[Any]:
         """Of this purpose, wherever they may be."""
-
-        def find() -> list[Any]:
-            fitting = (row for place in self.where.places for row in self.tables.rows(table, place))
-            return list(dict.fromkeys(r for r in fitting if self.purpose is None or r.purpose in (None, self.purpose)))
-
-        return self.tables.remembered((table.name, self.where.regions, self.purpose), find)
+        fitting = (row for place in self.where.places for row in self.tables.rows(table, place))
+        return list(dict.fromkeys(r for r in fitting if self.purpose is None or r.purpose in (None, self.purpose)))
 
 
 def _answer(asked: list[_Asked], owed: tuple[Obligation, ...] = ()) -> Decision:
@@ -361,6 +365,41 @@ def _answer(asked: list[_Asked], owed: tuple[Obligation, ...] = ()) -> Decision:
 
 def _asked(name: str, refused: Refuse | None, shown: str) -> _Asked:
     return refused, Check(name, "refuse" if refused else "pass", shown, "", refused.why if refused else "")
+
+
+@lru_cache(maxsize=64)
+def _asked_again(name: str, refused: Refuse | None, shown: str) -> _Asked:
+    return _asked(name, refused, shown)
+
+
+@lru_cache(maxsize=1024)
+def _consent(needed: str, held: str | None, purpose: Purpose | None, data: str) -> _Asked:
+    if held is None:
+        why = "the consent ledger cannot be read"
+        return Refuse("consent_unknown", why), Check("consent", "unknown", "unknown", data, why)
+    refused: Refuse | None = None
+    if held == "revoked":
+        refused = Refuse("consent_revoked", "they took their consent back")
+    elif _rank(held) < _rank(needed):
+        refused = Refuse("no_consent", f"{needed} consent is needed for {purpose or 'an unknown purpose'}")
+    return refused, Check("consent", "refuse" if refused else "pass", held, data, refused.why if refused else "")
+
+
+@lru_cache(maxsize=1024)
+def _tried(times: int | None, full: str | None, data: str) -> _Asked:
+    """`full`: which row allows no more."""
+    if times is None:
+        why = "how often they were tried cannot be told"
+        return Refuse("frequency_unknown", why), Check("frequency", "unknown", "unknown", data, why)
+    refused = Refuse("frequency", full) if full is not None else None
+    return refused, Check(
+        "frequency", "refuse" if refused else "pass", f"{times} attempts in 30 days", data, full or ""
+    )
+
+
+@lru_cache(maxsize=1024)
+def _some(zones: tuple[str, ...]) -> str:
+    return " ".join(sorted(zones)[:4]) or "unknown"
 
 
 @lru_cache(maxsize=1024)
@@ -393,8 +432,11 @@ def _said(on: bool | None) -> str:
     return "unknown" if on is None else "listed" if on else "not listed"
 
 
+_RANKS: dict[str | None, int] = {form: rank for rank, form in enumerate(FORMS)}
+
+
 def _rank(form: str | None) -> int:
-    return FORMS.index(form) if form in FORMS else 0
+    return _RANKS.get(form, 0)
 
 
 def masked(number: str | None) -> str:

@@ -5,22 +5,17 @@ extension, letters, other scripts' digits) could mean something else to a carrie
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 
 import phonenumbers
-from phonenumbers import PhoneMetadata, PhoneNumber, PhoneNumberType
+from phonenumbers import PhoneNumberType
 from phonenumbers import shortnumberinfo as short
 
+from trunkline.compliance.plans import MAX_CHARS, REMEMBERED, Plan, plan_of, read
 from trunkline.ports import Refuse
 
-NO_COUNTRY = phonenumbers.REGION_CODE_FOR_NON_GEO_ENTITY
-"""The region of +800 and the like: nothing that `outbound.allow` could hold."""
-
-MAX_CHARS = 32  # of what we look at; E.164 has at most 16
 MAX_EMERGENCY_DIGITS = 6  # the longest of any country
 UNIVERSAL_FREEPHONE = 800
-_REMEMBERED = 4096  # numbers: each is looked at several times for a call
 
 EMERGENCY = Refuse("emergency", "emergency numbers are never called from here")
 PREMIUM = Refuse("premium", "premium-rate, shared-cost, personal, pager and satellite numbers are never called")
@@ -53,48 +48,7 @@ def example_of(country: str) -> str | None:
     return f"+{example.country_code}{phonenumbers.national_significant_number(example)}" if example else None
 
 
-@cache
-def read_plans() -> None:
-    """All of them, once, at the start (0.1 s): read when first asked for they would hold up live audio."""
-    for region in short.SUPPORTED_SHORT_REGIONS:
-        PhoneMetadata.short_metadata_for_region(region)
-    for region in phonenumbers.SUPPORTED_REGIONS:
-        PhoneMetadata.metadata_for_region(region)
-    for code in phonenumbers.COUNTRY_CODES_FOR_NON_GEO_REGIONS:
-        PhoneMetadata.metadata_for_nongeo_region(code)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A number by its numbering plan. Asking libphonenumber costs more than all else of a decision: once a number."""
-
-    code: int
-    """The calling code."""
-    national: str
-    region: str | None
-    """NO_COUNTRY where it belongs to none; None where nobody knows. Of an invalid number it may be wrong."""
-    kind: int
-    """A PhoneNumberType; UNKNOWN: it is not valid."""
-
-
-@lru_cache(maxsize=_REMEMBERED)
-def plan_of(number: str) -> Plan | None:
-    """`number` in any form; None: it cannot be one."""
-    if len(number) > MAX_CHARS:
-        return None
-    try:
-        return _plan(phonenumbers.parse(number, None))
-    except phonenumbers.NumberParseException:
-        return None
-
-
-def _plan(parsed: PhoneNumber) -> Plan:
-    national = phonenumbers.national_significant_number(parsed)
-    region = phonenumbers.region_code_for_number(parsed)
-    return Plan(parsed.country_code or 0, national, region, phonenumbers.number_type(parsed))
-
-
-@lru_cache(maxsize=_REMEMBERED)
+@lru_cache(maxsize=REMEMBERED)
 def never_called(number: str) -> Refuse | None:
     """What is refused whatever the settings say. `number` may be in any form, a short number included."""
     plan = plan_of(number)
@@ -141,7 +95,7 @@ def _read(digits: str, country: str | None) -> str | None:
         parsed = phonenumbers.parse(digits, country)
     except phonenumbers.NumberParseException:
         return None
-    plan = _plan(parsed)
+    plan = read(parsed)
     if plan.kind == PhoneNumberType.UNKNOWN and not _is_premium(plan):
         return None
     return f"+{plan.code}{plan.national}"

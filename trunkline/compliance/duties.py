@@ -40,7 +40,7 @@ def _duties(
 ) -> tuple[Obligation, ...]:
     basis: dict[str, str] = {}
     for place in (*places, ours):
-        for row in tables.rows(tables.disclosure, place):
+        for row in sorted(tables.rows(tables.disclosure, place), key=lambda row: row.region):
             if _of(row, direction, purpose):
                 basis.setdefault(row.line, f"disclosure/{row.region}")
     asked = asked_for((*places, ours), tables)
@@ -60,9 +60,9 @@ def asked_for(places: Iterable[str | None], tables: Tables) -> str | None:
     """The row by which everybody must agree; None: one party's consent is enough, and that is ours."""
     for place in places:
         rows: tuple[Recording, ...] = tables.rows(tables.recording, place)
-        everybody = next((row for row in rows if row.parties == "all"), None)
+        everybody = min((row.region for row in rows if row.parties == "all"), default=None)
         if everybody is not None:
-            return f"recording/{everybody.region if place is not None else 'unknown'}"
+            return f"recording/{everybody if place is not None else 'unknown'}"
     return None
 
 

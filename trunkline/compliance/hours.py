@@ -13,6 +13,7 @@ from trunkline.ports import Purpose
 _QUARTER_S = 900  # clocks are put forward and back on a quarter of an hour
 
 _Week = tuple[tuple[Hours, ...], ...]
+"""A region's rows for one purpose, by the day of the week."""
 
 
 def closed(where: Where, purpose: Purpose | None, tables: Tables, now: datetime) -> str | None:
@@ -21,15 +22,15 @@ def closed(where: Where, purpose: Purpose | None, tables: Tables, now: datetime)
     if not offsets:
         return "no time zone is known"
     utc = now.astimezone(UTC)
-    days = tables.remembered(("open", where.places, purpose), lambda: _every_day(tables, where, purpose))
+    rules: _Rules = tables.remembered(("open", where.regions, purpose), lambda: _rules(tables, where, purpose))
     moments: list[tuple[date, time]] = []
     surely_open = True
     for offset in offsets:
         local = utc + offset
         day, moment = local.date(), local.time()
         moments.append((day, moment))
-        surely_open = surely_open and days[local.weekday()].surely_open(day, moment, tables)
-    return None if surely_open else _against(where, purpose, moments, tables)
+        surely_open = surely_open and rules.days[day.weekday()].surely_open(day, moment, tables)
+    return None if surely_open else _against(rules, moments, tables)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,33 +48,68 @@ class _Day:
         return not any(tables.holiday(region, day) for region in self.holidays)
 
 
-def _every_day(tables: Tables, where: Where, purpose: Purpose | None) -> tuple[_Day, ...]:
-    weeks = [(region, week) for place in where.places for region, week in _weeks(tables, place, purpose)]
-    days = []
-    for weekday in range(7):
-        spans: tuple[tuple[time, time], ...] = ((time.min, time.max),)
-        for _, week in weeks:
-            both = ((max(s, row.start), min(e, row.end)) for s, e in spans for row in week[weekday])
-            spans = tuple(dict.fromkeys((start, end) for start, end in both if start < end))
-        caring = frozenset(r for r, week in weeks if any(row.holidays == "closed" for row in week[weekday]))
-        days.append(_Day(spans, caring))
-    return tuple(days)
+@dataclass(frozen=True, slots=True)
+class _Region:
+    name: str
+    weeks: tuple[_Week, ...]
+    """Each must be open."""
+    shown: tuple[str, ...]
+    """By the day of the week: when it is open. Empty: not at all."""
 
 
-def _against(where: Where, purpose: Purpose | None, moments: Sequence[tuple[date, time]], tables: Tables) -> str | None:
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """Of all places where somebody may be, for one purpose."""
+
+    days: tuple[_Day, ...]
+    regions: tuple[_Region, ...]
+    """By name, so that the same one says no whatever order the rows have."""
+
+
+def _rules(tables: Tables, where: Where, purpose: Purpose | None) -> _Rules:
+    groups: dict[tuple[str, Purpose | None], dict[Hours, None]] = {}
+    for place in where.places:
+        for row in tables.rows(tables.hours, place):
+            if purpose is None or row.purpose in (None, purpose):
+                groups.setdefault((row.region, row.purpose), {})[row] = None
+    weeks: dict[str, list[_Week]] = {}
+    for (name, _), rows in groups.items():
+        weeks.setdefault(name, []).append(tuple(tuple(row for row in rows if day in row.days) for day in range(7)))
+    regions = tuple(
+        _Region(name, tuple(weeks[name]), tuple(_spans(weeks[name], day) for day in range(7))) for name in sorted(weeks)
+    )
+    return _Rules(tuple(_day(regions, day) for day in range(7)), regions)
+
+
+def _day(regions: Sequence[_Region], weekday: int) -> _Day:
+    spans: tuple[tuple[time, time], ...] = ((time.min, time.max),)
+    for week in (week for region in regions for week in region.weeks):
+        both = ((max(s, row.start), min(e, row.end)) for s, e in spans for row in week[weekday])
+        spans = tuple(dict.fromkeys((start, end) for start, end in both if start < end))
+    caring = (
+        region.name
+        for region in regions
+        if any(row.holidays == "closed" for week in region.weeks for row in week[weekday])
+    )
+    return _Day(spans, frozenset(caring))
+
+
+def _spans(weeks: Sequence[_Week], weekday: int) -> str:
+    rows = sorted({row for week in weeks for row in week[weekday]}, key=lambda row: (row.start, row.end))
+    return ", ".join(dict.fromkeys(f"{row.start:%H:%M}-{row.end:%H:%M}" for row in rows))
+
+
+def _against(rules: _Rules, moments: Sequence[tuple[date, time]], tables: Tables) -> str | None:
     """The first rule, by its region, that says no."""
-    weeks = [each for place in where.places for each in _weeks(tables, place, purpose)]
-    for region in sorted({region for region, _ in weeks}):
+    for region in rules.regions:
         closed = [
             (day, moment)
-            for name, week in weeks
-            if name == region
+            for week in region.weeks
             for day, moment in moments
-            if not _open(region, week[day.weekday()], day, moment, tables)
+            if not _open(region.name, week[day.weekday()], day, moment, tables)
         ]
         if closed:
-            day, moment = min(closed)
-            return _why(region, _rows(tables, where, purpose, region, day), day, moment, tables)
+            return _why(region, *min(closed), tables)
     return None
 
 
@@ -84,41 +120,20 @@ def _offsets(zones: tuple[str, ...], quarter: int) -> tuple[timedelta, ...]:
     return tuple({now.astimezone(_zone(zone)).utcoffset() or timedelta() for zone in zones})
 
 
-def _weeks(tables: Tables, place: str | None, purpose: Purpose | None) -> Sequence[tuple[str, _Week]]:
-    """Each region's rules for one purpose, by the day of the week."""
-
-    def make() -> tuple[tuple[str, _Week], ...]:
-        groups: dict[tuple[str, Purpose | None], list[Hours]] = {}
-        for row in tables.rows(tables.hours, place):
-            if purpose is None or row.purpose in (None, purpose):
-                groups.setdefault((row.region, row.purpose), []).append(row)
-        return tuple(
-            (region, tuple(tuple(row for row in rows if day in row.days) for day in range(7)))
-            for (region, _), rows in groups.items()
-        )
-
-    return tables.remembered(("weeks", place, purpose), make)
-
-
 def _open(region: str, today: Sequence[Hours], day: date, moment: time, tables: Tables) -> bool:
-    for row in today:
-        if row.start <= moment < row.end:
-            return row.holidays == "open" or not tables.holiday(region, day)
-    return False
+    return any(
+        row.start <= moment < row.end and (row.holidays == "open" or not tables.holiday(region, day)) for row in today
+    )
 
 
-def _rows(tables: Tables, where: Where, purpose: Purpose | None, region: str, day: date) -> list[Hours]:
-    weeks = (week for place in where.places for name, week in _weeks(tables, place, purpose) if name == region)
-    return sorted({row for week in weeks for row in week[day.weekday()]}, key=lambda row: row.start)
-
-
-def _why(region: str, today: list[Hours], day: date, moment: time, tables: Tables) -> str:
-    if not today:
-        return f"{region}: not on this day of the week"
-    if any(row.holidays == "closed" for row in today) and tables.holiday(region, day):
-        return f"{region}: a holiday"
-    spans = ", ".join(f"{row.start:%H:%M}-{row.end:%H:%M}" for row in today)
-    return f"{region}: {spans}, and it is {moment:%H:%M} there"
+def _why(region: _Region, day: date, moment: time, tables: Tables) -> str:
+    shown = region.shown[day.weekday()]
+    if not shown:
+        return f"{region.name}: not on this day of the week"
+    caring = any(row.holidays == "closed" for week in region.weeks for row in week[day.weekday()])
+    if caring and tables.holiday(region.name, day):
+        return f"{region.name}: a holiday"
+    return f"{region.name}: {shown}, and it is {moment:%H:%M} there"
 
 
 @lru_cache(maxsize=1024)

@@ -21,7 +21,7 @@ OURS = Path(__file__).with_name("lines.toml")
 FALLBACK = "en"
 ORDER: tuple[ObligationKind, ...] = ("say_business", "say_opt_out", "say_ai", "say_recording", "say_callback")
 _TEXTS = (
-    *("business_in", "business_out", "opt_out_key", "ai", "recording", "callback"),
+    *("business_in", "business_out", "opt_out_key", "opt_out_number", "ai", "recording", "callback"),
     *("question", "granted", "refused", "withdrawn", "unserved", "and", "star", "hash"),
 )
 _DOORS: tuple[Door, ...] = ("record", "transcript", "third_party")
@@ -29,6 +29,7 @@ _NEEDED = {
     "business_in": "{business}",
     "business_out": "{business}",
     "opt_out_key": "{key}",
+    "opt_out_number": "{number}",
     "recording": "{kept}",
     "callback": "{number}",
     "question": "{kept}",
@@ -76,21 +77,31 @@ class Wording:
     business: str
     callback_number: str | None = None
     opt_out_key: str = "9"
+    opt_out_number: str | None = None
+    """Whom a machine's owner may call for the same."""
 
     def __post_init__(self) -> None:
         speakable(self.business)
 
-    def opening(self, owed: Iterable[Obligation], direction: Direction, language: str) -> Opening:
+    def opening(
+        self, owed: Iterable[Obligation], direction: Direction, language: str, *, machine: bool = False
+    ) -> Opening:
+        """`machine`: is to keep it, and has no keys: whoever plays it back is told a number (47 CFR 64.1200(b)(3)). It
+        is asked nothing."""
         owed = tuple(owed)
         by_kind = {each.kind: each for each in owed}
         asked = by_kind.get("ask_consent")
         kinds = [kind for kind in ORDER if kind in by_kind and not (asked and kind == "say_recording")]
-        said = ((kind, self._text(by_kind[kind], direction, language)) for kind in kinds)
+        said = ((kind, self._text(by_kind[kind], direction, language, machine=machine)) for kind in kinds)
         lines = tuple(Line(kind, text, by_kind[kind].basis) for kind, text in said if text)
-        if asked is None or not asked.doors:
+        if asked is None or not asked.doors or machine:
             return Opening(lines)
         question = self._filled(self.lines.of(language)["question"], language, asked.doors)
         return Opening(lines, Line("ask_consent", question, asked.basis), asked.doors)
+
+    def notice(self, kept: Sequence[Door], language: str) -> str:
+        """To who comes into a call of which that is kept."""
+        return self._filled(self.lines.of(language)["recording"], language, kept)
 
     def say(self, name: str, language: str) -> str:
         """One of the texts without blanks: granted, refused, withdrawn, unserved."""
@@ -102,16 +113,20 @@ class Wording:
         owed = [Obligation(kind, tuple(kept) if kind in ("say_recording", "ask_consent") else ()) for kind in kinds]
         openings = [self.opening(owed, "inbound", language), self.opening(owed, "outbound", language)]
         openings.append(self.opening(owed[:-1], "inbound", language))
+        openings.append(self.opening(owed, "outbound", language, machine=True))
         texts = [line.text for each in openings for line in each.lines]
         texts += [each.question.text for each in openings if each.question is not None]
         texts += [self.say(name, language) for name in ("granted", "refused", "withdrawn", "unserved")]
+        texts += [self.notice(kept, language)] if kept else []
         return list(dict.fromkeys(texts))
 
-    def _text(self, owed: Obligation, direction: Direction, language: str) -> str:
+    def _text(self, owed: Obligation, direction: Direction, language: str, *, machine: bool) -> str:
         texts = self.lines.of(language)
         match owed.kind:
             case "say_business":
                 text = texts["business_in" if direction == "inbound" else "business_out"]
+            case "say_opt_out" if machine and (number := self.opt_out_number or self.callback_number):
+                return self._filled(texts["opt_out_number"], language, (), number)
             case "say_opt_out":
                 text = texts["opt_out_key"]
             case "say_ai":
@@ -122,14 +137,14 @@ class Wording:
                 text = texts["callback"] if self.callback_number else ""
         return self._filled(text, language, owed.doors)
 
-    def _filled(self, text: str, language: str, doors: Sequence[Door]) -> str:
+    def _filled(self, text: str, language: str, doors: Sequence[Door], number: str | None = None) -> str:
         """In one pass: a business called {key} stays one."""
         texts = self.lines.of(language)
         kept = [texts["kept"][door] for door in _DOORS if door in doors]
         together = kept[0] if len(kept) == 1 else f"{', '.join(kept[:-1])} {texts['and']} {kept[-1]}" if kept else ""
         blanks = {
             "business": " ".join(self.business.split()).rstrip("."),
-            "number": _digit_by_digit(self.callback_number or ""),
+            "number": _digit_by_digit(number or self.callback_number or ""),
             "key": " ".join({"*": texts["star"], "#": texts["hash"]}.get(key, key) for key in self.opt_out_key),
             "kept": together,
         }

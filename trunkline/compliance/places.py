@@ -10,7 +10,7 @@ import phonenumbers
 from phonenumbers import PhoneNumberType
 from phonenumbers.tzdata import TIMEZONE_DATA, TIMEZONE_LONGEST_PREFIX
 
-from trunkline.compliance.destinations import NO_COUNTRY, plan_of
+from trunkline.compliance.plans import NO_COUNTRY, plan_of
 from trunkline.compliance.tables import Tables
 
 _PARTS = ("US", "CA")
@@ -34,7 +34,7 @@ def where(number: str | None, region: str | None, zone: str | None, tables: Tabl
     `by_address`: without an address, the number tells the country alone."""
     of_number = _where(number, by_address and region is None, tables) if number is not None else Where()
     if region is None:
-        return Where(of_number.regions, _merged(of_number.zones, (zone,) if zone else ()))
+        return Where(of_number.regions, _merged(of_number.zones, (zone,))) if zone else of_number
     zones = _merged(of_number.zones, (zone,) if zone else _zones_of(region, tables))
     return Where(_merged(of_number.regions, (region,)) if of_number.regions else (), zones)
 
@@ -45,7 +45,7 @@ def _merged(some: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def _look(number: str) -> tuple[str, str, tuple[str, ...]] | None:
-    """Country, area code and zones of a valid number."""
+    """Country, area code (where it tells something) and zones of a valid number."""
     plan = plan_of(number)
     if plan is None or plan.region is None or plan.region == NO_COUNTRY:
         return None
@@ -54,7 +54,7 @@ def _look(number: str) -> tuple[str, str, tuple[str, ...]] | None:
         zones = _zones_by_prefix(f"{plan.code}{plan.national}")
     elif plan.kind != PhoneNumberType.UNKNOWN:
         zones = _zones_by_prefix(str(plan.code))
-    return plan.region, plan.national[:3], zones
+    return plan.region, plan.national[:3] if plan.region in _PARTS else "", zones
 
 
 def _zones_by_prefix(digits: str) -> tuple[str, ...]:
@@ -69,7 +69,10 @@ def _where(number: str, country_only: bool, tables: Tables) -> Where:
     found = _look(number)
     if found is None:
         return Where()
-    country, code, zones = found
+    return tables.remembered(("where", country_only, found), lambda: _found(*found, country_only, tables))
+
+
+def _found(country: str, code: str, zones: tuple[str, ...], country_only: bool, tables: Tables) -> Where:
     if country_only:
         return Where((country,), country_zones().get(country, ()))
     if country in _PARTS:
@@ -80,11 +83,15 @@ def _where(number: str, country_only: bool, tables: Tables) -> Where:
 
 def _zones_of(region: str, tables: Tables) -> tuple[str, ...]:
     """Every zone of a place that was given by its region alone."""
-    zones: tuple[str, ...] = ()
-    for named, of_code in tables.area_codes.values():
-        if named == region:
-            zones = _merged(zones, of_code)
-    return zones or country_zones().get(region.partition("-")[0], ())
+
+    def find() -> tuple[str, ...]:
+        zones: tuple[str, ...] = ()
+        for named, of_code in tables.area_codes.values():
+            if named == region:
+                zones = _merged(zones, of_code)
+        return zones or country_zones().get(region.partition("-")[0], ())
+
+    return tables.remembered(("zones", region), find)
 
 
 def known_zone(name: str) -> bool:

@@ -36,7 +36,7 @@ QUIET_S = 6.0
 PLAYED_MS = 100
 ECHO_TAIL_S = 0.3
 """Half duplex: the room's echo of the last word."""
-AGAIN = frozenset({"overloaded", "draining", "sessions_away", "sessions_full", "no_region", "too_late"})
+AGAIN = frozenset({"overloaded", "tenant_full", "draining", "sessions_away", "sessions_full", "no_region", "too_late"})
 """Refusals after which the same token is good."""
 
 

@@ -199,12 +199,6 @@ class Announcer:
         question = next((span for span in self.spans if span.line.kind == "ask_consent"), None)
         return question is not None and self._bus.heard_ms >= question.from_ms
 
-    @property
-    def before_question(self) -> bool:
-        """The lines before it were heard, and it was not begun."""
-        question = next((span for span in self.spans if span.line.kind == "ask_consent"), None)
-        return question is not None and self._bus.heard_ms >= question.from_ms - BETWEEN_MS
-
     async def _say(self, lines: Sequence[Line]) -> None:
         bus = self._bus
         format = bus.playout.format

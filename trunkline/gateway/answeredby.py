@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 from trunkline.media.answering import AnsweringDetector
 from trunkline.media.bus import Receiver
+from trunkline.media.voicemail import After, MessageStart
 
 AnsweredBy = Literal["human", "unknown", "machine_start", "machine_end_beep", "machine_end_silence"]
 
@@ -20,6 +21,13 @@ Told = Callable[[AnsweredBy, int], None]
 
 def is_machine(who: AnsweredBy) -> bool:
     return who.startswith("machine")
+
+
+def greeting_over(who: str) -> After | None:
+    """Whether a machine's greeting is, as Twilio's AnsweredBy tells, and how it ended."""
+    if who == "machine_end_beep":
+        return "beep"
+    return "silence" if who.startswith("machine_end") else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +82,28 @@ class AnswerListener:
 
     def mark_returned(self, name: str) -> None:
         self.to.mark_returned(name)
+
+
+class MessageListener:
+    """When a message to a machine may begin, by what is heard on a call of ours: a Tap of its bus."""
+
+    def __init__(self, told: Callable[[After], None]) -> None:
+        """`told`: of a machine's beep, known for one or not; of a known one's silence; after a beep nothing more."""
+        self._start, self._told = MessageStart(), told
+
+    def is_machine(self) -> None:
+        """Somebody else knows."""
+        self._start.is_machine()
+        if self._start.after is not None:
+            self._told(self._start.after)
+
+    def write(self, channel: Literal["caller", "agent"], position: int, data: bytes) -> None:
+        if channel == "caller" and not self._start.done and self._start.feed(data):
+            assert self._start.after is not None
+            self._told(self._start.after)
+
+    def cut(self, channel: Literal["caller", "agent"], position: int) -> None:
+        """Of what we said."""
+
+    def close(self) -> None:
+        """The leg is gone."""

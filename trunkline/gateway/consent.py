@@ -23,7 +23,9 @@ from trunkline.clock import Clock
 from trunkline.compliance import consent_state as s
 from trunkline.compliance.opening import Line, Opening, Wording
 from trunkline.gateway.announcer import Announcer, Span
+from trunkline.gateway.notice import Notice
 from trunkline.media.bus import Bus
+from trunkline.media.voicemail import After
 from trunkline.ports import (
     Allow,
     CapturedBy,
@@ -40,7 +42,7 @@ from trunkline.ports import (
     Technology,
     Wish,
 )
-from trunkline.types import CallId, Direction, TenantId
+from trunkline.types import MULAW_8K, CallId, Direction, TenantId
 
 NOT_AGREED = Refuse("no_consent", "the caller has not agreed to it")
 TECHNOLOGIES: Mapping[Door, Technology] = {
@@ -48,7 +50,8 @@ TECHNOLOGIES: Mapping[Door, Technology] = {
     "transcript": "transcript",
     "third_party": "ai_processing",
 }
-LEFT_S = 0.1  # until it is looked at again whether the lines were heard
+GREETING_S = 45.0
+"""For a machine's greeting, where nothing is heard of its end: media/voicemail.py listens for 40 s."""
 AGAIN_S = 0.25  # until the question's time is looked at again, while the caller speaks
 
 
@@ -62,6 +65,8 @@ class House:
     ears: Ears
     consents: Consents
     answer_s: float = 7.0
+    kept: tuple[Door, ...] = ()
+    """What of a call may be."""
 
     def language_of(self, tag: str) -> str:
         """What of our languages a caller is spoken to in."""
@@ -88,7 +93,7 @@ async def open_house(
         for language, voice in spoken.items():
             stack.push_async_callback(voice.close)
             await voice.start(wording.everything(kept, language))
-        yield House(wording, spoken, ears, consents, answer_s)
+        yield House(wording, spoken, ears, consents, answer_s, kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,10 @@ class Host(Protocol):
 
     def shut_now(self) -> None:
         """Nothing goes through any of them any more. Whoever attends must not hear another word."""
+        ...
+
+    def machine_listens(self) -> None:
+        """Whoever attends leaves: the announcer has the line, from the beginning."""
         ...
 
     def agent_goes_on(self, greeting: str | None) -> None:
@@ -149,6 +158,8 @@ class CallConsent:
         self._announcer: Announcer | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._machine = False  # has answered
+        self._greeting_over: After | None = None  # the machine's
+        self._keyed = False  # somebody is there
         self._after: Callable[[], None] | None = None  # once what is being said was heard
         self._greeting: str | None = None
         self._over = False
@@ -180,6 +191,18 @@ class CallConsent:
         self.owes([each for each in decision.obligations if each.kind == "ask_consent"])
         asked = any(each.kind == "ask_consent" and door in each.doors for each in decision.obligations)
         return NOT_AGREED if asked and self._state.state(door) != "granted" else decision
+
+    def notice(self, language: str) -> Notice | None:
+        """For who comes into the call. None: the rules ask for none, or nothing of it is kept."""
+        house = self._house
+        owed = next((each for each in self._owed if each.kind in ("say_recording", "ask_consent")), None)
+        if house is None or owed is None or all(self.shut(door) is not None for door in house.kept):
+            return None
+        language = house.language_of(language)
+        text = house.wording.notice(house.kept, language)
+        spoken = house.voices[language].kept(text, MULAW_8K)
+        assert spoken is not None, "it was spoken as the house was opened"
+        return Notice(text, owed.basis, b"".join(chunk.data for chunk in spoken))
 
     @property
     def carried(self) -> Carried:
@@ -237,10 +260,14 @@ class CallConsent:
         assert self._who is not None
         party = self._who()
         unsettled = self._state.unsettled
-        opening = house.wording.opening(self._owed, party.direction, house.language_of(party.language))
+        language = house.language_of(party.language)
+        if self._machine:
+            self._begin_for_machine(house.wording.opening(self._owed, party.direction, language, machine=True))
+            return
+        opening = house.wording.opening(self._owed, party.direction, language)
         if unsettled and opening.question is None:  # owed since: by the door itself
             asked = (Obligation("ask_consent", unsettled, self._basis),)
-            opening = house.wording.opening((*self._owed, *asked), party.direction, house.language_of(party.language))
+            opening = house.wording.opening((*self._owed, *asked), party.direction, language)
         self._opening = opening
         lines = [] if self._opened else list(opening.lines)
         if unsettled and opening.question is not None:
@@ -286,6 +313,7 @@ class CallConsent:
             return
         if answer == "yes" and via == "keypad" and not (self._announcer is not None and self._announcer.at_question):
             return  # nobody has asked them yet
+        self._keyed = self._keyed or (via == "keypad" and answer is not None)
         events: dict[Answer | None, s.Event] = {"yes": s.Yes(via), "no": s.No(via), None: s.Unclear()}
         self._perform(self._state.handle(events[answer]))
 
@@ -345,8 +373,7 @@ class CallConsent:
         if self._announcer is None:
             return
         if self._machine:
-            self._leave_question()
-            return
+            return  # what it hears is begun anew
         assert self._house is not None
         line = Line(name, self._house.wording.say(name, self._language), "")
         if self._opened or self._announcer.at_question:
@@ -357,15 +384,6 @@ class CallConsent:
     def _thank(self, *lines: Line) -> None:
         self._have_opened()
         self._say(lines, self._go_on)
-
-    def _leave_question(self) -> None:
-        """The lines are for machines, too; the question is not."""
-        assert self._announcer is not None
-        if self._opened or self._announcer.before_question:
-            self._thank()
-        else:
-            self._after = self._thank
-            self._timer = asyncio.get_running_loop().call_later(LEFT_S, self._leave_question)
 
     def _go_on(self) -> None:
         self._host.agent_goes_on(self._greeting)
@@ -381,13 +399,13 @@ class CallConsent:
 
     def _await(self) -> None:
         assert self._house is not None
-        self._set_timer(self._house.answer_s)
+        self._set_timer(self._house.answer_s, self._timed_out)
 
-    def _set_timer(self, after_s: float) -> None:
+    def _set_timer(self, after_s: float, then: Callable[[], None]) -> None:
         self._stop_timer()
         if self._over:
             return
-        self._timer = asyncio.get_running_loop().call_later(after_s, self._timed_out)
+        self._timer = asyncio.get_running_loop().call_later(after_s, then)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -397,7 +415,7 @@ class CallConsent:
     def _timed_out(self) -> None:
         self._timer = None
         if self._announcer is not None and self._announcer.waits:
-            self._set_timer(AGAIN_S)
+            self._set_timer(AGAIN_S, self._timed_out)
         else:
             self._perform(self._state.handle(s.Silence()))
 
@@ -438,14 +456,42 @@ class CallConsent:
             self._revoke(effects, who(), wish.via, wish.verbatim)
         return bool(effects)
 
-    def answered_by_machine(self, who: Callable[[], Party]) -> None:
-        """It hears the lines, is not asked, and has agreed to nothing. Idempotent."""
-        if self._house is None or self._machine:
+    # --- a machine has answered ---
+
+    @property
+    def machine(self) -> bool:
+        return self._machine
+
+    def answered_by_machine(self, who: Callable[[], Party], after: After | None = None) -> None:
+        """It hears the lines once its greeting is over (`after`), is not asked, and has agreed to nothing. Told again
+        when more is known; a beep counts also behind a silence."""
+        if self._house is None or self._keyed or self._over:
             return
+        new = not self._machine
         self._machine = True
-        effects = self._state.handle(s.Machine())
-        self._perform(effects)
-        self._revoke(effects, who(), "speech", "a machine has answered")
+        over = after is not None and (self._greeting_over is None or (after == "beep" != self._greeting_over))
+        if over:
+            self._greeting_over = after
+            self._host.event("voicemail", after=after)
+        if new:
+            effects = self._state.handle(s.Machine())
+            self._perform(effects)
+            self._revoke(effects, who(), "speech", "a machine has answered")
+        if over or new:
+            self._host.machine_listens()
+
+    def _begin_for_machine(self, opening: Opening) -> None:
+        """What was said into its greeting was said to nobody: it waits for the end of that, and is said whole."""
+        self._opening = opening
+        if self._greeting_over is None:
+            self._set_timer(GREETING_S, self._greeting_without_end)
+        else:
+            self._stop_timer()
+            self._say(opening.lines, self._lines_heard)
+
+    def _greeting_without_end(self) -> None:
+        assert self._who is not None
+        self.answered_by_machine(self._who, "time")
 
     def _revoke(self, effects: Sequence[s.Effect], who: Party, via: CapturedBy, verbatim: str) -> None:
         assert self._house is not None
@@ -468,8 +514,7 @@ class CallConsent:
         """Says that nothing is kept any more, and asks what else there is; then `agent_goes_on`, who only listens."""
         announcer = self.announcer(bus, agent, who, "", said, lambda: False)
         assert self._house is not None
-        line = Line("withdrawn", self._house.wording.say("withdrawn", self._language), "")
-        self._say(() if self._machine else (line,), self._go_on)
+        self._say((Line("withdrawn", self._house.wording.say("withdrawn", self._language), ""),), self._go_on)
         return announcer
 
     def unserved(self, bus: Bus, agent: AgentDefinition, who: Callable[[], Party]) -> Announcer:

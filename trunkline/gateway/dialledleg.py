@@ -5,13 +5,14 @@ import secrets
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from trunkline.compliance.money.prices import leg_units
+from trunkline.compliance.money.prices import STREAMED
 from trunkline.gateway.endings import Ended, leg_product
 from trunkline.gateway.hands import Hands
 from trunkline.gateway.leg import Leg
 from trunkline.gateway.outbound import Failure, Tried
 from trunkline.media.bus import Receiver
 from trunkline.media.members import Port
+from trunkline.media.voicemail import After
 from trunkline.ports import ENDED_BY, EndedBy, EndReason, Refuse, Usage, UsageUnit
 from trunkline.types import E164, CallId
 
@@ -219,7 +220,7 @@ class DialledLeg:
     def key(self, digit: str) -> None:
         """Of its keypad."""
 
-    def answered_by_machine(self) -> None:
+    def answered_by_machine(self, after: After | None = None) -> None:
         """A voicemail or a fax, as its carrier or its sound says: nobody to talk to."""
         self.hang_up_leg("no_answer")
 
@@ -242,8 +243,9 @@ class DialledLeg:
         if self._answered_at is not None and self.leg is not None and not self._metered:
             self._metered = True
             seconds = round(self._clock.now() - self._answered_at, 3)
-            for unit in leg_units(self.leg.kind):
-                self._host.usage(self._used(unit, seconds))
+            if self.leg.kind in STREAMED:
+                self._host.usage(self._used("stream_seconds", seconds if self._attached else 0.0))
+            self._host.usage(self._used("seconds", seconds))
             self._host.event("leg_ended", leg=self.name, **self._of, seconds=seconds)
 
     def _used(self, unit: UsageUnit, quantity: float) -> Usage:

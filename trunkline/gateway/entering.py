@@ -14,7 +14,7 @@ from trunkline.settings import is_loopback
 from trunkline.types import CallId
 
 RETRY_S = 2
-AGAIN = frozenset({"overloaded", "draining", "sessions_away", "database_away", "no_path", "agent_away"})
+AGAIN = frozenset({"overloaded", "tenant_full", "draining", "sessions_away", "database_away", "no_path", "agent_away"})
 """Codes that another try may help."""
 NO_TOKEN = Refuse("no_token", "a join token is needed")
 _NO_SESSIONS = Refuse("no_sessions", "there are no sessions here to join")
@@ -77,15 +77,18 @@ class Entrance:
             joined = await self._verifier.join(token)
             if isinstance(joined, Refuse):
                 return joined
-            return attend(self._board, joined, leg)
+            return await attend(self._board, joined, leg)
         if not self._anonymous:
             return NO_TOKEN
-        call_id = self._board.admit(Arrival(name, leg, "inbound", from_number=None, to_number=None))
+        arrival = Arrival(name, leg, "inbound", from_number=None, to_number=None)
+        await self._board.expect(arrival)
+        call_id = self._board.admit(arrival)
         return call_id if isinstance(call_id, Refuse) else _entered(self._board, call_id)
 
 
-def attend(board: Switchboard, joining: Joining, leg: LegKind) -> Entered | Refuse:
+async def attend(board: Switchboard, joining: Joining, leg: LegKind) -> Entered | Refuse:
     """Whoever has joined a session has its call: as Entrance.enter, without a token."""
+    await board.expect_joining(joining, leg)
     call_id = board.join(joining, leg)
     return call_id if isinstance(call_id, Refuse) else _entered(board, call_id, joining)
 

@@ -19,6 +19,7 @@ from trunkline.gateway.briefing import Briefing
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.hands import Hands
 from trunkline.gateway.leg import Dialler
+from trunkline.gateway.notice import Notice, before_joining
 from trunkline.gateway.outbound import Failure
 from trunkline.gateway.referred import Movable, our_number
 from trunkline.gateway.room import CallRoom
@@ -58,6 +59,10 @@ class Caller(Protocol):
         ...
 
     def facts(self) -> CallFacts: ...
+
+    def notice(self) -> Notice | None:
+        """That a representative hears before they are with the caller."""
+        ...
 
     def hang_up(self, reason: EndReason) -> None: ...
 
@@ -383,7 +388,8 @@ class Handover:
         leg.call = successor
         port = self._target_port(attempt)
         assert port is not None
-        self.call.event("joined", leg=successor.name, attempt=attempt)
+        notice = self.call.notice()
+        before_joining(self._room, port, notice, partial(self._let_in, successor, port, notice))
         return leg.bus or port  # the listener for voicemail, before it
 
     def _leaves_room(self, second: SecondLeg) -> None:
@@ -406,10 +412,25 @@ class Handover:
         if port is None:
             self._refused(attempt, Refuse("not_now", "the target's leg is over"))
             return
-        self._room.mute(self._caller, False)
-        self._room.resume(self._caller)
+        second, notice = self._seconds[attempt], self.call.notice()
+        if notice is not None and not self._caller.held:  # they heard it ring, and go on to
+            self._waits_with = "ringback"
+            self._room.hold(self._caller, self._source("ringback"))
+        before_joining(self._room, port, notice, partial(self._with_caller, second, port, notice))
+
+    def _with_caller(self, second: SecondLeg, port: Port, notice: Notice | None, told: bool) -> None:
+        if not self._closed and second.port is port:
+            self._room.mute(self._caller, False)
+            self._room.resume(self._caller)
+            self._let_in(second, port, notice, told)
+
+    def _let_in(self, second: SecondLeg, port: Port, notice: Notice | None, told: bool) -> None:
+        if self._closed or second.port is not port:
+            return
+        if told and notice is not None:
+            self.call.event("notified", **notice.event(second.name))
         self._room.resume(port)
-        self.call.event("joined", leg=self._seconds[attempt].name, attempt=attempt)
+        self.call.event("joined", leg=second.name, attempt=second.attempt)
 
     # --- the briefing ---
 

@@ -9,6 +9,7 @@ from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.outbound import Route
 from trunkline.media.bus import LegOut, Receiver
 from trunkline.media.playout import LeadPolicy
+from trunkline.media.voicemail import After
 from trunkline.ports import EndedBy, EndReason, Refuse
 from trunkline.types import E164, CallId
 
@@ -91,8 +92,9 @@ class LegCall(Protocol):
         """The far end has put us on hold, or taken us back: it hears nothing of us meanwhile."""
         ...
 
-    def answered_by_machine(self) -> None:
-        """Of a call out: a voicemail or a fax, as its carrier or its sound says."""
+    def answered_by_machine(self, after: After | None = None) -> None:
+        """Of a call out: a voicemail or a fax, as its carrier or its sound says. `after`: its greeting is over, and
+        ended so. Told again when that is known later."""
         ...
 
     def stopped(self, leg: Leg) -> None:

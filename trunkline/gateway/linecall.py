@@ -21,6 +21,7 @@ from trunkline.compliance.answers import out, told
 from trunkline.compliance.money.account import NOTHING, SoFar
 from trunkline.gateway import call as c
 from trunkline.gateway import transfer_steps as t
+from trunkline.gateway.answeredby import MessageListener
 from trunkline.gateway.arrival import Arrival, Why, vouched
 from trunkline.gateway.consent import CallConsent, Carried
 from trunkline.gateway.consent import Party as Who
@@ -30,6 +31,7 @@ from trunkline.gateway.handover import Handover
 from trunkline.gateway.hands import Hands, Holds
 from trunkline.gateway.leg import Leg, Plan, Telling
 from trunkline.gateway.live import encode
+from trunkline.gateway.notice import Notice
 from trunkline.gateway.party import Invitation, Party
 from trunkline.gateway.payable import Payable
 from trunkline.gateway.referred import Leaving, Movable, Referrals, our_number
@@ -41,6 +43,7 @@ from trunkline.live import Follower, TurnOver
 from trunkline.media.bus import NOBODY, Bus, Receiver
 from trunkline.media.gate import Gate
 from trunkline.media.members import move
+from trunkline.media.voicemail import After
 from trunkline.ports import (
     ENDED_BY,
     HERE,
@@ -80,6 +83,7 @@ SUMMARY_CHARS = 200
 NO_CONSENT = "no_consent"
 """The code of a door that is shut until the caller agrees."""
 _BY_SERVERS = frozenset(("livekit",))  # legs whose messages to the device pass through another's server
+BOUND = Refuse("consent", "with the rules in force nobody takes the place of who has heard the lines and agreed")
 GREETINGS: Mapping[Why, str | None] = {
     "new": None,
     "leg_lost": RESUMED,
@@ -169,6 +173,7 @@ class LineCall:
         self._turns = 0
         self._may_keep: bool | None = None  # what is said: in its session, for its return
         self._gate: Gate | None = None  # before the recorder
+        self._message: MessageListener | None = None  # for when a machine begins to listen
         self._ending_as: EndReason | None = None
         self._said: dict[EndReason, tuple[EndedBy | None, str]] = {}
         """Who would be ending it for this reason, and the provider's code."""
@@ -223,7 +228,7 @@ class LineCall:
         if (tell := self.follower) is not None:
             tell(TurnOver.of(turn))
         if not self.may_keep_words:
-            turn = replace(turn, caller_text="", agent_text="")
+            turn = turn.without_words()
         ended = TurnEnded(self.id, now, turn)
         board.records.append(ended)
         board.telemetry.turn(ended, now - timedelta(seconds=ago_s))
@@ -393,7 +398,10 @@ class LineCall:
         return self._bus or Refuse("error", "the call could not be attended")
 
     def key(self, digit: str) -> None:
-        wishes = self.wishes if self.attended.attendant is not None else None  # else it is a representative's menu
+        attendant = self.attended.attendant
+        wishes = self.wishes if attendant is not None else None  # else it is a representative's menu
+        if getattr(attendant, "keyed_in_secret", False):  # any digits may be in a card
+            wishes = None
         if wishes is None or not (wishes.opted_out or wishes.key(digit)):
             self.attended.key(digit)
 
@@ -415,8 +423,16 @@ class LineCall:
     def held(self, on: bool) -> None:
         self.attended.hold(on)
 
-    def answered_by_machine(self) -> None:
-        self.consent.answered_by_machine(self._caller)
+    def answered_by_machine(self, after: After | None = None) -> None:
+        try:
+            self.consent.answered_by_machine(self._caller, after)
+            if self._message is not None and after is None:
+                self._message.is_machine()
+        except Exception as error:
+            self.crashed(error)
+
+    def _machine_heard(self, after: After) -> None:
+        asyncio.get_running_loop().call_soon(self.answered_by_machine, after)  # not within the hearing of it
 
     def stopped(self, leg: Leg) -> None:
         if leg is self._leg:
@@ -450,9 +466,14 @@ class LineCall:
     def may_call(self, number: E164, *, goes: bool = True) -> Decision:
         return self.ask("dial", dialled=number, goes=goes)
 
+    def bound(self) -> Refuse | None:
+        """Lines, consent and do-not-call are this party's: of who came in their place nobody knows whose number it is
+        and what they would have agreed to."""
+        return None if self._board.house is None else BOUND
+
     def talks_with(self, leg: Leg) -> bool:
-        if self._board.house is not None:
-            return False  # who came in their place would have heard and agreed to nothing
+        if self.bound() is not None:
+            return False
         return leg is self._leg and self.machine.state is c.State.ACTIVE and self._bus is not None
 
     def succeed(self, leg: Movable) -> Receiver | Refuse:
@@ -716,7 +737,8 @@ class LineCall:
         return self.attended.agent.minds if isinstance(self.attended.may_serve(), Allow) else None
 
     def _summary(self) -> str:
-        said = [m.text for m in self.attended.conversation if m.role == "caller" and m.text and not m.keyed]
+        told = self._discreet(self.attended.conversation)
+        said = [m.text for m in told if m.role == "caller" and m.text and not m.keyed]
         return f"{SUMMARY} {said[-1][:SUMMARY_CHARS]}." if said else SUMMARY_OF_NOTHING
 
     def back(self, failed: TransferFailed | None) -> None:
@@ -779,6 +801,11 @@ class LineCall:
         """Its time runs."""
         return self._limit is not None
 
+    @property
+    def is_away(self) -> bool:
+        """Its carrier has it, with a target: there <Dial timeLimit> holds."""
+        return self.machine.state is c.State.TRANSFERRING
+
     def ends_in_s(self) -> float:
         """By its own limit at the latest."""
         return 0.0 if self._limit is None else self._limit.when() - asyncio.get_running_loop().time()
@@ -822,7 +849,7 @@ class LineCall:
         """A transfer, where it is wanted and can be, else a goodbye. Idempotent."""
         if self._spent or self.end_reason is not None:
             return
-        if self.machine.state is c.State.TRANSFERRING:  # there <Dial timeLimit> holds
+        if self.is_away:
             return
         self._spent = True
         self.event("budget_spent", budget=budget)
@@ -906,6 +933,11 @@ class LineCall:
         if self._bus is not None:
             self._bus.forget_speech()  # of an announcement, before the far end answered
         bus = self._open_bus()
+        if why == "new" and self._may_be_machine and self._message is None:
+            self._message = MessageListener(self._machine_heard)
+            bus.taps.append(self._message)
+            if self.consent.machine:  # its carrier was faster than its sound
+                self._message.is_machine()
         if not due:
             self.attended.take(bus)
         if self._attached_at is None:
@@ -931,6 +963,11 @@ class LineCall:
         if self._spent:  # the transfer that was to end it did not
             self._leave_spent()
 
+    @property
+    def _may_be_machine(self) -> bool:
+        outbound = self.arrival.direction == "outbound" and not self.arrival.reconnects
+        return outbound and self._board.house is not None
+
     def _with_others(self) -> bool:
         return self.party.room is not None
 
@@ -943,7 +980,10 @@ class LineCall:
         language = languages.of_conversation(said, tags) if said else asked or tags[0]
         return Who(self.started.tenant, self.started.direction, number, language)
 
-    # --- what the caller has agreed to (consent.Host) ---
+    # --- what the caller has agreed to (consent.Host), and who comes in is told ---
+
+    def notice(self) -> Notice | None:
+        return self.consent.notice(self._definition.language)
 
     def agent_goes_on(self, greeting: str | None) -> None:
         asyncio.get_running_loop().call_soon(self._agent_goes_on, greeting)  # the announcer is still at it
@@ -970,11 +1010,21 @@ class LineCall:
     def shut_now(self) -> None:
         self._doors_moved()
         bus = self._bus
-        if bus is None or self.consent.announcing or self.machine.state is not c.State.ACTIVE:
+        if bus is None or self.consent.announcing or self.machine.state is not c.State.ACTIVE or self.consent.machine:
             return
         self.attended.leave()  # whoever of another company attends hears no further word
         bus.listener = NOBODY
         self.attended.announce(self.consent.confirm(bus, self._definition, self._caller, self.attended.conversation))
+
+    def machine_listens(self) -> None:
+        """What was heard so far is its greeting, and nobody's conversation."""
+        bus = self._bus
+        if bus is None or self.machine.state is not c.State.ACTIVE or self._ending_as is not None:
+            return
+        self.attended.leave()
+        bus.listener = NOBODY
+        self.attended.conversation = ()
+        self.attended.announce(self.consent.announcer(bus, self._definition, self._caller, None, (), self._with_others))
 
     def facts(self) -> CallFacts:
         failed = self._back_with

@@ -9,6 +9,7 @@ replaces the caller's finds the others waiting (`suspend`, `gather`). All method
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from trunkline.clock import Clock
@@ -17,10 +18,11 @@ from trunkline.gateway.dialledleg import DialledLeg, HungUp, Lost, Over, Unanswe
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.hands import Hands
 from trunkline.gateway.leg import Dialler
+from trunkline.gateway.notice import Notice, before_joining
 from trunkline.gateway.room import CallRoom
 from trunkline.gateway.waysout import Way, WaysOut
 from trunkline.media.bus import Bus, Receiver
-from trunkline.media.members import Supervision
+from trunkline.media.members import Port, Supervision
 from trunkline.ports import Decision, Refuse
 
 if TYPE_CHECKING:
@@ -72,6 +74,10 @@ class Host(dialledleg.Host, Protocol):
         """Whether there is a conversation to come to, and the rule for this number."""
         ...
 
+    def notice(self) -> Notice | None:
+        """That who comes in hears before."""
+        ...
+
     def here(self) -> tuple[Hands, Bus, bool] | None:
         """The caller's leg, the agent's bus, and whether the agent is with the caller. None: no conversation."""
         ...
@@ -93,7 +99,7 @@ class Other(DialledLeg):
         super().__init__(party.host, party.clock, role=invitation.role)
         self.invitation, self.trunk, self.ways, self.place = invitation, trunk, ways, place
         self.supervision: Supervision = invitation.supervision
-        self.muted = self.dismissed = False
+        self.muted = self.dismissed = self.told = False
         self.number = invitation.order.to_number
         self._party = party
         self._ringing: asyncio.TimerHandle | None = None
@@ -320,6 +326,16 @@ class Party:
             return
         other.port = other.media.bus = port
         self._apply(other)
+        notice = None if other.told else self.host.notice()
+        before_joining(self._made().conference, port, notice, partial(self._let_in, other, port, notice))
+
+    def _let_in(self, other: Other, port: Port, notice: Notice | None, told: bool) -> None:
+        if self.room is None or other.port is not port:
+            return
+        if told and notice is not None:
+            other.told = True
+            self.host.event("notified", **notice.event(other.name))
+            self.room.conference.resume(port)
         self.host.event("joined", leg=other.name, role=other.invitation.role, supervision=other.supervision)
 
     def _apply(self, other: Other) -> None:

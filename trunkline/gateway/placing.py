@@ -31,6 +31,7 @@ from trunkline.gateway.referred import Referrals, Referring
 from trunkline.gateway.waysout import no_way_out, routes
 from trunkline.gateway.waysout import way as way_of
 from trunkline.media.bus import Receiver
+from trunkline.media.voicemail import After
 from trunkline.ports import ENDED_BY, EndedBy, EndReason, Refuse
 from trunkline.types import CallId
 
@@ -256,9 +257,9 @@ class Trial:
     def held(self, on: bool) -> None:
         self._call.held(on)
 
-    def answered_by_machine(self) -> None:
+    def answered_by_machine(self, after: After | None = None) -> None:
         if self._placing.holds(self):
-            self._call.answered_by_machine()
+            self._call.answered_by_machine(after)
 
     def stopped(self, leg: Leg) -> None:
         if self._placing.holds(self):

@@ -26,6 +26,7 @@ from trunkline.gateway.leg import Dialler, Leg, LegCall
 from trunkline.gateway.outbound import Failure
 from trunkline.gateway.waysout import Way, WaysOut
 from trunkline.media.bus import Receiver
+from trunkline.media.voicemail import After
 from trunkline.ports import CallFacts, Decision, EndedBy, EndReason, Refuse
 from trunkline.types import E164, CallId
 
@@ -64,6 +65,10 @@ class Host(dialledleg.Host, dialledleg.Now, Protocol):
 
     def may_call(self, number: E164, *, goes: bool = True) -> Decision:
         """The dial door. `goes`: it is called now."""
+        ...
+
+    def bound(self) -> Refuse | None:
+        """Why nobody ever takes its far end's place; None: somebody may."""
         ...
 
     def talks_with(self, leg: Leg) -> bool:
@@ -109,6 +114,8 @@ class Referrals:
         self._now: Referral | None = None
 
     def may_begin(self, leg: Leg) -> Refuse | None:
+        if (bound := self.host.bound()) is not None:
+            return bound
         if not self.host.talks_with(leg):
             return Refuse("not_now", "nobody talks with this leg whom another could talk with instead")
         if self._now is not None and not self._now.over:
@@ -322,7 +329,7 @@ class Leaving:
     def held(self, on: bool) -> None:
         """Nobody waits for it."""
 
-    def answered_by_machine(self) -> None:
+    def answered_by_machine(self, after: After | None = None) -> None:
         """It leaves."""
 
     def stopped(self, leg: Leg) -> None:

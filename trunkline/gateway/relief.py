@@ -53,6 +53,9 @@ class Relief:
     def may_call(self, number: E164, *, goes: bool = True) -> Decision:
         return self._handover.call.may_call(number, goes=goes)
 
+    def bound(self) -> None:
+        """Who comes in their place hears the notice they have heard."""
+
     def talks_with(self, leg: Leg) -> bool:
         return self._second.media is leg and self._handover.has_place(self._second)
 

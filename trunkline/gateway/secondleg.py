@@ -14,6 +14,7 @@ from trunkline.gateway.transfer_record import Target
 from trunkline.media.answering import LONG_GREETING_MS, AnsweringDetector
 from trunkline.media.bus import Receiver
 from trunkline.media.members import Port
+from trunkline.media.voicemail import After
 from trunkline.ports import Refuse
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class SecondLeg(DialledLeg):
         if is_machine(who):
             self.answered_by_machine()
 
-    def answered_by_machine(self) -> None:
+    def answered_by_machine(self, after: After | None = None) -> None:
         """Also as the carrier says. Nothing where nobody listens for it."""
         if self._detector is not None and not self._closed and not self.over:
             self._detector = None

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from trunkline.agents.attending import Agent
 from trunkline.agents.invoiced import product_of
 from trunkline.agents.providers import KINDS
-from trunkline.compliance.money.account import LOOK_S, Account, CheaperRoute, End, SoFar, Step, WrapUp
+from trunkline.compliance.money.account import LOOK_S, Account, CheaperRoute, End, Need, SoFar, Step, WrapUp
 from trunkline.compliance.money.meter import exact, text
 from trunkline.compliance.money.prices import STREAMED, leg_units
-from trunkline.compliance.money.treasury import Need, Treasury, Wanted
+from trunkline.compliance.money.treasury import Treasury, Wanted
 from trunkline.gateway.endings import leg_product
 from trunkline.ports import HERE, Allow, Cost, Decision, Refuse, Usage, UsageUnit
 
@@ -213,6 +213,22 @@ class Spending:
         found = self._calls.get(call.id)
         return None if found is None else found[1].so_far(self._now(), _heard(call))
 
+    def pays_s(self, call: "LineCall", further: Need | None = None) -> float:
+        """How long budgets pay for its legs from now on, rounded as they are billed. `further`: a leg that is dialled
+        beside them."""
+        found = self._calls.get(call.id)
+        if found is None:
+            return float("inf")
+        account, own = found[1], (call.started.leg, self._leg(call))
+        legs: list[tuple[Need, UsageUnit]] = [
+            ((own[0], "leg", own[1]), unit)
+            for unit in leg_units(own[0])
+            if account.meter.open_since(*own, unit) is None
+        ]
+        if further is not None:
+            legs += [(further, unit) for unit in leg_units(further[0])]
+        return account.pays_s(self._now(), legs, _heard(call))
+
     def told(self, call: "LineCall") -> dict[str, Any] | None:
         found = self._calls.get(call.id)
         if found is None:
@@ -263,6 +279,7 @@ class Spending:
                 elif self.ways.cheaper_agent:
                     account.not_yet()
             case End(budget):
+                account.exempt = account.exempt or (bool(self.ways.target) and not call.is_away)
                 call.out_of_budget(budget, self.ways.target)
 
 

@@ -183,8 +183,7 @@ class Succession:
             return decision
         self._whole = None if agent is whole else whole
         if agent is not self.agent:
-            refused = isinstance(decision, Refuse) and decision.code == "unknown_price"
-            self._become(agent, "consent" if agent is whole else "unknown_price" if refused else "no_consent")
+            self._become(agent, "consent" if isinstance(decision, Allow) else decision.code)
         return Allow()
 
     # --- another one ---

@@ -15,18 +15,19 @@ from typing import Any
 from trunkline.agents.attending import Agent
 from trunkline.agents.wishes.ears import SecondEars
 from trunkline.clock import Clock
-from trunkline.compliance.money.account import SoFar
+from trunkline.compliance.money.account import Need, SoFar
 from trunkline.gateway import call as c
 from trunkline.gateway.api.calls import LiveCall
 from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.consent import Carried, House
-from trunkline.gateway.dialling import DialOrder
-from trunkline.gateway.endings import from_twilio
+from trunkline.gateway.dialling import DialOrder, new_call_id
+from trunkline.gateway.endings import from_twilio, leg_product
 from trunkline.gateway.joining import Joining, Keeper, NoSessions
 from trunkline.gateway.leg import Dialler, LegKind, Plan
 from trunkline.gateway.linecall import GOODBYE_S, FormerCall, LineCall
 from trunkline.gateway.outbound import NEVER_AGAIN, RetryPolicy
 from trunkline.gateway.placing import Placing
+from trunkline.gateway.slots import Slots
 from trunkline.gateway.spending import Spending
 from trunkline.gateway.twilio.webhooks import FINAL, CallStatus, CallView
 from trunkline.media.bus import Echo, Tap
@@ -72,7 +73,6 @@ class Line:
 class Limits:
     max_calls: int
     max_call_s: float
-    max_calls_per_number: int | None = None
     reserved_inbound: int = 0
     """Lines that calls out leave free."""
 
@@ -123,6 +123,8 @@ class Switchboard:
         """Who keeps what was said in devices' calls."""
         self.spending: Spending | None = None
         """What calls cost and may cost; None: nobody counts."""
+        self.slots: Slots | None = None
+        """How many calls at once a tenant and a number may have; None: as many as there are lines."""
         self.draining = False
         self._second_legs = 0
         self._calls: dict[CallId, LineCall] = {}
@@ -133,6 +135,24 @@ class Switchboard:
         self._idle.set()
 
     # --- calls that come ---
+
+    async def expect(self, arrival: Arrival) -> None:
+        """Before `admit` or `join`: asks for the slot that it will need, where there are limits. Does not raise."""
+        if self.slots is not None and arrival.provider_call_id not in self._by_provider_id:
+            await self.slots.ask(arrival.provider_call_id, "inbound", arrival.to_number)
+
+    async def expect_joining(self, joining: Joining, leg: LegKind) -> None:
+        await self.expect(_joined(joining, leg))
+
+    async def expect_order(self, order: DialOrder) -> DialOrder:
+        """As `expect`, before `dial`, which is asked with the order that this returns."""
+        if self.slots is None or not self.diallers:
+            return order
+        way = Placing(self, order, self.retry).first()
+        number = order.from_number if isinstance(way, Refuse) else way[2].from_number
+        order = replace(order, call_id=order.call_id or new_call_id())
+        await self.slots.ask(str(order.call_id), "outbound", number)
+        return order
 
     def admit(self, arrival: Arrival) -> CallId | Refuse:
         known = self._by_provider_id.get(arrival.provider_call_id)
@@ -229,10 +249,7 @@ class Switchboard:
         limits, out = self.limits, call.started.direction == "outbound"
         if out and len(self._calls) + self._second_legs >= limits.max_calls - limits.reserved_inbound:
             return Refuse("overloaded", "the lines that are free are kept for calls that come in")
-        ours, most = _ours(call), limits.max_calls_per_number
-        if most is None or ours is None or sum(_ours(each) == ours for each in self._calls.values()) < most:
-            return None
-        return Refuse("overloaded", "this number has as many calls as it may")
+        return None if self.slots is None else self.slots.claim(_slot(call), call.started.direction, _ours(call))
 
     def _full(self) -> Refuse | None:
         taken = len(self._calls) + self._second_legs
@@ -252,6 +269,14 @@ class Switchboard:
 
     def give_line(self) -> None:
         self._second_legs -= 1
+
+    def may_last_s(self, call_id: CallId, slack_s: float, further: Need | None = None) -> float:
+        """The limit outside Python of a leg that begins now: of time, with what its own end takes as slack, or of
+        money. `further`: one that is dialled beside the call's own."""
+        call, longest_s = self._calls.get(call_id), self.limits.max_call_s + slack_s
+        if call is None or self.spending is None:
+            return longest_s
+        return min(longest_s, self.spending.pays_s(call, further))
 
     def call(self, call_id: CallId) -> LineCall | None:
         """A live one."""
@@ -358,7 +383,8 @@ class Switchboard:
         if call.machine.state is c.State.ENDING:
             return CallView(call.id, "ended")
         if call.machine.state is c.State.TRANSFERRING:
-            return CallView(call.id, "transferring", call.transfer_number)
+            limit_s = self.may_last_s(call.id, 0.0, ("twilio", "leg", leg_product("transfer", call.transfer_number)))
+            return CallView(call.id, "transferring", call.transfer_number, int(limit_s))
         return CallView(call.id, "live")
 
     def status(self, call_sid: CallSid, status: CallStatus, duration_s: int | None) -> None:
@@ -415,20 +441,18 @@ class Switchboard:
     def live_calls(self) -> int:
         return len(self._calls)
 
-    def lasting(self) -> dict[str, Any]:
-        """How long each live call may yet last, for the watchdog: `calls` by CallSid, `others_s` of the last of the
-        others."""
-        twilio: dict[str, float] = {}
-        others: list[float] = []
+    def lasting(self) -> dict[str, dict[str, Any]]:
+        """For the watchdog, of each live call: how long it may yet last (`left_s`), and its CallSid (`sid`) if it is
+        Twilio's."""
+        found: dict[str, dict[str, Any]] = {}
         for call in self._calls.values():
             left_s = call.ends_in_s() + GOODBYE_S if call.limited else self.limits.max_call_s + GOODBYE_S
             if self.spending is not None:
                 left_s = min(left_s, self.spending.lasts_s(call))
+            found[call.id] = {"left_s": round(left_s, 1)}
             if call.started.leg == "twilio":
-                twilio[call.arrival.provider_call_id] = round(left_s, 1)
-            else:
-                others.append(round(left_s, 1))
-        return {"calls": twilio, "others_s": max(others, default=None)}
+                found[call.id]["sid"] = call.arrival.provider_call_id
+        return found
 
     # --- the end ---
 
@@ -442,6 +466,8 @@ class Switchboard:
             del self._by_provider_id[name]
         if session_id is not None:
             self.sessions.ended(session_id, call)
+        if self.slots is not None:
+            self.slots.free(_slot(call))
         self._remember(name, call.former())
         self.metrics.live_calls(len(self._calls))
         if not self._calls:
@@ -486,6 +512,11 @@ class Switchboard:
 
 def _ours(call: LineCall) -> str | None:
     return call.started.to_number if call.started.direction == "inbound" else call.started.from_number
+
+
+def _slot(call: LineCall) -> str:
+    """By what its slot is known: what its carrier or device calls it, or of a call out we do."""
+    return call.arrival.provider_call_id if call.started.direction == "inbound" else call.id
 
 
 def _joined(joining: Joining, leg: LegKind) -> Arrival:

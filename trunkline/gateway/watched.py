@@ -1,25 +1,43 @@
-"""Tells the watchdog of this process's calls, once a second. Its loss is a warning, and it is started again."""
+"""Tells the watchdog of this process's calls, once a second, and at once of a SIP dialog that is new or has moved. Its
+loss is a warning, and it is started again."""
 
 import asyncio
 import json
 import logging
+import os
+import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from trunkline.gateway.sip.farewell import Farewell
 from trunkline.gateway.switchboard import Switchboard
+from trunkline.types import CallId
 
 log = logging.getLogger(__name__)
 
 TELL_S = 1.0
+LOOK_S = 0.2
+"""For dialogs that are new."""
 AGAIN_S = 5.0
+
+Farewells = Callable[[], Mapping[str, tuple[CallId, Farewell]]]
+"""By the name of the dialog: whose it is, and what its BYE takes."""
 
 
 class Watched:
-    def __init__(self, switchboard: Switchboard, hello: Mapping[str, Any]) -> None:
-        """`hello`: Twilio's account, as watchdog.main reads it; by the pipe, so that no list of processes shows it."""
+    def __init__(
+        self,
+        switchboard: Switchboard,
+        hello: Mapping[str, Any],
+        farewells: Farewells | None = None,
+        sip_address: tuple[str, int] | None = None,
+    ) -> None:
+        """`hello`: Twilio's account, as watchdog.main reads it; by the pipe, so that no list of processes shows it.
+        `sip_address`: of the UDP socket that the watchdog shares."""
         self._board, self._hello = switchboard, hello
+        self._farewells, self._sip_address = farewells or dict, sip_address
         self._task: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
 
@@ -34,7 +52,9 @@ class Watched:
         process, self._process = self._process, None
         if process is not None and process.returncode is None:
             assert process.stdin is not None
-            process.stdin.close()
+            with suppress(OSError):
+                process.stdin.write(b'{"over": true}\n')
+                process.stdin.close()
             try:
                 await asyncio.wait_for(process.wait(), 2.0)
             except TimeoutError:
@@ -50,17 +70,54 @@ class Watched:
             await asyncio.sleep(AGAIN_S)
 
     async def _tell(self) -> None:
+        fd = None if self._sip_address is None else await asyncio.to_thread(udp_socket, *self._sip_address)
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "trunkline.gateway.twilio.watchdog",
+            "trunkline.gateway.watchdog",
             stdin=asyncio.subprocess.PIPE,
             start_new_session=True,  # a Ctrl-C is the gateway's
+            pass_fds=() if fd is None else (fd,),
         )
         pipe = self._process.stdin
         assert pipe is not None
-        pipe.write(json.dumps(dict(self._hello)).encode() + b"\n")
+        pipe.write(json.dumps({**self._hello, "sip_fd": fd}).encode() + b"\n")
+        known: Mapping[str, tuple[CallId, Farewell]] = {}
         while True:
-            pipe.write(json.dumps(self._board.lasting()).encode() + b"\n")
+            now = self._farewells()
+            pipe.write(json.dumps(self._told(now, known)).encode() + b"\n")
+            known = now
             await pipe.drain()
-            await asyncio.sleep(TELL_S)
+            for _ in range(round(TELL_S / LOOK_S)):
+                await asyncio.sleep(LOOK_S)
+                if self._farewells() != known:
+                    break
+
+    def _told(
+        self, now: Mapping[str, tuple[CallId, Farewell]], known: Mapping[str, tuple[CallId, Farewell]]
+    ) -> dict[str, Any]:
+        """As watchdog.Watch is told."""
+        calls = self._board.lasting()
+        for name, (call_id, _) in now.items():
+            if call_id in calls:
+                calls[call_id].setdefault("dialogs", []).append(name)
+        fresh = {name: each.told() for name, (_, each) in now.items() if known.get(name, (None, None))[1] is not each}
+        return {"calls": calls, "farewells": fresh}
+
+
+def udp_socket(host: str, port: int) -> int | None:
+    """Of this process, by the address it is bound to: PJSIP does not tell."""
+    for name in os.listdir("/dev/fd"):
+        try:
+            copy = os.dup(int(name))
+        except OSError:
+            continue
+        try:
+            found = socket.socket(fileno=copy)
+        except OSError:  # no socket
+            os.close(copy)
+            continue
+        with found, suppress(OSError):
+            if found.type == socket.SOCK_DGRAM and found.getsockname()[:2] == (host, port):
+                return int(name)
+    return None

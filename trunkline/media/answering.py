@@ -98,7 +98,7 @@ class AnsweringDetector:
         self.heard_ms = 0
         self._levels = np.full(WATCH_MS // FRAME_MS, _SILENT_DBFS, np.float32)
         self._tonal = np.zeros(WATCH_MS // FRAME_MS, np.bool_)
-        self._beep = _Beep()
+        self._beep = Beep()
         self._rest = b""
         self._loud_dbfs, self._quiet_ms = QUIET_DBFS, 0
 
@@ -125,7 +125,8 @@ class AnsweringDetector:
         at = self.heard_ms // FRAME_MS
         self._levels[at] = level
         self.heard_ms += FRAME_MS
-        began = self._beep.frame(samples, power, level)
+        hz = _tone(samples, power) if level >= BEEP_DBFS else None
+        began = self._beep.frame(hz, level)
         if began is not None:
             self.beep_ms = self.heard_ms - began
             self._decide("machine")
@@ -153,17 +154,18 @@ class AnsweringDetector:
 
     def _decide(self, who: Who) -> None:
         self.who, self.decided_ms = who, self.heard_ms
-        self._loud_dbfs = _loud_dbfs(self._levels[: self.heard_ms // FRAME_MS])
+        self._loud_dbfs = loud_dbfs(self._levels[: self.heard_ms // FRAME_MS])
 
 
-def _loud_dbfs(levels: NDArray[np.float32]) -> float:
+def loud_dbfs(levels: NDArray[np.float32]) -> float:
+    """From where on a frame among these is talk."""
     floor, peak = np.percentile(levels, (FLOOR_PERCENTILE, 98))
     return max(QUIET_DBFS, float(floor) + OVER_FLOOR_DB, float(peak) - BELOW_PEAK_DB)
 
 
 def _talk(levels: NDArray[np.float32]) -> list[tuple[int, int, int]]:
     """Utterances: first frame, frame after the last, and how many ms of it were loud. A short pause ends none."""
-    loud = np.flatnonzero(levels > _loud_dbfs(levels))
+    loud = np.flatnonzero(levels > loud_dbfs(levels))
     if not len(loud):
         return []
     breaks = np.flatnonzero(np.diff(loud) > PAUSE_MS // FRAME_MS)
@@ -190,7 +192,7 @@ def _is_voice(levels: NDArray[np.float32], tonal: NDArray[np.bool_]) -> bool:
     return len(levels) * FRAME_MS < LIVELY_FROM_MS or float(np.std(np.maximum(levels, least))) >= LIVELY_DB
 
 
-class _Beep:
+class Beep:
     """A steady tone, frame after frame, and the quiet after it."""
 
     __slots__ = ("_hz", "_lasts_ms", "_level", "_quiet_ms")
@@ -199,9 +201,9 @@ class _Beep:
         self._hz = self._level = 0.0
         self._lasts_ms = self._quiet_ms = 0
 
-    def frame(self, samples: NDArray[np.float32], power: float, level: float) -> int | None:
-        """How many ms ago the beep began, once it is over and was one."""
-        hz = _tone(samples, power) if level >= BEEP_DBFS else None
+    def frame(self, hz: float | None, level: float) -> int | None:
+        """`hz`: of the tone that the frame is; None: it is none. How many ms ago the beep began, once it is over and
+        was one."""
         if hz is not None and self._lasts_ms and not self._quiet_ms and abs(hz - self._hz) <= STEADY * self._hz:
             self._lasts_ms += FRAME_MS
             return None

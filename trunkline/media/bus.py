@@ -22,6 +22,7 @@ from trunkline.types import FRAME_MS
 
 MARK_GRACE_S = 2.0  # a far end that has not returned a mark this long after it was due does not return marks
 ECHO_TAIL_S = 0.7  # a speakerphone's echo path, and our uncertainty of when it plays
+DEAF_TAIL_MS = 600  # a key is found 40 ms into its tone, and networks repeat what they think was lost
 QUEUE_LIMIT_MS = 120_000  # of speech waiting to be sent: a model that writes a book
 
 
@@ -147,7 +148,10 @@ class Bus:
         """The inbound media timestamp: the carrier's clock."""
         self.taps: list[Tap] = []
         self.closed = False
-        self._deaf_until_ms = -1  # on the carrier's clock
+        self.deaf = False
+        """Between `deafen` and `hear_again`."""
+        self.deaf_until_ms = -1
+        """On the carrier's clock."""
         self._ears, self._heartbeat, self._clock, self._echo = ears, heartbeat, clock, echo
         self._feed: Callable[[bytes], None] | None = None
         self._first_pending = self._end_pending = False
@@ -183,7 +187,7 @@ class Bus:
         if carrier_ms > self.carrier_ms:
             self.carrier_ms = carrier_ms
         self._received_at = now = self._clock.now()
-        if carrier_ms < self._deaf_until_ms:
+        if carrier_ms < self.deaf_until_ms:
             silence = self._ears.format.silence
             audio = silence * (len(audio) // len(silence))
         self._ears.write(self._slot, audio, now)
@@ -220,11 +224,11 @@ class Bus:
 
     def deafen(self) -> None:
         """Until `hear_again`, whoever listens to the caller here hears silence: they key what nobody is to hear."""
-        self._deaf_until_ms = sys.maxsize
+        self.deaf, self.deaf_until_ms = True, sys.maxsize
 
-    def hear_again(self, after_ms: int) -> None:
-        """Of the carrier's time."""
-        self._deaf_until_ms = self.carrier_ms + after_ms
+    def hear_again(self) -> None:
+        """DEAF_TAIL_MS later, of the carrier's time."""
+        self.deaf, self.deaf_until_ms = False, self.carrier_ms + DEAF_TAIL_MS
 
     def forget_speech(self) -> None:
         self._ears.forget_speech(self._slot)

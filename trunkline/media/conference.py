@@ -21,7 +21,7 @@ from typing import TypeVar
 
 from trunkline.clock import Clock
 from trunkline.errors import MisuseError
-from trunkline.media.bus import Bus, LegOut, Tap
+from trunkline.media.bus import DEAF_TAIL_MS, Bus, LegOut, Tap
 from trunkline.media.heartbeat import Heartbeat
 from trunkline.media.members import Port, Role, Seat, Supervision
 from trunkline.media.mixing import mix
@@ -52,6 +52,8 @@ class Conference:
         self._beating = False
         self._caller_at: tuple[int, float] | None = None
         self._heard_to: int | None = None
+        self._bus: Bus | None = None
+        self._hidden_until_ms = -1  # they key what nobody is to hear
 
     # --- who is here ---
 
@@ -200,20 +202,29 @@ class Conference:
     # --- the call's recording ---
 
     def take_taps(self, bus: Bus) -> None:
-        """The taps of a bus, on its timeline: from now on they hear the whole room."""
+        """The taps of a bus, on its timeline: from now on they hear the whole room. While the bus is deaf to the
+        caller, so are they, and all others."""
         taps, bus.taps = bus.taps, []
         self.taps += taps
-        self.origin_ms = bus.origin_ms
+        self.origin_ms, self._bus = bus.origin_ms, bus
+        if not bus.deaf:
+            self._hidden_until_ms = bus.deaf_until_ms
 
     def give_taps(self, bus: Bus) -> None:
         """And back."""
         taps, self.taps = self.taps, []
         bus.taps += taps
+        bus.deaf_until_ms = max(bus.deaf_until_ms, self._hidden_until_ms)
 
-    def caller_says(self, audio: bytes, carrier_ms: int) -> None:
+    def caller_says(self, audio: bytes, carrier_ms: int) -> bytes:
         self._caller_at = carrier_ms, self._clock.now()
+        if self._bus is not None and self._bus.deaf:
+            self._hidden_until_ms = carrier_ms + DEAF_TAIL_MS
+        if carrier_ms < self._hidden_until_ms:
+            audio = MULAW_8K.silence * len(audio)
         for tap in self.taps:
             tap.write("caller", (carrier_ms - self.origin_ms) * _SAMPLES_PER_MS, audio)
+        return audio
 
     def _tap_heard(self, frame: bytes, now: float) -> None:
         """Frame after frame without seams, as long as that is near the caller's own clock."""

@@ -36,7 +36,9 @@ _SAMPLES_PER_MS = MULAW_8K.rate_hz // 1000
 class Room(Protocol):
     """What a port asks of its conference."""
 
-    def caller_says(self, audio: bytes, carrier_ms: int) -> None: ...
+    def caller_says(self, audio: bytes, carrier_ms: int) -> bytes:
+        """What the others are to hear of it."""
+        ...
 
     def pass_on(self, to: "Port", frame: bytes) -> None:
         """At once, not in a beat. Does not raise."""
@@ -118,7 +120,7 @@ class Port(Place):
             self.stats.lost_ms += carrier_ms - self._next_ms
         self._next_ms = carrier_ms + len(audio) // _SAMPLES_PER_MS
         if self.role == "caller":
-            self._room.caller_says(audio, carrier_ms)
+            audio = self._room.caller_says(audio, carrier_ms)
         if len(audio) == FRAME and not self._rest:
             self._arrive(audio)
             return

@@ -5,16 +5,21 @@ than HOLD_MS twice a second, then patches the sizes in the header. So the file i
 kill -9 (it then lacks the last seconds). In a mu-law lane's own encoding a minute takes 940 KiB.
 
 A full disk ends the recording, not the call: said once in the log and in `stats.failed`.
+
+Whoever wants to know later whether a file is whole is told at its end how much audio went into it, and its SHA-256
+(`Finished`): a file that was cut between two chunks looks like one whose writer died.
 """
 
 import logging
 import os
 import struct
 from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from threading import Event, Thread
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 from trunkline.errors import MisuseError, StoreError
 from trunkline.ports import Allow, Decision
@@ -42,6 +47,16 @@ class RecordingStats:
     """Frames (or cuts) whose place was already on disk."""
     failed: str = ""
     """Why the recording stopped early, if it did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What was written: of the audio alone, so it stays true when the file is sealed anew."""
+
+    file: str
+    audio_bytes: int
+    sha256: str
+    failed: str = ""
 
 
 class Interleaved:
@@ -96,12 +111,21 @@ class Recorder:
     `stats.failed`, not as an exception here.
     """
 
-    def __init__(self, path: Path, permit: Decision, format: Format = MULAW_8K, keys: Keys | None = None) -> None:
-        """`keys`: the file is sealed (privacy.sealed), and no WAV until it is opened (`opened_wav`)."""
+    def __init__(
+        self,
+        path: Path,
+        permit: Decision,
+        format: Format = MULAW_8K,
+        keys: Keys | None = None,
+        finished: Callable[[Finished], None] = lambda finished: None,
+    ) -> None:
+        """`keys`: the file is sealed (privacy.sealed), and no WAV until it is opened (`opened_wav`). `finished` is
+        called by the thread."""
         if not isinstance(permit, Allow):
             raise MisuseError(f"a recording needs the record door's Allow, not {permit!r}")
-        self.path, self.format, self._keys = path, format, keys
+        self.path, self.format, self._keys, self._finished = path, format, keys, finished
         self.stats = RecordingStats()
+        self._sum, self._audio_bytes = sha256(), 0
         self._queue: deque[tuple[int, int, bytes | None]] = deque()
         self._audio = Interleaved(format)
         self._wake = Event()
@@ -147,6 +171,7 @@ class Recorder:
             self.stats.failed = (error.strerror if isinstance(error, OSError) else None) or str(error)
             log.error("recording stopped: %s", self.stats.failed)
             self._queue.clear()
+        self._finished(Finished(self.path.name, self._audio_bytes, self._sum.hexdigest(), self.stats.failed))
 
     def _record(self, file: BinaryIO) -> None:
         seal = (
@@ -156,7 +181,6 @@ class Recorder:
         )
         if seal is None:
             _write_all(file, wav_header(self.format, 0))
-        written = 0
         while True:
             closing = self._wake.wait(FLUSH_S)
             self._drain()
@@ -166,10 +190,11 @@ class Recorder:
                 seal.add(data)
             elif data:
                 _write_all(file, data)
-                written += len(data)
                 file.seek(0)
-                _write_all(file, wav_header(self.format, written))
+                _write_all(file, wav_header(self.format, self._audio_bytes + len(data)))
                 file.seek(0, os.SEEK_END)
+            self._sum.update(data)
+            self._audio_bytes += len(data)
             if closing:
                 if seal is not None:
                     seal.finish()
@@ -192,15 +217,20 @@ def _write_all(file: BinaryIO, data: bytes) -> None:
         view = view[file.write(view) :]
 
 
+def format_of(about: Mapping[str, Any]) -> Format:
+    """Of a sealed recording, by what its head says. Raises StoreError."""
+    try:
+        encoding, rate_hz = about["wav"]
+        return Format(encoding, rate_hz)
+    except (KeyError, TypeError, ValueError):
+        raise StoreError("the sealed file is no recording") from None
+
+
 def opened_wav(sealed: BinaryIO, wav: BinaryIO, keys: Keys) -> bool:
     """A sealed recording as a WAV, into an empty file that can be sought in. False: its end is missing, as after
     kill -9. Raises StoreError."""
     opened = unseal(sealed, keys)
-    try:
-        encoding, rate_hz = opened.about["wav"]
-        format = Format(encoding, rate_hz)
-    except (KeyError, TypeError, ValueError):
-        raise StoreError("the sealed file is no recording") from None
+    format = format_of(opened.about)
     _write_all(wav, wav_header(format, 0))
     written = 0
     for chunk in opened.chunks:

@@ -5,6 +5,7 @@ country are tones.py, the music we bring is music.py; an admin's own file is rea
 """
 
 import struct
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Protocol
@@ -47,6 +48,27 @@ class Playing:
         end = at + FRAME
         self._at = end if end < len(self._audio) else 0
         return self._audio[at:end]
+
+
+class Once:
+    """One hearer's, of audio that ends; then silence."""
+
+    __slots__ = ("_at", "_audio", "_over")
+
+    def __init__(self, audio: bytes, over: Callable[[], object]) -> None:
+        """`over`: with the frame behind the last one, once. Must only take note."""
+        self._audio, self._at = audio + MULAW_8K.silence * (-len(audio) % FRAME), 0
+        self._over: Callable[[], object] | None = over
+
+    def frame(self) -> bytes:
+        frame = self._audio[self._at : self._at + FRAME]
+        self._at += FRAME
+        if frame:
+            return frame
+        over, self._over = self._over, None
+        if over is not None:
+            over()
+        return SILENT_FRAME
 
 
 class Loop:

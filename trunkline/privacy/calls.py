@@ -4,7 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from trunkline.live import Follower, Heard, Progress, Saying, ToolDone
-from trunkline.ports import NAMED, CallEnded, CallEvent, CallStarted, Message, RecordEvent, RecordSink, TurnEnded
+from trunkline.ports import (
+    NAMED,
+    CallEnded,
+    CallEvent,
+    CallStarted,
+    Message,
+    RecordEvent,
+    RecordSink,
+    TurnEnded,
+    TurnEvidence,
+)
 from trunkline.privacy.names import Known
 from trunkline.privacy.redaction import NOTHING, Policy, Redactor, redact, redact_value
 from trunkline.types import CallId
@@ -64,9 +74,9 @@ class RedactedRecords:
             speakers = self._of(event.call_id)
             turn = event.turn
             caller = speakers.caller.whole(turn.caller_text)
-            return replace(
-                event, turn=replace(turn, caller_text=caller, agent_text=speakers.agent.whole(turn.agent_text))
-            )
+            agent = speakers.agent.whole(turn.agent_text)
+            evidence = redacted_evidence(turn.evidence, speakers.policy)
+            return replace(event, turn=replace(turn, caller_text=caller, agent_text=agent, evidence=evidence))
         if isinstance(event, CallEvent):
             if event.kind in _OURS or not event.data:
                 return event
@@ -80,6 +90,16 @@ class RedactedRecords:
 
     def _of(self, call_id: CallId) -> Speakers:
         return self._calls.get(call_id) or Speakers(self._policies.every)
+
+
+def redacted_evidence(evidence: TurnEvidence | None, policy: Policy) -> TurnEvidence | None:
+    """What tools were given, as in the conversation."""
+    if evidence is None or not evidence.tools or not policy.kinds:
+        return evidence
+    uses = (
+        replace(use, arguments=redact_value(use.arguments, lambda said: redact(said, policy))) for use in evidence.tools
+    )
+    return replace(evidence, tools=tuple(uses))
 
 
 class RedactedConversation:

@@ -15,14 +15,14 @@ from dataclasses import dataclass, replace
 
 from trunkline.privacy.judging import IBAN_CHARS, NUMBER_DIGITS, Kind, holds_card, kind_of, like_card
 from trunkline.privacy.spoken import JOINS_TENS, NUMBERS, Said
-from trunkline.privacy.tokens import Sort, Token, folded
+from trunkline.privacy.tokens import Sort, Token, count, folded
 
 RUN_DIGITS = 64
 RUN_TOKENS = 400
 GAP_TOKENS = 12  # spaces among them: some six words of hesitation
 APART_TOKENS = 48  # of chatter between two pieces of one number
 
-_WITHIN = frozenset("-.,()/+*#·–—_;…")
+WITHIN = frozenset("-.,()/+*#·–—_;…")
 _STARTS = frozenset("+(")
 
 Out = Callable[[Token], None]
@@ -60,7 +60,7 @@ class Digits:
 
     def take(self, token: Token) -> None:
         if not self._held and not self._swallows:
-            if not self._begin(token):
+            if token.sort is Sort.SPACE or not self._begin(token):
                 self._pass(token)
             return
         if not self._go_on(token):
@@ -74,6 +74,11 @@ class Digits:
             self.piece = Piece()
         self.piece.apart = min(self.piece.apart, APART_TOKENS // 2)  # whatever the other one said meanwhile
         self._last = Sort.SPACE
+
+    def skip(self, text: str) -> None:
+        """Instead of taking it: whole tokens, and no run among them, nor before them."""
+        if self.piece.apart < APART_TOKENS:
+            self.piece.apart = min(self.piece.apart + count(text), APART_TOKENS)
 
     # --- a run ---
 
@@ -108,7 +113,7 @@ class Digits:
                 return False
             else:
                 self._word(said, folded(text))
-        elif sort is Sort.SPACE or (sort is Sort.PUNCT and text in _WITHIN):
+        elif sort is Sort.SPACE or (sort is Sort.PUNCT and text in WITHIN):
             if gap >= GAP_TOKENS:
                 return False
             self._tens = self._tens and (sort is Sort.SPACE or text in "-–—")
@@ -207,7 +212,7 @@ class Digits:
             self.piece = Piece(digits[-RUN_DIGITS:], 0)
             if kind in self._kinds:
                 return kind
-            whole = holds_card(digits) or len(digits) >= 15
+            whole = len(digits) >= 15 or holds_card(digits)
             return "card" if whole else "digits" if len(digits) >= NUMBER_DIGITS else None
         self.piece = Piece(digits, 0)
         if kind in self._kinds:

@@ -65,9 +65,9 @@ def holds_card(digits: str) -> bool:
 
 def like_card(groups: list[str]) -> bool:
     """Said or written as cards are: digit by digit, or in fours."""
-    if all(len(group) == 1 for group in groups):
+    if max(map(len, groups)) == 1:
         return len(groups) >= 3
-    fours = all(len(group) % 4 == 0 for group in groups)
+    fours = not any(len(group) % 4 for group in groups)
     return fours and not any(_YEAR.fullmatch(group) for group in groups)
 
 

@@ -28,6 +28,12 @@ class Known:
     def __contains__(self, word: str) -> bool:
         return folded(word) in self._words
 
+    def __len__(self) -> int:
+        return len(self._words)
+
+    def isdisjoint(self, folded_words: Iterable[str]) -> bool:
+        return self._words.isdisjoint(folded_words)
+
     def copy(self) -> "Known":
         other = Known()
         other._words = set(self._words)

@@ -11,20 +11,20 @@ What is redacted becomes its kind in brackets: `[card]`, `[phone]`, `[email]`, `
 `[digits]` may be a piece of a card.
 """
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, get_args
 
 from trunkline.privacy.digits import Digits, Piece
 from trunkline.privacy.emails import Emails
 from trunkline.privacy.judging import Kind
+from trunkline.privacy.look import Look, Seen, reach
 from trunkline.privacy.names import Known, Names
 from trunkline.privacy.sensitive import Sensitive
-from trunkline.privacy.spoken import DOT, NUMBERS
 from trunkline.privacy.tokens import Token, Tokenizer
 
-__all__ = ["KINDS", "NOTHING", "Kind", "Policy", "Redactor", "redact", "redact_value"]
+__all__ = ["CARDS", "KINDS", "NOTHING", "Kind", "Policy", "Redactor", "quoted", "redact", "redact_value"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _DIGITS: frozenset[Kind] = frozenset(("card", "phone", "ssn", "iban", "number"))
@@ -41,15 +41,12 @@ class Policy:
         return Policy(self.kinds - set(kinds), self.names)
 
 
-NOTHING = Policy()
+NOTHING, CARDS = Policy(), Policy(frozenset(("card",)))
+QUOTED_TIMES = 4
 
-_FEWEST = 3
-"""Digits, or words for them, that are not yet a piece of anything (judging.like_card), doubled ones aside."""
-_TIMES = frozenset(word for word, said in NUMBERS.items() if said.role == "times")
-_NUMBER_WORDS = "|".join(sorted((word for word, said in NUMBERS.items() if said.role != "gap"), key=len, reverse=True))
-_HINT = re.compile(rf"\d|\b(?:{_NUMBER_WORDS})\b", re.IGNORECASE | re.ASCII)
-_ADDRESS = re.compile(rf"@|\b(?:{'|'.join(DOT)})\b|\.\w", re.IGNORECASE | re.ASCII)
-_OPENS = re.compile(r"[+(]|\b[A-Z]{2}\b")
+
+FOLLOWED = 2
+"""Texts of a turn that are previewed beside one another: what was said, and what was heard of it."""
 
 
 class Redactor:
@@ -59,6 +56,9 @@ class Redactor:
         """`repeats`: of the caller, for the agent who reads back what they said."""
         self._policy, self._repeats = policy, repeats
         self._known = Known(policy.names) if known is None else known
+        self._theirs = repeats._digits if repeats is not None else None
+        self._look = _look(policy.kinds)
+        self._so_far: list[_SoFar] = []
         self._build(Piece())
 
     def _build(self, piece: Piece) -> None:
@@ -71,8 +71,7 @@ class Redactor:
             self._stages.insert(0, names)
             out = names.take
         if kinds & _DIGITS:
-            other = self._repeats._digits if self._repeats is not None else None
-            self._digits = Digits(kinds, out, piece, other)
+            self._digits = Digits(kinds, out, piece, self._theirs)
             self._stages.insert(0, self._digits)
             out = self._digits.take
         if "email" in kinds:
@@ -102,34 +101,55 @@ class Redactor:
 
     def whole(self, text: str) -> str:
         """A turn."""
-        if not self._stages or self._is_plain(text, _FEWEST):
+        if not self._stages or self._is_plain(text):
             return text
-        return self.feed(text) + self.end()
+        if self._digits is None or len(self._stages) > 1 or not text.isascii():
+            return self.feed(text) + self.end()
+        begin, end = reach(text)
+        before, after = text[:begin], text[end:]
+        self._digits.skip(before)
+        shown = self.feed(text[begin:end])
+        for token in self._tokenizer.end():
+            self._take(token)
+        self._digits.skip(after)
+        return before + shown + self.end() + after
 
-    def _is_plain(self, text: str, fewest: int) -> bool:
-        """Nothing in it can be redacted, by a look that is much cheaper: most turns hold no number. `fewest` hints of
-        digits could be one."""
-        kinds, digits = self._policy.kinds, self._digits
-        if "name" in kinds or not text.isascii() or (digits is not None and digits.piece.digits):
+    def _is_plain(self, text: str) -> bool:
+        """Nothing in it is redacted: then it is taken."""
+        digits, theirs = self._digits, self._theirs
+        seen = self._look.at(text, self._known, repeated=theirs is not None and bool(theirs.piece.digits))
+        if seen is Seen.SUSPECT:
             return False
-        if self._repeats is not None and self._repeats._digits is not None and self._repeats._digits.piece.digits:
-            fewest = 1
-        if "email" in kinds and _ADDRESS.search(text):
-            return False
-        if digits is None:
-            return True
-        hints = _HINT.findall(text)
-        return len(hints) < fewest and not any(hint.lower() in _TIMES for hint in hints)
+        if digits is not None:
+            if digits.piece.digits:
+                if seen is Seen.NUMBERS:
+                    return False
+                digits.skip(text)
+            digits.end()
+        return True
 
     def preview(self, text: str) -> str:
-        """As much of a turn that goes on, and is `text` so far, as may be shown. Changes nothing."""
+        """As much of a turn that goes on, and is `text` so far, as may be shown. Changes nothing of what `whole` comes
+        to. Cheap where `text` is that of before, with more behind it."""
         if not self._stages:
             return text
-        if "email" not in self._policy.kinds and not _OPENS.search(text) and self._is_plain(text, 1):
-            return text[: text.rfind(" ") + 1]  # the last word may become another
+        going_on = [each for each in self._so_far if each.goes_on(text, self._remembered)]
+        if not going_on:
+            self._so_far = [*self._so_far[1 - FOLLOWED :], _SoFar(self._copy(), self._remembered)]
+            going_on = self._so_far[-1:]
+        return max(going_on, key=lambda each: len(each.text)).show(text)
+
+    @property
+    def _remembered(self) -> tuple[object, ...]:
+        """What a turn is judged by, beside its own words."""
+        digits, theirs = self._digits, self._theirs
+        own = (digits.piece.digits, digits.piece.apart) if digits is not None else None
+        return own, theirs.piece.digits if theirs is not None else "", len(self._known)
+
+    def _copy(self) -> "Redactor":
         other = Redactor(self._policy, self._known.copy(), self._repeats)
         other._build(self._digits.piece if self._digits is not None else Piece())
-        return other.feed(text)
+        return other
 
     def _taken(self) -> str:
         taken = "".join(self._pieces)
@@ -137,9 +157,36 @@ class Redactor:
         return taken
 
 
+class _SoFar:
+    """A turn that goes on, as far as it was shown."""
+
+    def __init__(self, redactor: Redactor, remembered: tuple[object, ...]) -> None:
+        self._redactor, self._remembered = redactor, remembered
+        self.text = self._shown = ""
+        """What it was, and what was shown of it."""
+
+    def goes_on(self, text: str, remembered: tuple[object, ...]) -> bool:
+        return remembered == self._remembered and text.startswith(self.text)
+
+    def show(self, text: str) -> str:
+        self._shown += self._redactor.feed(text[len(self.text) :])
+        self.text = text
+        return self._shown
+
+
+_look = cache(Look)
+
+
 def redact(text: str, policy: Policy) -> str:
     """A text that stands for itself."""
     return Redactor(policy).whole(text)
+
+
+def quoted(text: str, characters: int) -> str:
+    """What a service says of what it was sent, for whoever reads errors: it may quote the caller. On one line, without
+    cards, and only then cut: half a card is none that could be found."""
+    line = " ".join(text[: QUOTED_TIMES * characters].split())
+    return redact(line, CARDS)[:characters]
 
 
 def redact_value(value: Any, redacted: Callable[[str], str]) -> Any:

@@ -52,7 +52,7 @@ class KeyRing:
     def wrap(self, file_key: bytes) -> tuple[str, bytes]:
         name, key = next(iter(self._keys.items()))
         nonce = os.urandom(12)
-        return name, nonce + _aes(key).encrypt(nonce, file_key, name.encode())
+        return name, nonce + aes(key).encrypt(nonce, file_key, name.encode())
 
     def unwrap(self, name: str, wrapped: bytes) -> bytes:
         from cryptography.exceptions import InvalidTag
@@ -61,12 +61,12 @@ class KeyRing:
         if key is None:
             raise StoreError(f"the key {name!r} is needed: privacy.keys has {', '.join(self._keys)}")
         try:
-            return bytes(_aes(key).decrypt(wrapped[:12], wrapped[12:], name.encode()))
+            return bytes(aes(key).decrypt(wrapped[:12], wrapped[12:], name.encode()))
         except (InvalidTag, ValueError):
             raise StoreError(f"privacy.keys: {name!r} is not the key it was") from None
 
 
-def _aes(key: bytes) -> Any:
+def aes(key: bytes) -> Any:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     return AESGCM(key)
@@ -85,7 +85,7 @@ class Sealer:
         name, wrapped = keys.wrap(key)
         head = {"key": name, "wrapped": base64.b64encode(wrapped).decode(), "about": dict(about)}
         self._head = MAGIC + json.dumps(head).encode() + b"\n"
-        self._file, self._cipher, self._number = file, _aes(key), 0
+        self._file, self._cipher, self._number = file, aes(key), 0
         _write(file, self._head)
 
     def add(self, data: bytes) -> None:
@@ -110,6 +110,16 @@ class Opened:
     """Known once all chunks were read: False where the writer died before its end."""
 
 
+def key_name(file: BinaryIO) -> str:
+    """Of the master key that it needs. Raises StoreError."""
+    if file.readline(HEAD_BYTES) != MAGIC:
+        raise StoreError("not a sealed file")
+    try:
+        return str(json.loads(file.readline(HEAD_BYTES))["key"])
+    except (ValueError, KeyError, TypeError):
+        raise StoreError("the head of the sealed file is damaged") from None
+
+
 def unseal(file: BinaryIO, keys: Keys) -> Opened:
     """Raises StoreError: not such a file, damaged, or its key is lost."""
     head = file.readline(HEAD_BYTES)
@@ -123,7 +133,7 @@ def unseal(file: BinaryIO, keys: Keys) -> Opened:
     except (ValueError, KeyError, TypeError, binascii.Error):
         raise StoreError("the head of the sealed file is damaged") from None
     opened = Opened(about, iter(()))
-    opened.chunks = _chunks(file, _aes(key), head + line, opened)
+    opened.chunks = _chunks(file, aes(key), head + line, opened)
     return opened
 
 

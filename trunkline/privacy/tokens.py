@@ -6,19 +6,18 @@ which none is looked up in a vocabulary.
 
 import re
 import unicodedata
-from collections.abc import Iterator
 from enum import Enum, auto
 from functools import lru_cache
 from typing import NamedTuple
 
 TOKEN_CHARS = 64
 
-_MARKS = "\u0300-\u036f"  # accents that stand alone: "fu\u0308nf"
-_HIDDEN = "\u00ad\u200b-\u200f\u2060\ufeff"  # a digit with nothing to be seen beside it is still beside the next one
+MARKS = "\u0300-\u036f"  # accents that stand alone: "fu\u0308nf"
+HIDDEN = "\u00ad\u200b-\u200f\u2060\ufeff"  # a digit with nothing to be seen beside it is still beside the next one
 _TOKEN = re.compile(
-    rf"(?P<space>[\s{_HIDDEN}]{{1,{TOKEN_CHARS}}})"
+    rf"(?P<space>[\s{HIDDEN}]{{1,{TOKEN_CHARS}}})"
     rf"|(?P<digits>\d{{1,{TOKEN_CHARS}}})"
-    rf"|(?P<word>(?:[^\W\d_]|[{_MARKS}]){{1,{TOKEN_CHARS}}})"
+    rf"|(?P<word>(?:[^\W\d_]|[{MARKS}]){{1,{TOKEN_CHARS}}})"
     r"|(?P<punct>.)",
     re.DOTALL,
 )
@@ -50,33 +49,43 @@ def folded(word: str) -> str:
     return spread if spread.isascii() else "".join(c for c in spread if not unicodedata.combining(c))
 
 
+def count(text: str) -> int:
+    """Its tokens."""
+    return len(_TOKEN.findall(text))
+
+
 class Tokenizer:
     def __init__(self) -> None:
         self._rest = ""
         self._long = False
 
-    def feed(self, text: str) -> Iterator[Token]:
+    def feed(self, text: str) -> list[Token]:
         """Those that can no longer become others."""
         text = self._rest + text
-        at = 0
+        tokens, at = self._tokens(text, len(text))
+        self._rest = text[at:]
+        return tokens
+
+    def end(self) -> list[Token]:
+        rest, self._rest = self._rest, ""
+        tokens, _ = self._tokens(rest, len(rest) + 1)
+        self._long = False
+        return tokens
+
+    def _tokens(self, text: str, size: int) -> tuple[list[Token], int]:
+        """`size`: where more text may follow. And where they end."""
+        tokens, at, long = [], 0, self._long
         for found in _TOKEN.finditer(text):
-            whole = found.end() < len(text) or found.lastgroup == "punct" or found.end() - at == TOKEN_CHARS
+            end, sort = found.end(), _SORTS[found.lastgroup or "punct"]
+            whole = end < size or sort is Sort.PUNCT or end - at == TOKEN_CHARS
             if not whole:
                 break
-            at = found.end()
-            yield self._token(found)
-        self._rest = text[at:]
-
-    def end(self) -> Iterator[Token]:
-        rest, self._rest = self._rest, ""
-        for found in _TOKEN.finditer(rest):
-            yield self._token(found)
-        self._long = False
-
-    def _token(self, found: re.Match[str]) -> Token:
-        sort, text = _SORTS[found.lastgroup or "punct"], found[0]
-        if sort is Sort.WORD:
-            long, self._long = self._long or len(text) == TOKEN_CHARS, len(text) == TOKEN_CHARS
-            return Token(Sort.PIECE if long else sort, text)
-        self._long = False
-        return Token(sort, text)
+            if sort is Sort.WORD:
+                piece, long = long or end - at == TOKEN_CHARS, end - at == TOKEN_CHARS
+                sort = Sort.PIECE if piece else sort
+            else:
+                long = False
+            tokens.append(Token(sort, found[0]))
+            at = end
+        self._long = long
+        return tokens, at

@@ -20,7 +20,7 @@ from trunkline.settings.names import keys
 from trunkline.settings.sessions import Livekit
 from trunkline.settings.settings import Settings
 from trunkline.settings.sip import Sip
-from trunkline.settings.stir import Stir, StirPolicy
+from trunkline.settings.stir import Stir, StirKey, StirPolicy
 from trunkline.settings.trunk import SIP_CODECS, SipTrunk
 from trunkline.settings.twilio import Twilio
 from trunkline.settings.webrtc import WebRtc
@@ -36,6 +36,7 @@ __all__ = [
     "Sip",
     "SipTrunk",
     "Stir",
+    "StirKey",
     "StirPolicy",
     "Twilio",
     "WebRtc",

@@ -11,10 +11,17 @@ from trunkline.settings.values import Float, Int, Section, Texts, contradiction,
 class Limits(Section):
     max_calls: Int = Field(default=300, ge=1, le=10_000)
     """At once; more hear the fallback."""
-    max_calls_per_number: Int | None = Field(default=None, ge=1, le=10_000)
-    """At once on one of our numbers, calls in and out together, in this process."""
     reserved_inbound: Int = Field(default=0, ge=0, le=9_999)
     """Of max_calls: kept free for calls that come in. Calls out are refused before."""
+    max_calls_per_number: Int | None = Field(default=None, ge=1, le=10_000)
+    """At once on one of our numbers, calls in and out together, in all processes that share Redis or the database. A
+    further caller hears a busy tone."""
+    reserved_inbound_per_number: Int = Field(default=0, ge=0, le=9_999)
+    """Of max_calls_per_number: kept free for calls that come in."""
+    max_calls_per_tenant: Int | None = Field(default=None, ge=1, le=100_000)
+    """At once in all processes that share Redis or the database, calls in and out together."""
+    reserved_inbound_per_tenant: Int = Field(default=0, ge=0, le=99_999)
+    """Of max_calls_per_tenant: kept free for calls that come in."""
     max_call_seconds: Int = Field(default=3600, ge=10, le=86_400)
     """A call that lasts longer hears goodbye and is ended."""
     watchdog: bool = True
@@ -24,8 +31,16 @@ class Limits(Section):
 
     @after(mode="after")
     def _some_go_out(self) -> "Limits":
-        if self.reserved_inbound >= self.max_calls:
-            raise contradiction("reserved_inbound", self.reserved_inbound, f"less than max_calls ({self.max_calls})")
+        for kept, most in (
+            ("reserved_inbound", "max_calls"),
+            ("reserved_inbound_per_number", "max_calls_per_number"),
+            ("reserved_inbound_per_tenant", "max_calls_per_tenant"),
+        ):
+            reserved, limit = getattr(self, kept), getattr(self, most)
+            if limit is None and reserved:
+                raise contradiction(kept, reserved, f"0: {most} is not set")
+            if limit is not None and reserved >= limit:
+                raise contradiction(kept, reserved, f"less than {most} ({limit})")
         return self
 
 

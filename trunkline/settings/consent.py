@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 from pydantic import model_validator as after
 
-from trunkline.settings.values import File, Float, Section, contradiction
+from trunkline.settings.values import E164Text, File, Float, Section, contradiction
 
 
 def _keys(value: str) -> str:
@@ -29,6 +29,9 @@ class Consent(Section):
     """Never call again, at any time of the call. One that begins with a digit is left to the agent while it asks for
     digits: `*9` is heard then too. Without it the key is 9, of those alone who are told of it in the opening lines:
     others' keys are all the agent's."""
+    opt_out_number: E164Text | None = None
+    """Never call again, for who finds our call on their answering machine: said there in place of the key. For sales
+    calls to the US a toll-free one that leads here (47 CFR 64.1200(b)(3)). Without it `compliance.callback_number`."""
     withdraw_key: Keys = ""
     """Keep nothing of this call, at any time of it. Empty: none."""
 

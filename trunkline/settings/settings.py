@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     """Our name: of several gateways that share a database each has its own, and keeps it. Records of calls that died
     under it are closed at the next start."""
     record: bool = False
-    """Whether calls may be recorded at all."""
+    """Whether calls may be recorded at all: for `privacy.recordings_days`."""
     http: Http = Http()
     sip: Sip = Sip()
     stir: Stir = Stir()
@@ -124,6 +124,12 @@ class Settings(BaseSettings):
         return self
 
     @after(mode="after")
+    def _audio_is_kept_for_a_time(self) -> "Settings":
+        if self.record and self.privacy.recordings_days is None:
+            raise contradiction("record", True, "needs privacy.recordings_days as well: how long audio is kept")
+        return self
+
+    @after(mode="after")
     def _ours_is_a_region(self) -> "Settings":
         if self.regions and self.region not in self.regions:
             raise contradiction("region", self.region, f"one of [regions.NAME]: {', '.join(self.regions)}")
@@ -167,12 +173,18 @@ class Settings(BaseSettings):
         """Everything that no log line may show. Reads the key files."""
         passwords = [urlsplit(url.get_secret_value()).password for url in (self.database_url, self.redis_url) if url]
         trunks = [p for trunk in self.sip.trunks.values() for p in (trunk.password, trunk.auth_password)]
-        others = (self.twilio.api_key_secret, self.sessions.key, self.livekit.api_secret, self.webrtc.turn_secret)
+        others = (
+            self.twilio.api_key_secret,
+            self.sessions.key,
+            self.livekit.api_secret,
+            self.webrtc.turn_secret,
+            self.audit.secret_access_key,
+        )
         return (
             *self.twilio_tokens,
             *(secret.get_secret_value() for secret in others if secret),
             *self.api_keys,
-            *(key.get_secret_value() for key in self.privacy.keys.values()),
+            *(key.get_secret_value() for key in (*self.privacy.keys.values(), *self.audit.keys.values())),
             *self.provider_keys().values(),
             *(password.get_secret_value() for password in trunks if password),
             *(p for p in passwords if p),

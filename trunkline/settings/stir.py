@@ -10,6 +10,7 @@ from pydantic import model_validator as after
 from trunkline.settings.values import E164Text, File, Int, Name, Section, contradiction
 
 StirPolicy = Literal["off", "observe", "require"]
+FINGERPRINT = "{sha256}"
 
 
 def _place(path: Path) -> Path:
@@ -21,16 +22,19 @@ def _place(path: Path) -> Path:
 def _x5u(url: str) -> str:
     if not url.startswith("https://") or not url.isascii() or any(char in url for char in ' <>"?#@'):
         raise ValueError("an https URL without user, query and fragment")
+    if any(char in url.replace(FINGERPRINT, "") for char in "{}"):
+        raise ValueError(f"an https URL with no braces but {FINGERPRINT}")
     return url
 
 
 class StirKey(Section):
-    """A key that signs from `not_before` until one with a later date does."""
+    """A key that signs from `not_before` until one with a later date does. Changed files are read again."""
 
     key: File
     """PEM, P-256, without a passphrase."""
     x5u: Annotated[str, AfterValidator(_x5u)]
-    """Where others fetch its certificate chain."""
+    """Where others fetch its certificate chain, and keep it for a day at least: another certificate needs another URL.
+    `{sha256}` stands for the certificate's fingerprint, in hex, so that both files may be replaced while it runs."""
     certificate: File | None = None
     """That chain, PEM, leaf first: with it nothing is signed that others would not believe, when it has run out or for
     a number that is not in it; without it nobody looks."""
@@ -41,6 +45,8 @@ class StirKey(Section):
     def _zoned(self) -> "StirKey":
         if self.not_before.tzinfo is None:
             raise contradiction("not_before", self.not_before, "a time with its zone, such as 2027-01-01T00:00:00Z")
+        if FINGERPRINT in self.x5u and self.certificate is None:
+            raise contradiction("x5u", self.x5u, "needs certificate as well: whose fingerprint it is")
         return self
 
 

@@ -2,6 +2,8 @@
 
     2f1c09ab 113 {"v":1,"n":7,"k":"call_event","e":{"call_id":"...","at":"...","kind":"answered","data":{}}}
 
+With a seal the JSON is `{"v":1,"n":7,"k":"sealed","e":"sealed:1:..."}`, and holds the other one (privacy.texts).
+
 JSON never holds a raw newline, so after any damage the next newline is a line's start again. `n` numbers the events of
 one run of the spool. A reader skips and counts what it does not know: a higher `v`, another `k`, a missing field;
 fields it does not know are ignored, fields with a default may be absent.
@@ -16,7 +18,7 @@ from operator import attrgetter
 from typing import Any
 from zlib import crc32
 
-from trunkline.errors import MisuseError
+from trunkline.errors import MisuseError, StoreError
 from trunkline.ports import (
     CallEnded,
     CallEvent,
@@ -28,6 +30,7 @@ from trunkline.ports import (
     Usage,
     UsageMetered,
 )
+from trunkline.privacy.texts import NO_KEYS, TextSeal, key_of
 
 VERSION = 1
 KINDS: dict[str, type[RecordEvent]] = {
@@ -37,6 +40,7 @@ KINDS: dict[str, type[RecordEvent]] = {
     "usage_metered": UsageMetered,
     "call_ended": CallEnded,
 }
+SEALED = "sealed"
 _KIND_OF: dict[type, str] = {event: kind for kind, event in KINDS.items()}
 
 MAX_LINE_BYTES = 256 * 1024  # an ordinary event is 150-600 bytes
@@ -62,6 +66,10 @@ class Unknown(ValueError):
     """The line is whole, but says nothing this version can read."""
 
 
+class Locked(ValueError):
+    """The line is whole, and its key is not to be had: says which."""
+
+
 def call_of(event: RecordEvent) -> str:
     return event.usage.call_id if isinstance(event, UsageMetered) else event.call_id
 
@@ -69,11 +77,23 @@ def call_of(event: RecordEvent) -> str:
 # --- writing --------------------------------------------------------------------------------------------------------
 
 
-def encode(event: RecordEvent, seq: int) -> bytes:
-    """The whole line. What JSON or a database cannot hold (NUL, lone surrogates, NaN, foreign objects, audio) is
-    taken out; what is too long is cut. Raises MisuseError for what is no RecordEvent or cannot be made to fit."""
-    text = body(event, seq)
+def encode(event: RecordEvent, seq: int, run: str = "", seal: TextSeal | None = None) -> bytes:
+    """The whole line; with a seal, for this place only. What JSON or a database cannot hold (NUL, lone surrogates, NaN,
+    foreign objects, audio) is taken out; what is too long is cut. Raises MisuseError for what is no RecordEvent or
+    cannot be made to fit."""
+    return framed(body(event, seq), seq, run, seal)
+
+
+def framed(text: bytes, seq: int, run: str, seal: TextSeal | None) -> bytes:
+    """A line of this JSON."""
+    if seal is not None:
+        boxed = seal.seal(text.decode(), _place(run, seq))
+        text = dumped({"v": VERSION, "n": seq, "k": SEALED, "e": boxed})
     return b"%08x %d %b\n" % (crc32(text), len(text), text)
+
+
+def dumped(document: Any) -> bytes:
+    return _ENCODER.encode(document).encode()
 
 
 def body(event: RecordEvent, seq: int) -> bytes:
@@ -119,8 +139,12 @@ def _clean(value: Any, depth: int = 0) -> Any:
     return f"<{type(value).__name__}>"  # never its repr: it may be audio or a secret
 
 
+def _recorded(cls: type) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(cls) if f.metadata.get("recorded", True))
+
+
 def _fields_of(cls: type) -> Callable[[Any], dict[str, Any]]:
-    names = tuple(f.name for f in fields(cls))
+    names = _recorded(cls)
     values = attrgetter(*names)
     return lambda event: dict(zip(names, values(event), strict=True))
 
@@ -142,8 +166,8 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
-def decode(line: bytes, run: str) -> Entry:
-    """One line without its newline. Raises Damaged or Unknown."""
+def decode(line: bytes, run: str, seal: TextSeal | None = None) -> Entry:
+    """One line without its newline. Raises Damaged, Unknown or Locked."""
     try:
         crc, length, text = line.split(b" ", 2)
         whole = len(text) == int(length) and crc32(text) == int(crc, 16)
@@ -151,7 +175,34 @@ def decode(line: bytes, run: str) -> Entry:
         whole = False
     if not whole:
         raise Damaged
-    return decode_body(text, run)
+    return decode_body(opened(text, run, seal), run)
+
+
+def opened(text: bytes, run: str, seal: TextSeal | None) -> bytes | str:
+    """The JSON in a sealed one; another is given back. Raises Locked."""
+    if b'"k":"sealed"' not in text[:40]:
+        return text
+    document = json.loads(text)
+    if seal is None:
+        raise Locked(f"the key {key_of(document['e'])!r} is needed: {NO_KEYS}")
+    try:
+        return seal.open(document["e"], _place(run, document["n"]))
+    except StoreError as error:
+        raise Locked(str(error)) from None
+
+
+def sealed_text(line: bytes) -> str:
+    """Of a sealed line; empty for another."""
+    text = line.split(b" ", 2)[-1]
+    try:
+        document = json.loads(text) if b'"k":"sealed"' in text[:40] else {}
+        return str(document.get("e", ""))
+    except (ValueError, AttributeError):
+        return ""
+
+
+def _place(run: str, seq: int) -> str:
+    return f"spool/{run}/{seq}"
 
 
 def decode_body(text: bytes | str, run: str) -> Entry:
@@ -185,4 +236,4 @@ def _read(cls: type, values: Mapping[str, Any]) -> Any:
     return cls(**{n: _READERS[n](values[n]) if n in _READERS else values[n] for n in _NAMES[cls] if n in values})
 
 
-_NAMES = {cls: tuple(f.name for f in fields(cls)) for cls in _FIELDS}
+_NAMES = {cls: _recorded(cls) for cls in _FIELDS}

@@ -23,6 +23,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from trunkline.errors import ConfigError, MissingExtra, StoreError
+from trunkline.privacy.texts import TextSeal
 
 _KEY = "database_url"
 _ALLOWED = "a URL like sqlite:////var/lib/trunkline/trunkline.db or postgresql://user:password@host/database"
@@ -70,8 +71,9 @@ def _libpq_names(url: URL) -> URL:
 class Database:
     """Connections for reading and writing. `upgrade` comes first: until then the database counts as away."""
 
-    def __init__(self, url: URL, *, busy_timeout_ms: int = 5000) -> None:
-        """Opens nothing yet. `url` from `database_url`."""
+    def __init__(self, url: URL, *, busy_timeout_ms: int = 5000, seal: TextSeal | None = None) -> None:
+        """Opens nothing yet. `url` from `database_url`. `seal`: what people said is sealed with it (store.sealing)."""
+        self.seal = seal
         self.url = url
         self.dialect = url.get_backend_name()
         self.name = f"database {url.render_as_string(hide_password=True)}"

@@ -205,6 +205,20 @@ class Budget(Base):
     updated_at: Mapped[datetime] = mapped_column(index=True)
 
 
+class Slot(Base):
+    """A live call counts in `scope` (`tenant`, or `number:` and the number), as long as its process renews it."""
+
+    __tablename__ = "slots"
+
+    tenant_id: Mapped[str] = mapped_column(primary_key=True)
+    scope: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    """The call's, and its process's."""
+    until: Mapped[datetime]
+
+    __table_args__ = (Index(None, "tenant_id", "name"),)
+
+
 class SpoolPosition(Base):
     """Up to `seq`, the entries of `run` are in this database."""
 

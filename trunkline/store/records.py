@@ -3,19 +3,23 @@
 Every question names a tenant and sees no other. Phone numbers are in the answers in full: do not log them.
 """
 
+import asyncio
 import base64
 import binascii
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from sqlalchemy import RowMapping, Table, and_, or_, select
+from sqlalchemy import RowMapping, Table, and_, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from trunkline.ports import EndReason
+from trunkline.privacy.texts import TextSeal
 from trunkline.store import models
 from trunkline.store.engine import Database
+from trunkline.store.sealing import EVENTS, has_sealed, is_locked, opened_row, sealed_rows
 from trunkline.store.writer import OpenCall, RecordWriter, WriterStats, open_calls
 from trunkline.types import CallId, TenantId
 
@@ -53,11 +57,21 @@ class CallRecords:
     async def get(self, tenant: TenantId, call_id: CallId) -> Record | None:
         """The whole record: the call with its `turns`, `events` and `usage` in the order they happened."""
         async with self._database.read() as connection:
-            return await _whole(connection, tenant, _CALLS.c.id == call_id)
+            found = await _whole(connection, tenant, _CALLS.c.id == call_id)
+        return await self._opened(found)
 
     async def find_by_provider_id(self, tenant: TenantId, provider_call_id: str) -> Record | None:
         async with self._database.read() as connection:
-            return await _whole(connection, tenant, _CALLS.c.provider_call_id == provider_call_id)
+            found = await _whole(connection, tenant, _CALLS.c.provider_call_id == provider_call_id)
+        return await self._opened(found)
+
+    async def _opened(self, found: "_Found | None") -> Record | None:
+        """In a thread where something is sealed: its key may have to be asked for."""
+        if found is None:
+            return None
+        if any(has_sealed(rows, _PARTS[name]) for name, rows in found.parts.items()):
+            return await asyncio.to_thread(_shown_whole, found, self._database.seal)
+        return _shown_whole(found, None)
 
     async def open_calls(self, worker: str) -> Sequence[OpenCall]:
         """Calls without an end that this worker carries or carried, of all tenants."""
@@ -96,20 +110,61 @@ class CallRecords:
         return Page([_shown(row) for row in found[:limit]], _to_cursor(found[limit - 1]) if more else None)
 
 
-async def _whole(connection: AsyncConnection, tenant: TenantId, which: Any) -> Record | None:
+@dataclass(frozen=True, slots=True)
+class _Found:
+    call: RowMapping
+    parts: Mapping[str, Sequence[RowMapping]]
+
+
+async def _whole(connection: AsyncConnection, tenant: TenantId, which: Any) -> _Found | None:
     found = await connection.execute(select(_CALLS).where(_CALLS.c.tenant_id == tenant, which))
     call = found.mappings().one_or_none()
     if call is None:
         return None
-    record = _shown(call)
+    found_parts = {}
     for name, table in _PARTS.items():
         parts = await connection.execute(
             select(table)
             .where(table.c.tenant_id == tenant, table.c.call_id == call["id"])
             .order_by(table.c.at, table.c.run, table.c.seq)
         )
-        record[name] = [_shown(row) for row in parts.mappings()]
-    return record
+        found_parts[name] = parts.mappings().all()
+    return _Found(call, found_parts)
+
+
+def _shown_whole(found: _Found, seal: TextSeal | None) -> Record:
+    parts = found.parts.items()
+    return _shown(found.call) | {
+        name: [_shown(opened_row(seal, _PARTS[name], row)) for row in rows] for name, rows in parts
+    }
+
+
+async def events_of(
+    database: Database, tenant: TenantId, kind: str, call_id: CallId | None = None
+) -> Sequence[Mapping[str, Any]]:
+    """The data of all events of a kind, oldest first. What cannot be opened is left out."""
+    wanted = [EVENTS.c.tenant_id == tenant, EVENTS.c.kind == kind]
+    if call_id is not None:
+        wanted.append(EVENTS.c.call_id == call_id)
+    async with database.read() as connection:
+        found = await connection.execute(select(EVENTS).where(*wanted).order_by(EVENTS.c.at, EVENTS.c.seq))
+        rows = found.mappings().all()
+    opened = await asyncio.to_thread(lambda: [opened_row(database.seal, EVENTS, row)["data"] for row in rows])
+    return [data for data in opened if not is_locked(data)]
+
+
+async def note_event(
+    database: Database, tenant: TenantId, call_id: CallId, kind: str, data: Mapping[str, Any], at: datetime
+) -> bool:
+    """Put an event into the record of a call from outside its process. False: there is no such call."""
+    row = {"run": f"cli-{secrets.token_hex(8)}", "seq": 1, "tenant_id": tenant, "call_id": call_id}
+    row |= {"at": at, "kind": kind, "data": dict(data)}
+    async with database.writing() as connection:
+        theirs = select(_CALLS.c.id).where(_CALLS.c.tenant_id == tenant, _CALLS.c.id == call_id)
+        if await connection.scalar(theirs) is None:
+            return False
+        await connection.execute(insert(EVENTS), sealed_rows(database.seal, EVENTS, [row]))
+    return True
 
 
 def _shown(row: RowMapping | Mapping[str, Any]) -> Record:

@@ -12,7 +12,8 @@ run's name is never used twice, neither a wiped folder nor a wiped database can 
 
 Files are `<run>.<segment>.spool`. A segment of this run is deleted once all of it is in the database (`commit`); those
 of earlier runs once the calls that died with them are closed as well (`forget_dead_runs`): they are the evidence.
-Damaged or unknown lines are counted and the segment is kept beside as `.kept` for a person to look at.
+Damaged, unknown or locked lines (their key is lost) are counted and the segment is kept beside as `.kept` for a person
+to look at: named as before and found by the next start, it is read again.
 
 When the disk is full or gone, events are held in memory in order, bounded; the thread tries again every second, and
 the database is fed from memory meanwhile. Only what does not fit there is dropped, and counted; the last eighth is
@@ -34,6 +35,7 @@ from pathlib import Path
 
 from trunkline.errors import MisuseError, StoreError
 from trunkline.ports import CallEnded, CallStarted, RecordEvent
+from trunkline.privacy.texts import TextSeal
 from trunkline.store import codec
 from trunkline.store.codec import Entry
 from trunkline.types import CallId
@@ -66,6 +68,8 @@ class SpoolStats:
     """Ends of files that a dying process did not finish."""
     damaged: int = 0
     unknown: int = 0
+    locked: int = 0
+    """Sealed with a key that is not to be had."""
     unreadable_segments: int = 0
 
 
@@ -93,12 +97,14 @@ class Spool:
         segment_bytes: int = SEGMENT_BYTES,
         held_bytes: int = HELD_BYTES,
         sync_period_s: float | None = 1.0,
+        seal: TextSeal | None = None,
     ) -> None:
         """Takes the folder, finds the runs of dead processes, starts the thread (none if `sync_period_s` is None:
         call `tick` yourself). Raises StoreError when another process has the folder or an admin must mend it."""
         self.folder = folder
         self.stats = SpoolStats()
-        self._segment_bytes, self._held_bytes = segment_bytes, held_bytes
+        self._segment_bytes, self._held_bytes, self._seal_with = segment_bytes, held_bytes, seal
+        self._locked_said = ""
         self._lock = threading.Lock()
         self._folder_fd: int | None = None
         self._segments: list[_Segment] = []
@@ -130,11 +136,23 @@ class Spool:
         except OSError as error:
             self._at_start(error)
         self.dead_runs = tuple(dict.fromkeys(s.run for s in self._segments))
+        self._learn_keys()
         self.run = f"{number + 1:06d}-{secrets.token_hex(8)}"
         try:
             self._open_segment()
         except OSError as error:
             self._at_start(error)
+
+    def _learn_keys(self) -> None:
+        """Now, while no call waits for us: a key service may take its time."""
+        if self._seal_with is None:
+            return
+        for segment in self._segments:
+            try:
+                line = _pread(segment, 0, _CHUNK_BYTES).partition(b"\n")[0]
+                self._seal_with.learn(codec.sealed_text(line))
+            except OSError:  # told of when it is read
+                pass
 
     def _at_start(self, error: OSError) -> None:
         if error.errno not in _PASSING:
@@ -171,7 +189,7 @@ class Spool:
             self._seq += 1
             self.stats.appended += 1
             try:
-                line = codec.encode(event, self._seq)
+                line = codec.encode(event, self._seq, self.run, self._seal_with)
             except MisuseError as error:
                 self.stats.dropped += 1
                 log.error("record event not written: %s", error)
@@ -377,11 +395,16 @@ class Spool:
 
     def _decode(self, segment: _Segment, line: bytes) -> Entry | None:
         try:
-            entry = codec.decode(line, segment.run)
+            entry = codec.decode(line, segment.run, self._seal_with)
         except codec.Damaged:
             self.stats.damaged += 1
         except codec.Unknown:
             self.stats.unknown += 1
+        except codec.Locked as error:
+            self.stats.locked += 1
+            if str(error) != self._locked_said:
+                log.error("spool segment %s: %s; what it seals is kept beside", segment.path.name, error)
+            self._locked_said = str(error)
         else:
             if segment.run == self.run:
                 if entry.seq <= self._read_seq:  # was read from memory while the disk was away
@@ -395,7 +418,7 @@ class Spool:
 
     def _read_held(self, limit: int) -> list[Entry]:
         lines = (line for seq, line in self._held if seq > self._read_seq)
-        entries = [codec.decode(line[:-1], self.run) for line in islice(lines, limit)]
+        entries = [codec.decode(line[:-1], self.run, self._seal_with) for line in islice(lines, limit)]
         if entries:
             self._read_seq = entries[-1].seq
         return entries

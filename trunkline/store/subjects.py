@@ -3,14 +3,17 @@ whether anything is left. And what has grown old.
 
 What stays of somebody who is forgotten: do-not-call entries (they must not be called), and the consent ledger's hashes.
 Calls that go on are left alone and counted as `live`. A SQLite file is to be written anew afterwards
-(`rewrite`), because what is deleted from it lies in it for a while.
+(`rewrite`), because what is deleted from it lies in it for a while. What is sealed is opened and looked through; what
+cannot be opened is counted as `locked`, and is nobody's proof of anything.
 """
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,27 +26,25 @@ from trunkline.store import models
 from trunkline.store.consents import ConsentLedger
 from trunkline.store.engine import Database
 from trunkline.store.records import CallRecords
+from trunkline.store.sealing import EVENTS, SEALED, TURNS, UNPLACED, Row, is_under, opened_value, portions, sealed_rows
 from trunkline.types import CallId, TenantId
 
 if TYPE_CHECKING:
-    from trunkline.store.audit.files import AuditFolder
+    from trunkline.store.audit.folder import AuditFolder
 
 ERASED = "[erased]"
 _PORTION = 500
 _SCAN_BYTES = 1 << 20
 
 _CALLS = cast(Table, models.Call.__table__)
-_TURNS = cast(Table, models.TurnRow.__table__)
-_EVENTS = cast(Table, models.CallEventRow.__table__)
 _USAGE = cast(Table, models.UsageRow.__table__)
 _COSTS = cast(Table, models.CostRow.__table__)
-_UNPLACED = cast(Table, models.UnplacedEvent.__table__)
 _ORDERS = cast(Table, models.IdempotencyKey.__table__)
 _CALLS_OUT = cast(Table, models.CallOut.__table__)
 _ATTEMPTS = cast(Table, models.CallAttempt.__table__)
 _DEVICES = cast(Table, models.Device.__table__)
 _DNC = cast(Table, models.DncEntry.__table__)
-_PARTS = (_TURNS, _EVENTS, _USAGE, _COSTS)
+_PARTS = (TURNS, EVENTS, _USAGE, _COSTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +58,15 @@ class Terms:
 
 
 class Subjects:
-    """All methods raise StoreError when the database is away, and what reaches into the audit log where that is.
-    `recordings`: their folder."""
+    """All methods raise StoreError when the database is away, and what reaches into the audit log where that is."""
 
-    def __init__(self, database: Database, recordings: Path, audit: "AuditFolder | None" = None) -> None:
+    def __init__(self, database: Database, *recordings: Path, audit: "AuditFolder | None" = None) -> None:
+        """`recordings`: their folders."""
         self._database, self._recordings, self._audit = database, recordings, audit
 
     async def export(self, tenant: TenantId, subject: str) -> dict[str, Any]:
         """For JSON: their calls in full, consents, attempts, devices, and the names of their recordings."""
-        records, call_ids = CallRecords(self._database), [*await self._calls(tenant, subject)]
+        records, call_ids = CallRecords(self._database), [*await self.calls(tenant, subject)]
         async with self._database.read() as connection:
             attempts = await connection.scalars(
                 select(_ATTEMPTS.c.at).where(_ATTEMPTS.c.tenant_id == tenant, _ATTEMPTS.c.number == subject)
@@ -87,7 +88,7 @@ class Subjects:
         """How many of each were forgotten."""
         if len(subject) < 5:
             raise ValueError(f"subject = {subject}: a number as +COUNTRY NUMBER, or a device's account")
-        calls = await self._calls(tenant, subject)
+        calls = await self.calls(tenant, subject)
         over = [call_id for call_id, live in calls.items() if not live]
         audited: dict[str, int] = {}
         if self._audit is not None:  # first: afterwards nobody knows which calls were theirs
@@ -106,11 +107,12 @@ class Subjects:
             await connection.execute(update(_CALLS_OUT).where(*mine).values(number=""))  # the caps still count it
             devices = await connection.execute(delete(_DEVICES).where(*_devices_of(tenant, subject)))
             unplaced = await connection.execute(
-                delete(_UNPLACED).where(
-                    or_(_UNPLACED.c.body.contains(subject, autoescape=True), _UNPLACED.c.call_id.in_(over))
+                delete(UNPLACED).where(
+                    or_(UNPLACED.c.body.contains(subject, autoescape=True), UNPLACED.c.call_id.in_(over))
                 )
             )
-            mentioned = await _unmention(connection, tenant, subject)
+        mentioned, locked = await self._unmention(tenant, subject)
+        waiting, unread = await self._drop_unplaced(tenant, subject)
         consents = await ConsentLedger(self._database).erase(tenant, subject, at)
         return {
             "calls": len(over),
@@ -119,14 +121,70 @@ class Subjects:
             "orders": orders.rowcount,
             "attempts": attempts.rowcount,
             "devices": devices.rowcount,
-            "unplaced": unplaced.rowcount,
+            "unplaced": unplaced.rowcount + waiting,
             "mentions": mentioned,
             "consents": consents,
             **audited,
+            **({"locked": locked + unread} if locked + unread else {}),
         }
 
+    async def erase_audited(self, tenant: TenantId, subject: str, at: datetime) -> int:
+        """In the audit log alone, and only in what is written on this machine."""
+        if len(subject) < 5:
+            raise ValueError(f"subject = {subject}: a number as +COUNTRY NUMBER, or a device's account")
+        over = [call_id for call_id, live in (await self.calls(tenant, subject)).items() if not live]
+        if self._audit is None:
+            return 0
+        return await asyncio.to_thread(partial(self._audit.erase, over, subject, at, elsewhere=False))
+
+    async def _unmention(self, tenant: TenantId, subject: str) -> tuple[int, int]:
+        """In the calls of others: a number that was forwarded, or read out. How many rows, and how many are locked."""
+        count = locked = 0
+        for table in (TURNS, EVENTS):
+            said = or_(
+                *(as_type(table.c[name], Text).contains(subject, autoescape=True) for name in SEALED[table]),
+                *(is_under(table, name) for name in SEALED[table]),
+            )
+            async for rows in portions(self._database, table, table.c.tenant_id == tenant, said):
+                changed, unread = await asyncio.to_thread(self._without, table, rows, subject)
+                count, locked = count + len(changed), locked + unread
+                if changed:
+                    async with self._database.writing() as connection:
+                        for row in sealed_rows(self._database.seal, table, changed):
+                            await connection.execute(
+                                update(table).where(*_key(table, row)).values({n: row[n] for n in SEALED[table]})
+                            )
+        return count, locked
+
+    def _without(self, table: Table, rows: Sequence[Row], subject: str) -> tuple[list[Row], int]:
+        """Those that hold it, opened and without it, and how many could not be opened."""
+        changed, locked = [], 0
+        for row in rows:
+            try:
+                opened = row | {name: opened_value(self._database.seal, table, name, row) for name in SEALED[table]}
+            except StoreError:
+                locked += 1
+                continue
+            kept = {name: without(opened[name], subject) for name in SEALED[table]}
+            if any(kept[name] != opened[name] for name in kept):
+                changed.append(row | kept)
+        return changed, locked
+
+    async def _drop_unplaced(self, tenant: TenantId, subject: str) -> tuple[int, int]:
+        """Of what is sealed and waits for its call."""
+        count = locked = 0
+        async for rows in portions(self._database, UNPLACED, is_under(UNPLACED, "body")):
+            theirs, unread = await asyncio.to_thread(self._without, UNPLACED, rows, subject)
+            count, locked = count + len(theirs), locked + unread
+            if theirs:
+                async with self._database.writing() as connection:
+                    for row in theirs:
+                        await connection.execute(delete(UNPLACED).where(*_key(UNPLACED, row)))
+        return count, locked
+
     async def rows_with(self, text: str) -> list[str]:
-        """`table.column` wherever it still stands, in any tenant's rows; do-not-call entries aside."""
+        """`table.column` wherever it still stands, opened where it is sealed, in any tenant's rows; do-not-call entries
+        aside. What cannot be opened is told with the reason."""
         found = []
         async with self._database.read() as connection:
             for table in models.Base.metadata.sorted_tables:
@@ -136,7 +194,25 @@ class Subjects:
                     here = as_type(column, Text).contains(text, autoescape=True)
                     if await connection.scalar(select(1).select_from(table).where(here).limit(1)):
                         found.append(f"{table.name}.{column.name}")
+        for table, names in SEALED.items():
+            told: set[str] = set()
+            async for rows in portions(self._database, table, or_(*(is_under(table, name) for name in names))):
+                told |= await asyncio.to_thread(self._places_with, table, rows, text)
+            found += sorted(told.difference(found))
         return found
+
+    def _places_with(self, table: Table, rows: Sequence[Row], text: str) -> set[str]:
+        told = set()
+        for row in rows:
+            for name in SEALED[table]:
+                try:
+                    value = opened_value(self._database.seal, table, name, row)
+                except StoreError as error:
+                    told.add(f"{table.name}.{name}: {error}")
+                    continue
+                if text in (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)):
+                    told.add(f"{table.name}.{name}")
+        return told
 
     async def audited_with(self, text: str) -> list[str]:
         """Turns of the audit log that hold it."""
@@ -155,11 +231,11 @@ class Subjects:
                 done["calls"] += len(old)
         if terms.transcripts is not None:
             aged = (
-                _TURNS.c.at < now - timedelta(days=terms.transcripts),
-                or_(_TURNS.c.caller_text != "", _TURNS.c.agent_text != ""),
+                TURNS.c.at < now - timedelta(days=terms.transcripts),
+                or_(TURNS.c.caller_text != "", TURNS.c.agent_text != ""),
             )
             async with self._database.writing() as connection:
-                emptied = await connection.execute(update(_TURNS).where(*aged).values(caller_text="", agent_text=""))
+                emptied = await connection.execute(update(TURNS).where(*aged).values(caller_text="", agent_text=""))
             done["transcripts"] = emptied.rowcount
         if terms.recordings is not None:
             before_s = (now - timedelta(days=terms.recordings)).timestamp()
@@ -175,7 +251,7 @@ class Subjects:
             )
             return [(row.tenant_id, row.id) for row in found]
 
-    async def _calls(self, tenant: TenantId, subject: str) -> Mapping[str, bool]:
+    async def calls(self, tenant: TenantId, subject: str) -> Mapping[str, bool]:
         """Whether each is live."""
         theirs = or_(_CALLS.c.from_number == subject, _CALLS.c.to_number == subject)
         async with self._database.read() as connection:
@@ -187,9 +263,10 @@ class Subjects:
     def _files(self, call_ids: Sequence[str]) -> list[Path]:
         """`<call>.wav`, `<call>-2.wav`, sealed or not."""
         wanted = frozenset(call_ids)
-        if not wanted or not self._recordings.is_dir():
+        if not wanted:
             return []
-        names = ((path, path.name.partition(".wav")[0]) for path in self._recordings.iterdir())
+        there = (path for folder in self._recordings if folder.is_dir() for path in folder.iterdir())
+        names = ((path, path.name.lstrip(".").partition(".wav")[0]) for path in there)  # also what a rotation left
         return sorted(path for path, name in names if name in wanted or name.rpartition("-")[0] in wanted)
 
     def _unlink(self, call_ids: Sequence[str]) -> int:
@@ -199,9 +276,8 @@ class Subjects:
         return len(files)
 
     def _unlink_older(self, before_s: float) -> int:
-        old = []
-        if self._recordings.is_dir():
-            old = [path for path in self._recordings.glob("*.wav*") if path.stat().st_mtime < before_s]
+        there = (path for folder in self._recordings if folder.is_dir() for path in folder.glob("*.wav*"))
+        old = [path for path in there if path.stat().st_mtime < before_s]
         for path in old:
             path.unlink(missing_ok=True)
         return len(old)
@@ -213,27 +289,17 @@ async def _drop(connection: AsyncConnection, tenant: TenantId, call_ids: Sequenc
     await connection.execute(delete(_CALLS).where(_CALLS.c.tenant_id == tenant, _CALLS.c.id.in_(call_ids)))
 
 
-async def _unmention(connection: AsyncConnection, tenant: TenantId, subject: str) -> int:
-    """In the calls of others: a number that was forwarded, or read out."""
-    count = 0
-    for table, columns in ((_TURNS, ("caller_text", "agent_text")), (_EVENTS, ("data",))):
-        said = or_(*(as_type(table.c[name], Text).contains(subject, autoescape=True) for name in columns))
-        found = (await connection.execute(select(table).where(table.c.tenant_id == tenant, said))).mappings().all()
-        for row in found:
-            values = {name: _without(row[name], subject) for name in columns}
-            key = (table.c.run == row["run"], table.c.seq == row["seq"])
-            await connection.execute(update(table).where(*key).values(values))
-        count += len(found)
-    return count
+def _key(table: Table, row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return table.c.run == row["run"], table.c.seq == row["seq"]
 
 
-def _without(value: Any, subject: str) -> Any:
+def without(value: Any, subject: str) -> Any:
     if isinstance(value, str):
         return value.replace(subject, ERASED)
     if isinstance(value, Mapping):
-        return {_without(name, subject): _without(each, subject) for name, each in value.items()}
+        return {without(name, subject): without(each, subject) for name, each in value.items()}
     if isinstance(value, list):
-        return [_without(each, subject) for each in value]
+        return [without(each, subject) for each in value]
     return value
 
 

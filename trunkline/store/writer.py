@@ -14,7 +14,7 @@ spool like any other, unless it has one, or this run carries it on, or `status_o
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,6 +32,7 @@ from trunkline.store import codec, models
 from trunkline.store.codec import Entry, call_of
 from trunkline.store.engine import Database, for_the_admin, is_database, what_failed
 from trunkline.store.fold import KnownCall, Row, Rows, fold, unplaced
+from trunkline.store.sealing import opened_value, sealed_rows
 from trunkline.store.spool import Spool
 from trunkline.types import CallId, TenantId
 
@@ -302,8 +303,20 @@ class RecordWriter:
         rows = found.all()
         if not rows:
             return entries
-        await connection.execute(delete(_UNPLACED).where(*waiting))
-        return [codec.decode_body(row.body, row.run) for row in rows] + entries
+        bodies = await asyncio.to_thread(self._opened, [row._mapping for row in rows])  # may ask for a key
+        for run, seq in bodies:
+            await connection.execute(delete(_UNPLACED).where(_UNPLACED.c.run == run, _UNPLACED.c.seq == seq))
+        return [codec.decode_body(body, run) for (run, _), body in bodies.items()] + entries
+
+    def _opened(self, rows: Sequence[Mapping[Any, Any]]) -> dict[tuple[str, int], str]:
+        """What cannot be opened stays where it is."""
+        bodies = {}
+        for row in rows:
+            try:
+                bodies[row["run"], row["seq"]] = opened_value(self._database.seal, _UNPLACED, "body", row)
+            except StoreError as error:
+                log.error("call %s: an event waits in unplaced_events: %s", row["call_id"], error)
+        return bodies
 
     async def _store(self, connection: AsyncConnection, entries: list[Entry]) -> None:
         known = await self._known(connection, {call_of(entry.event) for entry in entries})
@@ -334,7 +347,8 @@ class RecordWriter:
     ) -> None:
         if rows:
             keys = conflict or [column.name for column in table.primary_key]
-            await connection.execute(self._insert(table).on_conflict_do_nothing(index_elements=keys), rows)
+            sealed = sealed_rows(self._database.seal, table, rows)
+            await connection.execute(self._insert(table).on_conflict_do_nothing(index_elements=keys), sealed)
 
     async def _known(self, connection: AsyncConnection, call_ids: set[str]) -> dict[str, KnownCall]:
         columns = (_CALLS.c.id, _CALLS.c.tenant_id, _CALLS.c.run, _CALLS.c.ended_at)

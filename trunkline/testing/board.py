@@ -72,7 +72,7 @@ class FakeAttendant:
         self.pending: tuple[str, ...] = ()
         self.before_question = ""
         self.keys = ""
-        self.held = False
+        self.held = self.keyed_in_secret = False
         self.written: list[str] = []
         self.instructed: list[str] = []
         self.used: list[Usage] = []

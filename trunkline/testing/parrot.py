@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterable
 
 from trunkline.agents.local.wire import Message
@@ -22,7 +23,8 @@ class Parrot:
 
 
 class Beak:
-    """`say` -> said; `count` n -> n numbers; `die` -> the process ends; `raise` -> an exception; `hang` -> stops."""
+    """`say` -> said; `count` n -> n numbers; `die` -> the process ends; `raise` -> an exception; `hang` -> stops;
+    `toil` s -> said, after so many seconds in short turns."""
 
     def __init__(self, learnt: str) -> None:
         self._learnt = learnt
@@ -32,6 +34,11 @@ class Beak:
             yield Message("said", {**message.fields, "learnt": self._learnt, "pid": os.getpid()}, message.data)
         elif message.name == "count":
             yield from (Message("number", {"n": n}) for n in range(message.fields["to"]))
+        elif message.name == "toil":
+            for _ in range(int(message.fields["s"] * 100)):
+                time.sleep(0.01)
+                yield Message("")
+            yield Message("said")
         elif message.name == "raise":
             raise ValueError("told to")
         elif message.name == "die":

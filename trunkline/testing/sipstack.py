@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from trunkline.gateway.sip import stack as s
+from trunkline.gateway.sip.farewell import Farewell
 from trunkline.gateway.sip.quality import MediaReport
 from trunkline.gateway.sip.stack import Handle, Headers, LineCounters, LineSink
 from trunkline.gateway.sip.trunks import Trunk
@@ -71,6 +72,7 @@ class ScriptedStack:
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
         self.steps: dict[str, list[s.Step]] = {}
+        self.farewells: dict[Handle, Farewell] = {}
         self.answered_refers: set[int] = set()
         """0: the stack has declined it itself."""
         self.named: dict[tuple[str, str, str], Handle] = {}
@@ -147,6 +149,9 @@ class ScriptedStack:
 
     def accept_calls(self, accept: bool, retry_after_s: int = 30) -> None:
         self.accepting = accept
+
+    def farewell(self, handle: Handle) -> Farewell | None:
+        return self.farewells.get(handle)
 
     def ladder(self, call_id: str) -> Sequence[s.Step]:
         return self.steps.pop(call_id, [])

@@ -107,6 +107,17 @@ def test_a_hung_worker_is_killed_after_the_deadline() -> None:
     run(story, deadline_s=0.1)
 
 
+def test_a_worker_that_is_long_at_one_message_is_not_hung_while_it_takes_turns() -> None:
+    async def story(pool: SpeechPool) -> None:
+        job, replies = borrow(pool)
+        job.send("toil", s=2.0)
+        job.send("say")  # waits: what a watch for hung workers goes by
+        assert [(await said(replies)).name for _ in range(2)] == ["said", "said"]
+        assert pool.stats.restarts == 0
+
+    run(story, deadline_s=0.8)
+
+
 def test_an_exception_ends_that_job_only() -> None:
     async def story(pool: SpeechPool) -> None:
         job, replies = borrow(pool)

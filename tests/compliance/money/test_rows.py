@@ -18,9 +18,9 @@ from trunkline.agents.stt import deepgram as deepgram_stt
 from trunkline.agents.tts import deepgram as deepgram_tts
 from trunkline.agents.tts import elevenlabs
 from trunkline.agents.tts import openai as openai_tts
-from trunkline.compliance.money.account import Account, Terms
+from trunkline.compliance.money.account import Account, Need, Terms
 from trunkline.compliance.money.prices import load
-from trunkline.compliance.money.treasury import Need, Policy, Treasury, Wanted
+from trunkline.compliance.money.treasury import Policy, Treasury, Wanted
 from trunkline.gateway.endings import leg_product
 from trunkline.gateway.leg import LegKind
 from trunkline.gateway.spending import OWN_NETWORK

@@ -133,6 +133,9 @@ def test_any_body_is_answered(body: bytes) -> None:
     [
         ("number_cap", 429),
         ("total_cap", 429),
+        ("tenant_full", 429),
+        ("number_full", 429),
+        ("slots_unknown", 503),
         ("emergency", 403),
         ("premium", 403),
         ("outbound_closed", 403),

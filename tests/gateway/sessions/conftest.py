@@ -8,6 +8,8 @@ import pytest
 
 from trunkline.gateway.sessions.memory import MemorySessions
 from trunkline.gateway.sessions.store import SessionStore
+from trunkline.privacy.sealed import KeyRing
+from trunkline.privacy.texts import TextSeal
 from trunkline.testing.clock import ManualClock
 
 SERVER = os.environ.get("TRUNKLINE_TEST_REDIS_URL")
@@ -18,14 +20,18 @@ Scenario = Callable[[SessionStore, Pass], Awaitable[None]]
 RunStore = Callable[[Scenario], None]
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis", "redis-sealed"])
 def run_store(request: pytest.FixtureRequest) -> RunStore:
     """Play a scenario on a new, empty store that forgets after IDLE_S; `Pass` lets time pass, there as well."""
-    if request.param == "redis" and not SERVER:
+    if request.param != "memory" and not SERVER:
         pytest.skip("TRUNKLINE_TEST_REDIS_URL is not set")
 
     def run(scenario: Scenario) -> None:
-        asyncio.run(_on_redis(scenario) if request.param == "redis" else _in_memory(scenario))
+        if request.param == "memory":
+            asyncio.run(_in_memory(scenario))
+        else:
+            seal = TextSeal(KeyRing({"first": bytes(32)})) if request.param == "redis-sealed" else None
+            asyncio.run(_on_redis(scenario, seal))
 
     return run
 
@@ -41,11 +47,11 @@ async def _in_memory(scenario: Scenario) -> None:
     await store.close()
 
 
-async def _on_redis(scenario: Scenario) -> None:
+async def _on_redis(scenario: Scenario, seal: TextSeal | None) -> None:
     from trunkline.gateway.sessions.redis import RedisSessions
 
     assert SERVER is not None
-    store = RedisSessions(SERVER, idle_s=IDLE_S)
+    store = RedisSessions(SERVER, idle_s=IDLE_S, seal=seal)
     await store._redis.flushdb()
 
     async def pass_time(seconds: float) -> None:

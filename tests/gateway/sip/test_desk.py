@@ -7,10 +7,15 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from decimal import Decimal
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.gateway.test_slots import Shared
+from trunkline.compliance.money.account import Terms
+from trunkline.compliance.money.prices import COLUMNS
+from trunkline.compliance.money.treasury import Policy, Treasury
 from trunkline.gateway import linecall
 from trunkline.gateway.call import CLOSE_WAIT_S
 from trunkline.gateway.dialling import DialOrder
@@ -25,6 +30,8 @@ from trunkline.gateway.sip.desk import (
 )
 from trunkline.gateway.sip.stack import Handle
 from trunkline.gateway.sip.trunks import Trunk
+from trunkline.gateway.slots import SlotLimits, Slots
+from trunkline.gateway.spending import Spending, Ways
 from trunkline.media.bus import Bus
 from trunkline.media.dtmf import tones
 from trunkline.ports import CallEnded, CallStarted, Refuse, UsageMetered
@@ -106,6 +113,55 @@ def run(scenario: Callable[[Desk], Coroutine[Any, Any, None]], *trunks: Trunk, m
 
 
 # --- a call that comes ---
+
+
+@pytest.mark.parametrize(
+    ("limits", "status"), [(SlotLimits(per_number=1), 486), (SlotLimits(per_tenant=1), 503)], ids=["number", "tenant"]
+)
+def test_where_there_are_as_many_calls_as_may_be_it_is_busy(limits: SlotLimits, status: int) -> None:
+    async def scenario(here: Desk) -> None:
+        slots = here.switchboard.slots = Slots(limits, Shared(), here.clock, "me")
+        slots.start()
+        first, second = here.invited(call_id="a@test"), here.invited(call_id="b@test")
+        await asyncio.sleep(0.01)
+        assert here.stack.commands("ring") == [("ring", first)]
+        retry = {"Retry-After": "30"} if status == 503 else {}
+        assert here.stack.commands("refuse") == [("refuse", second, status, retry)]
+        assert here.ends()[0][0] == "overloaded"
+        here.stack.over(second, status, by_us=True)
+        here.stack.over(first)  # CANCEL
+        await asyncio.sleep(0.01)
+        third = here.invited(call_id="c@test")
+        await asyncio.sleep(0.01)
+        assert here.stack.commands("ring")[-1] == ("ring", third)
+        await slots.close()
+
+    run(scenario)
+
+
+def test_the_line_ends_a_call_by_itself_when_its_budget_pays_no_more(tmp_path: Path) -> None:
+    async def scenario(here: Desk) -> None:
+        rows = ["# version test", COLUMNS, "sip,leg,*,voice,seconds,0.01,1,1,2026-11-28,test"]
+        (tmp_path / "prices.csv").write_text("\n".join(rows))
+        policy = Policy(Terms(call_usd=Decimal("0.50")), prices=tmp_path)
+        treasury = Treasury(policy, None, here.clock)
+        here.switchboard.spending = Spending(treasury, Ways(), here.metrics, here.clock.now)
+        handle = here.invited()
+        await asyncio.sleep(0.01)
+        assert here.stack.commands("answer") == [("answer", handle, 50.0)]
+
+    run(scenario)
+
+
+def test_who_gives_up_while_the_slot_is_asked_for_is_no_call() -> None:
+    async def scenario(here: Desk) -> None:
+        here.switchboard.slots = Slots(SlotLimits(per_tenant=1), Shared(), here.clock, "me")
+        here.stack.over(here.invited())
+        await asyncio.sleep(0.01)
+        assert here.ends() == [("refused", "cancelled")]
+        assert here.stack.commands("ring") == []
+
+    run(scenario)
 
 
 def test_the_frames_of_a_tick_are_heard_in_the_tick() -> None:

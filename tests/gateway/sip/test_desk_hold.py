@@ -233,7 +233,7 @@ def answered_by(here: Desk) -> list[str]:
 )
 def test_a_machine_is_told_of_and_the_call_goes_on(detection: Any, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
-    monkeypatch.setattr(LineCall, "answered_by_machine", lambda call: calls.append(call))
+    monkeypatch.setattr(LineCall, "answered_by_machine", lambda call, after: calls.append(after))
 
     async def scenario(here: Desk) -> None:
         here.dial()
@@ -245,7 +245,7 @@ def test_a_machine_is_told_of_and_the_call_goes_on(detection: Any, told: str, mo
         here.stack.over(here.handle)
 
     run(scenario, machine=MachineTerms(detection))
-    assert calls  # whatever is told of it, and when
+    assert calls == [None, "silence"]  # the call waits for the end of its greeting
 
 
 def test_a_machine_is_hung_up_where_that_is_wanted() -> None:

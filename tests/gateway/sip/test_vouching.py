@@ -13,27 +13,20 @@ from typing import Any
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from trunkline.compliance.stir import client
 from trunkline.compliance.stir.certificate import Credential
 from trunkline.compliance.stir.client import Certificates
 from trunkline.compliance.stir.reasons import Rejected
-from trunkline.compliance.stir.sign import Rights, SigningKey
-from trunkline.compliance.stir.token import Passport, parse_token
-from trunkline.errors import ConfigError
+from trunkline.gateway.sip import rereading, vouching
 from trunkline.gateway.sip import stack as s
-from trunkline.gateway.sip import vouching
 from trunkline.gateway.sip.desk import SipDesk
 from trunkline.gateway.sip.trunks import Trunk
-from trunkline.gateway.sip.vouching import WAIT_S, Signer, Vouching, open_signer
-from trunkline.settings import Stir
+from trunkline.gateway.sip.vouching import WAIT_S, Vouching
 from trunkline.testing.board import Board, play
 from trunkline.testing.clock import ManualClock
 from trunkline.testing.sipstack import ScriptedStack
-from trunkline.testing.stir import X5U, Authority, Holder, authority, claims, one
-from trunkline.types import E164
+from trunkline.testing.stir import X5U, Authority, Holder, claims
 
 REQUIRE = Trunk("carrier", (ip_network("198.51.100.0/24"),), country="US", ping_s=0, stir="require")
 OBSERVE = replace(REQUIRE, stir="observe")
@@ -327,7 +320,7 @@ def test_what_proved_nothing_is_asked_for_again_after_a_minute(monkeypatch: pyte
 def test_new_anchors_are_in_force_soon_and_broken_ones_leave_the_last_good_ones(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(vouching, "READ_AGAIN_S", 0.01)
+    monkeypatch.setattr(rereading, "READ_AGAIN_S", 0.01)
     caplog.set_level(logging.INFO, vouching.__name__)
     clock = ManualClock()
     ours, theirs = Authority(clock.wall()), Authority(clock.wall())
@@ -420,105 +413,3 @@ def test_our_own_eyes_come_before_the_carriers_word(monkeypatch: pytest.MonkeyPa
         assert here.turned_away == [438]
 
     run(monkeypatch, replace(REQUIRE, verstat="pai"), scenario)
-
-
-# --- our own calls --------------------------------------------------------------------------------------------------
-
-OUT = replace(REQUIRE, stir="off", stir_sign=True, host="sip.example.com")
-OURS, CALLEE = E164("+14155550100"), E164("+12125550199")
-
-
-def signers(clock: ManualClock, folder: Path, *holders: tuple[str, Holder, int], **more: Any) -> Signer:
-    """`holders`: name, key, and in how many days it begins to sign."""
-    keys = {}
-    for name, holder, days in holders:
-        (folder / f"{name}.key").write_bytes(holder.key_pem)
-        (folder / f"{name}.pem").write_bytes(holder.pem)
-        keys[name] = {
-            "key": folder / f"{name}.key",
-            "certificate": folder / f"{name}.pem",
-            "x5u": f"https://cert.example.com/{name}.pem",
-            "not_before": clock.wall() + timedelta(days=days),
-        }
-    found = open_signer(Stir.model_validate({"keys": keys, "numbers": {OURS: "contract 12"}, **more}), clock)
-    assert found is not None
-    return found
-
-
-def signed(signer: Signer, caller: E164 = OURS, *, forwarded: bool = False) -> Passport | None:
-    headers = signer.headers(OUT, caller, CALLEE, forwarded=forwarded)
-    return parse_token(headers[0][1].partition(";")[0]) if headers else None
-
-
-def test_the_next_key_signs_when_its_day_has_come_while_the_gateway_runs(tmp_path: Path) -> None:
-    clock = ManualClock()
-    authority = Authority(clock.wall())
-    signer = signers(clock, tmp_path, ("old", authority.holder(), -30), ("new", authority.holder(), 1))
-    first, second = signed(signer), signed(signer)
-    assert first is not None
-    assert second is not None
-    assert (first.attest, first.x5u) == ("A", "https://cert.example.com/old.pem")
-    assert first.origid != second.origid
-    clock.advance(86_401)
-    found = signed(signer)
-    assert found is not None
-    assert found.x5u == "https://cert.example.com/new.pem"
-
-
-def test_a_certificate_that_has_run_out_signs_nothing_and_says_so_once_a_minute(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    clock = ManualClock()
-    holder = Authority(clock.wall()).holder(valid=(timedelta(days=-1), timedelta(days=1)))
-    signer = signers(clock, tmp_path, ("spring", holder, -1))
-    assert signed(signer) is not None
-    assert not caplog.records
-    clock.advance(2 * 86_400)
-    assert [signed(signer) for _ in range(3)] == [None] * 3
-    assert [record.levelname for record in caplog.records] == ["ERROR"]
-    assert "calls go out unsigned: stir.keys.spring: its certificate is not valid" in caplog.text
-    clock.advance(61)
-    assert signed(signer) is None
-    assert len(caplog.records) == 2
-
-
-def test_nothing_is_signed_for_a_number_that_is_not_in_the_certificate(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    clock = ManualClock()
-    holder = Authority(clock.wall()).holder(tn_auth_list=authority(one("14155550101")))
-    assert signed(signers(clock, tmp_path, ("k", holder, -1))) is None
-    assert "does not hold the number" in caplog.text
-    assert "14155550100" not in caplog.text
-
-
-def test_a_certificate_of_another_key_is_told_at_the_start(tmp_path: Path) -> None:
-    clock = ManualClock()
-    holder = Authority(clock.wall()).holder()
-    other = Holder(ec.generate_private_key(ec.SECP256R1()), holder.chain)
-    with pytest.raises(ConfigError, match=r"stir.keys.k.certificate.*another key"):
-        signers(clock, tmp_path, ("k", other, -1))
-
-
-NUMBERS = st.integers(min_value=2_000_000_000, max_value=9_999_999_999).map(lambda n: E164(f"+1{n}"))
-
-
-@settings(max_examples=100, deadline=None)
-@given(NUMBERS, st.booleans(), st.sampled_from(["none", "B", "C"]), st.sampled_from(["none", "C"]))
-def test_a_number_that_is_not_ours_is_never_signed_with_an_a(
-    number: E164, forwarded: bool, unlisted: str, passing: str
-) -> None:
-    """Nor is a number that begins or ends as ours does."""
-    clock = ManualClock()
-    key = SigningKey(ec.generate_private_key(ec.SECP256R1()), X5U, clock.wall())
-    rights = Rights({OURS: "contract 12"}, *(None if it == "none" else it for it in (unlisted, passing)))  # type: ignore[arg-type]
-    signer = Signer([key], rights, clock)
-    for caller in (number, E164(f"{OURS}1"), E164(OURS[:-1])):
-        found = signed(signer, caller, forwarded=forwarded)
-        expected = passing if forwarded else unlisted
-        if caller == OURS:
-            expected = "A"
-        assert (found.attest if found else "none") == expected
-    found = signed(signer, OURS, forwarded=forwarded)
-    assert found is not None
-    assert found.attest == "A"

@@ -3,13 +3,17 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from tests.fakes.twilio_account import FakeAccount
+from trunkline.compliance.money.account import Terms as Money
+from trunkline.compliance.money.treasury import Policy, Treasury
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.linecall import LineCall
+from trunkline.gateway.spending import Spending, Ways
 from trunkline.gateway.twilio.account import Listed, NotTaken, Unknown
 from trunkline.gateway.twilio.dialler import CHECK_AGAIN_S, MAX_PLACING, Placed, Terms, TwilioDialler
 from trunkline.gateway.twilio.webhooks import CallStatus, Heard
@@ -382,10 +386,23 @@ def test_a_machine_that_answers_is_noted_and_left_if_so_wanted(who: str, ends: b
     assert board.ends() == ([("no_answer", "a machine answered")] if ends else [])
 
 
-@pytest.mark.parametrize(("who", "told"), [("machine_start", 1), ("fax", 1), ("human", 0), ("unknown", 0)])
-def test_the_call_is_told_of_a_machine_it_stays_with(who: str, told: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("who", "told"),
+    [
+        ("machine_start", [None]),
+        ("machine_end_beep", ["beep"]),
+        ("machine_end_silence", ["silence"]),
+        ("machine_end_other", ["silence"]),
+        ("fax", [None]),
+        ("human", []),
+        ("unknown", []),
+    ],
+)
+def test_the_call_is_told_of_a_machine_it_stays_with(
+    who: str, told: list[str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[Any] = []
-    monkeypatch.setattr(LineCall, "answered_by_machine", lambda call: calls.append(call))
+    monkeypatch.setattr(LineCall, "answered_by_machine", lambda call, after: calls.append((call, after)))
 
     async def scenario(board: Office) -> None:
         call_id = board.dial()
@@ -393,7 +410,7 @@ def test_the_call_is_told_of_a_machine_it_stays_with(who: str, told: int, monkey
         board.answer()
         board.attach(call_id)
         board.dialler.machine(board.token(), sid(1), who, 2100)
-        assert calls == [board.line_of(call_id)] * told
+        assert calls == [(board.line_of(call_id), after) for after in told]
 
     office(scenario, Terms("https://voice.example.com", FROM, 613, "Enable", False))
 
@@ -482,3 +499,14 @@ def test_the_ringing_leg_is_replaced_by_the_stream() -> None:
         assert leg.closed == ["agent_hung_up"]
 
     assert office(scenario).account.ended == []
+
+
+def test_twilio_ends_a_call_by_itself_when_its_budget_pays_no_more() -> None:
+    async def scenario(board: Office) -> None:
+        treasury = Treasury(Policy(Money(call_usd=Decimal("0.09"))), None, board.clock)
+        board.switchboard.spending = Spending(treasury, Ways(), board.metrics, board.clock.now)
+        board.dial()
+        await settle()
+        assert board.account.orders[0].limit_s == 300  # a minute is 0.018
+
+    office(scenario)

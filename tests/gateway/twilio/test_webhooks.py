@@ -1,6 +1,6 @@
 import logging
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from urllib.parse import urlencode
 from xml.etree import ElementTree
@@ -105,6 +105,7 @@ class Line:
         dial_caller_id: str = "",
         refuse_fallback: Refuse | None = None,
     ) -> None:
+        self.expected: list[Arrival] = []
         self.switchboard, self.clock, self.metrics = FakeSwitchboard(), ManualClock(), Metrics()
         self.tokens, self.placed = Tokens(), FakePlaced()
         webhooks = Webhooks(
@@ -118,6 +119,7 @@ class Line:
             placed=self.placed,
             signed=bool(auth_tokens),
             may_fall_back=lambda ours: refuse_fallback or Allow(),
+            expect=self._expect,
         )
         routes = webhook_routes(webhooks, Signatures(auth_tokens, ORIGIN), self.metrics, self.clock)
         self.client = TestClient(Starlette(routes=routes))
@@ -126,6 +128,9 @@ class Line:
         response = self.client.post(path, data=form, headers=headers)
         assert (response.status_code, response.headers["content-type"]) == (status, "text/xml; charset=utf-8")
         return ElementTree.fromstring(response.text)
+
+    async def _expect(self, arrival: Arrival) -> None:
+        self.expected.append(arrival)
 
     def token(self, document: Element) -> str:
         return next(p.attrib["value"] for p in document.iter("Parameter") if p.attrib["name"] == "token")
@@ -247,6 +252,17 @@ def test_a_full_house_says_so(line: Line, code: str) -> None:
     assert (tags(document), document.findtext("Say")) == (["Say", "Hangup"], "All lines are busy.")
 
 
+@pytest.mark.parametrize("code", ["number_full", "tenant_full"])
+def test_where_there_are_as_many_calls_as_may_be_it_is_busy(line: Line, code: str) -> None:
+    line.switchboard.refuse = Refuse(code, "")
+    (reject,) = line.post("/twilio/voice", CALLER)
+    assert (reject.tag, reject.attrib["reason"]) == ("Reject", "busy")
+    assert [each.provider_call_id for each in line.expected] == [CALLER["CallSid"]]
+    spare = Line(fallback_number="+14155550100")
+    spare.switchboard.refuse = Refuse(code, "")
+    assert tags(spare.post("/twilio/voice", CALLER)) == ["Dial"]
+
+
 def test_a_full_house_dials_the_fallback_number() -> None:
     line = Line(fallback_number="+14155550100")
     line.switchboard.refuse = Refuse("draining", "")
@@ -294,6 +310,8 @@ def test_a_transfer_dials_and_its_success_ends_the_call(line: Line) -> None:
     line.switchboard.calls[SID] = CallView(CallId("call-1"), "transferring", E164("+14155550100"))
     (dial,) = line.post("/twilio/continue?n=0", CALLER)
     assert (dial.attrib["timeLimit"], dial.findtext("Number")) == ("3600", "+14155550100")
+    line.switchboard.calls[SID] = replace(line.switchboard.calls[SID], limit_s=180)
+    assert line.post("/twilio/continue?n=0", CALLER)[0].attrib["timeLimit"] == "180"
     after = dial.attrib["action"].removeprefix(ORIGIN)
     form = CALLER | {"DialCallStatus": "completed", "DialCallDuration": "42"}
     assert tags(line.post(after, form)) == ["Hangup"]

@@ -17,8 +17,10 @@ import pytest
 from trunkline.errors import StoreError
 from trunkline.store.audit import files as files_module
 from trunkline.store.audit.chain import GENESIS, canonical, follow
-from trunkline.store.audit.files import AuditFiles, AuditFolder, Verified
+from trunkline.store.audit.files import AuditFiles
+from trunkline.store.audit.folder import AuditFolder
 from trunkline.store.audit.parquet import packed, unpacked
+from trunkline.store.audit.reading import Verified
 from trunkline.store.audit.rows import Row
 
 AT = datetime(2026, 11, 28, 12, tzinfo=UTC)

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from trunkline.errors import StoreError
-from trunkline.ports import CallStarted, RecordEvent, TurnEnded, TurnRecord
+from trunkline.ports import CallStarted, RecordEvent, ToolUse, TurnEnded, TurnEvidence, TurnRecord
 from trunkline.privacy.calls import Policies, RedactedRecords
 from trunkline.privacy.redaction import Policy
 from trunkline.store.audit import log as log_module
 from trunkline.store.audit.files import AuditFiles
 from trunkline.store.audit.log import AuditedRecords, AuditLog
 from trunkline.store.audit.rows import Row, Sampling
+from trunkline.store.codec import encode
 from trunkline.testing.clock import ManualClock
 from trunkline.types import DEFAULT_TENANT, CallId
 
@@ -121,9 +122,24 @@ def test_rows_hold_what_the_record_holds_redacted(tmp_path: Path) -> None:
     )
     call = CallId("c")
     sink.append(CallStarted(call, DEFAULT_TENANT, "inbound", "sip", "clinic", AT))
-    sink.append(TurnEnded(call, AT, TurnRecord(0, "my card is 4111 1111 1111 1111", "thank you")))
+    evidence = TurnEvidence((), (ToolUse("pay", {"with": ["4111 1111 1111 1111"]}, "ok"),))
+    said = TurnRecord(0, "my card is 4111 1111 1111 1111", "thank you", evidence=evidence)
+    sink.append(TurnEnded(call, AT, said))
     assert len(records.events) == 2
     assert [each.caller_text for each in rows] == ["my card is [card]"]
+    assert rows[0].tool_calls == ('{"name": "pay", "arguments": {"with": ["[card]"]}, "outcome": "ok"}',)
+    assert "4111" not in repr(records.events) + repr(rows)
+
+
+def test_the_record_has_nothing_of_what_tools_were_given_and_the_log_nothing_of_whoever_did_not_agree() -> None:
+    turn = TurnRecord(0, "hello", "good day", evidence=TurnEvidence(("aa",), (ToolUse("pay", {"to": "Ann"}, "ok"),)))
+    line = encode(TurnEnded(CallId("c"), AT, turn), 1)
+    assert b"Ann" not in line
+    assert b"evidence" not in line
+    bare = turn.without_words()
+    assert (bare.caller_text, bare.agent_text) == ("", "")
+    assert bare.evidence is not None
+    assert [(use.name, use.arguments, use.outcome) for use in bare.evidence.tools] == [("pay", {}, "ok")]
 
 
 def test_a_fault_of_the_audit_is_none_of_the_record(caplog: pytest.LogCaptureFixture) -> None:

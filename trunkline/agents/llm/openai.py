@@ -20,6 +20,7 @@ from trunkline.agents import options as given
 from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.llm import openai_chat, openai_responses, told
 from trunkline.agents.openai_http import OPENAI_URL, OpenAiHttp
+from trunkline.agents.prompts import sha256_of
 from trunkline.agents.providers import Services
 from trunkline.agents.script.keys import Key, Keys
 from trunkline.agents.script.model import Script
@@ -139,6 +140,7 @@ class OpenAiLlm:
 class OpenAiSession:
     def __init__(self, llm: OpenAiLlm, stir: CallerVerdict | None = None) -> None:
         self._llm, self._stir = llm, stir
+        self.prompt_sha256 = ""
 
     async def reply(
         self, conversation: Sequence[Message], *, understood: bool = True
@@ -147,6 +149,7 @@ class OpenAiSession:
         llm, http = self._llm, self._llm.http
         answer = llm.answer()
         request = llm.request(conversation, understood, self._stir)
+        self.prompt_sha256 = sha256_of(request)
         response: Any = None
         try:
             try:

@@ -4,6 +4,7 @@ Tools are performed here: the server only asks for them.
 """
 
 import asyncio
+import hashlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -74,6 +75,7 @@ class RemoteSession:
     def __init__(self, llm: RemoteLlm, call: CallFacts) -> None:
         self._llm, self._call = llm, call
         self._asked = False
+        self.prompt_sha256 = ""
 
     async def reply(
         self, conversation: Sequence[Message], *, understood: bool = True
@@ -83,6 +85,7 @@ class RemoteSession:
         llm = self._llm
         messages = [wire.write_message(message) for message in conversation]
         request = pb.ReplyRequest(call=wire.write_call(self._call), conversation=messages, understood=understood)
+        self.prompt_sha256 = hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest()
         stream = llm.client.stream(self._call.call_id, _reply, request, llm.first_s, llm.between_s)
         async with aclosing(stream) as events:
             async for each in events:

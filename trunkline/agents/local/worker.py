@@ -30,11 +30,14 @@ from typing import Protocol, cast
 
 from trunkline.agents.local.wire import WORKER, Message, Unpacker, pack
 from trunkline.errors import ProviderError
+from trunkline.logs import guard, mask
+from trunkline.privacy.redaction import CARDS
 
 FRESH_TURNS = 3  # in a row, before one of a job that already had a reply
 RECEIVE_BYTES = 64 * 1024
 CONSUMED_EVERY_BYTES = 8 * 1024  # half a second of one caller: well inside the gateway's bound
 CONSUMED_EVERY_MS = 100  # also when little comes, so that the gateway sees progress
+TOLD_EVERY_TURNS = 8  # and when nothing is consumed, as within a long message: no turn takes more than some 50 ms
 PR_SET_PDEATHSIG = 1
 
 
@@ -52,6 +55,11 @@ class Kind(Protocol):
         ...
 
     def open(self) -> Handler: ...
+
+
+def complain(error: Exception) -> None:
+    """On the gateway's stderr, as its own log lines are: an error may quote what was to be said."""
+    print(guard(mask("".join(traceback.format_exception(error))), CARDS), file=sys.stderr, flush=True)
 
 
 def failure(error: Exception) -> Message:
@@ -175,7 +183,7 @@ class Worker:
             for _ in self._kind(kind).preload(Message(message.name, message.fields["fields"], message.data)):
                 self.out.append(pack(WORKER, Message("loading", {"key": key})))
         except Exception as error:
-            traceback.print_exc()
+            complain(error)
             reply = failure(error)
             self.out.append(pack(WORKER, Message("preload_failed", {**reply.fields, "key": key})))
         else:
@@ -191,7 +199,7 @@ class Worker:
 
     def _fail(self, job_id: int, error: Exception) -> None:
         if not isinstance(error, ProviderError):
-            traceback.print_exception(error)
+            complain(error)
         self.out.append(pack(job_id, failure(error)))
         with contextlib.suppress(Exception):
             self._close(job_id)
@@ -203,7 +211,7 @@ def serve(link: socket.socket, worker: Worker) -> None:
     poll = select.poll()
     poll.register(link, select.POLLIN)
     link.sendall(pack(WORKER, Message("hello")))
-    reported = 0
+    reported = turns = 0
     while True:
         wait_ms = 0 if worker.busy else CONSUMED_EVERY_MS if worker.consumed_bytes > reported else None
         ready = poll.poll(wait_ms)
@@ -215,9 +223,11 @@ def serve(link: socket.socket, worker: Worker) -> None:
                 worker.receive(job_id, message, size)
         if worker.busy:
             worker.step()
+            turns = 0 if worker.out else turns + 1
         unreported = worker.consumed_bytes - reported
-        if unreported >= CONSUMED_EVERY_BYTES or (unreported and (worker.out or not (ready or worker.busy))):
-            reported = worker.consumed_bytes
+        due = unreported and (worker.out or not (ready or worker.busy))
+        if due or unreported >= CONSUMED_EVERY_BYTES or turns >= TOLD_EVERY_TURNS:
+            reported, turns = worker.consumed_bytes, 0
             worker.out.append(pack(WORKER, Message("consumed", {"bytes": reported})))
         if worker.out:
             link.sendall(b"".join(worker.out))

@@ -34,6 +34,7 @@ from trunkline.agents.realtime.live import Live
 from trunkline.agents.realtime.said import SPOKEN, Item, Utterance, Utterances, Words
 from trunkline.agents.script.model import Script
 from trunkline.agents.seam import GO_ON
+from trunkline.agents.tools import secure_prompt
 from trunkline.clock import Clock
 from trunkline.errors import ProviderError
 from trunkline.live import Follower, Heard
@@ -181,6 +182,7 @@ class RealtimeAttendant(Attendant):
         self._failures = 0
         self._deaf = False  # a line that must be heard whole
         self._told_line = False
+        self._asking = False  # words before a tool
         self._unwritten = b""  # when it was closed
         self._word_for_word = False
         self.transcripts = 0
@@ -601,6 +603,7 @@ class RealtimeAttendant(Attendant):
         asked = self._asked = Asked(str(self._tags), turn, over, by_server)
         if not by_server:
             self._live.respond(asked.tag, say)
+        turn.asked(self._live)
         self._set_timer("first_audio", self._terms.first_audio_ms / 1000, lambda: self._late(asked))
         return asked
 
@@ -676,7 +679,7 @@ class RealtimeAttendant(Attendant):
             result = self._expect_digits(call, turn)
         else:
             hands = Hands(self, turn)
-            result = await self._tools(call, hands, self._call)
+            result = await self._tool(call, hands, turn)
             if hands.digits:
                 await self._key(turn, hands.digits)
             if hands.given_over:
@@ -684,6 +687,22 @@ class RealtimeAttendant(Attendant):
         self._used(call, written, result)
         if self._live is not None and self._giving_over != call.id:  # it may yet be taken back
             self._live.tell(Message("tool", result, tool_call_id=call.id))
+
+    async def _tool(self, call: ToolCall, hands: Hands, turn: Exchange) -> str:
+        """The keypad is taken at once, not after the words that ask for it: the caller may know what comes."""
+        asks = secure_prompt(self._definition, call.name)
+        if not asks:
+            return await self._tools(call, hands, self._call)
+        self._asking = True
+        try:
+            async with asyncio.TaskGroup() as both:
+                used = both.create_task(self._tools(call, hands, self._call))
+                both.create_task(self._line(asks, turn))
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+        finally:
+            self._asking = False
+        return used.result()
 
     def _expect_digits(self, call: ToolCall, turn: Exchange) -> str:
         entry = self._script.digits.get(str(call.arguments.get("name", "")))
@@ -705,8 +724,11 @@ class RealtimeAttendant(Attendant):
             await self._line_by_tts(" ".join(text.split()[len(said.split()) :]), turn)
 
     async def _line_by_tts(self, text: str, turn: Exchange) -> None:
-        self._told_line = bool(text)
+        if not self._asking:
+            self._told_line = bool(text)
         await super()._line(text, turn)
+        if self._asking and self._live is not None:
+            self._live.tell(Message("agent", text))
 
     def _fail(self, turn: Exchange, error: ProviderError) -> None:
         self._failures += 1

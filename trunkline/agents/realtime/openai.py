@@ -25,6 +25,7 @@ from trunkline.agents.languages import SPEAK_LANGUAGE, primary
 from trunkline.agents.llm.told import EXPECT_DIGITS, NEVER_AGAIN, vouched
 from trunkline.agents.openai_http import OPENAI_URL
 from trunkline.agents.options import THIRD_PARTY, is_third_party
+from trunkline.agents.prompts import Told, canonical
 from trunkline.agents.providers import Services
 from trunkline.agents.realtime.openai_wire import DECODE, Error, Event, Response, Session, appended, arguments, items
 from trunkline.agents.script.keys import Key, Keys, fault, nearest
@@ -302,6 +303,7 @@ class OpenAiRealtimeSession:
         self._provider, self._format, self._on_event, self._stir = provider, format, on_event, stir
         self._batch_bytes = provider.batch_ms * format.bytes_per_ms
         self._audio = bytearray()
+        self._told = Told()
         self._sent_bytes = 0
         self._uncommitted: deque[str] = deque()  # names of utterances, in the order of their commits
         self._link = Link(provider.url, provider.headers, self._received, self._gone)
@@ -371,7 +373,12 @@ class OpenAiRealtimeSession:
             self._audio.clear()
 
     def _send(self, event: dict[str, Any]) -> None:
+        self._told.add(canonical(event))
         self._link.send(json.dumps(event, ensure_ascii=False, separators=(",", ":")))
+
+    @property
+    def prompt_sha256(self) -> str:
+        return self._told.sha256
 
     async def _open(self, conversation: Sequence[Message]) -> None:
         provider = self._provider

@@ -29,6 +29,7 @@ from trunkline.ports import (
     TtsAudio,
     Word,
 )
+from trunkline.privacy.redaction import quoted
 from trunkline.types import E164, CallId, Encoding, Format, TenantId
 
 SESSION = "trunkline-session"
@@ -266,14 +267,14 @@ _MEANING = {
 def write_failure(error: Exception) -> pb.Failure:
     """Of a bug of ours nothing is told but that it was one."""
     if isinstance(error, ProviderError):
-        return pb.Failure(code=error.code, detail=error.detail[:MAX_DETAIL], retryable=error.retryable)
+        return pb.Failure(code=error.code, detail=quoted(error.detail, MAX_DETAIL), retryable=error.retryable)
     return pb.Failure(code="unavailable", detail="the server failed", retryable=True)
 
 
 def status_of(error: ProviderError) -> tuple[str, str, tuple[tuple[str, str], ...]]:
     """The status's name, its details, its trailing metadata."""
     trailer = ((CODE, error.code), (RETRYABLE, "true" if error.retryable else "false"))
-    return _STATUS.get(error.code, "UNKNOWN"), error.detail[:MAX_DETAIL], trailer
+    return _STATUS.get(error.code, "UNKNOWN"), quoted(error.detail, MAX_DETAIL), trailer
 
 
 def error_of(provider: str, status: str, details: str, trailer: Mapping[str, str]) -> ProviderError:
@@ -294,4 +295,4 @@ def _code(code: str) -> str:
 
 
 def _plain(detail: str) -> str:
-    return " ".join(detail.split())[:MAX_DETAIL]
+    return quoted(detail, MAX_DETAIL)

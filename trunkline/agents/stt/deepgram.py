@@ -29,6 +29,7 @@ from trunkline.agents.script.keys import Key, Keys, fault, nearest
 from trunkline.agents.websocket import Gone, Link, Refused
 from trunkline.errors import ConfigError, MisuseError, ProviderError
 from trunkline.ports import CallFacts, Expectation, SttEvent, SttFailed, SttFinal, SttPartial
+from trunkline.privacy.redaction import quoted
 from trunkline.types import ALAW_8K, MULAW_8K, PCM_8K, PCM_16K, Format
 
 LOG = logging.getLogger(__name__)
@@ -386,8 +387,8 @@ def refusal(refused: Refused) -> ProviderError:
 def end_of(gone: Gone) -> ProviderError:
     """What a connection that broke means. 1008 with DATA-0000: the audio is not what we said it is."""
     if gone.code == 1008:
-        return _error("bad_request", gone.reason[:60], retryable=False)
-    return _error("protocol", f"the connection broke: {gone.code} {gone.reason[:60]}".strip(), retryable=True)
+        return _error("bad_request", quoted(gone.reason, 60), retryable=False)
+    return _error("protocol", f"the connection broke: {gone.code} {quoted(gone.reason, 60)}".strip(), retryable=True)
 
 
 # --- one call's ears ------------------------------------------------------------------------------------------------

@@ -16,12 +16,11 @@ from trunkline.agents.script.model import HAND_OFF, HANG_UP, TRANSFER, Script, T
 from trunkline.agents.script.review import OF_THE_CALL, texts_of
 from trunkline.agents.tools.http import HttpToolError, HttpTools
 from trunkline.ports import CallControl, Refuse, ToolCall, ToolSpec, Wish
-from trunkline.privacy.redaction import Policy, redact
+from trunkline.privacy.redaction import CARDS, redact
 from trunkline.privacy.sensitive import Sensitive
 
 __all__ = ["HttpRunner", "HttpToolError", "HttpTools", "perform", "tool_specs"]
 
-_CARDS = Policy(frozenset(("card",)))
 DO_NOT_CALL = "do_not_call"
 """The built-in tool by which a model says that the caller wants no more calls. It can only add to what is heard."""
 _MAX_ARGUMENT_CHARACTERS = 500
@@ -177,7 +176,7 @@ async def _ask(tool: Tool, http: HttpRunner, values: Mapping[str, str], keyed: M
         return _failed(error.code, error.why)
     for name, digits in keyed.items():
         answer = answer.replace(digits.reveal(), f"[{name}]")
-    return redact(answer, _CARDS) if keyed else answer
+    return redact(answer, CARDS) if keyed else answer
 
 
 def _built_in(call: ToolCall) -> Tool | None:

@@ -30,6 +30,7 @@ from trunkline.agents.providers import Services
 from trunkline.agents.script.keys import Key, Keys
 from trunkline.errors import ConfigError, ProviderError
 from trunkline.ports import TtsAudio, Word
+from trunkline.privacy.redaction import quoted
 from trunkline.types import ALAW_8K, MULAW_8K, PCM_8K, PCM_16K, Format
 
 ELEVENLABS_URL = "wss://api.elevenlabs.io"
@@ -536,7 +537,7 @@ class ElevenLabs:
         return ProviderError(self.name, code, detail, retryable=retryable)
 
     def _shown(self, message: str) -> str:
-        text = " ".join(message.split())[:200]
+        text = quoted(message, 200)
         return text.replace(self._key, "***") if self._key else text
 
 

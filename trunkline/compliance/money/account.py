@@ -5,6 +5,7 @@ rounded up to when that is over, the goodbye itself, and the dearest answer so f
 ends within the budget, not behind it.
 """
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -13,7 +14,7 @@ from typing import Any, Literal
 from trunkline.compliance.money.forecast import Pace
 from trunkline.compliance.money.leases import Lease
 from trunkline.compliance.money.meter import ZERO, Meter, by, exact, text
-from trunkline.ports import Cost, Usage, UsageUnit
+from trunkline.ports import Cost, Usage, UsageKind, UsageUnit
 
 LOOK_S = 1.0
 """Between two looks at a call that is near a limit, or has used something."""
@@ -21,8 +22,11 @@ QUIET_S = 4.0
 """At any other."""
 GOODBYE_S = 8.0
 GOODBYE_CHARACTERS = 120
+LONGEST_S = 86_400
 MINUTE_S = 60.0
 
+Need = tuple[str, UsageKind, str]
+"""Provider, kind, product."""
 Cheaper = Literal["minutes", "usd", "resolved", "backend"]
 
 
@@ -96,6 +100,8 @@ class Account:
     """What it was not let use, as its record has been told."""
     backends: tuple[str, ...] = ()
     attended_since: float = 0.0
+    exempt: bool = False
+    """Its budget is spent, and what it does now is what was wanted then: no budget ends it any more."""
     _pace: Pace = field(default_factory=Pace)
     _burst_at: float = -1.0
     _burst: Decimal = ZERO
@@ -185,9 +191,32 @@ class Account:
     def _variable(self, heard: Sequence[Usage]) -> Decimal:
         return self.meter.spent - self.meter.spent_on_legs + self.meter.untold(heard)
 
+    def _budget(self) -> Decimal | None:
+        """The least it may cost here in all, as far as this process knows; None: as much as it likes."""
+        if self.exempt:
+            return None
+        own = None if self.terms.call_usd is None else self.terms.call_usd - self.before.usd
+        of_days = (lease.limit - lease.used + lease.holds.get(self.call, ZERO) for lease in self.leases.values())
+        return min((b for b in (own, *of_days) if b is not None), default=None)
+
+    def pays_s(self, now: float, legs: Sequence[tuple[Need, UsageUnit]], heard: Sequence[Usage] = ()) -> float:
+        """For how many whole seconds, one at least, its budgets pay for the open legs and further ones (or only their
+        streams) that begin now, rounded as they are billed, and for nothing else: the limit that is set outside
+        Python."""
+        budget = self._budget()
+
+        def fits(seconds: int) -> bool:
+            more = (self.meter.prices.of(*need, unit) for need, unit in legs)
+            leg_usd = sum((row.cost(Decimal(seconds)) for rows in more for row in rows), ZERO)
+            return self.cost(now + seconds, heard) + leg_usd <= (budget or ZERO)
+
+        if budget is None or fits(LONGEST_S):
+            return float("inf")
+        return float(max(1, bisect_left(range(LONGEST_S), True, key=lambda seconds: not fits(seconds)) - 1))
+
     def lasts_s(self, now: float, heard: Sequence[Usage] = ()) -> float:
         """How long its budget pays for the open legs, and for nothing else: whoever is stuck asks no provider."""
-        budget, cost = self.terms.call_usd, self.so_far(now, heard).usd
+        budget, cost = self._budget(), self.cost(now, heard)
         hour = self.meter.reserved(now + 3600) - self.meter.reserved(now)
         if budget is None or hour <= 0:
             return float("inf")

@@ -165,15 +165,6 @@ class Meter:
                 legs.remove(leg)
                 return
 
-    def opened(self, now: float) -> list[tuple[str, UsageKind, str, Decimal]]:
-        """Legs on the line, and for how long."""
-        return [
-            (provider, "leg", leg.product, exact(round(max(0.0, now - leg.since), 3)))
-            for provider, legs in self._legs.items()
-            for leg in legs
-            if leg.unit == "seconds"
-        ]
-
     def reserved(self, at: float, heard: Sequence[Usage] = ()) -> Decimal:
         """What the open legs would cost if they ended at `at`, and what has been used and not been told (`heard`)."""
         total = ZERO

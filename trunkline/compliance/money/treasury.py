@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import get_args
 
 from trunkline.clock import Clock
-from trunkline.compliance.money.account import GOODBYE_CHARACTERS, GOODBYE_S, NOTHING, Account, SoFar, Terms
+from trunkline.compliance.money.account import GOODBYE_CHARACTERS, GOODBYE_S, NOTHING, Account, Need, SoFar, Terms
 from trunkline.compliance.money.leases import Leases, Purse
 from trunkline.compliance.money.meter import ZERO, Meter, text
 from trunkline.compliance.money.prices import FILE, Missing, Prices, load
 from trunkline.errors import ConfigError, StoreError
-from trunkline.ports import Budgets, Refuse, UsageKind, UsageUnit
+from trunkline.ports import Budgets, Refuse, UsageUnit
 from trunkline.types import DEFAULT_TENANT, TenantId
 
 log = logging.getLogger(__name__)
@@ -26,9 +26,6 @@ REREAD_S = 5.0
 TAKE_S = 3.0
 """Then the store counts as away: a database that hangs would take far longer to say so."""
 GIVE_BACK_S = 3.0
-
-Need = tuple[str, UsageKind, str]
-"""Provider, kind, product."""
 
 
 @dataclass(frozen=True, slots=True)

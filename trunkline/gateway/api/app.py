@@ -1,6 +1,6 @@
 """The HTTP side of the gateway, wired: webhooks, API, health, metrics. The media WebSocket is not here (front.py)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -15,10 +15,11 @@ from trunkline import __version__
 from trunkline import metrics as exposition
 from trunkline.clock import Clock
 from trunkline.errors import StoreError
-from trunkline.gateway.api.calls import CallRecords, Counsel, LiveCalls, call_routes
+from trunkline.gateway.api.calls import CallRecords, Counsel, Expect, LiveCalls, call_routes
 from trunkline.gateway.api.guard import Guard
 from trunkline.gateway.api.openapi import document
 from trunkline.gateway.api.problems import on_bug, on_http_exception, on_store_error
+from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.twilio.signature import Signatures
 from trunkline.gateway.twilio.tokens import Tokens
 from trunkline.gateway.twilio.webhooks import PlacedCalls, Webhooks, webhook_routes
@@ -50,6 +51,8 @@ def create_http(
     placed: PlacedCalls | None = None,
     counsel: Counsel | None = None,
     may_fall_back: Callable[[E164, E164 | None], Decision] = lambda number, ours: Allow(),
+    expect: Callable[[Arrival], Awaitable[None]] | None = None,
+    expect_order: Expect | None = None,
 ) -> Starlette:
     """`tokens` is the one whose `redeem` the media leg asks; `placed` knows calls of ours over Twilio."""
     origin = settings.http.origin
@@ -71,11 +74,12 @@ def create_http(
         placed=placed,
         signed=signatures.required,
         may_fall_back=partial(may_fall_back, E164(fallback)) if fallback else lambda ours: Allow(),
+        expect=expect,
     )
     return Starlette(
         routes=[
             *webhook_routes(webhooks, signatures, metrics, clock),
-            *call_routes(switchboard, records, orders, counsel),
+            *call_routes(switchboard, records, orders, counsel, expect_order),
             *_own_routes(metrics, not_ready),
             *more_routes,
             Route("/", index),

@@ -1,6 +1,6 @@
 """/v1/calls: the record of what happened and what is happening, and calls to be placed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -48,6 +48,10 @@ class LiveCalls(Protocol):
         ...
 
 
+Expect = Callable[[DialOrder], Awaitable[DialOrder]]
+"""Asks for what a call out needs of other processes, before `dial`."""
+
+
 class Page(Protocol):
     @property
     def calls(self) -> Sequence[Mapping[str, Any]]: ...
@@ -81,11 +85,17 @@ class Counsel(Protocol):
 
 
 def call_routes(
-    live_calls: LiveCalls, records: CallRecords, orders: Orders, counsel: Counsel | None = None
+    live_calls: LiveCalls,
+    records: CallRecords,
+    orders: Orders,
+    counsel: Counsel | None = None,
+    expect: Expect | None = None,
 ) -> list[Route]:
     tenant = DEFAULT_TENANT
 
     async def place(asked: DialOrder) -> CallId | Refuse:
+        if expect is not None:
+            asked = await expect(asked)
         if counsel is None:
             return live_calls.dial(asked)
         prepared = await counsel.prepare(asked)

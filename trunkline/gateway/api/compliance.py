@@ -44,7 +44,8 @@ _WANTED = {
     "event": "grant or revoke",
     "subject": "a number as +COUNTRY NUMBER without spaces",
     "form": "of a grant: express_written, express_oral or implied",
-    "technologies": "of a grant at least one of artificial_voice, autodialer, recording, transcript, ai_processing",
+    "technologies": "of a grant at least one of artificial_voice, autodialer, recording, transcript, ai_processing, "
+    "training",
     "wording": "of a grant: what was agreed to, word for word",
     "wording_version": "of a grant: which version of it",
     "number": "a number as +COUNTRY NUMBER without spaces",

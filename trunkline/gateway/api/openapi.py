@@ -346,7 +346,11 @@ _PATHS: dict[str, Any] = {
                 "403": _saying(
                     "Not allowed; `code`: outbound_closed, country_closed, emergency, premium, or a rule's."
                 ),
-                "429": _saying("A cap within the hour is reached; `code`: number_cap, country_cap, total_cap."),
+                "429": _saying(
+                    "A cap within the hour is reached; `code`: number_cap, country_cap, total_cap. Or as many calls "
+                    "are live as may be; `code`: tenant_full, number_full."
+                )
+                | {"headers": {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}},
                 "409": _saying("The same order is being placed; `code`: idempotency_key_in_use.")
                 | {"headers": {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}},
                 "422": _saying(

@@ -37,7 +37,13 @@ _WANTED = {
 }
 # What a refusal is to the client: busy (try again), a wrong field of the order, or else simply no.
 _BUSY = {"overloaded", "draining", "no_trunk", "trunk_down", "trunk_unauthorized", "full"}
-_BUSY |= {"company_dnc_unknown", "stopped_unknown", "consent_unknown", "frequency_unknown"}  # the database is away
+_BUSY |= {
+    "slots_unknown",
+    "company_dnc_unknown",
+    "stopped_unknown",
+    "consent_unknown",
+    "frequency_unknown",
+}  # the database is away
 _FIELDS = {"invalid_number": "to", "unknown_trunk": "trunk", "no_caller_id": "from"}
 
 _Name = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -106,6 +112,7 @@ def wrong_fields(code: str, errors: dict[str, str]) -> Response:
 
 _CAPS = {"number_cap", "country_cap", "total_cap"}
 CAP_RETRY_S = 600  # the hour moves on; when its oldest call leaves it, this does not know
+_FULL = {"tenant_full", "number_full"}
 
 
 def refusal(refused: Refuse) -> Response:
@@ -115,4 +122,6 @@ def refusal(refused: Refuse) -> Response:
         return wrong_fields(refused.code, {_FIELDS[refused.code]: refused.why})
     if refused.code in _CAPS:
         return problem(429, refused.why, {"Retry-After": str(CAP_RETRY_S)}, code=refused.code)
+    if refused.code in _FULL:
+        return problem(429, refused.why, {"Retry-After": str(RETRY_AFTER_S)}, code=refused.code)
     return problem(403, refused.why, code=refused.code)

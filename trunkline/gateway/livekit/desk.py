@@ -206,7 +206,7 @@ class LivekitDesk:
         joining = await self._sessions.enter(visit.session_id)
         if isinstance(joining, Refuse):
             return joining
-        entered = attend(self._board, joining, "livekit")
+        entered = await attend(self._board, joining, "livekit")
         if isinstance(entered, Refuse):
             return entered
         visit.leg = LivekitLeg(visit.wire, visit, entered, self._terms.lead, self._clock)

@@ -16,6 +16,7 @@ from trunkline.gateway.sessions.store import SessionStore
 from trunkline.gateway.switchboard import Switchboard
 from trunkline.metrics import Metrics
 from trunkline.ports import Devices
+from trunkline.privacy.texts import TextSeal
 from trunkline.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -33,11 +34,17 @@ Key = Callable[[], Awaitable[bytes]]
 
 @asynccontextmanager
 async def open_sessions(
-    settings: Settings, switchboard: Switchboard, devices: Devices, metrics: Metrics, clock: Clock, worker: str
+    settings: Settings,
+    switchboard: Switchboard,
+    devices: Devices,
+    metrics: Metrics,
+    clock: Clock,
+    worker: str,
+    seal: TextSeal | None = None,
 ) -> AsyncGenerator[Sessions]:
     """Raises ConfigError or MissingExtra. A Redis that is away keeps nobody from starting: devices cannot join until
     it is back, and all other calls need none."""
-    store, key = _store(settings, clock)
+    store, key = _store(settings, clock, seal)
     keeper = SessionKeeper(store, clock, metrics.session_trouble)
     terms = Terms(
         region=settings.region,
@@ -65,7 +72,7 @@ async def open_sessions(
         await store.close()
 
 
-def _store(settings: Settings, clock: Clock) -> tuple[SessionStore, Key]:
+def _store(settings: Settings, clock: Clock, seal: TextSeal | None) -> tuple[SessionStore, Key]:
     own = settings.sessions.key.get_secret_value().encode() if settings.sessions.key else None
     idle_s = float(settings.sessions.idle_seconds)
     if settings.redis is None:
@@ -74,7 +81,7 @@ def _store(settings: Settings, clock: Clock) -> tuple[SessionStore, Key]:
     from trunkline.gateway.sessions.redis import RedisSessions
 
     try:
-        redis = RedisSessions(settings.redis, idle_s=idle_s)
+        redis = RedisSessions(settings.redis, idle_s=idle_s, seal=seal)
     except ValueError as error:
         raise ConfigError("redis_url", "(hidden)", "redis://HOST:PORT/DB, rediss://... or unix://PATH") from error
     return redis, _known(own) if own else _shared(redis.key)

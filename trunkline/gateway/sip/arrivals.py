@@ -67,6 +67,10 @@ class Arrivals:
         assert call is not None
         return Admitted(call, screened)
 
+    async def expect(self, event: Incoming, screened: Screened) -> None:
+        """Before `admit`, where calls need slots that other processes share."""
+        await self._board.expect(self._arrival(event, screened))
+
     def gave_up(self, event: Incoming, screened: Screened) -> None:
         """Before we knew who vouches for them."""
         self._board.turn_away(self._arrival(event, screened), Refuse("cancelled", "the caller did not wait"))

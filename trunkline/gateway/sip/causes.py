@@ -21,7 +21,9 @@ _REFUSALS: dict[str, tuple[int, str]] = {
     "emergency": (404, "Not Found"),  # not 403, after which no other route is tried, nor 503, which is about all calls
     "declined": (603, "Decline"),
     "busy": (486, "Busy Here"),
+    "number_full": (486, "Busy Here"),
     "overloaded": (503, "Service Unavailable"),
+    "tenant_full": (503, "Service Unavailable"),
     "draining": (503, "Service Unavailable"),
     "ended": (481, "Call/Transaction Does Not Exist"),
     "no_codec": (488, "Not Acceptable Here"),

@@ -20,32 +20,43 @@ from dataclasses import asdict
 from functools import partial
 
 from trunkline.clock import Clock
+from trunkline.compliance.money.account import Need
 from trunkline.errors import PeerError
 from trunkline.gateway import outbound
-from trunkline.gateway.answeredby import NO_DETECTION, AnsweredBy, AnswerListener, MachineTerms, is_machine
+from trunkline.gateway.answeredby import (
+    NO_DETECTION,
+    AnsweredBy,
+    AnswerListener,
+    MachineTerms,
+    greeting_over,
+    is_machine,
+)
 from trunkline.gateway.api.trunks import TrunkView
 from trunkline.gateway.dialling import DialOrder
-from trunkline.gateway.leg import Leg, LegCall, Plan
+from trunkline.gateway.endings import leg_product
+from trunkline.gateway.leg import FurtherLegCall, Leg, LegCall, Plan
 from trunkline.gateway.linecall import GOODBYE_S
 from trunkline.gateway.outbound import Route
 from trunkline.gateway.sip import profiles, quality, trunks
 from trunkline.gateway.sip import stack as s
 from trunkline.gateway.sip.arrivals import RETRY_AFTER_S, Arrivals
 from trunkline.gateway.sip.dialog import Dialog, ending, failure, shown
+from trunkline.gateway.sip.farewell import Farewell
 from trunkline.gateway.sip.farhold import RESUME_AGAIN_S
 from trunkline.gateway.sip.health import State as Health
 from trunkline.gateway.sip.leg import SipLeg, sip_lead
 from trunkline.gateway.sip.refers import Refers
+from trunkline.gateway.sip.signing import Signer
 from trunkline.gateway.sip.stack import Handle, Stack
 from trunkline.gateway.sip.trunks import Screened, Trunk
 from trunkline.gateway.sip.trunkwatch import TrunkWatch
-from trunkline.gateway.sip.vouching import Signer, Vouching
+from trunkline.gateway.sip.vouching import Vouching
 from trunkline.gateway.switchboard import Switchboard
 from trunkline.media.answering import SHORT_GREETING_MS, AnsweringDetector
 from trunkline.media.detect import DtmfDetector
 from trunkline.media.playout import LeadPolicy
 from trunkline.ports import CallerVerdict, Refuse
-from trunkline.types import E164
+from trunkline.types import E164, CallId
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +94,7 @@ class SipDesk:
         self._media_timeout_s, self._lead = media_timeout_s, lead or sip_lead()
         self._machine = machine
         self._vouching, self._signer = vouching, signer
+        self._expecting: set[asyncio.Task[None]] = set()
         self._asked: dict[Handle, tuple[s.Incoming, Trunk, Screened]] = {}
         """Calls whose verdict is waited for."""
         self._dialogs: dict[Handle, Dialog] = {}
@@ -100,6 +112,8 @@ class SipDesk:
         self._watch.start()
         if self._vouching is not None:
             self._vouching.start()
+        if self._signer is not None:
+            self._signer.start()
         self._board.diallers.insert(0, self)
         self._check()
 
@@ -112,6 +126,10 @@ class SipDesk:
             self._board.diallers.remove(self)
         if self._vouching is not None:
             await self._vouching.close()
+        for task in tuple(self._expecting):
+            task.cancel()
+        if self._signer is not None:
+            self._signer.close()
         await self._stack.close()
         for dialog in tuple(self._dialogs.values()):
             self._forget(dialog)
@@ -130,6 +148,14 @@ class SipDesk:
     @property
     def dialogs(self) -> int:
         return len(self._dialogs)
+
+    def farewells(self) -> dict[str, tuple[CallId, Farewell]]:
+        """By name, of dialogs that are answered and not being left: whose, and what a BYE takes."""
+        found: dict[str, tuple[CallId, Farewell]] = {}
+        for handle, dialog in self._dialogs.items():
+            if dialog.confirmed and dialog.closing is None and (each := self._stack.farewell(handle)) is not None:
+                found[str(handle)] = dialog.call.id, each
+        return found
 
     # --- events -----------------------------------------------------------------------------------------------------
 
@@ -206,9 +232,7 @@ class SipDesk:
         if self._vouching is None:
             self._welcome(event, trunk, screened, None)
             return
-        self._asked[event.handle] = event, trunk, screened
-        self._call_ids.add(event.call_id)
-        self._inbound[trunk.name] += 1
+        self._keep_waiting(event, trunk, screened)
         self._vouching.ask(event.handle, trunk, screened, partial(self._vouched, event))
 
     def _vouched(self, event: s.Incoming, verdict: CallerVerdict | None) -> None:
@@ -219,6 +243,11 @@ class SipDesk:
                 self._welcome(*asked, verdict)
         except Exception as error:
             self._crashed(event, error)
+
+    def _keep_waiting(self, event: s.Incoming, trunk: Trunk, screened: Screened) -> None:
+        self._asked[event.handle] = event, trunk, screened
+        self._call_ids.add(event.call_id)
+        self._inbound[trunk.name] += 1
 
     def _no_longer_asked(self, handle: Handle) -> tuple[s.Incoming, Trunk, Screened] | None:
         asked = self._asked.pop(handle, None)
@@ -237,6 +266,25 @@ class SipDesk:
         self._arrivals.over(handle)
 
     def _welcome(self, event: s.Incoming, trunk: Trunk, screened: Screened, verdict: CallerVerdict | None) -> None:
+        if self._board.slots is None:
+            self._let_in(event, trunk, screened, verdict)
+            return
+        self._keep_waiting(event, trunk, screened)
+        task = asyncio.create_task(self._expected(event, screened, verdict), name="sip slot")
+        self._expecting.add(task)
+        task.add_done_callback(self._expecting.discard)
+
+    async def _expected(self, event: s.Incoming, screened: Screened, verdict: CallerVerdict | None) -> None:
+        """Never raises."""
+        try:
+            await self._arrivals.expect(event, screened)
+            asked = self._no_longer_asked(event.handle)
+            if asked is not None:  # a slot of who gave up is given back by itself
+                self._let_in(*asked, verdict)
+        except Exception as error:
+            self._crashed(event, error)
+
+    def _let_in(self, event: s.Incoming, trunk: Trunk, screened: Screened, verdict: CallerVerdict | None) -> None:
         admitted = self._arrivals.admit(event, trunk, screened, verdict)
         if admitted is None:
             return
@@ -257,7 +305,7 @@ class SipDesk:
         dialog.timer = None
         if self._board.agent.ready():
             dialog.answered = True
-            self._stack.answer(dialog.leg.handle, self._board.limits.max_call_s + LIMIT_SLACK_S)
+            self._stack.answer(dialog.leg.handle, self._board.may_last_s(dialog.call.id, LIMIT_SLACK_S))
         elif self._clock.now() < until:
             self._later(dialog, READY_POLL_S, partial(self._answer, dialog, until))
         else:
@@ -294,7 +342,9 @@ class SipDesk:
         trunk = self._trunks[plan.trunk]
         to_uri = trunks.request_uri(trunk, plan.order.to_number)
         from_uri = trunks.from_uri(trunk, plan.from_number, "localhost")
-        limit_s = self._board.limits.max_call_s + plan.order.ring_timeout_s + LIMIT_SLACK_S
+        product = leg_product("transfer", plan.order.to_number, plan.trunk)
+        further: Need | None = ("sip", "leg", product) if isinstance(call, FurtherLegCall) else None
+        limit_s = self._board.may_last_s(call.id, LIMIT_SLACK_S, further) + plan.order.ring_timeout_s
         headers = trunks.headers_out(trunk, plan.order.attributes)
         headers += trunks.identity_headers(
             trunk, plan.from_number, "localhost", plan.order.forwarded_by, mapped=headers
@@ -386,7 +436,7 @@ class SipDesk:
         if is_machine(who) and self._machine.hang_up and not early:
             dialog.call.finished("no_answer", "a machine answered", "policy")
         elif is_machine(who):
-            dialog.call.answered_by_machine()
+            dialog.call.answered_by_machine(greeting_over(who))
 
     # --- LegDesk ----------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """REFERs from the far end, between the stack and the calls: judged (`transfer_refer.py`), answered, noted in the call's
 record, and where they are allowed followed (`referred.py`) and told of (`refer_told.py`)."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +25,7 @@ from trunkline.gateway.transfer_refer import (
 )
 from trunkline.types import E164
 
+log = logging.getLogger(__name__)
 MAX_NOTED = 16
 """REFERs of one dialog in its call's record; the rest are counted there."""
 
@@ -77,6 +79,8 @@ class Refers:
             retry = (("Retry-After", str(decided.retry_after_s)),) if decided.retry_after_s else ()
             self._stack.answer_refer(event.handle, event.refer, decided.status, decided.reason, retry)
             self._note(talk, asking, decided.status, decided.code)
+            said = talk.call.id, decided.status, decided.code, decided.why
+            log.info("call %s: a REFER from the far end is refused with %d (%s): %s", *said)
             return
         headers = (("Refer-Sub", "false"),) if event.silent else ()
         if not self._stack.answer_refer(event.handle, event.refer, 202, "", headers):
@@ -130,6 +134,10 @@ class Refers:
             knows=knows,
         )
         decided = judge_refer(refer_to, rules, asking.rate, self._clock.now())
+        if isinstance(decided, ReferRefusal) and decided.code != "unknown_dialog":
+            return decided, None
+        if (bound := referrals.host.bound()) is not None:
+            return ReferRefusal(603, "Decline", bound.code, bound.why), None
         if isinstance(decided, ReferRefusal):
             return decided, None
         refused = referrals.may_begin(talk.leg)

@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NewType, Protocol
 
+from trunkline.gateway.sip.farewell import Farewell, Transport
 from trunkline.gateway.sip.quality import MediaReport
 from trunkline.gateway.sip.trunks import Trunk
 
 Handle = NewType("Handle", int)
 Headers = Sequence[tuple[str, str]]
 DtmfMethod = Literal["rfc4733", "info"]
-Transport = Literal["udp", "tcp", "tls"]
 
 REFER_WAIT_S = 3.0
 
@@ -372,6 +372,10 @@ class Stack(Protocol):
 
     def accept_calls(self, accept: bool, retry_after_s: int = 30) -> None:
         """False: the front answers every new INVITE with 503 by itself."""
+        ...
+
+    def farewell(self, handle: Handle) -> Farewell | None:
+        """What another process needs to say BYE in its dialog. None: it is not set up, or over."""
         ...
 
     def ladder(self, call_id: str) -> Sequence[Step]:

@@ -1,4 +1,4 @@
-"""Who vouches for callers' numbers, before a call rings: the desk asks `Vouching`, and for our own calls `Signer`.
+"""Who vouches for callers' numbers, before a call rings: the desk asks `Vouching` (and for our own calls signing.py).
 
 Most verdicts are there at once (nothing came, it is nonsense, the certificate is kept). For the others a certificate is
 fetched, which takes two seconds at most; the call waits, and hears ringing only after.
@@ -7,33 +7,29 @@ fetched, which takes two seconds at most; the call waits, and hears ringing only
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from uuid import uuid4
+from typing import Any
 
 from trunkline.clock import Clock
-from trunkline.compliance.stir import anchors, sign, verify
+from trunkline.compliance.stir import anchors, verify
 from trunkline.compliance.stir.canonical import Who, who
-from trunkline.compliance.stir.certificate import Anchors, Credential, load_chain
+from trunkline.compliance.stir.certificate import Anchors, Credential
 from trunkline.compliance.stir.client import Certificates
 from trunkline.compliance.stir.reasons import Rejected
-from trunkline.compliance.stir.sign import Rights, SigningKey
 from trunkline.compliance.stir.verstat import carriers_word
-from trunkline.errors import ConfigError
 from trunkline.gateway.sip.message import Party
+from trunkline.gateway.sip.rereading import reread
 from trunkline.gateway.sip.stack import Handle
 from trunkline.gateway.sip.trunks import Screened, Trunk
 from trunkline.ports import CallerVerdict
 from trunkline.settings import Sip, Stir
-from trunkline.types import E164
 
 log = logging.getLogger(__name__)
 
 WAIT_S = 2.0
-READ_AGAIN_S = 30.0
 MAX_WAITING = 256
-COMPLAIN_AGAIN_S = 60.0
 Then = Callable[[CallerVerdict | None], None]
 
 
@@ -55,6 +51,18 @@ class Vouching:
     def start(self) -> None:
         if self._trust is not None:
             self._watching = asyncio.create_task(self._watch(self._trust), name="stir anchors")
+
+    def _watch(self, trust: Path) -> Coroutine[Any, Any, None]:
+        def read() -> tuple[int, Anchors]:
+            found = anchors.read_anchors("stir.trust", trust)
+            return len(found), Anchors(found)
+
+        def take(found: tuple[int, Anchors]) -> str:
+            count, trusted = found
+            self._certificates.trust(trusted)
+            return f"{count} trust anchors are in force"
+
+        return reread("trust anchors", partial(anchors.changes, trust), read, take, log)
 
     def ask(self, handle: Handle, trunk: Trunk, screened: Screened, then: Then) -> None:
         """`then` gets the verdict (None: the trunk's policy is not to look), and must not raise: at once where it can
@@ -81,23 +89,6 @@ class Vouching:
         if self._watching is not None:
             self._watching.cancel()
         await self._certificates.close()
-
-    async def _watch(self, trust: Path) -> None:
-        """A list that cannot be read leaves the last good one in force, and says so once."""
-        seen = await asyncio.to_thread(anchors.changes, trust)
-        while True:
-            await asyncio.sleep(READ_AGAIN_S)
-            now = await asyncio.to_thread(anchors.changes, trust)
-            if now == seen:
-                continue
-            seen = now
-            try:
-                found = await asyncio.to_thread(anchors.read_anchors, "stir.trust", trust)
-            except ConfigError as error:
-                log.error("the trust anchors read last stay in force: %s", error)
-            else:
-                self._certificates.trust(await asyncio.to_thread(Anchors, found))
-                log.info("%d trust anchors are in force", len(found))
 
     def _reading(self, trunk: Trunk, screened: Screened) -> verify.Reading | CallerVerdict | None:
         """Our own eyes before the carrier's word, where there is something to see."""
@@ -133,42 +124,6 @@ def party(who_it_is: Party) -> Who | None:
     return who(who_it_is.number or who_it_is.user)
 
 
-@dataclass(slots=True)
-class Signer:
-    """Our own calls, where the settings have keys."""
-
-    keys: Sequence[SigningKey]
-    rights: Rights
-    clock: Clock
-    said: float = -COMPLAIN_AGAIN_S
-    """When it was last said that calls go out unsigned."""
-
-    def headers(self, trunk: Trunk, caller: E164 | None, called: E164, *, forwarded: bool) -> list[tuple[str, str]]:
-        """Identity, or nothing where we have no right to say anything. `forwarded`: the call sends somebody on. Whoever
-        orders a call of ours has a key to the API or sits at this machine: a customer we know."""
-        key = sign.current(self.keys, self.clock.wall()) if trunk.stir_sign else None
-        number = caller or trunk.caller_id
-        if key is None or number is None:
-            return []
-        passing = forwarded and number not in self.rights.numbers
-        attest = sign.attestation(self.rights, number, known_customer=True, passing=passing)
-        one, other = who(number), who(called)
-        if attest is None or one is None or other is None:
-            return []
-        if (fault := key.fault(one.value, self.clock.wall())) is not None:
-            self._complain(key, fault)
-            return []
-        header = sign.identity(key.key, key.x5u, attest, one, other, self.clock.wall(), uuid4())
-        return [("Identity", header)]
-
-    def _complain(self, key: SigningKey, fault: str) -> None:
-        """Not of each call: there may be many."""
-        now = self.clock.now()
-        if now - self.said >= COMPLAIN_AGAIN_S:
-            self.said = now
-            log.error("calls go out unsigned: stir.keys.%s: %s", key.name, fault)
-
-
 # --- from the settings ----------------------------------------------------------------------------------------------
 
 
@@ -182,27 +137,3 @@ def open_vouching(stir: Stir, sip: Sip, clock: Clock) -> Vouching | None:
     certificates = Certificates(trusted, clock, allow_private=stir.allow_private_addresses, servers=servers)
     rules = verify.Rules(fresh_s=stir.fresh_s, diverted_fresh_s=stir.diverted_fresh_s)
     return Vouching(certificates, clock, rules, stir.trust)
-
-
-def open_signer(stir: Stir, clock: Clock) -> Signer | None:
-    """None: there is no key. Raises ConfigError."""
-    keys = []
-    for name, written in stir.keys.items():
-        try:
-            key = sign.load_key(written.key.read_bytes())
-        except (OSError, ValueError):
-            raise ConfigError(
-                f"stir.keys.{name}.key", str(written.key), "a private key of P-256 in PEM, without a passphrase"
-            ) from None
-        signing = SigningKey(key, written.x5u, written.not_before, name)
-        if written.certificate is not None:
-            where = f"stir.keys.{name}.certificate", str(written.certificate)
-            try:
-                signing = sign.certified(signing, load_chain(written.certificate.read_bytes()))
-            except OSError as error:
-                raise ConfigError(*where, f"a readable file ({error.strerror})") from None
-            except Rejected as error:
-                raise ConfigError(*where, f"the key's certificate, PEM, leaf first ({error.why})") from None
-        keys.append(signing)
-    unlisted, passing = (None if level == "none" else level for level in (stir.unlisted, stir.passing))
-    return Signer(keys, Rights(stir.numbers, unlisted, passing), clock) if keys else None

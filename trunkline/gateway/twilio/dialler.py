@@ -26,10 +26,13 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol
 
 from trunkline.clock import Clock
+from trunkline.compliance.money.account import Need
 from trunkline.errors import MisuseError
 from trunkline.gateway import endings
+from trunkline.gateway.answeredby import greeting_over
 from trunkline.gateway.api.trunks import TrunkView
 from trunkline.gateway.dialling import DialOrder
+from trunkline.gateway.endings import leg_product
 from trunkline.gateway.leg import FurtherLegCall, Leg, LegCall, LegKind, Plan
 from trunkline.gateway.outbound import Failure, Route, twilio_failure
 from trunkline.gateway.twilio.account import TOO_MANY, Account, CallOrder, NotTaken, Taken, Unknown
@@ -76,6 +79,10 @@ class Board(Protocol):
 
     def call(self, call_id: CallId) -> object | None:
         """A live one."""
+        ...
+
+    def may_last_s(self, call_id: CallId, slack_s: float, further: Need | None = None) -> float:
+        """The limit of a leg that begins now; `further`: one beside the call's own."""
         ...
 
 
@@ -197,13 +204,16 @@ class TwilioDialler:
     def dial(self, plan: Plan, call: LegCall) -> Leg:
         assert plan.from_number is not None
         token = plan.provider_call_id
+        product = leg_product("transfer", plan.order.to_number)
+        further: Need | None = ("twilio", "leg", product) if isinstance(call, FurtherLegCall) else None
+        limit_s = min(self._terms.limit_s, self._board.may_last_s(call.id, self._terms.limit_s, further))
         order = CallOrder(
             to_number=plan.order.to_number,
             from_number=plan.from_number,
             url=self._url("voice", token),
             status_callback=self._url("status", token),
             ring_s=min(MAX_RING_S, math.ceil(plan.order.ring_timeout_s)),
-            limit_s=min(MAX_LIMIT_S, math.ceil(self._terms.limit_s)),
+            limit_s=min(MAX_LIMIT_S, math.ceil(limit_s)),
             machine_detection=self._terms.machine_detection,
             machine_callback=self._url("machine", token) if self._terms.machine_detection else "",
         )
@@ -382,7 +392,7 @@ class TwilioDialler:
             placed.call.finished("no_answer", "a machine answered", "policy")
             self.hang_up(call_sid)
         elif machine and not placed.over:
-            placed.call.answered_by_machine()
+            placed.call.answered_by_machine(greeting_over(answered_by))
 
     def stream_event(self, token: str, call_sid: CallSid, event: str, error: str) -> bool:
         """False: no second leg of ours."""

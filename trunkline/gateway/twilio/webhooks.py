@@ -15,7 +15,7 @@ A signed, well-formed webhook is never answered with an HTTP error: the caller h
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 from urllib.parse import parse_qsl
@@ -81,6 +81,8 @@ class CallView:
     """ended: by us or by the caller, so nothing is to be reconnected. live: as far as we know, the leg still is."""
     transfer_number: E164 | None = None
     """The number of the named target, while transferring."""
+    limit_s: int | None = None
+    """How long they may talk, then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +121,8 @@ class Switchboard(Protocol):
 
     def admit(self, arrival: Arrival) -> CallId | Refuse:
         """Idempotent by CallSid: a call that is known and not ended keeps its id (and on a reconnect, its session).
-        Refuse codes with a meaning here: `draining` and `overloaded` (the fallback speaks), `ended` (hang up);
-        any other rejects the call."""
+        Refuse codes with a meaning here: `draining` and `overloaded` (the fallback speaks), `tenant_full` and
+        `number_full` (busy, or the fallback number), `ended` (hang up); any other rejects the call."""
         ...
 
     def by_call_sid(self, call_sid: CallSid) -> CallView | None:
@@ -154,15 +156,25 @@ class Webhooks:
         placed: PlacedCalls | None = None,
         signed: bool = False,
         may_fall_back: Callable[[E164 | None], Decision] = lambda ours: Allow(),
+        expect: Callable[[Arrival], Awaitable[None]] | None = None,
     ) -> None:
         """`dial_caller_id`: who calls when a caller is put through; without it, the caller. `signed`: whoever asks has
         shown to be Twilio, so what it says of the caller's number counts. `may_fall_back`: the transfer door, for
-        callers of this number of ours who go to the fallback number."""
+        callers of this number of ours who go to the fallback number. `expect`: told of a call before the switchboard is
+        asked to admit it."""
+        self._expect = expect
         self._signed, self._may_fall_back = signed, may_fall_back
         self._switchboard, self._tokens, self._origin, self._placed = switchboard, tokens, origin, placed
         self._dial_caller_id = dial_caller_id
         self._fallback_number, self._fallback_text = fallback_number, fallback_text
         self._max_call_seconds = max_call_seconds
+
+    async def before(self, form: Form, query: Mapping[str, str]) -> None:
+        """Comes before `voice`, `continue_` and `dial_status`, which do not wait. Raises PeerError."""
+        if self._expect is not None and "order" not in query and "fallback" not in query:
+            arrival = _arrival(form)
+            if arrival.direction == "inbound":
+                await self._expect(arrival)
 
     def voice(self, form: Form, query: Mapping[str, str], now: float) -> str:
         """A new call, or one of ours that is answered. A duplicate gets the same call and a fresh token."""
@@ -199,7 +211,7 @@ class Webhooks:
             return twiml.dial(
                 seen.transfer_number,
                 action_url=action_url,
-                time_limit_s=self._max_call_seconds,
+                time_limit_s=seen.limit_s or self._max_call_seconds,
                 caller_id=self._dial_caller_id,
             )
         return self._reconnect(form, reconnects, "leg_lost", now)
@@ -287,6 +299,9 @@ class Webhooks:
             return twiml.hangup()
         if refused.code in ("draining", "overloaded"):
             return self.fallback(ours=arrival.to_number)
+        if refused.code in _FULL:  # a busy tone where nobody else is to answer
+            spare = self._fallback_number or arrival.why != "new"
+            return self.fallback(ours=arrival.to_number) if spare else twiml.reject(busy=True)
         if refused.code == "emergency":  # who dialled for help is told where to; a busy tone would not
             return twiml.say_and_hangup(NO_HELP_HERE)
         return twiml.reject() if arrival.why == "new" else twiml.say_and_hangup(LOST_TEXT)
@@ -352,6 +367,8 @@ def _reconnects(query: Mapping[str, str]) -> int:
 
 # --- the edge -------------------------------------------------------------------------------------------------------
 
+_FULL = ("tenant_full", "number_full")
+_ADMITTING = ("voice", "continue", "dial_status")
 _CALLBACKS = ("status", "stream_status", "machine")  # Twilio does not read their answers
 Answer = Callable[[Form, Mapping[str, str], float], str]
 
@@ -376,6 +393,8 @@ def webhook_routes(webhooks: Webhooks, signatures: Signatures, metrics: Metrics,
         if not signatures.valid(target, form, headers.get(SIGNATURE_HEADER, ""), headers.get(ALGORITHM_HEADER, "")):
             return _error(kind, "bad_signature", 403, "the signature does not match")
         try:
+            if kind in _ADMITTING:
+                await webhooks.before(form, request.query_params)
             text = answer(form, request.query_params, clock.now())
         except PeerError as error:
             return _error(kind, "bad_request", 400, str(error))

@@ -3,12 +3,14 @@
     {"seq": 7, "event": "file", "at": "...", "prev": HASH, "file": DAY/NAME, "sha256": ..., "rows": [HASH, ...], "hash"}
     {"event": "erase", "files": [{"file", "sha256", "rows": [2, 5]}], "calls": [SHA-256 of a call's id], ...}
     {"event": "expire", "files": [DAY/NAME, ...], ...}
+    {"event": "day", ...}: a day began, and somebody was there to write
 
 `hash` is the SHA-256 of the line without it. Each line names the one before it, over the days' manifests too, so a
-file, a line or a day can be neither changed, moved nor left out. A row's hash is salted, and its salt goes with the row
-when that is erased: what stays cannot be guessed from. Erased rows are tombstones, named here; all others of their file
-must still be as they were first written, so an erasure can hide nothing else. Lines cut off at the end leave no trace
-in the rest: keep the heads that `verify` tells, elsewhere.
+file, a line or a day can be neither changed, moved nor left out. Where there is a key, `key` names it and `sig` signs
+the hash (`signing`): then nobody else can write the chain anew either. A row's hash is salted, and its salt goes with
+the row when that is erased: what stays cannot be guessed from. Erased rows are tombstones, named here; all others of
+their file must still be as they were first written, so an erasure can hide nothing else. Lines cut off at the end leave
+no trace in the rest: keep the heads that `verify` tells, elsewhere.
 """
 
 import hashlib
@@ -18,6 +20,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+
+from trunkline.store.audit.signing import Signer, Trusted
 
 GENESIS = "0" * 64
 Line = Mapping[str, Any]
@@ -67,11 +71,24 @@ def call_hash(call_id: str) -> str:
     return hashlib.sha256(call_id.encode()).hexdigest()
 
 
-def follow(last: Line | None, event: str, at: datetime, body: Mapping[str, Any]) -> dict[str, Any]:
+def follow(
+    last: Line | None, event: str, at: datetime, body: Mapping[str, Any], worker: str = "", signer: Signer | None = None
+) -> dict[str, Any]:
     """The line after `last`."""
     seq, prev = (last["seq"] + 1, last["hash"]) if last is not None else (1, GENESIS)
     line = {**body, "seq": seq, "event": event, "at": _plain(at), "prev": prev}
-    return {**line, "hash": hashlib.sha256(canonical(line)).hexdigest()}
+    if signer is not None:
+        line["key"] = signer.id
+    line["hash"] = hashlib.sha256(canonical(line)).hexdigest()
+    return line if signer is None else {**line, "sig": signer.sign(worker, line["hash"])}
+
+
+def wrong_by_itself(line: Line, worker: str, trusted: Trusted | None) -> str:
+    """Why the line cannot have been written by us; empty: it can."""
+    bare = {key: value for key, value in line.items() if key not in ("hash", "sig")}
+    if line["hash"] != hashlib.sha256(canonical(bare)).hexdigest():
+        return "the line was changed"
+    return "" if trusted is None else trusted.wrong(worker, line)
 
 
 def parse(name: str, text: bytes) -> list[dict[str, Any]]:
@@ -93,7 +110,9 @@ def parse(name: str, text: bytes) -> list[dict[str, Any]]:
 class Chain:
     """Manifests from the first day to the last; `files` is what must be there then, in the order it was written."""
 
-    def __init__(self) -> None:
+    def __init__(self, worker: str = "", trusted: Trusted | None = None) -> None:
+        """`trusted`: every line must be signed by one of them. None: signatures are not looked at."""
+        self._worker, self._trusted = worker, trusted
         self.files: dict[str, File] = {}
         self.last: Line | None = None
         self.hashes: set[str] = set()
@@ -121,8 +140,7 @@ class Chain:
             return f"missing or moved: line {line['seq']} follows line {seq}"
         if line["prev"] != self.head:
             return "it does not follow the line before it"
-        bare = {key: value for key, value in line.items() if key != "hash"}
-        return "" if line["hash"] == hashlib.sha256(canonical(bare)).hexdigest() else "the line was changed"
+        return wrong_by_itself(line, self._worker, self._trusted)
 
     def _act(self, line: Line) -> str:
         match line["event"]:
@@ -139,6 +157,8 @@ class Chain:
             case "expire":
                 for name in line["files"]:
                     self.files[name].expired = True
+            case "day":
+                pass
             case _:
                 return "the line is none of ours"
         return ""

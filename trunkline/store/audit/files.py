@@ -5,55 +5,92 @@ file is; whoever dies in between leaves a file aside whose hash the manifest has
 file aside that no manifest names is of a batch that was lost. The day of a row is the one it is of, the day of a
 manifest's line the one it was written on. Whoever writes to a worker's chain (it, or somebody who erases) has its lock.
 
+With a bucket the folder is where files wait until they are there, and where the chain is written: manifests stay in
+both. `move` puts the files there first, then the manifests that name them, and only then takes the files away here: so
+one that was moved, and is still here after a kill -9, is moved again and is the same. Whose folder is empty or old
+takes the chain over as the bucket has it.
+
 All of it blocks: call it in a thread. Everything raises StoreError for a disk that is full, broken or away.
 """
 
 import fcntl
-import hashlib
 import logging
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
 from itertools import groupby
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trunkline.errors import StoreError
-from trunkline.store.audit.chain import Broken, Chain, Line, call_hash, canonical, check_rows, follow, parse, row_hash
-from trunkline.store.audit.parquet import TOMBSTONE, UNREADABLE, packed, salted, unpacked
+from trunkline.privacy.sealed import Keys
+from trunkline.store.audit.chain import (
+    Broken,
+    Chain,
+    File,
+    Line,
+    call_hash,
+    canonical,
+    follow,
+    parse,
+    row_hash,
+    wrong_by_itself,
+)
+from trunkline.store.audit.parquet import TOMBSTONE, packed, salted
+from trunkline.store.audit.places import ASIDE, Both, Folder, is_manifest
+from trunkline.store.audit.reading import Reader, Verified, digest, holds
 from trunkline.store.audit.rows import Row
+from trunkline.store.audit.signing import Signer, Trusted
+
+if TYPE_CHECKING:
+    from trunkline.store.audit.bucket import Bucket
 
 log = logging.getLogger(__name__)
 
 LOCK_TRIES, LOCK_PAUSE_S = 200, 0.05
-ASIDE = ".aside"
-SHOWN = tuple(name for name in TOMBSTONE if name not in ("salt", "erased"))
+MOVED = ".moved"
+"""Holds the head of the chain as the bucket had it last."""
+LOOKS, LOOK_PAUSE_S = 3, 1.0
+"""What is broken in a bucket is looked at again: a rewritten file and its manifest do not come at once."""
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
-    """Of one worker's chain."""
+class Custody:
+    """Who vouches for the log, who can read it, and where it goes. `trusted`: of whom lines are good."""
 
-    worker: str
-    files: int
-    rows: int
-    erased: int
-    """Rows that are tombstones."""
-    expired: int
-    """Files that were deleted for their age."""
-    head: str
-    broken: Broken | None = None
+    signer: Signer | None = None
+    trusted: Trusted | None = None
+    keys: Keys | None = None
+    bucket: "Bucket | None" = None
+
+
+PLAIN = Custody()
 
 
 class AuditFiles:
     """Of one worker."""
 
-    def __init__(self, folder: Path, worker: str) -> None:
-        self.worker = worker
+    def __init__(self, folder: Path, worker: str, custody: Custody = PLAIN) -> None:
+        self.worker, self._custody = worker, custody
         self._folder = folder / worker
+        near = Folder(self._folder)
+        self._far = None if custody.bucket is None else custody.bucket.of(worker)
+        place = near if self._far is None else Both(near, self._far)
+        self._reader = Reader(worker, place, None, custody.keys)
+        self._near = Reader(worker, near, None, custody.keys)
+        self._verifier = Reader(worker, near if self._far is None else self._far, custody.trusted, custody.keys)
+        self._caught_up = self._far is None
+        self._marked = ""
+        self._moved: dict[str, str] = {}
+        """Digests of manifests, as they were last put into the bucket."""
+
+    @property
+    def is_here(self) -> bool:
+        """Its chain is written on this machine."""
+        return (self._folder / ".lock").exists() or bool(self._manifests())
 
     def open(self) -> None:
         """Makes the folder, and puts right what a dead process left."""
@@ -68,44 +105,72 @@ class AuditFiles:
     def write(self, rows: Sequence[Row], now: datetime) -> None:
         """One file for each day they are of. When it raises, none of them was written."""
         with self._locked():
-            day, lines, gone = self._end(now)
+            self._know_the_end()
+            day, lines, last, gone = self._end(now)
             wanted = [row for row in rows if call_hash(row.call_id) not in gone]
-            last, aside = lines[-1] if lines else self._before(day), []
-            fresh: list[Line] = []
+            aside, fresh = [], list[Line]()
             for of, each in groupby(sorted(wanted, key=_day_of), key=_day_of):
                 kept = [salted(row) for row in each]
                 name = f"{of}/{1 if last is None else last['seq'] + 1:08d}.parquet"
-                data = packed(kept)
+                data = packed(kept, self._custody.keys)
                 aside.append((name, data))
-                body = {"file": name, "sha256": _sha256(data), "rows": [row_hash(row) for row in kept]}
-                fresh.append(last := follow(last, "file", now, body))
+                body = {"file": name, "sha256": digest(data), "rows": [row_hash(row) for row in kept]}
+                fresh.append(last := self._follow(last, "file", now, body))
             if fresh:
                 self._commit(day, [*lines, *fresh], aside)
+
+    def mark(self, now: datetime) -> bool:
+        """That somebody was here on this day: whether it was the first line of it."""
+        today = now.astimezone(UTC).date().isoformat()
+        if self._marked == today:
+            return False
+        with self._locked():
+            self._know_the_end()
+            day, lines, last, _ = self._end(now)
+            if not lines:
+                self._commit(day, [self._follow(last, "day", now, {})], [])
+            self._marked = today
+            return not lines
 
     def erase(self, calls: Sequence[str], text: str, now: datetime) -> int:
         """Rows of these calls, and whatever others hold the text, become tombstones: how many. Rows of these calls
         that wait to be written never will be."""
+        wanted = frozenset(calls)
+        seen: dict[tuple[str, str], tuple[list[int], list[dict[str, Any]]]] = {}
+
+        def look(files: Mapping[str, File]) -> None:
+            for name, rows in self._reader.files(files):
+                places = [place for place, row in enumerate(rows) if row["call_id"] in wanted or holds(row, text)]
+                seen[name, files[name].sha256] = places, rows if places else []
+
+        if self._far is not None:  # what takes long is done before the lock
+            with self._named():
+                look(self._reader.chain().files)
         with self._locked():
+            self._know_the_end()
             self._recover()
-            chain, wanted, count = self._chain(), frozenset(calls), 0
+            known, count = self._near.chain().files, 0
+            look({name: file for name, file in known.items() if (name, file.sha256) not in seen})
             files: list[dict[str, Any]] = []
             aside: list[tuple[str, bytes]] = []
-            for name, rows in self._rows(chain):
-                places = [place for place, row in enumerate(rows) if row["call_id"] in wanted or _holds(row, text)]
-                if places:
-                    data = packed([TOMBSTONE if place in places else row for place, row in enumerate(rows)])
-                    files.append({"file": name, "sha256": _sha256(data), "rows": places})
+            for name, file in known.items():
+                places, rows = seen.get((name, file.sha256), ([], []))
+                if places and not file.expired:
+                    erased = [TOMBSTONE if place in places else row for place, row in enumerate(rows)]
+                    data = packed(erased, self._custody.keys)
+                    files.append({"file": name, "sha256": digest(data), "rows": places})
                     aside.append((name, data))
                     count += len(places)
             if files or wanted:
                 body = {"files": files, "calls": sorted(map(call_hash, wanted))}
                 self._append(now, "erase", body, aside)
-            return count
+        return count
 
     def expire(self, before: date, now: datetime) -> int:
         """Delete the files of earlier days: how many."""
         with self._locked():
-            chain = self._chain()
+            self._know_the_end()
+            chain = self._near.chain()
             files = chain.files.items()
             old = [name for name, file in files if name < before.isoformat() and not file.expired]
             if old:
@@ -117,100 +182,142 @@ class AuditFiles:
                             path.unlink()
                     with suppress(OSError):  # not empty: somebody else's
                         day.rmdir()
-            return len(old)
+        if self._far is not None:
+            self.move()
+            for name in self._far.names():
+                if name < before.isoformat() and name in chain.files:
+                    self._far.delete(name)
+        return len(old)
 
     def rows(self) -> Iterator[Mapping[str, Any]]:
         """Those that are not erased, in the order they were written."""
         with self._named():
-            for _, rows in self._rows(self._chain()):
-                yield from ({name: row[name] for name in SHOWN} for row in rows if not row["erased"])
+            yield from self._reader.rows()
 
     def verify(self, heads: Sequence[str] = ()) -> tuple[Verified, set[str]]:
-        """And those of the heads that are its own. What is broken is looked at twice: somebody may be writing."""
+        """And those of the heads that are its own. What is broken is looked at twice: somebody may be writing. Of a
+        bucket: what is there, and whether it is what was written here."""
         with self._named():
             before = None
-            while True:
-                found, chain = self._verify()
-                if found.broken is None or str(found.broken) == before:
-                    return found, chain.hashes.intersection(heads)
+            for look in range(1, 1 << 30):
+                found, chain = self._verifier.verify()
+                if found.broken is None and self._far is not None:
+                    found = self._compared(found, chain)
+                again = look < LOOKS and self._far is not None
+                if found.broken is None or (str(found.broken) == before and not again):
+                    break
                 before = str(found.broken)
+                if self._far is not None:
+                    Event().wait(LOOK_PAUSE_S)
+            return found, chain.hashes.intersection(heads)
 
-    def _verify(self) -> tuple[Verified, Chain]:
-        chain, broken, rows = Chain(), None, 0
+    def _compared(self, found: Verified, there: Chain) -> Verified:
+        """Whatever was moved there is there still: it was neither written anew as a whole nor cut off."""
+        mark = self._folder / MOVED
+        if not mark.exists() or mark.read_text() in there.hashes:
+            return found
+        why = "the chain ends before what was moved there, or is another one"
+        return replace(found, broken=Broken(f"{found.last[:10] or 'its first day'}.jsonl", None, why))
+
+    @property
+    def waiting(self) -> int:
+        """Files that are not in the bucket yet."""
+        return 0 if self._far is None else sum(1 for _ in self._folder.glob("*/*.parquet"))
+
+    def move(self, stop: Event | None = None) -> int:
+        """Puts what waits into the bucket: how many files. When it raises, what is left waits on. With `stop` set it
+        returns after the file it is at."""
+        far = self._far
+        if far is None:
+            return 0
+        with self._locked(".moving"):
+            texts = {path.name: path.read_bytes() for path in self._manifests()}  # before: what they name is here
+            changed = {name: text for name, text in texts.items() if self._moved.get(name) != digest(text)}
+            names = [name for name in Folder(self._folder).names() if not is_manifest(name)]
+            if not changed and not names:
+                return 0
+            with self._locked():
+                self._catch_up()
+            moved = dict[str, bytes]()
+            for name in names:
+                if stop is not None and stop.is_set():
+                    return 0
+                moved[name] = (self._folder / name).read_bytes()
+                far.write(name, moved[name])
+            for name, text in changed.items():
+                if self._moved.get(name) != (hash_ := digest(text)):
+                    far.write(name, text)
+                    self._moved[name] = hash_
+            with self._locked():
+                _write_aside(self._folder / MOVED, self._last_of(texts)["hash"].encode())
+                os.replace(_aside(self._folder / MOVED), self._folder / MOVED)
+                for name, data in moved.items():
+                    path = self._folder / name
+                    if path.read_bytes() == data:  # nobody erased from it meanwhile
+                        path.unlink()
+                        with suppress(OSError):
+                            path.parent.rmdir()
+            return len(moved)
+
+    def _catch_up(self) -> None:
+        """Our chain goes on where the bucket's ends, or the other way round; else nothing is written to either."""
+        assert self._far is not None
+        theirs, here = self._far.manifests(), {path.name: path for path in self._manifests()}
+        if theirs:
+            end = self._last_of(self._there(theirs[-1:]))
+            last = self._last_of({max(here): here[max(here)].read_bytes()}) if here else None
+            if last is None or last["seq"] < end["seq"]:
+                self._take_over(theirs, last)
+            elif theirs[-1] not in here or end["hash"] not in {line["hash"] for line in self._lines(here[theirs[-1]])}:
+                raise self._parted()
+            for name in theirs[:-1]:  # what is before the last does not change
+                if name not in self._moved and name in here:
+                    self._moved[name] = digest(here[name].read_bytes())
+        self._caught_up = True
+
+    def _take_over(self, theirs: Sequence[str], last: Line | None) -> None:
+        texts = self._there(theirs)
+        if last is not None and last["hash"] not in {line["hash"] for line in self._parsed(texts)}:
+            raise self._parted()
+        for name, text in texts.items():
+            path = self._folder / name
+            _write_aside(path, text)
+            os.replace(_aside(path), path)
+            self._moved[name] = digest(text)
+        _sync(self._folder)
+        log.info("audit log of worker %s: taken over from %s", self.worker, self._far)
+
+    def _there(self, names: Sequence[str]) -> dict[str, bytes]:
+        assert self._far is not None
+        return {name: next(self._far.candidates(name), b"") for name in names}
+
+    def _last_of(self, texts: Mapping[str, bytes]) -> Line:
+        lines = self._parsed(texts)
+        if not lines:
+            raise StoreError(f"audit log {self._far}: {max(texts)} is empty (trunkline audit verify)")
+        return lines[-1]
+
+    def _parsed(self, texts: Mapping[str, bytes]) -> list[dict[str, Any]]:
         try:
-            self._read(chain)
-            for name, file in chain.files.items():
-                if not file.expired:
-                    self._check(name, chain)
-                    rows += len(file.rows)
-            for path in sorted(self._folder.glob("*/*.parquet")):
-                if (name := f"{path.parent.name}/{path.name}") not in chain.files:
-                    raise Broken(name, None, "no manifest names it")
+            return [line for name in sorted(texts) for line in parse(name, texts[name])]
         except Broken as error:
-            broken = error
-        files = chain.files.values()
-        expired, erased = (
-            sum(f.expired for f in files),
-            sum(len(f.erased) for f in files if not f.expired),
-        )
-        return Verified(self.worker, len(files) - expired, rows, erased, expired, chain.head, broken), chain
+            raise StoreError(f"audit log {self._far}: {error} (trunkline audit verify)") from None
 
-    def _check(self, name: str, chain: Chain) -> None:
-        file = chain.files[name]
-        data = self._data(name, file.sha256)
-        if data is None:
-            raise Broken(name, None, "the file is missing")
-        whole = _sha256(data) == file.sha256
-        if whole and not file.erased:
-            return
-        try:
-            rows = unpacked(data)
-        except UNREADABLE:
-            raise Broken(name, None, "it cannot be read: cut off, or no file of ours") from None
-        check_rows(name, file, rows)
-        if not whole:
-            raise Broken(name, None, "the file was changed, its rows were not")
+    def _parted(self) -> StoreError:
+        return StoreError(
+            f"audit log {self._far}: its chain is not the one of {self._folder}: keep one of them elsewhere "
+            "(trunkline audit verify)"
+        )
+
+    def _know_the_end(self) -> None:
+        """Whoever has nothing here cannot write before the bucket has told where its chain ends."""
+        if not self._caught_up and not self._manifests():
+            self._catch_up()
 
     # --- reading ---
 
     def _manifests(self) -> list[Path]:
         return sorted(self._folder.glob("*.jsonl"))
-
-    def _read(self, chain: Chain) -> None:
-        for path in self._manifests():
-            chain.take(path.name, parse(path.name, path.read_bytes()))
-
-    def _chain(self) -> Chain:
-        chain = Chain()
-        try:
-            self._read(chain)
-        except Broken as error:
-            raise StoreError(f"audit log {self._folder}: {error} (trunkline audit verify)") from None
-        return chain
-
-    def _data(self, name: str, sha256: str) -> bytes | None:
-        """Of the file: where it stands, or aside where that is the one."""
-        path = self._folder / name
-        found: bytes | None = None
-        with suppress(FileNotFoundError):
-            found = path.read_bytes()
-        if found is None or _sha256(found) != sha256:
-            with suppress(FileNotFoundError):
-                data = _aside(path).read_bytes()
-                found = data if _sha256(data) == sha256 else found
-        return found
-
-    def _rows(self, chain: Chain) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-        for name, file in chain.files.items():
-            data = None if file.expired else self._data(name, file.sha256)
-            if data is None:
-                continue
-            try:
-                yield name, unpacked(data)
-            except UNREADABLE:
-                raise StoreError(
-                    f"audit log {self._folder / name}: it cannot be read (trunkline audit verify)"
-                ) from None
 
     def _lines(self, path: Path) -> list[dict[str, Any]]:
         try:
@@ -218,29 +325,33 @@ class AuditFiles:
         except Broken as error:
             raise StoreError(f"audit log {self._folder}: {error} (trunkline audit verify)") from None
 
-    def _end(self, now: datetime) -> tuple[str, list[dict[str, Any]], set[str]]:
-        """The day that is written on, its lines, and the calls that were erased then or on the day before."""
+    def _end(self, now: datetime) -> tuple[str, list[dict[str, Any]], Line | None, set[str]]:
+        """The day that is written on, its lines, the chain's last, and the calls that were erased then or on the day
+        before."""
         paths = self._manifests()
         today = now.astimezone(UTC).date().isoformat()
         day = max(today, paths[-1].stem) if paths else today  # a clock may be set back
         latest = [(path.stem, self._lines(path)) for path in paths[-2:]]
         gone = {call for _, lines in latest for line in lines if line["event"] == "erase" for call in line["calls"]}
-        return day, next((lines for stem, lines in latest if stem == day), []), gone
-
-    def _before(self, day: str) -> Line | None:
-        paths = [path for path in self._manifests() if path.stem < day]
-        if not paths:
-            return None
-        last = self._lines(paths[-1])[-1]
-        log.info("audit log of worker %s: %s ended with head %s", self.worker, paths[-1].stem, last["hash"])
-        return last
+        lines = next((lines for stem, lines in latest if stem == day), [])
+        last = next((lines[-1] for _, lines in reversed(latest) if lines), None)
+        if last is not None and not lines:
+            log.info("audit log of worker %s: %s ended with head %s", self.worker, paths[-1].stem, last["hash"])
+        if last is not None and (why := wrong_by_itself(last, self.worker, self._custody.trusted)):
+            raise StoreError(
+                f"audit log {self._folder}: {paths[-1].name}: {why}: nothing is written after it; keep the folder "
+                "elsewhere, and a new chain begins"
+            )
+        return day, lines, last, gone
 
     # --- writing ---
 
+    def _follow(self, last: Line | None, event: str, now: datetime, body: Mapping[str, Any]) -> Line:
+        return follow(last, event, now, body, self.worker, self._custody.signer)
+
     def _append(self, now: datetime, event: str, body: Mapping[str, Any], aside: Sequence[tuple[str, bytes]]) -> None:
-        day, lines, _ = self._end(now)
-        last = lines[-1] if lines else self._before(day)
-        self._commit(day, [*lines, follow(last, event, now, body)], aside)
+        day, lines, last, _ = self._end(now)
+        self._commit(day, [*lines, self._follow(last, event, now, body)], aside)
 
     def _commit(self, day: str, lines: Sequence[Line], aside: Sequence[tuple[str, bytes]]) -> None:
         paths = [(self._folder / name, data) for name, data in aside]
@@ -269,10 +380,10 @@ class AuditFiles:
         left = sorted(self._folder.rglob(f"*{ASIDE}"))
         if not left:
             return
-        files = self._chain().files
+        files = self._near.chain().files
         for path in left:
             name = f"{path.parent.name}/{path.name.removesuffix(ASIDE)}"
-            if name in files and not files[name].expired and _sha256(path.read_bytes()) == files[name].sha256:
+            if name in files and not files[name].expired and digest(path.read_bytes()) == files[name].sha256:
                 os.replace(path, path.with_name(path.name.removesuffix(ASIDE)))
                 _sync(path.parent)
             else:
@@ -286,9 +397,9 @@ class AuditFiles:
             raise StoreError(f"audit log {self._folder}: {(error.strerror or str(error)).lower()}") from error
 
     @contextmanager
-    def _locked(self) -> Generator[None]:
+    def _locked(self, name: str = ".lock") -> Generator[None]:
         with self._named():
-            lock = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = os.open(self._folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 _take(lock, self._folder)
                 yield
@@ -296,60 +407,8 @@ class AuditFiles:
                 os.close(lock)
 
 
-class AuditFolder:
-    """Of all workers: what is kept of somebody there, and what is old."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    @property
-    def workers(self) -> list[AuditFiles]:
-        """Those that ever wrote; other folders beside them are none of ours."""
-        marks = [path for sign in (".lock", "*.jsonl", "*/*.parquet") for path in self._folder.glob(f"*/{sign}")]
-        names = {path.relative_to(self._folder).parts[0] for path in marks}
-        return [AuditFiles(self._folder, name) for name in sorted(names)]
-
-    def rows(self, wanted: Callable[[Mapping[str, Any]], bool] = lambda row: True) -> Iterator[Mapping[str, Any]]:
-        for each in self.workers:
-            yield from filter(wanted, each.rows())
-
-    def of_calls(self, calls: Sequence[str]) -> list[dict[str, Any]]:
-        """For JSON."""
-        those = frozenset(calls)
-        return [for_json(row) for row in self.rows(lambda row: row["call_id"] in those)]
-
-    def with_text(self, text: str) -> list[str]:
-        """Turns whose rows hold it."""
-        return [row["turn_id"] for row in self.rows(lambda row: _holds(row, text))]
-
-    def erase(self, calls: Sequence[str], text: str, now: datetime) -> int:
-        return sum(each.erase(calls, text, now) for each in self.workers)
-
-    def expire(self, days: int, now: datetime) -> int:
-        """What was written of turns that many days ago and earlier, by whole days: kept at most so long."""
-        before = (now.astimezone(UTC) - timedelta(days=days)).date() + timedelta(days=1)
-        return sum(each.expire(before, now) for each in self.workers)
-
-
-def for_json(row: Mapping[str, Any]) -> dict[str, Any]:
-    plain = {"at": row["at"].isoformat(), "cost_usd": None if row["cost_usd"] is None else f"{row['cost_usd']:f}"}
-    return {**row, **plain}
-
-
-def _holds(row: Mapping[str, Any], text: str) -> bool:
-    return any(text in each for value in row.values() for each in _texts(value))
-
-
-def _texts(value: Any) -> Sequence[str]:
-    return (value,) if isinstance(value, str) else value if isinstance(value, list) else ()
-
-
 def _day_of(row: Row) -> str:
     return row.at.astimezone(UTC).date().isoformat()
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def _aside(path: Path) -> Path:

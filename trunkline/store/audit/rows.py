@@ -1,19 +1,30 @@
 """What of the record goes into the audit log: a sample of the turns, and every refusal. Plain: record events in, rows
 out.
 
-A turn is taken by its id alone, so whoever has the record can tell which turns must be there. One within which
-something was refused is taken as well. The events are those that are written, redacted and without the words of whoever
-did not agree: nothing else is known here.
+A call is taken whole or not at all, by its id alone (in a session by the session's, so that one that goes on over
+another leg stays whole): whoever has the record can tell which calls must be there. Of the others, turns within which
+something was refused are taken. The events are those that are written, redacted and without the words of whoever did
+not agree: nothing else is known here.
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
 
-from trunkline.ports import CallEnded, CallEvent, CallStarted, RecordEvent, TurnEnded, UsageMetered
+from trunkline.ports import (
+    CallEnded,
+    CallEvent,
+    CallStarted,
+    RecordEvent,
+    ToolUse,
+    TurnEnded,
+    TurnEvidence,
+    UsageMetered,
+)
 from trunkline.types import CallId
 
 CALLS = 10_000
@@ -38,13 +49,17 @@ class Row:
     direction: str = ""
     leg: str = ""
     agent: str = ""
-    prompt_sha256: str = ""
+    agent_sha256: str = ""
     """Of all that the agent's file says."""
+    prompts_sha256: tuple[str, ...] = ()
+    """Of each request to a model in the turn, in order (agents/prompts)."""
     consent: str = "not_asked"
     """What was settled with the caller about keeping the call: not_asked, granted, refused, withdrawn."""
     caller_text: str = field(default="", repr=False)
     agent_text: str = field(default="", repr=False)
     tools: tuple[str, ...] = ()
+    tool_calls: tuple[str, ...] = field(default=(), repr=False)
+    """JSON: {"name", "arguments", "outcome"}."""
     understood: bool | None = None
     interrupted: bool | None = None
     endpointing_ms: float | None = None
@@ -63,8 +78,9 @@ class Row:
     reason: str = ""
 
 
-def is_sampled(turn_id: str, percent: float) -> bool:
-    drawn = int.from_bytes(hashlib.sha256(turn_id.encode()).digest()[:8], "big")
+def is_sampled(id: str, percent: float) -> bool:
+    """`id`: of the session, or of the call where it has none."""
+    drawn = int.from_bytes(hashlib.sha256(id.encode()).digest()[:8], "big")
     return drawn < percent / 100 * 2**64
 
 
@@ -79,10 +95,10 @@ class _Call:
 
 
 class Sampling:
-    """`prompts`: SHA-256 by the agent's name. `words`: whether rows may hold what was said."""
+    """`agents`: SHA-256 of their files, by name. `words`: whether rows may hold what was said."""
 
-    def __init__(self, percent: float, prompts: Mapping[str, str], *, words: bool = True) -> None:
-        self._percent, self._prompts, self._words = percent, prompts, words
+    def __init__(self, percent: float, agents: Mapping[str, str], *, words: bool = True) -> None:
+        self._percent, self._agents, self._words = percent, agents, words
         self._calls: dict[CallId, _Call] = {}
 
     def take(self, event: RecordEvent) -> Row | None:
@@ -107,31 +123,35 @@ class Sampling:
         elif isinstance(event, CallEvent):
             return self._event(event, self._of(event.call_id))
         elif isinstance(event, CallEnded):
-            self._calls.pop(event.call_id, None)
+            return self._ended(event, self._calls.pop(event.call_id) if event.call_id in self._calls else _Call({}))
         return None
 
     def _of(self, call_id: CallId) -> _Call:
         return self._calls.get(call_id) or _Call({})
 
     def _agent(self, name: str) -> dict[str, str]:
-        return {"agent": name, "prompt_sha256": self._prompts.get(name, "")}
+        return {"agent": name, "agent_sha256": self._agents.get(name, "")}
 
     def _turn(self, event: TurnEnded, call: _Call) -> Row | None:
         turn, turn_id = event.turn, f"{event.call_id}:{event.turn.index}"
         cost, complete, refused = call.cost, call.complete, call.refused
         call.cost, call.complete, call.refused = Decimal(0), True, False
-        if not refused and not is_sampled(turn_id, self._percent):
+        sampled = is_sampled(call.about.get("session_id") or event.call_id, self._percent)
+        if not refused and not sampled:
             return None
+        evidence = turn.evidence or TurnEvidence()
         return Row(
             turn_id,
             "turn",
-            "refusal" if refused else "sample",
+            "sample" if sampled else "refusal",
             event.at,
             event.call_id,
             **call.about,
             caller_text=turn.caller_text if self._words else "",
             agent_text=turn.agent_text if self._words else "",
+            prompts_sha256=evidence.prompts,
             tools=turn.tools,
+            tool_calls=tuple(_told(use, self._words) for use in evidence.tools),
             understood=turn.understood,
             interrupted=turn.interrupted,
             endpointing_ms=turn.endpointing_ms,
@@ -166,8 +186,20 @@ class Sampling:
             )
         return None
 
+    def _ended(self, event: CallEnded, call: _Call) -> Row | None:
+        """Of one that found no line nothing else tells that it was refused."""
+        if event.reason not in ("refused", "overloaded") or call.refusals:
+            return None
+        door = {"inbound": "answer", "outbound": "dial"}.get(call.about.get("direction", ""), "")
+        return self._refusal(event, call, door=door, code=event.detail or event.reason)
+
     @staticmethod
-    def _refusal(event: CallEvent, call: _Call, **data: Any) -> Row:
+    def _refusal(event: CallEvent | CallEnded, call: _Call, **data: Any) -> Row:
         call.refusals, call.refused = call.refusals + 1, True
         turn_id = f"{event.call_id}:refused:{call.refusals}"
         return Row(turn_id, "refusal", "refusal", event.at, event.call_id, **call.about, **data)
+
+
+def _told(use: ToolUse, words: bool) -> str:
+    said = {"name": use.name, "arguments": use.arguments if words else {}, "outcome": use.outcome}
+    return json.dumps(said, ensure_ascii=False, default=str)

@@ -5,10 +5,14 @@ import logging
 import random
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import pjsua2 as pj
 
+from trunkline.errors import PeerError
+from trunkline.gateway.sip.established import of_ours, of_theirs
+from trunkline.gateway.sip.farewell import Farewell
 from trunkline.gateway.sip.pjsip.account import PjsipAccount
 from trunkline.gateway.sip.pjsip.lines import Line
 from trunkline.gateway.sip.pjsip.owner import why
@@ -80,6 +84,10 @@ class PjsipCall(pj.Call):
         self.port: PublishedPort | None = None
         self.codec = ""
         self.srtp = False
+        self.invite = ""
+        """Of a call that came, until it is answered."""
+        self.farewell: Farewell | None = None
+        """Once it is answered."""
         self._refers = False
         """A REFER of ours is under way, or its NOTIFYs."""
         self.was_asked = False
@@ -112,9 +120,27 @@ class PjsipCall(pj.Call):
             code, reason = _redirection(response) or (info.lastStatusCode, info.lastReason)
             self.stack.over(self, Disconnected(self.handle, code, reason, self.by_us, response))
         elif info.state == pj.PJSIP_INV_STATE_CONFIRMED:
+            if param.e.type == pj.PJSIP_EVENT_RX_MSG and self.invite:  # the ACK
+                self._established(partial(of_theirs, self.invite, str(param.e.body.rxMsg.rdata.wholeMsg)))
+                self.invite = ""
             self.stack.post(Confirmed(self.handle))
         elif self.outbound and info.state == pj.PJSIP_INV_STATE_EARLY:
             self.stack.post(Progress(self.handle, info.lastStatusCode, info.lastReason))
+
+    def _established(self, read: Callable[[], Farewell]) -> None:
+        try:
+            self.farewell = read()
+        except PeerError as error:
+            log.debug("no BYE from outside: %s", error)
+
+    def _refresh(self) -> None:
+        """RFC 3261 12.2: a re-INVITE, whichever end's it was, may have told of another Contact."""
+        if self.farewell is None:
+            return
+        with contextlib.suppress(pj.Error):
+            target = self.getInfo().remoteContact
+            if target and target != self.farewell.target:
+                self.farewell = self.farewell.moved(target)
 
     # --- REFER ---
 
@@ -150,6 +176,8 @@ class PjsipCall(pj.Call):
             self._referred(code, transaction.statusText, notify=False, final=code // 100 != 2 or silent)
         elif transaction.method == "INVITE":
             code = transaction.statusCode
+            if code // 100 == 2 and self._opening:
+                self._established(partial(of_ours, message))
             if self._opening:
                 self._opening = code // 100 != 2
             else:
@@ -222,6 +250,7 @@ class PjsipCall(pj.Call):
     # --- audio ---
 
     def onCallMediaState(self, param: Any) -> None:
+        self._refresh()
         try:
             self.stack.media_up(self)
         except pj.Error as error:

@@ -14,6 +14,8 @@ import pjsua2 as pj
 from trunkline.clock import Clock
 from trunkline.errors import ConfigError
 from trunkline.gateway.sip import trunks as t
+from trunkline.gateway.sip.established import transport_of
+from trunkline.gateway.sip.farewell import Farewell
 from trunkline.gateway.sip.message import parse_head
 from trunkline.gateway.sip.pjsip import build, config
 from trunkline.gateway.sip.pjsip.account import PjsipAccount
@@ -37,7 +39,6 @@ from trunkline.gateway.sip.stack import (
     MediaUp,
     Referred,
     Step,
-    Transport,
 )
 from trunkline.gateway.sip.trunks import Trunk
 from trunkline.settings import Sip
@@ -233,6 +234,10 @@ class PjsipStack:
         if self._front is not None:
             self._front.accept(self._accepting and len(self._calls) < self._max_calls, self._retry_after_s)
 
+    def farewell(self, handle: Handle) -> Farewell | None:
+        call = self._calls.get(handle)
+        return None if call is None or call.is_over else call.farewell
+
     def ladder(self, call_id: str) -> Sequence[Step]:
         if self._front is None:
             return ()
@@ -363,7 +368,8 @@ class PjsipStack:
             call.by_us = True
             call.hangup(operation(403 if trunk is None else 503))
             return
-        transport = _transport_of(param.rdata.wholeMsg)
+        call.invite = str(param.rdata.wholeMsg)
+        transport = transport_of(parse_head(call.invite))
         self.post(Incoming(call.handle, trunk, call_id, source, transport, param.rdata.wholeMsg))
 
     def drop(self, call_id: int) -> None:
@@ -471,9 +477,3 @@ class PjsipStack:
 
 def _frames(limit_s: float) -> int:
     return int(limit_s * 1000) // FRAME_MS
-
-
-def _transport_of(message: str) -> Transport:
-    """By the topmost Via, which the sender wrote."""
-    via = (parse_head(message).items("via") or ("",))[0].upper()
-    return "tls" if "/TLS" in via else "tcp" if "/TCP" in via else "udp"
