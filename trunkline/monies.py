@@ -6,7 +6,7 @@ from decimal import Decimal
 from trunkline.agents.attending import Agent
 from trunkline.compliance.money.account import Need, Terms
 from trunkline.compliance.money.meter import ZERO, text
-from trunkline.compliance.money.prices import Missing, Prices
+from trunkline.compliance.money.prices import Missing, Prices, leg_units
 from trunkline.compliance.money.treasury import Policy, Treasury
 from trunkline.errors import ConfigError
 from trunkline.gateway.spending import needs_of
@@ -67,5 +67,9 @@ def least_usd(settings: Settings, treasury: Treasury, agent: Agent) -> Decimal:
 def _cheapest_minute(prices: Prices, provider: str) -> Decimal | None:
     products = {row.product for row in prices.rows if row.provider == provider and row.kind == "leg"}
     needs: list[Need] = [(provider, "leg", product) for product in products]
-    found = [rows for need in needs if (rows := prices.of(*need, "seconds"))]
+    found = [
+        [row for unit in leg_units(provider) for row in prices.of(*need, unit)]
+        for need in needs
+        if prices.of(*need, "seconds")
+    ]
     return min((sum((row.cost(Decimal(9)) for row in rows), ZERO) for rows in found), default=None)

@@ -358,6 +358,7 @@ class Devices(Protocol):
 UsageKind = Literal["leg", "stt", "llm", "tts", "realtime", "recording"]
 UsageUnit = Literal[
     "seconds",
+    "stream_seconds",  # of a leg's media stream, where its carrier bills that by itself
     "characters",
     "tokens_in",
     "cached_tokens_in",

@@ -733,6 +733,20 @@ def test_a_line_that_breaks_off_is_ended_by_the_other_voice() -> None:
     asyncio.run(conversation())
 
 
+def test_a_reply_that_is_lost_with_its_session_is_on_the_bill_once() -> None:
+    async def conversation(call: RealtimeCall) -> None:
+        used = [u for u in call.metered if u.kind == "realtime"]
+        await call.spoken()
+        reply = call.session.begins()
+        call.session.speaks(reply, "Hello there, this is the", 2400)
+        call.session.on_event(ModelLost(GONE))
+        await call.run(400)
+        more = [(u.unit, u.quantity) for u in call.metered if u.kind == "realtime"][len(used) :]
+        assert more == [("calls", 1)]
+
+    on_a_call(conversation)
+
+
 def test_two_answers_in_a_row_that_fail_end_the_model() -> None:
     async def conversation(call: RealtimeCall) -> None:
         for _ in range(2):

@@ -105,8 +105,9 @@ def check_events(report: CallReport, events: list[dict[str, Any]], usage: list[d
 
     metered = {(use["provider"], use["kind"], use["unit"]) for use in usage}
     assert {("twilio", "leg", "seconds"), ("standin", "tts", "characters"), ("standin", "llm", "tokens_out")} <= metered
-    (seconds,) = (use["quantity"] for use in usage if use["kind"] == "leg")
-    assert abs(seconds - report.duration_s) < 1.5
+    units = {use["unit"]: use["quantity"] for use in usage if use["kind"] == "leg"}
+    assert set(units) == {"seconds", "stream_seconds"}
+    assert all(abs(seconds - report.duration_s) < 1.5 for seconds in units.values())
     ats = [datetime.fromisoformat(event["at"]) for event in events]
     assert all(a <= b for a, b in itertools.pairwise(ats))
 

@@ -201,8 +201,8 @@ class Exchange(Board):
         return [(e["how"], e["result"]) for e in self.events("transfer_attempt")]
 
     def leg_seconds(self) -> list[tuple[str, float]]:
-        used = [e.usage for e in self.records if isinstance(e, UsageMetered) and e.usage.kind == "leg"]
-        return [(usage.provider, usage.quantity) for usage in used]
+        used = [e.usage for e in self.records if isinstance(e, UsageMetered)]
+        return [(usage.provider, usage.quantity) for usage in used if (usage.kind, usage.unit) == ("leg", "seconds")]
 
 
 def tags(document: ElementTree.Element) -> list[str]:

@@ -19,7 +19,7 @@ from trunkline.gateway.sip.trunks import Trunk
 from trunkline.gateway.succession import BACK, FAILED_AS, TRANSFER_FAILED
 from trunkline.media import tones
 from trunkline.media.music import hold_music
-from trunkline.ports import Allow, CallStarted, Expectation, Refuse, SttEvent, SttFinal, TtsAudio, UsageMetered
+from trunkline.ports import HERE, Allow, CallStarted, Expectation, Refuse, SttEvent, SttFinal, TtsAudio, UsageMetered
 from trunkline.testing.board import MAX_CALL_S, Board, play
 from trunkline.testing.sipstack import FRAME_BYTES, FakeLine, ScriptedStack
 from trunkline.types import E164
@@ -618,6 +618,27 @@ def test_a_representative_is_briefed_alone_accepts_by_key_and_is_joined() -> Non
     assert here.results == [("warm", "transferred")]
     assert here.events("transfer_attempt")[0]["accepted_ms"] is not None
     assert [e.usage.kind for e in here.records if isinstance(e, UsageMetered)].count("tts") == 1
+
+
+@pytest.mark.parametrize(("third_party", "product"), [(False, HERE), (True, "voice-1")])
+def test_a_briefing_is_billed_as_the_agents_words_are(third_party: bool, product: str) -> None:
+    """What runs here is on no invoice, and somebody else's voice and ears on theirs."""
+
+    async def scenario(here: Floor) -> None:
+        here.mind.third_party, here.mind.product = third_party, "voice-1"
+        warm = Warm(here)
+        line = await warm.briefed()
+        here.ears.latest = lambda slot, ms: VOICE * 15  # type: ignore[method-assign]
+        bus = here.control._handover._briefing.bus
+        bus.speech_started(here.clock.now())
+        here.beat(line, here.caller_line)
+        here.stack.happens(s.Keyed(here.dialled, "1", "rfc4733"))
+        here.stack.over(here.caller)
+        here.stack.over(here.dialled, by_us=True)
+
+    here = run(scenario)
+    used = [e.usage for e in here.records if isinstance(e, UsageMetered) and e.usage.kind in ("tts", "stt")]
+    assert [(usage.kind, usage.product) for usage in used] == [("tts", product), ("stt", product)]
 
 
 @pytest.mark.parametrize(("words", "result"), [("yes please", "transferred"), ("no", "declined")])

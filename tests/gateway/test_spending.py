@@ -14,7 +14,7 @@ from trunkline.agents.providers import Minds
 from trunkline.compliance.money.account import Account, Need, Terms
 from trunkline.compliance.money.leases import Lease
 from trunkline.compliance.money.meter import Meter
-from trunkline.compliance.money.prices import COLUMNS, load
+from trunkline.compliance.money.prices import COLUMNS, leg_units, load
 from trunkline.compliance.money.treasury import Policy, Treasury
 from trunkline.gateway.call import CLOSE_WAIT_S
 from trunkline.gateway.dialling import DialOrder
@@ -24,7 +24,7 @@ from trunkline.gateway.payable import Payable
 from trunkline.gateway.spending import WRAP_UP, Spending, Ways, needs_of
 from trunkline.ports import HERE, Allow, CallEnded, Refuse, TurnRecord, Usage, UsageMetered
 from trunkline.testing.board import DEFINITION, Board, FakeAttendant, play, sid
-from trunkline.types import E164
+from trunkline.types import E164, CallSid
 
 D = Decimal
 NO_WAYS = Ways()
@@ -43,7 +43,7 @@ REALTIME = provider("openai", "gpt-realtime", transcribes=False)
 class Metered(Board):
     cheap_at = cheap_after = lasted = 0.0
 
-    def __init__(self, ways: Ways = NO_WAYS, **policy: Any) -> None:
+    def __init__(self, ways: Ways = NO_WAYS, budgets: Any = None, **policy: Any) -> None:
         super().__init__()
         self.switchboard.limits = replace(self.switchboard.limits, max_call_s=7200.0)
         minds = Minds(EARS, MIND, VOICE)
@@ -54,7 +54,7 @@ class Metered(Board):
         self.agent.definition = replace(DEFINITION, agents={"cheap": HandOff("/cheap.toml", "all")})
         self.agent.minds, self.agent.providers = minds, (REALTIME,)
         self.switchboard.agents = {"/cheap.toml": cast(Agent, cheap)}
-        self.treasury = Treasury(Policy(**policy), None, self.clock)
+        self.treasury = Treasury(Policy(**policy), budgets, self.clock)
         self.spending = Spending(self.treasury, ways, self.metrics, self.clock.now)
         self.switchboard.spending = self.spending
 
@@ -250,7 +250,8 @@ def test_costs_are_in_the_record_beside_their_usage_in_the_metrics_and_in_the_ap
     assert [(e.usage.kind, [c.usd for c in e.costs]) for e in found] == [
         ("llm", ["0.002"]),
         ("llm", ["0.0008"]),
-        ("leg", ["0.0085", "0.004"]),
+        ("leg", ["0.004"]),
+        ("leg", ["0.0085"]),
     ]
     assert found[-1].usage.product == "inbound-US"
     assert board.costs()["usd"] == "0.0153"
@@ -279,17 +280,18 @@ def test_a_target_that_the_carrier_dialled_is_on_the_bill_and_so_is_the_caller_m
         await asyncio.sleep(30)
         board.call.transfer("desk")
         board.call.hang_up("transferred")
-        await asyncio.sleep(0)
+        await asyncio.sleep(70)
         board.switchboard.dialled(board.call.started.provider_call_id, "completed", 70)  # type: ignore[arg-type]
         await asyncio.sleep(CLOSE_WAIT_S + 0.1)
 
     board = run(scenario)
     found = [event for event in board.records if isinstance(event, UsageMetered)]
-    assert [(e.usage.product, e.usage.quantity, e.costs[0].billed) for e in found] == [
-        ("inbound-US", 30.0, "60"),
-        ("inbound-US", 70.0, "120"),
-        ("transfer-US", 70.0, "120"),
+    assert [(e.usage.product, e.usage.unit, e.usage.quantity, e.costs[0].billed) for e in found] == [
+        ("inbound-US", "stream_seconds", 30.0, "60"),
+        ("transfer-US", "seconds", 70.0, "120"),
+        ("inbound-US", "seconds", 100.0, "120"),
     ]
+    assert board.costs()["usd"] == "0.049"  # by hand: 2 * 0.0085, 0.0040, 2 * 0.0140
 
 
 def test_the_limit_outside_python_is_what_the_budget_pays_for_as_it_is_billed() -> None:
@@ -339,7 +341,8 @@ def test_what_is_left_of_a_day_counts_too() -> None:
     lease = Lease(D("1.00"))
     lease.hold("other", D("0.95"))
     lease.hold("mine", D("0.02"))
-    legs: list[Need] = [("twilio", "leg", "inbound-US")]
+    leg: Need = ("twilio", "leg", "inbound-US")
+    legs = [(leg, unit) for unit in leg_units("twilio")]
     account = Account(Meter(load()), Terms(call_usd=D("0.50")), D(0), "mine", {"tenant": lease})
     assert account.pays_s(0.0, legs) == 240.0  # 0.05
     assert Account(Meter(load()), Terms(), D(0)).pays_s(0.0, legs) == float("inf")
@@ -527,3 +530,116 @@ def test_a_leg_over_sip_is_billed_by_its_trunk(tmp_path: Path) -> None:
     board = run(scenario, prices=tmp_path)
     told = board.events("cost")
     assert [cost["by_leg"] for cost in told] == [{"sip acme/inbound-US": "0.005"}, {"sip other/inbound-US": "0.02"}]
+
+
+# --- as Twilio counts ---
+
+
+def sums(board: Metered) -> Decimal:
+    """Of all costs that the record has, also those that came behind its end."""
+    return sum((D(c.usd or 0) for e in board.records if isinstance(e, UsageMetered) for c in e.costs), D(0))
+
+
+def told_by_twilio(board: Metered, seconds: int) -> None:
+    board.switchboard.status(CallSid(board.call.started.provider_call_id), "completed", seconds)
+
+
+def dialled(board: Metered, status: Any, seconds: int = 0) -> None:
+    board.switchboard.dialled(CallSid(board.call.started.provider_call_id), status, seconds)
+
+
+def test_the_telephone_time_is_twilios_and_the_streams_is_ours() -> None:
+    async def scenario(board: Metered) -> None:
+        board.agent.providers = ()
+        board.call = board.line_of(board.admit(to_number=DIALLED))
+        await asyncio.sleep(1.2)
+        board.attach(board.call.id)
+        await asyncio.sleep(58.5)
+        told_by_twilio(board, 61)
+        await asyncio.sleep(CLOSE_WAIT_S + 0.1)
+
+    board = run(scenario)
+    assert D(board.costs()["usd"]) == sums(board) == 2 * D("0.0085") + D("0.0040")
+
+
+def test_what_twilio_counts_once_the_call_is_over_is_added_to_its_record() -> None:
+    async def scenario(board: Metered) -> None:
+        board.agent.providers = ()
+        board.call = board.line_of(board.admit(to_number=DIALLED))
+        leg = board.attach(board.call.id)
+        await asyncio.sleep(59.5)
+        [(_, account)] = board.spending._calls.values()
+        board.call.stopped(leg)
+        held = account.leases["tenant"].used
+        assert sums(board) == held == D("0.0125")
+        for _ in range(2):  # callbacks come twice
+            told_by_twilio(board, 61)
+        assert account.leases["tenant"].used - held == D("0.0085")
+
+    async def nothing(*args: Any) -> int:
+        return 0
+
+    board = run(scenario, budgets=SimpleNamespace(take=nothing, give_back=nothing), tenant_day_usd=D(5))
+    assert sums(board) == D("0.021")
+    last = [e for e in board.records if isinstance(e, UsageMetered)][-1]
+    assert (last.usage.unit, last.usage.quantity, last.costs[0].billed) == ("seconds", 1.5, "60")
+
+
+def test_a_call_that_twilio_counts_as_we_do_is_not_told_again() -> None:
+    async def scenario(board: Metered) -> None:
+        board.agent.providers = ()
+        board.call = board.line_of(board.admit(to_number=DIALLED))
+        leg = board.attach(board.call.id)
+        await asyncio.sleep(59.5)
+        board.call.stopped(leg)
+        told_by_twilio(board, 60)
+
+    assert sums(run(scenario)) == D("0.0125")
+
+
+def test_a_call_whose_stream_never_came_has_cost_its_minute() -> None:
+    async def scenario(board: Metered) -> None:
+        board.agent.providers = ()
+        board.call = board.line_of(board.admit(to_number=DIALLED))
+        await asyncio.sleep(20)
+
+    board = run(scenario)
+    assert board.ends() == [("never_started", "")]
+    assert sums(board) == D("0.0085")
+
+
+def test_a_transfer_that_fails_has_one_telephone_minute_and_two_streams() -> None:
+    async def scenario(board: Metered) -> None:
+        answered(board)
+        await asyncio.sleep(10)
+        board.call.transfer("desk")
+        board.call.hang_up("transferred")
+        await asyncio.sleep(10)
+        live = board.switchboard.live(board.call.id)
+        assert live is not None
+        assert live.cost is not None
+        assert live.cost["usd"] == "0.0125", "the telephone goes on, the stream does not"
+        dialled(board, "busy")
+        board.attach(board.call.id)
+        await asyncio.sleep(10)
+        await board.over()
+
+    assert sums(run(scenario)) == D("0.0085") + 2 * D("0.0040")
+
+
+def test_a_call_in_the_carriers_hands_is_not_ended_by_its_budget_before_it_is_back() -> None:
+    async def scenario(board: Metered) -> None:
+        answered(board)
+        await asyncio.sleep(10)
+        board.call.transfer("desk")
+        board.call.hang_up("transferred")
+        await asyncio.sleep(300)
+        assert board.ends() == []
+        dialled(board, "no-answer")
+        board.attach(board.call.id)
+        await asyncio.sleep(1.5)
+        assert board.agent_now.goodbyes == 1
+        await board.over()
+
+    board = run(scenario, terms=Terms(call_usd=D("0.03")))
+    assert board.ends() == [("budget", "")]

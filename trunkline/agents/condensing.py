@@ -16,7 +16,7 @@ from trunkline.agents.deadline import After, Deadline
 from trunkline.agents.definition import ContextTerms
 from trunkline.agents.invoiced import product_of
 from trunkline.errors import ProviderError
-from trunkline.ports import ON_BEHALF_OF, CallFacts, Llm, LlmUsage, Message, TextDelta, Usage
+from trunkline.ports import HERE, ON_BEHALF_OF, CallFacts, Llm, LlmUsage, Message, TextDelta, Usage
 from trunkline.types import CallId
 
 
@@ -90,7 +90,7 @@ class Condensing:
         assert self._terms is not None
         # a name of its own: some providers know a session by its call
         session = model.open(replace(self._call, call_id=CallId(f"{self._call.call_id}-summary")))
-        text = ""
+        text, told = "", False
         try:
             with Deadline(self._after, self._terms.deadline_ms / 1000):
                 async with aclosing(session.reply([request(part)])) as events:
@@ -99,7 +99,12 @@ class Condensing:
                             text += event.text
                         elif isinstance(event, LlmUsage):
                             self._meter(model, event)
-        except TimeoutError:
+                            told = True
+        except (TimeoutError, ProviderError) as error:
+            if not told and product_of(model) != HERE:  # nobody tells the tokens of a request that is cut
+                self._told.usage(Usage(self._call.call_id, model.name, "llm", "calls", 1, product_of(model)))
+            if isinstance(error, ProviderError):
+                raise
             raise ProviderError(model.name, "timeout", "no summary came", retryable=True) from None
         finally:
             session.close()

@@ -5,6 +5,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from trunkline.compliance.money.prices import STREAMED
 from trunkline.gateway.endings import Ended, leg_product
 from trunkline.gateway.hands import Hands
 from trunkline.gateway.leg import Leg
@@ -242,6 +243,8 @@ class DialledLeg:
         if self._answered_at is not None and self.leg is not None and not self._metered:
             self._metered = True
             seconds = round(self._clock.now() - self._answered_at, 3)
+            if self.leg.kind in STREAMED:
+                self._host.usage(self._used("stream_seconds", seconds if self._attached else 0.0))
             self._host.usage(self._used("seconds", seconds))
             self._host.event("leg_ended", leg=self.name, **self._of, seconds=seconds)
 

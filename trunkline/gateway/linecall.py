@@ -379,6 +379,8 @@ class LineCall:
         if self.machine.state is c.State.RINGING and not self._answered:
             self._answered = True
             self._begin_limit()
+            if self._board.spending is not None:
+                self._board.spending.line_began(self)
             self.event("answered")
             self.happened(c.Answered())
 
@@ -799,6 +801,11 @@ class LineCall:
         """Its time runs."""
         return self._limit is not None
 
+    @property
+    def is_away(self) -> bool:
+        """Its carrier has it, with a target: there <Dial timeLimit> holds."""
+        return self.machine.state is c.State.TRANSFERRING
+
     def ends_in_s(self) -> float:
         """By its own limit at the latest."""
         return 0.0 if self._limit is None else self._limit.when() - asyncio.get_running_loop().time()
@@ -841,6 +848,8 @@ class LineCall:
     def out_of_budget(self, budget: str, target: str) -> None:
         """A transfer, where it is wanted and can be, else a goodbye. Idempotent."""
         if self._spent or self.end_reason is not None:
+            return
+        if self.is_away:
             return
         self._spent = True
         self.event("budget_spent", budget=budget)
@@ -1085,8 +1094,10 @@ class LineCall:
         self._deadline = self._limit = self._leg = None
         by, code = self._said.get(reason, (None, ""))
         ended = CallEnded(self.id, self._board.clock.wall(), reason, detail, by or ENDED_BY[reason], code)
-        self._so_far = self.so_far
         try:
+            if self._board.spending is not None:
+                self._board.spending.line_over(self)
+            self._so_far = self.so_far
             if self._board.spending is not None and (cost := self._board.spending.ended(self)) is not None:
                 self._note("cost", cost)
             self._board.records.append(ended)

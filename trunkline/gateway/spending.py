@@ -4,9 +4,10 @@ done by the call. Without a treasury nothing is counted (devices offline, tests)
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,11 @@ from trunkline.agents.attending import Agent
 from trunkline.agents.invoiced import product_of
 from trunkline.agents.providers import KINDS
 from trunkline.compliance.money.account import LOOK_S, Account, CheaperRoute, End, Need, SoFar, Step, WrapUp
+from trunkline.compliance.money.meter import exact, text
+from trunkline.compliance.money.prices import STREAMED, leg_units
 from trunkline.compliance.money.treasury import Treasury, Wanted
 from trunkline.gateway.endings import leg_product
-from trunkline.ports import HERE, Allow, Cost, Decision, Refuse, Usage
+from trunkline.ports import HERE, Allow, Cost, Decision, Refuse, Usage, UsageUnit
 
 if TYPE_CHECKING:
     from trunkline.gateway.linecall import LineCall
@@ -29,6 +32,8 @@ WRAP_UP = (
     " settle what is most important, in short sentences, start nothing new, and say goodbye.)"
 )
 OWN_NETWORK = {"webrtc", "websocket"}
+UNCOUNTED = 256
+"""Calls whose carrier's word is waited for: it comes within seconds."""
 
 
 def needs_of(agent: Agent) -> list[Need]:
@@ -63,6 +68,8 @@ class Spending:
     def __init__(self, treasury: Treasury, ways: Ways, metrics: "Metrics", clock_now: Callable[[], float]) -> None:
         self.treasury, self.ways, self._metrics, self._now = treasury, ways, metrics, clock_now
         self._calls: dict[str, tuple[LineCall, Account]] = {}
+        self._uncounted: OrderedDict[str, tuple[Account, Usage]] = OrderedDict()
+        """Calls that are over, and what was metered for the time that their carrier has yet to tell."""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -85,6 +92,8 @@ class Spending:
         account = self.treasury.open(Wanted(started.call_id, started.agent, ours, needs, call.so_far))
         if isinstance(account, Account):
             self._calls[call.id] = (call, account)
+            if started.leg in STREAMED and started.direction == "inbound":  # answered by our very answer
+                self.line_began(call)
         return account
 
     def may_attend(self, call: "LineCall", agent: Agent) -> Decision:
@@ -110,17 +119,63 @@ class Spending:
             return HERE
         return leg_product(started.direction, started.to_number, call.arrival.trunk)
 
+    def line_began(self, call: "LineCall") -> None:
+        """Its carrier counts from now on, whether there is audio or not. Idempotent."""
+        self._open(call, "seconds")
+
     def answered(self, call: "LineCall") -> None:
-        """Its leg is on the line from now on. Idempotent until `usage` settles it."""
-        if (found := self._calls.get(call.id)) is not None and not found[1].meter.opened(self._now()):
-            found[1].take(Usage(call.id, call.started.leg, "leg", "calls", 1, self._leg(call)), self._now())
+        """Its audio is here from now on. Idempotent until `leg_used` is metered."""
+        for unit in leg_units(call.started.leg):
+            self._open(call, unit)
+
+    def _open(self, call: "LineCall", unit: UsageUnit) -> None:
+        if (found := self._calls.get(call.id)) is not None:
+            found[1].open(call.started.leg, self._leg(call), unit, self._now())
 
     def leg_used(self, call: "LineCall", seconds: float) -> Usage:
-        return Usage(call.id, call.started.leg, "leg", "seconds", seconds, self._leg(call))
+        """Its audio was here for so long: the leg's time, or its stream's where the carrier counts on."""
+        unit = leg_units(call.started.leg)[-1]
+        return Usage(call.id, call.started.leg, "leg", unit, seconds, self._leg(call))
+
+    def carrier_told(self, call: "LineCall", seconds: float) -> None:
+        """How long its carrier's invoice says that it lasted."""
+        if (found := self._calls.get(call.id)) is not None:
+            found[1].carrier_s = seconds
+
+    def line_over(self, call: "LineCall") -> None:
+        """The last that is metered of it: all its time at the carrier, where that was not told with its audio."""
+        found, leg, product = self._calls.get(call.id), call.started.leg, self._leg(call)
+        if found is None or (since := found[1].meter.open_since(leg, product, "seconds")) is None:
+            return
+        account = found[1]
+        counted = account.carrier_s if account.carrier_s is not None and not account.before.seconds else None
+        seconds = round(self._now() - since, 3) if counted is None else counted
+        used = Usage(call.id, leg, "leg", "seconds", seconds, product)
+        call.usage(used)
+        if counted is None and not account.before.seconds:
+            self._uncounted[call.id] = (account, used)
+            while len(self._uncounted) > UNCOUNTED:
+                self._uncounted.popitem(last=False)
+
+    def carrier_told_late(self, call_id: str, seconds: float) -> tuple[Usage, tuple[Cost, ...]] | None:
+        """The same, of a call that is over: what is to be added to its record. None: it comes to the same."""
+        account, used = self._uncounted.pop(call_id, (None, None))
+        if account is None or used is None:
+            return None
+        rows = account.meter.prices.of(used.provider, used.kind, used.product, used.unit)
+        ours, theirs = exact(used.quantity), exact(seconds)
+        more = [(row, row.billed(theirs) - row.billed(ours), row.cost(theirs) - row.cost(ours)) for row in rows]
+        costs = tuple(Cost(row.item, text(n), text(usd), row.date.isoformat()) for row, n, usd in more if usd)
+        if not costs:
+            return None
+        account.corrected(sum((usd for _, _, usd in more), Decimal(0)))
+        for row, _, usd in more:
+            if usd > 0:
+                self._metrics.cost(row.provider, row.kind, used.product, text(usd))
+        return replace(used, quantity=float(theirs - ours)), costs
 
     def dialled(self, call: "LineCall", seconds: float, number: str | None) -> None:
-        """By the carrier, while our leg was away: the caller's leg went on, and there was another."""
-        call.usage(self.leg_used(call, seconds))
+        """By the carrier, while our stream was away: the caller's leg went on, and there was another."""
         call.usage(Usage(call.id, call.started.leg, "leg", "seconds", seconds, leg_product("transfer", number)))
 
     def attended(self, call: "LineCall", agent: Agent) -> None:
@@ -164,10 +219,14 @@ class Spending:
         found = self._calls.get(call.id)
         if found is None:
             return float("inf")
-        account = found[1]
-        legs: list[Need] = [] if account.meter.opened(self._now()) else [(call.started.leg, "leg", self._leg(call))]
+        account, own = found[1], (call.started.leg, self._leg(call))
+        legs: list[tuple[Need, UsageUnit]] = [
+            ((own[0], "leg", own[1]), unit)
+            for unit in leg_units(own[0])
+            if account.meter.open_since(*own, unit) is None
+        ]
         if further is not None:
-            legs.append(further)
+            legs += [(further, unit) for unit in leg_units(further[0])]
         return account.pays_s(self._now(), legs, _heard(call))
 
     def told(self, call: "LineCall") -> dict[str, Any] | None:
@@ -220,7 +279,7 @@ class Spending:
                 elif self.ways.cheaper_agent:
                     account.not_yet()
             case End(budget):
-                account.exempt = bool(self.ways.target)
+                account.exempt = account.exempt or (bool(self.ways.target) and not call.is_away)
                 call.out_of_budget(budget, self.ways.target)
 
 

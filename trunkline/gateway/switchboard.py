@@ -34,7 +34,19 @@ from trunkline.media.bus import Echo, Tap
 from trunkline.media.ears import Ears
 from trunkline.media.heartbeat import Heartbeat
 from trunkline.metrics import Metrics
-from trunkline.ports import NAMED, Allow, CallEvent, Consents, Decide, Decision, Facts, RecordSink, Refuse, Revocation
+from trunkline.ports import (
+    NAMED,
+    Allow,
+    CallEvent,
+    Consents,
+    Decide,
+    Decision,
+    Facts,
+    RecordSink,
+    Refuse,
+    Revocation,
+    UsageMetered,
+)
 from trunkline.privacy.calls import Policies
 from trunkline.telemetry import Telemetry
 from trunkline.types import DEFAULT_TENANT, E164, CallId, CallSid, StreamSid
@@ -380,11 +392,23 @@ class Switchboard:
 
     def status(self, call_sid: CallSid, status: CallStatus, duration_s: int | None) -> None:
         call = self._by_provider_id.get(call_sid)
-        if call is not None:
+        if call is None:
+            self._counted(call_sid, duration_s)
+        else:
             call.event("carrier_status", status=status, duration_s=duration_s)
             if status in FINAL:
+                if self.spending is not None and duration_s:
+                    self.spending.carrier_told(call, float(duration_s))
                 said = from_twilio(status)
                 call.finished(said.reason, "", said.by, said.provider_code)
+
+    def _counted(self, call_sid: CallSid, duration_s: int | None) -> None:
+        """Of a call that is over: its stream's end came first."""
+        former = self._ended.get(call_sid)
+        if self.spending is None or former is None or not duration_s:
+            return
+        if (found := self.spending.carrier_told_late(former.id, float(duration_s))) is not None:
+            self.records.append(UsageMetered(self.clock.wall(), *found))
 
     def stream_event(self, call_sid: CallSid, stream_sid: StreamSid, event: str, error: str) -> None:
         call = self._by_provider_id.get(call_sid) or self._ended.get(call_sid)

@@ -29,6 +29,12 @@ def leg(seconds: float | None = None, product: str = "inbound-US", provider: str
     return used(provider, "leg", product, unit, quantity)
 
 
+def hung_up(meter: Meter | Account, seconds: float, now: float, product: str = "inbound-US") -> None:
+    """A leg of Twilio's: its stream and its time."""
+    meter.take(used("twilio", "leg", product, "stream_seconds", seconds), now)
+    meter.take(leg(seconds, product), now)
+
+
 def answer(meter: Any, now: float, tokens_in: int, cached: int, out: int, model: str = "gpt-4.1") -> None:
     for unit, n in (("tokens_in", tokens_in - cached), ("cached_tokens_in", cached), ("tokens_out", out)):
         meter.take(used("openai", "llm", model, unit, n), now)
@@ -43,7 +49,7 @@ def test_an_invoice_computed_by_hand() -> None:
     answer(meter, 10, tokens_in=3000, cached=2000, out=100)
     meter.take(used("deepgram", "stt", "nova-3", "seconds", 61.5), 61)
     meter.take(used("elevenlabs", "tts", "eleven_flash_v2_5", "characters", 250), 61)
-    meter.take(leg(61.5), 61.5)
+    hung_up(meter, 61.5, 61.5)
     by_hand = 2 * (D("0.0085") + D("0.0040"))  # two minutes begun, and their stream
     by_hand += (1000 * D(2) + 2000 * D("0.5") + 100 * D(8)) / 1_000_000
     by_hand += D("61.5") * D("0.00008") + 250 * D("0.00004")
@@ -55,7 +61,7 @@ def test_an_invoice_computed_by_hand() -> None:
 def test_each_leg_is_rounded_by_itself() -> None:
     meter = Meter(PRICES)
     for _ in range(3):
-        meter.take(leg(10, "transfer-US"), 0)
+        hung_up(meter, 10, 0, "transfer-US")
     assert meter.spent == 3 * (D("0.0140") + D("0.0040"))
 
 
@@ -66,7 +72,7 @@ def test_a_leg_is_reserved_until_it_is_settled() -> None:
     assert meter.spent == 0
     assert [meter.reserved(at) for at in (101.0, 159.9, 160.1)] == [minute, minute, 2 * minute]
     assert meter.so_far(161.0, [used("deepgram", "stt", "nova-3", "seconds", 60)]) == 2 * minute + D("0.0048")
-    meter.take(leg(61), 161.0)
+    hung_up(meter, 61, 161.0)
     assert (meter.spent, meter.reserved(500.0)) == (2 * minute, D(0))
 
 
@@ -163,7 +169,7 @@ def test_it_ends_before_it_is_over_the_budget() -> None:
     assert [opened.look(now) for now in (61.0, 110.0)] == [WrapUp(), None]
     assert opened.look(112.0) == End("call")
     opened.take(used("elevenlabs", "tts", "eleven_flash_v2_5", "characters", 120), 113.0)
-    opened.take(leg(119.9), 119.9)
+    hung_up(opened, 119.9, 119.9)
     assert opened.close(119.9) == 2 * D("0.0125") + D("0.0048")
 
 
@@ -214,7 +220,7 @@ def test_a_shared_budget_ends_the_call_by_what_it_holds_already() -> None:
     held = lease.used
     assert opened.look(170.0) == End("tenant")  # the fourth minute would begin
     assert lease.used == held
-    opened.take(leg(179), 179.0)
+    hung_up(opened, 179, 179.0)
     assert opened.close(179.0) <= lease.granted
     assert lease.holds == {}
 
@@ -222,7 +228,7 @@ def test_a_shared_budget_ends_the_call_by_what_it_holds_already() -> None:
 def test_it_tells_its_sums_by_product_provider_kind_and_leg() -> None:
     opened = account(call_usd=D("1"))
     answer(opened, 5.0, tokens_in=1000, cached=0, out=100)
-    opened.take(leg(30), 30.0)
+    hung_up(opened, 30, 30.0)
     told = opened.told(30.0, end=600.0)
     assert told["usd"] == "0.0153"
     assert told["by_provider"] == {"openai": "0.0028", "twilio": "0.0125"}
@@ -262,6 +268,7 @@ def test_a_records_costs_sum_up_to_what_the_account_told() -> None:
         used("openai", "llm", "gpt-4.1", "tokens_out", 100),
         used("openai", "llm", "gpt-9", "tokens_out", 100),
         leg(30),
+        used("twilio", "leg", "inbound-US", "stream_seconds", 30),
         leg(70, "transfer-US"),
         used("webrtc", "leg", HERE, "seconds", 30),
         used("disk", "recording", HERE, "seconds", 30),
@@ -271,8 +278,8 @@ def test_a_records_costs_sum_up_to_what_the_account_told() -> None:
         rows += [fields | {"item": cost.item, "usd": cost.usd} for cost in opened.take(usage, 100.0)]
     told = opened.told(100.0)
     assert invoice(rows) == {name: told[name] for name in invoice(rows)}
-    assert told["by_leg"] == {"twilio inbound-US": "0.0125", "twilio transfer-US": "0.036", "webrtc": "0"}
-    assert told["by_kind"] == {"llm": "0.0008", "leg": "0.0485", "recording": "0"}
+    assert told["by_leg"] == {"twilio inbound-US": "0.0125", "twilio transfer-US": "0.028", "webrtc": "0"}
+    assert told["by_kind"] == {"llm": "0.0008", "leg": "0.0405", "recording": "0"}
 
 
 def test_what_runs_here_costs_what_a_row_says(tmp_path: Path) -> None:

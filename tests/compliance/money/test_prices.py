@@ -77,11 +77,14 @@ def test_an_unknown_price_is_missing_and_its_row_is_named() -> None:
     assert found.missing("sip", "leg", HERE) == ()
 
 
-def test_a_stream_with_a_price_gives_its_minute_none() -> None:
+def test_a_stream_is_billed_by_itself_and_needs_a_row_too() -> None:
     """Or a call to a country that no row knows would cost what its media stream does."""
     found = load()
     assert found.of("twilio", "leg", "outbound-CU", "seconds") == ()
-    assert [row.item for row in found.of("twilio", "leg", "inbound-US", "seconds")] == ["voice", "stream"]
+    assert [row.item for row in found.of("twilio", "leg", "inbound-US", "seconds")] == ["voice"]
+    assert [row.item for row in found.of("twilio", "leg", "outbound-CU", "stream_seconds")] == ["stream"]
+    without = read(table("twilio,leg,inbound*,voice,seconds,0.01,60,60,2026-11-01,contract"))
+    assert [m.unit for m in without.missing("twilio", "leg", "inbound-US")] == ["stream_seconds"]
 
 
 def test_tokens_from_a_cache_without_a_row_cost_what_others_do() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from trunkline.compliance.money.account import Account, Terms
-from trunkline.compliance.money.prices import COLUMNS
+from trunkline.compliance.money.prices import COLUMNS, leg_units
 from trunkline.compliance.money.treasury import Policy, Treasury, Wanted
 from trunkline.errors import StoreError
 from trunkline.ports import Refuse, Share, Usage
@@ -90,7 +90,8 @@ def test_what_a_process_did_not_spend_is_there_for_others() -> None:
         one = treasury(purses, tenant_day_usd=D(1))
         account = opened(one.open(wanted()))
         await one.turn()
-        account.take(Usage(CallId("a"), *LEG[:2], "seconds", 30, LEG[2]), 30)  # type: ignore[arg-type]
+        for unit in leg_units(LEG[0]):
+            account.take(Usage(CallId("a"), *LEG[:2], unit, 30, LEG[2]), 30)  # type: ignore[arg-type]
         account.close(30)
         await one.close()
         assert list(purses.taken.values()) == [12_500_000]

@@ -27,6 +27,7 @@ from trunkline.agents.cascade import Cascade
 from trunkline.agents.deadline import After
 from trunkline.agents.definition import AgentDefinition, RealtimeTerms
 from trunkline.agents.exchange import NOT_HANDED_OFF, UNKNOWN_OUTCOME, Exchange, Written
+from trunkline.agents.invoiced import product_of
 from trunkline.agents.languages import SPEAK_LANGUAGE
 from trunkline.agents.llm.told import EXPECT_DIGITS
 from trunkline.agents.providers import Minds
@@ -40,6 +41,7 @@ from trunkline.errors import ProviderError
 from trunkline.live import Follower, Heard
 from trunkline.media.bus import Bus
 from trunkline.ports import (
+    HERE,
     CallFacts,
     Expectation,
     Message,
@@ -296,6 +298,8 @@ class RealtimeAttendant(Attendant):
             item.break_off(self._bus.playout.ledger)
         self._items.clear()
         if self._asked is not None:
+            if product_of(self._model) != HERE:  # nobody tells the tokens of a reply that is cut
+                self._meter("realtime", self._model, "calls", 1)
             self._settle(self._asked, _SessionLost())
         for utterance in self._utterances:
             if utterance.awaits_words:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from trunkline.compliance.money.forecast import Pace
 from trunkline.compliance.money.leases import Lease
 from trunkline.compliance.money.meter import ZERO, Meter, by, exact, text
-from trunkline.ports import Cost, Usage, UsageKind
+from trunkline.ports import Cost, Usage, UsageKind, UsageUnit
 
 LOOK_S = 1.0
 """Between two looks at a call that is near a limit, or has used something."""
@@ -94,6 +94,8 @@ class Account:
     day's: there it counts already."""
     began: float | None = None
     """When it was answered."""
+    carrier_s: float | None = None
+    """How long its carrier says that it lasted."""
     refused: set[str] = field(default_factory=set)
     """What it was not let use, as its record has been told."""
     backends: tuple[str, ...] = ()
@@ -123,6 +125,18 @@ class Account:
             self._burst += self.meter.spent - before
             self._dearest[self.backends] = max(self._dearest.get(self.backends, ZERO), self._burst)
         return costs
+
+    def open(self, provider: str, product: str, unit: UsageUnit, now: float) -> None:
+        """A leg's time runs, or its media stream's. Idempotent, for one leg of a product."""
+        if self.meter.open_since(provider, product, unit) is None:
+            self._due_at = 0.0
+            self.began = now if self.began is None else self.began
+            self.meter.open(provider, product, unit, now)
+
+    def corrected(self, usd: Decimal) -> None:
+        """Its carrier says that it cost so much more, or less, once it is closed."""
+        for lease in self.leases.values():
+            lease.settle(self.call, usd)
 
     def attended(self, backends: Sequence[str], now: float, goodbye_usd: Decimal | None = None) -> None:
         """Another agent has the line, whose last words cost so much, where that is known."""
@@ -185,14 +199,14 @@ class Account:
         of_days = (lease.limit - lease.used + lease.holds.get(self.call, ZERO) for lease in self.leases.values())
         return min((b for b in (own, *of_days) if b is not None), default=None)
 
-    def pays_s(self, now: float, legs: Sequence[Need], heard: Sequence[Usage] = ()) -> float:
-        """For how many whole seconds, one at least, its budgets pay for the open legs and further ones that begin now,
-        rounded as they are billed, and for nothing else: the limit that is set outside
+    def pays_s(self, now: float, legs: Sequence[tuple[Need, UsageUnit]], heard: Sequence[Usage] = ()) -> float:
+        """For how many whole seconds, one at least, its budgets pay for the open legs and further ones (or only their
+        streams) that begin now, rounded as they are billed, and for nothing else: the limit that is set outside
         Python."""
         budget = self._budget()
 
         def fits(seconds: int) -> bool:
-            more = (self.meter.prices.of(provider, kind, product, "seconds") for provider, kind, product in legs)
+            more = (self.meter.prices.of(*need, unit) for need, unit in legs)
             leg_usd = sum((row.cost(Decimal(seconds)) for rows in more for row in rows), ZERO)
             return self.cost(now + seconds, heard) + leg_usd <= (budget or ZERO)
 

@@ -1,7 +1,8 @@
 """The meter of one call: usages in, priced lines out. Plain; every amount is a Decimal.
 
-A leg is opened by a usage of one call and settled by one of all its seconds; until then `reserved` prices it as if it
-ended at the moment that is asked about, rounded up as its carrier rounds. What nobody has a price for is kept apart and
+A leg is opened by a usage of one call and settled by one of all its seconds, its media stream (where that is billed by
+itself) by one of its own; until then `reserved` prices it as if it ended at the moment that is asked about, rounded up
+as its carrier rounds. What nobody has a price for is kept apart and
 named: it is never part of a sum.
 """
 
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from trunkline.compliance.money.prices import Missing, Price, Prices
+from trunkline.compliance.money.prices import Missing, Price, Prices, leg_units
 from trunkline.ports import HERE, Cost, Usage, UsageKind, UsageUnit
 
 ZERO = Decimal(0)
@@ -43,6 +44,7 @@ class _Open:
     """A leg on the line. Its cost stays the same for a whole step of its carrier's, and is computed once for each."""
 
     product: str
+    unit: UsageUnit
     since: float
     _usd: Decimal = ZERO
     _after: float = 0.0
@@ -53,7 +55,7 @@ class _Open:
         seconds = round(max(0.0, at - self.since), 3)
         if not self._after < seconds <= self._until:
             quantity = exact(seconds)
-            found = prices.of(provider, "leg", self.product, "seconds")
+            found = prices.of(provider, "leg", self.product, self.unit)
             self._usd = sum((price.cost(quantity) for price in found), ZERO)
             self._until = float(min((price.billed(quantity) for price in found), default=quantity))
             self._after = float(max((price.billed(quantity) - (price.round_to or 0) for price in found), default=-1))
@@ -79,9 +81,8 @@ class Meter:
         """What it costs. `now`: when."""
         if usage.kind == "leg":
             if usage.unit == "calls":
-                self._legs.setdefault(usage.provider, []).append(_Open(usage.product, now))
-                if usage.product != HERE and not self.prices.of(usage.provider, "leg", usage.product, "seconds"):
-                    self._lacks(usage, "seconds", now)
+                for unit in leg_units(usage.provider):
+                    self.open(usage.provider, usage.product, unit, now)
                 return ()
             self._closed(usage)
         if usage.product == HERE and not self._priced_here(usage):
@@ -92,6 +93,16 @@ class Meter:
         if usage.unit == "tokens_in":
             self._asked[usage.provider, usage.kind, usage.product] = quantity
         return self._settle(usage, usage.unit, quantity, now)
+
+    def open(self, provider: str, product: str, unit: UsageUnit, now: float) -> None:
+        """A leg's time, or its media stream's, runs."""
+        self._legs.setdefault(provider, []).append(_Open(product, unit, now))
+        if product != HERE and not self.prices.of(provider, "leg", product, unit):
+            self.missing.setdefault(Missing(provider, "leg", product, unit), now)
+
+    def open_since(self, provider: str, product: str, unit: UsageUnit) -> float | None:
+        legs = self._legs.get(provider, ())
+        return next((leg.since for leg in legs if (leg.product, leg.unit) == (product, unit)), None)
 
     def notice(self, heard: Sequence[Usage], now: float) -> None:
         """What of it has no price is missing from when it was first used, and not from when it is told."""
@@ -150,17 +161,9 @@ class Meter:
     def _closed(self, usage: Usage) -> None:
         legs = self._legs.get(usage.provider, [])
         for leg in legs:
-            if leg.product == usage.product:
+            if (leg.product, leg.unit) == (usage.product, usage.unit):
                 legs.remove(leg)
                 return
-
-    def opened(self, now: float) -> list[tuple[str, UsageKind, str, Decimal]]:
-        """Legs on the line, and for how long."""
-        return [
-            (provider, "leg", leg.product, exact(round(max(0.0, now - leg.since), 3)))
-            for provider, legs in self._legs.items()
-            for leg in legs
-        ]
 
     def reserved(self, at: float, heard: Sequence[Usage] = ()) -> Decimal:
         """What the open legs would cost if they ended at `at`, and what has been used and not been told (`heard`)."""
@@ -183,7 +186,7 @@ class Meter:
 
 
 def _since(usage: Usage, now: float) -> float:
-    return now - usage.quantity if usage.unit == "seconds" else now
+    return now - usage.quantity if usage.unit in ("seconds", "stream_seconds") else now
 
 
 def exact(quantity: float) -> Decimal:

@@ -38,6 +38,8 @@ NEEDS: Mapping[UsageKind, tuple[frozenset[UsageUnit], ...]] = {
     "recording": (frozenset({"seconds"}),),
 }
 """The units that must be priced before something of a kind is used: one of these sets."""
+STREAMED = frozenset({"twilio"})
+"""Carriers whose media stream is billed beside the telephone minute, and for as long as it runs only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,11 @@ class Price:
     def cost(self, quantity: Decimal) -> Decimal:
         """To the picodollar: sums stay exact."""
         return (self.billed(quantity) * self.price / self.per).quantize(_PICO)
+
+
+def leg_units(provider: str) -> tuple[UsageUnit, ...]:
+    """What a leg with its audio here is billed in."""
+    return ("seconds", "stream_seconds") if provider in STREAMED else ("seconds",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,22 +117,16 @@ class Prices:
             rank = ("/" in row.product, row.product in names, len(row.product))
             if row.item not in best or rank > best[row.item][0]:
                 best[row.item] = rank, row
-        found = tuple(row for _, row in best.values())
-        if kind == "leg" and all(row.product == "*" for row in found) and self._items(provider) - best.keys():
-            return ()  # a media stream has a price, its telephone minute has not
-        return found
-
-    def _items(self, provider: str) -> set[str]:
-        """Of its legs, where they are told apart."""
-        return {row.item for row in self.rows if (row.provider, row.kind) == (provider, "leg") and row.product != "*"}
+        return tuple(row for _, row in best.values())
 
     def missing(self, provider: str, kind: UsageKind, product: str) -> tuple[Missing, ...]:
         """What must be priced before it is used. Of several ways to bill, the one that lacks least."""
         if product == HERE:
             return ()
+        needs = (frozenset(leg_units(provider)),) if kind == "leg" else NEEDS[kind]
         lacks = [
             tuple(Missing(provider, kind, product, u) for u in sorted(units) if not self.of(provider, kind, product, u))
-            for units in NEEDS[kind]
+            for units in needs
         ]
         return min(lacks, key=len)
 

@@ -157,7 +157,9 @@ class Treasury:
 
     def minute_usd(self, needs: Sequence[Need]) -> Decimal:
         """The first minute of the legs."""
-        return sum((self._priced(need, (("seconds", 9),)) for need in needs if need[1] == "leg"), ZERO)
+        return sum(
+            (self._priced(need, (("seconds", 9), ("stream_seconds", 9))) for need in needs if need[1] == "leg"), ZERO
+        )
 
     def _assumed(self, needs: Sequence[Need]) -> Decimal:
         """The first minute of what has no price."""
