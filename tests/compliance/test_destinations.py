@@ -199,6 +199,7 @@ def test_shared_calling_codes_are_split_by_country(number: str, country: str) ->
         *("+12025550123;ext=5", "tel:+12025550123", "+1202555012x", "+1-800-FLOWERS", "+12025550123\r\n"),
         *("+1202555012", "+120255501234", "+999123456789", "+447700900123", "+12025550123" + " " * 30),
         *("+१२०२५५५०१२३", "\uff0b12025550123"),
+        *("+8131234567", "+4111111111"),  # their calling codes are one country's, which has no such number
     ],
 )
 def test_only_a_valid_canonical_number_has_a_country(number: str) -> None:

@@ -141,7 +141,7 @@ def cases(draw: st.DrawFn, doors: tuple[str, ...] = ("dial", "dial", "answer", *
     door, their, our = draw(st.sampled_from(doors)), draw(st.sampled_from(NUMBERS)), draw(st.sampled_from(NUMBERS))
     now = moment(draw, PLACES[their])
     inbound = door == "answer" or (door != "dial" and draw(st.booleans()))
-    drawn = now - timedelta(days=draw(st.integers(0, 20)))
+    drawn = now - timedelta(days=draw(st.sampled_from([0, 10, 20, 26, 29])))
     lists = Lists(False, False, False, False, False, False, {"national": drawn, "state": drawn})
     facts = Facts(
         door,  # type: ignore[arg-type]
@@ -275,6 +275,20 @@ def test_not_knowing_never_weakens(case: Case, several: set[str]) -> None:
     for name in sorted(several):
         facts = BLANKS[name](facts)
     assert no_weaker(case.by(facts), decision), several
+
+
+@settings(max_examples=200, deadline=None)
+@given(cases(doors=("dial",)))
+def test_what_is_not_known_is_answered_like_the_worst_that_it_could_be(case: Case) -> None:
+    long_ago = {name: case.now - timedelta(days=4000) for name in case.facts.standing.lists.as_of}
+    full = Traffic(Caps().number, Caps().country, Caps().total)
+    pairs = [(case.knowing(**{name: None}), case.knowing(**{name: True})) for name in LISTS]
+    pairs += [(case.knowing(consent=None), case.knowing(consent=form)) for form in FORMS]
+    pairs += [(case.knowing(attempts=None), case.knowing(attempts=(case.now,) * 9))]
+    pairs += [(case.knowing(as_of={}), case.knowing(as_of=long_ago))]
+    pairs += [(replace(case.facts, traffic=None), replace(case.facts, traffic=full))]
+    for unknown, worst in pairs:
+        assert no_weaker(case.by(unknown), case.by(worst)), worst
 
 
 @settings(max_examples=200, deadline=None)
