@@ -166,7 +166,7 @@ def test_a_voicemail_has_the_lines_after_its_beep_and_its_owner_a_number_to_call
         wav.writeframes(tone.astype("<i2").tobytes())
 
     async def scenario(o: Office) -> None:
-        said: list[Action] = [Pause(200), Say(MESSAGE), Pause(800), Wav(beep), Pause(20_000), HangUp()]
+        said: list[Action] = [Pause(200), Say(MESSAGE), Pause(800), Wav(beep), Pause(28_000), HangUp()]
         record, heard = await placed(o, tmp_path, *said)
         assert events(record, "voicemail") == [{"after": "beep"}]
         business, way_out = events(record, "disclosed")[-1]["lines"][:2]
