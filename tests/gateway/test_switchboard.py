@@ -256,7 +256,7 @@ def test_a_transfer_is_dialled_and_ends_the_call() -> None:
         assert isinstance(board.agent_now.control.transfer("desk"), Allow)
         board.agent_now.control.hang_up("transferred")
         assert leg.closed == ["transferred"]
-        assert board.switchboard.by_call_sid(sid()) == CallView(call_id, "transferring", E164("+14155550100"))
+        assert board.switchboard.by_call_sid(sid()) == CallView(call_id, "transferring", E164("+14155550100"), 600)
         board.call.lost(leg, "socket lost")  # our own close
         board.switchboard.dialled(sid(), "completed", 60)
         assert board.ends() == [("transferred", "")]

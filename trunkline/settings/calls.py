@@ -25,8 +25,8 @@ class Limits(Section):
     max_call_seconds: Int = Field(default=3600, ge=10, le=86_400)
     """A call that lasts longer hears goodbye and is ended."""
     watchdog: bool = True
-    """A process beside the gateway ends its calls at their limits when the gateway itself is stuck, and the SIP calls
-    of one that has died."""
+    """A process beside the gateway ends its calls at their limits when the gateway is stuck, and SIP calls of one that
+    has died."""
     drain_seconds: Int = Field(default=60, ge=0, le=3600)
     """How long live calls may go on after SIGTERM."""
 
