@@ -255,10 +255,10 @@ def test_a_card_keyed_to_a_realtime_model_is_silence_to_it(
         )
         model.transcripts += ["I want to pay", "thank you"]
         goodbye = spoken("It is paid. Anything else?")
+        chat.answers += [Answer("Hm.")] * 20  # should the model be given up
         model.replies += [
-            Reply("Gladly.", spoken("Gladly."), first_s=0.2),  # to the keys that are no secret
             Reply("", b"", (Used("pay"),), first_s=0.2),
-            *[Reply("It is paid. Anything else?", goodbye, first_s=0.2)] * 3,
+            *[Reply("It is paid. Anything else?", goodbye, first_s=0.2)] * 9,  # each key of OPENLY is a turn
         ]
         async with bank() as (url, asked), model, chat, DeepgramServer("hello") as ears:
             agent = tmp_path / "shop.toml"
@@ -268,8 +268,8 @@ def test_a_card_keyed_to_a_realtime_model_is_silence_to_it(
             keys = {"openai__api_key": "sk-the-shop-s-own-key", "deepgram__api_key": "dg-the-shop-s-own-key"}
             gateway = await asyncio.to_thread(start_gateway, agent, **all_on(tmp_path, collector.url), **sip, **keys)
             actions = [
-                Listen(), keyed(way, OPENLY), Listen(), Say("I want to pay my bill now please"), Pause(5000),
-                keyed(way, f"{KEYED}#"), Listen(), HangUp(),
+                Listen(), Say("I want to pay my bill now please"), Pause(6000),
+                keyed(way, f"{KEYED}#"), Listen(), Pause(2000), keyed(way, OPENLY), Pause(2000), HangUp(),
             ]  # fmt: skip
             async with asyncio.timeout(120):
                 report = await place_call(options(target, gateway.origin, way, actions))
@@ -286,7 +286,7 @@ def test_a_card_keyed_to_a_realtime_model_is_silence_to_it(
     if turns == "server":
         assert heard == (OPENLY if way == "inband" else ""), "it hears the whole line but for the entry"
     else:
-        assert OPENLY.startswith(heard) or heard in OPENLY, "our ears give it speech"
+        assert set(heard) <= set(OPENLY), "our ears give it speech"
     caller, _ = lanes(recording(gateway))
     assert keys_in(caller) == (OPENLY if way == "inband" else "")
     wanted = [KEYED, KEYED[:6], KEYED[4:12]]
@@ -323,6 +323,7 @@ def test_cards_said_read_back_and_keyed_are_nowhere(start_gateway: Start, tmp_pa
             Answer("Then it is 5500 0000", " 0000 0004, or five five zero zero zero zero", " zero zero and so on."),
             Answer(Call("pay", "{}"), finish="tool_calls"),
             Answer("It is paid."),
+            *[Answer("Anything else?")] * 5,
         ]
         async with bank() as (url, asked), chat, DeepgramServer(*SAID) as ears:
             agent = tmp_path / "shop.toml"
@@ -334,7 +335,7 @@ def test_cards_said_read_back_and_keyed_are_nowhere(start_gateway: Start, tmp_pa
                 **all_on(tmp_path, collector.url),
                 openai__api_key="sk-the-shop-s-own-key",
                 deepgram__api_key="dg-the-shop-s-own-key",
-                privacy__redact_for_models='["card"]',
+                privacy__redact_for_models="card",
                 log__format="json",
             )
             spoken_to_it = [Say(" ".join(["bread"] * len(line.split()))) for line in SAID]
