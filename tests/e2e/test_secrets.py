@@ -328,7 +328,8 @@ def test_cards_said_read_back_and_keyed_are_nowhere(start_gateway: Start, tmp_pa
         async with bank() as (url, asked), chat, DeepgramServer(*SAID) as ears:
             agent = tmp_path / "shop.toml"
             text = MODEL.format(realtime="", chat=chat.base_url, stt=ears.url, turns="ours")
-            agent.write_text(re.sub(r"(?s)\[realtime\].*?\n\n", "", text) + PAY.format(url=url))
+            text = re.sub(r"(?s)\[realtime\].*?\n\n", "", text).replace("[llm]", "[llm]\nthird_party = true")
+            agent.write_text(text + PAY.format(url=url))
             gateway = await asyncio.to_thread(
                 start_gateway,
                 agent,
