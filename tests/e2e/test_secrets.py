@@ -212,7 +212,7 @@ def left_of(
 @needs_sip
 @pytest.mark.parametrize("way", ["rfc4733", "info", "inband"])
 def test_a_card_keyed_over_sip_goes_to_its_tool_and_nowhere_else(
-    start_gateway: Start, tmp_path: Path, way: str
+    start_gateway: Start, tmp_path: Path, collector: Collector, way: str
 ) -> None:
     async def call() -> tuple[CallReport, list[Any], Any]:
         async with bank() as (url, asked):
@@ -267,7 +267,7 @@ def test_a_card_keyed_to_a_realtime_model_is_silence_to_it(
             sip, target = over_sip(way)
             keys = {"openai__api_key": "sk-the-shop-s-own-key", "deepgram__api_key": "dg-the-shop-s-own-key"}
             gateway = await asyncio.to_thread(start_gateway, agent, **all_on(tmp_path, collector.url), **sip, **keys)
-            actions = [
+            actions: list[Action] = [
                 Listen(), Say("I want to pay my bill now please"), Pause(6000),
                 keyed(way, f"{KEYED}#"), Listen(), Pause(2000), keyed(way, OPENLY), Pause(2000), HangUp(),
             ]  # fmt: skip
