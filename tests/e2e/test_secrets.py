@@ -6,10 +6,14 @@ pairs, in pieces over turns, over partials of the recogniser and deltas of the m
 
 import asyncio
 import contextlib
+import gzip
 import importlib.util
 import json
 import re
-from collections.abc import AsyncGenerator, Callable, Sequence
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -113,23 +117,34 @@ async def bank() -> AsyncGenerator[tuple[str, list[Any]]]:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/pay", asked
 
 
-@contextlib.asynccontextmanager
-async def collector() -> AsyncGenerator[tuple[str, list[str]]]:
-    """An OTLP collector: what came, as it came."""
+@dataclass
+class Collector:
+    """Of OTLP: what came, as it came, until the gateway has ended."""
+
+    url: str
+    came: list[str]
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
     came: list[str] = []
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                size = int(re.search(rb"(?i)content-length: (\d+)", head)[1])  # type: ignore[index]
-                came.append((await reader.readexactly(size)).decode("latin-1"))
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-                await writer.drain()
-        writer.close()
+    class Takes(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            data = self.rfile.read(int(self.headers["Content-Length"]))
+            packed = self.headers.get("Content-Encoding") == "gzip"
+            came.append((gzip.decompress(data) if packed else data).decode("latin-1"))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", came
+        def log_message(self, *_: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Takes)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield Collector(f"http://127.0.0.1:{server.server_port}", came)
+    server.shutdown()
+    server.server_close()
 
 
 def all_on(folder: Path, traces: str) -> dict[str, str]:
@@ -179,11 +194,14 @@ def recording(gateway: Any) -> Path:
     return Path(path)
 
 
-def left_of(folder: Path, gateway: Any, wanted: Sequence[str], *texts: str) -> list[tuple[str, str, str]]:
+def left_of(
+    folder: Path, gateway: Any, collector: Collector, wanted: Sequence[str], *texts: str
+) -> list[tuple[str, str, str]]:
     """After its end, so that all is written."""
     gateway.signal()
     gateway.wait()
-    there = everything(gateway.data_dir, gateway.log, *texts)
+    there = everything(gateway.data_dir, gateway.log, *collector.came, *texts)
+    assert "turn" in "".join(collector.came), "traces were on"
     if (folder / "audit").exists():
         there |= everything(folder / "audit")
     assert any("audit" in place and "rows" in place for place in there), "the audit log was on"
@@ -194,23 +212,23 @@ def left_of(folder: Path, gateway: Any, wanted: Sequence[str], *texts: str) -> l
 @needs_sip
 @pytest.mark.parametrize("way", ["rfc4733", "info", "inband"])
 def test_a_card_keyed_over_sip_goes_to_its_tool_and_nowhere_else(
-    start_gateway: Start, tmp_path: Path, way: str
+    start_gateway: Start, tmp_path: Path, collector: Collector, way: str
 ) -> None:
-    async def call() -> tuple[CallReport, list[Any], Any, list[str]]:
-        async with bank() as (url, asked), collector() as (traces, came):
+    async def call() -> tuple[CallReport, list[Any], Any]:
+        async with bank() as (url, asked):
             agent = tmp_path / "paying.toml"
             agent.write_text(example("clinic").read_text(encoding="utf-8") + BY_KEY + PAY.format(url=url))
             sip, target = over_sip(way)
-            gateway = await asyncio.to_thread(start_gateway, agent, **all_on(tmp_path, traces), **sip)
+            gateway = await asyncio.to_thread(start_gateway, agent, **all_on(tmp_path, collector.url), **sip)
             actions = [
                 Listen(), keyed(way, "2"), Listen(), keyed(way, OPENLY), Listen(),
                 keyed(way, "8"), Pause(6000), keyed(way, f"{KEYED}#"), Listen(), HangUp(),
             ]  # fmt: skip
             async with asyncio.timeout(120):
                 report = await place_call(options(target, gateway.origin, way, actions))
-            return report, asked, gateway, came
+            return report, asked, gateway
 
-    report, asked, gateway, came = asyncio.run(call())
+    report, asked, gateway = asyncio.run(call())
     assert report.record is not None, gateway.log
     turns = [(turn["caller_text"], turn["agent_text"]) for turn in report.record["turns"]]
     assert asked == [{"card": KEYED}], turns
@@ -221,44 +239,44 @@ def test_a_card_keyed_over_sip_goes_to_its_tool_and_nowhere_else(
     assert keys_in(caller) == (f"2{OPENLY}8" if way == "inband" else "")
     assert keys_in(agent_lane) == ""
     wanted = [KEYED, KEYED[:6], KEYED[4:12], " ".join(KEYED[:6])]
-    assert left_of(tmp_path, gateway, wanted, json.dumps(report.record), *came) == []
+    assert left_of(tmp_path, gateway, collector, wanted, json.dumps(report.record)) == []
     assert gateway.complaints() == []
 
 
 @needs_sip
 @pytest.mark.parametrize(("way", "turns"), [("inband", "server"), ("inband", "ours"), ("rfc4733", "ours")])
 def test_a_card_keyed_to_a_realtime_model_is_silence_to_it(
-    start_gateway: Start, tmp_path: Path, way: str, turns: str
+    start_gateway: Start, tmp_path: Path, collector: Collector, way: str, turns: str
 ) -> None:
-    async def call() -> tuple[CallReport, list[Any], Any, list[str], Any, list[str]]:
+    async def call() -> tuple[CallReport, list[Any], Any, Any, list[str]]:
         model, chat = OpenAiRealtimeServer(), OpenAiServer()
         model.line = Reply(
             "Please key in your card number, and then the pound key.", spoken("Please key in your card.")
         )
         model.transcripts += ["I want to pay", "thank you"]
         goodbye = spoken("It is paid. Anything else?")
+        chat.answers += [Answer("Hm.")] * 20  # should the model be given up
         model.replies += [
-            Reply("Gladly.", spoken("Gladly."), first_s=0.2),  # to the keys that are no secret
             Reply("", b"", (Used("pay"),), first_s=0.2),
-            *[Reply("It is paid. Anything else?", goodbye, first_s=0.2)] * 3,
+            *[Reply("It is paid. Anything else?", goodbye, first_s=0.2)] * 9,  # each key of OPENLY is a turn
         ]
-        async with bank() as (url, asked), collector() as (traces, came), model, chat, DeepgramServer("hello") as ears:
+        async with bank() as (url, asked), model, chat, DeepgramServer("hello") as ears:
             agent = tmp_path / "shop.toml"
             text = MODEL.format(realtime=model.base_url, chat=chat.base_url, stt=ears.url, turns=turns)
             agent.write_text(text + PAY.format(url=url))
             sip, target = over_sip(way)
             keys = {"openai__api_key": "sk-the-shop-s-own-key", "deepgram__api_key": "dg-the-shop-s-own-key"}
-            gateway = await asyncio.to_thread(start_gateway, agent, **all_on(tmp_path, traces), **sip, **keys)
-            actions = [
-                Listen(), keyed(way, OPENLY), Listen(), Say("I want to pay my bill now please"), Pause(5000),
-                keyed(way, f"{KEYED}#"), Listen(), HangUp(),
+            gateway = await asyncio.to_thread(start_gateway, agent, **all_on(tmp_path, collector.url), **sip, **keys)
+            actions: list[Action] = [
+                Listen(), Say("I want to pay my bill now please"), Pause(6000),
+                keyed(way, f"{KEYED}#"), Listen(), Pause(2000), keyed(way, OPENLY), Pause(2000), HangUp(),
             ]  # fmt: skip
             async with asyncio.timeout(120):
                 report = await place_call(options(target, gateway.origin, way, actions))
             log = [str(session.events) + str(session.items) for session in model.sessions]
-            return report, asked, gateway, came, model, log
+            return report, asked, gateway, model, log
 
-    report, asked, gateway, came, model, told = asyncio.run(call())
+    report, asked, gateway, model, told = asyncio.run(call())
     assert report.record is not None, gateway.log
     said = [(turn["caller_text"], turn["agent_text"]) for turn in report.record["turns"]]
     assert asked == [{"card": KEYED}], (said, told)
@@ -268,11 +286,11 @@ def test_a_card_keyed_to_a_realtime_model_is_silence_to_it(
     if turns == "server":
         assert heard == (OPENLY if way == "inband" else ""), "it hears the whole line but for the entry"
     else:
-        assert OPENLY.startswith(heard) or heard in OPENLY, "our ears give it speech"
+        assert set(heard) <= set(OPENLY), "our ears give it speech"
     caller, _ = lanes(recording(gateway))
     assert keys_in(caller) == (OPENLY if way == "inband" else "")
     wanted = [KEYED, KEYED[:6], KEYED[4:12]]
-    assert left_of(tmp_path, gateway, wanted, json.dumps(report.record), *told, *came) == []
+    assert left_of(tmp_path, gateway, collector, wanted, json.dumps(report.record), *told) == []
     assert [code for session in model.sessions for code in session.refused] == []
 
 
@@ -295,8 +313,8 @@ TRACES_OF_THEM = (
 )
 
 
-def test_cards_said_read_back_and_keyed_are_nowhere(start_gateway: Start, tmp_path: Path) -> None:
-    async def call() -> tuple[CallReport, list[Any], Any, list[str], str, str]:
+def test_cards_said_read_back_and_keyed_are_nowhere(start_gateway: Start, tmp_path: Path, collector: Collector) -> None:
+    async def call() -> tuple[CallReport, list[Any], Any, str, str]:
         chat = OpenAiServer()
         chat.answers += [
             Answer("I have four", " one one one", " one one one one", " one one one one", " one one one one. Right?"),
@@ -305,18 +323,20 @@ def test_cards_said_read_back_and_keyed_are_nowhere(start_gateway: Start, tmp_pa
             Answer("Then it is 5500 0000", " 0000 0004, or five five zero zero zero zero", " zero zero and so on."),
             Answer(Call("pay", "{}"), finish="tool_calls"),
             Answer("It is paid."),
+            *[Answer("Anything else?")] * 5,
         ]
-        async with bank() as (url, asked), collector() as (traces, came), chat, DeepgramServer(*SAID) as ears:
+        async with bank() as (url, asked), chat, DeepgramServer(*SAID) as ears:
             agent = tmp_path / "shop.toml"
             text = MODEL.format(realtime="", chat=chat.base_url, stt=ears.url, turns="ours")
-            agent.write_text(re.sub(r"(?s)\[realtime\].*?\n\n", "", text) + PAY.format(url=url))
+            text = re.sub(r"(?s)\[realtime\].*?\n\n", "", text).replace("[llm]", "[llm]\nthird_party = true")
+            agent.write_text(text + PAY.format(url=url))
             gateway = await asyncio.to_thread(
                 start_gateway,
                 agent,
-                **all_on(tmp_path, traces),
+                **all_on(tmp_path, collector.url),
                 openai__api_key="sk-the-shop-s-own-key",
                 deepgram__api_key="dg-the-shop-s-own-key",
-                privacy__redact_for_models='["card"]',
+                privacy__redact_for_models="card",
                 log__format="json",
             )
             spoken_to_it = [Say(" ".join(["bread"] * len(line.split()))) for line in SAID]
@@ -327,19 +347,18 @@ def test_cards_said_read_back_and_keyed_are_nowhere(start_gateway: Start, tmp_pa
             async with asyncio.timeout(180):
                 report = await place_call(options(gateway.origin, gateway.origin, "twilio", actions))
             metrics = await asyncio.to_thread(_metrics, gateway.origin)
-            return report, asked, gateway, came, json.dumps([r.body for r in chat.requests]), metrics
+            return report, asked, gateway, json.dumps([r.body for r in chat.requests]), metrics
 
-    report, asked, gateway, came, told, metrics = asyncio.run(call())
+    report, asked, gateway, told, metrics = asyncio.run(call())
     assert report.record is not None, gateway.log
     turns = [(turn["caller_text"], turn["agent_text"]) for turn in report.record["turns"]]
     assert asked == [{"card": KEYED}], turns
     assert str(turns).count("[card]") >= 5, turns
     assert "[digits]" in turns[3][0], turns
-    assert came, "traces were on"
     caller, _ = lanes(recording(gateway))
     assert keys_in(caller) == ""
     wanted = [*TRACES_OF_THEM, *CARDS, KEYED]
-    assert left_of(tmp_path, gateway, wanted, json.dumps(report.record), told, metrics, *came) == []
+    assert left_of(tmp_path, gateway, collector, wanted, json.dumps(report.record), told, metrics) == []
     assert gateway.complaints() == []
 
 
