@@ -21,6 +21,7 @@ from trunkline.clock import SYSTEM_CLOCK
 from trunkline.errors import ConfigError, StoreError
 from trunkline.gateway.joining import Joining
 from trunkline.keeping import opened
+from trunkline.media.recorder import Recorder
 from trunkline.media.vad import SileroBatch
 from trunkline.ports import Allow, CallEnded, CallStarted, Facts, Refuse, TurnEnded, TurnRecord
 from trunkline.settings import Settings
@@ -391,12 +392,14 @@ def test_a_gateway_with_a_key_service_seals_what_it_keeps_where_it_is_to_be(tmp_
             )
             board.records.append(TurnEnded(call_id, at, TurnRecord(0, "my maiden name is Featherstonehaugh", "")))
             recorder = board.line.recorder(call_id, Allow())
-            assert recorder is not None
+            assert isinstance(recorder, Recorder)
             recorder.write("caller", 0, bytes(160))
             recorder.close()
             board.records.append(CallEnded(call_id, at, "caller_hung_up"))
             facts = Facts("third_party", DEFAULT_TENANT, "inbound", "+12125550177", target="openai")
             assert board.decide(facts, at) == Refuse("residency", "openai is none of the providers of us")
+            assert await asyncio.to_thread(recorder.wait, 5)
+            assert await running.records(5)
         assert [path.name for path in (tmp_path / "us").iterdir()] == ["call_kept.wav.sealed"]
         assert files_with(tmp_path / "data", "Featherstonehaugh") == []
         async with opened(chosen) as kept:
