@@ -9,6 +9,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Coroutine
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,17 @@ from trunkline.app import Gateway, gateway, listen, serve
 from trunkline.clock import SYSTEM_CLOCK
 from trunkline.errors import ConfigError, StoreError
 from trunkline.gateway.joining import Joining
+from trunkline.keeping import opened
+from trunkline.media.recorder import Recorder
 from trunkline.media.vad import SileroBatch
-from trunkline.ports import CallStarted, Refuse, TurnEnded, TurnRecord
+from trunkline.ports import Allow, CallEnded, CallStarted, Facts, Refuse, TurnEnded, TurnRecord
 from trunkline.settings import Settings
 from trunkline.store.audit import bucket
 from trunkline.store.audit.bucket import Access, Bucket
 from trunkline.store.audit.files import Custody
 from trunkline.store.audit.folder import AuditFolder
+from trunkline.store.records import CallRecords
+from trunkline.store.subjects import files_with
 from trunkline.testing.ports import lease
 from trunkline.types import DEFAULT_TENANT, CallId
 
@@ -430,5 +435,53 @@ def test_an_audit_folder_that_cannot_be_written_is_named_at_the_start(tmp_path: 
         with pytest.raises(ConfigError, match=r"audit.folder = .*: a folder we may write to .*not a directory"):
             async with gateway(settings(tmp_path / "data", audit={"folder": folder})):
                 pass
+
+    run(scenario())
+
+
+def test_a_gateway_with_a_key_service_seals_what_it_keeps_where_it_is_to_be(tmp_path: Path) -> None:
+    service = tmp_path / "kms"
+    service.write_text(
+        f"#!{sys.executable}\nimport sys\nsaid = sys.stdin.read()\n"
+        "print(*(['vault', said] if sys.argv[1] == 'wrap' else [said]))\n"  # wraps nothing: a stand-in
+    )
+    service.chmod(0o700)
+    chosen = settings(
+        tmp_path / "data",
+        record=True,
+        privacy={
+            "kms": f"command: {service}",
+            "kms_seconds": 30,
+            "recordings_days": 30,
+            "residency": {"us": {"countries": ["US"], "recordings": tmp_path / "us", "providers": []}},
+        },
+        region="us",
+    )
+    call_id = CallId("call_kept")
+
+    async def scenario() -> None:
+        async with gateway(chosen) as running:
+            board, at = running.switchboard, datetime(2026, 11, 28, tzinfo=UTC)
+            board.records.append(
+                CallStarted(call_id, DEFAULT_TENANT, "inbound", "sip", "clinic", at, "+12125550177", None)
+            )
+            board.records.append(TurnEnded(call_id, at, TurnRecord(0, "my maiden name is Featherstonehaugh", "")))
+            recorder = board.line.recorder(call_id, Allow())
+            assert isinstance(recorder, Recorder)
+            recorder.write("caller", 0, bytes(160))
+            recorder.close()
+            board.records.append(CallEnded(call_id, at, "caller_hung_up"))
+            facts = Facts("third_party", DEFAULT_TENANT, "inbound", "+12125550177", target="openai")
+            assert board.decide(facts, at) == Refuse("residency", "openai is none of the providers of us")
+            assert await asyncio.to_thread(recorder.wait, 5)
+            assert await running.records(5)
+        assert [path.name for path in (tmp_path / "us").iterdir()] == ["call_kept.wav.sealed"]
+        assert files_with(tmp_path / "data", "Featherstonehaugh") == []
+        async with opened(chosen) as kept:
+            record = await CallRecords(kept.database).get(DEFAULT_TENANT, call_id)
+            assert record is not None
+            assert record["turns"][0]["caller_text"] == "my maiden name is Featherstonehaugh"
+            (noted,) = [event["data"] for event in record["events"] if event["kind"] == "recorded"]
+            assert (noted["file"], noted["audio_bytes"], noted["failed"]) == ("call_kept.wav.sealed", 320, "")
 
     run(scenario())

@@ -88,7 +88,8 @@ class Privacy(Section):
     recordings_days: Annotated[Int, Field(ge=1, le=36_500)] | None = None
     """Recordings older than that are deleted. No audio is kept without it: `record` needs it."""
     transcripts_days: Annotated[Int, Field(ge=1, le=36_500)] | None = None
-    """The words of turns older than that are emptied. Without it they stay as long as their calls."""
+    """The words of turns, and messages that callers left, are emptied when they are older. Without it they stay as long
+    as their calls."""
     calls_days: Annotated[Int, Field(ge=1, le=36_500)] | None = None
     """Calls that ended before that are deleted, with their turns, events, usage and recordings."""
 

@@ -319,11 +319,12 @@ class Subjects:
         found: dict[str, None] = {}
         facts = (EVENTS.c.tenant_id == tenant, EVENTS.c.kind == ATTRIBUTES)
         async for rows in portions(self._database, EVENTS, *facts):
-            opened = await asyncio.to_thread(
-                lambda rows=rows: [opened_row(self._database.seal, EVENTS, r) for r in rows]
-            )
+            opened = await asyncio.to_thread(self._opened, rows)
             found |= {row["call_id"]: None for row in opened if is_of_device(row["data"], subject)}
         return list(found)
+
+    def _opened(self, rows: Sequence[Row]) -> list[Row]:
+        return [opened_row(self._database.seal, EVENTS, row) for row in rows]
 
     def _files(self, call_ids: Sequence[str]) -> list[Path]:
         """`<call>.wav`, `<call>-2.wav`, sealed or not."""
