@@ -127,7 +127,7 @@ def test_what_is_not_summed_up_in_time_is_told_as_it_was_said_and_asked_for_agai
 
 def test_a_summary_that_was_cut_off_is_on_the_bill() -> None:
     async def conversation(call: Call) -> None:
-        call.llm.third_party, call.llm.product = True, "mind"  # type: ignore[misc, attr-defined]
+        call.llm.third_party, call.llm.product = True, "mind"  # type: ignore[attr-defined]
         await asked_for_a_summary(call)
         await call.run(TERMS.deadline_ms + 100)
         assert [(u.unit, u.quantity, u.product) for u in call.metered if u.kind == "llm"] == [("calls", 1, "mind")]

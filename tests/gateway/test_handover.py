@@ -628,7 +628,7 @@ def test_a_briefing_is_billed_as_the_agents_words_are(third_party: bool, product
         here.mind.third_party, here.mind.product = third_party, "voice-1"
         warm = Warm(here)
         line = await warm.briefed()
-        here.ears.latest = lambda slot, ms: VOICE * 15  # type: ignore[method-assign]
+        here.ears.latest = lambda slot, length_ms: VOICE * 15  # type: ignore[method-assign]
         bus = here.control._handover._briefing.bus
         bus.speech_started(here.clock.now())
         here.beat(line, here.caller_line)

@@ -6,6 +6,7 @@ import gc
 import weakref
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -13,6 +14,8 @@ import pytest
 
 from tests.gateway.test_handover import ANSWER, CARRIER, MEDIA_TIMEOUT_S, VOICE, Floor, bridged
 from tests.gateway.test_party import COACH, comes, invitation, speaks
+from trunkline.compliance.money.prices import COLUMNS
+from trunkline.compliance.money.treasury import Policy, Treasury
 from trunkline.gateway.answeredby import NO_DETECTION, MachineTerms
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.referred import BYE_WAIT_S, RING_S
@@ -20,8 +23,9 @@ from trunkline.gateway.sip import stack as s
 from trunkline.gateway.sip.desk import SipDesk
 from trunkline.gateway.sip.stack import Handle
 from trunkline.gateway.sip.trunks import Trunk
+from trunkline.gateway.spending import Spending, Ways
 from trunkline.gateway.transfer_refer import TRUNK_REFER_BURST
-from trunkline.ports import Refuse
+from trunkline.ports import Refuse, UsageMetered
 from trunkline.testing.board import play
 from trunkline.testing.caller.speech import to_frames
 from trunkline.testing.sipstack import FRAME_BYTES, FakeLine
@@ -119,6 +123,35 @@ def test_whom_the_far_end_names_talks_with_the_agent_instead() -> None:
     assert followed(here) == [("followed", 200)]
     assert here.events("refer_asked") == [{"status": 202, "code": "accepted", "target": "+1202***23"}]
     assert len(here.leg_usage) == 1  # one after the other
+
+
+def test_each_leg_is_billed_for_its_own_time(tmp_path: Path) -> None:
+    """Who was succeeded until then, and who is called in their place from their answer on."""
+    rows = ["sip,leg,*,voice,seconds,0.01,60,1", "sip,leg,carrier/transfer-US,voice,seconds,0.10,60,1"]
+    table = ["# version 1", COLUMNS, *(f"{row},2026-11-28,contract" for row in rows)]
+    (tmp_path / "prices.csv").write_text("\n".join(table))
+
+    async def scenario(here: Floor) -> None:
+        spending = Spending(Treasury(Policy(prices=tmp_path), None, here.clock), Ways(), here.metrics, here.clock.now)
+        here.stack.over(here.caller)
+        here.switchboard.spending = spending
+        here.ring()
+        here.clock.advance(30)
+        asks(here)
+        line = here.answers()
+        here.stack.over(here.caller)
+        line.tick(1, VOICE)
+        here.clock.advance(20)
+        here.stack.over(here.dialled)
+
+    here = run(scenario, calls=2)
+    used = [e for e in here.records if isinstance(e, UsageMetered) and e.costs]
+    assert [(e.usage.product, round(e.usage.quantity), e.costs[0].usd) for e in used] == [
+        ("carrier/inbound-US", 30, "0.005"),
+        ("carrier/transfer-US", 20, "0.033333333333"),
+    ]
+    [cost] = here.events("cost")
+    assert cost["usd"] == "0.038333333333"
 
 
 @pytest.mark.parametrize("detection", ["off", "enable"])

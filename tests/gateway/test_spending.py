@@ -541,11 +541,11 @@ def sums(board: Metered) -> Decimal:
 
 
 def told_by_twilio(board: Metered, seconds: int) -> None:
-    board.switchboard.status(CallSid(board.call.started.provider_call_id), "completed", seconds)
+    board.switchboard.status(CallSid(board.call.arrival.provider_call_id), "completed", seconds)
 
 
 def dialled(board: Metered, status: Any, seconds: int = 0) -> None:
-    board.switchboard.dialled(CallSid(board.call.started.provider_call_id), status, seconds)
+    board.switchboard.dialled(CallSid(board.call.arrival.provider_call_id), status, seconds)
 
 
 def test_the_telephone_time_is_twilios_and_the_streams_is_ours() -> None:

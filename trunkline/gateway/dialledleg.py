@@ -248,10 +248,15 @@ class DialledLeg:
             self._host.usage(self._used("seconds", seconds))
             self._host.event("leg_ended", leg=self.name, **self._of, seconds=seconds)
 
+    @property
+    def product(self) -> str:
+        """As its invoice calls it."""
+        assert self.leg is not None
+        return leg_product("transfer", self.number, self.trunk if self.leg.kind == "sip" else "")
+
     def _used(self, unit: UsageUnit, quantity: float) -> Usage:
         assert self.leg is not None
-        product = leg_product("transfer", self.number, self.trunk if self.leg.kind == "sip" else "")
-        return Usage(self.id, self.leg.kind, "leg", unit, quantity, product)
+        return Usage(self.id, self.leg.kind, "leg", unit, quantity, self.product)
 
     def failed(self, how: Unanswered, **of: object) -> Failure:
         """Why it was not answered, which is in the record by then: whether somebody may have been rung."""

@@ -25,6 +25,7 @@ from trunkline.gateway.answeredby import MessageListener
 from trunkline.gateway.arrival import Arrival, Why, vouched
 from trunkline.gateway.consent import CallConsent, Carried
 from trunkline.gateway.consent import Party as Who
+from trunkline.gateway.dialledleg import DialledLeg
 from trunkline.gateway.dialling import new_call_id
 from trunkline.gateway.endings import leg_product
 from trunkline.gateway.handover import Handover
@@ -140,6 +141,8 @@ class LineCall:
         self.machine = c.Call(board.limits.max_call_s, ring_s)
         self.end_reason: EndReason | None = None
         self.transfer_number: E164 | None = None
+        self.billed_as = ""
+        """Its leg, where that is another than it began with."""
         self._board = board
         self._greeting = GREETINGS[arrival.why]
         self._leg: Leg | None = None
@@ -483,6 +486,7 @@ class LineCall:
         self.party.suspend()
         if self.attended.held:
             self.held(False)  # that was the other one's
+        self._bill(leg.call)
         leg.continue_from(bus.carrier_ms + FRAME_MS)
         move(bus, leg)
         self._leg, leg.call, old.call = leg, self, Leaving(self, old)
@@ -490,6 +494,17 @@ class LineCall:
         leg.bus = bus
         self.party.gather()
         return leg.bus
+
+    def _bill(self, whose: object) -> None:
+        """From now on the leg that was theirs, in place of ours."""
+        spending, now = self._board.spending, self._board.clock.now()
+        if spending is None or self._attached_at is None:
+            return
+        seconds, self._attached_at = round(now - self._attached_at, 3), now
+        if isinstance(whose, DialledLeg):
+            spending.succeeded(self, whose.product, seconds)
+        elif isinstance(whose, LineCall):
+            spending.succeeded(self, spending.leg(whose), seconds)
 
     def give_up(self, leg: Leg) -> Movable | Refuse:
         if not isinstance(leg, Movable) or not self.talks_with(leg):

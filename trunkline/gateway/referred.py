@@ -172,7 +172,7 @@ class Referral:
             return
         place, dialler, plan = found
         new = self._new = NewLeg(self, place.attempt)
-        new.trunk = plan.trunk
+        new.trunk, new.number = plan.trunk, plan.order.to_number
         self.host.event("leg_dialled", leg=new.name, target="referred", trunk=plan.trunk)
         try:
             new.expect(dialler.dial(plan, new))

@@ -87,7 +87,7 @@ class Spending:
         """Before it is let in."""
         started = call.started
         ours = started.to_number if started.direction == "inbound" else started.from_number
-        leg: Need = (started.leg, "leg", self._leg(call))
+        leg: Need = (started.leg, "leg", self.leg(call))
         needs = [leg, *needs_of(agent)]
         account = self.treasury.open(Wanted(started.call_id, started.agent, ours, needs, call.so_far))
         if isinstance(account, Account):
@@ -113,8 +113,17 @@ class Spending:
             call.event("refused", door="price", target=None, code=refused.code, why=refused.why)
         return refused
 
-    def _leg(self, call: "LineCall") -> str:
+    def succeeded(self, call: "LineCall", product: str, seconds: float) -> None:
+        """Another leg has the place of its own, which was there for so long."""
+        call.usage(self.leg_used(call, seconds))
+        call.billed_as = product
+        self._open(call, "seconds")
+
+    def leg(self, call: "LineCall") -> str:
+        """What its leg is billed as."""
         started = call.started
+        if call.billed_as:
+            return call.billed_as
         if started.leg in OWN_NETWORK:
             return HERE
         return leg_product(started.direction, started.to_number, call.arrival.trunk)
@@ -130,12 +139,12 @@ class Spending:
 
     def _open(self, call: "LineCall", unit: UsageUnit) -> None:
         if (found := self._calls.get(call.id)) is not None:
-            found[1].open(call.started.leg, self._leg(call), unit, self._now())
+            found[1].open(call.started.leg, self.leg(call), unit, self._now())
 
     def leg_used(self, call: "LineCall", seconds: float) -> Usage:
         """Its audio was here for so long: the leg's time, or its stream's where the carrier counts on."""
         unit = leg_units(call.started.leg)[-1]
-        return Usage(call.id, call.started.leg, "leg", unit, seconds, self._leg(call))
+        return Usage(call.id, call.started.leg, "leg", unit, seconds, self.leg(call))
 
     def carrier_told(self, call: "LineCall", seconds: float) -> None:
         """How long its carrier's invoice says that it lasted."""
@@ -144,7 +153,7 @@ class Spending:
 
     def line_over(self, call: "LineCall") -> None:
         """The last that is metered of it: all its time at the carrier, where that was not told with its audio."""
-        found, leg, product = self._calls.get(call.id), call.started.leg, self._leg(call)
+        found, leg, product = self._calls.get(call.id), call.started.leg, self.leg(call)
         if found is None or (since := found[1].meter.open_since(leg, product, "seconds")) is None:
             return
         account = found[1]
@@ -219,7 +228,7 @@ class Spending:
         found = self._calls.get(call.id)
         if found is None:
             return float("inf")
-        account, own = found[1], (call.started.leg, self._leg(call))
+        account, own = found[1], (call.started.leg, self.leg(call))
         legs: list[tuple[Need, UsageUnit]] = [
             ((own[0], "leg", own[1]), unit)
             for unit in leg_units(own[0])
