@@ -5,8 +5,7 @@
 A realtime model attends; after "five minutes" a cascade goes on without a word; at seven tenths of the budget it is
 told to come to an end, and at the budget the caller hears a goodbye. The price table is the one that comes with
 Trunkline, sixty times as dear and with seconds in place of minutes. Then an invoice is written by hand, from what each
-server and
-the caller's own clock have counted, and from list prices that are written down here once more.
+server and the caller's own clock have counted, and from list prices that are written down here once more.
 """
 
 import asyncio
@@ -190,6 +189,13 @@ def test_45_minutes_in_45_seconds_take_the_cheaper_route_wrap_up_and_end_at_the_
     report = heard.report
     record: Mapping[str, Any] = report.record or {}
     events: Any = record
+    [cost] = data(events, "cost")
+    sums = record["cost"]  # with the carrier's own count, where that came behind the end
+    usd = D(sums["usd"])
+    lasted = D(str(report.duration_s))  # by the caller's clock, which may differ from ours by a tenth of a second
+    ends = {int((lasted + tenth).to_integral_value(ROUND_CEILING)) for tenth in (D("-0.1"), D("0.1"))}
+    off = min(abs(usd - by_hand(heard, seconds)) for seconds in ends)
+    print(f"{report.duration_s:.1f} s, {usd} USD of {BUDGET}, off by {off} USD, {len(heard.chat_requests)} requests")
     assert (report.end, record["end_reason"]) == ("server_closed", "budget")
     assert 30 < report.duration_s < 75
 
@@ -199,7 +205,9 @@ def test_45_minutes_in_45_seconds_take_the_cheaper_route_wrap_up_and_end_at_the_
     turns = [(turn["caller_text"], turn["agent_text"]) for turn in record["turns"]]
     assert turns[:2] == [("", GREETING), (SAID, STORY)]
     assert turns[-1] == ("", GOODBYE)
-    assert set(turns[2:-1]) == {(SAID, ANSWERED)}, "and no turn of nobody's"
+    *answers, last = turns[2:-1]
+    assert set(answers) == {(SAID, ANSWERED)}, "and no turn of nobody's"
+    assert (last[0], ANSWERED.startswith(last[1])) == (SAID, True), "the goodbye may cut it"
     assert len(heard.chat_requests) == len(turns) - 3
     assert heard.realtime_replies == 2
 
@@ -210,13 +218,6 @@ def test_45_minutes_in_45_seconds_take_the_cheaper_route_wrap_up_and_end_at_the_
     assert report.answers[-1].heard_ms > 0.95 * len(spoken_mulaw(GOODBYE)) / 8
     assert not report.answers[-1].cleared
 
-    [cost] = data(events, "cost")
-    sums = record["cost"]  # with the carrier's own count, where that came behind the end
-    usd = D(sums["usd"])
-    lasted = D(str(report.duration_s))  # by the caller's clock, which may differ from ours by a tenth of a second
-    ends = {int((lasted + tenth).to_integral_value(ROUND_CEILING)) for tenth in (D("-0.1"), D("0.1"))}
-    off = min(abs(usd - by_hand(heard, seconds)) for seconds in ends)
-    print(f"{report.duration_s:.1f} s, {usd} USD of {BUDGET}, off by {off} USD, {len(heard.chat_requests)} requests")
     assert off <= D("0.01"), (cost, ends, [by_hand(heard, seconds) for seconds in ends])
     assert BUDGET - D("0.30") < usd <= BUDGET, "less an answer or two, and eight seconds of the leg, at sixty times"
     assert cost["complete"]
