@@ -216,7 +216,7 @@ def test_its_secrets_are_known_to_whoever_keeps_them_from_the_logs() -> None:
         {"audit": {"bucket": "s3://abc", "access_key_id": "a", "secret_access_key": "hush", "keys": {"a": KEY}}}
     )
     assert {"hush", KEY} <= set(settings.secrets())
-    assert "hush" not in repr(settings) + repr(audit_custody(settings).bucket.__dict__)
+    assert "hush" not in repr(settings) + repr(audit_custody(settings, None).bucket.__dict__)
     assert KEY not in repr(settings)
 
 
