@@ -98,6 +98,21 @@ def test_where_no_row_says_what_consent_is_needed_it_is_a_written_one() -> None:
         assert (decision.code if isinstance(decision, Refuse) else "allowed") == code
 
 
+def test_a_purpose_or_a_place_that_no_row_speaks_of_asks_for_a_written_consent_beside_others() -> None:
+    """What the purpose is, or that they may be elsewhere too, cannot help."""
+    calling = replace(ours().calling, rows=tuple(row for row in ours().calling.rows if row.purpose == "informational"))
+    rules = policy(tables=replace(ours(), calling=calling, _memory={}))
+    implied = standing(consent="implied", national=False)
+    for facts in (
+        call(standing=implied, purpose=None),
+        call(standing=replace(implied, region="US-NY"), purpose="transactional"),
+    ):
+        decision = rules.decide(facts, MONDAY_NOON)
+        assert [check.answer for check in decision.checks if check.name == "consent"] == ["refuse"]
+    decision = rules.decide(call(standing=implied, purpose="informational"), MONDAY_NOON)
+    assert isinstance(decision, Allow)
+
+
 def test_a_copy_of_the_national_list_is_31_days_old_at_most() -> None:
     for days, code in ((31, "allowed"), (32, "national_dnc_unknown"), (-1, "national_dnc_unknown")):
         drawn = MONDAY_NOON - timedelta(days=days)
