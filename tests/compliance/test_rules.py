@@ -120,9 +120,14 @@ def test_a_purpose_or_a_place_that_no_row_speaks_of_asks_for_a_written_consent_b
         (Listed("US-NY", None, "x", "national", "express_written", 31), {"national": True}, "allowed"),
         (Listed("US-NY", None, "x", "national", None, 5), {}, "national_dnc_unknown"),
         (Listed("US-NY", None, "x", "national", None, 31), {}, "allowed"),
+        (
+            Listed("US-NY", None, "x", "national", "express_written", 5),
+            {"consent": "express_oral"},
+            "national_dnc_unknown",
+        ),
     ],
 )
-def test_each_row_of_a_list_counts(second: Listed, known: dict[str, bool], code: str) -> None:
+def test_each_row_of_a_list_counts(second: Listed, known: dict[str, Any], code: str) -> None:
     """One is passed by a written consent, the other by none, or wants a younger copy."""
     first = Listed("US", None, "x", "national", "express_written", 31)
     rules = policy(tables=replace(ours(), lists=replace(ours().lists, rows=(first, second)), _memory={}))
