@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from trunkline.compliance.decision import Policy, Terms
-from trunkline.compliance.tables import Tables, ours
+from trunkline.compliance.tables import Listed, Tables, ours
 from trunkline.ports import Allow, Facts, Lists, Obligation, Refuse, Standing, Traffic
 from trunkline.types import DEFAULT_TENANT
 
@@ -96,6 +96,44 @@ def test_where_no_row_says_what_consent_is_needed_it_is_a_written_one() -> None:
     for consent, code in (("express_oral", "no_consent"), ("express_written", "allowed")):
         decision = rules.decide(call(standing=standing(consent=consent), purpose="informational"), MONDAY_NOON)
         assert (decision.code if isinstance(decision, Refuse) else "allowed") == code
+
+
+def test_a_purpose_or_a_place_that_no_row_speaks_of_asks_for_a_written_consent_beside_others() -> None:
+    """What the purpose is, or that they may be elsewhere too, cannot help."""
+    calling = replace(ours().calling, rows=tuple(row for row in ours().calling.rows if row.purpose == "informational"))
+    rules = policy(tables=replace(ours(), calling=calling, _memory={}))
+    implied = standing(consent="implied", national=False)
+    for facts in (
+        call(standing=implied, purpose=None),
+        call(standing=replace(implied, region="US-NY"), purpose="transactional"),
+    ):
+        decision = rules.decide(facts, MONDAY_NOON)
+        assert [check.answer for check in decision.checks if check.name == "consent"] == ["refuse"]
+    decision = rules.decide(call(standing=implied, purpose="informational"), MONDAY_NOON)
+    assert isinstance(decision, Allow)
+
+
+@pytest.mark.parametrize(
+    ("second", "known", "code"),
+    [
+        (Listed("US-NY", None, "x", "national", None, 31), {"national": True}, "national_dnc"),
+        (Listed("US-NY", None, "x", "national", "express_written", 31), {"national": True}, "allowed"),
+        (Listed("US-NY", None, "x", "national", None, 5), {}, "national_dnc_unknown"),
+        (Listed("US-NY", None, "x", "national", None, 31), {}, "allowed"),
+        (
+            Listed("US-NY", None, "x", "national", "express_written", 5),
+            {"consent": "express_oral"},
+            "national_dnc_unknown",
+        ),
+    ],
+)
+def test_each_row_of_a_list_counts(second: Listed, known: dict[str, Any], code: str) -> None:
+    """One is passed by a written consent, the other by none, or wants a younger copy."""
+    first = Listed("US", None, "x", "national", "express_written", 31)
+    rules = policy(tables=replace(ours(), lists=replace(ours().lists, rows=(first, second)), _memory={}))
+    drawn = {"national": MONDAY_NOON - timedelta(days=10)}
+    decision = rules.decide(call(standing=standing(as_of=drawn, **known)), MONDAY_NOON)
+    assert (decision.code if isinstance(decision, Refuse) else "allowed") == code
 
 
 def test_a_copy_of_the_national_list_is_31_days_old_at_most() -> None:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import product
 from typing import Any, TypeVar, get_args
 
 from trunkline.compliance.caps import Caps
@@ -325,8 +326,13 @@ class _Rules:
         return _consent(self._remembered("form needed", self._needed), held, self.purpose, data)
 
     def _needed(self) -> str:
-        rows: list[Calling] = self._rows(self.tables.calling)
-        return max((row.form for row in rows), key=_rank, default="express_written")
+        """Where no row speaks of a purpose that it may be, at a place where they may be: the written one."""
+        purposes: tuple[Purpose, ...] = get_args(Purpose) if self.purpose is None else (self.purpose,)
+        forms: list[str] = []
+        for place, purpose in product(self.where.places, purposes):
+            rows: tuple[Calling, ...] = self.tables.rows(self.tables.calling, place)
+            forms += [row.form for row in rows if row.purpose in (None, purpose)] or ["express_written"]
+        return max(forms, key=_rank)
 
     def window(self) -> _Asked:
         why = closed(self.where, self.purpose, self.tables, self.now)
