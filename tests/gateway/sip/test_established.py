@@ -19,7 +19,7 @@ def call(**has: Any) -> Any:
     made = SimpleNamespace(
         handle=1, invite="", outbound=False, farewell=None, stack=SimpleNamespace(post=posted.append), posted=posted
     )
-    info = SimpleNamespace(state=pj.PJSIP_INV_STATE_CONFIRMED, remoteContact="sip:ann@198.51.100.9")
+    info = SimpleNamespace(state=pj.PJSIP_INV_STATE_CONFIRMED, remoteContact="<sip:ann@198.51.100.9>")
     made.getInfo = lambda: info
     made.say_dialled = lambda: None
     for name in ("_state", "_transaction", "_established", "_refresh"):
