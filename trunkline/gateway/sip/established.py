@@ -4,6 +4,9 @@ from trunkline.errors import PeerError
 from trunkline.gateway.sip.farewell import CSEQ_AHEAD, Farewell, Transport
 from trunkline.gateway.sip.message import Head, parse_head, parse_name_addr
 
+PJSIP_FIRST_CSEQ = 0x7FFF
+"""At most: it begins at random."""
+
 
 def of_ours(answer: str) -> Farewell:
     """A call of ours, by the 2xx to its INVITE. Raises PeerError."""
@@ -25,13 +28,16 @@ def of_ours(answer: str) -> Farewell:
 def of_theirs(invite: str, ack: str) -> Farewell:
     """A call that came, by its INVITE and the ACK to our answer, which has our tag. Raises PeerError."""
     head = parse_head(invite)
+    ours = parse_name_addr(_one(parse_head(ack), "to"))
+    if ours is None or not ours.params.get("tag"):
+        raise PeerError("an ACK without our tag")
     return Farewell(
         _one(head, "call-id"),
-        _one(parse_head(ack), "to"),
+        f"{_one(head, 'to')};tag={ours.params['tag']}",
         _one(head, "from"),
         _target(head),
         head.items("record-route"),
-        CSEQ_AHEAD,
+        PJSIP_FIRST_CSEQ + CSEQ_AHEAD,
         transport_of(head),
     )
 

@@ -138,7 +138,7 @@ class PjsipCall(pj.Call):
         if self.farewell is None:
             return
         with contextlib.suppress(pj.Error):
-            target = self.getInfo().remoteContact
+            target = self.getInfo().remoteContact.strip("<>")  # as PJSIP prints it in a Contact
             if target and target != self.farewell.target:
                 self.farewell = self.farewell.moved(target)
 
