@@ -2,10 +2,10 @@
 
     python -m pytest tests/e2e/test_compressed_call.py -s
 
-A realtime model attends; after "five minutes" a cascade goes on without a word; at seven tenths of the budget it is told
-to come to an end, and at the budget the caller hears a goodbye. The price table is the one that comes with Trunkline,
-sixty times as dear and with seconds in place of minutes. Then an invoice is written by hand, from what each server and
-the caller's own clock have counted, and from list prices that are written down here once more.
+A realtime model attends; after "five minutes" a cascade goes on without a word; at seven tenths of the budget it is
+told to come to an end, and at the budget the caller hears a goodbye. The price table is the one that comes with
+Trunkline, sixty times as dear and with seconds in place of minutes. Then an invoice is written by hand, from what each
+server and the caller's own clock have counted, and from list prices that are written down here once more.
 """
 
 import asyncio
