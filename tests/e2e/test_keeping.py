@@ -69,7 +69,9 @@ def test_a_killed_gateway_leaves_nothing_in_clear_and_loses_nothing(start_gatewa
         "record": "true",
         "privacy__kms": f"command: {service}",
         "privacy__kms_seconds": "30",
-        "privacy__residency": json.dumps({"us": {"countries": ["US"], "recordings": str(tmp_path / "us")}}),
+        "privacy__recordings_days": "30",
+        "privacy__residency__us__countries": "US",
+        "privacy__residency__us__recordings": str(tmp_path / "us"),
     }
     gateway = start_gateway(example("clinic"), **settings)
 
