@@ -1,5 +1,7 @@
 """What is redacted as it streams, and that nothing of it is shown before."""
 
+import random
+import re
 import time
 
 import pytest
@@ -9,10 +11,12 @@ from hypothesis import strategies as st
 from trunkline.privacy.names import Known
 from trunkline.privacy.redaction import KINDS, NOTHING, Policy, Redactor, quoted, redact, redact_value
 from trunkline.privacy.sensitive import Sensitive
+from trunkline.privacy.spoken import NUMBERS
 from trunkline.privacy.tokens import Token, Tokenizer
 
 ALL = Policy(frozenset(KINDS) - {"number"})
 CARDS = Policy(frozenset(("card",)))
+DEFAULT = Policy(frozenset(("card", "ssn", "iban")))
 
 
 @pytest.mark.parametrize(
@@ -94,6 +98,109 @@ def test_a_turn_that_ends_in_the_middle_of_a_number_does_not_show_its_beginning(
     assert redactor.whole("1111 1111") == "[card]"
 
 
+@pytest.mark.parametrize(
+    "turns",
+    [
+        ["3782", "822463", "10005"],
+        ["It's 3782", "then 822463", "and 10005."],
+        ["It's an amex, 3782", "822463", "10005"],
+        ["378", "282", "246", "310", "005"],
+        ["37828", "22463", "10005"],
+        ["411111", "111111", "1111"],
+        ["My card number is 411111.", "111111.", "1111."],
+        ["4111 11", "11 1111", "1111"],
+        ["it's 4111 11", "okay, 11 1111", "and 111 111"],
+        ["four one one one one one", "one one one one one one", "one one one one"],
+        ["four one one one one one one one, got that?", "one one one one one one one one"],
+        ["4111 1111, got that?", "1111 1111"],
+        ["41111111 got that", "11111111 okay"],
+        ["The first four are 4111, the next four are 1111, then 1111, and finally 1111."],
+        ["The first 4 are 4111, the next 4 are 1111, then 1111, and the last 4 are 1111."],
+        ["The first four digits are 4111.", "Next four 1111.", "1111.", "And the last four 1111."],
+        ["The first 4 digits are 4111.", "Next 4, 1111.", "Then 1111.", "The last 4 are 1111."],
+        ["4111.", "Yes. Next is 1111.", "Then 1111.", "Last four are 1111."],
+        ["my card is 4111 1111, um, let me see, I think it says 1111 and then the last bit is 1111"],
+        ["my card is", "41", "11", "11", "11", "11", "11", "11", "11"],
+        ["my card is", "forty one eleven", "eleven eleven", "eleven eleven", "eleven eleven"],
+        ["my visa starts with 2221", "2011", "1111", "1111"],
+        ["my card is", "4", "1", "1", "1", "1", "1", "1", "1", "1", "1", "1", "1", "1", "1", "1", "1"],
+        ["meine Karte ist 4111 11", "11 1111", "und 1111 11"],
+    ],
+)
+def test_however_a_card_is_given_in_pieces_no_more_than_four_digits_of_it_show(turns: list[str]) -> None:
+    redactor, slow = Redactor(DEFAULT), Redactor(DEFAULT)
+    shown = [redactor.whole(turn) for turn in turns]
+    assert [slow.feed(turn) + slow.end() for turn in turns] == shown
+    ordinals = r"\b(first|next|last)( bit| four| 4)?"
+    said = re.sub(ordinals, "", " ".join(shown).lower())
+    digits = [NUMBERS.get(word) for word in re.findall(r"[a-z]+", said)]
+    said_digits = sum(len(each.digits) - (each.role == "tens") for each in digits if each is not None)
+    assert said_digits + len(re.findall(r"\d", said)) <= 4, shown
+
+
+@pytest.mark.parametrize("number", ["4111111111111111", "5500000000000004", "378282246310005", "4222222222222"])
+def test_a_card_cut_anywhere_after_it_was_asked_for_shows_four_digits_at_most(number: str) -> None:
+    for seed in range(200):
+        cuts, turns, rest = random.Random(seed), list[str](), number
+        while rest:
+            size = cuts.randint(1, 6)
+            turns.append(cuts.choice(["", "uh ", "then "]) + rest[:size] + cuts.choice(["", ".", " okay"]))
+            rest = rest[size:]
+        caller = Redactor(DEFAULT)
+        agent = Redactor(DEFAULT, repeats=caller)
+        agent.whole("May I have your card number, please?")
+        shown = [f"{caller.whole(turn)} {agent.whole('Go on.')}" for turn in turns]
+        assert len(re.sub(r"[^0-9]", "", "".join(shown))) <= 4, (turns, shown)
+
+
+@pytest.mark.parametrize(
+    ("turns", "shown"),
+    [
+        (["my social is 123456789."], ["my social is [ssn]."]),
+        (
+            ["my social is one two three four five six seven eight nine thanks"],
+            ["my social is [ssn] thanks"],
+        ),
+        (["my social is 123-45.", "6789."], ["my social is [digits].", "[digits]."]),
+        (["social security", "123", "45", "6789"], ["social security", "123", "[digits]", "[digits]"]),
+    ],
+)
+def test_a_social_security_number_is_one_by_what_it_is_called(turns: list[str], shown: list[str]) -> None:
+    redactor = Redactor(DEFAULT)
+    assert [redactor.whole(turn) for turn in turns] == shown
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        ["at ten thirty on december twelve twenty twenty six", "or at two fifteen", "for four people"],
+        ["My appointment is 11/28/2026 10:30", "at 9:15", "it costs 1,250.00 dollars", "or 45000 dollars or $350000"],
+        ["my order number is 55512.", "it was 415999 dollars", "the order was 384731, I think"],
+        ["confirmation 84731", "room 411", "there are 4 of us", "at 10 30", "on the 12th"],
+        ["twelve thousand five hundred thirty five", "two million three hundred thousand"],
+        [
+            "from nine to five thirty",
+            "we are open twenty four seven three sixty five",
+            "seven to nine or ten to eleven thirty",
+        ],
+        ["I live at 4711 Elm Street in 60614 Chicago", "since 2019", "with 3 kids"],
+        ["my number is 415 555 0100.", "or 415-555-0111", "or +49 30 1234567"],
+        ["4", "7 30", "on the 12th", "in 2026"],
+        ["table for four", "four", "seven thirty", "twenty"],
+    ],
+)
+def test_ordinary_numbers_are_no_pieces_of_a_card(turns: list[str]) -> None:
+    redactor = Redactor(DEFAULT)
+    assert [redactor.whole(turn) for turn in turns] == turns
+
+
+def test_the_answer_to_a_question_about_an_order_is_no_card() -> None:
+    caller = Redactor(DEFAULT)
+    agent = Redactor(DEFAULT, repeats=caller)
+    assert agent.whole("What is your order number?") == "What is your order number?"
+    assert caller.whole("555123849") == "555123849"
+
+
 @pytest.mark.parametrize("at", range(0, 60, 7))
 def test_what_a_service_quotes_is_cut_after_it_was_redacted(at: int) -> None:
     quotes = quoted(f"{'x ' * at}cannot read\n4111 1111 1111 1111 or forty one{' eleven' * 7}", 80)
@@ -143,7 +250,7 @@ _TEXTS = st.lists(_PIECES, max_size=40).flatmap(
 )
 def test_however_it_is_cut_the_same_comes_out(text: str, cuts: list[int], policy: Policy) -> None:
     redactor, shown, at, turn = Redactor(policy), "", 0, 0
-    whole = redact(text, policy)
+    whole = Redactor(policy).whole(text)
     while at < len(text):
         size = cuts[turn % len(cuts)]
         shown += redactor.feed(text[at : at + size])

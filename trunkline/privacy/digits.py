@@ -4,23 +4,28 @@ A **run** is digits with nothing between them but what may stand within a number
 judged as a whole (judging.kind_of), so nothing of it is shown before it is known what it is. A run longer than
 RUN_DIGITS or RUN_TOKENS is hidden as it comes.
 
-Of a number given piecemeal (a few digits, "go on", a few more), the pieces are put together while each of them is said
-as cards are: what was shown of it then is the first piece, of four digits at most. That is what PCI DSS 3.4.1 lets
-anybody show.
+Of a number given piecemeal (a few digits, "go on", a few more), the pieces are put together while each of them may be
+one (pieces.may_be_piece): what was shown of it then is the first piece, of four digits at most. That is what PCI DSS
+3.4.1 lets anybody show.
 """
 
+import re
 import unicodedata
 from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 
-from trunkline.privacy.judging import IBAN_CHARS, NUMBER_DIGITS, Kind, holds_card, kind_of, like_card
+from trunkline.privacy.judging import IBAN_CHARS, NUMBER_DIGITS, Kind, holds_card, is_plain, kind_of, like_card
+from trunkline.privacy.pieces import MONEY, TOPICS, UNITS, WHOLE_DIGITS, Run, Talk, is_hidden, may_be_piece, topic_of
 from trunkline.privacy.spoken import JOINS_TENS, NUMBERS, Said
 from trunkline.privacy.tokens import Sort, Token, count, folded
 
 RUN_DIGITS = 64
 RUN_TOKENS = 400
 GAP_TOKENS = 12  # spaces among them: some six words of hesitation
+SSN_DIGITS = 9
 APART_TOKENS = 48  # of chatter between two pieces of one number
+
+_WORDS = re.compile(r"[a-z]+")
 
 WITHIN = frozenset("-.,()/+*#·–—_;…")
 _STARTS = frozenset("+(")
@@ -28,6 +33,7 @@ _STARTS = frozenset("+(")
 _SPACE, _DIGITS, _WORD, _PUNCT = Sort.SPACE, Sort.DIGITS, Sort.WORD, Sort.PUNCT  # looked up for every token
 
 Out = Callable[[Token], None]
+_NO_TALK = Talk(other=1)
 
 
 @dataclass(slots=True)
@@ -43,11 +49,17 @@ class Digits:
     """take... -> end, which is the end of a turn; then again."""
 
     def __init__(
-        self, kinds: Set[Kind], out: Out, before: Piece | None = None, repeats: "Digits | None" = None
+        self,
+        kinds: Set[Kind],
+        out: Out,
+        before: Piece | None = None,
+        repeats: "Digits | None" = None,
+        talk: Talk | None = None,
     ) -> None:
         """`repeats`: of the other speaker, whose numbers this one reads back: a piece of theirs is hidden here too,
-        and what this one says in two turns is not put together."""
-        self._kinds, self._out, self._repeats = kinds, out, repeats
+        and what this one says in two turns is not put together. `talk`: nobody's where the text is no turn."""
+        self._kinds, self._out, self._repeats, self._talk = kinds, out, repeats, talk
+        self._bare, self._money = True, False  # nothing else was said; nothing between a sign of money and here
         self.piece = replace(before) if before is not None else Piece()
         self._swallows = False
         self._last = _SPACE
@@ -59,6 +71,7 @@ class Digits:
         self._ends = 0  # how many of the held tokens reach to the last digit
         self._times = self._count = 0
         self._tens = self._iban = self._glued = self._digit_seen = False
+        self._words = self._sum = False  # numbers above nine were said; or hundreds
 
     def take(self, token: Token) -> None:
         if not self._held and not self._swallows:
@@ -74,11 +87,21 @@ class Digits:
             self._finish(closed=False)
         if self._repeats is not None:
             self.piece = Piece()
-        self.piece.apart = min(self.piece.apart, APART_TOKENS // 2)  # whatever the other one said meanwhile
-        self._last = _SPACE
+        if len(self.piece.digits) < WHOLE_DIGITS:
+            self.piece.apart = min(self.piece.apart, APART_TOKENS // 2)  # whatever the other one said meanwhile
+        self._last, self._bare, self._money = _SPACE, True, False
+        if self._talk is not None:
+            self._talk.end_turn()
 
     def skip(self, text: str) -> None:
-        """Instead of taking it: whole tokens, and no run among them, nor before them."""
+        """Instead of taking it: whole ASCII tokens, and no run among them, nor before them."""
+        if self._talk is not None:
+            words = _WORDS.findall(text.lower())
+            self._bare = self._bare and all(word in NUMBERS for word in words)
+            self._talk.hear(TOPICS[word] for word in TOPICS.keys() & words)
+        self.pass_over(text)
+
+    def pass_over(self, text: str) -> None:
         if self.piece.apart < APART_TOKENS:
             self.piece.apart = min(self.piece.apart + count(text), APART_TOKENS)
 
@@ -154,10 +177,11 @@ class Digits:
                 self._digit(said.digits)
         elif said.role in ("number", "tens"):
             self._digit(said.digits)
-            self._tens = said.role == "tens"
+            self._tens, self._words = said.role == "tens", True
         elif said.role == "zeros":
             if self._groups:
                 self._digit(said.digits)
+                self._sum = True
         elif said.role == "times":
             self._times, self._tens = said.times, False
         elif word not in JOINS_TENS:
@@ -181,8 +205,17 @@ class Digits:
             self._swallows = False
             self.piece = Piece()
         elif ends and groups:
-            glued = self._glued or (ends == len(held) and by is not None and by.sort in (_WORD, Sort.PIECE))
-            kind = self._judge("".join(token.text for token in held[:ends]), groups, glued, closed)
+            word = by is not None and by.sort in (_WORD, Sort.PIECE)
+            glued = self._glued or (ends == len(held) and word)
+            run = Run(
+                "".join(token.text for token in held[:ends]),
+                groups,
+                self._words,
+                self._bare and by is None,
+                word if self._talk is not None else closed,
+                self._sum or self._money or (by is not None and word and folded(by.text) in UNITS),
+            )
+            kind = self._judge(run, glued)
             if kind is None:
                 tail = held
             else:
@@ -193,39 +226,52 @@ class Digits:
         for token in tail:
             self._pass(token)
 
-    def _judge(self, text: str, groups: list[str], glued: bool, closed: bool) -> str | None:
-        digits = "".join(groups)
-        kind: str | None = kind_of(digits, text, glued=glued)
-        before, self.piece = self.piece, Piece()
+    def _judge(self, run: Run, glued: bool) -> str | None:
+        digits = run.digits
+        kind: str | None = kind_of(digits, run.text, glued=glued)
+        if self._talk is not None and self._talk.ssn and "ssn" in self._kinds and len(digits) == SSN_DIGITS:
+            kind = "ssn"
         if self._repeats is not None and kind not in self._kinds and "card" in self._kinds and not glued:
             theirs = self._repeats.piece.digits
             if len(theirs) >= NUMBER_DIGITS and len(digits) >= 3 and digits in theirs:
+                self.piece = Piece()
                 return "digits"
-        if kind is not None and kind in self._kinds:
-            if kind != "phone" or not like_card(groups):
-                return kind
-        elif "card" not in self._kinds or glued or not like_card(groups):
-            return None
-        if "card" not in self._kinds:
-            return kind if kind in self._kinds else None
-        # It may be a piece of a card: what comes is put to it.
-        if before.digits and before.apart < APART_TOKENS and like_card(groups):
-            digits = before.digits + digits
-            self.piece = Piece(digits[-RUN_DIGITS:], 0)
-            if kind in self._kinds:
-                return kind
-            whole = len(digits) >= 15 or holds_card(digits)
-            return "card" if whole else "digits" if len(digits) >= NUMBER_DIGITS else None
-        self.piece = Piece(digits, 0)
-        if kind in self._kinds:
-            return kind
-        return "digits" if not closed and len(digits) >= NUMBER_DIGITS else None
+        hidden = kind if kind in self._kinds else None
+        if hidden not in (None, "phone", "number"):
+            self.piece = Piece()
+            return hidden
+        if "card" not in self._kinds or glued or is_plain(run.text.strip()):
+            return hidden
+        before, talk = self.piece.digits if self.piece.apart < APART_TOKENS else "", self._talk
+        if talk is None or self._repeats is not None:  # what an agent says of its own is nobody's card
+            talk = _NO_TALK
+            if not like_card(run.groups):
+                self.piece = Piece()
+                return hidden
+        if not may_be_piece(run, before, talk):
+            return hidden
+        so_far = before + digits
+        self.piece = Piece(so_far[-RUN_DIGITS:], 0)
+        if hidden is not None or not is_hidden(run, before, talk):
+            return hidden
+        return "card" if before and (len(so_far) >= WHOLE_DIGITS or holds_card(so_far)) else "digits"
 
     def _mark(self, kind: str) -> None:
         self._pass(Token(Sort.MARKER, f"[{kind}]"))
 
     def _pass(self, token: Token) -> None:
-        self._last = token.sort
+        sort = self._last = token.sort
+        if sort is _WORD:
+            self._money = False
+            topic = topic_of(token.text)
+            if topic is not None:
+                self._bare = False
+                if topic and self._talk is not None:
+                    self._talk.hear((topic,))
+        elif sort is _PUNCT:
+            self._money = token.text in MONEY
+        elif sort is not _SPACE:
+            self._bare = self._money = False
         if self.piece.apart < APART_TOKENS:
             self.piece.apart += 1
         self._out(token)

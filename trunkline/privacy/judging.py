@@ -21,7 +21,7 @@ _DATE = re.compile(
 _DECIMAL = re.compile(r"-?\d{1,3}\.\d+")
 _MONEY = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d{1,2})?|\d{1,3}(?:\.\d{3})+,\d{1,2}")
 _SSN = re.compile(r"\d{3}[- ]+\d{2}[- ]+\d{4}")
-_YEAR = re.compile(r"(?:19|20)\d\d")
+YEAR = re.compile(r"(?:19|20)\d\d")
 
 _IBANS = """
     AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DK18 DO28 EE20 EG29 ES24 FI18 FO18
@@ -68,7 +68,7 @@ def like_card(groups: list[str]) -> bool:
     if max(map(len, groups)) == 1:
         return len(groups) >= 3
     fours = not any(len(group) % 4 for group in groups)
-    return fours and not any(_YEAR.fullmatch(group) for group in groups)
+    return fours and not any(YEAR.fullmatch(group) for group in groups)
 
 
 def is_plain(text: str) -> bool:

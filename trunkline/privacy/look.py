@@ -2,7 +2,8 @@
 
 It errs to one side. What it does not find suspicious comes out of the stages (emails, digits, names) as it went in, and
 leaves no piece of a number behind: for that it joins runs that `Digits` may not join (it knows no longest gap), counts
-at least the digits that `Digits` would, and takes for suspicious whatever is doubled, said digit by digit, or in fours.
+at least the digits that `Digits` would, and takes for suspicious whatever is doubled, said digit by digit, in threes,
+or all that is said.
 """
 
 import re
@@ -12,6 +13,7 @@ from enum import Enum, auto
 from trunkline.privacy.digits import WITHIN
 from trunkline.privacy.judging import NUMBER_DIGITS, Kind
 from trunkline.privacy.names import Known
+from trunkline.privacy.pieces import TOPICS
 from trunkline.privacy.spoken import DOT, INTRODUCTIONS, NUMBERS
 from trunkline.privacy.tokens import HIDDEN, MARKS, TOKEN_CHARS, folded
 
@@ -23,10 +25,12 @@ class Seen(Enum):
     SUSPECT = auto()
 
 
-SINGLE_DIGITS, GROUP_DIGITS, REPEATED_DIGITS = 3, 4, 3
+SINGLE_DIGITS, GROUP_DIGITS, REPEATED_DIGITS = 3, 3, 3
 """From so many on, said one by one, written together, or read back, they may be a piece of something."""
-_DIGITS_OF: dict[Kind, int] = {"number": NUMBER_DIGITS, "phone": 7, "ssn": 9, "card": 13}
+_DIGITS_OF: dict[Kind, int] = {"number": NUMBER_DIGITS, "phone": 7, "ssn": 9, "card": NUMBER_DIGITS}
 _NEVER = 10**9
+_SUSPECT = Seen.SUSPECT, frozenset[str]()
+_TOPICS = frozenset(TOPICS)
 
 _WITHIN = re.escape("".join(sorted(WITHIN)))
 _ASCII = re.compile(rf"[a-z]+|[0-9]+|[^\s{_WITHIN}]")
@@ -48,17 +52,18 @@ class Look:
         self._limit = min((_DIGITS_OF.get(kind, _NEVER) for kind in kinds), default=_NEVER)
         self._iban, self._email, self._name = "iban" in kinds, "email" in kinds, "name" in kinds
 
-    def at(self, text: str, known: Known, *, repeated: bool = False) -> Seen:
-        """`repeated`: a run of REPEATED_DIGITS may be one that the other speaker gave."""
+    def at(self, text: str, known: Known, *, repeated: bool = False) -> tuple[Seen, Set[str]]:
+        """And the topics it is about (pieces.Talk), where nothing is suspected. `repeated`: a run of REPEATED_DIGITS
+        may be one that the other speaker gave."""
         if self._email and ("@" in text or _DOTTED.search(text)):
-            return Seen.SUSPECT
+            return _SUSPECT
         ascii = text.isascii()
         words = _ASCII.findall(text.lower()) if ascii else [_folded(word) for word in _ANY.findall(text)]
         if self._email and not DOT.isdisjoint(words):
-            return Seen.SUSPECT
+            return _SUSPECT
         if self._name and not (_INTRODUCES.isdisjoint(words) and known.isdisjoint(words)):
-            return Seen.SUSPECT
-        seen, count, singles = Seen.NOTHING, 0, 0
+            return _SUSPECT
+        seen, count, singles, bare = Seen.NOTHING, 0, 0, True
         limit = min(self._limit, REPEATED_DIGITS) if repeated else self._limit
         for word in words:
             said = _COUNTED.get(word)
@@ -66,23 +71,25 @@ class Look:
                 if not word.isdigit():
                     if word not in _GAP:
                         count = singles = 0
+                        bare = bare and not word.isalpha()
                     continue
                 digits = len(word)
                 if digits >= GROUP_DIGITS:
-                    return Seen.SUSPECT
+                    return _SUSPECT
             elif said.role == "times":
-                return Seen.SUSPECT
+                return _SUSPECT
             else:
                 digits = len(said.digits)
             count += digits
             singles += digits == 1
             if count >= limit or singles >= SINGLE_DIGITS:
-                return Seen.SUSPECT
+                return _SUSPECT
             if said is None or said.role in _BEGINS:
                 seen = Seen.NUMBERS
-        if seen is Seen.NUMBERS and self._iban and _IBAN.search(text):
-            return Seen.SUSPECT
-        return seen
+        if seen is Seen.NUMBERS and (bare or (self._iban and _IBAN.search(text))):
+            return _SUSPECT
+        topics = _TOPICS.intersection(words)
+        return seen, {TOPICS[word] for word in topics} if topics else topics
 
 
 def reach(text: str) -> tuple[int, int]:

@@ -12,7 +12,7 @@ What is redacted becomes its kind in brackets: `[card]`, `[phone]`, `[email]`, `
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, get_args
 
@@ -21,6 +21,7 @@ from trunkline.privacy.emails import Emails
 from trunkline.privacy.judging import Kind
 from trunkline.privacy.look import Look, Seen, reach
 from trunkline.privacy.names import Known, Names
+from trunkline.privacy.pieces import Talk
 from trunkline.privacy.sensitive import Sensitive
 from trunkline.privacy.tokens import Token, Tokenizer
 
@@ -52,9 +53,13 @@ FOLLOWED = 2
 class Redactor:
     """Of one speaker of one call. `known`: the names of the call, which its speakers share."""
 
-    def __init__(self, policy: Policy, known: Known | None = None, repeats: "Redactor | None" = None) -> None:
-        """`repeats`: of the caller, for the agent who reads back what they said."""
+    def __init__(
+        self, policy: Policy, known: Known | None = None, repeats: "Redactor | None" = None, *, talks: bool = True
+    ) -> None:
+        """`repeats`: of the caller, for the agent who reads back what they said. Not `talks`: the text is no turn of
+        anybody, and a number in it no piece of another but for how it is written."""
         self._policy, self._repeats = policy, repeats
+        self._talk = None if not talks else repeats._talk if repeats is not None else Talk()
         self._known = Known(policy.names) if known is None else known
         self._theirs = repeats._digits if repeats is not None else None
         self._look = _look(policy.kinds)
@@ -71,7 +76,7 @@ class Redactor:
             self._stages.insert(0, names)
             out = names.take
         if kinds & _DIGITS:
-            self._digits = Digits(kinds, out, piece, self._theirs)
+            self._digits = Digits(kinds, out, piece, self._theirs, self._talk)
             self._stages.insert(0, self._digits)
             out = self._digits.take
         if "email" in kinds:
@@ -116,15 +121,17 @@ class Redactor:
 
     def _is_plain(self, text: str) -> bool:
         """Nothing in it is redacted: then it is taken."""
-        digits, theirs = self._digits, self._theirs
-        seen = self._look.at(text, self._known, repeated=theirs is not None and bool(theirs.piece.digits))
+        digits, theirs, talk = self._digits, self._theirs, self._talk
+        seen, topics = self._look.at(text, self._known, repeated=theirs is not None and bool(theirs.piece.digits))
         if seen is Seen.SUSPECT:
             return False
         if digits is not None:
+            if seen is Seen.NUMBERS and (digits.piece.digits or topics or (talk is not None and talk.secret)):
+                return False
             if digits.piece.digits:
-                if seen is Seen.NUMBERS:
-                    return False
-                digits.skip(text)
+                digits.pass_over(text)
+            if topics and talk is not None:
+                talk.hear(topics)
             digits.end()
         return True
 
@@ -144,10 +151,12 @@ class Redactor:
         """What a turn is judged by, beside its own words."""
         digits, theirs = self._digits, self._theirs
         own = (digits.piece.digits, digits.piece.apart) if digits is not None else None
-        return own, theirs.piece.digits if theirs is not None else "", len(self._known)
+        talk = self._talk.topics if self._talk is not None else ()
+        return own, theirs.piece.digits if theirs is not None else "", len(self._known), talk
 
     def _copy(self) -> "Redactor":
         other = Redactor(self._policy, self._known.copy(), self._repeats)
+        other._talk = replace(self._talk) if self._talk is not None else None
         other._build(self._digits.piece if self._digits is not None else Piece())
         return other
 
@@ -179,7 +188,7 @@ _look = cache(Look)
 
 def redact(text: str, policy: Policy) -> str:
     """A text that stands for itself."""
-    return Redactor(policy).whole(text)
+    return Redactor(policy, talks=False).whole(text)
 
 
 def quoted(text: str, characters: int) -> str:
