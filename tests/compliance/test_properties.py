@@ -328,9 +328,10 @@ def test_the_rules_of_an_address_hold_as_those_of_a_number_there_would(case: Cas
     by_number = replace(case, terms=replace(case.terms, by_address=False))
     nowhere = by_number.knowing(region=None, zone=None)
     there = replace(nowhere, standing=replace(nowhere.standing, region=region))
-    name = "to_number" if case.facts.door == "dial" else "from_number"
-    if getattr(nowhere, name) in PLACES:
-        assert no_weaker(by_number.by(there), by_number.by(replace(nowhere, **{name: IN[region]})))
+    dials = case.facts.door == "dial"
+    if (nowhere.to_number if dials else nowhere.from_number) in PLACES:
+        here = replace(nowhere, to_number=IN[region]) if dials else replace(nowhere, from_number=IN[region])
+        assert no_weaker(by_number.by(there), by_number.by(here))
 
 
 # --- the rows themselves ---------------------------------------------------------------------------------------------
@@ -378,6 +379,7 @@ def test_whoever_is_called_or_answered_has_every_row_of_their_place_kept(case: C
     for row in fitting(case, "frequency", number):
         recent = [at for at in known.attempts or () if case.now - at < timedelta(hours=row.hours)]
         assert len(recent) < row.max
+    assert number is not None
     local = case.now.astimezone(ZoneInfo(PLACES[number]))
     groups: dict[Any, list[Hours]] = {}
     for row in fitting(case, "hours", number):

@@ -195,11 +195,16 @@ def test_broken_files_leave_the_last_good_ones_in_force(
 ) -> None:
     files = Files(tmp_path, monkeypatch, caplog)
     first, second = files.first, files.authority.holder()
+
+    def another_that_is_none() -> None:
+        files.write(first)
+        files.put(files.certificate, b"\0" * 99)
+
     broken: list[tuple[str, Callable[[], object]]] = [
         ("key", lambda: files.put(files.key, b"")),
         ("key", lambda: files.put(files.key, first.key_pem[:-30])),
         ("key", files.key.unlink),
-        ("certificate", lambda: (files.write(first), files.put(files.certificate, b"\0" * 99))),
+        ("certificate", another_that_is_none),
         ("certificate", lambda: files.put(files.certificate, second.pem)),
         ("certificate", files.certificate.unlink),
     ]
