@@ -80,9 +80,9 @@ def made_up(seed: int) -> Tables:
 
     def disclosure() -> Disclosure:
         line = random.choice(("business", "ai", "opt_out", "callback"))
-        return Disclosure(*rule(), random.choice(("inbound", "outbound", None)), line)
+        return Disclosure(*rule(), random.choice(("inbound", "outbound", None)), line)  # type: ignore[arg-type]
 
-    rows = {
+    rows: dict[str, list[Any]] = {
         "hours": [hours() for _ in range(20)],
         "frequency": [Frequency(*rule(), random.randint(1, 4), random.choice((8, 24, 720))) for _ in range(12)],
         "calling": [Calling(*rule(), random.choice(FORMS[1:])) for _ in range(24)],  # type: ignore[arg-type]
