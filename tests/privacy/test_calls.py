@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from trunkline import logs
-from trunkline.agents.discreet import discreet
+from trunkline.agents.discreet import discreet, discreet_realtime
 from trunkline.live import Heard, Progress, Saying, ToolDone
 from trunkline.ports import (
     NAMED,
@@ -21,6 +23,7 @@ from trunkline.ports import (
     Llm,
     LlmEvent,
     Message,
+    Realtime,
     RecordEvent,
     TextDelta,
     ToolCall,
@@ -28,8 +31,8 @@ from trunkline.ports import (
     TurnRecord,
 )
 from trunkline.privacy.calls import Policies, RedactedConversation, RedactedFollowing, RedactedRecords
-from trunkline.privacy.redaction import NOTHING, Policy
-from trunkline.types import DEFAULT_TENANT, CallId
+from trunkline.privacy.redaction import NOTHING, Policy, Redactor
+from trunkline.types import DEFAULT_TENANT, MULAW_8K, CallId
 
 AT = datetime(2026, 11, 28, tzinfo=UTC)
 CARD = "four one one one one one one one one one one one one one one one"
@@ -195,3 +198,90 @@ def test_what_we_say_first_stays_as_it_was_said() -> None:
     said = {"lines": [{"text": "You can call us back at 1 2 1 2 5 5 5 0 1 1 1."}]}
     records.append(CallEvent(CallId("1"), AT, "disclosed", said))
     assert cast(CallEvent, kept.events[-1]).data == said
+
+
+def test_who_takes_over_brings_their_policy_to_the_call() -> None:
+    kept = Kept()
+    cards, billing = Policy(frozenset(("card",))), Policy(frozenset(("card", "phone", "email", "name")), ("Ada",))
+    records = RedactedRecords(kept, Policies(cards, {"Billing": billing}))
+    records.append(started("1", "Front"))
+    records.append(turn("1", "4111, and mail ann at example dot com"))
+    records.append(CallEvent(CallId("1"), AT, "agent_changed", {"agent": "Billing", "before": "Front"}))
+    records.append(turn("1", "1111. my name is Ann, ann at example dot com, for Ada"))
+    records.append(CallEvent(CallId("1"), AT, "agent_changed", {"agent": "Front", "before": "Billing"}))
+    records.append(turn("1", "Ann, 1111."))
+    assert [said(event)[0] for event in kept.events if isinstance(event, TurnEnded)] == [
+        "4111, and mail ann at example dot com",
+        "[digits]. my name is [name], [email], for [name]",
+        "[name], [digits].",
+    ]
+
+
+def test_a_message_that_was_left_is_the_callers_words() -> None:
+    kept = Kept()
+    policy = Policy(frozenset(("card", "phone", "name", "number")))
+    records = RedactedRecords(kept, Policies(policy))
+    records.append(started("1"))
+    records.append(turn("1", "my name is Ann"))
+    text = "Ann here, call 202 555 0177, code 84731 please"
+    records.append(CallEvent(CallId("1"), AT, "message", {"text": text}))
+    records.append(turn("1", text))
+    assert cast(CallEvent, kept.events[-2]).data["text"] == said(kept.events[-1])[0]
+    assert said(kept.events[-1])[0] == "[name] here, call [phone], code [number] please"
+
+
+def test_a_follower_and_a_conversation_go_by_who_took_over_too() -> None:
+    told: list[Progress] = []
+    following, conversation = RedactedFollowing(NOTHING), RedactedConversation(NOTHING)
+    tell, message = following.before(told.append), Message("caller", "mail j@example.org please")
+    tell(Heard(message.text, final=True))
+    assert conversation([message]) == (message,)
+    following.attended_by(POLICY)
+    conversation.attended_by(POLICY)
+    tell(Heard(message.text, final=True))
+    assert [cast(Heard, each).text for each in told] == [message.text, "mail [email] please"]
+    assert [each.text for each in conversation([message])] == ["mail [email] please"]
+
+
+def test_a_wrong_speculation_redacts_no_more_than_its_own_words_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    redacted, taken = RedactedConversation(Policy(frozenset(("card", "name")))), list[str]()
+    whole = Redactor.whole
+
+    def counted(self: Redactor, text: str) -> str:
+        taken.append(text)
+        return whole(self, text)
+
+    before = [Message("caller", "my name is Ann"), Message("agent", "4111?"), Message("caller", "so it is 4111 1111")]
+    redacted(before)
+    monkeypatch.setattr(Redactor, "whole", counted)
+    redacted([*before, Message("caller", "my name is Bob 1111")])
+    redacted([*before, Message("caller", "my name is Bob 1111 1")])
+    last = redacted([*before, Message("caller", "Ann and Bob 1111 1111")])[-1]
+    assert len(taken) == 3
+    assert last.text == "[name] and Bob [card]"
+    redacted(before[:1])
+    assert len(taken) == 3
+
+
+def test_a_realtime_model_of_a_third_party_is_told_what_its_policy_lets_it_know() -> None:
+    told: list[Message] = []
+
+    def model(third_party: bool) -> Any:
+        def opened(call: Any, format: Any, conversation: Sequence[Message], on_event: Any) -> Any:
+            told.extend(conversation)
+            return SimpleNamespace(tell=lambda message, audio=b"": told.append(message), close=lambda: told.clear())
+
+        return SimpleNamespace(name="m", third_party=third_party, open=opened)
+
+    for third_party, shown in (
+        (True, ["it is 4111", "[phone]", "[card]"]),
+        (False, ["it is 4111", "11111111", "1111"]),
+    ):
+        realtime = discreet_realtime(cast(Realtime, model(third_party)), POLICY)
+        assert realtime.name == "m"
+        session = realtime.open(cast(CallFacts, None), MULAW_8K, [Message("caller", "it is 4111")], cast(Any, None))
+        session.tell(Message("caller", "11111111", keyed=True))
+        session.tell(Message("caller", "1111"), b"")
+        assert [message.text for message in told] == shown
+        session.close()
+        assert not told

@@ -138,6 +138,20 @@ def test_however_a_card_is_given_in_pieces_no_more_than_four_digits_of_it_show(t
     assert said_digits + len(re.findall(r"\d", said)) <= 4, shown
 
 
+@pytest.mark.parametrize("number", ["6011000990139424", "4539578763621486", "378282246310005", "2221000000000009"])
+def test_nobody_has_to_say_that_pieces_of_three_digits_and_more_are_of_a_card(number: str) -> None:
+    for seed in range(200):
+        cuts, turns, rest = random.Random(seed), list[str](), number
+        while rest:
+            size = cuts.randint(3, 8)
+            before, after = cuts.choice(["", "uh ", "it's ", "and the next is "]), cuts.choice(["", ".", ", got that?"])
+            turns.append(before + rest[:size] + after)
+            rest = rest[size:]
+        redactor = Redactor(DEFAULT)
+        shown = [redactor.whole(turn) for turn in turns]
+        assert len(re.sub(r"[^0-9]", "", "".join(shown))) <= 4, (turns, shown)
+
+
 @pytest.mark.parametrize("number", ["4111111111111111", "5500000000000004", "378282246310005", "4222222222222"])
 def test_a_card_cut_anywhere_after_it_was_asked_for_shows_four_digits_at_most(number: str) -> None:
     for seed in range(200):

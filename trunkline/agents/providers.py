@@ -17,7 +17,7 @@ from importlib.metadata import entry_points
 from typing import Any, Literal, Protocol, cast
 
 from trunkline.agents.definition import NO_DETECTOR, AgentDefinition, ProviderChoice
-from trunkline.agents.discreet import discreet
+from trunkline.agents.discreet import discreet, discreet_realtime
 from trunkline.agents.health import Health
 from trunkline.agents.languages import primary
 from trunkline.agents.local.pool import SpeechPool
@@ -324,4 +324,5 @@ def build_realtime(definition: AgentDefinition, services: Services, wrap: Wrap |
         return None
     choice = definition.realtime.model
     made = cast(Realtime, load("realtime", choice)(definition, choice.options, services))
+    made = discreet_realtime(made, services.untold.of(definition.name))
     return made if wrap is None else cast(Realtime, wrap("realtime", f"realtime.{made.name}", made))

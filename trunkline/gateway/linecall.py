@@ -69,7 +69,7 @@ from trunkline.ports import (
     UsageMetered,
     Wish,
 )
-from trunkline.privacy.calls import RedactedConversation, RedactedFollowing
+from trunkline.privacy.calls import AGENT_CHANGED, RedactedConversation, RedactedFollowing
 from trunkline.types import DEFAULT_TENANT, E164, FRAME_MS, CallId, TenantId
 
 if TYPE_CHECKING:
@@ -212,6 +212,10 @@ class LineCall:
     def event(self, kind: str, **data: Any) -> None:
         if kind == "message" and not self.may_keep_words:  # what a caller has left, in their words
             data = {**data, "text": ""}
+        if kind == AGENT_CHANGED:
+            policy = self._board.policies.of(data["agent"])
+            self._discreet.attended_by(policy)
+            self._told.attended_by(policy)
         self._note(kind, data)
 
     def _note(self, kind: str, data: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ from trunkline.ports import (
     TurnEvidence,
 )
 from trunkline.privacy.names import Known
-from trunkline.privacy.redaction import NOTHING, Policy, Redactor, redact, redact_value
+from trunkline.privacy.redaction import NOTHING, Memory, Policy, Redactor, redact, redact_value
 from trunkline.types import CallId
 
 CALLS = 10_000
@@ -25,6 +25,9 @@ CALLS = 10_000
 
 _OURS = frozenset((NAMED, "disclosed"))
 """Events of what we say ourselves: a number to call back is nobody's secret."""
+AGENT_CHANGED = "agent_changed"
+LEFT_MESSAGE = "message"
+"""The caller's own words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +46,31 @@ class Speakers:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        known = Known(policy.names)
-        self.caller = Redactor(policy, known)
-        self.agent = Redactor(policy, known, self.caller)
+        self._known = Known(policy.names)
+        self._words = self._known.words
+        self.caller = Redactor(policy, self._known)
+        self.agent = Redactor(policy, self._known, self.caller)
+
+    def attended_by(self, policy: Policy) -> None:
+        """Another agent has taken over: from here on what either policy hides is hidden."""
+        if self.policy | policy != self.policy:
+            self.policy |= policy
+            self._known.learn(policy.names)
+            self.caller.follow(self.policy)
+            self.agent.follow(self.policy)
+
+    @property
+    def memory(self) -> tuple[Memory, Memory, frozenset[str]]:
+        """Between two turns."""
+        if len(self._known) != len(self._words):
+            self._words = self._known.words
+        return self.caller.memory, self.agent.memory, self._words
+
+    def restore(self, memory: tuple[Memory, Memory, frozenset[str]]) -> None:
+        caller, agent, self._words = memory
+        self.caller.restore(caller)
+        self.agent.restore(agent)
+        self._known.restore(self._words)
 
 
 def by_itself(policy: Policy) -> Policy:
@@ -80,7 +105,12 @@ class RedactedRecords:
         if isinstance(event, CallEvent):
             if event.kind in _OURS or not event.data:
                 return event
-            policy = by_itself(self._of(event.call_id).policy)
+            speakers = self._of(event.call_id)
+            if event.kind == AGENT_CHANGED:
+                speakers.attended_by(self._policies.of(str(event.data.get("agent", ""))))
+            if event.kind == LEFT_MESSAGE:
+                return replace(event, data=redact_value(event.data, speakers.caller.aside))
+            policy = by_itself(speakers.policy)
             return replace(event, data=redact_value(event.data, lambda text: redact(text, policy)))
         if isinstance(event, CallEnded):
             policy = by_itself(self._of(event.call_id).policy)
@@ -106,23 +136,34 @@ class RedactedConversation:
     """Of one call, for whoever keeps it."""
 
     def __init__(self, policy: Policy) -> None:
+        self._begin(policy)
+
+    def _begin(self, policy: Policy) -> None:
         self._policy = policy
         self._speakers = Speakers(policy)
         self._seen: list[Message] = []
         self._redacted: list[Message] = []
+        self._before = [self._speakers.memory]  # each message, and the next one
+
+    def attended_by(self, policy: Policy) -> None:
+        """Another agent has taken over: all of it by both policies."""
+        if self._policy | policy != self._policy:
+            self._begin(self._policy | policy)
 
     def __call__(self, conversation: Sequence[Message]) -> tuple[Message, ...]:
-        """Cheap where it is the one of before, with more behind it."""
+        """Cheap as far as it is the one of before: an answer to half of an utterance is
+        taken back."""
         if not self._policy.kinds:
             return tuple(conversation)
-        shared = len(self._seen)
-        if len(conversation) < shared or any(
-            a is not b for a, b in zip(self._seen, conversation[:shared], strict=False)
-        ):
-            self._speakers, self._seen, self._redacted, shared = Speakers(self._policy), [], [], 0
+        both = zip(self._seen, conversation, strict=False)
+        shared = next((at for at, (a, b) in enumerate(both) if a is not b), min(len(self._seen), len(conversation)))
+        if shared < len(self._seen):
+            del self._seen[shared:], self._redacted[shared:], self._before[shared + 1 :]
+            self._speakers.restore(self._before[-1])
         for message in conversation[shared:]:
             self._seen.append(message)
             self._redacted.append(redacted_message(message, self._speakers))
+            self._before.append(self._speakers.memory)
         return tuple(self._redacted)
 
 
@@ -143,14 +184,17 @@ class RedactedFollowing:
     """What a follower of one call is told."""
 
     def __init__(self, policy: Policy) -> None:
-        self._policy, self._speakers = policy, Speakers(policy)
+        self._speakers = Speakers(policy)
+
+    def attended_by(self, policy: Policy) -> None:
+        self._speakers.attended_by(policy)
 
     def before(self, tell: Follower) -> Follower:
-        if not self._policy.kinds:
-            return tell
         return lambda progress: tell(self._redacted(progress))
 
     def _redacted(self, told: Progress) -> Progress:
+        if not self._speakers.policy.kinds:
+            return told
         if isinstance(told, Heard):
             caller = self._speakers.caller
             return replace(told, text=(caller.whole if told.final else caller.preview)(told.text))
@@ -161,5 +205,5 @@ class RedactedFollowing:
             text = (agent.whole if told.over else agent.preview)(told.text)
             return replace(told, text=text, heard_characters=len(text) if whole else min(heard, len(text)))
         if isinstance(told, ToolDone):
-            return replace(told, result=redact(told.result, by_itself(self._policy)))
+            return replace(told, result=redact(told.result, by_itself(self._speakers.policy)))
         return told

@@ -15,7 +15,19 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 
 from trunkline.privacy.judging import IBAN_CHARS, NUMBER_DIGITS, Kind, holds_card, is_plain, kind_of, like_card
-from trunkline.privacy.pieces import MONEY, TOPICS, UNITS, WHOLE_DIGITS, Run, Talk, is_hidden, may_be_piece, topic_of
+from trunkline.privacy.pieces import (
+    ASKS_ON,
+    FRAMES,
+    MONEY,
+    TOPICS,
+    UNITS,
+    WHOLE_DIGITS,
+    Run,
+    Talk,
+    is_hidden,
+    may_be_piece,
+    topic_of,
+)
 from trunkline.privacy.spoken import JOINS_TENS, NUMBERS, Said
 from trunkline.privacy.tokens import Sort, Token, count, folded
 
@@ -97,7 +109,7 @@ class Digits:
         """Instead of taking it: whole ASCII tokens, and no run among them, nor before them."""
         if self._talk is not None:
             words = _WORDS.findall(text.lower())
-            self._bare = self._bare and all(word in NUMBERS for word in words)
+            self._bare = self._bare and all(word in NUMBERS or word in FRAMES for word in words)
             self._talk.hear(TOPICS[word] for word in TOPICS.keys() & words)
         self.pass_over(text)
 
@@ -207,12 +219,13 @@ class Digits:
         elif ends and groups:
             word = by is not None and by.sort in (_WORD, Sort.PIECE)
             glued = self._glued or (ends == len(held) and word)
+            asks_on = by is not None and word and folded(by.text) in ASKS_ON
             run = Run(
                 "".join(token.text for token in held[:ends]),
                 groups,
                 self._words,
-                self._bare and by is None,
-                word if self._talk is not None else closed,
+                self._bare and (by is None or asks_on),
+                (word and not asks_on) if self._talk is not None else closed,
                 self._sum or self._money or (by is not None and word and folded(by.text) in UNITS),
             )
             kind = self._judge(run, glued)

@@ -3,7 +3,7 @@
 It errs to one side. What it does not find suspicious comes out of the stages (emails, digits, names) as it went in, and
 leaves no piece of a number behind: for that it joins runs that `Digits` may not join (it knows no longest gap), counts
 at least the digits that `Digits` would, and takes for suspicious whatever is doubled, said digit by digit, in threes,
-or all that is said.
+or first of all.
 """
 
 import re
@@ -13,7 +13,7 @@ from enum import Enum, auto
 from trunkline.privacy.digits import WITHIN
 from trunkline.privacy.judging import NUMBER_DIGITS, Kind
 from trunkline.privacy.names import Known
-from trunkline.privacy.pieces import TOPICS
+from trunkline.privacy.pieces import FRAMES, TOPICS
 from trunkline.privacy.spoken import DOT, INTRODUCTIONS, NUMBERS
 from trunkline.privacy.tokens import HIDDEN, MARKS, TOKEN_CHARS, folded
 
@@ -71,7 +71,7 @@ class Look:
                 if not word.isdigit():
                     if word not in _GAP:
                         count = singles = 0
-                        bare = bare and not word.isalpha()
+                        bare = bare and (word in FRAMES or not word.isalpha())
                     continue
                 digits = len(word)
                 if digits >= GROUP_DIGITS:
@@ -85,8 +85,10 @@ class Look:
             if count >= limit or singles >= SINGLE_DIGITS:
                 return _SUSPECT
             if said is None or said.role in _BEGINS:
+                if bare:
+                    return _SUSPECT
                 seen = Seen.NUMBERS
-        if seen is Seen.NUMBERS and (bare or (self._iban and _IBAN.search(text))):
+        if seen is Seen.NUMBERS and self._iban and _IBAN.search(text):
             return _SUSPECT
         topics = _TOPICS.intersection(words)
         return seen, {TOPICS[word] for word in topics} if topics else topics

@@ -34,6 +34,16 @@ class Known:
     def isdisjoint(self, folded_words: Iterable[str]) -> bool:
         return self._words.isdisjoint(folded_words)
 
+    @property
+    def words(self) -> frozenset[str]:
+        return frozenset(self._words)
+
+    def restore(self, words: frozenset[str]) -> None:
+        self._words = set(words)
+
+    def learn(self, names: Iterable[str]) -> None:
+        self._words |= Known(names)._words
+
     def copy(self) -> "Known":
         other = Known()
         other._words = set(self._words)

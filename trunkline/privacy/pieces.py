@@ -36,12 +36,18 @@ _OTHER = """
 TOPICS = {word: "other" for word in _OTHER.split()}
 TOPICS |= {word: "card" for word in _CARD.split()} | {word: "ssn" for word in _SSN.split()}
 
+_FRAMES = "it s is are the that first last es ist sind die son el"
+FRAMES = frozenset(_FRAMES.split())
+"""Of a turn that is nothing but a number: "it's 411"."""
+ASKS_ON = frozenset(("got", "far"))
+"""After a piece: "got that?", "so far"."""
+
 
 @lru_cache(4096)
 def topic_of(word: str) -> str | None:
-    """Empty: it is about nothing; None: it may stand in a number."""
+    """Empty: it is about nothing; None: it may stand in a turn that is nothing but a number."""
     word = folded(word)
-    return None if word in NUMBERS else TOPICS.get(word, "")
+    return None if word in NUMBERS or word in FRAMES else TOPICS.get(word, "")
 
 
 MONEY = frozenset("$€£¥")
@@ -81,7 +87,7 @@ class Talk:
 
 class Run(NamedTuple):
     """`words`: with tens and teens, as times and years are said; `bare`: the turn holds nothing else; `closed`: a word
-    follows; `counts`: it tells how much of something, "$45000"."""
+    follows, which does not ask for more; `counts`: it tells how much of something, "$45000"."""
 
     text: str
     groups: list[str]

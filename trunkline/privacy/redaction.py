@@ -14,7 +14,7 @@ What is redacted becomes its kind in brackets: `[card]`, `[phone]`, `[email]`, `
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from trunkline.privacy.digits import Digits, Piece
 from trunkline.privacy.emails import Emails
@@ -41,6 +41,9 @@ class Policy:
     def without(self, *kinds: Kind) -> "Policy":
         return Policy(self.kinds - set(kinds), self.names)
 
+    def __or__(self, other: "Policy") -> "Policy":
+        return Policy(self.kinds | other.kinds, tuple(dict.fromkeys(self.names + other.names)))
+
 
 NOTHING, CARDS = Policy(), Policy(frozenset(("card",)))
 QUOTED_TIMES = 4
@@ -48,6 +51,14 @@ QUOTED_TIMES = 4
 
 FOLLOWED = 2
 """Texts of a turn that are previewed beside one another: what was said, and what was heard of it."""
+
+
+class Memory(NamedTuple):
+    """What a speaker's next turn is judged by: of the number before it, and of what is talked of."""
+
+    digits: str
+    apart: int
+    talk: tuple[int, int, int]
 
 
 class Redactor:
@@ -59,7 +70,7 @@ class Redactor:
         """`repeats`: of the caller, for the agent who reads back what they said. Not `talks`: the text is no turn of
         anybody, and a number in it no piece of another but for how it is written."""
         self._policy, self._repeats = policy, repeats
-        self._talk = None if not talks else repeats._talk if repeats is not None else Talk()
+        self._talk: Talk | None = None if not talks else repeats._talk if repeats is not None else Talk()
         self._known = Known(policy.names) if known is None else known
         self._theirs = repeats._digits if repeats is not None else None
         self._look = _look(policy.kinds)
@@ -134,6 +145,29 @@ class Redactor:
                 talk.hear(topics)
             digits.end()
         return True
+
+    def aside(self, text: str) -> str:
+        """As a turn, of which nothing is remembered."""
+        return self._copy().whole(text) if self._stages else text
+
+    def follow(self, policy: Policy) -> None:
+        """Between two turns: from here on by that one. What was given of a number stays remembered."""
+        self._policy, self._look, self._so_far = policy, _look(policy.kinds), []
+        self._theirs = self._repeats._digits if self._repeats is not None else None
+        self._build(self._digits.piece if self._digits is not None else Piece())
+
+    @property
+    def memory(self) -> Memory:
+        """Between two turns."""
+        piece = self._digits.piece if self._digits is not None else Piece()
+        talk = self._talk.topics if self._talk is not None else (0, 0, 0)
+        return Memory(piece.digits, piece.apart, talk)
+
+    def restore(self, memory: Memory) -> None:
+        if self._digits is not None:
+            self._digits.piece = Piece(memory.digits, memory.apart)
+        if self._talk is not None:
+            self._talk.card, self._talk.ssn, self._talk.other = memory.talk
 
     def preview(self, text: str) -> str:
         """As much of a turn that goes on, and is `text` so far, as may be shown. Changes nothing of what `whole` comes
