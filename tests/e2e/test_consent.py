@@ -152,7 +152,7 @@ def test_the_lines_are_heard_first_and_yes_opens_the_doors(start_gateway: Any, t
     assert gateway.complaints() == []
 
 
-@pytest.mark.parametrize("no", [Keys("2"), Say("no")], ids=["key", "speech"])
+@pytest.mark.parametrize("no", [pytest.param(Keys("2"), marks=pytest.mark.show), Say("no")], ids=["key", "speech"])
 def test_who_says_no_is_served_without(start_gateway: Any, tmp_path: Path, no: Action) -> None:
     async def run() -> tuple[Any, Any, Any]:
         async with DeepgramServer(ASKS) as ears:
@@ -210,6 +210,7 @@ def test_withdrawing_in_the_middle_shuts_the_doors_again(start_gateway: Any, tmp
     assert set(kept[-8 * 8000 :].ravel()) <= {0xFF, 0x7F}, "what came after is silence"
 
 
+@pytest.mark.show
 def test_silence_is_asked_again_and_then_served_without(start_gateway: Any) -> None:
     gateway = start_gateway(example("clinic"), consent__answer_seconds="2", **RULES)
     record = asyncio.run(call(gateway, Listen(), Pause(22_000), HangUp())).record
@@ -279,6 +280,7 @@ def test_a_call_over_sip_is_asked_too(start_gateway: Any, tmp_path: Path) -> Non
     assert record["turns"][1]["caller_text"] == ASKS
 
 
+@pytest.mark.show
 def test_a_spanish_agents_caller_is_asked_in_spanish(start_gateway: Any, tmp_path: Path) -> None:
     agent = tmp_path / "clinica.toml"
     agent.write_text(example("clinic").read_text().replace('language = "en-US"', 'language = "es-ES"'))

@@ -75,6 +75,7 @@ def ws_call(gateway: Any, answer: str, keyed: bool = False) -> Any:
     return record(gateway, call_id), said(gateway, session["session_id"])
 
 
+@pytest.mark.show
 def test_a_device_writes_yes_and_another_no(start_gateway: Any) -> None:
     gateway = start_gateway(example("clinic"), **RULES)
     call, kept = ws_call(gateway, "yes")

@@ -104,7 +104,7 @@ def agent_file(folder: Path, url: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("leg", ["twilio", pytest.param("sip", marks=needs_sip)])
+@pytest.mark.parametrize("leg", ["twilio", pytest.param("sip", marks=(needs_sip, pytest.mark.show))])
 def test_the_record_holds_the_words_heard_of_an_answer_cut_in_mid_word(
     leg: str, start_gateway: Start, tmp_path: Path
 ) -> None:

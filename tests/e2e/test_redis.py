@@ -176,7 +176,7 @@ def test_the_stores_keep_their_promises_on_redis(redis: RedisServer, suite: str)
     assert "TRUNKLINE_TEST_REDIS_URL" not in done.stdout, "Redis's half was skipped"
 
 
-@pytest.mark.parametrize("end", ["kill -9", "SIGTERM"])
+@pytest.mark.parametrize("end", ["kill -9", pytest.param("SIGTERM", marks=pytest.mark.show)])
 def test_a_device_whose_worker_is_gone_goes_on_at_another(start: Start, end: str) -> None:
     first, second = start(limits__drain_seconds="0"), start()
     opened = first.open()

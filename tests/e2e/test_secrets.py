@@ -210,7 +210,7 @@ def left_of(
 
 
 @needs_sip
-@pytest.mark.parametrize("way", ["rfc4733", "info", "inband"])
+@pytest.mark.parametrize("way", [*(pytest.param(way, marks=pytest.mark.show) for way in ("rfc4733", "info")), "inband"])
 def test_a_card_keyed_over_sip_goes_to_its_tool_and_nowhere_else(
     start_gateway: Start, tmp_path: Path, collector: Collector, way: str
 ) -> None:
@@ -244,7 +244,14 @@ def test_a_card_keyed_over_sip_goes_to_its_tool_and_nowhere_else(
 
 
 @needs_sip
-@pytest.mark.parametrize(("way", "turns"), [("inband", "server"), ("inband", "ours"), ("rfc4733", "ours")])
+@pytest.mark.parametrize(
+    ("way", "turns"),
+    [
+        pytest.param("inband", "server", marks=pytest.mark.show),
+        ("inband", "ours"),
+        pytest.param("rfc4733", "ours", marks=pytest.mark.show),
+    ],
+)
 def test_a_card_keyed_to_a_realtime_model_is_silence_to_it(
     start_gateway: Start, tmp_path: Path, collector: Collector, way: str, turns: str
 ) -> None:

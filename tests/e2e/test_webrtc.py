@@ -91,7 +91,7 @@ def only(sdp: str, port: int) -> str:
     ("impairment", "least"),
     [
         pytest.param(Impairment(loss=0.02), 3, marks=pytest.mark.show),
-        (Impairment(loss=0.05, burst=3), 2),
+        pytest.param(Impairment(loss=0.05, burst=3), 2, marks=pytest.mark.show),
         pytest.param(Impairment(jitter_ms=50), 3, marks=pytest.mark.show),
         (Impairment(0.02, 1, 50), 2),
     ],
