@@ -212,10 +212,8 @@ class Treasury:
         mark = self._mark()
         if mark == self._seen:
             return
-        before, self._seen = self._seen, mark
+        self._seen = mark
         try:
-            if mark is None and before is not None:
-                raise ConfigError(FILE, "no file", "the table that was there, or another")
             self.prices, self.problem = load(self.policy.prices), ""
         except ConfigError as error:
             self.problem = str(error)
