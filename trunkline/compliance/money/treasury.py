@@ -163,6 +163,10 @@ class Treasury:
             (self._priced(need, (("seconds", 9), ("stream_seconds", 9))) for need in needs if need[1] == "leg"), ZERO
         )
 
+    def further_usd(self, leg: Need) -> Decimal:
+        """The first minute of a leg that is dialled beside the caller's."""
+        return self.minute_usd([leg]) + self._assumed([leg])
+
     def _assumed(self, needs: Sequence[Need]) -> Decimal:
         """The first minute of what has no price."""
         rate = self.policy.terms.assumed_usd_minute
