@@ -29,7 +29,8 @@ Usd = Annotated[Decimal, BeforeValidator(_as_written), AfterValidator(_usd)]
 class Money(Section):
     prices: Path | None = None
     """A folder whose `prices.csv`, which must be there, takes the place of the one that comes with Trunkline. Read
-    again when it changes; one that is wrong leaves the last good one in force, and calls go on by the one they began with."""
+    again when it changes; one that is wrong leaves the last good one in force, and calls go on by the one they began
+    with."""
     price_max_age_days: Int = Field(default=90, ge=1, le=3650)
     """Prices that were looked up longer ago are warned of."""
     unknown_price: Literal["refuse", "cap"] = "refuse"
