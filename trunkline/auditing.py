@@ -57,9 +57,9 @@ def verify(
     else:
         for each in found:
             typer.echo(_line(each))
-        for worker in short:
+        for name in short:
             typer.echo(
-                f"worker {worker}: no line of {until} or later: its end was cut off, or nobody was there to write"
+                f"worker {name}: no line of {until} or later: its end was cut off, or nobody was there to write"
             )
         if found and not signed:
             typer.echo("signatures were not checked: no key was given (--key, audit.public_keys)")
