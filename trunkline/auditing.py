@@ -58,9 +58,7 @@ def verify(
         for each in found:
             typer.echo(_line(each))
         for name in short:
-            typer.echo(
-                f"worker {name}: no line of {until} or later: its end was cut off, or nobody was there to write"
-            )
+            typer.echo(f"worker {name}: no line of {until} or later: its end was cut off, or nobody was there to write")
         if found and not signed:
             typer.echo("signatures were not checked: no key was given (--key, audit.public_keys)")
         for name in gone:
