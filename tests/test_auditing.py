@@ -113,6 +113,26 @@ def test_a_head_that_is_not_there_any_more_is_told(written: Path) -> None:
     assert f"no chain has the head {'f' * 64}" in out
 
 
+def test_a_workers_folder_that_was_taken_away_is_missed_by_its_name(written: Path, tmp_path: Path) -> None:
+    assert run(written, "audit", "verify", "--worker", "0")[0] == 0
+    code, out = run(written, "audit", "verify", "--worker", "0", "--worker", "1")
+    assert (code, "worker 1: no line of a chain" in out) == (1, True)
+    shutil.rmtree(tmp_path / "audit" / "0")
+    code, found = told(written, "audit", "verify", "--worker", "0", "--json")
+    assert (code, found["lost_workers"], found["workers"]) == (1, ["0"], [])
+    code, out = run(written, "audit", "verify")
+    assert (code, "nothing was written yet, or all was taken away" in out) == (0, True)
+
+
+def test_what_was_erased_since_a_head_is_told(written: Path) -> None:
+    head = told(written, "audit", "verify", "--json")[1]["workers"][0]["head"]
+    assert run(written, "audit", "erase", BOB)[0] == 0
+    code, found = told(written, "audit", "verify", "--head", head, "--json")
+    assert code == 0
+    assert found["workers"][0]["since_head"]["erased"] > 0
+    assert "rows erased and 0 files deleted" in run(written, "audit", "verify", "--head", head)[1]
+
+
 def test_without_a_folder_the_key_is_named(tmp_path: Path) -> None:
     empty = tmp_path / "other.toml"
     empty.write_text("")

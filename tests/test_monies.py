@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from pydantic import ValidationError
 
 from trunkline.agents.attending import Agent
 from trunkline.agents.definition import HandOff
@@ -49,6 +50,11 @@ def test_a_budget_below_a_minute_and_a_goodbye_is_named_with_the_least_it_can_be
         f"money.{key} = '0.0172': at least 0.0173 (USD): a minute and a goodbye"
     )  # 0.0085 and 0.0040 the minute, 120 characters of 0.00004
     check(**cast(Any, {key: D("0.0173")}))
+
+
+def test_a_target_without_transfer_is_a_contradiction() -> None:
+    with pytest.raises(ValidationError, match="transfer: at_limit_target is set"):
+        Money(at_limit_target="front")
 
 
 def test_without_a_telephone_it_is_the_goodbye_alone() -> None:

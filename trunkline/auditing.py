@@ -32,6 +32,9 @@ def verify(
         list[str] | None, typer.Option("--key", help="A public key: none but these may have signed.")
     ] = None,
     until: Annotated[str, typer.Option("--until", help="Every chain must reach this day (UTC): 2026-11-28.")] = "",
+    worker: Annotated[
+        list[str] | None, typer.Option("--worker", help="One whose chain must be there: folders can be deleted.")
+    ] = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
@@ -45,25 +48,28 @@ def verify(
         raise _failed(error) from error
     signed = bool(key or settings.audit.keys or settings.audit.public_keys)
     found = [verified for verified, _ in checked]
+    gone = sorted(set(worker or []).difference(each.worker for each in found if each.last))
     lost = sorted(set(heads).difference(*(known for _, known in checked)))
     short = [each.worker for each in found if each.last[:10] < until]
     if as_json:
         told = {"workers": [_told(each) for each in found], "signatures_checked": signed}
-        typer.echo(json.dumps({**told, "lost_heads": lost, "not_until": short}, indent=2))
+        typer.echo(json.dumps({**told, "lost_heads": lost, "lost_workers": gone, "not_until": short}, indent=2))
     else:
         for each in found:
             typer.echo(_line(each))
-        for worker in short:
-            typer.echo(
-                f"worker {worker}: no line of {until} or later: its end was cut off, or nobody was there to write"
-            )
+        for name in short:
+            typer.echo(f"worker {name}: no line of {until} or later: its end was cut off, or nobody was there to write")
         if found and not signed:
             typer.echo("signatures were not checked: no key was given (--key, audit.public_keys)")
+        for name in gone:
+            typer.echo(f"worker {name}: no line of a chain: it never wrote, or its folder was taken away")
         for hash_ in lost:
             typer.echo(f"no chain has the head {hash_}: lines were cut off, or written anew")
         if not found:
-            typer.echo("nothing was written yet")
-    if lost or short or any(each.broken for each in found) or (until and not found):
+            typer.echo(
+                "no chain is there: nothing was written yet, or all was taken away (--worker: who must be there)"
+            )
+    if lost or gone or short or any(each.broken for each in found) or (until and not found):
         raise typer.Exit(1)
 
 
@@ -146,6 +152,7 @@ def _told(found: "Verified") -> dict[str, Any]:
         "silent_days": list(found.silent),
         "unnamed_files": found.unnamed,
         "unread_erasures": found.unread,
+        "since_head": None if found.since is None else {"erased": found.since.rows, "expired_files": found.since.files},
         "head": found.head,
         "broken": None if broken is None else {"file": broken.file, "row": broken.row, "why": broken.why},
     }
@@ -157,6 +164,8 @@ def _line(found: "Verified") -> str:
     more = [f"{found.unnamed} files whose manifest is on its way"] if found.unnamed else []
     more += [f"erased rows of {found.unread} files not looked at, for want of privacy.keys"] if found.unread else []
     more += [f"nobody wrote on {', '.join(found.silent)}"] if found.silent else []
+    if found.since is not None:
+        more += [f"since that head {found.since.rows} rows erased and {found.since.files} files deleted for their age"]
     return (
         f"worker {found.worker}: as written: {found.files} files, {found.rows} rows ({found.erased} of them erased), "
         f"{found.expired} files deleted for their age; {''.join(f'{each}; ' for each in more)}last line "

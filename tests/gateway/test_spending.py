@@ -309,13 +309,45 @@ def test_the_limit_outside_python_is_what_the_budget_pays_for_as_it_is_billed() 
         assert board.switchboard.may_last_s(call_id, 8.0) == 30.0
         board.use("llm", MIND, tokens_out=10_000)
         assert board.switchboard.may_last_s(call_id, 8.0) == 1.0
-        board.call.transfer("desk")
+
+    run(scenario, terms=Terms(call_usd=D("0.10")))
+
+
+def test_a_transfer_that_the_budget_does_not_pay_a_minute_of_is_refused_and_the_next_has_what_is_left() -> None:
+    """By hand: 0.0125 for the caller's minute, 0.018 for the target's, 0.0048 for the goodbye: 0.0353."""
+
+    async def scenario(board: Metered) -> None:
+        board.agent.providers = (EARS, MIND, VOICE)
+        answered(board)
+        await asyncio.sleep(1)
+        decision = board.call.transfer("desk")
+        if board.treasury.policy.terms.call_usd == D("0.0352"):
+            assert isinstance(decision, Refuse)
+            assert (decision.code, board.events("transfer")) == ("budget", [])
+            [told] = board.events("refused")
+            assert (told["code"], "transfer-US" in told["why"]) == ("budget", True)
+            return
+        assert isinstance(decision, Allow)
         board.call.hang_up("transferred")
         view = board.switchboard.by_call_sid(sid(1))
         assert view is not None
-        assert view.limit_s == 1
+        assert view.limit_s in (59, 60)
 
-    run(scenario, terms=Terms(call_usd=D("0.10")))
+    for usd in ("0.0352", "0.0353"):
+        run(scenario, terms=Terms(call_usd=D(usd)))
+
+
+def test_a_leg_that_is_dialled_beside_is_refused_as_the_transfer_is_and_one_in_its_place_is_not() -> None:
+    async def scenario(board: Metered) -> None:
+        answered(board)
+        await asyncio.sleep(1)
+        order = DialOrder(E164("+14155550177"), ring_timeout_s=20.0)
+        plan = Plan(order, "twilio", "x", "", None)
+        assert isinstance(refused := board.call.may_pay_leg(plan), Refuse)
+        assert refused.code == "budget"
+        assert isinstance(board.call.may_pay_leg(plan, "outbound"), Allow)
+
+    run(scenario, terms=Terms(call_usd=D("0.04")))
 
 
 def test_of_time_and_money_the_limit_is_the_lesser() -> None:
@@ -641,5 +673,5 @@ def test_a_call_in_the_carriers_hands_is_not_ended_by_its_budget_before_it_is_ba
         assert board.agent_now.goodbyes == 1
         await board.over()
 
-    board = run(scenario, terms=Terms(call_usd=D("0.03")))
+    board = run(scenario, terms=Terms(call_usd=D("0.06")))
     assert board.ends() == [("budget", "")]

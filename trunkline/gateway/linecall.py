@@ -838,7 +838,8 @@ class LineCall:
         spending, number = self._board.spending, plan.order.to_number
         if spending is None:
             return Allow()
-        return spending.may_add(self, plan.kind, leg_product(direction, number, plan.sip_trunk))
+        ask = spending.may_replace if direction == "outbound" else spending.may_add
+        return ask(self, plan.kind, leg_product(direction, number, plan.sip_trunk))
 
     def attended_by(self, agent: Agent) -> None:
         if self._board.spending is not None:

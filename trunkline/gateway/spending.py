@@ -100,16 +100,31 @@ class Spending:
         """Whether it may go on with this agent, by the prices it began with."""
         return self._may_use(call, needs_of(agent))
 
-    def may_add(self, call: "LineCall", leg: str, product: str) -> Decision:
-        """The same of another leg."""
+    def may_replace(self, call: "LineCall", leg: str, product: str) -> Decision:
+        """The same of a leg in place of its own."""
         return self._may_use(call, [(leg, "leg", product)])
+
+    def may_add(self, call: "LineCall", leg: str, product: str) -> Decision:
+        """Of a leg beside its own: whether its first minute and a goodbye fit in, too. Code: `budget`."""
+        decision, found = self.may_replace(call, leg, product), self._calls.get(call.id)
+        if isinstance(decision, Refuse) or found is None:
+            return decision
+        usd = self.treasury.further_usd((leg, "leg", product))
+        if not (whose := found[1].sets_aside(usd, self._now(), _heard(call))):
+            return decision
+        why = f"what is left of the {whose}'s budget is less than a minute of {leg},{product} and a goodbye"
+        return self._refused(call, found[1], Refuse("budget", why))
 
     def _may_use(self, call: "LineCall", needs: Sequence[Need]) -> Decision:
         found = self._calls.get(call.id)
         if found is None or (refused := self.treasury.unknown(needs, found[1].meter.prices)) is None:
             return Allow()
-        if refused.why not in found[1].refused:
-            found[1].refused.add(refused.why)
+        return self._refused(call, found[1], refused)
+
+    def _refused(self, call: "LineCall", account: Account, refused: Refuse) -> Refuse:
+        """In the record once."""
+        if refused.why not in account.refused:
+            account.refused.add(refused.why)
             call.event("refused", door="price", target=None, code=refused.code, why=refused.why)
         return refused
 

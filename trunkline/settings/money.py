@@ -28,8 +28,9 @@ Usd = Annotated[Decimal, BeforeValidator(_as_written), AfterValidator(_usd)]
 
 class Money(Section):
     prices: Path | None = None
-    """A folder whose `prices.csv` takes the place of the one that comes with Trunkline. Read again when it changes; one
-    that is wrong leaves the last good one in force, and calls go on by the one they began with."""
+    """A folder whose `prices.csv`, which must be there, takes the place of the one that comes with Trunkline. Read
+    again when it changes; one that is wrong leaves the last good one in force, and calls go on by the one they began
+    with."""
     price_max_age_days: Int = Field(default=90, ge=1, le=3650)
     """Prices that were looked up longer ago are warned of."""
     unknown_price: Literal["refuse", "cap"] = "refuse"
@@ -74,4 +75,6 @@ class Money(Section):
             raise contradiction("cheaper_agent", self.cheaper_agent, "the agent that goes on: cheaper_after_... is set")
         if self.at_limit == "transfer" and not self.at_limit_target:
             raise contradiction("at_limit_target", self.at_limit_target, "a target: at_limit is transfer")
+        if self.at_limit != "transfer" and self.at_limit_target:
+            raise contradiction("at_limit", self.at_limit, "transfer: at_limit_target is set")
         return self

@@ -1,6 +1,7 @@
 """The price table: what is wrong is named by row and field, and what is not there is never zero."""
 
 import json
+import re
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -110,7 +111,9 @@ def test_old_rows_are_known() -> None:
 
 
 def test_a_folder_takes_the_place_of_ours(tmp_path: Path) -> None:
-    assert load(tmp_path) == load()
+    for nowhere in (tmp_path, tmp_path / "misspelled"):
+        with pytest.raises(ConfigError, match=re.escape(f"prices.csv = '{nowhere}'")):
+            load(nowhere)
     (tmp_path / "prices.csv").write_text(table(GOOD))
     assert len(load(tmp_path).rows) == 1
 

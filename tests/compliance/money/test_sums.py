@@ -144,10 +144,10 @@ class Processes:
         """Whose rest was given back."""
 
     def take(self, who: int) -> None:
-        for purse, share in self.processes[who].wanted():
+        for purse, share in self.processes[who].wanted(0.0):
             given = max(0, min(share.nano_usd, share.limit_nano_usd - self.taken))
             self.taken += given
-            self.processes[who].granted(purse, share, given)
+            self.processes[who].granted(purse, share, given, 0.0)
 
     def give_back(self, who: int, today: str, *, everything: bool = False) -> None:
         lease = self.processes[who].of(PURSE, LIMIT)

@@ -214,3 +214,30 @@ def test_an_old_row_of_our_table_is_warned_of_when_it_is_first_used(caplog: pyte
         made.open(wanted(call, LEG, ("deepgram", "stt", "flux-general-en")))
     assert len(caplog.messages) == 1
     assert "deepgram flux-general-en per seconds is of 2026-06-07, more than 90 days ago" in caplog.messages[0]
+
+
+def test_a_burst_before_the_store_has_answered_spends_a_slice_of_the_day_at_most() -> None:
+    made = treasury(tenant_day_usd=D("1.00"))
+    opened_now = [made.open(wanted(f"c{i}")) for i in range(200)]
+    held = made.leases.of(next(purse for purse, _ in made.leases.wanted(0.0)), D(1)).used
+    assert held <= D("0.25")
+    assert opened_now[-1] == Refuse("budget_unknown", "what is left of the tenant's budget of the day was not told yet")
+
+
+def test_a_store_that_hangs_when_given_back_to_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trunkline.compliance.money.treasury.GIVE_BACK_S", 0.01)
+
+    class Hanging(Purses):
+        async def give_back(self, tenant: TenantId, budget: str, nano_usd: int) -> None:
+            await asyncio.Event().wait()
+
+    async def scenario() -> None:
+        clock = ManualClock()
+        made = Treasury(Policy(tenant_day_usd=D(1)), Hanging(), clock)
+        opened(made.open(wanted("a"))).close(0.0)
+        await made.turn()
+        clock.advance(86_400)
+        async with asyncio.timeout(5.0):
+            await made.turn()
+
+    asyncio.run(scenario())

@@ -16,7 +16,7 @@ import pytest
 
 from trunkline.errors import StoreError
 from trunkline.store.audit import files as files_module
-from trunkline.store.audit.chain import GENESIS, canonical, follow
+from trunkline.store.audit.chain import GENESIS, Taken, canonical, follow
 from trunkline.store.audit.files import AuditFiles
 from trunkline.store.audit.folder import AuditFolder
 from trunkline.store.audit.parquet import packed, unpacked
@@ -244,6 +244,47 @@ def test_old_days_go_and_are_told(files: AuditFiles, tmp_path: Path) -> None:
     left.write_bytes(b"x")
     assert folder.expire(2, AT + 2 * DAY) == 0
     assert not left.exists()
+
+
+def forge(tmp_path: Path, event: str, body: dict[str, Any], day: str = "2026-11-29") -> None:
+    """By somebody who may write to the folder and has no key."""
+    path = manifest(tmp_path, day)
+    last = json.loads(path.read_bytes().splitlines()[-1])
+    path.write_bytes(path.read_bytes() + canonical(follow(last, event, AT + DAY, body)) + b"\n")
+
+
+@pytest.mark.parametrize(
+    ("before", "why"),
+    [
+        (None, "the line is none of ours"),
+        ("2026-11-28", "it deletes 2026-11-29/00000003.parquet for its age, which is not before 2026-11-28"),
+        ("2026-11-29", "it deletes 2026-11-29/00000003.parquet for its age, which is not before 2026-11-29"),
+        ("2026-11-30", "it deletes for their age files of 2026-11-29 and later"),
+    ],
+)
+def test_a_forged_line_cannot_delete_a_file_of_its_own_day_for_its_age(
+    files: AuditFiles, tmp_path: Path, before: str | None, why: str
+) -> None:
+    name = "2026-11-29/00000003.parquet"
+    forge(tmp_path, "expire", {"files": [name], **({} if before is None else {"before": before})})
+    (tmp_path / "0" / name).unlink()
+    assert wrong(files) == ("2026-11-29.jsonl", 2, why)
+
+
+def test_an_erasure_of_rows_that_are_not_there_is_named(files: AuditFiles, tmp_path: Path) -> None:
+    name = "2026-11-29/00000003.parquet"
+    forge(tmp_path, "erase", {"calls": [], "files": [{"file": name, "sha256": "0" * 64, "rows": [0, 1]}]})
+    assert wrong(files) == ("2026-11-29.jsonl", 2, f"it erases what {name} does not hold")
+
+
+def test_what_was_erased_and_deleted_since_a_head_is_told(files: AuditFiles, tmp_path: Path) -> None:
+    head = verified(files).head
+    assert files.verify([head])[0].since == Taken()
+    files.erase(["ann"], "+12125550177", AT + DAY)
+    AuditFolder(tmp_path).expire(2, AT + 2 * DAY)
+    assert files.verify([head])[0].since == Taken(rows=3, files=2)
+    assert files.verify([verified(files).head])[0].since == Taken()
+    assert verified(files).since is None
 
 
 # --- a disk that is full, a process that dies ---

@@ -24,6 +24,8 @@ GOODBYE_S = 8.0
 GOODBYE_CHARACTERS = 120
 LONGEST_S = 86_400
 MINUTE_S = 60.0
+RING_S = 30.0
+"""A further leg is taken to be answered by then: what the call comes to meanwhile is set aside with it."""
 
 Need = tuple[str, UsageKind, str]
 """Provider, kind, product."""
@@ -180,6 +182,15 @@ class Account:
         return (
             self.meter.so_far(at, heard) + self.assumed(at) + self.goodbye_usd + self._dearest.get(self.backends, ZERO)
         )
+
+    def sets_aside(self, usd: Decimal, now: float, heard: Sequence[Usage] = ()) -> str:
+        """For a further leg's first minute, and to end the call after that. Whose budget that is too much for; empty:
+        nobody's. Of days it is held until the next look."""
+        if self.exempt:
+            return ""
+        over = self._over(self.committed(now, heard, RING_S) + usd)
+        self._due_at = 0.0
+        return "" if over is None else over.budget
 
     def forecast(self, now: float, end: float, heard: Sequence[Usage] = ()) -> Decimal:
         """What it will have cost here when it ends at `end`; never over its budget, where it has one."""

@@ -3,7 +3,8 @@ used up. So a check costs no round trip. Plain: what must be asked of the store 
 
 A call *holds* what it has cost and what it takes to end it; what is held fits into the slices, or the call is told that
 there is no more and ends by what it holds already. While the store is away nothing is refused to calls that are there:
-they have budgets of their own. A process that dies takes its unused slice with it until the day is over.
+they have budgets of their own. New ones come in on a slice that was not granted yet, at most. A process that dies takes
+its unused slice with it until the day is over.
 """
 
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ NANO = Decimal(1_000_000_000)
 SLICES = 50
 """Of a budget: so many parts, of LEAST_USD or more, but never over a quarter of it."""
 LEAST_USD = Decimal("0.25")
+ASK_AGAIN_S = 30.0
+"""The store, when it had no more: others give back what they did not spend."""
 
 
 class Purse(NamedTuple):
@@ -35,7 +38,9 @@ class Lease:
     used: Decimal = Decimal(0)
     """By calls that are over, and held by others."""
     spent_out: bool = False
-    """The store had no more to give."""
+    """The store had no more to give, when it was asked last."""
+    ask_again_at: float = 0.0
+    """Then, at the earliest."""
     known: bool = False
     """The store has answered."""
     holds: dict[str, Decimal] = field(default_factory=dict)
@@ -47,14 +52,18 @@ class Lease:
     @property
     def short(self) -> Decimal:
         """How much to ask for, so that half a slice is there."""
-        if self.spent_out:
-            return Decimal(0)
         lacking = self.used + self.slice / 2 - self.granted
         return lacking + self.slice / 2 if lacking > 0 else Decimal(0)
 
     def pays(self, amount: Decimal) -> bool:
         """Out of what was granted, so that the store need not be asked."""
         return self.known and self.used + amount <= self.granted
+
+    def admits(self, amount: Decimal) -> bool:
+        """A new call. The first always comes in where the store has not said no: a slice may be less than it holds."""
+        if self.spent_out:
+            return self.used + amount <= self.granted
+        return self.used == 0 or self.used + amount <= self.granted + self.slice
 
     def hold(self, call: str, amount: Decimal) -> bool:
         """The call's hold is `amount` in all. False: there is no more, and it stays as it was."""
@@ -82,21 +91,22 @@ class Leases:
             lease = self._leases[purse] = Lease(limit)
         return lease
 
-    def wanted(self) -> list[tuple[Purse, Share]]:
+    def wanted(self, now: float) -> list[tuple[Purse, Share]]:
         """What to ask the store for: nano-USD, and the limit they count against."""
         return [
             (purse, Share(nano(lease.short), nano(lease.limit), nano(lease.granted)))
             for purse, lease in self._leases.items()
-            if lease.short > 0
+            if lease.short > 0 and (not lease.spent_out or now >= lease.ask_again_at)
         ]
 
-    def granted(self, purse: Purse, share: Share, given: int) -> None:
+    def granted(self, purse: Purse, share: Share, given: int, now: float) -> None:
         lease = self._leases.get(purse)
         if lease is None:
             return
         lease.known = True
         lease.granted += Decimal(given) / NANO
         lease.spent_out = given < share.nano_usd
+        lease.ask_again_at = now + ASK_AGAIN_S
 
     def over(self, today: str, *, everything: bool = False) -> list[tuple[Purse, int]]:
         """Leases that no call uses any more, of other days or all: gone from here, and what is left of each is to be

@@ -138,11 +138,10 @@ _REMEMBERED = 4096
 
 
 def load(folder: Path | None = None) -> Prices:
-    """`prices.csv` of `folder`; without one, or without that file in it, ours. Raises ConfigError naming row and
-    field."""
-    path: Any = folder / FILE if folder is not None else None
-    if path is None or not path.exists():
-        path = files(__package__).joinpath(FILE)
+    """`prices.csv` of `folder`; without one, ours. Raises ConfigError naming row and field."""
+    path: Any = files(__package__).joinpath(FILE) if folder is None else folder / FILE
+    if folder is not None and not path.exists():
+        raise ConfigError(FILE, str(folder), "in the folder of money.prices; without that setting ours counts")
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_TABLE_BYTES + 1)

@@ -122,10 +122,12 @@ class Treasury:
         for scope, lease in account.leases.items():
             if self._away and not lease.pays(first):
                 refused = Refuse("budget_unknown", f"the {scope}'s budget of the day cannot be read")
-            elif not lease.hold(wanted.call, first):
+            elif lease.admits(first) and lease.hold(wanted.call, first):
+                continue
+            elif lease.spent_out:
                 refused = Refuse("budget", f"the {scope}'s budget of the day is spent")
             else:
-                continue
+                refused = Refuse("budget_unknown", f"what is left of the {scope}'s budget of the day was not told yet")
             for held in account.leases.values():
                 held.settle(wanted.call, ZERO)
             return refused
@@ -161,6 +163,10 @@ class Treasury:
             (self._priced(need, (("seconds", 9), ("stream_seconds", 9))) for need in needs if need[1] == "leg"), ZERO
         )
 
+    def further_usd(self, leg: Need) -> Decimal:
+        """The first minute of a leg that is dialled beside the caller's."""
+        return self.minute_usd([leg]) + self._assumed([leg])
+
     def _assumed(self, needs: Sequence[Need]) -> Decimal:
         """The first minute of what has no price."""
         rate = self.policy.terms.assumed_usd_minute
@@ -176,7 +182,7 @@ class Treasury:
         """Fetch what calls will need, give back what nobody uses any more."""
         if self._budgets is None:
             return
-        for purse, share in self.leases.wanted():
+        for purse, share in self.leases.wanted(self._clock.now()):
             try:
                 async with asyncio.timeout(TAKE_S):
                     given = await self._budgets.take(self._tenant, _name(purse), share)
@@ -186,7 +192,7 @@ class Treasury:
                     log.warning("%s; calls go on, and new ones need a budget that is known", why)
                 self._away = True
                 return
-            self.leases.granted(purse, share, given)
+            self.leases.granted(purse, share, given, self._clock.now())
         if self._away:
             log.warning("budgets can be read again")
             self._away = False
@@ -197,9 +203,11 @@ class Treasury:
             return
         for purse, left in self.leases.over(self._clock.wall().date().isoformat(), everything=everything):
             try:
-                await self._budgets.give_back(self._tenant, _name(purse), left)
-            except StoreError as error:
-                log.warning("%s; %s keeps what was not spent", error, _name(purse).partition(":")[0])
+                async with asyncio.timeout(GIVE_BACK_S):
+                    await self._budgets.give_back(self._tenant, _name(purse), left)
+            except (StoreError, TimeoutError) as error:
+                why = str(error) or "budgets: the store does not answer"
+                log.warning("%s; %s keeps what was not spent", why, _name(purse).partition(":")[0])
 
     # --- prices ---
 
@@ -208,10 +216,8 @@ class Treasury:
         mark = self._mark()
         if mark == self._seen:
             return
-        before, self._seen = self._seen, mark
+        self._seen = mark
         try:
-            if mark is None and before is not None:
-                raise ConfigError(FILE, "no file", "the table that was there, or another")
             self.prices, self.problem = load(self.policy.prices), ""
         except ConfigError as error:
             self.problem = str(error)

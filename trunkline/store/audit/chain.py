@@ -2,14 +2,15 @@
 
     {"seq": 7, "event": "file", "at": "...", "prev": HASH, "file": DAY/NAME, "sha256": ..., "rows": [HASH, ...], "hash"}
     {"event": "erase", "files": [{"file", "sha256", "rows": [2, 5]}], "calls": [SHA-256 of a call's id], ...}
-    {"event": "expire", "files": [DAY/NAME, ...], ...}
+    {"event": "expire", "before": DAY, "files": [DAY/NAME, ...], ...}
     {"event": "day", ...}: a day began, and somebody was there to write
 
 `hash` is the SHA-256 of the line without it. Each line names the one before it, over the days' manifests too, so a
 file, a line or a day can be neither changed, moved nor left out. Where there is a key, `key` names it and `sig` signs
 the hash (`signing`): then nobody else can write the chain anew either. A row's hash is salted, and its salt goes with
 the row when that is erased: what stays cannot be guessed from. Erased rows are tombstones, named here; all others of
-their file must still be as they were first written, so an erasure can hide nothing else. Lines cut off at the end leave
+their file must still be as they were first written, so an erasure can hide nothing else. Age takes nothing of the day
+it is written on, or of a later one. Lines cut off at the end leave
 no trace in the rest: keep the heads that `verify` tells, elsewhere.
 """
 
@@ -19,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from trunkline.store.audit.signing import Signer, Trusted
 
@@ -48,6 +49,13 @@ class File:
     erased: set[int] = field(default_factory=set)
     """Their places, from 0."""
     expired: bool = False
+
+
+class Taken(NamedTuple):
+    """By erasures, and for their age."""
+
+    rows: int = 0
+    files: int = 0
 
 
 def canonical(value: Mapping[str, Any]) -> bytes:
@@ -116,6 +124,9 @@ class Chain:
         self.files: dict[str, File] = {}
         self.last: Line | None = None
         self.hashes: set[str] = set()
+        self.taken = Taken()
+        self._taken_by: dict[str, Taken] = {}
+        """By heads."""
         self.erased_calls: set[str] = set()
 
     @property
@@ -126,13 +137,19 @@ class Chain:
         """Of one day's manifest. Raises Broken."""
         for place, line in enumerate(lines, 1):
             try:
-                why = self._wrong(line) or self._act(line)
+                why = self._wrong(line) or self._act(line, name.removesuffix(".jsonl"))
             except (KeyError, TypeError, ValueError):
                 why = "the line is none of ours"
             if why:
                 raise Broken(name, place, why)
             self.last = line
             self.hashes.add(line["hash"])
+            self._taken_by[line["hash"]] = self.taken
+
+    def since(self, heads: Iterable[str]) -> Taken | None:
+        """What was taken after the first of these that is its own; None: none is."""
+        known = [self._taken_by[head] for head in heads if head in self._taken_by]
+        return Taken(self.taken.rows - min(known).rows, self.taken.files - min(known).files) if known else None
 
     def _wrong(self, line: Line) -> str:
         seq = 0 if self.last is None else self.last["seq"]
@@ -142,7 +159,8 @@ class Chain:
             return "it does not follow the line before it"
         return wrong_by_itself(line, self._worker, self._trusted)
 
-    def _act(self, line: Line) -> str:
+    def _act(self, line: Line, day: str) -> str:
+        """`day`: of its manifest."""
         match line["event"]:
             case "file":
                 if line["file"] in self.files:
@@ -152,11 +170,19 @@ class Chain:
                 self.erased_calls.update(line["calls"])
                 for each in line["files"]:
                     file = self.files[each["file"]]
+                    if file.expired or not all(0 <= place < len(file.rows) for place in each["rows"]):
+                        return f"it erases what {each['file']} does not hold"
                     file.sha256 = each["sha256"]
                     file.erased.update(each["rows"])
+                    self.taken = self.taken._replace(rows=self.taken.rows + len(each["rows"]))
             case "expire":
+                if line["before"] > day:
+                    return f"it deletes for their age files of {day} and later"
                 for name in line["files"]:
+                    if name >= line["before"]:
+                        return f"it deletes {name} for its age, which is not before {line['before']}"
                     self.files[name].expired = True
+                    self.taken = self.taken._replace(files=self.taken.files + 1)
             case "day":
                 pass
             case _:

@@ -174,7 +174,7 @@ class AuditFiles:
             files = chain.files.items()
             old = [name for name, file in files if name < before.isoformat() and not file.expired]
             if old:
-                self._append(now, "expire", {"files": old}, [])
+                self._append(now, "expire", {"before": before.isoformat(), "files": old}, [])
             for day in sorted(self._folder.iterdir()):  # also what a dead process had not yet deleted
                 if day.is_dir() and day.name < before.isoformat():
                     for path in day.iterdir():
@@ -209,7 +209,7 @@ class AuditFiles:
                 before = str(found.broken)
                 if self._far is not None:
                     Event().wait(LOOK_PAUSE_S)
-            return found, chain.hashes.intersection(heads)
+            return replace(found, since=chain.since(heads)), chain.hashes.intersection(heads)
 
     def _compared(self, found: Verified, there: Chain) -> Verified:
         """Whatever was moved there is there still: it was neither written anew as a whole nor cut off."""

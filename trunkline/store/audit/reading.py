@@ -8,7 +8,7 @@ from typing import Any
 
 from trunkline.errors import StoreError
 from trunkline.privacy.sealed import Keys
-from trunkline.store.audit.chain import Broken, Chain, File, check_rows, parse
+from trunkline.store.audit.chain import Broken, Chain, File, Taken, check_rows, parse
 from trunkline.store.audit.parquet import TOMBSTONE, UNREADABLE, is_encrypted, unpacked
 from trunkline.store.audit.places import Place, is_manifest
 from trunkline.store.audit.signing import Trusted
@@ -37,6 +37,8 @@ class Verified:
     """Files beyond the end of the chain: their manifest is on its way."""
     unread: int = 0
     """Encrypted files whose erased rows nobody looked at: there was no key. They are what the manifest says."""
+    since: Taken | None = None
+    """The oldest head that was asked for: what was erased and deleted after it."""
 
 
 class Reader:
