@@ -77,6 +77,7 @@ def price_table(folder: Path, second_usd: str) -> str:
     """Legs by the second, tokens a cent for a thousand in and three for a hundred out."""
     rows = [
         f"twilio,leg,inbound-US,voice,seconds,{second_usd},1,1,2026-11-28,the test",
+        "twilio,leg,*,stream,stream_seconds,0,60,,2026-11-28,the test",
         "openai,llm,fake,model,tokens_in,0.00001,1,,2026-11-28,the test",
         "openai,llm,fake,model,tokens_out,0.0003,1,,2026-11-28,the test",
     ]
@@ -170,12 +171,12 @@ def test_a_table_that_is_replaced_by_a_wrong_one_while_a_call_goes_on(start_gate
         assert cost["prices"] == "test"
         assert abs(D(cost["usd"]) - D(str(report.duration_s)) * D("0.01")) <= D("0.01")
     [said] = gateway.complaints()
-    assert "prices.csv row 6, product" in said
-    assert "it is in row 5 already" in said
+    assert "prices.csv row 7, product" in said
+    assert "it is in row 6 already" in said
 
     other = start_gateway(agent, ready=False, money__prices=folder)
     assert other.wait(20) == 2
-    assert [line for line in other.log.splitlines() if "prices.csv row 6, product" in line]
+    assert [line for line in other.log.splitlines() if "prices.csv row 7, product" in line]
     assert "Traceback" not in other.log
 
 
