@@ -133,7 +133,9 @@ def test_a_real_call_takes_the_cheaper_route_and_ends_at_its_budget_with_a_goodb
     answers = [turn["agent_text"] for turn in record["turns"][1:-1] if turn["caller_text"]]
     theirs = answers.count("We open at nine, as the model says.")
     assert 1 <= theirs == requests
-    assert answers[theirs:] == [ANSWER] * (len(answers) - theirs)
+    *basics, last = answers[theirs:]
+    assert basics == [ANSWER] * len(basics)
+    assert ANSWER.startswith(last), "the goodbye may cut it"
     assert len(answers) > theirs
 
     assert record["turns"][-1]["agent_text"] == GOODBYE
