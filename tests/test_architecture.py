@@ -11,7 +11,19 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "trunkline"
-FLOOR_FILES = {"types", "addresses", "fetching", "errors", "clock", "ports", "live", "metrics", "telemetry", "logs"}
+FLOOR_FILES = {
+    "types",
+    "addresses",
+    "fetching",
+    "errors",
+    "clock",
+    "ports",
+    "live",
+    "metrics",
+    "telemetry",
+    "logs",
+    "redislink",
+}
 FLOOR = {*FLOOR_FILES, "settings", "privacy"}
 ENTRY_POINTS = {"app", "auditing", "cli", "doctor", "keeping", "recordings", "training", "legal", "monies", "costs"}
 MAY_IMPORT = {

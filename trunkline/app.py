@@ -457,7 +457,7 @@ async def _open_money(
     """Raises ConfigError for a price table that is wrong, and for limits that cannot be kept."""
     budgets: Budgets = DatabaseBudgets(database, clock)
     if settings.redis is not None:
-        from trunkline.gateway.sessions.redis import RedisBudgets
+        from trunkline.store.redis import RedisBudgets
 
         budgets = redis = RedisBudgets(settings.redis)
         stack.push_async_callback(redis.close)
@@ -481,7 +481,7 @@ def _open_slots(stack: contextlib.AsyncExitStack, settings: Settings, database: 
         return None
     store: SlotStore = DatabaseSlots(database, clock)
     if settings.redis is not None:
-        from trunkline.gateway.sessions.redis import RedisSlots
+        from trunkline.store.redis import RedisSlots
 
         store = redis = RedisSlots(settings.redis)
         stack.push_async_callback(redis.close)

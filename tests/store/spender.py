@@ -28,7 +28,7 @@ LEG = ("twilio", "leg", "inbound-US")
 async def opened(url: str) -> AsyncGenerator[Budgets]:
     """What one process asks by."""
     if url.startswith("redis:"):
-        from trunkline.gateway.sessions.redis import RedisBudgets
+        from trunkline.store.redis import RedisBudgets
 
         redis = RedisBudgets(url)
         yield redis

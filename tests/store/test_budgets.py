@@ -192,7 +192,7 @@ def test_a_store_that_is_away_says_so(url: str) -> None:
     async def scenario() -> None:
         budgets: Budgets
         if url.startswith("redis"):
-            redis = pytest.importorskip("trunkline.gateway.sessions.redis")
+            redis = pytest.importorskip("trunkline.store.redis")
             budgets = redis.RedisBudgets(url)
         else:
             budgets = DatabaseBudgets(Database(database_url(url, Path())), ManualClock())

@@ -41,7 +41,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 @asynccontextmanager
 async def process(url: str) -> AsyncGenerator[SlotStore]:
     if url.startswith("redis:"):
-        from trunkline.gateway.sessions.redis import RedisSlots
+        from trunkline.store.redis import RedisSlots
 
         redis = RedisSlots(url)
         yield redis
@@ -138,7 +138,7 @@ def test_a_store_that_is_away_says_so(away: str, tmp_path: Path) -> None:
         if away == "database":
             store: SlotStore = DatabaseSlots(Database(database_url(None, tmp_path / "none")), ManualClock())
         else:
-            from trunkline.gateway.sessions.redis import RedisSlots
+            from trunkline.store.redis import RedisSlots
 
             store = RedisSlots(away)
         with pytest.raises(StoreError):

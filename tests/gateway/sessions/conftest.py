@@ -52,7 +52,7 @@ async def _on_redis(scenario: Scenario, seal: TextSeal | None) -> None:
 
     assert SERVER is not None
     store = RedisSessions(SERVER, idle_s=IDLE_S, seal=seal)
-    await store._redis.flushdb()
+    await store._link.redis.flushdb()
 
     async def pass_time(seconds: float) -> None:
         await asyncio.sleep(seconds)

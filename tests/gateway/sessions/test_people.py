@@ -47,7 +47,7 @@ async def opened(seal: TextSeal | None) -> AsyncGenerator[RedisSessions]:
 def test_whose_session_it_is_and_who_was_named_in_one_are_found_and_erased(seal: TextSeal | None) -> None:
     async def scenario() -> None:
         async with opened(seal) as store:
-            await store._redis.flushdb()
+            await store._link.redis.flushdb()
             await store.save(
                 [
                     Saving(session("ses_ann", "ann", "It is me, Zoë", "c1")),
@@ -64,7 +64,7 @@ def test_whose_session_it_is_and_who_was_named_in_one_are_found_and_erased(seal:
             assert await store.with_text(NUMBER) == []
             left = [await store.get(SessionId(f"ses_{name}")) for name in ("ann", "bob", "live", "carl")]
             assert [each is None for each in left] == [True, True, False, False]
-            await store._redis.hset(f"trunkline:budget:default:number:{NUMBER}:2026-11-28", "spent", "1")
+            await store._link.redis.hset(f"trunkline:budget:default:number:{NUMBER}:2026-11-28", "spent", "1")
             assert await store.with_text(NUMBER) == [f"trunkline:budget:default:number:{NUMBER}:2026-11-28"]
 
     asyncio.run(scenario())
@@ -73,10 +73,10 @@ def test_whose_session_it_is_and_who_was_named_in_one_are_found_and_erased(seal:
 def test_who_has_no_key_reads_no_words_and_is_told_which_key() -> None:
     async def scenario() -> None:
         async with opened(SEAL) as store:
-            await store._redis.flushdb()
+            await store._link.redis.flushdb()
             ann = session("ses_ann", "ann", "my words", "c1")
             await store.save([Saving(ann)])
-            assert "my words" not in str(await store._redis.hgetall("trunkline:session:ses_ann"))
+            assert "my words" not in str(await store._link.redis.hgetall("trunkline:session:ses_ann"))
             assert await store.get(ann.id) == ann
             assert await store.join(ann.id, 1, "1", "us") == replace(ann, joins=1, worker="1", region="us")
         async with opened(None) as store:
