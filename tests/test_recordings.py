@@ -132,6 +132,14 @@ def test_a_recording_that_was_cut_or_changed_is_found(folder: Path, keys: dict[s
     assert run(folder, keys, "recordings", "verify", "--json")[0] == 1
 
 
+def test_a_recording_that_is_gone_before_its_time_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_call(folder, ONE).unlink()
+    for days, code in (("1", 0), ("36500", 1)):
+        monkeypatch.setenv("TRUNKLINE_PRIVACY__RECORDINGS_DAYS", days)
+        found, (row,) = run(folder, ONE, "recordings", "verify", "--json")
+        assert (found, row["file"], row["ok"]) == (code, "c1.wav.sealed", not code)
+
+
 def test_a_sealed_recording_cut_between_two_chunks_lacks_what_the_record_says(folder: Path) -> None:
     path = a_call(folder, ONE)
     head = path.read_bytes().index(b"\n", path.read_bytes().index(b"\n") + 1) + 1

@@ -91,7 +91,7 @@ def search(text: Annotated[str, typer.Argument(help="A number, a name, any text.
 
 @privacy_app.command()
 def purge(config: Config = None) -> None:
-    """Delete now what is older than [privacy] says; a gateway does so every hour."""
+    """Delete now what is older than privacy.*_days allow; a gateway does so every hour."""
 
     async def clean(kept: Kept) -> dict[str, Any]:
         return await kept.subjects.purge(terms_of(kept.settings), SYSTEM_CLOCK.wall())
@@ -101,7 +101,7 @@ def purge(config: Config = None) -> None:
 
 @keys_app.command()
 def show(config: Config = None) -> None:
-    """How many rows and recordings are sealed under which key: one that nothing needs may go."""
+    """How many rows and recordings are sealed under which key. Files of the audit log are not counted."""
 
     async def count(kept: Kept) -> dict[str, Any]:
         from trunkline.store.rotation import rows_by_key

@@ -9,6 +9,7 @@ import json
 import os
 import shlex
 import subprocess
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, Annotated, Any, cast
 
@@ -83,7 +84,7 @@ def verify(
     config: Config = None,
     as_json: Annotated[bool, typer.Option("--json", help="The answer as JSON on stdout.")] = False,
 ) -> None:
-    """Whether each is as the record says it was written. Exit status 1 where one is not, or is missing."""
+    """Whether each is as the record says it was written. Exit status 1 where one is not, or is gone before its time."""
     found = asyncio.run(_verified(load(config), call))
     if as_json:
         typer.echo(json.dumps(found, indent=2))
@@ -102,16 +103,20 @@ async def _verified(settings: Settings, call: str) -> list[dict[str, Any]]:
     async with opened(settings) as kept:
         paths = recordings_of(folders, call) if call else list(recordings_in(folders))
         noted = await events_of(kept.database, DEFAULT_TENANT, RECORDED, CallId(call) if call else None)
-    said = [Finished(**row) for row in noted if row.keys() == Finished.__dataclass_fields__.keys()]
+    known = [(at, Finished(**row)) for at, row in noted if row.keys() == Finished.__dataclass_fields__.keys()]
+    said = [each for _, each in known]
     there = {bare(path.name) for path in paths}
     rows = []
     for path in paths:
         ok, what = await asyncio.to_thread(verdict, path, kept.keys, said)
         rows.append({"file": path.name, "ok": ok, "found": what})
-    gone = sorted({each.file for each in said if bare(each.file) not in there})
-    age = settings.privacy.recordings_days
-    why = "not there" if age is None else f"not there; they are deleted after {age} days"
-    return rows + [{"file": name, "ok": age is not None, "found": why} for name in gone]
+    days = settings.privacy.recordings_days
+    old = None if days is None else SYSTEM_CLOCK.wall() - timedelta(days=days)
+    gone = {each.file: old is not None and at <= old for at, each in known if bare(each.file) not in there}
+    return rows + [
+        {"file": name, "ok": ok, "found": f"deleted after {days} days" if ok else "not there"}
+        for name, ok in sorted(gone.items())
+    ]
 
 
 async def _may_open(settings: Settings, call: str, number: int, how: str) -> Path:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from trunkline.gateway.sip.farewell import Farewell
-from trunkline.gateway.watchdog import SLACK_S, STUCK_S, Goodbyes, Watch
+from trunkline.gateway.watchdog import SLACK_S, STUCK_S, Goodbyes, Watch, _hang_up
 from trunkline.gateway.watched import udp_socket
 from trunkline.testing.board import Board, run, sid
 
@@ -58,6 +58,13 @@ def test_the_process_is_killed_when_it_carries_nothing_else() -> None:
     assert [watch.kills(at) for at in (30.0, 30.0 + SLACK_S)] == [False, True]
     watch.told({}, {}, 200.0)
     assert not watch.kills(999.0)
+
+
+def test_without_an_account_a_call_of_twilios_ends_with_the_process() -> None:
+    watch = Watch(0.0)
+    watch.told(twilios(a=1.0), {}, 10.0)
+    asyncio.run(_hang_up(watch, None, "sid-a", "a"))
+    assert [watch.kills(at) for at in (11.0, 10.0 + STUCK_S + SLACK_S)] == [False, True]
 
 
 def test_a_sip_call_that_is_over_gets_a_bye_in_each_of_its_dialogs_once() -> None:

@@ -94,6 +94,10 @@ class Watch:
         """Twilio has hung it up."""
         self.calls.pop(call_id, None)
 
+    def left_to_us(self, call_id: str) -> None:
+        """Nobody can ask Twilio to hang it up: it ends with the process that carries it."""
+        self.calls[call_id].sid = ""
+
     def kills(self, now: float) -> bool:
         """The process is to be ended: what it carries is over, and Twilio's calls are hung up."""
         stuck = now - self.told_at >= STUCK_S and bool(self.calls)
@@ -151,9 +155,12 @@ async def _look(watch: Watch, account: Any, goodbyes: "Goodbyes", parent: int) -
 async def _hang_up(watch: Watch, account: Any, sid: str, call_id: str) -> None:
     from trunkline.gateway.twilio.account import Taken
 
-    ended = await account.end(CallSid(sid)) if account is not None else None
+    if account is None:
+        watch.left_to_us(call_id)
+        return
+    ended = await account.end(CallSid(sid))
     log.error("the gateway is stuck: call %s was hung up at its limit: %s", sid, type(ended).__name__)
-    if account is None or isinstance(ended, Taken):
+    if isinstance(ended, Taken):
         watch.ended(call_id)
 
 

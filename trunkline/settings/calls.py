@@ -15,7 +15,7 @@ class Limits(Section):
     """Of max_calls: kept free for calls that come in. Calls out are refused before."""
     max_calls_per_number: Int | None = Field(default=None, ge=1, le=10_000)
     """At once on one of our numbers, calls in and out together, in all processes that share Redis or the database. A
-    further caller hears a busy tone."""
+    further caller hears a busy tone, or goes to `twilio.fallback_number`."""
     reserved_inbound_per_number: Int = Field(default=0, ge=0, le=9_999)
     """Of max_calls_per_number: kept free for calls that come in."""
     max_calls_per_tenant: Int | None = Field(default=None, ge=1, le=100_000)

@@ -76,9 +76,9 @@ class Privacy(Section):
     """[privacy.residency.NAME]: where data of calls with some countries may be. A place named as `region` is also that
     of calls without a number."""
     keys: dict[Name, Key32] = Field(default_factory=dict)
-    """With keys, recordings, and what people said in the database, the spool and Redis, are sealed (AES-256-GCM) under
-    the first of them; the others open older ones. Each is 32 random bytes as base64 (`openssl rand -base64 32`).
-    Whoever loses one loses what it seals."""
+    """With keys, recordings, audit log files, and what people said in the database, the spool and Redis, are sealed
+    (AES-256-GCM) under the first of them; the others open older ones. Each is 32 random bytes as base64
+    (`openssl rand -base64 32`). Whoever loses one loses what it seals."""
     kms: Annotated[str, AfterValidator(_service)] | None = None
     """A key service that holds the master key instead: `command: PROGRAM ARGUMENTS`, or a plug-in of `trunkline.keys`
     by its name (docs/privacy.md). `privacy.keys` then open what is older."""

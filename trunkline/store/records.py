@@ -141,16 +141,16 @@ def _shown_whole(found: _Found, seal: TextSeal | None) -> Record:
 
 async def events_of(
     database: Database, tenant: TenantId, kind: str, call_id: CallId | None = None
-) -> Sequence[Mapping[str, Any]]:
-    """The data of all events of a kind, oldest first. What cannot be opened is left out."""
+) -> list[tuple[datetime, Mapping[str, Any]]]:
+    """When, and the data of all events of a kind, oldest first. What cannot be opened is left out."""
     wanted = [EVENTS.c.tenant_id == tenant, EVENTS.c.kind == kind]
     if call_id is not None:
         wanted.append(EVENTS.c.call_id == call_id)
     async with database.read() as connection:
         found = await connection.execute(select(EVENTS).where(*wanted).order_by(EVENTS.c.at, EVENTS.c.seq))
         rows = found.mappings().all()
-    opened = await asyncio.to_thread(lambda: [opened_row(database.seal, EVENTS, row)["data"] for row in rows])
-    return [data for data in opened if not is_locked(data)]
+    opened = await asyncio.to_thread(lambda: [opened_row(database.seal, EVENTS, row) for row in rows])
+    return [(row["at"], row["data"]) for row in opened if not is_locked(row["data"])]
 
 
 async def note_event(
