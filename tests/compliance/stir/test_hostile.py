@@ -195,9 +195,8 @@ def test_a_certificate_with_other_bytes_is_rejected(of_the_leaf: bool, changes: 
         assert isinstance(credential_of(*ders), Rejected)
 
 
-@pytest.mark.parametrize("first_byte", [0x80, 0xFF])
-def test_a_certificate_whose_serial_number_is_not_positive_is_rejected(first_byte: int) -> None:
-    ders = (changed(CHAIN[0], [(CHAIN[0].index(b"\xa0\x03\x02\x01\x02") + 7, first_byte)]), CHAIN[1])
+def test_a_certificate_whose_serial_number_is_not_positive_is_rejected() -> None:
+    ders = (changed(CHAIN[0], [(CHAIN[0].index(b"\xa0\x03\x02\x01\x02") + 7, 0x80)]), CHAIN[1])
     found = credential_of(*ders)
     assert isinstance(found, Rejected)
     assert "serial number" in str(found)
