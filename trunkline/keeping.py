@@ -68,7 +68,7 @@ def erase(subject: Subject, config: Config = None) -> None:
         )
         done["spool"] = spools.lines
         if kept.sessions is not None:
-            done["sessions"] = await kept.sessions.erase(DEFAULT_TENANT, subject, live)
+            done["sessions"] = await kept.sessions.erase(DEFAULT_TENANT, subject, live, without)
         file = settings.data_dir / "trunkline.db"
         if settings.database is None and file.exists():
             await asyncio.to_thread(rewrite, file)

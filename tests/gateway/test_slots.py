@@ -151,6 +151,21 @@ def test_a_webhook_of_a_call_that_is_over_takes_none() -> None:
     run(scenario, per_tenant=3)
 
 
+def test_asked_twice_at_once_and_let_in_between_a_call_has_one_slot_to_its_end() -> None:
+    async def scenario(board: Board, shared: Shared) -> None:
+        slots = board.switchboard.slots
+        assert slots is not None
+        first = asyncio.create_task(slots.ask("a", "inbound", OURS))
+        second = asyncio.create_task(slots.ask("a", "inbound", OURS))
+        await first
+        assert slots.claim("a", "inbound", OURS) is None
+        await second
+        await asyncio.sleep(PENDING_S + 2 * RENEW_S)
+        assert len(shared.held) == 1
+
+    run(scenario, per_tenant=3)
+
+
 def test_leases_are_renewed_while_calls_live_and_a_webhook_that_comes_twice_has_one() -> None:
     async def scenario(board: Board, shared: Shared) -> None:
         call_id = await comes(board, 1)

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from tests.gateway.test_switchboard import Way
 from trunkline.agents.attending import Agent
 from trunkline.agents.definition import HandOff
 from trunkline.agents.providers import Minds
@@ -186,6 +187,45 @@ def test_the_route_changes_at_the_end_of_a_turn_that_was_heard() -> None:
         assert (board.agent_name, board.agent_now.greeting, board.agent_now.pending) == ("cheap", "", ())
 
     run(scenario, Ways(cheaper_agent="cheap"), terms=Terms(cheaper_after_tools=frozenset({"book"})))
+
+
+def test_a_hand_off_that_was_announced_goes_before_the_cheaper_route_which_follows_at_the_next_turn() -> None:
+    async def scenario(board: Metered) -> None:
+        billing = SimpleNamespace(**{**vars(board.agent), "definition": replace(DEFINITION, name="billing")})
+        agents = {"billing": HandOff("/billing.toml", "invoices"), "cheap": HandOff("/cheap.toml", "all")}
+        billing.definition = replace(billing.definition, agents=agents)
+        board.agent.definition = replace(DEFINITION, agents=agents)
+        board.switchboard.agents = {**board.switchboard.agents, "/billing.toml": cast(Agent, billing)}
+        answered(board)
+        board.use("llm", MIND, tokens_in=10)
+        board.turn(tools=("book",))
+        await asyncio.sleep(1.5)
+        assert board.call.hand_off("billing") == Allow()
+        board.turn()  # "I'm passing you to billing"
+        board.call.handed_off()
+        await asyncio.sleep(0)
+        assert board.agent_name == "billing"
+        board.turn()
+        await asyncio.sleep(0)
+        assert board.agent_name == "cheap"
+
+    run(scenario, Ways(cheaper_agent="cheap"), terms=Terms(cheaper_after_tools=frozenset({"book"})))
+
+
+def test_an_order_that_money_refuses_is_no_call_out() -> None:
+    out: list[str] = []
+
+    async def scenario(board: Metered) -> None:
+        board.switchboard.went_out = lambda number, to_target: out.append(number)
+        board.switchboard.diallers.append(Way("one"))
+        refused = board.switchboard.dial(DialOrder(E164(DIALLED)))
+        assert isinstance(refused, Refuse)
+        assert refused.code == "unknown_price"
+        board.treasury.policy = Policy()
+        assert not isinstance(board.switchboard.dial(DialOrder(E164(DIALLED))), Refuse)
+
+    run(scenario, refuse_unknown=True)
+    assert out == [DIALLED]
 
 
 def test_a_backend_whose_time_is_over_and_no_other_ends_with_a_goodbye() -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from trunkline.gateway.sip.farewell import Farewell
 from trunkline.gateway.watchdog import SLACK_S, STUCK_S, Goodbyes, Watch, _hang_up
-from trunkline.gateway.watched import udp_socket
+from trunkline.gateway.watched import Watched, udp_socket
 from trunkline.testing.board import Board, run, sid
 
 SID = sid(1)
@@ -83,6 +83,28 @@ def test_what_the_gateway_tells() -> None:
     async def scenario(board: Board) -> None:
         one, two = board.admit(1), board.admit(2, leg="sip")
         assert board.switchboard.lasting() == {one: {"left_s": 608.0, "sid": SID}, two: {"left_s": 608.0}}
+
+    run(scenario)
+
+
+def test_a_telling_that_fails_for_whatever_is_begun_again_by_another_watchdog(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[int] = []
+
+    async def tell(self: Watched) -> None:
+        told.append(1)
+        if len(told) == 1:
+            raise KeyError("a call")
+        await asyncio.sleep(3600)
+
+    async def scenario(board: Board) -> None:
+        monkeypatch.setattr(Watched, "_tell", tell)
+        watched = Watched(board.switchboard, {})
+        watched.start()
+        await asyncio.sleep(60)
+        assert len(told) == 2
+        await watched.close()
 
     run(scenario)
 

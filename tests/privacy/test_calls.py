@@ -97,6 +97,15 @@ def test_events_lose_cards_and_keep_what_the_record_is_found_by() -> None:
     assert cast(CallEnded, kept.events[-1]).detail == "[email]"
 
 
+def test_a_device_is_found_by_its_names_whatever_they_look_like() -> None:
+    kept = Kept()
+    records = RedactedRecords(kept, Policies(POLICY))
+    records.append(started("1"))
+    names = {"session_id": "s", "device_id": "490154203237518", "device_account": "bob@example.com"}
+    records.append(CallEvent(CallId("1"), AT, "attributes", names | {"note": "bob@example.com"}))
+    assert cast(CallEvent, kept.events[1]).data == names | {"note": "[email]"}
+
+
 def test_an_agent_may_have_a_policy_of_its_own() -> None:
     kept = Kept()
     records = RedactedRecords(kept, Policies(POLICY, {"Open": NOTHING}))

@@ -91,6 +91,19 @@ def test_what_is_given_back_is_there_for_others(shop: Shop) -> None:
     asyncio.run(scenario())
 
 
+def test_what_a_redis_that_hung_is_asked_twice_to_take_back_it_takes_once(shop: Shop) -> None:
+    async def scenario() -> None:
+        async with shop.process() as one, shop.process() as other:
+            assert await one.take(TENANT, DAY, SHARE) == 400
+            for _ in range(2):
+                await one.give_back(TENANT, DAY, 300)
+            assert await other.take(TENANT, DAY, Share(2000, 1000)) == 900
+
+    if not shop.url.startswith("redis"):
+        pytest.skip("a database is asked once")
+    asyncio.run(scenario())
+
+
 def test_what_was_spent_beyond_it_is_nobodys(shop: Shop) -> None:
     async def scenario() -> None:
         async with shop.process() as one, shop.process() as other:

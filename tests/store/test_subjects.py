@@ -278,3 +278,20 @@ def test_the_words_of_messages_and_what_waits_for_a_call_grow_old_too(
             assert await store.count("unplaced_events") == 0
 
     asyncio.run(scenario())
+
+
+def test_what_is_deleted_while_files_are_looked_through_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_text("ann")
+    is_file = Path.is_file
+
+    def and_then_goes(path: Path) -> bool:
+        found = is_file(path)
+        if path.name == "b":
+            path.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "is_file", and_then_goes)
+    assert files_with(tmp_path, "ann") == ["a", "c"]

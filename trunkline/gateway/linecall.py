@@ -160,6 +160,7 @@ class LineCall:
         self._spent = self._leaves_spent = False
         self._so_far = before.so_far if before is not None else SoFar()
         self._cheaper = ""  # who goes on from the end of this turn
+        self._gives_over = False
         self._wanted: _Wanted | None = None
         """A transfer of ours, once the agent's words were heard."""
         self.diallers = Payable(board.diallers, self.may_pay_leg)
@@ -266,10 +267,11 @@ class LineCall:
         dialled: E164 | None = None,
         *,
         goes: bool = True,
+        counts: bool = True,
     ) -> Decision:
         """Every door leads through here; what was refused is in the record, and what the rules looked at. `dialled`: a
-        further leg of the call. `goes`: what is allowed is done at once, and counts as a call out. What the caller has
-        not agreed to is refused before anything else is looked at."""
+        further leg of the call. `goes`: what is allowed is done at once; `counts`: as a call out, which whoever asks
+        tells else. What the caller has not agreed to is refused before anything else is looked at."""
         if (shut := self.consent.shut(door)) is not None:
             return shut
         facts = Facts(
@@ -291,7 +293,7 @@ class LineCall:
             self.consent.owes(decision.obligations)
         if decision.checks and (goes or isinstance(decision, Refuse)):
             self.event("decision", **told(door, decision))
-        if isinstance(decision, Allow) and goes and (number := out(facts)) is not None:
+        if isinstance(decision, Allow) and goes and counts and (number := out(facts)) is not None:
             self._board.went_out(number, door == "transfer")
         if isinstance(decision, Refuse) and door != "record":
             self.event("refused", door=door, target=target, code=decision.code, why=decision.why)
@@ -857,9 +859,11 @@ class LineCall:
         return True
 
     def _go_cheaper(self) -> None:
-        agent, self._cheaper = self._cheaper, ""
-        if self.machine.state is not c.State.ACTIVE or self._bus is None or not agent:
+        if self.machine.state is not c.State.ACTIVE or self._bus is None or not self._cheaper:
+            return  # at the end of another turn
+        if self._gives_over or self._spent or self.consent.announcing:
             return
+        agent, self._cheaper = self._cheaper, ""
         try:
             self.attended.take_over(agent, self._bus)
         except Exception as error:
@@ -931,9 +935,11 @@ class LineCall:
         return Allow()
 
     def handed_off(self) -> None:
+        self._gives_over = True
         asyncio.get_running_loop().call_soon(self._hand_over)  # not within the doing of the one who leaves
 
     def _hand_over(self) -> None:
+        self._gives_over = False
         if self.machine.state is not c.State.ACTIVE or self._bus is None:
             return
         try:
@@ -1159,5 +1165,6 @@ class LineCall:
         former = FormerCall(self.id, self.end_reason, consent=self.consent.carried, so_far=self.so_far)
         if not former.may_return:
             return former
-        said = tuple(self.attended.conversation) if self.may_keep_words else ()
+        said = tuple(self.attended.conversation)
+        said = said if said and self.may_keep_words else ()
         return replace(former, conversation=said, agent=self.attended.whole, consent=self.consent.carried)

@@ -128,7 +128,8 @@ class Slots:
         else:
             answer = "taken" if full is None else self.limits.refusal(full, direction)
             self._is_back()
-        self._slots[name] = _Slot(scopes, answer, self.clock.now())
+        if name not in self._slots:  # asked twice at once, and let in
+            self._slots[name] = _Slot(scopes, answer, self.clock.now())
 
     def claim(self, name: str, direction: Direction, number: str | None) -> Refuse | None:
         """For a call that is let in now. Codes: `tenant_full`, `number_full`, `slots_unknown`."""

@@ -310,7 +310,7 @@ class Switchboard:
         if (no_line := self._no_line_for(call)) is not None:
             call.end("overloaded", no_line.code)
             return no_line
-        decision = call.ask("dial")
+        decision = call.ask("dial", counts=False)
         if isinstance(decision, Refuse):
             call.end("refused", decision.code)
             return decision
@@ -319,6 +319,7 @@ class Switchboard:
             return way
         if (dear := self._may_cost(call)) is not None:
             return dear
+        self.went_out(order.to_number, False)
         call.event("dialling", trunk=way[2].trunk, ring_timeout_s=order.ring_timeout_s)
         self._take(call)
         self._placing[call.id] = placing
@@ -469,8 +470,8 @@ class Switchboard:
             del self._by_provider_id[name]
         if session_id is not None:
             self.sessions.ended(session_id, call)
-        if self.slots is not None:
-            self.slots.free(_slot(call))
+        if self.slots is not None and not (call.started.direction == "inbound" and name in self._by_provider_id):
+            self.slots.free(_slot(call))  # else who came back has it
         self._remember(name, call.former())
         self.metrics.live_calls(len(self._calls))
         if not self._calls:

@@ -96,7 +96,8 @@ class Watch:
 
     def left_to_us(self, call_id: str) -> None:
         """Nobody can ask Twilio to hang it up: it ends with the process that carries it."""
-        self.calls[call_id].sid = ""
+        if (call := self.calls.get(call_id)) is not None:
+            call.sid = ""
 
     def kills(self, now: float) -> bool:
         """The process is to be ended: what it carries is over, and Twilio's calls are hung up."""

@@ -49,6 +49,9 @@ class Watched:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
+        await self._let_go()
+
+    async def _let_go(self) -> None:
         process, self._process = self._process, None
         if process is not None and process.returncode is None:
             assert process.stdin is not None
@@ -65,8 +68,9 @@ class Watched:
         while True:
             try:
                 await self._tell()
-            except OSError as error:
-                log.warning("the watchdog is gone (%s), and is started again", type(error).__name__)
+            except Exception as error:  # whatever it is: to be silent is to be stuck
+                log.warning("the watchdog is not told (%s), and is started again", type(error).__name__)
+                await self._let_go()
             await asyncio.sleep(AGAIN_S)
 
     async def _tell(self) -> None:

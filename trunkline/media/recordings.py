@@ -12,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from trunkline.clock import SYSTEM_CLOCK
 from trunkline.errors import StoreError
 from trunkline.media.recorder import Finished, Recorder, about, format_of
 from trunkline.ports import Allow
@@ -38,8 +39,11 @@ class Recordings:
         folder = self.folder_of(call_id)
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            taken = sum(1 for _ in folder.glob(f"{call_id}*.wav*"))
-            name = (f"{call_id}-{taken + 1}" if taken else call_id) + (".wav" if self._keys is None else ".wav.sealed")
+            name, again = str(call_id), 1
+            while any((folder / f"{name}{end}").exists() for end in (".wav", f".wav{SEALED}")):
+                again += 1
+                name = f"{call_id}-{again}"
+            name += ".wav" if self._keys is None else f".wav{SEALED}"
         except OSError as error:
             log.error("call %s is not recorded: %s", call_id, error.strerror)
             return None
@@ -52,8 +56,9 @@ class Recordings:
 
     def wait(self, timeout_s: float) -> None:
         """Until those that were closed are finished. Blocking."""
+        until_s = SYSTEM_CLOCK.now() + timeout_s
         for recorder in self._open:
-            recorder.wait(timeout_s)
+            recorder.wait(max(0.0, until_s - SYSTEM_CLOCK.now()))
 
 
 def call_of(path: Path) -> tuple[str, str]:

@@ -78,9 +78,13 @@ def by_itself(policy: Policy) -> Policy:
     return policy.without("phone", "number", "name")
 
 
+_FOUND_BY = ("session_id", "device_id", "device_account")
+"""Of a device's call, in `attributes`: a device's serial number can be one that Luhn would take for a card."""
+
+
 class RedactedRecords:
     """A RecordSink before the one that writes. What the record is found by stays: the parties' numbers, the carrier's
-    name for the call."""
+    name for the call, whose device it was."""
 
     def __init__(self, records: RecordSink, policies: Policies) -> None:
         self._records, self._policies = records, policies
@@ -111,7 +115,10 @@ class RedactedRecords:
             if event.kind == LEFT_MESSAGE:
                 return replace(event, data=redact_value(event.data, speakers.caller.aside))
             policy = by_itself(speakers.policy)
-            return replace(event, data=redact_value(event.data, lambda text: redact(text, policy)))
+            data = redact_value(event.data, lambda text: redact(text, policy))
+            if event.kind == "attributes":
+                data |= {name: event.data[name] for name in _FOUND_BY if name in event.data}
+            return replace(event, data=data)
         if isinstance(event, CallEnded):
             policy = by_itself(self._of(event.call_id).policy)
             self._calls.pop(event.call_id, None)

@@ -23,7 +23,9 @@ redis.call('PEXPIRE', KEYS[1], ARGV[5])
 return string.format('%d', mine - had)
 """
 _GIVE_BACK = """
-local spent = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '0') - tonumber(ARGV[2])
+local mine = redis.call('HGET', KEYS[1], ARGV[1])
+if not mine then return 0 end
+local spent = tonumber(mine) - tonumber(ARGV[2])
 redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('HINCRBY', KEYS[1], 'spent', string.format('%d', spent))
 redis.call('PEXPIRE', KEYS[1], ARGV[3])

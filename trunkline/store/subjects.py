@@ -9,9 +9,11 @@ cannot be opened is counted as `locked`, and is nobody's proof of anything.
 
 import asyncio
 import json
+import os
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
@@ -343,10 +345,13 @@ class Subjects:
 
     def _unlink_older(self, before_s: float) -> int:
         there = (path for folder in self._recordings if folder.is_dir() for path in folder.glob("*.wav*"))
-        old = [path for path in there if path.stat().st_mtime < before_s]
-        for path in old:
-            path.unlink(missing_ok=True)
-        return len(old)
+        count = 0
+        for path in there:
+            with suppress(FileNotFoundError):  # another worker deletes too
+                if path.stat().st_mtime < before_s:
+                    path.unlink()
+                    count += 1
+        return count
 
 
 async def _drop(connection: AsyncConnection, tenant: TenantId, call_ids: Sequence[str]) -> None:
@@ -408,14 +413,22 @@ def rewrite(file: Path) -> None:
 def files_with(folder: Path, text: str) -> list[str]:
     """Of a folder, at any depth, those that hold it as it stands. Blocking."""
     wanted, found = text.encode(), []
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(Path(at, name) for at, _, names in os.walk(folder) for name in names):
         if not path.is_file() or path.is_symlink():
             continue
-        tail = b""
-        with path.open("rb") as file:
-            while chunk := file.read(_SCAN_BYTES):
-                if wanted in tail + chunk:
-                    found.append(str(path.relative_to(folder)))
-                    break
-                tail = chunk[-len(wanted) :]
+        try:
+            if _holds(path, wanted):
+                found.append(str(path.relative_to(folder)))
+        except FileNotFoundError:  # beside a gateway that works: deleted or moved meanwhile
+            continue
     return found
+
+
+def _holds(path: Path, wanted: bytes) -> bool:
+    tail = b""
+    with path.open("rb") as file:
+        while chunk := file.read(_SCAN_BYTES):
+            if wanted in tail + chunk:
+                return True
+            tail = chunk[-len(wanted) :]
+    return False

@@ -16,6 +16,7 @@ from trunkline.gateway.sessions.store import Saving
 from trunkline.ports import Message
 from trunkline.privacy.sealed import KeyRing
 from trunkline.privacy.texts import TextSeal
+from trunkline.store.subjects import without
 from trunkline.types import CallId, SessionId, TenantId
 
 pytestmark = pytest.mark.skipif(not SERVER, reason="TRUNKLINE_TEST_REDIS_URL is not set")
@@ -54,13 +55,14 @@ def test_whose_session_it_is_and_who_was_named_in_one_are_found_and_erased(seal:
                     Saving(session("ses_bob", "bob", f"call {NUMBER}", "c2")),
                     Saving(session("ses_live", "ann", "still here", "c3")),
                     Saving(session("ses_carl", "carl", "nothing", "c4")),
+                    Saving(session("ses_dora", "dora", "at 212-555-0177 please", "c5")),
                 ]
             )
             assert await store.with_text("Zoë") == ["trunkline:session:ses_ann"]
             assert await store.with_text(NUMBER) == ["trunkline:session:ses_bob"]
-            assert await store.erase(US, "ann", {"c3"}) == 1
-            assert await store.erase(US, NUMBER, ()) == 1
-            assert await store.erase(US, NUMBER, ()) == 0
+            assert await store.erase(US, "ann", {"c3"}, without) == 1
+            assert await store.erase(US, NUMBER, (), without) == 2
+            assert await store.erase(US, NUMBER, (), without) == 0
             assert await store.with_text(NUMBER) == []
             left = [await store.get(SessionId(f"ses_{name}")) for name in ("ann", "bob", "live", "carl")]
             assert [each is None for each in left] == [True, True, False, False]

@@ -130,15 +130,19 @@ class RedisSessions:
         """Keys that hold it, opened, or that are named so. What cannot be opened says so."""
         return [key async for key in self._holding(lambda fields: any(text in each for each in fields.values()), text)]
 
-    async def erase(self, tenant: TenantId, subject: str, live: Collection[str]) -> int:
-        """Sessions of a device or account of that name, or in which it was said; but those whose call is live. Whoever
-        holds one learns that it is over, and tokens for it open nothing."""
+    async def erase(
+        self, tenant: TenantId, subject: str, live: Collection[str], without: Callable[[Any, str], Any]
+    ) -> int:
+        """Sessions of a device or account of that name, or in which it was said (`without`: a text, its numbers gone as
+        people write them); but those whose call is live. Whoever holds one learns that it is over, and tokens for it
+        open nothing."""
 
         def theirs(fields: dict[str, str]) -> bool:
             facts = json.loads(fields.get("facts", "{}"))
             mine = facts.get("tenant") == tenant and fields.get("call_id") not in live
             named = subject in (facts.get("device_account"), facts.get("device_id"))
-            return mine and (named or subject in fields.get("said", ""))
+            said = fields.get("said", "")
+            return mine and (named or without(said, subject) != said)
 
         removed = 0
         async for key in self._holding(theirs):
