@@ -8,6 +8,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from tests.gateway.test_switchboard import Way
 from trunkline.agents.attending import Agent
 from trunkline.agents.definition import HandOff
@@ -271,6 +273,20 @@ def test_without_a_policy_an_unknown_price_is_told_and_in_no_sum() -> None:
     assert board.costs()["complete"] is False
     assert board.costs()["missing"] == ["no price for openai,llm,gpt-9 per tokens_in"]
     assert b'trunkline_unpriced_total{kind="llm",product="gpt-9",provider="openai"} 1.0' in board.metrics.text()
+
+
+def test_a_missing_row_is_in_the_log_once_and_in_each_record(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(board: Metered) -> None:
+        for number in (1, 2):
+            board.call = board.line_of(board.admit(number, to_number=DIALLED))
+            board.attach(board.call.id)
+            board.use("llm", provider("openai", "gpt-9"), tokens_in=10)
+            await board.over()
+
+    board = run(scenario)
+    assert len(board.events("unknown_price")) == 2
+    (said,) = [record.message for record in caplog.records if "no price" in record.message]
+    assert said.startswith("no price for openai,llm,gpt-9 per tokens_in (call ")
 
 
 def test_costs_are_in_the_record_beside_their_usage_in_the_metrics_and_in_the_api() -> None:

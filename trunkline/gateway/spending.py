@@ -68,6 +68,8 @@ class Spending:
     def __init__(self, treasury: Treasury, ways: Ways, metrics: "Metrics", clock_now: Callable[[], float]) -> None:
         self.treasury, self.ways, self._metrics, self._now = treasury, ways, metrics, clock_now
         self._calls: dict[str, tuple[LineCall, Account]] = {}
+        self._told: set[str] = set()
+        """Missing rows that are in the log."""
         self._uncounted: OrderedDict[str, tuple[Account, Usage]] = OrderedDict()
         """Calls that are over, and what was metered for the time that their carrier has yet to tell."""
         self._task: asyncio.Task[None] | None = None
@@ -220,7 +222,9 @@ class Spending:
 
     def _tell_missing(self, call: "LineCall", account: Account, known: int) -> None:
         for row in list(account.meter.missing)[known:]:
-            log.warning("call %s: %s", call.id, row)
+            if str(row) not in self._told:  # once: a trunk without a row has thousands of calls
+                self._told.add(str(row))
+                log.warning("%s (call %s is the first of this process)", row, call.id)
             call.event("unknown_price", missing=str(row))
 
     def turn_over(self, call: "LineCall", tools: Sequence[str]) -> None:
