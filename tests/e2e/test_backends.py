@@ -96,6 +96,6 @@ def test_the_clinic_over_twilios_protocol(backend: str, start_gateway: Any, serv
 
 
 @needs_sip
-@pytest.mark.parametrize("backend", cases("flux+responses+aura", "remote"))
+@pytest.mark.parametrize("backend", cases("flux+responses+aura"))
 def test_the_clinic_over_sip(backend: str, start_gateway: Any, serve_models: Any, tmp_path: Path) -> None:
     judge(asyncio.run(show(backend, start_gateway, serve_models, tmp_path, sip_port=lease())))

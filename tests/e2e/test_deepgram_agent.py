@@ -83,7 +83,8 @@ def call(
 
 
 @pytest.mark.parametrize(
-    ("model", "feed"), [("nova-3", "all"), ("flux-general-en", "all"), ("flux-general-en", "gated")]
+    ("model", "feed"),
+    [("nova-3", "all"), pytest.param("flux-general-en", "all", marks=pytest.mark.show), ("flux-general-en", "gated")],
 )
 def test_the_clinic_understands_what_deepgram_hears(start_gateway: Any, tmp_path: Path, model: str, feed: str) -> None:
     lines = ["What are your opening hours?", "Where is the clinic?"]

@@ -119,6 +119,7 @@ def test_ears_and_voices_that_fail_are_followed_and_every_word_is_heard_once(
 
 
 @some_or_all("stalled_middle", "garbage")
+@pytest.mark.show
 def test_a_model_over_the_real_sdk_that_fails_is_followed_and_every_word_is_heard_once(
     faults: Sequence[str], tmp_path: Path
 ) -> None:

@@ -204,7 +204,7 @@ def test_a_hand_off_is_void_when_the_caller_talks_over_it(house: House) -> None:
 LONG = "[context]\nmax_tokens = 200\nkeep_messages = 2\n"
 
 
-@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("fails", [False, pytest.param(True, marks=pytest.mark.show)])
 def test_of_a_long_conversation_the_model_is_told_a_summary_and_not_the_old_messages(house: House, fails: bool) -> None:
     story = "You told me of the {} thing, " + "unquestionably " * 26 + "so."
     ordinals = ("first", "second", "third", "fourth")

@@ -32,6 +32,7 @@ def test_the_record_holds_the_words_that_were_played_at_most_one_less(start_gate
     assert min(found) >= -1, found
 
 
+@pytest.mark.show
 def test_on_a_bad_path_the_record_holds_never_a_word_more_than_was_played(start_gateway: Any) -> None:
     """A word less for each that was played while our clear was late."""
     gateway = start_gateway(STANDIN)

@@ -157,7 +157,7 @@ def call(
     return asyncio.run(run())
 
 
-@pytest.mark.parametrize("model", ["nova-3", "flux-general-multi"])
+@pytest.mark.parametrize("model", [pytest.param("nova-3", marks=pytest.mark.show), "flux-general-multi"])
 def test_a_caller_who_speaks_spanish_is_answered_in_spanish(start_gateway: Any, tmp_path: Path, model: str) -> None:
     lines = [in_language("es", "quiero encargar una tarta"), in_language("en", "can we speak english please")]
     answers = [Answer("Claro que sí. ", "¿De qué tamaño?"), Answer("Of course we can.")]

@@ -164,9 +164,9 @@ def test_with_a_recogniser_of_somebody_elses(start_gateway: Any, tmp_path: Path)
 @pytest.mark.parametrize(
     ("heard_by", "turns", "interruptible"),
     [
-        ("its transcript", "ours", True),
+        pytest.param("its transcript", "ours", True, marks=pytest.mark.show),
         ("its transcript", "server", True),
-        ("second ears", "ours", True),
+        pytest.param("second ears", "ours", True, marks=pytest.mark.show),
         ("second ears", "server", False),
         ("the model", "ours", True),
     ],

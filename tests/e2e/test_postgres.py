@@ -56,7 +56,7 @@ def test_the_store_keeps_its_promises_on_postgresql(database_url: str) -> None:
         env={**os.environ, "TRUNKLINE_TEST_DATABASE_URL": database_url},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout[-4000:]
     assert "TRUNKLINE_TEST_DATABASE_URL" not in done.stdout, "PostgreSQL's half was skipped"

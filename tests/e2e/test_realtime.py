@@ -185,7 +185,7 @@ INTERRUPTS: list[Action] = [
 ]
 
 
-@pytest.mark.parametrize("terms", ["", 'turns = "server"'])
+@pytest.mark.parametrize("terms", ["", pytest.param('turns = "server"', marks=pytest.mark.show)])
 def test_an_interrupted_item_is_truncated_where_a_twilio_caller_stopped_hearing_it(bakery: Bakery, terms: str) -> None:
     bakery.realtime.transcripts += [PHRASE, "and tomorrow"]
     bakery.realtime.replies += [
@@ -199,7 +199,7 @@ def test_an_interrupted_item_is_truncated_where_a_twilio_caller_stopped_hearing_
 
 
 @needs_sip
-@pytest.mark.parametrize("terms", ["", 'turns = "server"'])
+@pytest.mark.parametrize("terms", [pytest.param("", marks=pytest.mark.show), 'turns = "server"'])
 def test_an_interrupted_item_is_truncated_to_the_frame_on_a_sip_call(bakery: Bakery, terms: str) -> None:
     bakery.realtime.transcripts += [PHRASE, "and tomorrow"]
     bakery.realtime.replies += [
@@ -213,7 +213,7 @@ def test_an_interrupted_item_is_truncated_to_the_frame_on_a_sip_call(bakery: Bak
     assert said(record)[-1] == ("and tomorrow", "The same.")
 
 
-@pytest.mark.parametrize("sip", [False, pytest.param(True, marks=needs_sip)])
+@pytest.mark.parametrize("sip", [pytest.param(False, marks=pytest.mark.show), pytest.param(True, marks=needs_sip)])
 def test_a_call_that_begins_on_the_model_ends_on_the_cascade_and_keeps_its_memory(bakery: Bakery, sip: bool) -> None:
     bakery.realtime.transcripts += ["my name is Ada", PHRASE]
     bakery.realtime.replies += [
@@ -246,7 +246,7 @@ def test_a_call_that_begins_on_the_model_ends_on_the_cascade_and_keeps_its_memor
     ]
 
 
-@pytest.mark.parametrize("sip", [False, pytest.param(True, marks=needs_sip)])
+@pytest.mark.parametrize("sip", [False, pytest.param(True, marks=(needs_sip, pytest.mark.show))])
 def test_a_session_that_grows_old_is_followed_and_the_caller_hears_nothing_of_it(bakery: Bakery, sip: bool) -> None:
     answers = ("Good morning, Ada.", "At seven, Ada.")
     server = bakery.realtime

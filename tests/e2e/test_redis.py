@@ -291,6 +291,7 @@ def test_no_token_is_ever_logged(start: Start) -> None:
         assert secret.split(".")[0] not in worker.log
 
 
+@pytest.mark.show
 def test_a_region_that_dies_is_nobodys_nearest(start: Start) -> None:
     ports = {"eu": str(lease()), "us": str(lease())}
     places = {"eu": ("50.11", "8.68"), "us": ("38.9", "-77.45")}

@@ -72,7 +72,7 @@ def test_a_call_is_heard_answered_and_spoken_to_by_other_processes(
     assert not any("ERROR" in models.log or "Traceback" in models.log for models in two_servers)
 
 
-@pytest.mark.parametrize("dead", ["ears and mind", "voice"])
+@pytest.mark.parametrize("dead", ["ears and mind", pytest.param("voice", marks=pytest.mark.show)])
 def test_what_is_killed_in_mid_call_is_followed_by_what_this_process_has(
     dead: str, start_gateway: Any, two_servers: list[Models], tmp_path: Path
 ) -> None:

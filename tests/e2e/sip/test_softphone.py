@@ -75,7 +75,7 @@ def until_answered(gateway: Any, words: str, within_s: float) -> None:
 # --- it calls us ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("over", ["udp", "tls"])
+@pytest.mark.parametrize("over", [pytest.param("udp", marks=pytest.mark.show), "tls"])
 def test_a_softphone_asks_the_clinic_and_hears_its_answer(
     over: str, sip_gateway: Start, softphone: Phones, certificate: Path
 ) -> None:
@@ -125,7 +125,12 @@ def test_a_softphone_asks_the_clinic_and_hears_its_answer(
 
 
 @pytest.mark.parametrize(
-    ("codec", "name"), [("PCMA/8000/1", "PCMA/8000"), ("G722/16000/1", "G722/16000"), ("opus/48000/2", "opus/48000")]
+    ("codec", "name"),
+    [
+        pytest.param("PCMA/8000/1", "PCMA/8000", marks=pytest.mark.show),
+        pytest.param("G722/16000/1", "G722/16000", marks=pytest.mark.show),
+        ("opus/48000/2", "opus/48000"),
+    ],
 )
 def test_every_codec_carries_words_both_ways(codec: str, name: str, sip_gateway: Start, softphone: Phones) -> None:
     """Asked into the greeting, as people do who call often. Nobody is louder or softer than they spoke, from the first
