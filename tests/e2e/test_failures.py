@@ -262,7 +262,7 @@ def test_a_full_disk_is_no_callers_trouble_and_no_record_is_lost(start_gateway: 
 
 
 CALLS, WARM_UP_CALLS, AT_ONCE = 1000, 500, 50  # the database's caches fill meanwhile
-GROWTH_BYTES = 4096  # a call; most is what is kept of those that ended, and their carrier has yet to count: bounded
+GROWTH_BYTES = 4096  # a call: what is remembered of those that ended, which is bounded, and the allocator
 ARENA_BYTES = 1 << 20
 SPARE_DESCRIPTORS = 4  # connections of the database's pool, a request of ours
 

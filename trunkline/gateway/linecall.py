@@ -1162,7 +1162,10 @@ class LineCall:
 
     def former(self) -> FormerCall:
         assert self.end_reason is not None
-        former = FormerCall(self.id, self.end_reason, consent=self.consent.carried, so_far=self.so_far)
+        former = FormerCall(self.id, self.end_reason)
+        if self.arrival.session_id is None and not former.may_return:
+            return former  # thousands of them are remembered
+        former = replace(former, consent=self.consent.carried, so_far=self.so_far)
         if not former.may_return:
             return former
         said = tuple(self.attended.conversation)
