@@ -261,8 +261,8 @@ def test_a_full_disk_is_no_callers_trouble_and_no_record_is_lost(start_gateway: 
 # --- nothing is left behind -----------------------------------------------------------------------------------------
 
 
-CALLS, WARM_UP_CALLS, AT_ONCE = 1000, 500, 50  # the database's caches fill meanwhile
-GROWTH_BYTES = 4096  # a call: what is remembered of those that ended, which is bounded, and the allocator
+CALLS, WARM_UP_CALLS, AT_ONCE = 1500, 1000, 50  # the database's caches fill meanwhile
+GROWTH_BYTES = 2048  # a call; 300 are the memory of ended calls, which is bounded
 ARENA_BYTES = 1 << 20
 SPARE_DESCRIPTORS = 4  # connections of the database's pool, a request of ours
 

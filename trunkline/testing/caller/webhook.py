@@ -151,7 +151,7 @@ class CallFields:
 
 
 class Webhook:
-    """Twilio's HTTP client for one call (or many: it holds no state but its connections)."""
+    """Twilio's HTTP client for one call (or many: it holds no state)."""
 
     def __init__(
         self, client: httpx.AsyncClient, *, auth_token: str = "", signed_origin: str = "", via_origin: str = ""
@@ -164,6 +164,7 @@ class Webhook:
     async def post(self, url: str, form: Mapping[str, str]) -> str:
         """The response's text. Raises PeerError when there is none in time, or it is no success."""
         headers = {"User-Agent": "TwilioProxy/1.1", "Accept": "*/*", "I-Twilio-Idempotency-Token": form["CallSid"]}
+        headers["Connection"] = "close"  # one that was idle for five seconds may be closed as it is used again
         if self._validator is not None:
             signed = reorigin(url, self._signed_origin) if self._signed_origin else url
             headers["X-Twilio-Signature"] = self._validator.compute_signature(signed, form)
