@@ -23,6 +23,7 @@ FLOOR_FILES = {
     "telemetry",
     "logs",
     "redislink",
+    "owned",
 }
 FLOOR = {*FLOOR_FILES, "settings", "privacy"}
 ENTRY_POINTS = {"app", "auditing", "cli", "doctor", "keeping", "recordings", "training", "legal", "monies", "costs"}
