@@ -24,6 +24,7 @@ FLOOR_FILES = {
     "logs",
     "redislink",
     "owned",
+    "identity",
 }
 FLOOR = {*FLOOR_FILES, "settings", "privacy"}
 ENTRY_POINTS = {"app", "auditing", "cli", "doctor", "keeping", "recordings", "training", "legal", "monies", "costs"}

@@ -42,7 +42,7 @@ def route(*shares: dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 def test_a_draft_is_published_and_gone_back_from(url: URL) -> None:
     async def test(desk: Desk, told: list[TenantId]) -> None:
-        made = await desk.create(OURS, ANN, "agents", {"name": "desk", "draft": "name = 'one'"})
+        made = await desk.make(OURS, ANN, "agents", {"name": "desk", "draft": "name = 'one'"})
         assert made.body["published"] is None
         assert (await desk.publish(OURS, ANN, "desk", "first", if_version=made.version)).number == 1
         kept = await desk.get(OURS, "agents", "desk")
@@ -60,7 +60,7 @@ def test_a_draft_is_published_and_gone_back_from(url: URL) -> None:
 
 def test_a_draft_with_mistakes_is_not_published(url: URL) -> None:
     async def test(desk: Desk, told: list[TenantId]) -> None:
-        await desk.create(OURS, ANN, "agents", {"name": "desk"})
+        await desk.make(OURS, ANN, "agents", {"name": "desk"})
         for draft, why in (("", "it is empty"), ("nothing", "line 1: no name")):
             await desk.replace(OURS, ANN, "agents", "desk", {"draft": draft})
             with pytest.raises(DeskError, match=why):
@@ -72,7 +72,7 @@ def test_a_draft_with_mistakes_is_not_published(url: URL) -> None:
 
 def test_published_is_not_written_by_hand(url: URL) -> None:
     async def test(desk: Desk, told: list[TenantId]) -> None:
-        await desk.create(OURS, ANN, "agents", {"name": "desk", "draft": "name"})
+        await desk.make(OURS, ANN, "agents", {"name": "desk", "draft": "name"})
         with pytest.raises(DeskError, match="publish and roll back have their own ways"):
             await desk.replace(OURS, ANN, "agents", "desk", {"draft": "name", "published": 1})
 
@@ -81,12 +81,12 @@ def test_published_is_not_written_by_hand(url: URL) -> None:
 
 def test_a_share_is_pinned_to_a_version_that_is_there(url: URL) -> None:
     async def test(desk: Desk, told: list[TenantId]) -> None:
-        await desk.create(OURS, ANN, "agents", {"name": "desk", "draft": "name"})
+        await desk.make(OURS, ANN, "agents", {"name": "desk", "draft": "name"})
         with pytest.raises(DeskError) as refused:
-            await desk.create(OURS, ANN, "routes", route({"agent": "desk", "version": 1}))
+            await desk.make(OURS, ANN, "routes", route({"agent": "desk", "version": 1}))
         assert refused.value.fields == {"answer.agents.0.version": "a version of agent desk: it has no 1"}
         await desk.publish(OURS, ANN, "desk")
-        await desk.create(OURS, ANN, "routes", route({"agent": "desk", "version": 1}))
+        await desk.make(OURS, ANN, "routes", route({"agent": "desk", "version": 1}))
 
     on(url, test)
 
@@ -94,17 +94,17 @@ def test_a_share_is_pinned_to_a_version_that_is_there(url: URL) -> None:
 def test_numbers_are_of_the_tenants_countries(url: URL) -> None:
     async def test(desk: Desk, told: list[TenantId]) -> None:
         await desk.replace(OURS, ANN, "tenant", "tenant", {"countries": ["US"]})
-        await desk.create(OURS, ANN, "numbers", {"number": "+14155550100"})
+        await desk.make(OURS, ANN, "numbers", {"number": "+14155550100"})
         with pytest.raises(DeskError, match=r"number: a number of US .the tenant's countries.: .442079460123 is of GB"):
-            await desk.create(OURS, ANN, "numbers", {"number": "+442079460123"})
-        await desk.create(THEIRS, ANN, "numbers", {"number": "+442079460123"})
+            await desk.make(OURS, ANN, "numbers", {"number": "+442079460123"})
+        await desk.make(THEIRS, ANN, "numbers", {"number": "+442079460123"})
 
     on(url, test)
 
 
 def test_a_key_is_for_good(url: URL) -> None:
     async def test(desk: Desk, told: list[TenantId]) -> None:
-        await desk.create(OURS, ANN, "numbers", {"number": "+14155550100"})
+        await desk.make(OURS, ANN, "numbers", {"number": "+14155550100"})
         with pytest.raises(DeskError, match="cannot be renamed"):
             await desk.replace(OURS, ANN, "numbers", "+14155550100", {"number": "+14155550101"})
 
@@ -113,7 +113,7 @@ def test_a_key_is_for_good(url: URL) -> None:
 
 def test_secrets_are_shown_as_there_or_not(url: URL) -> None:
     async def test(desk: Desk, told: list[TenantId]) -> None:
-        made = await desk.create(OURS, ANN, "carriers", {"name": "tw", "type": "twilio", "auth_token": "hush"})
+        made = await desk.make(OURS, ANN, "carriers", {"name": "tw", "type": "twilio", "auth_token": "hush"})
         told_of = shown(made)
         assert (told_of["has_auth_token"], told_of["has_api_secret"]) == (True, False)
         assert "auth_token" not in told_of

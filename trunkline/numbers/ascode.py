@@ -178,14 +178,15 @@ def _read_all(document: Mapping[str, Any]) -> dict[str, list[_Entry]]:
     for kind in KINDS:
         if kind not in document:
             continue
-        given: Any = document[kind]
-        one = kind == Tenant.kind
-        if not isinstance(given, dict if one else list) or not all(
-            isinstance(each, dict) for each in ([] if one else given)
-        ):
-            wanted = f"a table, [{kind}]" if one else f"tables, [[{kind}]]"
+        given = document[kind]
+        entries: list[tuple[dict[str, Any], str]]
+        if kind == Tenant.kind and isinstance(given, dict):
+            entries = [({"name": "tenant", **given}, kind)]
+        elif kind != Tenant.kind and isinstance(given, list) and all(isinstance(each, dict) for each in given):
+            entries = [(each, f"{kind}.{place}") for place, each in enumerate(given)]
+        else:
+            wanted = f"a table, [{kind}]" if kind == Tenant.kind else f"tables, [[{kind}]]"
             raise DeskError("invalid_fields", f"{kind}: {wanted}", {kind: wanted})
-        entries = [({"name": "tenant", **given}, kind)] if one else [(e, f"{kind}.{i}") for i, e in enumerate(given)]
         found[kind] = [_entry(kind, fields, place) for fields, place in entries]
         keys = [entry.resource.key for entry in found[kind]]
         if len(set(keys)) < len(keys):

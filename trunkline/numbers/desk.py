@@ -37,7 +37,7 @@ class Desk:
             raise DeskError("not_found", f"there is no such {kind.removesuffix('s')}")
         return found
 
-    async def create(self, tenant: TenantId, actor: str, kind: str, fields: Mapping[str, Any]) -> Kept:
+    async def make(self, tenant: TenantId, actor: str, kind: str, fields: Mapping[str, Any]) -> Kept:
         resource = read(kind, fields)
         async with self.store.changing(tenant, actor) as changes:
             await self.check(changes, resource)
@@ -56,11 +56,14 @@ class Desk:
         fields: Mapping[str, Any],
         if_version: int | None = None,
     ) -> Kept:
-        """Whole; secrets that are not given stay. A key is for good."""
+        """Whole; secrets that are not given stay, and so does an agent's published version. A key is for good."""
         resource = read(kind, {KINDS[kind].key_field: key, **fields})
         if resource.key != key:
             raise _wrong(KINDS[kind].key_field, f"{key}: it cannot be renamed")
         async with self.store.changing(tenant, actor) as changes:
+            if isinstance(resource, Agent) and "published" not in fields:
+                there = await changes.get(kind, key)
+                resource = resource.model_copy(update={"published": there and there.body["published"]})
             await self.check(changes, resource)
             if kind == Tenant.kind and await changes.get(kind, key) is None:
                 if if_version not in (None, 0):
