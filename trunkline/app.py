@@ -416,12 +416,7 @@ async def _audited(
 
 async def _open_desk(settings: Settings, database: Database, keys: MasterKeys | None, clock: Clock) -> Desk:
     seal = await asyncio.to_thread(desk_seal, settings, keys)  # a key service takes its time
-    return Desk(DeskStore(database, clock, seal), mistakes)
-
-
-def mistakes(text: str) -> list[str]:
-    """Of an agent script; what is only not advised is none."""
-    return [str(problem) for problem in script.check_text(text) if problem.severity == "error"]
+    return Desk(DeskStore(database, clock, seal), script.mistakes)
 
 
 async def _second_ears(stack: contextlib.AsyncExitStack, pool: SpeechPool) -> SecondEars:
