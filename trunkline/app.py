@@ -66,6 +66,7 @@ from trunkline.gateway.sessions.livekit import configured as livekit_configured
 from trunkline.gateway.sessions.opening import open_sessions, our_regions
 from trunkline.gateway.sip import trunks
 from trunkline.gateway.sip.desk import LIMIT_SLACK_S, SipDesk
+from trunkline.gateway.sip.desktrunks import DeskTrunks
 from trunkline.gateway.sip.leg import sip_lead
 from trunkline.gateway.sip.signing import open_signer
 from trunkline.gateway.sip.stack import FrontCounters, Stack
@@ -306,7 +307,12 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         more += provider_routes(lambda: [row for each in agents.values() for row in each.health(clock.now())])
         more += control_routes(switchboard.call) + leg_routes(switchboard.call, partial(office.know, purpose=None))
         more += compliance_routes(counsel)
-        desk = await _open_desk(settings, database, keys, clock)
+        desk_store = await _open_desk(settings, database, keys, clock)
+        desk = Desk(desk_store, script.mistakes)
+        if sip.desk is not None:
+            sip.of_desks = DeskTrunks(desk_store, sip.desk, settings.sip, settings.stir.policy)
+            await sip.of_desks.start()
+            stack.push_async_callback(sip.of_desks.close)
         more += desk_routes(desk, Replies(database, clock))
         devices = KnownDevices(database, clock)
         sessions = await stack.enter_async_context(
@@ -414,9 +420,9 @@ async def _audited(
     return AuditedRecords(records, Sampling(given.sample_percent, agents, words=given.transcripts), audit.append)
 
 
-async def _open_desk(settings: Settings, database: Database, keys: MasterKeys | None, clock: Clock) -> Desk:
+async def _open_desk(settings: Settings, database: Database, keys: MasterKeys | None, clock: Clock) -> DeskStore:
     seal = await asyncio.to_thread(desk_seal, settings, keys)  # a key service takes its time
-    return Desk(DeskStore(database, clock, seal), script.mistakes)
+    return DeskStore(database, clock, seal)
 
 
 async def _second_ears(stack: contextlib.AsyncExitStack, pool: SpeechPool) -> SecondEars:
@@ -559,6 +565,8 @@ class _Sip:
     """Where we answer over SIP, or why we do not: a line for people."""
     desk: SipDesk | None = None
     stack: Stack | None = None
+    of_desks: DeskTrunks | None = None
+    """The trunks that admins own."""
 
 
 async def _open_sip(settings: Settings, switchboard: Switchboard, clock: Clock) -> _Sip:
