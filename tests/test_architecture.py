@@ -23,9 +23,22 @@ FLOOR_FILES = {
     "telemetry",
     "logs",
     "redislink",
+    "identity",
 }
 FLOOR = {*FLOOR_FILES, "settings", "privacy"}
-ENTRY_POINTS = {"app", "auditing", "cli", "doctor", "keeping", "recordings", "training", "legal", "monies", "costs"}
+ENTRY_POINTS = {
+    "app",
+    "people",
+    "auditing",
+    "cli",
+    "doctor",
+    "keeping",
+    "recordings",
+    "training",
+    "legal",
+    "monies",
+    "costs",
+}
 MAY_IMPORT = {
     "agents": {"media"},
     "compliance": set[str](),
@@ -37,10 +50,13 @@ MAY_IMPORT = {
 }
 HEAVY = {
     "aiortc",
+    "argon2",
     "asyncpg",
+    "authlib",
     "deepgram",
     "elevenlabs",
     "espeakng_loader",
+    "joserfc",
     "livekit",
     "onnxruntime",
     "openai",

@@ -1,27 +1,24 @@
-"""What every HTTP request passes: the API key, a size limit on its body, security headers. Plain ASGI.
+"""What every HTTP request passes: who it is (gate.py), a size limit on its body, security headers. Plain ASGI.
 
-Webhooks carry Twilio's signature instead of a key; health checks are open.
+Webhooks carry Twilio's signature instead of a key, the console its cookie; health checks are open. Of those, none asks
+the database here.
 """
-
-import hmac
-from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from trunkline.gateway.api.gate import Gate
 from trunkline.gateway.api.problems import problem, security_headers
-from trunkline.settings import is_loopback
+from trunkline.identity import Principal
 
 LOCKED = ("/v1/", "/metrics")
 MAX_BODY_BYTES = 64 * 1024  # nothing we accept is larger; an SDP offer is under 10 KiB
 
 
 class Guard:
-    def __init__(self, app: ASGIApp, api_keys: Sequence[str], *, https: bool) -> None:
-        self._app = app
-        self._keys = [key.encode() for key in api_keys]
+    def __init__(self, app: ASGIApp, gate: Gate, *, https: bool) -> None:
+        self._app, self._gate = app, gate
         self._headers = security_headers(https=https)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -37,48 +34,26 @@ class Guard:
             await send(message)
 
         headers = Headers(scope=scope)
-        refused = self._refusal(scope["path"], headers)
+        refused = _too_large(headers)
+        if refused is None and scope["path"].startswith(LOCKED):
+            admitted = await self._gate.admit(scope["method"], scope["path"], headers)
+            if isinstance(admitted, Principal):
+                scope["state"] = {**scope.get("state", {}), "principal": admitted}
+            else:
+                refused = admitted
         if refused is not None:
             await refused(scope, receive, send_with_headers)
         else:
             await self._app(scope, _limited(receive), send_with_headers)
 
-    def _refusal(self, path: str, headers: Headers) -> ASGIApp | None:
-        length = headers.get("content-length", "0")
-        if not (length.isascii() and length.isdigit()):
-            return problem(400, "Content-Length is not a number")
-        if len(length) > 9 or int(length) > MAX_BODY_BYTES:
-            return problem(413, f"at most {MAX_BODY_BYTES} bytes")
-        if not path.startswith(LOCKED):
-            return None
-        if not self._keys:
-            # Open means loopback (settings see to it), so another name in Host is a tunnel or DNS rebinding.
-            if is_loopback(_hostname(headers.get("host", ""))):
-                return None
-            return problem(403, "without http.api_key this answers on loopback only")
-        if _allowed(_key(headers), self._keys):
-            return None
-        return problem(401, "an API key is needed", {"WWW-Authenticate": 'Bearer realm="trunkline"'})
 
-
-def _key(headers: Headers) -> bytes:
-    scheme, _, credentials = headers.get("authorization", "").partition(" ")
-    key = credentials.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-    return key.encode("latin-1")
-
-
-def _allowed(given: bytes, keys: Sequence[bytes]) -> bool:
-    allowed = False
-    for key in keys:
-        allowed |= hmac.compare_digest(given, key)  # no early way out: the time tells nothing
-    return allowed
-
-
-def _hostname(host: str) -> str:
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
+def _too_large(headers: Headers) -> ASGIApp | None:
+    length = headers.get("content-length", "0")
+    if not (length.isascii() and length.isdigit()):
+        return problem(400, "Content-Length is not a number")
+    if len(length) > 9 or int(length) > MAX_BODY_BYTES:
+        return problem(413, f"at most {MAX_BODY_BYTES} bytes")
+    return None
 
 
 def _limited(receive: Receive) -> Receive:
