@@ -30,6 +30,7 @@ FLOOR = {*FLOOR_FILES, "settings", "privacy"}
 ENTRY_POINTS = {
     "app",
     "ascode",
+    "people",
     "auditing",
     "cli",
     "doctor",
@@ -51,10 +52,13 @@ MAY_IMPORT = {
 }
 HEAVY = {
     "aiortc",
+    "argon2",
     "asyncpg",
+    "authlib",
     "deepgram",
     "elevenlabs",
     "espeakng_loader",
+    "joserfc",
     "livekit",
     "onnxruntime",
     "openai",

@@ -22,6 +22,7 @@ from typing import cast
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.routing import Route
 
 from trunkline import logs, telemetry
 from trunkline.agents import script
@@ -41,16 +42,25 @@ from trunkline.compliance.office import Office
 from trunkline.compliance.residency import Residency
 from trunkline.errors import ConfigError, MissingExtra, StoreError
 from trunkline.gateway.answeredby import MachineTerms
+from trunkline.gateway.api.accounts import account_routes
 from trunkline.gateway.api.app import create_http, plain_index
 from trunkline.gateway.api.compliance import ComplianceDesk, compliance_routes
 from trunkline.gateway.api.control import control_routes
 from trunkline.gateway.api.desk import desk_routes
 from trunkline.gateway.api.devices import NoRooms, Rooms, device_routes
+from trunkline.gateway.api.gate import Gate, Identities
 from trunkline.gateway.api.legs import leg_routes
 from trunkline.gateway.api.providers import provider_routes
 from trunkline.gateway.api.trunks import trunk_routes
 from trunkline.gateway.call import DIAL_SLACK_S
 from trunkline.gateway.consent import House, open_house
+from trunkline.gateway.console.accounts import Accounts as ConsoleAccounts
+from trunkline.gateway.console.cookies import Cookies
+from trunkline.gateway.console.doors import Doors
+from trunkline.gateway.console.oidc import Provider
+from trunkline.gateway.console.oidc import Terms as OidcTerms
+from trunkline.gateway.console.passwords import Passwords
+from trunkline.gateway.console.vouched import Mapped
 from trunkline.gateway.entering import Entrance, Origins
 from trunkline.gateway.forbidden import refuse_forbidden
 from trunkline.gateway.front import front_door
@@ -116,6 +126,8 @@ from trunkline.privacy.redaction import Kind, Policy
 from trunkline.privacy.texts import TextSeal
 from trunkline.settings import Settings
 from trunkline.settings.privacy import Privacy
+from trunkline.store.accounts import Accounts
+from trunkline.store.apikeys import ApiKeys
 from trunkline.store.budgets import DatabaseBudgets
 from trunkline.store.callsout import CallsOut
 from trunkline.store.consentjournal import ConsentJournal
@@ -167,6 +179,8 @@ class Gateway:
     """Wait until the record is in the database, at most so many seconds."""
     recording: "asyncio.Task[None]"
     """Of the agent's fixed lines."""
+    setup_link: str | None
+    """With which the console's first admin is made. None: there is one."""
 
     async def hang_up(self) -> None:
         """Cut off what is left of calls, sockets and dialogs. Idempotent."""
@@ -333,6 +347,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         more += page_routes(settings.devices.origins, plain_index(settings.http.origin))
         audio = _open_audio(settings, switchboard, sessions.desk, metrics, clock)
         stack.push_async_callback(audio.close)
+        identity = _open_identity(stack, settings, database, clock)
+        more += identity.routes
         orders = OrderKeys(database, clock, worker=settings.worker)
         http = create_http(
             settings,
@@ -349,6 +365,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             may_fall_back=switchboard.may_fall_back,
             expect=switchboard.expect,
             expect_order=switchboard.expect_order,
+            gate=identity.gate,
         )
         if settings.privacy.keeps_for_a_time or terms_of(settings).audit is not None:
             purging = asyncio.create_task(_purges(settings, database, keys, clock), name="purge")
@@ -377,6 +394,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             sessions.desk,
             writer.drain,
             agents[first].recording,
+            await _setup_link(settings, identity.accounts),
         )
 
 
@@ -513,6 +531,44 @@ def _open_slots(stack: contextlib.AsyncExitStack, settings: Settings, database: 
     slots.start()
     stack.push_async_callback(slots.close)
     return slots
+
+
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    gate: Gate
+    accounts: ConsoleAccounts
+    routes: list[Route]
+
+
+def _open_identity(stack: contextlib.AsyncExitStack, settings: Settings, database: Database, clock: Clock) -> _Identity:
+    """Who may come in. Raises MissingExtra where OpenID is set and its packages are not there."""
+    users, keys, passwords = Accounts(database, clock), ApiKeys(database, clock), Passwords()
+    stack.callback(passwords.close)
+    accounts = ConsoleAccounts(users, passwords, clock)
+    cookies = Cookies(https=settings.http.origin.startswith("https:"))
+    gate = Gate(settings.api_keys, clock, Identities(users, keys, accounts, cookies))
+    stack.push_async_callback(gate.close)
+    accounts.changed = gate.forget_locked
+    oidc, provider = settings.console.oidc, None
+    if oidc.issuer is not None and oidc.client_id is not None:
+        secret = None if oidc.client_secret is None else oidc.client_secret.get_secret_value()
+        redirect = f"{settings.http.origin}/console/oidc/callback"
+        provider = Provider(OidcTerms(oidc.issuer, oidc.client_id, redirect, secret), clock)
+    mapped = Mapped(oidc.allowed_domains, oidc.role_claim, oidc.role_map, oidc.auto_create)
+    doors = Doors(accounts, users, cookies, provider=provider, mapped=mapped)
+    origin = settings.http.origin
+    routes = account_routes(users, keys, accounts, clock, origin, gate.forget_key, gate.forget_locked)
+    return _Identity(gate, accounts, [*routes, *doors.routes()])
+
+
+async def _setup_link(settings: Settings, accounts: ConsoleAccounts) -> str | None:
+    try:
+        async with asyncio.timeout(FRESH_S):
+            token = await accounts.setup_token()
+    except (StoreError, TimeoutError) as error:
+        log.warning("whether the console has an admin is not known: %s", str(error) or "the database is slow")
+        return None
+    return None if token is None else f"{settings.http.origin}/console/setup?token={token}"
 
 
 def _socket_limits(settings: Settings) -> SocketLimits:

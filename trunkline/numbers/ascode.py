@@ -8,6 +8,7 @@ in one transaction.
 Secrets are not in an export, and one that a file does not have stays as it is.
 """
 
+import asyncio
 import json
 import re
 import secrets
@@ -115,7 +116,7 @@ async def apply(
 ) -> Sequence[Step]:
     """All of it or nothing. `prune`: of the kinds that the file has, what it has not is deleted. `keep` False: only to
     see the steps. Raises DeskError, whose fields begin with the place in the file, such as `numbers.3.route`."""
-    wanted = _read_all(document)
+    wanted = await asyncio.to_thread(_read_all, document)  # a hundred thousand numbers take seconds
     steps: list[Step] = []
     async with desk.store.changing(tenant, actor, keep=keep) as changes:
         there = {kind: await changes.all(kind) for kind in wanted}

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from trunkline.identity import Principal, Scope, operator
+from trunkline.identity import Principal, Scope
 from trunkline.types import DEFAULT_TENANT, TenantId
 
 _CRUD = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -55,7 +55,24 @@ TABLE: Mapping[tuple[str, str], Scope] = {
     ("POST", "/v1/session/{session_id}/token"): "calls",
     ("POST", "/v1/device/{device_id}/register"): "calls",
     ("GET", "/v1/routing/hint"): "read",
-    **_owned("/v1/trunks"),
+    ("GET", "/v1/trunks"): "read",
+    **_owned("/v1/carriers"),
+    **_owned("/v1/sip-trunks"),
+    **_owned("/v1/hours"),
+    **_owned("/v1/agents"),
+    **_owned("/v1/routes"),
+    **_owned("/v1/numbers"),
+    **_owned("/v1/budgets", "admin"),
+    ("GET", "/v1/agents/{key}/versions"): "read",
+    ("GET", "/v1/agents/{key}/versions/{number}"): "read",
+    ("POST", "/v1/agents/{key}/publish"): "write",
+    ("POST", "/v1/agents/{key}/roll-back"): "write",
+    ("GET", "/v1/tenant"): "read",
+    ("PUT", "/v1/tenant"): "admin",
+    ("PATCH", "/v1/tenant"): "admin",
+    ("GET", "/v1/changes"): "admin",
+    ("GET", "/v1/export"): "read",
+    ("POST", "/v1/apply"): "admin",
     **_owned("/v1/users", "admin", "admin"),
     **_owned("/v1/keys", "admin", "admin"),
     ("POST", "/v1/users/{key}/link"): "admin",
@@ -86,7 +103,7 @@ def scope_for(method: str, path: str) -> Scope | None:
 
 def principal_of(request: Request) -> Principal:
     """Whom the guard let in."""
-    principal: Principal = getattr(request.state, "principal", operator())
+    principal: Principal = request.state.principal
     return principal
 
 
