@@ -22,6 +22,7 @@ from typing import cast
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.routing import Route
 
 from trunkline import logs, telemetry
 from trunkline.agents import script
@@ -48,11 +49,15 @@ from trunkline.gateway.api.devices import NoRooms, Rooms, device_routes
 from trunkline.gateway.api.legs import leg_routes
 from trunkline.gateway.api.providers import provider_routes
 from trunkline.gateway.api.trunks import trunk_routes
+from trunkline.gateway.api.webhooks import webhook_desk_routes
 from trunkline.gateway.call import DIAL_SLACK_S
 from trunkline.gateway.consent import House, open_house
 from trunkline.gateway.entering import Entrance, Origins
 from trunkline.gateway.forbidden import refuse_forbidden
 from trunkline.gateway.front import front_door
+from trunkline.gateway.hooks.bodies import Bodies
+from trunkline.gateway.hooks.sending import Sender
+from trunkline.gateway.hooks.worker import HookWorker
 from trunkline.gateway.joining import Verifier
 from trunkline.gateway.livekit.desk import DeskTerms as LivekitTerms
 from trunkline.gateway.livekit.desk import Enter, LivekitDesk
@@ -119,6 +124,9 @@ from trunkline.store.consents import ConsentLedger
 from trunkline.store.devices import KnownDevices
 from trunkline.store.dnc import DncLists
 from trunkline.store.engine import Database, database_url
+from trunkline.store.hookqueue import HookQueue
+from trunkline.store.hooks import WebhookEndpoints
+from trunkline.store.hookspool import HookSpool
 from trunkline.store.orders import OrderKeys
 from trunkline.store.records import LIMIT, CallRecords, Page, Record
 from trunkline.store.slots import DatabaseSlots
@@ -230,7 +238,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         stack.callback(spool.close)
         database = Database(database_url(settings.database, settings.data_dir), seal=seal)
         stack.push_async_callback(database.close)
-        writer = RecordWriter(spool, database, clock, worker=settings.worker)
+        hooks = HookSpool(database, Bodies(written), clock)
+        writer = RecordWriter(spool, database, clock, worker=settings.worker, hooks=hooks)
         stack.push_async_callback(writer.close)
         stack.push_async_callback(http_tools.close)
         await writer.start()
@@ -242,7 +251,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         capacity = settings.limits.max_calls + SPARE_SLOTS
         ears = Ears(MULAW_8K, capacity, SileroBatch(capacity), EnergyGate(capacity))
         heartbeat = Heartbeat(clock, ears.beat, metrics.beat)
-        office, counsel, noted = await _open_compliance(settings, database, clock)
+        office, counsel, noted = await _open_compliance(settings, database, hooks, clock)
         stack.push_async_callback(noted.close)
         stack.push_async_callback(office.close)
         tokens = Tokens(worker=settings.worker)
@@ -300,7 +309,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         more = trunk_routes(lambda: [trunk for trunks in ways_out for trunk in trunks()])
         more += provider_routes(lambda: [row for each in agents.values() for row in each.health(clock.now())])
         more += control_routes(switchboard.call) + leg_routes(switchboard.call, partial(office.know, purpose=None))
-        more += compliance_routes(counsel)
+        more += compliance_routes(counsel) + _open_hooks(stack, settings, database, hooks, metrics, clock)
         devices = KnownDevices(database, clock)
         sessions = await stack.enter_async_context(
             open_sessions(settings, switchboard, devices, metrics, clock, settings.worker, seal)
@@ -337,9 +346,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             expect=switchboard.expect,
             expect_order=switchboard.expect_order,
         )
-        if settings.privacy.keeps_for_a_time or terms_of(settings).audit is not None:
-            purging = asyncio.create_task(_purges(settings, database, keys, clock), name="purge")
-            stack.push_async_callback(_cancelled, purging)
+        purging = asyncio.create_task(_purges(settings, database, keys, clock), name="purge")
+        stack.push_async_callback(_cancelled, purging)
         counted = _gauges(metrics, spool, pool, ears, switchboard.second_ears, sip, webrtc, agents.values())
         gauges = asyncio.create_task(counted, name="gauges")
         stack.push_async_callback(_cancelled, gauges)
@@ -416,10 +424,10 @@ async def _second_ears(stack: contextlib.AsyncExitStack, pool: SpeechPool) -> Se
 
 
 async def _open_compliance(
-    settings: Settings, database: Database, clock: Clock
+    settings: Settings, database: Database, hooks: HookSpool, clock: Clock
 ) -> tuple[Office, ComplianceDesk, ConsentJournal]:
     policy = policy_of(settings)
-    ledger, lists = ConsentLedger(database), DncLists(database)
+    ledger, lists = ConsentLedger(database, hooks), DncLists(database)
     journal = ConsentJournal(settings.data_dir / "spool" / f"{settings.worker}.consent.jsonl", ledger.note)
     calls_out = CallsOut(database)
     office = Office(policy, ledger, lists, journal, clock, tables=settings.compliance.tables, calls_out=calls_out)
@@ -444,6 +452,25 @@ def _open_house(
     if settings.record:
         kept = ("record", *kept)
     return open_house(wording, agents, services, office, kept, terms.answer_seconds)
+
+
+def _open_hooks(
+    stack: contextlib.AsyncExitStack,
+    settings: Settings,
+    database: Database,
+    hooks: HookSpool,
+    metrics: Metrics,
+    clock: Clock,
+) -> list[Route]:
+    """Webhooks out: the sending of them, and their routes."""
+    allow_private = settings.webhooks.allow_private_addresses
+    sender = Sender(clock, allow_private=allow_private)
+    stack.push_async_callback(sender.close)
+    worker = HookWorker(HookQueue(database, clock), sender.send, metrics, clock)
+    hooks.on_new = worker.wake
+    worker.start()
+    stack.push_async_callback(worker.close)
+    return webhook_desk_routes(WebhookEndpoints(database, clock), sender.send, clock, allow_private=allow_private)
 
 
 async def _open_money(

@@ -22,6 +22,7 @@ from trunkline.gateway.api.guard import MAX_BODY_BYTES
 from trunkline.gateway.api.legs import leg_routes
 from trunkline.gateway.api.providers import provider_routes
 from trunkline.gateway.api.trunks import TrunkView, trunk_routes
+from trunkline.gateway.api.webhooks import webhook_desk_routes
 from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.twilio.tokens import Tokens
@@ -165,6 +166,7 @@ def gateway(*api_keys: str, public_url: str | None = None, orders: FakeOrders | 
             *provider_routes(lambda: HEALTH.report(0.0)),
             *device_routes(cast(Any, None), cast(Any, None), cast(Any, None), cast(Any, None)),
             *whip_routes(cast(Any, None), (), "http://testserver"),
+            *webhook_desk_routes(cast(Any, None), cast(Any, None), ManualClock(), allow_private=False),
         ],
         orders=orders or FakeOrders(),
     )
