@@ -5,7 +5,6 @@ redirect is not followed: it would lead past the judging, and is a failure like 
 """
 
 import asyncio
-import ssl
 from collections import OrderedDict
 from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
@@ -32,7 +31,7 @@ class Sender:
     ) -> None:
         self._clock, self._resolve, self._allow_private, self._send_s = clock, resolve, allow_private, send_s
         self._clients: OrderedDict[str, httpx.AsyncClient] = OrderedDict()
-        self._trust = ssl.create_default_context()
+        self._trust = httpx.create_ssl_context()
         self._in_use: dict[str, int] = {}
 
     async def send(self, url: str, message_id: str, body: bytes, secrets: Sequence[str]) -> Attempt:
