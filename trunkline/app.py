@@ -466,7 +466,8 @@ def _open_hooks(
     allow_private = settings.webhooks.allow_private_addresses
     sender = Sender(clock, allow_private=allow_private)
     stack.push_async_callback(sender.close)
-    worker = HookWorker(HookQueue(database, clock), sender.send, metrics, clock)
+    queue = HookQueue(database, clock, worker=settings.worker)
+    worker = HookWorker(queue, sender.send, metrics, clock)
     hooks.on_new = worker.wake
     worker.start()
     stack.push_async_callback(worker.close)

@@ -105,7 +105,14 @@ async def opened(url: URL, folder: Path, worker: str = "w0", seal: TextSeal | No
     try:
         await writer._ready()
         yield Room(
-            folder, database, clock, spool, hooks, writer, WebhookEndpoints(database, clock), HookQueue(database, clock)
+            folder,
+            database,
+            clock,
+            spool,
+            hooks,
+            writer,
+            WebhookEndpoints(database, clock),
+            HookQueue(database, clock, worker=worker),
         )
     finally:
         spool.close()
@@ -278,6 +285,19 @@ def test_who_dies_with_a_lease_loses_it_and_what_it_says_later_counts_no_more(ur
             assert (found.state, found.attempts, found.last_status, found.next_at) == ("delivered", 1, 200, None)
             room.clock.advance(10 * LEASE_S)
             assert await room.due() == []
+
+    asyncio.run(scenario())
+
+
+def test_what_a_dead_process_had_leased_is_due_when_the_next_of_its_name_begins(url: URL, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(url, tmp_path) as room:
+            await added(room, replace(HOOK, events=("call.ended",)))
+            await room.happen(*whole_call("c1"))
+            (first,) = await room.due()
+            assert list(await HookQueue(room.database, room.clock, worker="w1").claim(lambda _: 9, 9)) == []
+            (again,) = await HookQueue(room.database, room.clock, worker="w0").claim(lambda _: 9, 9)
+            assert (again.id, again.attempts) == (first.id, 0)
 
     asyncio.run(scenario())
 

@@ -2,7 +2,8 @@
 
     waiting ── claim (lease, LEASE_S) ──► sent ── settle ──► delivered | waiting, later | dead
                         ▲                   │
-                        └── the lease ends ─┘  its process died: sent again, with the same id
+                        └── the lease ends ─┘  its process died: sent again, with the same id; at once where
+                                               the process that comes after it, by the same name, begins
 
 Of one call and endpoint, an event is not claimed before an earlier one had its first attempt; what has to be tried
 again may be overtaken.
@@ -50,10 +51,21 @@ _BLOCKED = exists().where(
 class HookQueue:
     """`hooks.Queue`."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
-        self._database, self._clock = database, clock
+    def __init__(self, database: Database, clock: Clock, *, worker: str = "0") -> None:
+        """`worker`: of those that share the database, each has its own name."""
+        self._database, self._clock, self._ours = database, clock, f"{worker}:"
+        self._have_begun = False
+
+    async def _begin(self) -> None:
+        """What our process before this one had leased is due: it is dead."""
+        theirs = (DELIVERIES.c.state == "waiting", DELIVERIES.c.lease.startswith(self._ours, autoescape=True))
+        async with self._database.writing() as connection:
+            await connection.execute(update(DELIVERIES).where(*theirs).values(lease=None, next_at=self._clock.wall()))
+        self._have_begun = True
 
     async def claim(self, room: Callable[[Endpoint], int], most: int) -> Sequence[Due]:
+        if not self._have_begun:
+            await self._begin()
         now = self._clock.wall()
         due = (_ON_ENDPOINT, DELIVERIES.c.state == "waiting", DELIVERIES.c.next_at <= now)
         async with self._database.read() as connection:
@@ -64,7 +76,7 @@ class HookQueue:
         random.shuffle(endpoints)  # where there is not room for all, nobody comes last each time
         if not endpoints or most <= 0:
             return ()
-        lease, claimed = secrets.token_hex(8), list[tuple[Any, Row]]()
+        lease, claimed = self._ours + secrets.token_hex(8), list[tuple[Any, Row]]()
         async with self._database.writing() as connection:
             for row in endpoints:
                 left = min(room(endpoint_of(row)), most - len(claimed))
