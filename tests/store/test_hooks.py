@@ -489,8 +489,7 @@ def test_secrets_and_bodies_are_sealed_opened_and_sealed_anew(url: URL, tmp_path
             assert due.secrets == ("whsec_bmV3", SECRET)
             assert data(due)["turns"][0]["caller_text"] == "hello"
             room.clock.advance(LEASE_S)
-            room.database.seal = None
-            (locked,) = await room.due()
+            (locked,) = await HookQueue(room.database, room.clock, worker="w1", seal=sealing("c")).claim(lambda _: 1, 1)
             assert "'b'" in locked.locked
             assert (locked.body, locked.secrets) == (b"", ())
 
@@ -504,6 +503,21 @@ async def rows(database: Database) -> list[tuple[Any, str]]:
         hooks = (await connection.execute(text("SELECT * FROM webhook_endpoints"))).mappings().all()
         told = (await connection.execute(text("SELECT * FROM webhook_deliveries"))).mappings().all()
     return [(row, name) for row in hooks for name in ("secret", "previous_secret")] + [(row, "body") for row in told]
+
+
+def test_secrets_may_be_sealed_where_words_are_not(url: URL, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(url, tmp_path) as room:
+            seal = sealing("d")
+            room.endpoints = WebhookEndpoints(room.database, room.clock, seal)
+            hook = await added(room)
+            await room.endpoints.rotate(T, hook.id, "whsec_bmV3", room.clock.wall() + timedelta(hours=1))
+            assert all(row[name].startswith("sealed:1:d:") for row, name in await rows(room.database))
+            await room.happen(*whole_call("c1"))
+            (due,) = await HookQueue(room.database, room.clock, worker="w1", seal=seal).claim(lambda _: 9, 9)
+            assert (due.secrets, data(due)["type"]) == (("whsec_bmV3", SECRET), "call.started")
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("keys", [(), ("a",)])

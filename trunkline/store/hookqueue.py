@@ -24,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from trunkline.clock import Clock
 from trunkline.errors import StoreError
 from trunkline.hooks import Attempt, Backlog, Due, Endpoint, Settled
+from trunkline.privacy.texts import TextSeal
 from trunkline.store.engine import Database
 from trunkline.store.hookspool import endpoint_of
 from trunkline.store.sealing import DELIVERIES, ENDPOINTS, Row, opened_value
@@ -51,21 +52,26 @@ _BLOCKED = exists().where(
 class HookQueue:
     """`hooks.Queue`."""
 
-    def __init__(self, database: Database, clock: Clock, *, worker: str = "0") -> None:
-        """`worker`: of those that share the database, each has its own name."""
+    def __init__(self, database: Database, clock: Clock, *, worker: str = "0", seal: TextSeal | None = None) -> None:
+        """`worker`: of those that share the database, each has its own name. `seal`: of the secrets, where it is not
+        the database's."""
+        self._seal = seal or database.seal
         self._database, self._clock, self._ours = database, clock, f"{worker}:"
-        self._have_begun = False
+        self._have_begun, self._beginning = False, asyncio.Lock()
 
     async def _begin(self) -> None:
         """What our process before this one had leased is due: it is dead."""
         theirs = (DELIVERIES.c.state == "waiting", DELIVERIES.c.lease.startswith(self._ours, autoescape=True))
-        async with self._database.writing() as connection:
-            await connection.execute(update(DELIVERIES).where(*theirs).values(lease=None, next_at=self._clock.wall()))
-        self._have_begun = True
+        async with self._beginning:
+            if self._have_begun:
+                return
+            due: Row = {"lease": None, "next_at": self._clock.wall()}
+            async with self._database.writing() as connection:
+                await connection.execute(update(DELIVERIES).where(*theirs).values(due))
+            self._have_begun = True
 
     async def claim(self, room: Callable[[Endpoint], int], most: int) -> Sequence[Due]:
-        if not self._have_begun:
-            await self._begin()
+        await self._begin()
         now = self._clock.wall()
         due = (_ON_ENDPOINT, DELIVERIES.c.state == "waiting", DELIVERIES.c.next_at <= now)
         async with self._database.read() as connection:
@@ -108,7 +114,7 @@ class HookQueue:
         """In a thread: a key may have to be asked for."""
         try:
             body = str(opened_value(self._database.seal, DELIVERIES, "body", row)).encode()
-            keys, locked = opened_secrets(self._database, endpoint._mapping, now), ""
+            keys, locked = opened_secrets(self._seal, endpoint._mapping, now), ""
         except StoreError as error:
             body, keys, locked = b"", (), str(error)
         return Due(endpoint_of(endpoint), row["id"], row["attempts"], lease, body, keys, locked)
@@ -154,12 +160,12 @@ class HookQueue:
         return Backlog(count, oldest)
 
 
-def opened_secrets(database: Database, endpoint: Any, now: datetime) -> tuple[str, ...]:
+def opened_secrets(seal: TextSeal | None, endpoint: Any, now: datetime) -> tuple[str, ...]:
     """Blocking, perhaps. Raises StoreError, naming the key."""
-    keys = [opened_value(database.seal, ENDPOINTS, "secret", endpoint)]
+    keys = [opened_value(seal, ENDPOINTS, "secret", endpoint)]
     until = endpoint["previous_until"]
     if endpoint["previous_secret"] is not None and until is not None and now < until:
-        keys.append(opened_value(database.seal, ENDPOINTS, "previous_secret", endpoint))
+        keys.append(opened_value(seal, ENDPOINTS, "previous_secret", endpoint))
     return tuple(keys)
 
 

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from trunkline.clock import Clock
 from trunkline.errors import StoreError
 from trunkline.hooks import Delivery, DeliveryPage, Endpoint, State, Wanted
+from trunkline.privacy.texts import TextSeal
 from trunkline.store.engine import Database
 from trunkline.store.hookqueue import let_die, opened_secrets
 from trunkline.store.hookspool import endpoint_of
@@ -30,8 +31,9 @@ MAX_ENDPOINTS = 100
 class WebhookEndpoints:
     """`hooks.Endpoints`."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
-        self._database, self._clock = database, clock
+    def __init__(self, database: Database, clock: Clock, seal: TextSeal | None = None) -> None:
+        """`seal`: of the secrets, where it is not the database's."""
+        self._database, self._clock, self._seal = database, clock, seal or database.seal
 
     # --- endpoints --------------------------------------------------------------------------------------------------
 
@@ -56,7 +58,7 @@ class WebhookEndpoints:
             count = select(func.count()).select_from(ENDPOINTS).where(ENDPOINTS.c.tenant_id == tenant)
             if (await connection.scalar(count) or 0) >= MAX_ENDPOINTS:
                 return None
-            await connection.execute(insert(ENDPOINTS), sealed_rows(self._database.seal, ENDPOINTS, [row]))
+            await connection.execute(insert(ENDPOINTS), sealed_rows(self._seal, ENDPOINTS, [row]))
             return endpoint_of(await self._row(connection, tenant, row["id"]))
 
     async def list(self, tenant: TenantId) -> Sequence[Endpoint]:
@@ -114,9 +116,9 @@ class WebhookEndpoints:
             row = await self._row(connection, tenant, endpoint_id, locked=True)
             if row is None:
                 return None
-            before = await asyncio.to_thread(opened_secrets, self._database, row._mapping, self._clock.wall())
+            before = await asyncio.to_thread(opened_secrets, self._seal, row._mapping, self._clock.wall())
             anew: Row = {"tenant_id": tenant, "id": endpoint_id, "secret": secret, "previous_secret": before[0]}
-            (sealed,) = sealed_rows(self._database.seal, ENDPOINTS, [anew])
+            (sealed,) = sealed_rows(self._seal, ENDPOINTS, [anew])
             values = {
                 "secret": sealed["secret"],
                 "previous_secret": sealed["previous_secret"],
@@ -131,7 +133,7 @@ class WebhookEndpoints:
             row = await self._row(connection, tenant, endpoint_id)
         if row is None:
             raise StoreError("there is no such endpoint any more")
-        return await asyncio.to_thread(opened_secrets, self._database, row._mapping, self._clock.wall())
+        return await asyncio.to_thread(opened_secrets, self._seal, row._mapping, self._clock.wall())
 
     async def _row(self, connection: AsyncConnection, tenant: TenantId, endpoint_id: str, locked: bool = False) -> Any:
         wanted = select(ENDPOINTS).where(*_is(tenant, endpoint_id))
