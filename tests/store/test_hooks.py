@@ -433,7 +433,8 @@ def test_deliveries_go_with_their_endpoint_and_pages_follow_one_another(url: URL
             for n in range(4):
                 await room.happen(*whole_call(f"c{n}"))
                 room.clock.advance(1)
-            seen, cursor = [], None
+            seen: list[Any] = []
+            cursor = None
             while True:
                 page = await room.endpoints.deliveries(T, hook.id, limit=5, cursor=cursor, state="waiting")
                 seen += page.deliveries
@@ -529,6 +530,8 @@ def test_who_is_erased_is_in_no_webhook(url: URL, tmp_path: Path, keys: tuple[st
             await room.happen(*whole_call("c1"), started("c2", number="+14155550199"), ended("c2"))
             await ledger.note(T, [Noted("n1", Revocation(T, CALLER, AT, "api"))])
             assert "webhook_deliveries.body" in await subjects.rows_with(CALLER)
+            shown = await subjects.export(T, CALLER)
+            assert {told["event"] for told in shown["webhooks"]} == {"call.started", "call.answered", "call.ended"}
             await subjects.erase(T, CALLER, AT)
             assert await subjects.rows_with(CALLER) == []
             left = await room.all(hook)

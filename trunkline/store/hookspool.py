@@ -77,10 +77,12 @@ class HookSpool:
         told = _fresh(entries, known)
         if not told:
             return
-        calls = await self._calls(connection, {call_of(entry.event) for entry in told})
-        endpoints = await self._endpoints(connection, {row.tenant_id for row in calls.values()})
+        tenants = {call.tenant for call in known.values()}
+        tenants |= {entry.event.tenant for entry in told if isinstance(entry.event, CallStarted)}
+        endpoints = await self._endpoints(connection, tenants)
         if not endpoints:
             return
+        calls = await self._calls(connection, {call_of(entry.event) for entry in told})
         words = any(each.transcripts and each.wants("call.ended") for each in endpoints)
         happened = []
         for entry in told:

@@ -95,6 +95,7 @@ class Subjects:
             tried = [at.isoformat() for at in attempts]
             devices = (await connection.execute(select(_DEVICES).where(*_devices_of(tenant, subject)))).mappings()
             known = [{k: v.isoformat() if isinstance(v, datetime) else v for k, v in row.items()} for row in devices]
+            told = [row for some in _portions(call_ids) for row in await _told(connection, tenant, some)]
         return {
             "subject": subject,
             "calls": [await records.get(tenant, CallId(call_id)) for call_id in call_ids],
@@ -102,6 +103,7 @@ class Subjects:
             "consent": await ConsentLedger(self._database).export(tenant, subject),
             "attempts": tried,
             "devices": known,
+            **({"webhooks": told} if told else {}),
             **({} if self._audit is None else {"audit": await asyncio.to_thread(self._audit.of_calls, call_ids)}),
         }
 
@@ -359,6 +361,14 @@ class Subjects:
                     path.unlink()
                     count += 1
         return count
+
+
+async def _told(connection: AsyncConnection, tenant: TenantId, call_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Whom webhooks told of these calls."""
+    columns = [DELIVERIES.c[name] for name in ("endpoint_id", "id", "event", "call_id", "state", "created_at")]
+    mine = (DELIVERIES.c.tenant_id == tenant, DELIVERIES.c.call_id.in_(call_ids))
+    found = await connection.execute(select(*columns).where(*mine).order_by(DELIVERIES.c.created_at, DELIVERIES.c.id))
+    return [{**row, "created_at": row["created_at"].isoformat()} for row in found.mappings()]
 
 
 async def _drop(connection: AsyncConnection, tenant: TenantId, call_ids: Sequence[str]) -> None:
