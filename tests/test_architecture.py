@@ -19,6 +19,7 @@ FLOOR_FILES = {
     "clock",
     "ports",
     "live",
+    "hooks",
     "metrics",
     "telemetry",
     "logs",
