@@ -17,6 +17,7 @@ FLOOR_FILES = {
     "fetching",
     "errors",
     "clock",
+    "plans",
     "ports",
     "live",
     "metrics",
