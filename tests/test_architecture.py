@@ -26,7 +26,19 @@ FLOOR_FILES = {
     "redislink",
 }
 FLOOR = {*FLOOR_FILES, "settings", "privacy"}
-ENTRY_POINTS = {"app", "auditing", "cli", "doctor", "keeping", "recordings", "training", "legal", "monies", "costs"}
+ENTRY_POINTS = {
+    "app",
+    "auditing",
+    "cli",
+    "doctor",
+    "keeping",
+    "recordings",
+    "training",
+    "legal",
+    "monies",
+    "costs",
+    "numbering",
+}
 MAY_IMPORT = {
     "agents": {"media"},
     "compliance": set[str](),
