@@ -24,10 +24,13 @@ FLOOR_FILES = {
     "telemetry",
     "logs",
     "redislink",
+    "owned",
+    "identity",
 }
 FLOOR = {*FLOOR_FILES, "settings", "privacy"}
 ENTRY_POINTS = {
     "app",
+    "ascode",
     "auditing",
     "cli",
     "doctor",

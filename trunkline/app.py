@@ -44,6 +44,7 @@ from trunkline.gateway.answeredby import MachineTerms
 from trunkline.gateway.api.app import create_http, plain_index
 from trunkline.gateway.api.compliance import ComplianceDesk, compliance_routes
 from trunkline.gateway.api.control import control_routes
+from trunkline.gateway.api.desk import desk_routes
 from trunkline.gateway.api.devices import NoRooms, Rooms, device_routes
 from trunkline.gateway.api.legs import leg_routes
 from trunkline.gateway.api.providers import provider_routes
@@ -88,6 +89,7 @@ from trunkline.keeping import (
     audit_custody,
     audit_folder,
     audit_place,
+    desk_seal,
     master_keys,
     recording_folders,
     residency_of,
@@ -105,6 +107,7 @@ from trunkline.media.sources import soft_work
 from trunkline.media.vad import EnergyGate, SileroBatch
 from trunkline.metrics import Metrics
 from trunkline.monies import check_money, missing_prices, money_policy
+from trunkline.numbers.desk import Desk
 from trunkline.ports import RECORDED, Budgets, CallEvent, Door, EndReason, RecordSink, SlotStore
 from trunkline.privacy.calls import Policies, RedactedRecords, by_itself
 from trunkline.privacy.keys import MasterKeys
@@ -116,11 +119,13 @@ from trunkline.store.budgets import DatabaseBudgets
 from trunkline.store.callsout import CallsOut
 from trunkline.store.consentjournal import ConsentJournal
 from trunkline.store.consents import ConsentLedger
+from trunkline.store.desk import Desk as DeskStore
 from trunkline.store.devices import KnownDevices
 from trunkline.store.dnc import DncLists
 from trunkline.store.engine import Database, database_url
 from trunkline.store.orders import OrderKeys
 from trunkline.store.records import LIMIT, CallRecords, Page, Record
+from trunkline.store.replies import Replies
 from trunkline.store.slots import DatabaseSlots
 from trunkline.store.spool import Spool
 from trunkline.store.subjects import Subjects
@@ -301,6 +306,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         more += provider_routes(lambda: [row for each in agents.values() for row in each.health(clock.now())])
         more += control_routes(switchboard.call) + leg_routes(switchboard.call, partial(office.know, purpose=None))
         more += compliance_routes(counsel)
+        desk = await _open_desk(settings, database, keys, clock)
+        more += desk_routes(desk, Replies(database, clock))
         devices = KnownDevices(database, clock)
         sessions = await stack.enter_async_context(
             open_sessions(settings, switchboard, devices, metrics, clock, settings.worker, seal)
@@ -405,6 +412,11 @@ async def _audited(
     stack.push_async_callback(audit.close)
     agents = {each.name: each.sha256 for each in family.values()}
     return AuditedRecords(records, Sampling(given.sample_percent, agents, words=given.transcripts), audit.append)
+
+
+async def _open_desk(settings: Settings, database: Database, keys: MasterKeys | None, clock: Clock) -> Desk:
+    seal = await asyncio.to_thread(desk_seal, settings, keys)  # a key service takes its time
+    return Desk(DeskStore(database, clock, seal), script.mistakes)
 
 
 async def _second_ears(stack: contextlib.AsyncExitStack, pool: SpeechPool) -> SecondEars:

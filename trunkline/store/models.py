@@ -62,6 +62,7 @@ class Base(DeclarativeBase):
         datetime: UtcDateTime(),
         dict[str, Any]: JSON(),
         list[str]: JSON(),
+        list[Any]: JSON(),
     }
 
 
@@ -360,3 +361,253 @@ class CallOut(Base):
     at: Mapped[datetime]
 
     __table_args__ = (Index(None, "tenant_id", "at"),)
+
+
+# --- the desk: what admins own --------------------------------------------------------------------------------------
+# Columns are the fields of trunkline/numbers/resources.py, which says what they mean and what may stand there.
+
+
+class _Owned:
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), primary_key=True, sort_order=-3)
+    version: Mapped[int] = mapped_column(sort_order=1)
+    """From 1, one more with each change: its ETag."""
+    created_at: Mapped[datetime] = mapped_column(sort_order=2)
+    updated_at: Mapped[datetime] = mapped_column(sort_order=3)
+
+
+class _Named(_Owned):
+    name: Mapped[str] = mapped_column(primary_key=True, sort_order=-2)
+    label: Mapped[str] = mapped_column(sort_order=-1)
+
+
+class TenantTerms(_Named, Base):
+    __tablename__ = "tenant_terms"
+
+    zone: Mapped[str]
+    countries: Mapped[list[str]]
+    max_calls: Mapped[int | None]
+    reserved_inbound: Mapped[int]
+    fallback_number: Mapped[str | None]
+    outage: Mapped[bool]
+    outage_number: Mapped[str | None]
+    outage_text: Mapped[str]
+
+
+class CarrierRow(_Named, Base):
+    __tablename__ = "carriers"
+
+    type: Mapped[str]
+    account_sid: Mapped[str]
+    api_key: Mapped[str]
+    auth_token: Mapped[str | None]
+    """Sealed."""
+    api_secret: Mapped[str | None]
+    """Sealed."""
+
+
+class TrunkRow(_Named, Base):
+    __tablename__ = "trunks"
+
+    carrier: Mapped[str | None]
+    enabled: Mapped[bool]
+    settings: Mapped[dict[str, Any]]
+    password: Mapped[str | None]
+    """Sealed."""
+    auth_password: Mapped[str | None]
+    """Sealed."""
+
+
+class HoursRow(_Named, Base):
+    __tablename__ = "opening_hours"
+
+    zone: Mapped[str]
+    weekly: Mapped[dict[str, Any]]
+    holidays: Mapped[list[Any]]
+
+
+class AgentRow(_Named, Base):
+    __tablename__ = "agents"
+
+    draft: Mapped[str]
+    published: Mapped[int | None]
+
+
+class AgentVersion(Base):
+    """Never changed."""
+
+    __tablename__ = "agent_versions"
+
+    tenant_id: Mapped[str] = mapped_column(primary_key=True)
+    agent: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """From 1, without a gap."""
+    script: Mapped[str]
+    sha256: Mapped[str]
+    note: Mapped[str]
+    created_by: Mapped[str]
+    created_at: Mapped[datetime]
+
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant_id", "agent"], ["agents.tenant_id", "agents.name"], ondelete="CASCADE"),
+    )
+
+
+class RouteRow(_Named, Base):
+    __tablename__ = "routes"
+
+    matches: Mapped[list[str]]
+    trunk: Mapped[str | None]
+    answer: Mapped[dict[str, Any]]
+    rules: Mapped[list[Any]]
+    hours: Mapped[str | None]
+    closed: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    queue: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    max_calls: Mapped[int | None]
+    reserved_inbound: Mapped[int]
+    overflow_number: Mapped[str | None]
+    fallback_number: Mapped[str | None]
+
+
+class NumberRow(_Owned, Base):
+    __tablename__ = "numbers"
+
+    number: Mapped[str] = mapped_column(primary_key=True, sort_order=-2)
+    label: Mapped[str]
+    tags: Mapped[list[str]]
+    route: Mapped[str | None]
+    agents: Mapped[list[Any]]
+    carrier: Mapped[str | None]
+    carrier_id: Mapped[str]
+    trunk: Mapped[str | None]
+    enabled: Mapped[bool]
+    max_calls: Mapped[int | None]
+    reserved_inbound: Mapped[int]
+    overflow_number: Mapped[str | None]
+    fallback_number: Mapped[str | None]
+
+    __table_args__ = (UniqueConstraint("number"), Index(None, "tenant_id", "route"))
+
+
+class BudgetRow(_Named, Base):
+    __tablename__ = "budget_limits"
+
+    scope: Mapped[str]
+    number: Mapped[str | None]
+    agent: Mapped[str | None]
+    per: Mapped[str]
+    usd: Mapped[str]
+    """A decimal."""
+
+
+class Named(Base):
+    """What a resource names: nothing goes away that is named here."""
+
+    __tablename__ = "named_by"
+
+    tenant_id: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    by_kind: Mapped[str] = mapped_column(primary_key=True)
+    by_key: Mapped[str] = mapped_column(primary_key=True)
+
+    __table_args__ = (Index(None, "tenant_id", "by_kind", "by_key"),)
+
+
+class Change(Base):
+    """Who changed what of a tenant's, from what to what. Never changed."""
+
+    __tablename__ = "changes"
+
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    """Its revision of the tenant's desk, from 1."""
+    part: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """Of one transaction, from 0."""
+    at: Mapped[datetime]
+    actor: Mapped[str]
+    """Such as user:ann, key:crm, operator."""
+    action: Mapped[str]
+    """create, replace, delete, or what the kind has besides: publish, roll_back, sign_in..."""
+    kind: Mapped[str]
+    key: Mapped[str]
+    before: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """Without secrets."""
+    after: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+
+    __table_args__ = (Index(None, "tenant_id", "kind", "key", "seq"),)
+
+
+class Revision(Base):
+    """How often a tenant's desk has changed: what processes look at to know that what they remember is old."""
+
+    __tablename__ = "revisions"
+
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    revision: Mapped[int] = mapped_column(BigInteger)
+
+
+class User(_Named, Base):
+    __tablename__ = "users"
+
+    email: Mapped[str]
+    role: Mapped[str]
+    """admin, supervisor, viewer."""
+    enabled: Mapped[bool]
+    password_hash: Mapped[str | None]
+    """Argon2id. None: cannot sign in by password."""
+    oidc_subject: Mapped[str | None]
+    """`issuer subject`."""
+
+    __table_args__ = (
+        UniqueConstraint("email"),
+        UniqueConstraint("oidc_subject"),
+    )
+
+
+class ApiKey(_Named, Base):
+    __tablename__ = "api_keys"
+
+    id: Mapped[str]
+    """In the key itself, in clear."""
+    sha256: Mapped[str]
+    """Of the key, which is random: 256 bits."""
+    scopes: Mapped[list[str]]
+    expires_at: Mapped[datetime | None]
+    created_by: Mapped[str]
+    used_at: Mapped[datetime | None]
+
+    __table_args__ = (UniqueConstraint("id"),)
+
+
+class UserSession(Base):
+    """Of the console. What the browser has is random; its hash is here."""
+
+    __tablename__ = "user_sessions"
+
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str]
+    user: Mapped[str]
+    created_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    agent: Mapped[str]
+    """The browser, as it says."""
+
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant_id", "user"], ["users.tenant_id", "users.name"], ondelete="CASCADE"),
+        Index(None, "tenant_id", "user"),
+    )
+
+
+class Reply(Base):
+    """What a request with an Idempotency-Key was answered: whoever repeats it gets the same."""
+
+    __tablename__ = "replies"
+
+    tenant_id: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str]
+    status: Mapped[int | None]
+    """None: it is being done."""
+    body: Mapped[str]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
