@@ -260,17 +260,29 @@ def test_numbers_are_read_as_the_plan_has_them(there: Elsewhere, capsys: pytest.
     assert told(capsys, "read", "+1415555")[:2] == (1, "+1415555: too short for a number of its country\n")
 
 
-def test_a_file_is_looked_at_and_nothing_is_written(there: Elsewhere, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("numbers.csv").write_text(f"number,label\n{ONE},Main\n12,\n")
-    code, out, _ = told(capsys, "preview", "numbers.csv")
+def test_a_file_of_numbers_is_looked_at_then_taken_whole(there: Elsewhere, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("numbers.csv").write_text(f"number,label,route\n{ONE},Main,\n12,,\n+14155550101,,office\n")
+    mistakes = [
+        "  line 3, number '12': write it as +COUNTRY NUMBER, or say which country's it is",
+        "  line 4, route 'office': is not known: there are none yet",
+    ]
+    code, out, _ = told(capsys, "import", "numbers.csv")
     assert code == 1
     assert out.splitlines() == [
-        "1 new, 0 changed, 0 unchanged, 1 with mistakes",
-        "  line 3, number '12': write it as +COUNTRY NUMBER, or say which country's it is",
+        "it would be: 1 new, 0 changed, 0 unchanged, 2 with mistakes",
+        *mistakes,
+        "nothing was written: mend the lines, or take the others with --skip-mistakes",
     ]
-    code, out, _ = told(capsys, "preview", "numbers.csv", "--json")
-    assert json.loads(out)["create"][0]["number"] == ONE
-    assert told(capsys, "preview", "nothing.csv")[0] == 2
+    code, out, _ = told(capsys, "import", "numbers.csv", "--skip-mistakes")
+    assert (code, out.splitlines()) == (1, ["done: 1 new, 0 changed, 0 unchanged, 2 with mistakes", *mistakes])
+    Path("numbers.csv").write_text(f"number,label\n{ONE},Front\n+14155550101-+14155550103,\n")
+    code, out, _ = told(capsys, "import", "numbers.csv", "--dry-run", "--json")
+    said = json.loads(out)
+    assert (code, said["written"], len(said["create"])) == (0, False, 3)
+    assert said["change"][0]["after"]["label"] == "Front"
+    assert told(capsys, "import", "numbers.csv")[1] == "done: 3 new, 1 changed, 0 unchanged, 0 with mistakes\n"
+    assert told(capsys, "import", "numbers.csv")[1] == "done: 0 new, 0 changed, 4 unchanged, 0 with mistakes\n"
+    assert told(capsys, "import", "nothing.csv")[0] == 2
 
 
 def test_a_template_is_printed_with_what_to_enter_there(there: Elsewhere, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,5 @@
-"""`trunkline numbers ...`: numbers at carriers, trunks from templates, files of numbers looked at, and whether a number
-can be called. Exit status 1: it did not come about; 2: a setting or an argument is wrong."""
+"""`trunkline numbers ...`: numbers at carriers, trunks from templates, files of numbers, and whether a number can be
+called. Exit status 1: it did not come about; 2: a setting or an argument is wrong."""
 
 import asyncio
 import json
@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 
 import typer
+from pydantic import BaseModel
 
 from trunkline.clock import SYSTEM_CLOCK
 from trunkline.errors import ConfigError
 from trunkline.settings import Settings, load
+from trunkline.types import DEFAULT_TENANT, TenantId
 
 if TYPE_CHECKING:
     from trunkline.gateway.twilio.numbers import TwilioNumbers
     from trunkline.numbers.carriers.account import Listing, NotTaken, Owned, Prices, Unknown
+    from trunkline.numbers.csvimport import Preview
     from trunkline.numbers.e164 import Number
 
 app = typer.Typer(no_args_is_help=True, help="Phone numbers: at carriers, on trunks, from files.")
@@ -209,28 +212,56 @@ def read_(
     raise typer.Exit(1 if wrong else 0)
 
 
-@app.command()
-def preview(
+@app.command("import")
+def import_(
     file: Annotated[Path, typer.Argument(help="CSV with a header; one column is `number`.")],
     country: Country = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only look at it.")] = False,
+    skip_mistakes: Annotated[bool, typer.Option("--skip-mistakes", help="Take the lines without one.")] = False,
+    tenant: Annotated[str, typer.Option(help="Whose.")] = DEFAULT_TENANT,
+    config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look at a file of numbers: every mistake by its line. Nothing is written. Exit status 1 when there is one."""
-    from trunkline.numbers import csvimport
+    """Bring a file of numbers into the desk, in one transaction: every mistake is told by its line, and with one
+    nothing is written. Exit status 1 when there is one."""
+    from trunkline.ascode import desk_of
+    from trunkline.keeping import opened, who
+    from trunkline.numbers.importing import bring
+    from trunkline.owned import DeskError
 
     try:
         data = file.read_bytes()
     except OSError as error:
         raise ConfigError("FILE", str(file), f"a readable file ({(error.strerror or 'unreadable').lower()})") from error
-    found = csvimport.preview(data, country=country.upper() or None)
+
+    async def work() -> "Preview":
+        async with opened(load(config)) as kept:
+            desk, actor = await desk_of(kept), f"cli:{who()}"
+            return await bring(
+                desk,
+                TenantId(tenant),
+                actor,
+                data,
+                country.upper() or None,
+                keep=not dry_run,
+                skip_mistakes=skip_mistakes,
+            )
+
+    try:
+        found = asyncio.run(work())
+    except DeskError as error:
+        raise ConfigError("import", file.name, error.why) from None
+    written = not dry_run and (found.clean or skip_mistakes)
     if as_json:
-        _print(found)
+        _print({"written": written, **asdict(found)})
     else:
-        typer.echo(found.summary())
+        typer.echo(("done: " if written else "it would be: ") + found.summary())
         for mistake in found.mistakes:
             typer.echo(f"  {mistake}")
         if found.mistakes_count > len(found.mistakes):
             typer.echo(f"  and {found.mistakes_count - len(found.mistakes):,} more")
+        if not written and not dry_run:
+            typer.echo("nothing was written: mend the lines, or take the others with --skip-mistakes")
     raise typer.Exit(0 if found.clean else 1)
 
 
@@ -403,6 +434,8 @@ def _print(found: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     if isinstance(value, frozenset):

@@ -1,25 +1,30 @@
 """A CSV of numbers, looked at before anything is done: what it would make, change and leave, and every mistake by line.
 
-    found = preview(data, existing={...}, known=Known(agents={"reception"}))
+    found = preview(data, existing={...}, known=Known(agents={"reception"}))    # resources.Number by number
     found.create, found.change, found.unchanged, found.mistakes
 
 Plain: nothing is written here. Whoever applies a preview does it whole, in one transaction, or not at all; lines with a
 mistake are in none of its lists. The file is somebody's spreadsheet, so: columns in any order, commas, semicolons or
 tabs, a BOM, UTF-16, Windows' line ends, national numbers where a country is given.
 
-Only what the file has a column for changes; an empty cell takes a value away, a missing column leaves it.
+Only what the file has a column for changes; an empty cell takes a value away, a missing column leaves it. `agent` is
+one, `reception`, or several with their weights and pinned versions, `reception:80|sales@3:20`. `country` says how the
+row's numbers are read, and that they are of it.
 """
 
 import csv
 import io
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from pydantic import ValidationError
+
 from trunkline.numbers import e164
 from trunkline.numbers.e164 import BadNumber, Beginning, Range
+from trunkline.numbers.resources import Number, Share, said
 from trunkline.types import E164
 
 MAX_BYTES = 32 * 1024 * 1024
@@ -36,52 +41,32 @@ COLUMNS = (
     "agent",
     "route",
     "carrier",
+    "carrier_id",
     "trunk",
     "country",
     "tags",
+    "enabled",
     "max_calls",
     "reserved_inbound",
     "overflow_number",
     "fallback_number",
-    "hours",
 )
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}", re.ASCII)
-_TAG = re.compile(r"[\w.:-]{1,40}")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}", re.ASCII)
+_SHARE = re.compile(r"([^@:]+)(?:@([1-9][0-9]{0,8}))?(?::([0-9]{1,4}))?", re.ASCII)
+_YES = {"true": True, "yes": True, "1": True, "": True, "false": False, "no": False, "0": False}
 _DELIMITERS = ",;\t"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """A number as it is to be. None and "": nothing is set."""
-
-    number: str
-    """E.164, or a beginning and a *."""
-    label: str = ""
-    agent: str | None = None
-    route: str | None = None
-    carrier: str | None = None
-    trunk: str | None = None
-    country: str | None = None
-    """Two letters, of the number's plan; of a beginning as the file says."""
-    tags: tuple[str, ...] = ()
-    """Sorted."""
-    max_calls: int | None = None
-    reserved_inbound: int | None = None
-    """Of max_calls: kept for calls that come in."""
-    overflow_number: E164 | None = None
-    fallback_number: E164 | None = None
-    hours: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    before: Row
-    after: Row
+    before: Number
+    after: Number
 
     @property
-    def columns(self) -> tuple[str, ...]:
+    def fields(self) -> tuple[str, ...]:
         """Those that differ."""
-        return tuple(f.name for f in fields(Row) if getattr(self.before, f.name) != getattr(self.after, f.name))
+        names = Number.model_fields
+        return tuple(name for name in names if getattr(self.before, name) != getattr(self.after, name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +92,13 @@ class Known:
     routes: Collection[str] | None = None
     carriers: Collection[str] | None = None
     trunks: Collection[str] | None = None
-    hours: Collection[str] | None = None
     countries: Collection[str] = ()
     """Numbers of these only; none: of all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    create: Sequence[Row] = ()
+    create: Sequence[Number] = ()
     change: Sequence[Change] = ()
     unchanged: Sequence[str] = ()
     """Numbers."""
@@ -146,7 +130,7 @@ class _Wrong(Exception):
 
 @dataclass(slots=True)
 class _Found:
-    create: list[Row] = field(default_factory=list)
+    create: list[Number] = field(default_factory=list)
     change: list[Change] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
     mistakes: list[Mistake] = field(default_factory=list)
@@ -164,11 +148,11 @@ class _Found:
 
 def preview(
     data: bytes | str,
-    existing: Mapping[str, Row] | None = None,
+    existing: Mapping[str, Number] | None = None,
     known: Known = Known(),
     country: str | None = None,
 ) -> Preview:
-    """`existing`: the tenant's numbers, by `Row.number`. `country` (two letters): how numbers without + are read where
+    """`existing`: the tenant's numbers. `country` (two letters): how numbers without + are read where
     a row says nothing. Never raises for what the file holds."""
     found = _Found()
     try:
@@ -260,27 +244,33 @@ def _records(reader: Any, width: int, found: _Found) -> Iterator[tuple[int, list
 # --- a row ----------------------------------------------------------------------------------------------------------
 
 
+_OWN = ("label", "carrier_id")
+"""Mostly another on every line."""
+_FIELDS = {"agent": "agents"}
+"""Columns whose name is not the resource's."""
+_COLUMNS_OF = {field: column for column, field in _FIELDS.items()}
+
+
 class _Cells:
     """Of all columns but the number and its country. Most hold few values on many lines: each is judged once."""
 
     def __init__(self, columns: Collection[str], known: Known) -> None:
-        names = {
-            "agent": known.agents,
-            "route": known.routes,
-            "carrier": known.carriers,
-            "trunk": known.trunks,
-            "hours": known.hours,
-        }
+        names = {"route": known.routes, "carrier": known.carriers, "trunk": known.trunks}
         readers: dict[str, Callable[[str, str | None], Any]] = {
-            "label": lambda cell, country: _label(cell),
+            "label": lambda cell, country: _text("label", cell, 120),
+            "carrier_id": lambda cell, country: _text("carrier_id", cell, 64),
+            "agent": lambda cell, country: _agents(cell, known.agents),
             "tags": lambda cell, country: _tags(cell),
+            "enabled": lambda cell, country: _enabled(cell),
             "max_calls": lambda cell, country: _count("max_calls", cell, 1),
-            "reserved_inbound": lambda cell, country: _count("reserved_inbound", cell, 0),
+            "reserved_inbound": lambda cell, country: _count("reserved_inbound", cell, 0) or 0,
             "overflow_number": partial(_one, "overflow_number"),
             "fallback_number": partial(_one, "fallback_number"),
         }
         readers |= {column: partial(_name, column, known=among) for column, among in names.items()}
         self._readers = [(column, readers[column]) for column in readers if column in columns]
+        self.made: dict[tuple[Any, ...], Number] = {}
+        """By all columns but _OWN."""
         self._judged: dict[tuple[str, str, str | None], Any] = {}
 
     def values(self, given: Mapping[str, str], country: str | None) -> dict[str, Any]:
@@ -289,9 +279,9 @@ class _Cells:
             key = (column, given[column], country)
             if (value := self._judged.get(key)) is None:
                 value = read(given[column], country)
-                if column != "label":
+                if column not in _OWN:
                     self._judged[key] = value
-            found[column] = value
+            found[_FIELDS.get(column, column)] = value
         return found
 
 
@@ -299,7 +289,7 @@ def _take(
     line: int,
     given: Mapping[str, str],
     found: _Found,
-    existing: Mapping[str, Row],
+    existing: Mapping[str, Number],
     known: Known,
     cells: _Cells,
     country: str | None,
@@ -310,41 +300,55 @@ def _take(
     own_country = _country(given.get("country", ""))
     numbers = _numbers(given["number"], own_country, known, own_country or country)
     changes = cells.values(given, own_country or country)
-    for number, _ in numbers:
+    for number in numbers:
         if (before := found.first_lines.setdefault(number, line)) != line:
             raise _Wrong("number", number, f"stands on line {before} already")
-    if given["number"].endswith("*") and "country" in given:
-        changes["country"] = own_country
-    rows = [_row(number, of_country, changes, existing.get(number)) for number, of_country in numbers]
-    for row in rows:
-        present = existing.get(row.number)
+    made = [_made(number, changes, existing.get(number), cells) for number in numbers]
+    for new in made:
+        present = existing.get(new.number)
         if present is None:
-            found.create.append(row)
-        elif present == row:
-            found.unchanged.append(row.number)
+            found.create.append(new)
+        elif present is new:
+            found.unchanged.append(new.number)
         else:
-            found.change.append(Change(present, row))
+            found.change.append(Change(present, new))
 
 
-def _row(number: str, country: str | None, changes: Mapping[str, Any], present: Row | None) -> Row:
-    row = replace(present, **changes) if present is not None else Row(number=number, **{"country": country, **changes})
-    if row.reserved_inbound and row.reserved_inbound > (row.max_calls or 0):
-        limit = f"max_calls, which is {row.max_calls}" if row.max_calls else "max_calls, which is not set"
-        raise _Wrong("reserved_inbound", str(row.reserved_inbound), f"at most {limit}")
+def _made(number: str, changes: Mapping[str, Any], present: Number | None, cells: _Cells) -> Number:
+    """`present` itself where nothing changes."""
+    if present is not None:
+        if all(getattr(present, name) == value for name, value in changes.items()):
+            return present
+        made = _valid({**dict(present), **changes})
+    else:
+        # The resource's own checks cost more than all the rest; what differs from line to line is judged already.
+        shared = {name: value for name, value in changes.items() if name not in _OWN}
+        key = tuple(shared.values())
+        if (like := cells.made.get(key)) is None:
+            like = cells.made[key] = _valid({"number": number, **shared})
+        made = like.model_copy(update={"number": number, **{n: changes[n] for n in _OWN if n in changes}})
     for column in ("overflow_number", "fallback_number"):
-        if getattr(row, column) == number:
+        if changes.get(column) == number:
             raise _Wrong(column, number, "is the number itself: calls would come back")
-    return row
+    return made
 
 
-def _numbers(text: str, own_country: str | None, known: Known, country: str | None) -> list[tuple[str, str | None]]:
-    """With their countries."""
+def _valid(fields: Mapping[str, Any]) -> Number:
+    try:
+        return Number.model_validate(fields)
+    except ValidationError as invalid:
+        first = invalid.errors(include_url=False)[0]
+        name = str(first["loc"][0] if first["loc"] else first.get("ctx", {}).get("key", ""))
+        raise _Wrong(_COLUMNS_OF.get(name, name), str(fields.get(name, "")), said(first)) from None
+
+
+def _numbers(text: str, own_country: str | None, known: Known, country: str | None) -> list[str]:
     if not text:
-        raise _Wrong("number", "", "is missing: +COUNTRY NUMBER, a range +14155550100-+14155550199, or +1415555*")
+        raise _Wrong("number", "", "is missing: +COUNTRY NUMBER, or a range +14155550100-+14155550199")
     try:
         span = e164.span(text, country)
         if isinstance(span, Beginning):
-            return [(str(span), own_country)]
+            raise _Wrong("number", text, "numbers, one by one or a range: a beginning belongs into a route's `matches`")
         ones = [e164.number(each) for each in span] if isinstance(span, Range) else [span]
         for one in ones:
             e164.allowed(one, known.countries)
@@ -352,7 +356,7 @@ def _numbers(text: str, own_country: str | None, known: Known, country: str | No
                 raise _Wrong("country", own_country, f"{one.e164} is of {one.country}")
     except BadNumber as bad:
         raise _Wrong("number", text, bad.why if bad.value.strip() == text else str(bad)) from None
-    return [(one.e164, one.country) for one in ones]
+    return [one.e164 for one in ones]
 
 
 def _country(text: str) -> str | None:
@@ -363,16 +367,35 @@ def _country(text: str) -> str | None:
     return text.upper()
 
 
-def _label(cell: str) -> str:
-    if not cell.isprintable():
-        raise _Wrong("label", cell, "one line of text")
+def _text(column: str, cell: str, most: int) -> str:
+    if not cell.isprintable() or len(cell) > most:
+        raise _Wrong(column, cell, f"one line of text, {most} characters at most")
     return cell
+
+
+def _agents(cell: str, known: Collection[str] | None) -> tuple[Share, ...]:
+    shares = []
+    for written in filter(None, (each.strip() for each in re.split(r"[|,;]", cell))):
+        found = _SHARE.fullmatch(written)
+        if found is None or int(found[3] or 100) > 1000:
+            raise _Wrong(
+                "agent", written, "an agent, such as reception, reception@3 (its version) or reception@3:20 (a weight)"
+            )
+        name = _name("agent", found[1], None, known)
+        shares.append(Share(agent=name or "", version=int(found[2]) if found[2] else None, weight=int(found[3] or 100)))
+    return tuple(shares)
+
+
+def _enabled(cell: str) -> bool:
+    if cell.lower() not in _YES:
+        raise _Wrong("enabled", cell, "true or false")
+    return _YES[cell.lower()]
 
 
 def _tags(cell: str) -> tuple[str, ...]:
     tags = sorted({tag.strip() for tag in re.split(r"[,;| ]", cell) if tag.strip()})
-    if bad := next((tag for tag in tags if not _TAG.fullmatch(tag)), None):
-        raise _Wrong("tags", bad, "a tag has letters, digits, _ . : and -, 40 at most")
+    if bad := next((tag for tag in tags if not _NAME.fullmatch(tag)), None):
+        raise _Wrong("tags", bad, "a tag has small letters, digits, - and _, 40 at most")
     if len(tags) > MAX_TAGS:
         raise _Wrong("tags", cell, f"{MAX_TAGS} tags at most")
     return tuple(tags)
@@ -399,7 +422,7 @@ def _name(column: str, cell: str, country: str | None, known: Collection[str] | 
     if not cell:
         return None
     if not _NAME.fullmatch(cell):
-        raise _Wrong(column, cell, "a name of letters, digits, _ . @ and -, 64 at most")
+        raise _Wrong(column, cell, "a name of small letters, digits, - and _, 40 at most")
     if known is not None and cell not in known:
         near = ", ".join(sorted(known)[:10]) or "there are none yet"
         raise _Wrong(column, cell, f"is not known: {near}")
