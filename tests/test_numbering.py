@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from starlette.routing import Route
 from tests.fakes.twilio_numbers import Trouble
 from tests.fakes.twilio_server import TwilioServer
 from trunkline.cli import main
+from trunkline.numbers import csvimport
 from trunkline.numbers.carriers import owning
 from trunkline.testing.ports import lease
 
@@ -294,3 +296,18 @@ def test_a_template_is_printed_with_what_to_enter_there(there: Elsewhere, capsys
     _, out, _ = told(capsys, *argv, "--json")
     assert json.loads(out)["settings"]["host"] == "sip.telnyx.eu"
     assert told(capsys, "trunk-template", "acme", "--name", "x")[0] == 2
+
+
+def test_the_templates_and_the_file_of_the_docs_are_taken(there: Elsewhere, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "numbers.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^trunkline numbers (trunk-template .*)$", page, re.MULTILINE)
+    assert len(commands) == 5
+    for command in commands:
+        code, out, err = told(capsys, *command.split())
+        assert (code, err) == (0, ""), command
+        assert "[sip.trunks." in out
+    (text,) = re.findall(r"```csv\n(.*?)```", page, re.DOTALL)
+    found = csvimport.preview(text)
+    assert (len(found.create), found.mistakes, found.unknown_columns) == (11, [], [])
+    listed = set(re.findall(r"`([a-z_]+)`", page.partition("| column")[2].partition("\n\n")[0]))
+    assert set(csvimport.COLUMNS) <= listed
