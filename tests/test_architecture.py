@@ -17,6 +17,7 @@ FLOOR_FILES = {
     "fetching",
     "errors",
     "clock",
+    "plans",
     "ports",
     "live",
     "hooks",
@@ -41,6 +42,7 @@ ENTRY_POINTS = {
     "legal",
     "monies",
     "costs",
+    "numbering",
 }
 MAY_IMPORT = {
     "agents": {"media"},
