@@ -5,7 +5,7 @@ In this order, the first that says who it is:
     the tenant's outage switch ─► a number out of service ─► the tenant's countries ─► the route's rules, one by one
       ─► the route's hours (`closed`) ─► the route's answer, with the number's own agents in place of the route's
 
-A number without a route of its own has the one whose pattern fits it best; without any, the gateway's own agent answers.
+A number without a route of its own has the one whose pattern fits it best; without any, the gateway's own agent has it.
 Of several agents, shares are drawn by the call's name, so a call that comes back has the same; an agent without a
 published version has no share. The others stand after the drawn one, in their order, for when its version is not ready.
 """
@@ -159,6 +159,8 @@ def answer(view: View, caller: Caller) -> Answered:
     if (foreign := _foreign(view, caller)) is not None:
         return known.and_so(Declined("country", foreign), foreign)
     if route is None:
+        if number is not None and number.route is not None:
+            return without_agents(known, f"route {number.route} cannot be read")
         if number is None or not number.agents:
             return known.and_so(ByOwnAgent(), "the gateway's own agent answers")
         return _by(ByAgents(agents=number.agents), view, caller, known)
