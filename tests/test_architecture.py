@@ -231,6 +231,7 @@ WAYS_OUT = {
     ("gateway/switchboard.py", "dial"): "dial",
     ("gateway/twilio/dialler.py", "_create"): "the dialler itself",
     ("gateway/twilio/webhooks.py", "continue_"): "LineCall._ask_dial, when the transfer was allowed",
+    ("gateway/twilio/webhooks.py", "elsewhere"): "Switchboard._way_out and _answered_elsewhere, by LineCall.ask",
     ("gateway/twilio/webhooks.py", "fallback"): "fallback",
 }
 ASKED_THERE = {

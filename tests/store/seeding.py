@@ -25,7 +25,7 @@ async def put(database: Database, tenant: TenantId, *resources: Resource) -> Non
     async with database.write() as connection:
         await _own(connection, tenant)
         for resource in resources:
-            table = cast(Table, _TABLES[type(resource)].__table__)  # type: ignore[index]
+            table = cast(Table, _TABLES[type(resource)].__table__)
             key = table.c[resource.key_field]
             await connection.execute(delete(table).where(table.c.tenant_id == tenant, key == resource.key))
             await connection.execute(insert(table).values(row(tenant, resource)))

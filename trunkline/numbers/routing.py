@@ -134,10 +134,11 @@ def verdict_of(verdict: CallerVerdict | None) -> Verdict:
     return found[verdict.verdict]
 
 
-def answer(view: View, caller: Caller) -> Answered:
+def known_of(view: View) -> Answered:
+    """What holds for every call of a number, whoever answers it."""
     terms, number, route = view.terms, view.number, view.route
     limits = next((each for each in (number, route) if each is not None and each.max_calls is not None), None)
-    known = Answered(
+    return Answered(
         view.tenant,
         ByOwnAgent(),
         (_found(view),),
@@ -150,6 +151,10 @@ def answer(view: View, caller: Caller) -> Answered:
         tenant_max_calls=terms.max_calls,
         tenant_reserved_inbound=terms.reserved_inbound,
     )
+
+
+def answer(view: View, caller: Caller) -> Answered:
+    terms, number, route, known = view.terms, view.number, view.route, known_of(view)
     if terms.outage:
         if terms.outage_number is not None:
             return known.and_so(ByNumber(number=terms.outage_number), "the outage switch is on: to the outage number")

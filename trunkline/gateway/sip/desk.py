@@ -262,22 +262,24 @@ class SipDesk:
         if self._vouching is not None:
             self._vouching.forget(handle)
         if (asked := self._no_longer_asked(handle)) is not None:
-            self._arrivals.gave_up(asked[0], asked[2])
+            self._arrivals.gave_up(*asked)
         self._arrivals.over(handle)
 
     def _welcome(self, event: s.Incoming, trunk: Trunk, screened: Screened, verdict: CallerVerdict | None) -> None:
-        if self._board.slots is None:
+        if not self._board.waits:
             self._let_in(event, trunk, screened, verdict)
             return
         self._keep_waiting(event, trunk, screened)
-        task = asyncio.create_task(self._expected(event, screened, verdict), name="sip slot")
+        task = asyncio.create_task(self._expected(event, trunk, screened, verdict), name="sip slot")
         self._expecting.add(task)
         task.add_done_callback(self._expecting.discard)
 
-    async def _expected(self, event: s.Incoming, screened: Screened, verdict: CallerVerdict | None) -> None:
+    async def _expected(
+        self, event: s.Incoming, trunk: Trunk, screened: Screened, verdict: CallerVerdict | None
+    ) -> None:
         """Never raises."""
         try:
-            await self._arrivals.expect(event, screened)
+            await self._arrivals.expect(event, trunk, screened, verdict)
             asked = self._no_longer_asked(event.handle)
             if asked is not None:  # a slot of who gave up is given back by itself
                 self._let_in(*asked, verdict)
@@ -303,7 +305,7 @@ class SipDesk:
     def _answer(self, dialog: Dialog, until: float) -> None:
         """As soon as the agent can speak."""
         dialog.timer = None
-        if self._board.agent.ready():
+        if self._board.is_ready(dialog.call.id):
             dialog.answered = True
             self._stack.answer(dialog.leg.handle, self._board.may_last_s(dialog.call.id, LIMIT_SLACK_S))
         elif self._clock.now() < until:
