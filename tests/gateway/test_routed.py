@@ -284,7 +284,7 @@ def test_a_number_that_is_full_sends_callers_to_its_overflow_number() -> None:
 
 def test_tenants_do_not_share_a_limit() -> None:
     async def scenario(desk: Desk) -> None:
-        asked: list[tuple[TenantId, str]] = []
+        asked: list[tuple[str, ...]] = []
 
         class Noted(Shared):
             async def take(self, tenant: TenantId, name: str, scopes: Mapping[str, int], lease_s: float) -> str | None:

@@ -1,6 +1,6 @@
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -28,7 +28,7 @@ class Rows:
         }
         self.asked: list[str] = []
         self.away = self.hangs = False
-        self.during = lambda: None
+        self.during: Callable[[], None] = lambda: None
 
     async def revisions(self) -> Mapping[TenantId, int]:
         await self._ask("revisions")

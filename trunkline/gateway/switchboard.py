@@ -326,8 +326,8 @@ class Switchboard:
             return Refuse("overloaded", "the lines that are free are kept for calls that come in")
         if self.slots is None or call.says:
             return None
-        limits = self._limits_out(call.tenant, _ours(call)) if out else self._limits_of(call.routed)
-        return self.slots.claim(_slot(call), call.started.direction, _ours(call), limits)
+        own = self._limits_out(call.tenant, _ours(call)) if out else self._limits_of(call.routed)
+        return self.slots.claim(_slot(call), call.started.direction, _ours(call), own)
 
     def _full(self) -> Refuse | None:
         taken = len(self._calls) + self._second_legs

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import blake2b
+from typing import Any
 
 from trunkline.numbers import hours as opening
 from trunkline.numbers.patterns import Match, matches
@@ -119,6 +120,26 @@ class Answered:
 
     def and_so(self, by: Answerer, *why: str) -> "Answered":
         return replace(self, by=by, why=(*self.why, *why))
+
+
+def told(answered: Answered) -> dict[str, Any]:
+    """As JSON, for command line and API."""
+    by = answered.by
+    kinds = {ByVersions: "agent", ByOwnAgent: "own_agent", ByNumber: "number", ByMessage: "message", ByBusy: "busy"}
+    found: dict[str, Any] = {"by": kinds.get(type(by), "nobody"), "tenant": answered.tenant, "route": answered.route}
+    match by:
+        case ByVersions(versions):
+            found |= {"agent": versions[0].agent, "version": versions[0].version}
+            found["then"] = [{"agent": each.agent, "version": each.version} for each in versions[1:]]
+        case ByNumber(number=to):
+            found["number"] = to
+        case ByMessage(text=text):
+            found["text"] = text
+        case Declined(code, _):
+            found["code"] = code
+    found |= {name: getattr(answered, name) for name in ("fallback_number", "overflow_number", "max_calls")}
+    found["queue"] = None if answered.queue is None else answered.queue.model_dump(mode="json")
+    return {**found, "why": list(answered.why)}
 
 
 def draw_of(name: str) -> float:
