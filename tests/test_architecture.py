@@ -23,9 +23,25 @@ FLOOR_FILES = {
     "telemetry",
     "logs",
     "redislink",
+    "owned",
+    "identity",
 }
 FLOOR = {*FLOOR_FILES, "settings", "privacy"}
-ENTRY_POINTS = {"app", "auditing", "cli", "doctor", "keeping", "recordings", "training", "legal", "monies", "costs"}
+ENTRY_POINTS = {
+    "app",
+    "ascode",
+    "people",
+    "auditing",
+    "cli",
+    "doctor",
+    "keeping",
+    "recordings",
+    "training",
+    "legal",
+    "monies",
+    "costs",
+    "routed",
+}
 MAY_IMPORT = {
     "agents": {"media"},
     "compliance": set[str](),
@@ -37,10 +53,13 @@ MAY_IMPORT = {
 }
 HEAVY = {
     "aiortc",
+    "argon2",
     "asyncpg",
+    "authlib",
     "deepgram",
     "elevenlabs",
     "espeakng_loader",
+    "joserfc",
     "livekit",
     "onnxruntime",
     "openai",
@@ -231,7 +250,7 @@ WAYS_OUT = {
     ("gateway/switchboard.py", "dial"): "dial",
     ("gateway/twilio/dialler.py", "_create"): "the dialler itself",
     ("gateway/twilio/webhooks.py", "continue_"): "LineCall._ask_dial, when the transfer was allowed",
-    ("gateway/twilio/webhooks.py", "elsewhere"): "Switchboard._way_out and _answered_elsewhere, by LineCall.ask",
+    ("gateway/twilio/webhooks.py", "_elsewhere"): "Switchboard._way_out and _answered_elsewhere, by LineCall.ask",
     ("gateway/twilio/webhooks.py", "fallback"): "fallback",
 }
 ASKED_THERE = {

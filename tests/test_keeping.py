@@ -12,9 +12,12 @@ from typer.testing import CliRunner
 
 from trunkline.cli import app
 from trunkline.clock import SYSTEM_CLOCK
+from trunkline.errors import ConfigError
+from trunkline.keeping import desk_seal
 from trunkline.media.recorder import Recorder
 from trunkline.ports import Allow, CallEnded, CallStarted, TurnEnded, TurnRecord
 from trunkline.privacy.sealed import KeyRing
+from trunkline.settings import Settings
 from trunkline.store.engine import Database, database_url
 from trunkline.store.spool import Spool
 from trunkline.store.writer import RecordWriter
@@ -83,3 +86,14 @@ def test_a_sealed_recording_is_opened_once_and_with_its_key(config: Path, tmp_pa
     assert (code, told["whole"], (tmp_path / "c1.wav").read_bytes()[:4]) == (0, True, b"RIFF")
     code, _ = run("recordings", "decrypt", str(sealed), "--config", str(config))
     assert code != 0  # it is there already
+
+
+def test_the_desks_key_is_made_once_and_private(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+    sealed = desk_seal(settings, None).seal("hush", "here")
+    assert desk_seal(settings, None).open(sealed, "here") == "hush"
+    assert (tmp_path / "desk.key").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["desk.key"]
+    (tmp_path / "desk.key").write_bytes(b"short")
+    with pytest.raises(ConfigError, match=r"desk\.key.*a key of 32 bytes"):
+        desk_seal(settings, None)

@@ -22,6 +22,7 @@ from typing import cast
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.routing import Route
 
 from trunkline import logs, telemetry
 from trunkline.agents import script
@@ -42,15 +43,26 @@ from trunkline.compliance.office import Office
 from trunkline.compliance.residency import Residency
 from trunkline.errors import ConfigError, MissingExtra, StoreError
 from trunkline.gateway.answeredby import MachineTerms
+from trunkline.gateway.api.accounts import account_routes
 from trunkline.gateway.api.app import create_http, plain_index
 from trunkline.gateway.api.compliance import ComplianceDesk, compliance_routes
 from trunkline.gateway.api.control import control_routes
+from trunkline.gateway.api.desk import desk_routes
 from trunkline.gateway.api.devices import NoRooms, Rooms, device_routes
+from trunkline.gateway.api.gate import Gate, Identities
 from trunkline.gateway.api.legs import leg_routes
 from trunkline.gateway.api.providers import provider_routes
+from trunkline.gateway.api.routed import routed_routes
 from trunkline.gateway.api.trunks import trunk_routes
 from trunkline.gateway.call import DIAL_SLACK_S
 from trunkline.gateway.consent import House, open_house
+from trunkline.gateway.console.accounts import Accounts as ConsoleAccounts
+from trunkline.gateway.console.cookies import Cookies
+from trunkline.gateway.console.doors import Doors
+from trunkline.gateway.console.oidc import Provider
+from trunkline.gateway.console.oidc import Terms as OidcTerms
+from trunkline.gateway.console.passwords import Passwords
+from trunkline.gateway.console.vouched import Mapped
 from trunkline.gateway.entering import Entrance, Origins
 from trunkline.gateway.forbidden import refuse_forbidden
 from trunkline.gateway.front import front_door
@@ -67,6 +79,7 @@ from trunkline.gateway.sessions.livekit import configured as livekit_configured
 from trunkline.gateway.sessions.opening import open_sessions, our_regions
 from trunkline.gateway.sip import trunks
 from trunkline.gateway.sip.desk import LIMIT_SLACK_S, SipDesk
+from trunkline.gateway.sip.desktrunks import DeskTrunks
 from trunkline.gateway.sip.leg import sip_lead
 from trunkline.gateway.sip.signing import open_signer
 from trunkline.gateway.sip.stack import FrontCounters, Stack
@@ -90,6 +103,7 @@ from trunkline.keeping import (
     audit_custody,
     audit_folder,
     audit_place,
+    desk_seal,
     master_keys,
     recording_folders,
     residency_of,
@@ -107,6 +121,7 @@ from trunkline.media.sources import soft_work
 from trunkline.media.vad import EnergyGate, SileroBatch
 from trunkline.metrics import Metrics
 from trunkline.monies import check_money, missing_prices, money_policy
+from trunkline.numbers.desk import Desk
 from trunkline.numbers.directory import Directory
 from trunkline.ports import RECORDED, Budgets, CallEvent, Door, EndReason, RecordSink, SlotStore
 from trunkline.privacy.calls import Policies, RedactedRecords, by_itself
@@ -115,16 +130,20 @@ from trunkline.privacy.redaction import Kind, Policy
 from trunkline.privacy.texts import TextSeal
 from trunkline.settings import Settings
 from trunkline.settings.privacy import Privacy
+from trunkline.store.accounts import Accounts
+from trunkline.store.apikeys import ApiKeys
 from trunkline.store.budgets import DatabaseBudgets
 from trunkline.store.callsout import CallsOut
 from trunkline.store.consentjournal import ConsentJournal
 from trunkline.store.consents import ConsentLedger
+from trunkline.store.desk import Desk as DeskStore
 from trunkline.store.devices import KnownDevices
 from trunkline.store.directory import DatabaseNumbers
 from trunkline.store.dnc import DncLists
 from trunkline.store.engine import Database, database_url
 from trunkline.store.orders import OrderKeys
 from trunkline.store.records import LIMIT, CallRecords, Page, Record
+from trunkline.store.replies import Replies
 from trunkline.store.slots import DatabaseSlots
 from trunkline.store.spool import Spool
 from trunkline.store.subjects import Subjects
@@ -165,6 +184,8 @@ class Gateway:
     """Wait until the record is in the database, at most so many seconds."""
     recording: "asyncio.Task[None]"
     """Of the agent's fixed lines."""
+    setup_link: str | None
+    """With which the console's first admin is made. None: there is one."""
 
     async def hang_up(self) -> None:
         """Cut off what is left of calls, sockets and dialogs. Idempotent."""
@@ -306,6 +327,14 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         more += provider_routes(lambda: [row for each in agents.values() for row in each.health(clock.now())])
         more += control_routes(switchboard.call) + leg_routes(switchboard.call, partial(office.know, purpose=None))
         more += compliance_routes(counsel)
+        desk_store = await _open_desk(settings, database, keys, clock)
+        desk = Desk(desk_store, script.mistakes, switchboard.routing.directory.changed)
+        more += routed_routes(switchboard.routing.directory, clock)
+        if sip.desk is not None:
+            sip.of_desks = DeskTrunks(desk_store, sip.desk, settings.sip, settings.stir.policy)
+            await sip.of_desks.start()
+            stack.push_async_callback(sip.of_desks.close)
+        more += desk_routes(desk, Replies(database, clock))
         devices = KnownDevices(database, clock)
         sessions = await stack.enter_async_context(
             open_sessions(settings, switchboard, devices, metrics, clock, settings.worker, seal)
@@ -325,6 +354,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         more += page_routes(settings.devices.origins, plain_index(settings.http.origin))
         audio = _open_audio(settings, switchboard, sessions.desk, metrics, clock)
         stack.push_async_callback(audio.close)
+        identity = _open_identity(stack, settings, database, clock)
+        more += identity.routes
         orders = OrderKeys(database, clock, worker=settings.worker)
         http = create_http(
             settings,
@@ -341,6 +372,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             may_fall_back=switchboard.may_fall_back,
             expect=switchboard.expect,
             expect_order=switchboard.expect_order,
+            gate=identity.gate,
         )
         if settings.privacy.keeps_for_a_time or terms_of(settings).audit is not None:
             purging = asyncio.create_task(_purges(settings, database, keys, clock), name="purge")
@@ -369,6 +401,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             sessions.desk,
             writer.drain,
             agents[first].recording,
+            await _setup_link(settings, identity.accounts),
         )
 
 
@@ -410,6 +443,11 @@ async def _audited(
     stack.push_async_callback(audit.close)
     agents = {each.name: each.sha256 for each in family.values()}
     return AuditedRecords(records, Sampling(given.sample_percent, agents, words=given.transcripts), audit.append)
+
+
+async def _open_desk(settings: Settings, database: Database, keys: MasterKeys | None, clock: Clock) -> DeskStore:
+    seal = await asyncio.to_thread(desk_seal, settings, keys)  # a key service takes its time
+    return DeskStore(database, clock, seal)
 
 
 async def _second_ears(stack: contextlib.AsyncExitStack, pool: SpeechPool) -> SecondEars:
@@ -509,6 +547,44 @@ async def _open_routing(stack: contextlib.AsyncExitStack, database: Database, cl
     return Routing(directory, NoAgents(), clock, country_of)
 
 
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    gate: Gate
+    accounts: ConsoleAccounts
+    routes: list[Route]
+
+
+def _open_identity(stack: contextlib.AsyncExitStack, settings: Settings, database: Database, clock: Clock) -> _Identity:
+    """Who may come in. Raises MissingExtra where OpenID is set and its packages are not there."""
+    users, keys, passwords = Accounts(database, clock), ApiKeys(database, clock), Passwords()
+    stack.callback(passwords.close)
+    accounts = ConsoleAccounts(users, passwords, clock)
+    cookies = Cookies(https=settings.http.origin.startswith("https:"))
+    gate = Gate(settings.api_keys, clock, Identities(users, keys, accounts, cookies))
+    stack.push_async_callback(gate.close)
+    accounts.changed = gate.forget_locked
+    oidc, provider = settings.console.oidc, None
+    if oidc.issuer is not None and oidc.client_id is not None:
+        secret = None if oidc.client_secret is None else oidc.client_secret.get_secret_value()
+        redirect = f"{settings.http.origin}/console/oidc/callback"
+        provider = Provider(OidcTerms(oidc.issuer, oidc.client_id, redirect, secret), clock)
+    mapped = Mapped(oidc.allowed_domains, oidc.role_claim, oidc.role_map, oidc.auto_create)
+    doors = Doors(accounts, users, cookies, provider=provider, mapped=mapped)
+    origin = settings.http.origin
+    routes = account_routes(users, keys, accounts, clock, origin, gate.forget_key, gate.forget_locked)
+    return _Identity(gate, accounts, [*routes, *doors.routes()])
+
+
+async def _setup_link(settings: Settings, accounts: ConsoleAccounts) -> str | None:
+    try:
+        async with asyncio.timeout(FRESH_S):
+            token = await accounts.setup_token()
+    except (StoreError, TimeoutError) as error:
+        log.warning("whether the console has an admin is not known: %s", str(error) or "the database is slow")
+        return None
+    return None if token is None else f"{settings.http.origin}/console/setup?token={token}"
+
+
 def _socket_limits(settings: Settings) -> SocketLimits:
     media = settings.media
     return SocketLimits(
@@ -559,6 +635,8 @@ class _Sip:
     """Where we answer over SIP, or why we do not: a line for people."""
     desk: SipDesk | None = None
     stack: Stack | None = None
+    of_desks: DeskTrunks | None = None
+    """The trunks that admins own."""
 
 
 async def _open_sip(settings: Settings, switchboard: Switchboard, clock: Clock) -> _Sip:

@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import pwd
+import tempfile
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -24,6 +25,7 @@ from trunkline.clock import SYSTEM_CLOCK
 from trunkline.compliance.residency import Place, Residency
 from trunkline.errors import ConfigError, MissingExtra, StoreError
 from trunkline.privacy.keys import MasterKeys, open_keys
+from trunkline.privacy.sealed import KeyRing
 from trunkline.privacy.texts import TextSeal
 from trunkline.settings import Settings, load
 from trunkline.types import DEFAULT_TENANT
@@ -182,6 +184,31 @@ def master_keys(settings: Settings) -> MasterKeys | None:
     """Blocking: a key service is asked. Raises ConfigError."""
     own = settings.privacy
     return open_keys(own.kms, own.kms_seconds, own.ring())
+
+
+def desk_seal(settings: Settings, keys: MasterKeys | None) -> TextSeal:
+    """Of what admins write and nobody reads again: under the keys that texts are sealed with, else one of this
+    installation, made here. Processes of other machines, which share a database, want privacy.keys. Raises
+    ConfigError."""
+    if keys is not None:
+        return TextSeal(keys)
+    file = settings.data_dir / "desk.key"
+    try:
+        if not file.exists():
+            _make_key(file)
+        return TextSeal(MasterKeys(None, KeyRing({"desk": file.read_bytes()})))
+    except (OSError, ValueError) as error:
+        raise ConfigError("data_dir", str(file), f"a key of 32 bytes, in a folder we may write to ({error})") from error
+
+
+def _make_key(file: Path) -> None:
+    """Of several processes that start at once, one makes it."""
+    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".desk.key.") as made:  # which only we may read
+        made.write(os.urandom(32))
+        made.flush()
+        os.fsync(made.fileno())
+        with suppress(FileExistsError):
+            os.link(made.name, file)
 
 
 def who() -> str:

@@ -138,7 +138,7 @@ class Routing:
         name = arrival.provider_call_id
         if (kept := self._kept.get(name)) is not None:
             return kept
-        view = await self.directory.view(arrival.to_number, arrival.trunk, arrival.tenant)
+        view = await self.directory.view(arrival.to_number, _trunk_of(arrival), arrival.tenant)
         if view is None:
             return None
         routed = await self._readied(answer(view, self._caller(arrival)))
@@ -153,7 +153,7 @@ class Routing:
             return kept
         if self.is_empty or arrival.direction != "inbound" or arrival.leg not in _ROUTED_LEGS:
             return None
-        view = self.directory.remembered(arrival.to_number, arrival.trunk, arrival.tenant)
+        view = self.directory.remembered(arrival.to_number, _trunk_of(arrival), arrival.tenant)
         return None if view is None else self._at_once(answer(view, self._caller(arrival)))
 
     def view_of(self, number: str | None) -> View | None:
@@ -196,3 +196,8 @@ class Routing:
 
     def _of_nobody(self, answered: Answered) -> Routed:
         return Routed(without_agents(answered))
+
+
+def _trunk_of(arrival: Arrival) -> str:
+    """As its tenant calls it: the gateway knows it as `acme.office`."""
+    return arrival.trunk if arrival.tenant is None else arrival.trunk.removeprefix(f"{arrival.tenant}.")

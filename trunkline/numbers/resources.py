@@ -15,23 +15,31 @@ from datetime import date
 from typing import Annotated, Any, ClassVar, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from trunkline.settings.money import Usd
 from trunkline.settings.trunk import SipTrunk
+from trunkline.settings.values import contradiction
 
+ANONYMOUS = "anonymous"
 MAX_TEXT = 500
 MAX_SCRIPT_CHARS = 256 * 1024
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
+_NAME = "^[a-z0-9][a-z0-9_-]{0,39}$"
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 _PREFIX = re.compile(r"\+[1-9][0-9]{0,14}\*")
 _RANGE = re.compile(rf"({_E164.pattern})-({_E164.pattern})")
 _SPAN = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-(([01][0-9]|2[0-3]):([0-5][0-9])|24:00)")
 
 
+def is_number(value: str) -> bool:
+    return _E164.fullmatch(value) is not None
+
+
 def _number(value: str) -> str:
-    if not _E164.fullmatch(value):
+    if not is_number(value):
         raise ValueError("a phone number as +COUNTRY NUMBER without spaces, such as +14155550100")
     return value
 
@@ -43,6 +51,10 @@ def _numbers(value: str) -> str:
     if found is None and not _PREFIX.fullmatch(value) and not _E164.fullmatch(value):
         raise ValueError("a number, a beginning such as +1415*, or a range such as +14155550100-+14155550199")
     return value
+
+
+def _caller(value: str) -> str:
+    return value if value == ANONYMOUS else _numbers(value)
 
 
 def _zone(value: str) -> str:
@@ -59,29 +71,60 @@ def _span(value: str) -> str:
     return value
 
 
+def _name(value: str) -> str:
+    if not re.fullmatch(_NAME, value):
+        raise ValueError("1 to 40 small letters, digits, - and _, such as front-desk")
+    return value
+
+
 def _country(value: str) -> str:
     if not re.fullmatch("[A-Z]{2}", value):
         raise ValueError("a country by its two letters, such as US")
     return value
 
 
-E164 = Annotated[str, AfterValidator(_number)]
-Numbers = Annotated[str, AfterValidator(_numbers)]
+E164 = Annotated[str, AfterValidator(_number), Field(json_schema_extra={"pattern": f"^{_E164.pattern}$"})]
+Numbers = Annotated[str, AfterValidator(_numbers), Field(max_length=40)]
 """A number, a beginning (`+1415*`) or a range (`+14155550100-+14155550199`)."""
+Callers = Annotated[str, AfterValidator(_caller), Field(max_length=40)]
+"""As Numbers, or `anonymous`: who withholds theirs."""
 Zone = Annotated[str, AfterValidator(_zone), Field(max_length=64)]
-Span = Annotated[str, AfterValidator(_span)]
+Span = Annotated[str, AfterValidator(_span), Field(json_schema_extra={"pattern": f"^{_SPAN.pattern}$"})]
 """Within a day of its zone: `09:00-17:30`."""
-Country = Annotated[str, AfterValidator(_country)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+Country = Annotated[str, AfterValidator(_country), Field(json_schema_extra={"pattern": "^[A-Z]{2}$"})]
+Name = Annotated[str, AfterValidator(_name), Field(json_schema_extra={"pattern": _NAME})]
 Label = Annotated[str, Field(max_length=120, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Text = Annotated[str, Field(max_length=MAX_TEXT, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*$")]
-Tag = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+Tag = Name
 Verdict = Literal["verified", "invalid", "unsigned", "unknown"]
 Secret = Annotated[str, Field(min_length=1, max_length=256)]
 """Written, never read: None where one is given back, and None keeps what is there."""
 
 Use = tuple[str, str]
 """The kind and key of what is named."""
+
+
+def said(error: ErrorDetails) -> str:
+    """What pydantic finds wrong, as we would say it."""
+    context = error.get("ctx", {})
+    if error["type"] in _SAID:
+        return _SAID[error["type"]].format(**context)
+    return str(context.get("allowed") or error["msg"]).removeprefix("Value error, ")
+
+
+_SAID = {
+    "missing": "must be given",
+    "extra_forbidden": "there is no such field",
+    "union_tag_invalid": "a kind: one of {expected_tags}",
+    "union_tag_not_found": "a kind",
+    "too_short": "at least {min_length}",
+    "too_long": "at most {max_length}",
+    "string_too_long": "at most {max_length} characters",
+    "string_too_short": "at least {min_length} characters",
+    "string_type": "a text",
+    "greater_than_equal": "{ge} or more",
+    "less_than_equal": "{le} or less",
+}
 
 
 class _Value(BaseModel):
@@ -102,7 +145,7 @@ class Share(_Value):
 
 
 class ByAgents(_Value):
-    kind: Literal["agents"] = "agents"
+    kind: Literal["agents"]
     agents: Annotated[tuple[Share, ...], Field(min_length=1, max_length=10)]
 
     @model_validator(mode="after")
@@ -115,21 +158,21 @@ class ByAgents(_Value):
 class ByNumber(_Value):
     """The caller is put through to a phone number; nobody of ours is on the line."""
 
-    kind: Literal["number"] = "number"
+    kind: Literal["number"]
     number: E164
 
 
 class ByMessage(_Value):
     """The caller hears this, then the call ends."""
 
-    kind: Literal["message"] = "message"
+    kind: Literal["message"]
     text: Annotated[Text, Field(min_length=1)]
 
 
 class ByBusy(_Value):
     """A busy tone."""
 
-    kind: Literal["busy"] = "busy"
+    kind: Literal["busy"]
 
 
 Answer = Annotated[ByAgents | ByNumber | ByMessage | ByBusy, Field(discriminator="kind")]
@@ -139,7 +182,7 @@ class Rule(_Value):
     """The first rule whose every condition holds answers in place of its route."""
 
     name: Name
-    callers: Annotated[tuple[Numbers | Literal["anonymous"], ...], Field(max_length=100)] = ()
+    callers: Annotated[tuple[Callers, ...], Field(max_length=100)] = ()
     """Any of them. None given: any caller."""
     verdicts: Annotated[tuple[Verdict, ...], Field(max_length=4)] = ()
     """What STIR/SHAKEN says of the caller's number."""
@@ -290,7 +333,7 @@ class Number(Resource):
     @model_validator(mode="after")
     def _some_go_out(self) -> "Number":
         if self.max_calls is not None and self.reserved_inbound >= self.max_calls:
-            raise ValueError(f"reserved_inbound: less than max_calls ({self.max_calls})")
+            raise contradiction("reserved_inbound", self.reserved_inbound, f"less than max_calls ({self.max_calls})")
         return self
 
 
@@ -332,13 +375,18 @@ class Trunk(Resource):
     @model_validator(mode="after")
     def _as_the_settings_have_it(self) -> "Trunk":
         if given := sorted({"password", "auth_password"} & self.settings.keys()):
-            raise ValueError(f"settings.{given[0]}: give it beside settings, where it is sealed")
+            raise contradiction(f"settings.{given[0]}", "", f"{given[0]} beside settings, where it is sealed")
         standing_in = {
             secret: "x"
             for secret, user in (("password", "username"), ("auth_password", "auth_username"))
             if user in self.settings
         }
-        SipTrunk.model_validate({**self.settings, **standing_in})
+        try:
+            SipTrunk.model_validate({**self.settings, **standing_in})
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            key = ".".join(map(str, ("settings", *first["loc"], *filter(None, [first.get("ctx", {}).get("key")]))))
+            raise contradiction(key, "", said(first)) from None
         return self
 
 
@@ -368,7 +416,7 @@ class Budget(Resource):
     def _of_its_scope(self) -> "Budget":
         for scope in ("number", "agent"):
             if getattr(self, scope) is not None and self.scope != scope:
-                raise ValueError(f'{scope}: needs scope = "{scope}"')
+                raise contradiction(scope, getattr(self, scope), f"needs scope = {scope}")
         return self
 
 

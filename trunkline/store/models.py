@@ -23,6 +23,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    true,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -571,6 +572,7 @@ class ApiKey(_Named, Base):
     """In the key itself, in clear."""
     sha256: Mapped[str]
     """Of the key, which is random: 256 bits."""
+    enabled: Mapped[bool] = mapped_column(server_default=true())
     scopes: Mapped[list[str]]
     expires_at: Mapped[datetime | None]
     created_by: Mapped[str]
@@ -596,6 +598,22 @@ class UserSession(Base):
     __table_args__ = (
         ForeignKeyConstraint(["tenant_id", "user"], ["users.tenant_id", "users.name"], ondelete="CASCADE"),
         Index(None, "tenant_id", "user"),
+    )
+
+
+class UserLink(Base):
+    """Sets a password, once. Whoever has it holds what is random; its hash is here."""
+
+    __tablename__ = "user_links"
+
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str | None]
+    user: Mapped[str | None]
+    """None: it makes the first admin."""
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant_id", "user"], ["users.tenant_id", "users.name"], ondelete="CASCADE"),
     )
 
 

@@ -17,6 +17,7 @@ from trunkline.gateway.api.app import create_http
 from trunkline.gateway.api.calls import LiveCall
 from trunkline.gateway.api.compliance import compliance_routes
 from trunkline.gateway.api.control import control_routes
+from trunkline.gateway.api.desk import desk_routes
 from trunkline.gateway.api.devices import device_routes
 from trunkline.gateway.api.guard import MAX_BODY_BYTES
 from trunkline.gateway.api.legs import leg_routes
@@ -163,6 +164,7 @@ def gateway(*api_keys: str, public_url: str | None = None, orders: FakeOrders | 
             *compliance_routes(cast(Any, None)),
             *trunk_routes(lambda: [TrunkView("pbx", "down", takes_calls=True, calls=2)]),
             *provider_routes(lambda: HEALTH.report(0.0)),
+            *desk_routes(cast(Any, None), cast(Any, None)),
             *device_routes(cast(Any, None), cast(Any, None), cast(Any, None), cast(Any, None)),
             *whip_routes(cast(Any, None), (), "http://testserver"),
         ],

@@ -764,7 +764,7 @@ def test_the_cheapest_trunk_is_dialled_as_its_profile_wants() -> None:
             "sip:+14155550177@sip.example.com;user=phone",
             "sip:+14155550199@sip.example.com;user=phone",
         )
-        assert command[5] == {"P-Asserted-Identity": "<sip:+14155550199@sip.example.com>"}
+        assert command[5] == {"P-Asserted-Identity": "<sip:+14155550199@sip.example.com;user=phone>"}
         here.dialled(trunk="dear")
         assert here.stack.commands("dial")[-1][2] == "dear"
 

@@ -3,7 +3,7 @@
 from typing import Any, get_args
 
 from trunkline import __version__
-from trunkline.gateway.api import devices, openapi_compliance, orders
+from trunkline.gateway.api import devices, openapi_accounts, openapi_compliance, openapi_desk, orders
 from trunkline.gateway.api.calls import DEFAULT_PAGE, MAX_PAGE
 from trunkline.gateway.api.control import MAX_SUMMARY_CHARS
 from trunkline.gateway.api.idempotency import MAX_KEY_CHARS
@@ -83,13 +83,13 @@ def document() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Trunkline", "version": __version__, "license": {"name": "Apache-2.0"}},
         "security": [{"bearer": []}, {"header": []}],
-        "paths": _PATHS | openapi_compliance.PATHS,
+        "paths": _PATHS | openapi_compliance.PATHS | openapi_desk.PATHS_OF_THE_DESK | openapi_accounts.PATHS,
         "components": {
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "header": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
             },
-            "schemas": _SCHEMAS,
+            "schemas": _SCHEMAS | openapi_desk.SCHEMAS | openapi_accounts.SCHEMAS,
         },
     }
 

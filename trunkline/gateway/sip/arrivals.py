@@ -121,6 +121,7 @@ class Arrivals:
             forwarded_by=_forwarded_by(screened),
             stir=verdict,
             trunk=trunk.name,
+            tenant=trunk.tenant,
         )
 
     def _name(self, event: Incoming) -> str:

@@ -1,0 +1,485 @@
+"""`owned.DeskStore`: what admins own, in its tables. One writer for all kinds, so that each change of any of them is
+checked, numbered and noted in the same way, in the transaction that makes it.
+
+A transaction first raises the tenant's revision. That row is a lock as well: changes of one tenant's desk come one
+after the other, in all processes, so what was looked at is still so when it is written. Other tenants are not held up.
+"""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+from collections import defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, cast
+
+from sqlalchemy import ColumnElement, RowMapping, Table, Text, delete, func, insert, or_, select, update
+from sqlalchemy import cast as as_type
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from trunkline.clock import Clock
+from trunkline.errors import StoreError
+from trunkline.owned import Body, Changed, DeskError, Kept, KeptPage, New, Use, Version
+from trunkline.privacy.texts import TextSeal
+from trunkline.store import models
+from trunkline.store.engine import Database, code_of, is_database, what_failed
+from trunkline.types import TenantId
+
+LIMIT_MAX = 500
+_BATCH = 500  # rows of one statement
+_LOOKUP = 400  # keys of one question: databases have a most of parameters
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    table: Table
+    key: str = "name"
+    sealed: tuple[str, ...] = ()
+    searched: tuple[str, ...] = ("name", "label")
+    lists: tuple[str, ...] = ()
+    """Fields that are asked whether they have an item."""
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.table.c if column.name not in _NOT_IN_A_BODY)
+
+    @property
+    def key_column(self) -> Any:
+        return self.table.c[self.key]
+
+
+_NOT_IN_A_BODY = {"tenant_id", "version", "created_at", "updated_at"}
+
+
+def _table(model: type[models.Base]) -> Table:
+    return cast(Table, model.__table__)
+
+
+_KINDS = {
+    "tenant": _Kind(_table(models.TenantTerms)),
+    "carriers": _Kind(_table(models.CarrierRow), sealed=("auth_token", "api_secret")),
+    "trunks": _Kind(_table(models.TrunkRow), sealed=("password", "auth_password")),
+    "hours": _Kind(_table(models.HoursRow)),
+    "agents": _Kind(_table(models.AgentRow)),
+    "routes": _Kind(_table(models.RouteRow)),
+    "numbers": _Kind(_table(models.NumberRow), "number", searched=("number", "label"), lists=("tags",)),
+    "budgets": _Kind(_table(models.BudgetRow)),
+}
+_TENANTS, _REVISIONS = _table(models.Tenant), _table(models.Revision)
+_CHANGES, _NAMED, _VERSIONS = _table(models.Change), _table(models.Named), _table(models.AgentVersion)
+_SINGULAR = {"tenant": "tenant", "hours": "hours"}
+
+
+def called(kind: str, key: str) -> str:
+    """For people: `route office`."""
+    return f"{_SINGULAR.get(kind, kind.removesuffix('s'))} {key}"
+
+
+class Desk:
+    def __init__(self, database: Database, clock: Clock, seal: TextSeal) -> None:
+        """`seal`: of the secrets."""
+        self._database, self._clock, self._seal = database, clock, seal
+
+    # --- changing ---
+
+    @asynccontextmanager
+    async def changing(self, tenant: TenantId, actor: str, *, keep: bool = True) -> AsyncGenerator["Changes"]:
+        try:
+            async with self._database.write() as connection:
+                changes = Changes(connection, self._database.dialect, tenant, actor, self._clock.wall(), self._seal)
+                await changes.begin()
+                yield changes
+                await changes.end()
+                if not keep or not changes.parts:
+                    raise _Undo
+        except _Undo:
+            pass
+        except Exception as error:
+            if not is_database(error):
+                raise
+            raise StoreError(f"the database is away ({what_failed(error)})") from error
+
+    # --- reading ---
+
+    async def get(self, tenant: TenantId, kind: str, key: str) -> Kept | None:
+        async with self._database.read() as connection:
+            return await _get(connection, tenant, kind, key)
+
+    async def page(
+        self,
+        tenant: TenantId,
+        kind: str,
+        *,
+        limit: int = 50,
+        cursor: str | None = None,
+        search: str = "",
+        where: Mapping[str, Any] | None = None,
+    ) -> KeptPage:
+        if not 1 <= limit <= LIMIT_MAX:
+            raise ValueError(f"limit = {limit}: 1 to {LIMIT_MAX}")
+        known = _KINDS[kind]
+        wanted: list[ColumnElement[bool]] = [known.table.c.tenant_id == tenant]
+        for name, value in (where or {}).items():
+            if name == "uses":
+                wanted.append(known.key_column.in_(_users(tenant, kind, *value)))
+            elif name in known.lists:
+                wanted.append(as_type(known.table.c[name], Text).like(_like(f'"{value}"'), escape="\\"))
+            else:
+                wanted.append(known.table.c[name] == value)
+        if search:
+            like = _like(search.lower())
+            wanted.append(or_(*(func.lower(known.table.c[name]).like(like, escape="\\") for name in known.searched)))
+        if cursor is not None:
+            wanted.append(known.key_column > _from_cursor(cursor))
+        query = select(known.table).where(*wanted).order_by(known.key_column).limit(limit + 1)
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query)).mappings().all()
+        items = [_kept(kind, row) for row in rows[:limit]]
+        return KeptPage(items, _to_cursor(items[-1].key) if len(rows) > limit else None)
+
+    async def every(self, tenant: TenantId, kind: str) -> AsyncIterator[Kept]:
+        cursor = None
+        while True:
+            page = await self.page(tenant, kind, limit=LIMIT_MAX, cursor=cursor)
+            for item in page.items:
+                yield item
+            if (cursor := page.next_cursor) is None:
+                return
+
+    async def count(self, tenant: TenantId, kind: str) -> int:
+        table = _KINDS[kind].table
+        query = select(func.count()).select_from(table).where(table.c.tenant_id == tenant)
+        async with self._database.read() as connection:
+            return int((await connection.execute(query)).scalar_one())
+
+    async def used_by(self, tenant: TenantId, kind: str, key: str, limit: int = 20) -> Sequence[Use]:
+        async with self._database.read() as connection:
+            return await _used_by(connection, tenant, kind, key, limit)
+
+    async def versions(self, tenant: TenantId, agent: str) -> Sequence[Version]:
+        mine = (_VERSIONS.c.tenant_id == tenant, _VERSIONS.c.agent == agent)
+        query = select(_VERSIONS).where(*mine).order_by(_VERSIONS.c.number.desc())
+        async with self._database.read() as connection:
+            return [_version(row) for row in (await connection.execute(query)).mappings()]
+
+    async def version(self, tenant: TenantId, agent: str, number: int) -> Version | None:
+        async with self._database.read() as connection:
+            return await _one_version(connection, tenant, agent, number)
+
+    async def secret(self, tenant: TenantId, kind: str, key: str, name: str) -> str | None:
+        known = _KINDS[kind]
+        assert name in known.sealed
+        query = select(known.table.c[name]).where(known.table.c.tenant_id == tenant, known.key_column == key)
+        async with self._database.read() as connection:
+            box = (await connection.execute(query)).scalar_one_or_none()
+        if box is None:
+            return None
+        return await asyncio.to_thread(self._seal.open, box, _place(tenant, kind, key, name))
+
+    async def trunks(self) -> Sequence[tuple[TenantId, Body]]:
+        """Those of all tenants that are to be in force, with their passwords: for the process that speaks SIP."""
+        known = _KINDS["trunks"]
+        table = known.table
+        query = select(table).where(table.c.enabled).order_by(table.c.tenant_id, table.c.name)
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query)).mappings().all()
+        return await asyncio.to_thread(self._opened_trunks, rows) if rows else ()
+
+    def _opened_trunks(self, rows: Sequence[RowMapping]) -> Sequence[tuple[TenantId, Body]]:
+        """Raises StoreError for a key that is not there."""
+        return [(TenantId(row["tenant_id"]), {**row, **self._opened("trunks", row)}) for row in rows]
+
+    def _opened(self, kind: str, row: RowMapping) -> dict[str, str | None]:
+        known = _KINDS[kind]
+        key, tenant = row[known.key], TenantId(row["tenant_id"])
+        return {
+            name: row[name] and self._seal.open(row[name], _place(tenant, kind, key, name)) for name in known.sealed
+        }
+
+    async def revisions(self) -> int:
+        """A number that is another one whenever anything of any tenant's was changed."""
+        async with self._database.read() as connection:
+            return int((await connection.execute(select(func.sum(_REVISIONS.c.revision)))).scalar_one() or 0)
+
+    async def changes(
+        self, tenant: TenantId, *, limit: int = 50, cursor: str | None = None, kind: str = "", key: str = ""
+    ) -> tuple[Sequence[Changed], str | None]:
+        if not 1 <= limit <= LIMIT_MAX:
+            raise ValueError(f"limit = {limit}: 1 to {LIMIT_MAX}")
+        wanted = [_CHANGES.c.tenant_id == tenant]
+        if kind:
+            wanted.append(_CHANGES.c.kind == kind)
+        if key:
+            wanted.append(_CHANGES.c.key == key)
+        if cursor is not None:
+            seq, _, part = _from_cursor(cursor).partition("/")
+            if not (seq.isascii() and seq.isdigit() and part.isascii() and part.isdigit()):
+                raise ValueError("not a cursor of ours")
+            same = (_CHANGES.c.seq == int(seq)) & (_CHANGES.c.part < int(part))
+            wanted.append(or_(_CHANGES.c.seq < int(seq), same))
+        query = select(_CHANGES).where(*wanted).order_by(_CHANGES.c.seq.desc(), _CHANGES.c.part.desc())
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query.limit(limit + 1))).mappings().all()
+        found = [_changed(row) for row in rows[:limit]]
+        return found, _to_cursor(f"{found[-1].seq}/{found[-1].part}") if len(rows) > limit else None
+
+    async def revision(self, tenant: TenantId) -> int:
+        query = select(_REVISIONS.c.revision).where(_REVISIONS.c.tenant_id == tenant)
+        async with self._database.read() as connection:
+            return (await connection.execute(query)).scalar_one_or_none() or 0
+
+
+class _Undo(Exception):
+    pass
+
+
+@dataclass
+class Changes:
+    """`owned.Changing`."""
+
+    connection: AsyncConnection
+    dialect: str
+    tenant: TenantId
+    actor: str
+    at: datetime
+    seal: TextSeal
+    parts: int = 0
+    _seq: int = 0
+    _lines: list[dict[str, Any]] = field(default_factory=list)
+
+    async def begin(self) -> None:
+        make = postgresql.insert if self.dialect == "postgresql" else sqlite.insert
+        tenant = {"id": self.tenant, "name": self.tenant, "created_at": self.at}
+        await self.connection.execute(make(_TENANTS).values(tenant).on_conflict_do_nothing())
+        first = make(_REVISIONS).values(tenant_id=self.tenant, revision=1)
+        raised = first.on_conflict_do_update(
+            index_elements=[_REVISIONS.c.tenant_id], set_={"revision": _REVISIONS.c.revision + 1}
+        )
+        self._seq = int((await self.connection.execute(raised.returning(_REVISIONS.c.revision))).scalar_one())
+
+    async def end(self) -> None:
+        for some in _batches(self._lines):
+            await self.connection.execute(insert(_CHANGES), some)
+        self._lines.clear()
+
+    async def get(self, kind: str, key: str) -> Kept | None:
+        return await _get(self.connection, self.tenant, kind, key)
+
+    async def all(self, kind: str) -> dict[str, Kept]:
+        table = _KINDS[kind].table
+        rows = (await self.connection.execute(select(table).where(table.c.tenant_id == self.tenant))).mappings()
+        return {kept.key: kept for kept in (_kept(kind, row) for row in rows)}
+
+    async def create(self, new: Iterable[New]) -> None:
+        by_kind: defaultdict[str, list[New]] = defaultdict(list)
+        for each in new:
+            by_kind[each.kind].append(each)
+        for kind, some in by_kind.items():
+            await self._create(kind, some)
+
+    async def _create(self, kind: str, some: Sequence[New]) -> None:
+        known = _KINDS[kind]
+        keys = [each.key for each in some]
+        taken = await self._there(kind, keys, every_tenant=kind == "numbers")
+        if taken or len(set(keys)) < len(keys):
+            which = next(iter(taken), None) or next(key for key in keys if keys.count(key) > 1)
+            raise DeskError(
+                "taken", f"{called(kind, which)} is there already", {known.key: "one that is not there yet"}
+            )
+        await self._known(some)
+        stamps = {"tenant_id": self.tenant, "version": 1, "created_at": self.at, "updated_at": self.at}
+        try:
+            for rows in _batches([{**self._row(known, each), **stamps} for each in some]):
+                await self.connection.execute(insert(known.table), rows)
+        except IntegrityError as error:  # another tenant's number, at the same moment
+            if code_of(error) not in ("23505", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"):
+                raise
+            raise DeskError("taken", f"one of these {kind} is there already") from None
+        await self._name(some)
+        for each in some:
+            self._line("create", kind, each.key, None, _without_secrets(known, each.body))
+
+    async def replace(self, new: New, if_version: int | None = None, action: str = "replace") -> Kept:
+        known = _KINDS[new.kind]
+        before = await self._at_version(new.kind, new.key, if_version)
+        await self._known([new])
+        row = self._row(known, new)
+        for name in known.sealed:
+            if row[name] is None:
+                del row[name]
+        body = _without_secrets(known, new.body)
+        if body == before.body and not any(new.body.get(name) for name in known.sealed):
+            return before
+        changed = {**row, "version": before.version + 1, "updated_at": self.at}
+        await self.connection.execute(update(known.table).where(*self._mine(known, new.key)).values(changed))
+        named = (_NAMED.c.tenant_id == self.tenant, _NAMED.c.by_kind == new.kind, _NAMED.c.by_key == new.key)
+        await self.connection.execute(delete(_NAMED).where(*named))
+        await self._name([new])
+        secrets = {f"{name}_changed": True for name in known.sealed if new.body.get(name)}
+        self._line(action, new.kind, new.key, before.body, {**body, **secrets})
+        kept = before.secrets | {name for name in known.sealed if new.body.get(name)}
+        return replace(before, body=body, version=before.version + 1, updated_at=self.at, secrets=kept)
+
+    async def delete(self, kind: str, key: str, if_version: int | None = None) -> None:
+        known = _KINDS[kind]
+        before = await self._at_version(kind, key, if_version)
+        by = await _used_by(self.connection, self.tenant, kind, key, 6)
+        if by:
+            names = ", ".join(called(*each) for each in by[:5]) + (", ..." if len(by) > 5 else "")
+            raise DeskError("in_use", f"{called(kind, key)} is in use by {names}: change or delete these first")
+        named = (_NAMED.c.tenant_id == self.tenant, _NAMED.c.by_kind == kind, _NAMED.c.by_key == key)
+        await self.connection.execute(delete(_NAMED).where(*named))
+        await self.connection.execute(delete(known.table).where(*self._mine(known, key)))
+        self._line("delete", kind, key, before.body, None)
+
+    async def add_version(self, agent: str, script: str, note: str) -> Version:
+        mine = (_VERSIONS.c.tenant_id == self.tenant, _VERSIONS.c.agent == agent)
+        last = (await self.connection.execute(select(func.max(_VERSIONS.c.number)).where(*mine))).scalar_one()
+        sha256 = hashlib.sha256(script.encode()).hexdigest()
+        made = Version(agent, (last or 0) + 1, script, sha256, note, self.actor, self.at)
+        row = {name: getattr(made, name) for name in made.__slots__}
+        await self.connection.execute(insert(_VERSIONS).values(tenant_id=self.tenant, **row))
+        self._line("add_version", "agents", agent, None, {"version": made.number, "sha256": sha256, "note": note})
+        return made
+
+    async def version(self, agent: str, number: int) -> Version | None:
+        return await _one_version(self.connection, self.tenant, agent, number)
+
+    async def note(self, action: str, kind: str, key: str, before: Body | None, after: Body | None) -> None:
+        self._line(action, kind, key, before, after)
+
+    # --- parts of it ---
+
+    def _row(self, known: _Kind, new: New) -> dict[str, Any]:
+        row = {name: new.body[name] for name in known.fields}
+        for name in known.sealed:
+            if row[name] is not None:
+                row[name] = self.seal.seal(row[name], _place(self.tenant, new.kind, new.key, name))
+        return row
+
+    def _mine(self, known: _Kind, key: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+        return known.table.c.tenant_id == self.tenant, known.key_column == key
+
+    async def _at_version(self, kind: str, key: str, if_version: int | None) -> Kept:
+        found = await self.get(kind, key)
+        if found is None:
+            raise DeskError("not_found", f"there is no {called(kind, key)}")
+        if if_version is not None and found.version != if_version:
+            raise DeskError(
+                "stale", f"{called(kind, key)} was changed meanwhile (it is at {found.version}): look at it again"
+            )
+        return found
+
+    async def _there(self, kind: str, keys: Sequence[str], *, every_tenant: bool = False) -> set[str]:
+        known = _KINDS[kind]
+        found: set[str] = set()
+        for some in _batches(list(dict.fromkeys(keys)), _LOOKUP):
+            wanted = [known.key_column.in_(some)]
+            if not every_tenant:
+                wanted.append(known.table.c.tenant_id == self.tenant)
+            found |= set((await self.connection.execute(select(known.key_column).where(*wanted))).scalars())
+        return found
+
+    async def _known(self, some: Sequence[New]) -> None:
+        wanted: defaultdict[str, list[str]] = defaultdict(list)
+        for each in some:
+            for kind, key in each.uses:
+                wanted[kind].append(key)
+        for kind, keys in wanted.items():
+            missing = set(keys) - await self._there(kind, keys)
+            if missing:
+                name = min(missing)
+                of = next(each for each in some if (kind, name) in each.uses)
+                raise DeskError(
+                    "unknown_name", f"{called(of.kind, of.key)} names the {called(kind, name)}, which is not there"
+                )
+
+    async def _name(self, some: Sequence[New]) -> None:
+        rows = [
+            {"tenant_id": self.tenant, "kind": kind, "key": key, "by_kind": each.kind, "by_key": each.key}
+            for each in some
+            for kind, key in dict.fromkeys(each.uses)
+        ]
+        for part in _batches(rows):
+            await self.connection.execute(insert(_NAMED), part)
+
+    def _line(self, action: str, kind: str, key: str, before: Body | None, after: Body | None) -> None:
+        told = {"action": action, "kind": kind, "key": key, "before": before, "after": after}
+        self._lines.append(
+            {"tenant_id": self.tenant, "seq": self._seq, "part": self.parts, "at": self.at, "actor": self.actor, **told}
+        )
+        self.parts += 1
+
+
+def _batches(rows: Sequence[Any], most: int = _BATCH) -> Iterable[Sequence[Any]]:
+    for start in range(0, len(rows), most):
+        yield rows[start : start + most]
+
+
+async def _get(connection: AsyncConnection, tenant: TenantId, kind: str, key: str) -> Kept | None:
+    known = _KINDS[kind]
+    query = select(known.table).where(known.table.c.tenant_id == tenant, known.key_column == key)
+    row = (await connection.execute(query)).mappings().one_or_none()
+    return None if row is None else _kept(kind, row)
+
+
+async def _used_by(connection: AsyncConnection, tenant: TenantId, kind: str, key: str, limit: int) -> list[Use]:
+    mine = (_NAMED.c.tenant_id == tenant, _NAMED.c.kind == kind, _NAMED.c.key == key)
+    order = (_NAMED.c.by_kind, _NAMED.c.by_key)
+    query = select(*order).where(*mine).order_by(*order).limit(limit)
+    return [(row.by_kind, row.by_key) for row in await connection.execute(query)]
+
+
+async def _one_version(connection: AsyncConnection, tenant: TenantId, agent: str, number: int) -> Version | None:
+    mine = (_VERSIONS.c.tenant_id == tenant, _VERSIONS.c.agent == agent, _VERSIONS.c.number == number)
+    row = (await connection.execute(select(_VERSIONS).where(*mine))).mappings().one_or_none()
+    return None if row is None else _version(row)
+
+
+def _users(tenant: TenantId, by_kind: str, kind: str, key: str) -> Any:
+    mine = (_NAMED.c.tenant_id == tenant, _NAMED.c.by_kind == by_kind, _NAMED.c.kind == kind, _NAMED.c.key == key)
+    return select(_NAMED.c.by_key).where(*mine)
+
+
+def _kept(kind: str, row: RowMapping) -> Kept:
+    known = _KINDS[kind]
+    body = {name: None if name in known.sealed else row[name] for name in known.fields}
+    secrets = frozenset(name for name in known.sealed if row[name] is not None)
+    return Kept(kind, str(body[known.key]), body, row["version"], row["created_at"], row["updated_at"], secrets)
+
+
+def _without_secrets(known: _Kind, body: Body) -> dict[str, Any]:
+    return {name: None if name in known.sealed else body[name] for name in known.fields}
+
+
+def _version(row: RowMapping) -> Version:
+    return Version(*(row[name] for name in Version.__slots__))
+
+
+def _changed(row: RowMapping) -> Changed:
+    return Changed(*(row[name] for name in Changed.__slots__))
+
+
+def _place(tenant: TenantId, kind: str, key: str, name: str) -> str:
+    return f"desk/{tenant}/{kind}/{key}/{name}"
+
+
+def _like(text: str) -> str:
+    plain = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return f"%{plain}%"
+
+
+def _to_cursor(key: str) -> str:
+    return base64.urlsafe_b64encode(key.encode()).decode().rstrip("=")
+
+
+def _from_cursor(cursor: str) -> str:
+    try:
+        return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        raise ValueError("not a cursor of ours") from None
