@@ -103,9 +103,13 @@ class RedactedRecords:
             speakers = self._of(event.call_id)
             turn = event.turn
             caller = speakers.caller.whole(turn.caller_text)
+            # What was cut is judged with what was heard before it. Something personal across the cut: nothing of it.
+            both = speakers.agent.aside(f"{turn.agent_text} {turn.cut_text}") if turn.cut_text else ""
             agent = speakers.agent.whole(turn.agent_text)
+            cut = both[len(agent) :].strip() if both.startswith(agent) else ""
             evidence = redacted_evidence(turn.evidence, speakers.policy)
-            return replace(event, turn=replace(turn, caller_text=caller, agent_text=agent, evidence=evidence))
+            turn = replace(turn, caller_text=caller, agent_text=agent, cut_text=cut, evidence=evidence)
+            return replace(event, turn=turn)
         if isinstance(event, CallEvent):
             if event.kind in _OURS or not event.data:
                 return event

@@ -250,10 +250,10 @@ class Subjects:
         if terms.transcripts is not None:
             aged = (
                 TURNS.c.at < now - timedelta(days=terms.transcripts),
-                or_(TURNS.c.caller_text != "", TURNS.c.agent_text != ""),
+                or_(*(TURNS.c[name] != "" for name in SEALED[TURNS])),
             )
             async with self._database.writing() as connection:
-                emptied = await connection.execute(update(TURNS).where(*aged).values(caller_text="", agent_text=""))
+                emptied = await connection.execute(update(TURNS).where(*aged).values(dict.fromkeys(SEALED[TURNS], "")))
                 words = (EVENTS.c.at < now - timedelta(days=terms.transcripts), EVENTS.c.kind == MESSAGE)
                 left = await connection.execute(
                     update(EVENTS).where(*words, as_type(EVENTS.c.data, Text) != "{}").values(data={})
