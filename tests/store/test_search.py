@@ -16,7 +16,7 @@ from trunkline.ports import (
     Usage,
     UsageMetered,
 )
-from trunkline.privacy.keys import KeyRing
+from trunkline.privacy.sealed import KeyRing
 from trunkline.privacy.texts import TextSeal
 from trunkline.store import search
 from trunkline.types import CallId, TenantId

@@ -7,7 +7,8 @@ import asyncio
 import base64
 import binascii
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -19,9 +20,11 @@ from trunkline.ports import CallQuery, EndReason
 from trunkline.privacy.texts import TextSeal
 from trunkline.store import models
 from trunkline.store.engine import Database
+from trunkline.store.exports import PAGE, Format, csv_parts, parquet_parts
 from trunkline.store.hours import usd_text
 from trunkline.store.sealing import EVENTS, has_sealed, is_locked, opened_row, sealed_rows
 from trunkline.store.search import Place, check, find
+from trunkline.store.stats import By, stats
 from trunkline.store.writer import OpenCall, RecordWriter, WriterStats, open_calls
 from trunkline.types import CallId, TenantId
 
@@ -110,6 +113,29 @@ class CallRecords:
             found = await find(connection, tenant, query, limit, after)
         return Page([_shown(row) for row in found.calls], None if found.next is None else _to_cursor(found.next))
 
+    async def export(self, tenant: TenantId, query: CallQuery, format: Format) -> AsyncGenerator[bytes, None]:
+        """All of them as a file, newest first, part by part. Raises as `search` does, and MissingExtra."""
+        parts = csv_parts if format == "csv" else parquet_parts
+        async with aclosing(parts(self._pages(tenant, query))) as given:
+            async for part in given:
+                yield part
+
+    async def _pages(self, tenant: TenantId, query: CallQuery) -> AsyncIterator[Sequence[Record]]:
+        cursor: str | None = None
+        while True:
+            page = await self.search(tenant, query, limit=PAGE, cursor=cursor)
+            yield page.calls
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    async def stats(self, tenant: TenantId, since: datetime, until: datetime, by: By) -> Record:
+        return await stats(self._database, tenant, since, until, by)
+
+    async def note(self, tenant: TenantId, call_id: CallId, kind: str, data: Mapping[str, Any], at: datetime) -> bool:
+        """An event in the record of a call, from outside of it. False: there is no such call."""
+        return await note_event(self._database, tenant, call_id, kind, data, at)
+
 
 @dataclass(frozen=True, slots=True)
 class _Found:
@@ -158,7 +184,7 @@ async def note_event(
     database: Database, tenant: TenantId, call_id: CallId, kind: str, data: Mapping[str, Any], at: datetime
 ) -> bool:
     """Put an event into the record of a call from outside its process. False: there is no such call."""
-    row = {"run": f"cli-{secrets.token_hex(8)}", "seq": 1, "tenant_id": tenant, "call_id": call_id}
+    row = {"run": f"noted-{secrets.token_hex(8)}", "seq": 1, "tenant_id": tenant, "call_id": call_id}
     row |= {"at": at, "kind": kind, "data": dict(data)}
     async with database.writing() as connection:
         theirs = select(_CALLS.c.id).where(_CALLS.c.tenant_id == tenant, _CALLS.c.id == call_id)
@@ -169,7 +195,7 @@ async def note_event(
 
 
 def _shown(row: RowMapping | Mapping[str, Any]) -> Record:
-    shown = {
+    shown: Record = {
         name: value.isoformat() if isinstance(value, datetime) else value
         for name, value in row.items()
         if name not in _NOT_SHOWN

@@ -32,7 +32,7 @@ SEALED_TEXT = "sealed:"
 
 CALLS = cast(Table, models.Call.__table__)
 _TURNS = cast(Table, models.TurnRow.__table__)
-_NONE = literal_column("0")  # a bound parameter would not match the partial index
+_NONE: Any = literal_column("0")  # a bound parameter would not match the partial index
 _HAVING: dict[Having, Any] = {
     "errors": CALLS.c.error_count > _NONE,
     "refusals": CALLS.c.refusal_count > _NONE,
@@ -139,7 +139,7 @@ def _behind(place: Place) -> list[Any]:
 
 async def _ways(connection: AsyncConnection, tenant: TenantId, query: CallQuery) -> list[_Way]:
     asked = [*_simple(query), *_texts(tenant, query)]
-    few = literal_column("ended_at IS NULL")
+    few: Any = literal_column("ended_at IS NULL")
     lean: list[Any] = [_HAVING[each] for each in sorted(query.having)]
     if query.live:
         lean.append(few)
@@ -155,15 +155,14 @@ async def _ways(connection: AsyncConnection, tenant: TenantId, query: CallQuery)
         if not number.prefix:
             others = [each.condition for each in parties if each is not number]
             rest = (*asked, *lean, *plain, *others)
-            return [_Way((along,), (*rest, *more)) for along, *more in number.branches()]
+            return [_Way(branch[:1], (*rest, *branch[1:])) for branch in number.branches()]
     conditions = [each.condition for each in parties]
     for number in parties:
         ids = await _few(connection, tenant, number)
         if ids is not None:
             return [_Way((CALLS.c.id.in_(ids), *asked, *lean, *plain, *conditions))]
-    best, *rest = [*lean, *plain] or [None]
-    along = () if best is None else (best,)
-    return [_Way(along, (*asked, *rest, *conditions))]
+    best = [*lean, *plain]
+    return [_Way(tuple(best[:1]), (*asked, *best[1:], *conditions))]
 
 
 def _simple(query: CallQuery) -> list[Any]:

@@ -59,8 +59,8 @@ def upgrade() -> None:
         op.create_index(f"ix_calls_{'_'.join(columns)}", "calls", list(columns))
     for name, where in _PARTIAL.items():
         only = sa.text(where)
-        columns = ["tenant_id", "started_at", "id"]
-        op.create_index(f"ix_calls_{name}", "calls", columns, sqlite_where=only, postgresql_where=only)
+        place = ["tenant_id", "started_at", "id"]
+        op.create_index(f"ix_calls_{name}", "calls", place, sqlite_where=only, postgresql_where=only)
 
 
 def downgrade() -> None:
