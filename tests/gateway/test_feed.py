@@ -38,7 +38,7 @@ def test_a_tenant_hears_of_its_own_calls_and_every_event_is_recorded() -> None:
         ours, theirs = calls.listen(A), calls.listen(B)
         assert ours is not None
         assert theirs is not None
-        events = [
+        events: list[RecordEvent] = [
             started(C1, A),
             CallEvent(C1, AT, "answered", {"secret": 1}),
             TurnEnded(C1, AT, TurnRecord(0, "yes", "good", tools=("book",))),

@@ -19,12 +19,19 @@ def event(seconds: float, kind: str, **data: Any) -> dict[str, Any]:
 def turn(seconds: float, index: int, **more: Any) -> dict[str, Any]:
     row: dict[str, Any] = {"at": at(seconds), "index": index, "caller_text": "yes", "agent_text": "We open at"}
     row |= {"cut_text": "", "understood": True, "keyed": False, "interrupted": False, "heard_exact": True, "tools": []}
-    row |= dict.fromkeys(("endpointing_ms", "stt_ms", "llm_ms", "tts_ms", "total_ms", "barge_in_ms"))
+    row |= {f"{part}_ms": None for part in ("endpointing", "stt", "llm", "tts", "total", "barge_in")}
     return row | more
 
 
 def record(*events: Any, turns: Any = (), **more: Any) -> dict[str, Any]:
-    row = {"id": "c", "direction": "inbound", "leg": "sip", "agent": "clinic", "started_at": at(0), "costs": []}
+    row: dict[str, Any] = {
+        "id": "c",
+        "direction": "inbound",
+        "leg": "sip",
+        "agent": "clinic",
+        "started_at": at(0),
+        "costs": [],
+    }
     row |= {"from_number": "+14155550101", "to_number": "+14155550199", "ended_at": None}
     return row | {"events": list(events), "turns": list(turns)} | more
 
