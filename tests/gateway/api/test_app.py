@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from trunkline.agents.health import Health
 from trunkline.errors import ProviderError, StoreError
+from trunkline.gateway.api.accounts import account_routes
 from trunkline.gateway.api.app import create_http
 from trunkline.gateway.api.calls import LiveCall
 from trunkline.gateway.api.compliance import compliance_routes
@@ -164,6 +165,7 @@ def gateway(*api_keys: str, public_url: str | None = None, orders: FakeOrders | 
             *trunk_routes(lambda: [TrunkView("pbx", "down", takes_calls=True, calls=2)]),
             *provider_routes(lambda: HEALTH.report(0.0)),
             *device_routes(cast(Any, None), cast(Any, None), cast(Any, None), cast(Any, None)),
+            *account_routes(*cast(Any, (None,) * 7)),
             *whip_routes(cast(Any, None), (), "http://testserver"),
         ],
         orders=orders or FakeOrders(),
