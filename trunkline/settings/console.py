@@ -38,7 +38,7 @@ class Oidc(Section):
     """Of the OpenID provider, as its discovery document says it. Its client's redirect URI is
     http.public_url/console/oidc/callback."""
     client_id: str | None = Field(default=None, min_length=1)
-    client_secret: SecretStr | None = Field(default=None, repr=False)
+    client_secret: SecretStr | None = None
     """Without it: a public client, by PKCE alone."""
     allowed_domains: Annotated[Texts, AfterValidator(_domains)] = ()
     """Of the verified emails that may sign in. Empty: any that a user of ours has."""

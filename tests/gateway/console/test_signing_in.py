@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from argon2 import PasswordHasher
+from sqlalchemy import text
 from starlette.applications import Starlette
 
 from trunkline.gateway.console.accounts import Accounts as Console
@@ -148,8 +149,8 @@ class House:
 
     async def actions(self) -> list[tuple[str, str]]:
         async with self.database.read() as connection:
-            rows = await connection.exec_driver_sql("SELECT action, key FROM changes ORDER BY seq")
-            return [(row[0], row[1]) for row in rows]
+            rows = await connection.execute(text("SELECT action, key FROM changes ORDER BY seq"))
+            return [(row.action, row.key) for row in rows]
 
 
 def run(folder: Path, scenario: Callable[[House], Awaitable[None]]) -> None:
