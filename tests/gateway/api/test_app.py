@@ -182,6 +182,7 @@ def gateway(*api_keys: str, public_url: str | None = None, orders: FakeOrders | 
             *routed_routes(cast(Any, None), ManualClock()),
             *account_routes(*cast(Any, (None,) * 7)),
             *device_routes(cast(Any, None), cast(Any, None), cast(Any, None), cast(Any, None)),
+            *account_routes(*cast(Any, (None,) * 7)),
             *whip_routes(cast(Any, None), (), "http://testserver"),
             *webhook_desk_routes(cast(Any, None), cast(Any, None), ManualClock(), allow_private=False),
         ],
