@@ -20,7 +20,7 @@ class Shared(Section):
     """What AI agents of the desk, whose scripts admins of tenants write, may name of this gateway's: nothing but the
     providers and their accounts, unless it is listed here."""
 
-    secrets: tuple[Name, ...] = ()
+    keys: tuple[Name, ...] = ()
     """Names of [keys] and of provider sections that their `http` tools may send: `{key:NAME}` in a header."""
     servers: tuple[str, ...] = ()
     """What their providers' `base_url`, `url` and `targets` may be, to the letter. The provider's key is sent there."""

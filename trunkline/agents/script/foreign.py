@@ -136,5 +136,5 @@ def _tools(tools: Any, path: Path, shared: Shared, report: Report) -> None:
         for header, value in headers.items() if isinstance(headers, Mapping) else ():
             for secret in _KEY.findall(value) if isinstance(value, str) else ():
                 if secret not in shared.secrets:
-                    wrong = f"{secret!r} is no secret that AI agents of the desk may send: {_list('secrets')}"
+                    wrong = f"{secret!r} is no secret that AI agents of the desk may send: {_list('keys')}"
                     report((*path, name, "headers", header), wrong, "error")
