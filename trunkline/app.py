@@ -32,6 +32,8 @@ from trunkline.agents.examples import example
 from trunkline.agents.here import AgentHere
 from trunkline.agents.local.pool import SpeechPool
 from trunkline.agents.providers import Minds, Services, Wrap
+from trunkline.agents.roster import NoVersions, Roster
+from trunkline.agents.script.foreign import Shared
 from trunkline.agents.tools.http import HttpTools
 from trunkline.agents.wishes.ears import SecondEars
 from trunkline.clock import SYSTEM_CLOCK, Clock
@@ -144,6 +146,8 @@ class Gateway:
 
     settings: Settings
     agent: AgentDefinition
+    roster: Roster
+    """Its agents: the settings' and the desk's."""
     http: Starlette
     switchboard: Switchboard
     sockets: Sockets
@@ -222,6 +226,15 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         for (file, each), prefix in zip(family.items(), script.prefixes(family), strict=True)
     }
 
+    shared = _shared(settings)
+    shared_tools = HttpTools(shared.keys(services.keys), allow_private=shared.private_addresses)
+
+    def of_desk(definition: AgentDefinition, prefix: str) -> AgentHere:
+        heard = definition.heeding() if settings.compliance.business else definition
+        return AgentHere(heard, services, shared_tools, speech_ready, None, prefix, may_be_alone=may_be_alone)
+
+    roster = Roster(agents, NoVersions(), of_desk, clock, shared, (_calls_nobody_forbidden,))
+
     _writable(settings.data_dir)
     refuse_forbidden(family, settings.twilio.fallback_number)
 
@@ -233,12 +246,14 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         writer = RecordWriter(spool, database, clock, worker=settings.worker)
         stack.push_async_callback(writer.close)
         stack.push_async_callback(http_tools.close)
+        stack.push_async_callback(shared_tools.close)
         await writer.start()
         for file, each in agents.items():
             await stack.enter_async_context(each.started(clock, needed=file == first))
             if each.alone_lacks:
                 log.warning("%s", nobody_serves(each.definition, each.alone_lacks))
 
+        stack.push_async_callback(roster.close)
         capacity = settings.limits.max_calls + SPARE_SLOTS
         ears = Ears(MULAW_8K, capacity, SileroBatch(capacity), EnergyGate(capacity))
         heartbeat = Heartbeat(clock, ears.beat, metrics.beat)
@@ -264,16 +279,18 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
                 max_call_s=settings.limits.max_call_seconds,
                 reserved_inbound=settings.limits.reserved_inbound,
             ),
-            RedactedRecords(await _audited(stack, settings, family, keys, spool, metrics, clock), written),
+            RedactedRecords(await _audited(stack, settings, roster.sha256, keys, spool, metrics, clock), written),
             residency.guarding(office.decide),
             metrics,
             spans,
             clock,
             retry_policy(settings.outbound),
-            {file: each.agent for file, each in agents.items()},
+            roster.agents,
         )
+        roster.in_use = switchboard.attending
         recordings.folder_of = partial(_folder_of, settings, residency, switchboard)
-        await _open_money(stack, settings, switchboard, agents[first].agent, database, clock)
+        treasury = await _open_money(stack, settings, switchboard, agents[first].agent, database, clock)
+        roster.began.append(partial(_introduced, treasury))
         switchboard.slots = _open_slots(stack, settings, database, clock)
         switchboard.went_out, switchboard.prepare = office.went_out, counsel.prepare
         if office.policy.in_force:
@@ -281,7 +298,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             switchboard.keys = settings.consent.opt_out_key, settings.consent.withdraw_key
             switchboard.second_ears = await _second_ears(stack, pool)
             here = [(each.definition, each.minds) for each in agents.values()]
-            switchboard.house = await stack.enter_async_context(_open_house(settings, here, services, office))
+            switchboard.house = house = await stack.enter_async_context(_open_house(settings, here, services, office))
+            roster.began.append(lambda begun: house.welcome(begun.definition))
         switchboard.policies = written
         twilio = _open_twilio(settings, family.values(), switchboard, clock)
         if twilio is not None:
@@ -298,7 +316,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             stack.push_async_callback(sip.desk.close)
         ways_out = [way.trunks for way in (sip.desk, twilio) if way is not None]
         more = trunk_routes(lambda: [trunk for trunks in ways_out for trunk in trunks()])
-        more += provider_routes(lambda: [row for each in agents.values() for row in each.health(clock.now())])
+        more += provider_routes(lambda: [row for each in roster.everyone() for row in each.health(clock.now())])
         more += control_routes(switchboard.call) + leg_routes(switchboard.call, partial(office.know, purpose=None))
         more += compliance_routes(counsel)
         devices = KnownDevices(database, clock)
@@ -340,9 +358,10 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         if settings.privacy.keeps_for_a_time or terms_of(settings).audit is not None:
             purging = asyncio.create_task(_purges(settings, database, keys, clock), name="purge")
             stack.push_async_callback(_cancelled, purging)
-        counted = _gauges(metrics, spool, pool, ears, switchboard.second_ears, sip, webrtc, agents.values())
+        counted = _gauges(metrics, spool, pool, ears, switchboard.second_ears, sip, webrtc, roster.everyone)
         gauges = asyncio.create_task(counted, name="gauges")
         stack.push_async_callback(_cancelled, gauges)
+        roster.start()
         heartbeat.start()
         stack.callback(heartbeat.stop)
         stack.callback(spans.close)
@@ -350,6 +369,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         yield Gateway(
             settings,
             agent,
+            roster,
             http,
             switchboard,
             sockets,
@@ -367,6 +387,30 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         )
 
 
+def _shared(settings: Settings) -> Shared:
+    given = settings.shared
+    return Shared(
+        frozenset(given.keys),
+        frozenset(given.servers),
+        frozenset(given.folders),
+        frozenset(given.providers),
+        given.private_addresses,
+    )
+
+
+def _calls_nobody_forbidden(definition: AgentDefinition) -> None:
+    refuse_forbidden({definition.known_as: definition}, None)
+
+
+async def _introduced(treasury: Treasury, begun: AgentHere) -> None:
+    for missing in missing_prices(treasury, [begun.agent]):
+        log.warning("%s: %s: %s", begun.definition.known_as, missing, _without_price(treasury))
+    if begun.alone_lacks:
+        log.warning("%s", nobody_serves(begun.definition, begun.alone_lacks))
+    if begun.definition.background:
+        await asyncio.to_thread(soft_work)
+
+
 async def _opened_keys(settings: Settings) -> tuple[MasterKeys | None, TextSeal | None, Spool]:
     """And the spool, which wants the keys of what dead processes left. Raises ConfigError, StoreError."""
 
@@ -381,13 +425,14 @@ async def _opened_keys(settings: Settings) -> tuple[MasterKeys | None, TextSeal 
 async def _audited(
     stack: contextlib.AsyncExitStack,
     settings: Settings,
-    family: Mapping[str, AgentDefinition],
+    agents: Mapping[str, str],
     keys: MasterKeys | None,
     records: RecordSink,
     metrics: Metrics,
     clock: Clock,
 ) -> RecordSink:
-    """Raises ConfigError for a folder that cannot be written, and without the extra."""
+    """`agents`: SHA-256 of their scripts, by name. Raises ConfigError for a folder that cannot be written, and without
+    the extra."""
     given = settings.audit
     if not given.is_on:
         return records
@@ -403,7 +448,6 @@ async def _audited(
     except StoreError as error:
         raise ConfigError("audit.folder", str(folder), f"a folder we may write to ({error})") from error
     stack.push_async_callback(audit.close)
-    agents = {each.name: each.sha256 for each in family.values()}
     return AuditedRecords(records, Sampling(given.sample_percent, agents, words=given.transcripts), audit.append)
 
 
@@ -453,7 +497,7 @@ async def _open_money(
     agent: Agent,
     database: Database,
     clock: Clock,
-) -> None:
+) -> Treasury:
     """Raises ConfigError for a price table that is wrong, and for limits that cannot be kept."""
     budgets: Budgets = DatabaseBudgets(database, clock)
     if settings.redis is not None:
@@ -463,15 +507,19 @@ async def _open_money(
         stack.push_async_callback(redis.close)
     treasury = Treasury(money_policy(settings.money), budgets, clock)
     check_money(settings, treasury, agent)
-    then = "calls are refused" if treasury.policy.refuse_unknown else "costs are told without it"
     for missing in missing_prices(treasury, [agent, *switchboard.agents.values()]):
-        log.warning("%s: %s", missing, then)
+        log.warning("%s: %s", missing, _without_price(treasury))
     ways = Ways(settings.money.cheaper_agent, settings.money.at_limit_target)
     switchboard.spending = spending = Spending(treasury, ways, switchboard.metrics, clock.now)
     treasury.start()
     stack.push_async_callback(treasury.close)
     spending.start()
     stack.push_async_callback(spending.close)
+    return treasury
+
+
+def _without_price(treasury: Treasury) -> str:
+    return "calls are refused" if treasury.policy.refuse_unknown else "costs are told without it"
 
 
 def _open_slots(stack: contextlib.AsyncExitStack, settings: Settings, database: Database, clock: Clock) -> Slots | None:
@@ -745,21 +793,25 @@ async def _gauges(
     second_ears: SecondEars | None,
     sip: _Sip,
     webrtc: _WebRtc,
-    agents: Iterable[AgentHere],
+    agents: Callable[[], Iterable[AgentHere]],
 ) -> None:
     """What others count, for /metrics, once a second."""
     dropped = 0
     seen = {"done": 0, "overloaded": 0, "restarted": 0}
-    turned = FrontCounters()
+    turned, providers = FrontCounters(), set[str]()
     while True:
         await asyncio.sleep(GAUGES_S)
         metrics.spool_backlog(spool.stats.appended - spool.stats.committed)
         metrics.speech_queue(pool.live_jobs)
         metrics.tasks(len(asyncio.all_tasks()))
         metrics.slots_free(ears.free)
-        for each in agents:
+        before, providers = providers, set()
+        for each in agents():
             for key, breaker in each.minds.health.breakers.items():
                 metrics.provider(each.prefix + key, breaker.state, breaker.successes, breaker.failures)
+                providers.add(each.prefix + key)
+        for key in before - providers:
+            metrics.no_provider(key)
         metrics.drop("spool_full", spool.stats.dropped - dropped)
         dropped = spool.stats.dropped
         now = {"done": pool.stats.jobs, "overloaded": pool.stats.overloads, "restarted": pool.stats.restarts}

@@ -148,12 +148,13 @@ class LineCall:
         self._leg: Leg | None = None
         self._bus: Bus | None = None
         conversation: Sequence[Message] = before.conversation if before is not None else ()
-        agent = before.agent if before is not None and before.agent is not None else board.agent
+        had = before.agent if before is not None else None
+        agent = board.agent if had is None else board.still_here(had)
         self.attended = Succession(self, agent, board.agents, conversation, board.clock)
         """Who attends it, and what was said."""
         self.consent = CallConsent(self, board.house, board.clock, before.consent if before is not None else None)
         """What the caller hears first, and whether anything of the call may be kept."""
-        policy = board.policies.of(agent.definition.name)
+        policy = board.policies.of(agent.definition.known_as)
         self._discreet, self._told = RedactedConversation(policy), RedactedFollowing(policy)
         self._deadline: asyncio.TimerHandle | None = None
         self._limit: asyncio.TimerHandle | None = None
@@ -189,7 +190,7 @@ class LineCall:
             tenant=DEFAULT_TENANT,
             direction=arrival.direction,
             leg=arrival.leg,
-            agent=agent.definition.name,
+            agent=agent.definition.known_as,
             at=board.clock.wall(),
             from_number=arrival.from_number,
             to_number=arrival.to_number,
@@ -1158,7 +1159,7 @@ class LineCall:
 
     @property
     def agent_name(self) -> str:
-        return self.attended.agent.definition.name
+        return self.attended.agent.definition.known_as
 
     def former(self) -> FormerCall:
         assert self.end_reason is not None
