@@ -148,6 +148,8 @@ class Gateway:
     agent: AgentDefinition
     roster: Roster
     """Its agents: the settings' and the desk's."""
+    services: Services
+    """What agents are built of: for trials of drafts (agents/trying.py)."""
     http: Starlette
     switchboard: Switchboard
     sockets: Sockets
@@ -370,6 +372,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             settings,
             agent,
             roster,
+            services,
             http,
             switchboard,
             sockets,

@@ -429,10 +429,12 @@ def test_what_the_script_alone_does_not_show_is_checked_before_it_is_published_a
     premium = text(more='[targets]\nx = "+12025550123"\n')
 
     async def test(house: House) -> None:
-        assert [str(problem) for problem in await house.roster.check(premium)] == [
-            "line 1: error: targets.x: is '+19005550100': another target"
-        ]
-        assert await house.roster.check(text()) == []
+        definition, problems = await house.roster.read(premium)
+        assert definition is None
+        assert [str(each) for each in problems] == ["line 1: error: targets.x: is '+19005550100': another target"]
+        definition, problems = await house.roster.read(text())
+        assert definition is not None
+        assert (definition.name, problems) == ("Reception", [])
         refused = await house.roster.ready("default/premium@1")
         assert isinstance(refused, Refuse)
         assert refused.code == "agent_broken"

@@ -307,6 +307,11 @@ def _lifeboat(kind: Kind, definition: AgentDefinition, made: list[Any], services
         return None
 
 
+def build_llm(definition: AgentDefinition, choice: ProviderChoice, services: Services) -> Llm:
+    """A mind alone, not yet started. Raises ConfigError, MissingExtra."""
+    return cast(Llm, _made("llm", choice, definition, services))
+
+
 def build_summariser(definition: AgentDefinition, services: Services) -> Llm | None:
     """Of `[context.llm]`, not yet started; None where the agent has none of its own."""
     choice = definition.context.llm if definition.context is not None else None

@@ -163,15 +163,15 @@ class Roster:
         self._failed.pop(str(version), None)
         return started if isinstance(started, Refuse) else str(version)
 
-    async def check(self, text: str) -> list[Problem]:
-        """Everything that is wrong with a script of the desk, in its order."""
+    async def read(self, text: str) -> tuple[AgentDefinition | None, list[Problem]]:
+        """A script of the desk, if it has no error (`trying.Trial` takes it), and everything that is wrong with it."""
         definition, problems = await asyncio.to_thread(read_text, text, None, self.shared)
-        if definition is not None:
-            try:
+        try:
+            if definition is not None:
                 self._check(definition)
-            except ConfigError as error:
-                problems.append(Problem(1, 1, error.key, f"is {error.value!r}: {error.allowed}"))
-        return problems
+        except ConfigError as error:
+            return None, [Problem(1, 1, error.key, f"is {error.value!r}: {error.allowed}"), *problems]
+        return definition, problems
 
     # --- its life ---
 
@@ -259,14 +259,14 @@ class Roster:
             if text is None:
                 return _unknown(key)
         try:
-            definition = await asyncio.to_thread(self._read, version, text)
+            definition = await asyncio.to_thread(self._definition, version, text)
             self._check(definition)
             made = await asyncio.to_thread(self.make, definition, f"{key}/")
         except (ConfigError, MissingExtra) as error:
             return Refuse("agent_broken", str(error))
         return await self._begun(key, made, version)
 
-    def _read(self, version: AgentVersion, text: str) -> AgentDefinition:
+    def _definition(self, version: AgentVersion, text: str) -> AgentDefinition:
         """Raises ConfigError for its first error."""
         definition, problems = read_text(text, foreign=self.shared)
         if definition is None:
