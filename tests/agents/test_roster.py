@@ -17,7 +17,8 @@ from trunkline.testing.clock import ManualClock
 from trunkline.types import DEFAULT_TENANT, AgentVersion, TenantId, ruled_as
 
 STANDINS = 'stt.provider = "standin"\nllm.provider = "standin"\ntts.provider = "standin"\n'
-FIRST = AgentDefinition("First", *[ProviderChoice("standin")] * 3, greeting="Hello.")
+STANDIN = ProviderChoice("standin")
+FIRST = AgentDefinition("First", STANDIN, STANDIN, STANDIN, greeting="Hello.")
 TO_BILLING = '[agents.money]\nagent = "billing"\nwhen = "invoices"\n'
 
 
