@@ -33,6 +33,8 @@ from trunkline.agents.examples import example
 from trunkline.agents.here import AgentHere
 from trunkline.agents.local.pool import SpeechPool
 from trunkline.agents.providers import Minds, Services, Wrap
+from trunkline.agents.roster import Roster
+from trunkline.agents.script.family import MAX_AGENTS
 from trunkline.agents.tools.http import HttpTools
 from trunkline.agents.wishes.ears import SecondEars
 from trunkline.clock import SYSTEM_CLOCK, Clock
@@ -82,7 +84,7 @@ from trunkline.gateway.outbound import retry_policy
 from trunkline.gateway.page.routes import page_routes
 from trunkline.gateway.regions import Regions
 from trunkline.gateway.regionwatch import RegionWatch
-from trunkline.gateway.routed import NoAgents, Routing
+from trunkline.gateway.routed import Routing
 from trunkline.gateway.sessions.livekit import configured as livekit_configured
 from trunkline.gateway.sessions.opening import open_sessions, our_regions
 from trunkline.gateway.sip import trunks
@@ -115,6 +117,7 @@ from trunkline.keeping import (
     master_keys,
     recording_folders,
     residency_of,
+    shared_of,
     terms_of,
 )
 from trunkline.legal import policy_of
@@ -166,6 +169,7 @@ log = logging.getLogger(__name__)
 
 SPARE_SLOTS = 16  # of the ears: calls that are ending while others begin
 GAUGES_S = 1.0
+WANTED_S = 1.0
 PURGE_EVERY_S, PURGE_S = 3600.0, 600.0
 RECORDINGS_S = 2.0  # for what is written last
 BACKLOG = 2048
@@ -179,6 +183,10 @@ class Gateway:
 
     settings: Settings
     agent: AgentDefinition
+    roster: Roster
+    """Its agents: the settings' and the desk's."""
+    services: Services
+    """What agents are built of: for trials of drafts (agents/trying.py)."""
     http: Starlette
     switchboard: Switchboard
     sockets: Sockets
@@ -259,6 +267,13 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         for (file, each), prefix in zip(family.items(), script.prefixes(family), strict=True)
     }
 
+    shared = shared_of(settings)
+    shared_tools = HttpTools(shared.keys(services.keys), allow_private=shared.private_addresses)
+
+    def of_desk(definition: AgentDefinition, prefix: str) -> AgentHere:
+        heard = definition.heeding() if settings.compliance.business else definition
+        return AgentHere(heard, services, shared_tools, speech_ready, None, prefix, may_be_alone=may_be_alone)
+
     _writable(settings.data_dir)
     refuse_forbidden(family, settings.twilio.fallback_number)
 
@@ -269,15 +284,19 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         database = Database(database_url(settings.database, settings.data_dir), seal=seal)
         stack.push_async_callback(database.close)
         hooks = HookSpool(database, Bodies(written), clock)
+        desk_store = DeskStore(database, clock, own_seal, hooks)
+        roster = Roster(agents, desk_store, of_desk, clock, shared, (_calls_nobody_forbidden,))
         writer = RecordWriter(spool, database, clock, worker=settings.worker, hooks=hooks)
         stack.push_async_callback(writer.close)
         stack.push_async_callback(http_tools.close)
+        stack.push_async_callback(shared_tools.close)
         await writer.start()
         for file, each in agents.items():
             await stack.enter_async_context(each.started(clock, needed=file == first))
             if each.alone_lacks:
                 log.warning("%s", nobody_serves(each.definition, each.alone_lacks))
 
+        stack.push_async_callback(roster.close)
         capacity = settings.limits.max_calls + SPARE_SLOTS
         ears = Ears(MULAW_8K, capacity, SileroBatch(capacity), EnergyGate(capacity))
         heartbeat = Heartbeat(clock, ears.beat, metrics.beat)
@@ -290,7 +309,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         hold_music()  # made now: it takes 50 ms, which no call is to notice
         if any(each.background for each in family.values()):
             soft_work()
-        feed = CallFeed(await _audited(stack, settings, family, keys, spool, metrics, clock))
+        feed = CallFeed(await _audited(stack, settings, roster.sha256, keys, spool, metrics, clock))
         switchboard = Switchboard(
             agents[first].agent,
             Line(
@@ -310,20 +329,23 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             spans,
             clock,
             retry_policy(settings.outbound),
-            {file: each.agent for file, each in agents.items()},
+            roster.agents,
         )
         feed.state_of = lambda call_id: call.machine.state.value if (call := switchboard.call(call_id)) else None
+        roster.in_use = switchboard.attending
         recordings.folder_of = partial(_folder_of, settings, residency, switchboard)
-        await _open_money(stack, settings, switchboard, agents[first].agent, database, clock)
+        treasury = await _open_money(stack, settings, switchboard, agents[first].agent, database, clock)
+        roster.began.append(partial(_introduced, treasury))
         switchboard.slots = _open_slots(stack, settings, database, clock)
-        switchboard.routing = await _open_routing(stack, database, clock)
+        switchboard.routing = await _open_routing(stack, database, roster, clock)
         switchboard.went_out, switchboard.prepare = office.went_out, counsel.prepare
         if office.policy.in_force:
             switchboard.consents, office.revoked = office, switchboard.revoked
             switchboard.keys = settings.consent.opt_out_key, settings.consent.withdraw_key
             switchboard.second_ears = await _second_ears(stack, pool)
             here = [(each.definition, each.minds) for each in agents.values()]
-            switchboard.house = await stack.enter_async_context(_open_house(settings, here, services, office))
+            switchboard.house = house = await stack.enter_async_context(_open_house(settings, here, services, office))
+            roster.began.append(lambda begun: house.welcome(begun.definition))
         switchboard.policies = written
         twilio = _open_twilio(settings, family.values(), switchboard, clock)
         if twilio is not None:
@@ -349,11 +371,10 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             *event_routes(switchboard, feed),
             *recording_routes(records, lambda: recording_folders(settings), keys, clock),
         ]
-        more += provider_routes(lambda: [row for each in agents.values() for row in each.health(clock.now())])
+        more += provider_routes(lambda: [row for each in roster.everyone() for row in each.health(clock.now())])
         more += control_routes(switchboard.call) + leg_routes(switchboard.call, partial(office.know, purpose=None))
         more += compliance_routes(counsel) + _open_hooks(stack, settings, database, hooks, metrics, clock, own_seal)
-        desk_store = DeskStore(database, clock, own_seal)
-        desk = Desk(desk_store, script.mistakes, switchboard.routing.directory.changed)
+        desk = Desk(desk_store, partial(script.mistakes, foreign=shared), switchboard.routing.directory.changed)
         more += routed_routes(switchboard.routing.directory, clock)
         if sip.desk is not None:
             sip.of_desks = DeskTrunks(desk_store, sip.desk, settings.sip, settings.stir.policy)
@@ -402,9 +423,12 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         )
         purging = asyncio.create_task(_purges(settings, database, keys, clock), name="purge")
         stack.push_async_callback(_cancelled, purging)
-        counted = _gauges(metrics, spool, pool, ears, switchboard.second_ears, sip, webrtc, agents.values())
+        counted = _gauges(metrics, spool, pool, ears, switchboard.second_ears, sip, webrtc, roster.everyone)
         gauges = asyncio.create_task(counted, name="gauges")
         stack.push_async_callback(_cancelled, gauges)
+        roster.start()
+        wanting = asyncio.create_task(_wanted(roster, desk_store), name="wanted agents")
+        stack.push_async_callback(_cancelled, wanting)
         heartbeat.start()
         stack.callback(heartbeat.stop)
         stack.callback(spans.close)
@@ -412,6 +436,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         yield Gateway(
             settings,
             agent,
+            roster,
+            services,
             http,
             switchboard,
             sockets,
@@ -430,6 +456,31 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         )
 
 
+async def _wanted(roster: Roster, desk: DeskStore) -> None:
+    """The versions that calls may be given are there before they come. A database that is away is asked again."""
+    seen: int | None = None
+    while True:
+        with contextlib.suppress(StoreError):
+            revision = await desk.revisions()
+            if revision != seen:
+                roster.want(await desk.answering(MAX_AGENTS))
+                seen = revision
+        await asyncio.sleep(WANTED_S)
+
+
+def _calls_nobody_forbidden(definition: AgentDefinition) -> None:
+    refuse_forbidden({definition.known_as: definition}, None)
+
+
+async def _introduced(treasury: Treasury, begun: AgentHere) -> None:
+    for missing in missing_prices(treasury, [begun.agent]):
+        log.warning("%s: %s: %s", begun.definition.known_as, missing, _without_price(treasury))
+    if begun.alone_lacks:
+        log.warning("%s", nobody_serves(begun.definition, begun.alone_lacks))
+    if begun.definition.background:
+        await asyncio.to_thread(soft_work)
+
+
 async def _opened_keys(settings: Settings) -> tuple[MasterKeys | None, TextSeal | None, Spool]:
     """And the spool, which wants the keys of what dead processes left. Raises ConfigError, StoreError."""
 
@@ -444,13 +495,14 @@ async def _opened_keys(settings: Settings) -> tuple[MasterKeys | None, TextSeal 
 async def _audited(
     stack: contextlib.AsyncExitStack,
     settings: Settings,
-    family: Mapping[str, AgentDefinition],
+    agents: Mapping[str, str],
     keys: MasterKeys | None,
     records: RecordSink,
     metrics: Metrics,
     clock: Clock,
 ) -> RecordSink:
-    """Raises ConfigError for a folder that cannot be written, and without the extra."""
+    """`agents`: SHA-256 of their scripts, by name. Raises ConfigError for a folder that cannot be written, and without
+    the extra."""
     given = settings.audit
     if not given.is_on:
         return records
@@ -466,7 +518,6 @@ async def _audited(
     except StoreError as error:
         raise ConfigError("audit.folder", str(folder), f"a folder we may write to ({error})") from error
     stack.push_async_callback(audit.close)
-    agents = {each.name: each.sha256 for each in family.values()}
     return AuditedRecords(records, Sampling(given.sample_percent, agents, words=given.transcripts), audit.append)
 
 
@@ -537,7 +588,7 @@ async def _open_money(
     agent: Agent,
     database: Database,
     clock: Clock,
-) -> None:
+) -> Treasury:
     """Raises ConfigError for a price table that is wrong, and for limits that cannot be kept."""
     budgets: Budgets = DatabaseBudgets(database, clock)
     if settings.redis is not None:
@@ -547,15 +598,19 @@ async def _open_money(
         stack.push_async_callback(redis.close)
     treasury = Treasury(money_policy(settings.money), budgets, clock)
     check_money(settings, treasury, agent)
-    then = "calls are refused" if treasury.policy.refuse_unknown else "costs are told without it"
     for missing in missing_prices(treasury, [agent, *switchboard.agents.values()]):
-        log.warning("%s: %s", missing, then)
+        log.warning("%s: %s", missing, _without_price(treasury))
     ways = Ways(settings.money.cheaper_agent, settings.money.at_limit_target)
     switchboard.spending = spending = Spending(treasury, ways, switchboard.metrics, clock.now)
     treasury.start()
     stack.push_async_callback(treasury.close)
     spending.start()
     stack.push_async_callback(spending.close)
+    return treasury
+
+
+def _without_price(treasury: Treasury) -> str:
+    return "calls are refused" if treasury.policy.refuse_unknown else "costs are told without it"
 
 
 def _open_slots(stack: contextlib.AsyncExitStack, settings: Settings, database: Database, clock: Clock) -> Slots:
@@ -580,12 +635,12 @@ def _open_slots(stack: contextlib.AsyncExitStack, settings: Settings, database: 
     return slots
 
 
-async def _open_routing(stack: contextlib.AsyncExitStack, database: Database, clock: Clock) -> Routing:
+async def _open_routing(stack: contextlib.AsyncExitStack, database: Database, roster: Roster, clock: Clock) -> Routing:
     """Who answers a number, as the desk says."""
     directory = Directory(DatabaseNumbers(database))
     await directory.start()
     stack.push_async_callback(directory.close)
-    return Routing(directory, NoAgents(), clock, country_of)
+    return Routing(directory, roster, clock, country_of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -873,21 +928,25 @@ async def _gauges(
     second_ears: SecondEars | None,
     sip: _Sip,
     webrtc: _WebRtc,
-    agents: Iterable[AgentHere],
+    agents: Callable[[], Iterable[AgentHere]],
 ) -> None:
     """What others count, for /metrics, once a second."""
     dropped = 0
     seen = {"done": 0, "overloaded": 0, "restarted": 0}
-    turned = FrontCounters()
+    turned, providers = FrontCounters(), set[str]()
     while True:
         await asyncio.sleep(GAUGES_S)
         metrics.spool_backlog(spool.stats.appended - spool.stats.committed)
         metrics.speech_queue(pool.live_jobs)
         metrics.tasks(len(asyncio.all_tasks()))
         metrics.slots_free(ears.free)
-        for each in agents:
+        before, providers = providers, set()
+        for each in agents():
             for key, breaker in each.minds.health.breakers.items():
                 metrics.provider(each.prefix + key, breaker.state, breaker.successes, breaker.failures)
+                providers.add(each.prefix + key)
+        for key in before - providers:
+            metrics.no_provider(key)
         metrics.drop("spool_full", spool.stats.dropped - dropped)
         dropped = spool.stats.dropped
         now = {"done": pool.stats.jobs, "overloaded": pool.stats.overloads, "restarted": pool.stats.restarts}
