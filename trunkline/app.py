@@ -131,7 +131,7 @@ from trunkline.media.recordings import Recordings
 from trunkline.media.sources import soft_work
 from trunkline.media.vad import EnergyGate, SileroBatch
 from trunkline.metrics import Metrics
-from trunkline.monies import check_money, missing_prices, money_policy
+from trunkline.monies import check_money, missing_prices, money_policy, own_budgets
 from trunkline.numbers.desk import Desk
 from trunkline.numbers.directory import Directory
 from trunkline.ports import RECORDED, Budgets, CallEvent, CallQuery, Door, RecordSink, SlotStore
@@ -169,7 +169,7 @@ log = logging.getLogger(__name__)
 
 SPARE_SLOTS = 16  # of the ears: calls that are ending while others begin
 GAUGES_S = 1.0
-WANTED_S = 1.0
+DESKS_S = 1.0
 PURGE_EVERY_S, PURGE_S = 3600.0, 600.0
 RECORDINGS_S = 2.0  # for what is written last
 BACKLOG = 2048
@@ -427,8 +427,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         gauges = asyncio.create_task(counted, name="gauges")
         stack.push_async_callback(_cancelled, gauges)
         roster.start()
-        wanting = asyncio.create_task(_wanted(roster, desk_store), name="wanted agents")
-        stack.push_async_callback(_cancelled, wanting)
+        following = asyncio.create_task(_follow_desks(roster, treasury, desk_store), name="desks")
+        stack.push_async_callback(_cancelled, following)
         heartbeat.start()
         stack.callback(heartbeat.stop)
         stack.callback(spans.close)
@@ -456,16 +456,18 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         )
 
 
-async def _wanted(roster: Roster, desk: DeskStore) -> None:
-    """The versions that calls may be given are there before they come. A database that is away is asked again."""
+async def _follow_desks(roster: Roster, treasury: Treasury, desk: DeskStore) -> None:
+    """The versions that calls may be given are there before they come, and what calls may cost is known. A database that
+    is away is asked again."""
     seen: int | None = None
     while True:
         with contextlib.suppress(StoreError):
             revision = await desk.revisions()
             if revision != seen:
                 roster.want(await desk.answering(MAX_AGENTS))
+                treasury.own = own_budgets(await desk.budgets())
                 seen = revision
-        await asyncio.sleep(WANTED_S)
+        await asyncio.sleep(DESKS_S)
 
 
 def _calls_nobody_forbidden(definition: AgentDefinition) -> None:

@@ -247,6 +247,12 @@ class Desk:
             name: row[name] and self._seal.open(row[name], _place(tenant, kind, key, name)) for name in known.sealed
         }
 
+    async def budgets(self) -> Sequence[tuple[TenantId, Body]]:
+        """Those of all tenants."""
+        async with self._database.read() as connection:
+            rows = (await connection.execute(select(_KINDS["budgets"].table))).mappings().all()
+        return [(TenantId(row["tenant_id"]), dict(row)) for row in rows]
+
     async def revisions(self) -> int:
         """A number that is another one whenever anything of any tenant's was changed."""
         async with self._database.read() as connection:
