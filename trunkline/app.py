@@ -457,8 +457,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
 
 
 async def _follow_desks(roster: Roster, treasury: Treasury, desk: DeskStore) -> None:
-    """The versions that calls may be given are there before they come, and what calls may cost is known. A database that
-    is away is asked again."""
+    """The versions that calls may be given are there before they come, and what calls may cost is known. What cannot be
+    read now is read a second later."""
     seen: int | None = None
     while True:
         with contextlib.suppress(StoreError):
