@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from tests.fakes.openai_server import Answer, Call, OpenAiServer, Refusal
 from trunkline.agents import trying
 from trunkline.agents.providers import Services
 from trunkline.agents.script.check import read_text
+from trunkline.agents.script.foreign import Shared
 from trunkline.agents.trying import MAX_TURNS, Line, Trial
 from trunkline.testing.clock import ManualClock
 
@@ -73,11 +73,9 @@ base_url = "{url}"
 def trial(text: str, **how: Any) -> Trial:
     definition, problems = read_text(text)
     if definition is None:
-        from trunkline.agents.script.foreign import Shared
-
         definition, problems = read_text(text, foreign=Shared(secrets=frozenset({"crm"})))
     assert definition is not None, problems
-    return Trial(definition, Services(ManualClock(datetime(2026, 11, 27, 9, tzinfo=UTC))), **how)
+    return Trial(definition, Services(ManualClock()), **how)
 
 
 def run(trial: Trial, test: Callable[[Trial], Awaitable[None]]) -> None:

@@ -126,14 +126,9 @@ async def story(gateway: Gateway) -> None:
 
 
 def test_versions_are_published_while_calls_are_held(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    settings = Settings(
-        agent=example("clinic"),
-        data_dir=tmp_path,
-        http={"port": lease()},
-        sip={"enabled": False},
-        webrtc={"enabled": False},
-        limits={"watchdog": False},
-    )
+    given: dict[str, Any] = {name: {"enabled": False} for name in ("sip", "webrtc")}
+    given |= {"http": {"port": lease()}, "limits": {"watchdog": False}}
+    settings = Settings(agent=example("clinic"), data_dir=tmp_path, **given)
 
     async def main() -> None:
         running: asyncio.Future[Gateway] = asyncio.get_running_loop().create_future()

@@ -767,7 +767,7 @@ def test_an_agent_of_the_desk_is_had_by_its_version_and_not_by_what_it_calls_its
     async def scenario(board: Board) -> None:
         one, two = of_desk(board, "default/sales@1"), of_desk(board, "default/sales@2")
         switchboard = board.switchboard
-        switchboard.agents = {"/clinic.toml": board.agent, "default/sales@1": one}  # type: ignore[dict-item]
+        switchboard.agents = {"/clinic.toml": board.agent, "default/sales@1": one}
         assert switchboard.agent_named("clinic") is board.agent
         assert switchboard.agent_named("default/sales@1") is one
         for nobody in ("/clinic.toml", "default/sales@2", "default/sales", "other/sales@1"):

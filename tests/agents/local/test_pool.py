@@ -243,17 +243,19 @@ def test_a_worker_stops_though_its_last_chore_is_done_already() -> None:
 def test_what_is_preloaded_later_is_loaded_in_one_worker_after_another() -> None:
     async def story(pool: SpeechPool) -> None:
         job, _ = borrow(pool)
-        ready: list[int] = []
+        ready, serving = list[int](), set[int]()
 
         async def watch() -> None:
             while True:
-                ready.append(pool.ready_workers)
+                ready.append(sum(worker.ready for worker in pool._workers))
+                serving.add(pool.ready_workers)
                 await asyncio.sleep(0)
 
         watching = asyncio.create_task(watch())
         await pool.preload("parrot", Message("learn", {"word": "hello", "steps": 50}))
         watching.cancel()
         assert set(ready) == {1, 2}, "one of two at a time, so that the other takes what comes"
+        assert serving == {2}, "and nobody is told that there are none"
         job.close()
 
     run(story, workers=2)

@@ -114,7 +114,8 @@ class SpeechPool:
 
     @property
     def ready_workers(self) -> int:
-        return sum(worker.ready for worker in self._workers)
+        """Those that are loading something more as well: it takes turns with what they are asked."""
+        return sum(worker.serves for worker in self._workers)
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -201,7 +202,7 @@ class SpeechPool:
             async with asyncio.timeout(START_DEADLINE_S):
                 await asyncio.gather(*waits)
         except TimeoutError:
-            if not self.ready_workers:
+            if not any(worker.ready for worker in self._workers):
                 raise ProviderError("speech", "unavailable", "no speech worker came up", retryable=True) from None
 
     def _look(self) -> None:
@@ -223,6 +224,8 @@ class _Process:
     transport: asyncio.WriteTransport
     started_at: float
     greeted: bool = False
+    served: bool = False
+    """All that was wanted when it came has been loaded."""
     progress_at: float = 0.0
     sent_bytes: int = 0
     consumed_bytes: int = 0
@@ -268,6 +271,10 @@ class _Worker:
     def ready(self) -> bool:
         process = self._process
         return process is not None and process.greeted and not process.loading
+
+    @property
+    def serves(self) -> bool:
+        return self._process is not None and self._process.served
 
     @property
     def greeted(self) -> bool:
@@ -375,6 +382,7 @@ class _Worker:
             if message.name == "preload_failed":
                 self.refused[message.fields["key"]] = message.fields["detail"]
         if self.ready:
+            process.served = True
             self.settled.set()
 
     def _deliver(self, job: Job, reply: Reply) -> None:
