@@ -17,8 +17,10 @@ FLOOR_FILES = {
     "fetching",
     "errors",
     "clock",
+    "plans",
     "ports",
     "live",
+    "hooks",
     "metrics",
     "telemetry",
     "logs",
@@ -41,6 +43,7 @@ ENTRY_POINTS = {
     "monies",
     "costs",
     "routed",
+    "numbering",
 }
 MAY_IMPORT = {
     "agents": {"media"},

@@ -54,6 +54,7 @@ from trunkline.gateway.api.legs import leg_routes
 from trunkline.gateway.api.providers import provider_routes
 from trunkline.gateway.api.routed import routed_routes
 from trunkline.gateway.api.trunks import trunk_routes
+from trunkline.gateway.api.webhooks import webhook_desk_routes
 from trunkline.gateway.call import DIAL_SLACK_S
 from trunkline.gateway.consent import House, open_house
 from trunkline.gateway.console.accounts import Accounts as ConsoleAccounts
@@ -66,6 +67,9 @@ from trunkline.gateway.console.vouched import Mapped
 from trunkline.gateway.entering import Entrance, Origins
 from trunkline.gateway.forbidden import refuse_forbidden
 from trunkline.gateway.front import front_door
+from trunkline.gateway.hooks.bodies import Bodies
+from trunkline.gateway.hooks.sending import Sender
+from trunkline.gateway.hooks.worker import HookWorker
 from trunkline.gateway.joining import Verifier
 from trunkline.gateway.livekit.desk import DeskTerms as LivekitTerms
 from trunkline.gateway.livekit.desk import Enter, LivekitDesk
@@ -141,6 +145,9 @@ from trunkline.store.devices import KnownDevices
 from trunkline.store.directory import DatabaseNumbers
 from trunkline.store.dnc import DncLists
 from trunkline.store.engine import Database, database_url
+from trunkline.store.hookqueue import HookQueue
+from trunkline.store.hooks import WebhookEndpoints
+from trunkline.store.hookspool import HookSpool
 from trunkline.store.orders import OrderKeys
 from trunkline.store.records import LIMIT, CallRecords, Page, Record
 from trunkline.store.replies import Replies
@@ -253,9 +260,11 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
     async with contextlib.AsyncExitStack() as stack:
         keys, seal, spool = await _opened_keys(settings)
         stack.callback(spool.close)
+        own_seal = await asyncio.to_thread(desk_seal, settings, keys)  # a key service takes its time
         database = Database(database_url(settings.database, settings.data_dir), seal=seal)
         stack.push_async_callback(database.close)
-        writer = RecordWriter(spool, database, clock, worker=settings.worker)
+        hooks = HookSpool(database, Bodies(written), clock)
+        writer = RecordWriter(spool, database, clock, worker=settings.worker, hooks=hooks)
         stack.push_async_callback(writer.close)
         stack.push_async_callback(http_tools.close)
         await writer.start()
@@ -267,7 +276,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         capacity = settings.limits.max_calls + SPARE_SLOTS
         ears = Ears(MULAW_8K, capacity, SileroBatch(capacity), EnergyGate(capacity))
         heartbeat = Heartbeat(clock, ears.beat, metrics.beat)
-        office, counsel, noted = await _open_compliance(settings, database, clock)
+        office, counsel, noted = await _open_compliance(settings, database, hooks, clock)
         stack.push_async_callback(noted.close)
         stack.push_async_callback(office.close)
         tokens = Tokens(worker=settings.worker)
@@ -326,8 +335,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         more = trunk_routes(lambda: [trunk for trunks in ways_out for trunk in trunks()])
         more += provider_routes(lambda: [row for each in agents.values() for row in each.health(clock.now())])
         more += control_routes(switchboard.call) + leg_routes(switchboard.call, partial(office.know, purpose=None))
-        more += compliance_routes(counsel)
-        desk_store = await _open_desk(settings, database, keys, clock)
+        more += compliance_routes(counsel) + _open_hooks(stack, settings, database, hooks, metrics, clock, own_seal)
+        desk_store = DeskStore(database, clock, own_seal)
         desk = Desk(desk_store, script.mistakes, switchboard.routing.directory.changed)
         more += routed_routes(switchboard.routing.directory, clock)
         if sip.desk is not None:
@@ -374,9 +383,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             expect_order=switchboard.expect_order,
             gate=identity.gate,
         )
-        if settings.privacy.keeps_for_a_time or terms_of(settings).audit is not None:
-            purging = asyncio.create_task(_purges(settings, database, keys, clock), name="purge")
-            stack.push_async_callback(_cancelled, purging)
+        purging = asyncio.create_task(_purges(settings, database, keys, clock), name="purge")
+        stack.push_async_callback(_cancelled, purging)
         counted = _gauges(metrics, spool, pool, ears, switchboard.second_ears, sip, webrtc, agents.values())
         gauges = asyncio.create_task(counted, name="gauges")
         stack.push_async_callback(_cancelled, gauges)
@@ -445,11 +453,6 @@ async def _audited(
     return AuditedRecords(records, Sampling(given.sample_percent, agents, words=given.transcripts), audit.append)
 
 
-async def _open_desk(settings: Settings, database: Database, keys: MasterKeys | None, clock: Clock) -> DeskStore:
-    seal = await asyncio.to_thread(desk_seal, settings, keys)  # a key service takes its time
-    return DeskStore(database, clock, seal)
-
-
 async def _second_ears(stack: contextlib.AsyncExitStack, pool: SpeechPool) -> SecondEars:
     """During the opening lines, and beside an agent that may not write down what callers say."""
     ears = SecondEars(pool)
@@ -459,10 +462,10 @@ async def _second_ears(stack: contextlib.AsyncExitStack, pool: SpeechPool) -> Se
 
 
 async def _open_compliance(
-    settings: Settings, database: Database, clock: Clock
+    settings: Settings, database: Database, hooks: HookSpool, clock: Clock
 ) -> tuple[Office, ComplianceDesk, ConsentJournal]:
     policy = policy_of(settings)
-    ledger, lists = ConsentLedger(database), DncLists(database)
+    ledger, lists = ConsentLedger(database, hooks), DncLists(database)
     journal = ConsentJournal(settings.data_dir / "spool" / f"{settings.worker}.consent.jsonl", ledger.note)
     calls_out = CallsOut(database)
     office = Office(policy, ledger, lists, journal, clock, tables=settings.compliance.tables, calls_out=calls_out)
@@ -487,6 +490,27 @@ def _open_house(
     if settings.record:
         kept = ("record", *kept)
     return open_house(wording, agents, services, office, kept, terms.answer_seconds)
+
+
+def _open_hooks(
+    stack: contextlib.AsyncExitStack,
+    settings: Settings,
+    database: Database,
+    hooks: HookSpool,
+    metrics: Metrics,
+    clock: Clock,
+    seal: TextSeal,
+) -> list[Route]:
+    """Webhooks out: the sending of them, and their routes. `seal`: of their secrets."""
+    allow_private = settings.webhooks.allow_private_addresses
+    sender = Sender(clock, allow_private=allow_private)
+    stack.push_async_callback(sender.close)
+    queue = HookQueue(database, clock, worker=settings.worker, seal=seal)
+    worker = HookWorker(queue, sender.send, metrics, clock)
+    hooks.on_new = worker.wake
+    worker.start()
+    stack.push_async_callback(worker.close)
+    return webhook_desk_routes(WebhookEndpoints(database, clock, seal), sender.send, clock, allow_private=allow_private)
 
 
 async def _open_money(

@@ -15,8 +15,6 @@ from trunkline.errors import ConfigError, MissingExtra, StoreError
 from trunkline.numbers.directory import Directory
 from trunkline.numbers.routing import Caller, View, answer, draw_of, told
 from trunkline.settings import load
-from trunkline.store.directory import DatabaseNumbers
-from trunkline.store.engine import Database, database_url
 from trunkline.types import DEFAULT_TENANT
 
 Config = Annotated[Path | None, typer.Option("--config", help="Settings file (default: trunkline.toml).")]
@@ -62,6 +60,9 @@ def route(
 
 
 async def _view(number: str, trunk: str, config: Path | None) -> View:
+    from trunkline.store.directory import DatabaseNumbers
+    from trunkline.store.engine import Database, database_url
+
     settings = load(config)
     database = Database(database_url(settings.database, settings.data_dir))
     try:

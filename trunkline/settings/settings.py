@@ -26,6 +26,7 @@ from trunkline.settings.sip import Sip
 from trunkline.settings.stir import Stir
 from trunkline.settings.twilio import Twilio
 from trunkline.settings.values import File, Name, contradiction
+from trunkline.settings.webhooks import Webhooks
 from trunkline.settings.webrtc import WebRtc
 from trunkline.settings.websocket import WebSocket
 
@@ -94,6 +95,7 @@ class Settings(BaseSettings):
     privacy: Privacy = Privacy()
     audit: Audit = Audit()
     money: Money = Money()
+    webhooks: Webhooks = Webhooks()
     sessions: Sessions = Sessions()
     livekit: Livekit = Livekit()
     region: Name = "local"
