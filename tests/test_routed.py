@@ -54,11 +54,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str]:
+    status = 0
     try:
-        status = main(["numbers", "route", *argv])
+        main(["numbers", "route", *argv])
     except SystemExit as left:
         status = int(left.code or 0)
-    return int(status or 0), capsys.readouterr().out
+    return status, capsys.readouterr().out
 
 
 def test_it_says_who_and_why(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,9 +54,8 @@ class OfFiles:
         return self.agent(key) or Refuse("unknown_agent", f"there is no {key}")
 
     def agent(self, key: str) -> Attends | None:
-        return {"acme/desk@1": "Acme", "baker/desk@4": "Baker"}.get(key) and self._board.agent_named(
-            {"acme/desk@1": "Acme", "baker/desk@4": "Baker"}[key]
-        )
+        name = {"acme/desk@1": "Acme", "baker/desk@4": "Baker"}.get(key)
+        return None if name is None else self._board.agent_named(name)
 
 
 @asynccontextmanager
