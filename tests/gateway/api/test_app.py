@@ -23,8 +23,8 @@ from trunkline.gateway.api.devices import device_routes
 from trunkline.gateway.api.guard import MAX_BODY_BYTES
 from trunkline.gateway.api.legs import leg_routes
 from trunkline.gateway.api.providers import provider_routes
-from trunkline.gateway.api.trunks import TrunkView, trunk_routes
 from trunkline.gateway.api.routed import routed_routes
+from trunkline.gateway.api.trunks import TrunkView, trunk_routes
 from trunkline.gateway.api.webhooks import webhook_desk_routes
 from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.dialling import DialOrder
