@@ -17,8 +17,10 @@ FLOOR_FILES = {
     "fetching",
     "errors",
     "clock",
+    "plans",
     "ports",
     "live",
+    "hooks",
     "metrics",
     "telemetry",
     "logs",
@@ -27,7 +29,21 @@ FLOOR_FILES = {
     "identity",
 }
 FLOOR = {*FLOOR_FILES, "settings", "privacy"}
-ENTRY_POINTS = {"app", "auditing", "cli", "doctor", "keeping", "recordings", "training", "legal", "monies", "costs"}
+ENTRY_POINTS = {
+    "app",
+    "ascode",
+    "people",
+    "auditing",
+    "cli",
+    "doctor",
+    "keeping",
+    "recordings",
+    "training",
+    "legal",
+    "monies",
+    "costs",
+    "numbering",
+}
 MAY_IMPORT = {
     "agents": {"media"},
     "compliance": set[str](),
@@ -39,10 +55,13 @@ MAY_IMPORT = {
 }
 HEAVY = {
     "aiortc",
+    "argon2",
     "asyncpg",
+    "authlib",
     "deepgram",
     "elevenlabs",
     "espeakng_loader",
+    "joserfc",
     "livekit",
     "onnxruntime",
     "openai",

@@ -22,6 +22,7 @@ from typing import cast
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.routing import Route
 
 from trunkline import logs, telemetry
 from trunkline.agents import script
@@ -41,19 +42,32 @@ from trunkline.compliance.office import Office
 from trunkline.compliance.residency import Residency
 from trunkline.errors import ConfigError, MissingExtra, StoreError
 from trunkline.gateway.answeredby import MachineTerms
+from trunkline.gateway.api.accounts import account_routes
 from trunkline.gateway.api.app import create_http, plain_index
 from trunkline.gateway.api.compliance import ComplianceDesk, compliance_routes
 from trunkline.gateway.api.control import control_routes
 from trunkline.gateway.api.desk import desk_routes
 from trunkline.gateway.api.devices import NoRooms, Rooms, device_routes
+from trunkline.gateway.api.gate import Gate, Identities
 from trunkline.gateway.api.legs import leg_routes
 from trunkline.gateway.api.providers import provider_routes
 from trunkline.gateway.api.trunks import trunk_routes
+from trunkline.gateway.api.webhooks import webhook_desk_routes
 from trunkline.gateway.call import DIAL_SLACK_S
 from trunkline.gateway.consent import House, open_house
+from trunkline.gateway.console.accounts import Accounts as ConsoleAccounts
+from trunkline.gateway.console.cookies import Cookies
+from trunkline.gateway.console.doors import Doors
+from trunkline.gateway.console.oidc import Provider
+from trunkline.gateway.console.oidc import Terms as OidcTerms
+from trunkline.gateway.console.passwords import Passwords
+from trunkline.gateway.console.vouched import Mapped
 from trunkline.gateway.entering import Entrance, Origins
 from trunkline.gateway.forbidden import refuse_forbidden
 from trunkline.gateway.front import front_door
+from trunkline.gateway.hooks.bodies import Bodies
+from trunkline.gateway.hooks.sending import Sender
+from trunkline.gateway.hooks.worker import HookWorker
 from trunkline.gateway.joining import Verifier
 from trunkline.gateway.livekit.desk import DeskTerms as LivekitTerms
 from trunkline.gateway.livekit.desk import Enter, LivekitDesk
@@ -66,6 +80,7 @@ from trunkline.gateway.sessions.livekit import configured as livekit_configured
 from trunkline.gateway.sessions.opening import open_sessions, our_regions
 from trunkline.gateway.sip import trunks
 from trunkline.gateway.sip.desk import LIMIT_SLACK_S, SipDesk
+from trunkline.gateway.sip.desktrunks import DeskTrunks
 from trunkline.gateway.sip.leg import sip_lead
 from trunkline.gateway.sip.signing import open_signer
 from trunkline.gateway.sip.stack import FrontCounters, Stack
@@ -115,6 +130,8 @@ from trunkline.privacy.redaction import Kind, Policy
 from trunkline.privacy.texts import TextSeal
 from trunkline.settings import Settings
 from trunkline.settings.privacy import Privacy
+from trunkline.store.accounts import Accounts
+from trunkline.store.apikeys import ApiKeys
 from trunkline.store.budgets import DatabaseBudgets
 from trunkline.store.callsout import CallsOut
 from trunkline.store.consentjournal import ConsentJournal
@@ -123,6 +140,9 @@ from trunkline.store.desk import Desk as DeskStore
 from trunkline.store.devices import KnownDevices
 from trunkline.store.dnc import DncLists
 from trunkline.store.engine import Database, database_url
+from trunkline.store.hookqueue import HookQueue
+from trunkline.store.hooks import WebhookEndpoints
+from trunkline.store.hookspool import HookSpool
 from trunkline.store.orders import OrderKeys
 from trunkline.store.records import LIMIT, CallRecords, Page, Record
 from trunkline.store.replies import Replies
@@ -166,6 +186,8 @@ class Gateway:
     """Wait until the record is in the database, at most so many seconds."""
     recording: "asyncio.Task[None]"
     """Of the agent's fixed lines."""
+    setup_link: str | None
+    """With which the console's first admin is made. None: there is one."""
 
     async def hang_up(self) -> None:
         """Cut off what is left of calls, sockets and dialogs. Idempotent."""
@@ -233,9 +255,11 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
     async with contextlib.AsyncExitStack() as stack:
         keys, seal, spool = await _opened_keys(settings)
         stack.callback(spool.close)
+        own_seal = await asyncio.to_thread(desk_seal, settings, keys)  # a key service takes its time
         database = Database(database_url(settings.database, settings.data_dir), seal=seal)
         stack.push_async_callback(database.close)
-        writer = RecordWriter(spool, database, clock, worker=settings.worker)
+        hooks = HookSpool(database, Bodies(written), clock)
+        writer = RecordWriter(spool, database, clock, worker=settings.worker, hooks=hooks)
         stack.push_async_callback(writer.close)
         stack.push_async_callback(http_tools.close)
         await writer.start()
@@ -247,7 +271,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         capacity = settings.limits.max_calls + SPARE_SLOTS
         ears = Ears(MULAW_8K, capacity, SileroBatch(capacity), EnergyGate(capacity))
         heartbeat = Heartbeat(clock, ears.beat, metrics.beat)
-        office, counsel, noted = await _open_compliance(settings, database, clock)
+        office, counsel, noted = await _open_compliance(settings, database, hooks, clock)
         stack.push_async_callback(noted.close)
         stack.push_async_callback(office.close)
         tokens = Tokens(worker=settings.worker)
@@ -305,8 +329,13 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         more = trunk_routes(lambda: [trunk for trunks in ways_out for trunk in trunks()])
         more += provider_routes(lambda: [row for each in agents.values() for row in each.health(clock.now())])
         more += control_routes(switchboard.call) + leg_routes(switchboard.call, partial(office.know, purpose=None))
-        more += compliance_routes(counsel)
-        desk = await _open_desk(settings, database, keys, clock)
+        more += compliance_routes(counsel) + _open_hooks(stack, settings, database, hooks, metrics, clock, own_seal)
+        desk_store = DeskStore(database, clock, own_seal)
+        desk = Desk(desk_store, script.mistakes)
+        if sip.desk is not None:
+            sip.of_desks = DeskTrunks(desk_store, sip.desk, settings.sip, settings.stir.policy)
+            await sip.of_desks.start()
+            stack.push_async_callback(sip.of_desks.close)
         more += desk_routes(desk, Replies(database, clock))
         devices = KnownDevices(database, clock)
         sessions = await stack.enter_async_context(
@@ -327,6 +356,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         more += page_routes(settings.devices.origins, plain_index(settings.http.origin))
         audio = _open_audio(settings, switchboard, sessions.desk, metrics, clock)
         stack.push_async_callback(audio.close)
+        identity = _open_identity(stack, settings, database, clock)
+        more += identity.routes
         orders = OrderKeys(database, clock, worker=settings.worker)
         http = create_http(
             settings,
@@ -343,10 +374,10 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             may_fall_back=switchboard.may_fall_back,
             expect=switchboard.expect,
             expect_order=switchboard.expect_order,
+            gate=identity.gate,
         )
-        if settings.privacy.keeps_for_a_time or terms_of(settings).audit is not None:
-            purging = asyncio.create_task(_purges(settings, database, keys, clock), name="purge")
-            stack.push_async_callback(_cancelled, purging)
+        purging = asyncio.create_task(_purges(settings, database, keys, clock), name="purge")
+        stack.push_async_callback(_cancelled, purging)
         counted = _gauges(metrics, spool, pool, ears, switchboard.second_ears, sip, webrtc, agents.values())
         gauges = asyncio.create_task(counted, name="gauges")
         stack.push_async_callback(_cancelled, gauges)
@@ -371,6 +402,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             sessions.desk,
             writer.drain,
             agents[first].recording,
+            await _setup_link(settings, identity.accounts),
         )
 
 
@@ -414,16 +446,6 @@ async def _audited(
     return AuditedRecords(records, Sampling(given.sample_percent, agents, words=given.transcripts), audit.append)
 
 
-async def _open_desk(settings: Settings, database: Database, keys: MasterKeys | None, clock: Clock) -> Desk:
-    seal = await asyncio.to_thread(desk_seal, settings, keys)  # a key service takes its time
-    return Desk(DeskStore(database, clock, seal), mistakes)
-
-
-def mistakes(text: str) -> list[str]:
-    """Of an agent script; what is only not advised is none."""
-    return [str(problem) for problem in script.check_text(text) if problem.severity == "error"]
-
-
 async def _second_ears(stack: contextlib.AsyncExitStack, pool: SpeechPool) -> SecondEars:
     """During the opening lines, and beside an agent that may not write down what callers say."""
     ears = SecondEars(pool)
@@ -433,10 +455,10 @@ async def _second_ears(stack: contextlib.AsyncExitStack, pool: SpeechPool) -> Se
 
 
 async def _open_compliance(
-    settings: Settings, database: Database, clock: Clock
+    settings: Settings, database: Database, hooks: HookSpool, clock: Clock
 ) -> tuple[Office, ComplianceDesk, ConsentJournal]:
     policy = policy_of(settings)
-    ledger, lists = ConsentLedger(database), DncLists(database)
+    ledger, lists = ConsentLedger(database, hooks), DncLists(database)
     journal = ConsentJournal(settings.data_dir / "spool" / f"{settings.worker}.consent.jsonl", ledger.note)
     calls_out = CallsOut(database)
     office = Office(policy, ledger, lists, journal, clock, tables=settings.compliance.tables, calls_out=calls_out)
@@ -461,6 +483,27 @@ def _open_house(
     if settings.record:
         kept = ("record", *kept)
     return open_house(wording, agents, services, office, kept, terms.answer_seconds)
+
+
+def _open_hooks(
+    stack: contextlib.AsyncExitStack,
+    settings: Settings,
+    database: Database,
+    hooks: HookSpool,
+    metrics: Metrics,
+    clock: Clock,
+    seal: TextSeal,
+) -> list[Route]:
+    """Webhooks out: the sending of them, and their routes. `seal`: of their secrets."""
+    allow_private = settings.webhooks.allow_private_addresses
+    sender = Sender(clock, allow_private=allow_private)
+    stack.push_async_callback(sender.close)
+    queue = HookQueue(database, clock, worker=settings.worker, seal=seal)
+    worker = HookWorker(queue, sender.send, metrics, clock)
+    hooks.on_new = worker.wake
+    worker.start()
+    stack.push_async_callback(worker.close)
+    return webhook_desk_routes(WebhookEndpoints(database, clock, seal), sender.send, clock, allow_private=allow_private)
 
 
 async def _open_money(
@@ -514,6 +557,44 @@ def _open_slots(stack: contextlib.AsyncExitStack, settings: Settings, database: 
     return slots
 
 
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    gate: Gate
+    accounts: ConsoleAccounts
+    routes: list[Route]
+
+
+def _open_identity(stack: contextlib.AsyncExitStack, settings: Settings, database: Database, clock: Clock) -> _Identity:
+    """Who may come in. Raises MissingExtra where OpenID is set and its packages are not there."""
+    users, keys, passwords = Accounts(database, clock), ApiKeys(database, clock), Passwords()
+    stack.callback(passwords.close)
+    accounts = ConsoleAccounts(users, passwords, clock)
+    cookies = Cookies(https=settings.http.origin.startswith("https:"))
+    gate = Gate(settings.api_keys, clock, Identities(users, keys, accounts, cookies))
+    stack.push_async_callback(gate.close)
+    accounts.changed = gate.forget_locked
+    oidc, provider = settings.console.oidc, None
+    if oidc.issuer is not None and oidc.client_id is not None:
+        secret = None if oidc.client_secret is None else oidc.client_secret.get_secret_value()
+        redirect = f"{settings.http.origin}/console/oidc/callback"
+        provider = Provider(OidcTerms(oidc.issuer, oidc.client_id, redirect, secret), clock)
+    mapped = Mapped(oidc.allowed_domains, oidc.role_claim, oidc.role_map, oidc.auto_create)
+    doors = Doors(accounts, users, cookies, provider=provider, mapped=mapped)
+    origin = settings.http.origin
+    routes = account_routes(users, keys, accounts, clock, origin, gate.forget_key, gate.forget_locked)
+    return _Identity(gate, accounts, [*routes, *doors.routes()])
+
+
+async def _setup_link(settings: Settings, accounts: ConsoleAccounts) -> str | None:
+    try:
+        async with asyncio.timeout(FRESH_S):
+            token = await accounts.setup_token()
+    except (StoreError, TimeoutError) as error:
+        log.warning("whether the console has an admin is not known: %s", str(error) or "the database is slow")
+        return None
+    return None if token is None else f"{settings.http.origin}/console/setup?token={token}"
+
+
 def _socket_limits(settings: Settings) -> SocketLimits:
     media = settings.media
     return SocketLimits(
@@ -564,6 +645,8 @@ class _Sip:
     """Where we answer over SIP, or why we do not: a line for people."""
     desk: SipDesk | None = None
     stack: Stack | None = None
+    of_desks: DeskTrunks | None = None
+    """The trunks that admins own."""
 
 
 async def _open_sip(settings: Settings, switchboard: Switchboard, clock: Clock) -> _Sip:

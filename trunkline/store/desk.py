@@ -181,6 +181,31 @@ class Desk:
             return None
         return await asyncio.to_thread(self._seal.open, box, _place(tenant, kind, key, name))
 
+    async def trunks(self) -> Sequence[tuple[TenantId, Body]]:
+        """Those of all tenants that are to be in force, with their passwords: for the process that speaks SIP."""
+        known = _KINDS["trunks"]
+        table = known.table
+        query = select(table).where(table.c.enabled).order_by(table.c.tenant_id, table.c.name)
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query)).mappings().all()
+        return await asyncio.to_thread(self._opened_trunks, rows) if rows else ()
+
+    def _opened_trunks(self, rows: Sequence[RowMapping]) -> Sequence[tuple[TenantId, Body]]:
+        """Raises StoreError for a key that is not there."""
+        return [(TenantId(row["tenant_id"]), {**row, **self._opened("trunks", row)}) for row in rows]
+
+    def _opened(self, kind: str, row: RowMapping) -> dict[str, str | None]:
+        known = _KINDS[kind]
+        key, tenant = row[known.key], TenantId(row["tenant_id"])
+        return {
+            name: row[name] and self._seal.open(row[name], _place(tenant, kind, key, name)) for name in known.sealed
+        }
+
+    async def revisions(self) -> int:
+        """A number that is another one whenever anything of any tenant's was changed."""
+        async with self._database.read() as connection:
+            return int((await connection.execute(select(func.sum(_REVISIONS.c.revision)))).scalar_one() or 0)
+
     async def changes(
         self, tenant: TenantId, *, limit: int = 50, cursor: str | None = None, kind: str = "", key: str = ""
     ) -> tuple[Sequence[Changed], str | None]:

@@ -96,6 +96,11 @@ def check_text(text: str) -> list[Problem]:
     return read_text(text)[1]
 
 
+def mistakes(text: str) -> list[str]:
+    """A line each; what is only not advised is none."""
+    return [str(problem) for problem in check_text(text) if problem.severity == "error"]
+
+
 def read_file(path: FilePath) -> tuple[AgentDefinition | None, list[Problem]]:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:

@@ -12,13 +12,16 @@ from starlette.routing import Route
 from trunkline.compliance.money.invoice import invoice
 from trunkline.gateway.api.idempotency import OrderDesk, key_of
 from trunkline.gateway.api.orders import order, refusal
+from trunkline.gateway.api.principal import only_default, principal_of, tenant_of
 from trunkline.gateway.dialling import DialOrder
 from trunkline.ports import CallStarted, Orders, Refuse
-from trunkline.types import DEFAULT_TENANT, CallId, TenantId
+from trunkline.types import CallId, TenantId
 
 MAX_PAGE = 100
 DEFAULT_PAGE = 50
 MAX_ID_CHARS = 64
+_HEARD = {"turns", "events"}
+"""What was said, and what it led to: for who may listen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +94,6 @@ def call_routes(
     counsel: Counsel | None = None,
     expect: Expect | None = None,
 ) -> list[Route]:
-    tenant = DEFAULT_TENANT
-
     async def place(asked: DialOrder) -> CallId | Refuse:
         if expect is not None:
             asked = await expect(asked)
@@ -104,15 +105,16 @@ def call_routes(
             await counsel.refused(prepared)
         return placed
 
-    desk = OrderDesk(orders, live_calls, records, tenant, place)
+    desk = OrderDesk(orders, live_calls, records, place)
 
     async def list_calls(request: Request) -> Response:
         limit = _limit(request.query_params.get("limit", str(DEFAULT_PAGE)))
         try:
-            page = await records.list(tenant, limit=limit, cursor=request.query_params.get("cursor"))
+            page = await records.list(tenant_of(request), limit=limit, cursor=request.query_params.get("cursor"))
         except ValueError:
             raise HTTPException(400, "cursor: the next_cursor of an earlier answer expected") from None
-        calls = [_shown(call, live_calls.live(CallId(call["id"]))) for call in page.calls]
+        tenant = tenant_of(request)
+        calls = [_shown(call, _of_tenant(live_calls.live(CallId(call["id"])), tenant)) for call in page.calls]
         return JSONResponse({"calls": calls, "next_cursor": page.next_cursor})
 
     async def dial(request: Request) -> Response:
@@ -121,10 +123,11 @@ def call_routes(
         asked = order(request.headers.get("content-type", ""), body)
         if isinstance(asked, Response):
             return asked
+        tenant = only_default(request, "calls out")
         key = key_of(request.headers.getlist("idempotency-key"))
         if isinstance(key, Response):
             return key
-        placed = await place(asked) if key is None else await desk.place(key, body, asked)
+        placed = await place(asked) if key is None else await desk.place(tenant, key, body, asked)
         if isinstance(placed, Response):
             return placed
         if isinstance(placed, Refuse):
@@ -132,16 +135,19 @@ def call_routes(
         return JSONResponse(_placed(placed, asked), 201, {"Location": f"/v1/calls/{placed}"})
 
     async def get_call(request: Request) -> Response:
-        call_id = _call_id(request)
+        call_id, tenant = _call_id(request), tenant_of(request)
         live = _of_tenant(live_calls.live(call_id), tenant)
         record = await records.get(tenant, call_id)
         if record is None and live is None:
             raise HTTPException(404, "no such call")
-        return JSONResponse(_shown(record or {}, live))
+        shown = _shown(record or {}, live)
+        if not principal_of(request).may("listen"):
+            shown = {name: value for name, value in shown.items() if name not in _HEARD}
+        return JSONResponse(shown)
 
     async def end_call(request: Request) -> Response:
         """Idempotent: 202 while the call is being ended, 204 once it has."""
-        call_id = _call_id(request)
+        call_id, tenant = _call_id(request), tenant_of(request)
         if _of_tenant(live_calls.live(call_id), tenant) and live_calls.hang_up(call_id):
             return JSONResponse({"id": call_id, "state": "ending"}, 202)
         if await records.get(tenant, call_id) is None:

@@ -134,6 +134,14 @@ class SipDesk:
         for dialog in tuple(self._dialogs.values()):
             self._forget(dialog)
 
+    async def bring(self, wanted: Sequence[Trunk]) -> Mapping[str, str]:
+        """These trunks in place of those that there were, while calls go on. By name, why one is not taken."""
+        refused = await self._stack.bring(wanted)
+        taken = [trunk for trunk in wanted if trunk.name not in refused]
+        self._trunks = {trunk.name: trunk for trunk in taken}
+        self._watch.bring(taken)
+        return refused
+
     @property
     def trunk_states(self) -> Mapping[str, Health]:
         return self._watch.states
