@@ -37,6 +37,7 @@ from trunkline.agents.tools.http import HttpTools
 from trunkline.agents.wishes.ears import SecondEars
 from trunkline.clock import SYSTEM_CLOCK, Clock
 from trunkline.compliance import opening
+from trunkline.compliance.destinations import country_of
 from trunkline.compliance.money.treasury import Treasury
 from trunkline.compliance.office import Office
 from trunkline.compliance.residency import Residency
@@ -51,6 +52,7 @@ from trunkline.gateway.api.devices import NoRooms, Rooms, device_routes
 from trunkline.gateway.api.gate import Gate, Identities
 from trunkline.gateway.api.legs import leg_routes
 from trunkline.gateway.api.providers import provider_routes
+from trunkline.gateway.api.routed import routed_routes
 from trunkline.gateway.api.trunks import trunk_routes
 from trunkline.gateway.api.webhooks import webhook_desk_routes
 from trunkline.gateway.call import DIAL_SLACK_S
@@ -76,6 +78,7 @@ from trunkline.gateway.outbound import retry_policy
 from trunkline.gateway.page.routes import page_routes
 from trunkline.gateway.regions import Regions
 from trunkline.gateway.regionwatch import RegionWatch
+from trunkline.gateway.routed import NoAgents, Routing
 from trunkline.gateway.sessions.livekit import configured as livekit_configured
 from trunkline.gateway.sessions.opening import open_sessions, our_regions
 from trunkline.gateway.sip import trunks
@@ -123,6 +126,7 @@ from trunkline.media.vad import EnergyGate, SileroBatch
 from trunkline.metrics import Metrics
 from trunkline.monies import check_money, missing_prices, money_policy
 from trunkline.numbers.desk import Desk
+from trunkline.numbers.directory import Directory
 from trunkline.ports import RECORDED, Budgets, CallEvent, Door, EndReason, RecordSink, SlotStore
 from trunkline.privacy.calls import Policies, RedactedRecords, by_itself
 from trunkline.privacy.keys import MasterKeys
@@ -138,6 +142,7 @@ from trunkline.store.consentjournal import ConsentJournal
 from trunkline.store.consents import ConsentLedger
 from trunkline.store.desk import Desk as DeskStore
 from trunkline.store.devices import KnownDevices
+from trunkline.store.directory import DatabaseNumbers
 from trunkline.store.dnc import DncLists
 from trunkline.store.engine import Database, database_url
 from trunkline.store.hookqueue import HookQueue
@@ -304,6 +309,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         recordings.folder_of = partial(_folder_of, settings, residency, switchboard)
         await _open_money(stack, settings, switchboard, agents[first].agent, database, clock)
         switchboard.slots = _open_slots(stack, settings, database, clock)
+        switchboard.routing = await _open_routing(stack, database, clock)
         switchboard.went_out, switchboard.prepare = office.went_out, counsel.prepare
         if office.policy.in_force:
             switchboard.consents, office.revoked = office, switchboard.revoked
@@ -331,7 +337,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         more += control_routes(switchboard.call) + leg_routes(switchboard.call, partial(office.know, purpose=None))
         more += compliance_routes(counsel) + _open_hooks(stack, settings, database, hooks, metrics, clock, own_seal)
         desk_store = DeskStore(database, clock, own_seal)
-        desk = Desk(desk_store, script.mistakes)
+        desk = Desk(desk_store, script.mistakes, switchboard.routing.directory.changed)
+        more += routed_routes(switchboard.routing.directory, clock)
         if sip.desk is not None:
             sip.of_desks = DeskTrunks(desk_store, sip.desk, settings.sip, settings.stir.policy)
             await sip.of_desks.start()
@@ -534,11 +541,10 @@ async def _open_money(
     stack.push_async_callback(spending.close)
 
 
-def _open_slots(stack: contextlib.AsyncExitStack, settings: Settings, database: Database, clock: Clock) -> Slots | None:
-    """Where calls of all processes are counted together."""
+def _open_slots(stack: contextlib.AsyncExitStack, settings: Settings, database: Database, clock: Clock) -> Slots:
+    """Where calls of all processes are counted together: those of the settings' limits, and of numbers that have their
+    own."""
     given = settings.limits
-    if given.max_calls_per_tenant is None and given.max_calls_per_number is None:
-        return None
     store: SlotStore = DatabaseSlots(database, clock)
     if settings.redis is not None:
         from trunkline.store.redis import RedisSlots
@@ -555,6 +561,14 @@ def _open_slots(stack: contextlib.AsyncExitStack, settings: Settings, database: 
     slots.start()
     stack.push_async_callback(slots.close)
     return slots
+
+
+async def _open_routing(stack: contextlib.AsyncExitStack, database: Database, clock: Clock) -> Routing:
+    """Who answers a number, as the desk says."""
+    directory = Directory(DatabaseNumbers(database))
+    await directory.start()
+    stack.push_async_callback(directory.close)
+    return Routing(directory, NoAgents(), clock, country_of)
 
 
 @dataclass(frozen=True, slots=True)

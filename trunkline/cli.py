@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, cast
 import typer
 from rich.console import Console
 
-from trunkline import __version__, ascode, auditing, costs, keeping, legal, numbering, people, recordings, training
+from trunkline import (
+    __version__,
+    ascode,
+    auditing,
+    costs,
+    keeping,
+    legal,
+    numbering,
+    people,
+    recordings,
+    routed,
+    training,
+)
 from trunkline.errors import ConfigError, MissingExtra, PeerError, ProviderError, StoreError
 from trunkline.settings import keep_mathematics_single_threaded, load
 
@@ -31,6 +43,7 @@ app.add_typer(recordings.app, name="recordings")
 app.add_typer(training.app, name="export")
 app.add_typer(costs.app, name="costs")
 app.add_typer(numbering.app, name="numbers")
+numbering.app.command("route")(routed.route)
 app.add_typer(auditing.app, name="audit")
 app.command("apply")(ascode.apply)
 app.add_typer(people.users_app, name="users")

@@ -91,7 +91,7 @@ class Spending:
         ours = started.to_number if started.direction == "inbound" else started.from_number
         leg: Need = (started.leg, "leg", self.leg(call))
         needs = [leg, *needs_of(agent)]
-        account = self.treasury.open(Wanted(started.call_id, started.agent, ours, needs, call.so_far))
+        account = self.treasury.open(Wanted(started.call_id, started.agent, ours, needs, call.so_far, started.tenant))
         if isinstance(account, Account):
             self._calls[call.id] = (call, account)
             if started.leg in STREAMED and started.direction == "inbound":  # answered by our very answer

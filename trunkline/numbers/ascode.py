@@ -97,7 +97,21 @@ async def export(desk: Desk, tenant: TenantId) -> dict[str, Any]:
 
 def _as_written(model: type[Resource], kept: Kept) -> dict[str, Any]:
     resource = model.model_validate(kept.body)
-    return _without_nulls(resource.model_dump(mode="json", exclude_defaults=True))
+    short = _without_nulls(resource.model_dump(mode="json", exclude_defaults=True))
+    _say_kinds(short, resource.model_dump(mode="json"))
+    return short
+
+
+def _say_kinds(short: Any, whole: Any) -> None:
+    """What a union is told apart by is a default of each of its kinds."""
+    if isinstance(short, dict):
+        if "kind" in whole:
+            short["kind"] = whole["kind"]
+        for name, each in short.items():
+            _say_kinds(each, whole[name])
+    elif isinstance(short, list):
+        for one, other in zip(short, whole, strict=True):
+            _say_kinds(one, other)
 
 
 def _without_nulls(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -690,6 +690,6 @@ class WebhookDelivery(Base):
         ),
         Index(None, "tenant_id", "endpoint_id", "state", "next_at"),
         Index(None, "tenant_id", "endpoint_id", "created_at", "id"),
-        Index(None, "tenant_id", "call_id"),
+        Index("ix_webhook_deliveries_order", "tenant_id", "call_id", "endpoint_id", "state", "attempts", "at"),
         Index(None, "state", "created_at"),
     )

@@ -23,6 +23,7 @@ from trunkline.gateway.api.devices import device_routes
 from trunkline.gateway.api.guard import MAX_BODY_BYTES
 from trunkline.gateway.api.legs import leg_routes
 from trunkline.gateway.api.providers import provider_routes
+from trunkline.gateway.api.routed import routed_routes
 from trunkline.gateway.api.trunks import TrunkView, trunk_routes
 from trunkline.gateway.api.webhooks import webhook_desk_routes
 from trunkline.gateway.arrival import Arrival
@@ -167,6 +168,7 @@ def gateway(*api_keys: str, public_url: str | None = None, orders: FakeOrders | 
             *trunk_routes(lambda: [TrunkView("pbx", "down", takes_calls=True, calls=2)]),
             *provider_routes(lambda: HEALTH.report(0.0)),
             *desk_routes(cast(Any, None), cast(Any, None)),
+            *routed_routes(cast(Any, None), ManualClock()),
             *account_routes(*cast(Any, (None,) * 7)),
             *device_routes(cast(Any, None), cast(Any, None), cast(Any, None), cast(Any, None)),
             *whip_routes(cast(Any, None), (), "http://testserver"),

@@ -1,11 +1,11 @@
 """The desk in the API's document, made from the resources and their routes."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from trunkline.gateway.api.desk import DEFAULT_PAGE, FILTERS, MAX_NOTE_CHARS, MAX_PAGE, MAX_SEARCH_CHARS, PATHS, TOML
 from trunkline.gateway.api.idempotency import MAX_KEY_CHARS
-from trunkline.numbers.resources import KINDS, Agent, Resource, Tenant
+from trunkline.numbers.resources import KINDS, Agent, Resource, Tenant, Verdict
 
 JSON = "application/json"
 _PROBLEM = {
@@ -293,6 +293,46 @@ _MORE: dict[str, Any] = {
                 "default": _PROBLEM,
             },
         }
+    },
+    "/v1/numbers/{key}/route": {
+        "parameters": [_KEY],
+        "post": {
+            "summary": "Who would answer a number, and why",
+            "requestBody": _body(
+                {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": {
+                        "at": {
+                            "type": "string",
+                            "description": "Such as 2026-12-24T10:00, in the tenant's zone. Left out: now.",
+                        },
+                        "from": {"type": "string", "description": "Who calls. Left out: a number that is withheld."},
+                        "verdict": {"enum": list(get_args(Verdict)), "default": "unknown"},
+                        "trunk": {"type": "string", "description": "The SIP trunk it comes over. Left out: Twilio."},
+                        "call": {"type": "string", "description": "Its CallSid or Call-ID, which draws its share."},
+                    },
+                }
+            ),
+            "responses": {
+                "200": _json(
+                    "The answer.",
+                    {
+                        "type": "object",
+                        "required": ["at", "by", "tenant", "route", "why"],
+                        "properties": {
+                            "at": {"type": "string", "format": "date-time"},
+                            "by": {"enum": ["agent", "own_agent", "number", "message", "busy", "nobody"]},
+                            "tenant": {"type": "string"},
+                            "route": {"type": ["string", "null"]},
+                            "why": {"type": "array", "items": {"type": "string"}},
+                        },
+                    },
+                ),
+                "422": _WRONG,
+                "default": _PROBLEM,
+            },
+        },
     },
     "/v1/changes": {
         "get": {

@@ -62,6 +62,7 @@ TABLE: Mapping[tuple[str, str], Scope] = {
     **_owned("/v1/agents"),
     **_owned("/v1/routes"),
     **_owned("/v1/numbers"),
+    ("POST", "/v1/numbers/{key}/route"): "read",
     **_owned("/v1/budgets", "admin"),
     ("GET", "/v1/agents/{key}/versions"): "read",
     ("GET", "/v1/agents/{key}/versions/{number}"): "read",

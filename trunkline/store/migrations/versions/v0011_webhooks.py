@@ -55,10 +55,11 @@ def upgrade() -> None:
     for columns in (
         ["tenant_id", "endpoint_id", "state", "next_at"],
         ["tenant_id", "endpoint_id", "created_at", "id"],
-        ["tenant_id", "call_id"],
         ["state", "created_at"],
     ):
         op.create_index(f"ix_webhook_deliveries_{'_'.join(columns)}", "webhook_deliveries", columns)
+    order = ["tenant_id", "call_id", "endpoint_id", "state", "attempts", "at"]
+    op.create_index("ix_webhook_deliveries_order", "webhook_deliveries", order)
 
 
 def downgrade() -> None:
