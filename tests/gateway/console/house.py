@@ -1,22 +1,19 @@
 """A desk with its pages on a real database, and somebody who is signed in: what the tests of pages share."""
 
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.routing import Route
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
 from trunkline.agents import script
-from trunkline.gateway.console.edge import Edge
-from trunkline.gateway.console.numbers import Besides
 from trunkline.gateway.console.pages import Pages
-from trunkline.gateway.console.routes import desk_page_routes
+from trunkline.gateway.console.routes import Parts, desk_page_routes
 from trunkline.identity import ROLES, Principal, Role
 from trunkline.numbers.desk import Desk
 from trunkline.privacy.sealed import KeyRing
@@ -35,22 +32,17 @@ HOSTILE = '"><script>alert(1)</script>'
 class House:
     """`role` None: nobody is signed in."""
 
-    def __init__(self, folder: Path, besides: Besides = Besides(), **more: Any) -> None:
+    def __init__(self, folder: Path, **parts: Any) -> None:
         self.database, self.clock = Database(database_url(None, folder)), ManualClock()
         store = Store(self.database, self.clock, TextSeal(KeyRing({"one": bytes(32)})))
         self.desk = Desk(store, script.mistakes)
         self.role: Role | None = "admin"
         self.tenant, self.csrf = OURS, CSRF
         self.pages = Pages()
-        self.edge = Edge(self.pages)
-        routes = desk_page_routes(self.pages, self.desk, self.clock, _check, besides=besides, **more)
-        self._more: list[Route] = []
+        routes = desk_page_routes(self.pages, self.desk, self.clock, Parts(_check, **parts))
         self._routes = [*self.pages.static_routes(), *routes]
         self.client = TestClient(self._as_somebody, follow_redirects=False)
         self._app: Starlette | None = None
-
-    def add(self, routes: Callable[[Edge], list[Route]]) -> None:
-        self._routes = [*routes(self.edge), *self._routes]
 
     async def _as_somebody(self, scope: Scope, receive: Receive, send: Send) -> None:
         """In the guard's place."""

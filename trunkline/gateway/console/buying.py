@@ -18,8 +18,9 @@ from trunkline.gateway.console.edge import Asked, Edge, of, to
 from trunkline.gateway.console.forms import Form, given, words
 from trunkline.numbers.carriers import templates
 from trunkline.numbers.carriers.account import Available, NumberAccount, NumberKind, Prices, Search, Terms
-from trunkline.numbers.carriers.owning import Acquired, acquire, failed, pointing, unfit
+from trunkline.numbers.carriers.owning import Acquired, acquire, pointing, unfit
 from trunkline.numbers.desk import Desk
+from trunkline.numbers.resources import is_number
 from trunkline.owned import DeskError
 from trunkline.types import DEFAULT_TENANT, E164
 
@@ -75,6 +76,8 @@ class BuyPages:
         """It is bought first, since only then is it ours; what the desk refuses then says that it was bought."""
         _ours(asked)
         number, who = E164(str(asked.form.get("number", ""))), asked.who
+        if not is_number(number):
+            raise HTTPException(422, "number: a phone number as the search shows it")
         if asked.form.get("sure") != "true":
             why = f"{number} costs money every month: tick the box of the number that you want."
             return self._show(asked, Form({"country": "US", "kind": "local"}, why=why), status=422)
@@ -82,7 +85,7 @@ class BuyPages:
         got = await acquire(self._account, number, terms)
         if not isinstance(got, Acquired):
             return self._show(asked, Form({}, why=f"{got.why}. {got.remedy}"), status=502)
-        fields = {"number": got.number.number, "carrier_id": got.number.id}
+        fields = {"number": got.owned.number, "carrier_id": got.owned.id}
         try:
             await self._desk.make(who.tenant, who.actor, "numbers", fields)
         except DeskError as error:

@@ -17,6 +17,7 @@ from trunkline.gateway.console.editing import Editing, choices
 from trunkline.gateway.console.forms import Form
 from trunkline.gateway.console.tenant import zones
 from trunkline.numbers.desk import Desk
+from trunkline.numbers.readiness import Check
 from trunkline.numbers.resources import ANONYMOUS, DAYS, Hours
 from trunkline.owned import Kept
 from trunkline.types import DEFAULT_TENANT, TenantId
@@ -43,15 +44,18 @@ WhoAnswers = Callable[[TenantId, str, str | None, datetime], Awaitable[Answered 
 """(tenant, number that is called, caller's or None, when) -> who, and why. None: the number is another tenant's."""
 
 
+TrunkChecks = Callable[[Kept], Awaitable[Sequence[Check]]]
+"""Of one trunk, whether calls come and go."""
+
+
 @dataclass(frozen=True, slots=True)
 class Besides:
     """What other parts of the gateway tell these pages. None: that part is not here, and its button neither."""
 
     trunks: Callable[[], Sequence[TrunkView]] = field(default=lambda: ())
+    trunk_checks: TrunkChecks | None = None
     who_answers: WhoAnswers | None = None
-    can_import: bool = False
     can_buy: bool = False
-    can_template: bool = False
 
 
 class NumberPages:
@@ -71,7 +75,7 @@ class NumberPages:
         return who + [route for each in pages.values() for route in each.routes()]
 
     async def _of_numbers(self, asked: Asked, items: Sequence[Kept]) -> Mapping[str, Any]:
-        return {"can_import": self._besides.can_import, "can_buy": self._besides.can_buy}
+        return {"can_buy": self._besides.can_buy}
 
     # --- hours ---
 
@@ -100,10 +104,11 @@ class NumberPages:
         live = self._besides.trunks()
         theirs = live if asked.who.tenant == DEFAULT_TENANT else ()
         states = {trunk.name: trunk.state for trunk in live if trunk.name in {kept.key for kept in items}}
-        return {"live": theirs, "states": states, "can_template": self._besides.can_template}
+        return {"live": theirs, "states": states}
 
     async def _of_trunk(self, asked: Asked, kept: Kept | None) -> Mapping[str, Any]:
-        return {"checks": []}
+        checks = self._besides.trunk_checks
+        return {"checks": () if kept is None or checks is None else await checks(kept)}
 
     # --- who would answer ---
 
