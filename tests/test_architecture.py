@@ -34,6 +34,7 @@ ENTRY_POINTS = {
     "ascode",
     "people",
     "auditing",
+    "calls",
     "cli",
     "doctor",
     "keeping",

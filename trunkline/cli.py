@@ -13,6 +13,7 @@ from trunkline import (
     __version__,
     ascode,
     auditing,
+    calls,
     costs,
     keeping,
     legal,
@@ -44,6 +45,7 @@ app.add_typer(training.app, name="export")
 app.add_typer(costs.app, name="costs")
 app.add_typer(numbering.app, name="numbers")
 numbering.app.command("route")(routed.route)
+app.add_typer(calls.app, name="calls")
 app.add_typer(auditing.app, name="audit")
 app.command("apply")(ascode.apply)
 app.add_typer(people.users_app, name="users")

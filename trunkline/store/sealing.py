@@ -25,7 +25,7 @@ UNPLACED = cast(Table, models.UnplacedEvent.__table__)
 ENDPOINTS = cast(Table, models.WebhookEndpoint.__table__)
 DELIVERIES = cast(Table, models.WebhookDelivery.__table__)
 SEALED: Mapping[Table, tuple[str, ...]] = {
-    TURNS: ("caller_text", "agent_text"),
+    TURNS: ("caller_text", "agent_text", "cut_text"),
     EVENTS: ("data",),
     UNPLACED: ("body",),
     ENDPOINTS: ("secret", "previous_secret"),

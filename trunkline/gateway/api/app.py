@@ -56,6 +56,7 @@ def create_http(
     expect: Callable[[Arrival], Awaitable[None]] | None = None,
     expect_order: Expect | None = None,
     gate: Gate | None = None,
+    first_routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
     """`gate`: who may come in; None: whoever the settings let.
 
@@ -84,6 +85,7 @@ def create_http(
     return Starlette(
         routes=[
             *webhook_routes(webhooks, signatures, metrics, clock),
+            *first_routes,
             *call_routes(switchboard, records, orders, counsel, expect_order),
             *_own_routes(metrics, not_ready),
             *more_routes,

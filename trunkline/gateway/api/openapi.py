@@ -1,11 +1,13 @@
 """The API in its own words: /openapi.json. A test holds it against the routes."""
 
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from trunkline import __version__
 from trunkline.gateway.api import (
     devices,
     openapi_accounts,
+    openapi_calls,
     openapi_compliance,
     openapi_desk,
     openapi_hooks,
@@ -90,18 +92,20 @@ def document() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Trunkline", "version": __version__, "license": {"name": "Apache-2.0"}},
         "security": [{"bearer": []}, {"header": []}],
-        "paths": _PATHS | {path: item for part in _PARTS for path, item in part.items()},
+        "paths": _PATHS
+        | openapi_compliance.PATHS
+        | {path: item for part in _PARTS for path, item in part.PATHS.items()},
         "components": {
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "header": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
             },
-            "schemas": _SCHEMAS | openapi_desk.SCHEMAS | openapi_accounts.SCHEMAS | openapi_hooks.SCHEMAS,
+            "schemas": _SCHEMAS | {name: schema for part in _PARTS for name, schema in part.SCHEMAS.items()},
         },
     }
 
 
-_PARTS = (openapi_accounts.PATHS, openapi_compliance.PATHS, openapi_desk.PATHS_OF_THE_DESK, openapi_hooks.PATHS)
+_PARTS: Sequence[Any] = (openapi_accounts, openapi_calls, openapi_desk, openapi_hooks)
 _SCHEMAS: dict[str, Any] = {
     "Problem": {
         "type": "object",
@@ -295,6 +299,7 @@ _SCHEMAS: dict[str, Any] = {
             "end_reason": _NULLABLE_TEXT | {"enum": [*get_args(EndReason), None]},
             "ended_by": _NULLABLE_TEXT | {"enum": [*get_args(EndedBy), None]},
             "provider_code": _NULLABLE_TEXT | {"description": "The provider's own, such as sip:486;q850:17."},
+            **openapi_calls.SUMMED,
             "turns": {"type": "array", "items": {"type": "object"}, "description": "Of a single call only."},
             "cost": {
                 "type": "object",
@@ -325,10 +330,12 @@ _PATHS: dict[str, Any] = {
                     "schema": {"type": "string"},
                     "description": "An earlier next_cursor.",
                 },
+                *openapi_calls.FILTERS,
             ],
             "responses": {
                 "200": _json(
-                    "A page of calls.",
+                    "A page of calls. It may be short, even empty, while there is a next_cursor: a search looks at a "
+                    "bounded number of calls at a time, and goes on from there.",
                     {
                         "type": "object",
                         "required": ["calls", "next_cursor"],

@@ -26,6 +26,12 @@ def _owned(path: str, change: Scope = "write", look: Scope = "read") -> dict[tup
 TABLE: Mapping[tuple[str, str], Scope] = {
     ("GET", "/v1/calls"): "read",
     ("POST", "/v1/calls"): "calls",
+    ("GET", "/v1/calls/live"): "read",
+    ("GET", "/v1/calls/export"): "listen",
+    ("GET", "/v1/calls/{call_id}/timeline"): "listen",
+    ("GET", "/v1/calls/{call_id}/recording"): "listen",
+    ("GET", "/v1/stats"): "read",
+    ("GET", "/v1/events"): "read",
     ("GET", "/v1/calls/{call_id}"): "read",  # with its transcript for `listen`
     ("DELETE", "/v1/calls/{call_id}"): "calls",
     ("POST", "/v1/calls/{call_id}/transfer"): "calls",
@@ -119,6 +125,11 @@ def principal_of(request: Request) -> Principal:
 
 def tenant_of(request: Request) -> TenantId:
     return principal_of(request).tenant
+
+
+def actor_of(request: Request) -> str:
+    """For the record."""
+    return principal_of(request).actor
 
 
 def require(request: Request, scope: Scope) -> Principal:
