@@ -1,11 +1,11 @@
 """Pages of AI agents: the draft with its checks, publishing, versions, rolling back, and trying it by voice.
 
-    agents/_new                     a draft from an example
-    agents/KEY                      the draft; POST saves it
-    agents/KEY/_check               what is wrong with a text, as one types: a part of the page
-    agents/KEY/_publish, _roll_back, _delete
-    agents/KEY/_version/N           with what differs from the one before, or ?against=M
-    agents/KEY/_talk                the draft as it is saved, by the browser's microphone
+agents/_new                     a draft from an example
+agents/KEY                      the draft; POST saves it
+agents/KEY/_check               what is wrong with a text, as one types: a part of the page
+agents/KEY/_publish, _roll_back, _delete
+agents/KEY/_version/N           with what differs from the one before, or ?against=M
+agents/KEY/_talk                the draft as it is saved, by the browser's microphone
 """
 
 import asyncio
@@ -67,7 +67,9 @@ def examples() -> list[Example]:
 
 
 class AgentPages:
-    def __init__(self, edge: Edge, desk: Desk, check: Check, talk: Talk | None = None, *, can_try: bool = False) -> None:
+    def __init__(
+        self, edge: Edge, desk: Desk, check: Check, talk: Talk | None = None, *, can_try: bool = False
+    ) -> None:
         self._edge, self._desk, self._check, self._talk, self._can_try = edge, desk, check, talk, can_try
         self._editing = Editing(edge, desk, AGENTS)
         self._editing.more_of_list = self._users

@@ -2,7 +2,7 @@
 trunk comes from its carrier's template.
 
     numbers/_buy            ?country&kind&area_code&contains; POST buys one, which costs money
-    trunks/_template        ?kind and a few answers: our settings and what to enter at the far side; POST makes the trunk
+    trunks/_template        ?kind and a few answers: our settings and what to enter at the far side; POST makes it
 """
 
 from collections.abc import Mapping, Sequence

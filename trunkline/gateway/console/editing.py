@@ -1,11 +1,11 @@
 """Pages of one kind of resource: its list, a form that makes one, one that changes it, and its deletion.
 
-    GET   numbers                  a page of the list
-    GET   numbers/_new             (no key begins with _)
-    POST  numbers/_new             303, or the form again with what is wrong
-    GET   numbers/KEY
-    POST  numbers/KEY              412: with what has changed meanwhile, and what was typed
-    POST  numbers/KEY/_delete      409: with who uses it
+GET   numbers                  a page of the list
+GET   numbers/_new             (no key begins with _)
+POST  numbers/_new             303, or the form again with what is wrong
+GET   numbers/KEY
+POST  numbers/KEY              412: with what has changed meanwhile, and what was typed
+POST  numbers/KEY/_delete      409: with who uses it
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -84,7 +84,9 @@ class Editing:
                 where=where,
             )
         except ValueError:
-            raise HTTPException(400, "This page of the list is not there any more. Please begin at the first.") from None
+            raise HTTPException(
+                400, "This page of the list is not there any more. Please begin at the first."
+            ) from None
         told = {"search": search, **filters}
         following = urlencode({**told, "cursor": page.next_cursor}) if page.next_cursor else ""
         context = {

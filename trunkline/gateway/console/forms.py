@@ -54,7 +54,9 @@ def at(values: Any, path: str) -> Any:
     for part in path.split("."):
         if isinstance(values, Mapping):
             values = values.get(part)
-        elif isinstance(values, Sequence) and not isinstance(values, str) and part.isdigit() and int(part) < len(values):
+        elif (
+            isinstance(values, Sequence) and not isinstance(values, str) and part.isdigit() and int(part) < len(values)
+        ):
             values = values[int(part)]
         else:
             return None
@@ -173,9 +175,7 @@ class Difference:
 def differences(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> list[Difference]:
     """By path. Of texts of several lines, what `lines` of them differ in is for the page."""
     old, new = dict(_leaves(before or {})), dict(_leaves(after or {}))
-    return [
-        Difference(path, old.get(path), new.get(path)) for path in {**old, **new} if old.get(path) != new.get(path)
-    ]
+    return [Difference(path, old.get(path), new.get(path)) for path in {**old, **new} if old.get(path) != new.get(path)]
 
 
 def _leaves(value: Any, path: str = "") -> Iterable[tuple[str, str]]:

@@ -59,9 +59,7 @@ class ImportPages:
         keep, skip = asked.do in ("bring", "bring_good"), asked.do == "bring_good"
         who = asked.who
         try:
-            found = await bring(
-                self._desk, who.tenant, who.actor, text, country, keep=keep, skip_mistakes=skip
-            )
+            found = await bring(self._desk, who.tenant, who.actor, text, country, keep=keep, skip_mistakes=skip)
         except DeskError as error:
             return self._show(asked, text, None, f"Nothing was imported. {error.why}", 409)
         if keep and (found.clean or skip) and (found.create or found.change):

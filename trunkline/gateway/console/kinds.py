@@ -22,7 +22,9 @@ def _answer(typed: Any) -> dict[str, Any] | None:
     if not kind:
         return None
     found = {name: typed.get(name) for name in _OF_ANSWER.get(kind, ())}
-    return {"kind": kind, **given(found)} if kind != "agents" else {"kind": kind, "agents": given(found["agents"] or [])}
+    return (
+        {"kind": kind, **given(found)} if kind != "agents" else {"kind": kind, "agents": given(found["agents"] or [])}
+    )
 
 
 def number_fields(typed: dict[str, Any]) -> dict[str, Any]:
@@ -58,7 +60,8 @@ def _rule(typed: dict[str, Any]) -> dict[str, Any]:
 def route_form(body: Mapping[str, Any]) -> Mapping[str, Any]:
     queue = body.get("queue")
     rules = [
-        {**rule, "verdicts": {verdict: "true" for verdict in rule.get("verdicts", ())}} for rule in body.get("rules", ())
+        {**rule, "verdicts": {verdict: "true" for verdict in rule.get("verdicts", ())}}
+        for rule in body.get("rules", ())
     ]
     return {**body, "rules": rules, "queue": None if queue is None else {**queue, "wanted": True}}
 
@@ -103,7 +106,7 @@ def trunk_fields(typed: dict[str, Any]) -> dict[str, Any]:
     try:
         fields["settings"] = tomllib.loads(str(typed.get("settings", "")))
     except tomllib.TOMLDecodeError as error:
-        why = f"settings as in docs/settings.md, such as host = \"sip.example.com\": {error}"
+        why = f'settings as in docs/settings.md, such as host = "sip.example.com": {error}'
         raise DeskError("invalid_fields", f"settings: {why}", {"settings": why}) from None
     return fields
 

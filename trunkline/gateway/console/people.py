@@ -107,7 +107,15 @@ class PeoplePages:
         return await self._all(asked, Form({"role": "viewer"}), Form({"scopes": {"read": "true"}}))
 
     async def _all(
-        self, asked: Asked, user: Form, key: Form, status: int = 200, *, link: str = "", secret: str = "", made: str = ""
+        self,
+        asked: Asked,
+        user: Form,
+        key: Form,
+        status: int = 200,
+        *,
+        link: str = "",
+        secret: str = "",
+        made: str = "",
     ) -> Response:
         tenant, is_admin = asked.who.tenant, asked.who.may("admin")
         context = {
@@ -160,7 +168,9 @@ class PeoplePages:
         try:
             await self._p.keys.create_key(who.tenant, who.actor, new)
         except AccountError as error:
-            return await self._all(asked, Form({"role": "viewer"}), Form(typed, error.wanted or {"name": str(error)}), 409)
+            return await self._all(
+                asked, Form({"role": "viewer"}), Form(typed, error.wanted or {"name": str(error)}), 409
+            )
         self._p.changed()
         return await self._all(asked, Form({"role": "viewer"}), Form({}), secret=secret, made=new.name)
 

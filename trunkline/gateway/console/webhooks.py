@@ -1,12 +1,11 @@
 """Pages of webhooks: who is told what happens, and what became of each telling.
 
-    webhooks                        POST webhooks/_new: made, with its secret, which is shown once
-    webhooks/KEY                    POST: changed; /_rotate, /_test, /_delete
-    webhooks/KEY/_again/DELIVERY    sent once more
+webhooks                        POST webhooks/_new: made, with its secret, which is shown once
+webhooks/KEY                    POST: changed; /_rotate, /_test, /_delete
+webhooks/KEY/_again/DELIVERY    sent once more
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -161,7 +160,12 @@ class WebhookPages:
             )
         except ValueError:
             raise HTTPException(400, "This page is not there any more. Please begin at the first.") from None
-        more = {"secret": secret, "attempt": attempt, "deliveries": page.deliveries, "following": page.next_cursor or ""}
+        more = {
+            "secret": secret,
+            "attempt": attempt,
+            "deliveries": page.deliveries,
+            "following": page.next_cursor or "",
+        }
         return self._form(asked, form or Form(_shown(endpoint), why=why), endpoint, status, **more)
 
 
@@ -185,5 +189,3 @@ def _flat(chosen: Any) -> dict[str, str]:
         if isinstance(names, dict):
             found |= {f"{family}.{name}": str(on) for name, on in names.items()}
     return found
-
-
