@@ -33,8 +33,8 @@ def number_fields(typed: dict[str, Any]) -> dict[str, Any]:
 
 
 def route_fields(typed: dict[str, Any]) -> dict[str, Any]:
-    fields = given({**typed, "answer": None, "closed": None, "rules": None, "queue": None})
-    fields |= {"matches": words(typed.get("matches")), "answer": _answer(typed.get("answer")) or {}}
+    fields = given({**typed, "answer": None, "closed": None, "rules": None, "queue": None, "patterns": None})
+    fields |= {"matches": words(typed.get("patterns")), "answer": _answer(typed.get("answer")) or {}}
     if (closed := _answer(typed.get("closed"))) is not None:
         fields["closed"] = closed
     rules = typed.get("rules")
@@ -63,7 +63,8 @@ def route_form(body: Mapping[str, Any]) -> Mapping[str, Any]:
         {**rule, "verdicts": {verdict: "true" for verdict in rule.get("verdicts", ())}}
         for rule in body.get("rules", ())
     ]
-    return {**body, "rules": rules, "queue": None if queue is None else {**queue, "wanted": True}}
+    shown = {name: value for name, value in body.items() if name != "matches"}
+    return {**shown, "patterns": body.get("matches"), "rules": rules, "queue": None if queue is None else {**queue, "wanted": True}}
 
 
 _SPAN_BETWEEN = re.compile(r"[,;\n]+|\s+(?=[0-9]{1,2}:)")
@@ -144,6 +145,7 @@ ROUTES = Kind(
     names=("agents", "hours", "trunks"),
     filters={"agent": "agents", "hours": "hours"},
     start={"answer": {"kind": "agents", "agents": [{"weight": 100}]}},
+    renamed={"matches": "patterns"},
 )
 HOURS = Kind(
     "hours",
