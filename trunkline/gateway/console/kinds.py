@@ -64,21 +64,24 @@ def route_form(body: Mapping[str, Any]) -> Mapping[str, Any]:
         for rule in body.get("rules", ())
     ]
     shown = {name: value for name, value in body.items() if name != "matches"}
-    return {**shown, "patterns": body.get("matches"), "rules": rules, "queue": None if queue is None else {**queue, "wanted": True}}
+    return {
+        **shown,
+        "patterns": body.get("matches"),
+        "rules": rules,
+        "queue": None if queue is None else {**queue, "wanted": True},
+    }
 
 
-_SPAN_BETWEEN = re.compile(r"[,;\n]+|\s+(?=[0-9]{1,2}:)")
+_BETWEEN = re.compile(r"[,;\s]+")
 
 
 def spans(text: Any) -> list[str]:
     """`9:00 - 12:30, 13:30-17` as the desk has them: `09:00-12:30`, `13:30-17:00`. What is none stays as it is."""
+    joined = re.sub(r"\s*[-\u2013]\s*", "-", str(text or ""))
     found = []
-    for part in _SPAN_BETWEEN.split(str(text or "")):
-        compact = re.sub(r"\s+|\u2013", lambda found: "-" if found[0] == "\u2013" else "", part)
-        if not compact:
-            continue
-        ends = compact.split("-")
-        found.append("-".join(map(_time, ends)) if len(ends) == 2 else compact)
+    for part in filter(None, _BETWEEN.split(joined)):
+        ends = part.split("-")
+        found.append("-".join(map(_time, ends)) if len(ends) == 2 else part)
     return found
 
 
