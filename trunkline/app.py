@@ -33,6 +33,8 @@ from trunkline.agents.examples import example
 from trunkline.agents.here import AgentHere
 from trunkline.agents.local.pool import SpeechPool
 from trunkline.agents.providers import Minds, Services, Wrap
+from trunkline.agents.roster import Roster
+from trunkline.agents.script.family import MAX_AGENTS
 from trunkline.agents.tools.http import HttpTools
 from trunkline.agents.wishes.ears import SecondEars
 from trunkline.clock import SYSTEM_CLOCK, Clock
@@ -63,6 +65,7 @@ from trunkline.gateway.consent import House, open_house
 from trunkline.gateway.console.accounts import Accounts as ConsoleAccounts
 from trunkline.gateway.console.cookies import Cookies
 from trunkline.gateway.console.doors import Doors, Render
+from trunkline.gateway.console.drafts import talking, trials
 from trunkline.gateway.console.oidc import Provider
 from trunkline.gateway.console.oidc import Terms as OidcTerms
 from trunkline.gateway.console.pages import Pages
@@ -88,7 +91,7 @@ from trunkline.gateway.outbound import retry_policy
 from trunkline.gateway.page.routes import page_routes
 from trunkline.gateway.regions import Regions
 from trunkline.gateway.regionwatch import RegionWatch
-from trunkline.gateway.routed import NoAgents, Routing
+from trunkline.gateway.routed import Routing
 from trunkline.gateway.sessions.livekit import configured as livekit_configured
 from trunkline.gateway.sessions.opening import open_sessions, our_regions
 from trunkline.gateway.sip import trunks
@@ -121,6 +124,7 @@ from trunkline.keeping import (
     master_keys,
     recording_folders,
     residency_of,
+    shared_of,
     terms_of,
 )
 from trunkline.legal import policy_of
@@ -134,7 +138,7 @@ from trunkline.media.recordings import Recordings
 from trunkline.media.sources import soft_work
 from trunkline.media.vad import EnergyGate, SileroBatch
 from trunkline.metrics import Metrics
-from trunkline.monies import check_money, missing_prices, money_policy
+from trunkline.monies import check_money, missing_prices, money_policy, own_budgets
 from trunkline.numbers.carriers.account import NumberAccount
 from trunkline.numbers.desk import Desk
 from trunkline.numbers.directory import Directory
@@ -173,6 +177,7 @@ log = logging.getLogger(__name__)
 
 SPARE_SLOTS = 16  # of the ears: calls that are ending while others begin
 GAUGES_S = 1.0
+DESKS_S = 1.0
 PURGE_EVERY_S, PURGE_S = 3600.0, 600.0
 RECORDINGS_S = 2.0  # for what is written last
 BACKLOG = 2048
@@ -186,6 +191,10 @@ class Gateway:
 
     settings: Settings
     agent: AgentDefinition
+    roster: Roster
+    """Its agents: the settings' and the desk's."""
+    services: Services
+    """What agents are built of: for trials of drafts (agents/trying.py)."""
     http: Starlette
     switchboard: Switchboard
     sockets: Sockets
@@ -266,6 +275,13 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         for (file, each), prefix in zip(family.items(), script.prefixes(family), strict=True)
     }
 
+    shared = shared_of(settings)
+    shared_tools = HttpTools(shared.keys(services.keys), allow_private=shared.private_addresses)
+
+    def of_desk(definition: AgentDefinition, prefix: str) -> AgentHere:
+        heard = definition.heeding() if settings.compliance.business else definition
+        return AgentHere(heard, services, shared_tools, speech_ready, None, prefix, may_be_alone=may_be_alone)
+
     _writable(settings.data_dir)
     refuse_forbidden(family, settings.twilio.fallback_number)
 
@@ -276,15 +292,19 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         database = Database(database_url(settings.database, settings.data_dir), seal=seal)
         stack.push_async_callback(database.close)
         hooks = HookSpool(database, Bodies(written), clock)
+        desk_store = DeskStore(database, clock, own_seal, hooks)
+        roster = Roster(agents, desk_store, of_desk, clock, shared, (_calls_nobody_forbidden,))
         writer = RecordWriter(spool, database, clock, worker=settings.worker, hooks=hooks)
         stack.push_async_callback(writer.close)
         stack.push_async_callback(http_tools.close)
+        stack.push_async_callback(shared_tools.close)
         await writer.start()
         for file, each in agents.items():
             await stack.enter_async_context(each.started(clock, needed=file == first))
             if each.alone_lacks:
                 log.warning("%s", nobody_serves(each.definition, each.alone_lacks))
 
+        stack.push_async_callback(roster.close)
         capacity = settings.limits.max_calls + SPARE_SLOTS
         ears = Ears(MULAW_8K, capacity, SileroBatch(capacity), EnergyGate(capacity))
         heartbeat = Heartbeat(clock, ears.beat, metrics.beat)
@@ -297,7 +317,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         hold_music()  # made now: it takes 50 ms, which no call is to notice
         if any(each.background for each in family.values()):
             soft_work()
-        feed = CallFeed(await _audited(stack, settings, family, keys, spool, metrics, clock))
+        feed = CallFeed(await _audited(stack, settings, roster.sha256, keys, spool, metrics, clock))
         switchboard = Switchboard(
             agents[first].agent,
             Line(
@@ -317,20 +337,23 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             spans,
             clock,
             retry_policy(settings.outbound),
-            {file: each.agent for file, each in agents.items()},
+            roster.agents,
         )
         feed.state_of = lambda call_id: call.machine.state.value if (call := switchboard.call(call_id)) else None
+        roster.in_use = switchboard.attending
         recordings.folder_of = partial(_folder_of, settings, residency, switchboard)
-        await _open_money(stack, settings, switchboard, agents[first].agent, database, clock)
+        treasury = await _open_money(stack, settings, switchboard, agents[first].agent, database, clock)
+        roster.began.append(partial(_introduced, treasury))
         switchboard.slots = _open_slots(stack, settings, database, clock)
-        switchboard.routing = await _open_routing(stack, database, clock)
+        switchboard.routing = await _open_routing(stack, database, roster, clock)
         switchboard.went_out, switchboard.prepare = office.went_out, counsel.prepare
         if office.policy.in_force:
             switchboard.consents, office.revoked = office, switchboard.revoked
             switchboard.keys = settings.consent.opt_out_key, settings.consent.withdraw_key
             switchboard.second_ears = await _second_ears(stack, pool)
             here = [(each.definition, each.minds) for each in agents.values()]
-            switchboard.house = await stack.enter_async_context(_open_house(settings, here, services, office))
+            switchboard.house = house = await stack.enter_async_context(_open_house(settings, here, services, office))
+            roster.began.append(lambda begun: house.welcome(begun.definition))
         switchboard.policies = written
         twilio = _open_twilio(settings, family.values(), switchboard, clock)
         if twilio is not None:
@@ -356,15 +379,14 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             *event_routes(switchboard, feed),
             *recording_routes(records, lambda: recording_folders(settings), keys, clock),
         ]
-        more += provider_routes(lambda: [row for each in agents.values() for row in each.health(clock.now())])
+        more += provider_routes(lambda: [row for each in roster.everyone() for row in each.health(clock.now())])
         more += control_routes(switchboard.call) + leg_routes(switchboard.call, partial(office.know, purpose=None))
         webhooks = _open_hooks(stack, settings, database, hooks, metrics, clock, own_seal)
         more += compliance_routes(counsel)
         more += webhook_desk_routes(
             webhooks.endpoints, webhooks.send, clock, allow_private=settings.webhooks.allow_private_addresses
         )
-        desk_store = DeskStore(database, clock, own_seal)
-        desk = Desk(desk_store, script.mistakes, switchboard.routing.directory.changed)
+        desk = Desk(desk_store, partial(script.mistakes, foreign=shared), switchboard.routing.directory.changed)
         more += routed_routes(switchboard.routing.directory, clock)
         if sip.desk is not None:
             sip.of_desks = DeskTrunks(desk_store, sip.desk, settings.sip, settings.stir.policy)
@@ -394,7 +416,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         identity = _open_identity(stack, settings, database, clock, rendering(pages))
         more += identity.routes
         parts = Parts(
-            check=_checked,
+            check=roster.check,
             trunks=all_trunks,
             trunk_checks=checks_of(settings, all_trunks),
             who_answers=who_answers(switchboard.routing.directory),
@@ -402,6 +424,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             origin=settings.http.public_url or "",
             people=identity.people,
             webhooks=webhooks,
+            talk=talking(roster, sessions.desk),
+            open_trial=trials(services, shared),
         )
         more += [*pages.static_routes(), *desk_page_routes(pages, desk, clock, parts)]
         orders = OrderKeys(database, clock, worker=settings.worker)
@@ -425,9 +449,12 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         )
         purging = asyncio.create_task(_purges(settings, database, keys, clock), name="purge")
         stack.push_async_callback(_cancelled, purging)
-        counted = _gauges(metrics, spool, pool, ears, switchboard.second_ears, sip, webrtc, agents.values())
+        counted = _gauges(metrics, spool, pool, ears, switchboard.second_ears, sip, webrtc, roster.everyone)
         gauges = asyncio.create_task(counted, name="gauges")
         stack.push_async_callback(_cancelled, gauges)
+        roster.start()
+        following = asyncio.create_task(_follow_desks(roster, treasury, desk_store), name="desks")
+        stack.push_async_callback(_cancelled, following)
         heartbeat.start()
         stack.callback(heartbeat.stop)
         stack.callback(spans.close)
@@ -435,6 +462,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         yield Gateway(
             settings,
             agent,
+            roster,
+            services,
             http,
             switchboard,
             sockets,
@@ -453,6 +482,33 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         )
 
 
+async def _follow_desks(roster: Roster, treasury: Treasury, desk: DeskStore) -> None:
+    """The versions that calls may be given are there before they come, and what calls may cost is known. What cannot be
+    read now is read a second later."""
+    seen: int | None = None
+    while True:
+        with contextlib.suppress(StoreError):
+            revision = await desk.revisions()
+            if revision != seen:
+                roster.want(await desk.answering(MAX_AGENTS))
+                treasury.own = own_budgets(await desk.budgets())
+                seen = revision
+        await asyncio.sleep(DESKS_S)
+
+
+def _calls_nobody_forbidden(definition: AgentDefinition) -> None:
+    refuse_forbidden({definition.known_as: definition}, None)
+
+
+async def _introduced(treasury: Treasury, begun: AgentHere) -> None:
+    for missing in missing_prices(treasury, [begun.agent]):
+        log.warning("%s: %s: %s", begun.definition.known_as, missing, _without_price(treasury))
+    if begun.alone_lacks:
+        log.warning("%s", nobody_serves(begun.definition, begun.alone_lacks))
+    if begun.definition.background:
+        await asyncio.to_thread(soft_work)
+
+
 async def _opened_keys(settings: Settings) -> tuple[MasterKeys | None, TextSeal | None, Spool]:
     """And the spool, which wants the keys of what dead processes left. Raises ConfigError, StoreError."""
 
@@ -467,13 +523,14 @@ async def _opened_keys(settings: Settings) -> tuple[MasterKeys | None, TextSeal 
 async def _audited(
     stack: contextlib.AsyncExitStack,
     settings: Settings,
-    family: Mapping[str, AgentDefinition],
+    agents: Mapping[str, str],
     keys: MasterKeys | None,
     records: RecordSink,
     metrics: Metrics,
     clock: Clock,
 ) -> RecordSink:
-    """Raises ConfigError for a folder that cannot be written, and without the extra."""
+    """`agents`: SHA-256 of their scripts, by name. Raises ConfigError for a folder that cannot be written, and without
+    the extra."""
     given = settings.audit
     if not given.is_on:
         return records
@@ -489,7 +546,6 @@ async def _audited(
     except StoreError as error:
         raise ConfigError("audit.folder", str(folder), f"a folder we may write to ({error})") from error
     stack.push_async_callback(audit.close)
-    agents = {each.name: each.sha256 for each in family.values()}
     return AuditedRecords(records, Sampling(given.sample_percent, agents, words=given.transcripts), audit.append)
 
 
@@ -560,7 +616,7 @@ async def _open_money(
     agent: Agent,
     database: Database,
     clock: Clock,
-) -> None:
+) -> Treasury:
     """Raises ConfigError for a price table that is wrong, and for limits that cannot be kept."""
     budgets: Budgets = DatabaseBudgets(database, clock)
     if settings.redis is not None:
@@ -570,15 +626,19 @@ async def _open_money(
         stack.push_async_callback(redis.close)
     treasury = Treasury(money_policy(settings.money), budgets, clock)
     check_money(settings, treasury, agent)
-    then = "calls are refused" if treasury.policy.refuse_unknown else "costs are told without it"
     for missing in missing_prices(treasury, [agent, *switchboard.agents.values()]):
-        log.warning("%s: %s", missing, then)
+        log.warning("%s: %s", missing, _without_price(treasury))
     ways = Ways(settings.money.cheaper_agent, settings.money.at_limit_target)
     switchboard.spending = spending = Spending(treasury, ways, switchboard.metrics, clock.now)
     treasury.start()
     stack.push_async_callback(treasury.close)
     spending.start()
     stack.push_async_callback(spending.close)
+    return treasury
+
+
+def _without_price(treasury: Treasury) -> str:
+    return "calls are refused" if treasury.policy.refuse_unknown else "costs are told without it"
 
 
 def _open_slots(stack: contextlib.AsyncExitStack, settings: Settings, database: Database, clock: Clock) -> Slots:
@@ -603,12 +663,12 @@ def _open_slots(stack: contextlib.AsyncExitStack, settings: Settings, database: 
     return slots
 
 
-async def _open_routing(stack: contextlib.AsyncExitStack, database: Database, clock: Clock) -> Routing:
+async def _open_routing(stack: contextlib.AsyncExitStack, database: Database, roster: Roster, clock: Clock) -> Routing:
     """Who answers a number, as the desk says."""
     directory = Directory(DatabaseNumbers(database))
     await directory.start()
     stack.push_async_callback(directory.close)
-    return Routing(directory, NoAgents(), clock, country_of)
+    return Routing(directory, roster, clock, country_of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -641,11 +701,6 @@ def _open_identity(
     routes = account_routes(users, keys, accounts, clock, origin, gate.forget_key, gate.forget_locked)
     people = PeopleParts(users, keys, accounts, origin, gate.forget_key, gate.forget_locked)
     return _Identity(gate, accounts, [*routes, *doors.routes()], people)
-
-
-async def _checked(text: str) -> Sequence[script.Problem]:
-    """As one types; reading takes tens of milliseconds, which no call is to notice."""
-    return await asyncio.to_thread(script.check_text, text)
 
 
 def _number_account(stack: contextlib.AsyncExitStack, settings: Settings, clock: Clock) -> NumberAccount | None:
@@ -920,21 +975,25 @@ async def _gauges(
     second_ears: SecondEars | None,
     sip: _Sip,
     webrtc: _WebRtc,
-    agents: Iterable[AgentHere],
+    agents: Callable[[], Iterable[AgentHere]],
 ) -> None:
     """What others count, for /metrics, once a second."""
     dropped = 0
     seen = {"done": 0, "overloaded": 0, "restarted": 0}
-    turned = FrontCounters()
+    turned, providers = FrontCounters(), set[str]()
     while True:
         await asyncio.sleep(GAUGES_S)
         metrics.spool_backlog(spool.stats.appended - spool.stats.committed)
         metrics.speech_queue(pool.live_jobs)
         metrics.tasks(len(asyncio.all_tasks()))
         metrics.slots_free(ears.free)
-        for each in agents:
+        before, providers = providers, set()
+        for each in agents():
             for key, breaker in each.minds.health.breakers.items():
                 metrics.provider(each.prefix + key, breaker.state, breaker.successes, breaker.failures)
+                providers.add(each.prefix + key)
+        for key in before - providers:
+            metrics.no_provider(key)
         metrics.drop("spool_full", spool.stats.dropped - dropped)
         dropped = spool.stats.dropped
         now = {"done": pool.stats.jobs, "overloaded": pool.stats.overloads, "restarted": pool.stats.restarts}

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from difflib import unified_diff
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -17,7 +18,7 @@ from rich.syntax import Syntax
 
 from trunkline.clock import SYSTEM_CLOCK
 from trunkline.errors import ConfigError
-from trunkline.keeping import Kept, desk_seal, opened, who
+from trunkline.keeping import Kept, desk_seal, opened, shared_of, who
 from trunkline.settings import Settings, load
 from trunkline.types import DEFAULT_TENANT, TenantId
 
@@ -142,4 +143,5 @@ async def desk_of(kept: Kept) -> "Desk":
     from trunkline.store.desk import Desk as DeskStore
 
     seal = await asyncio.to_thread(desk_seal, kept.settings, kept.keys)
-    return Desk(DeskStore(kept.database, SYSTEM_CLOCK, seal), script.mistakes)
+    check = partial(script.mistakes, foreign=shared_of(kept.settings))
+    return Desk(DeskStore(kept.database, SYSTEM_CLOCK, seal), check)

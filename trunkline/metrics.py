@@ -4,6 +4,7 @@ Cheap on the hot path: a method is one `inc` or `observe` on a child made before
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -300,6 +301,15 @@ class Metrics:
             counter = self._requests.labels(key, result)
             counter.inc(total - self._counted.get((key, result), 0))
             self._counted[key, result] = total
+
+    def no_provider(self, key: str) -> None:
+        """Of an agent that is gone."""
+        with suppress(KeyError):
+            self._providers.remove(key)
+        for result in ("answered", "failed"):
+            with suppress(KeyError):
+                self._requests.remove(key, result)
+            self._counted.pop((key, result), None)
 
     def cost(self, provider: str, kind: str, product: str, usd: str | None) -> None:
         """`provider` is of the configuration; products are, too, but for the countries of legs. usd None: no price."""

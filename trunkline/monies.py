@@ -1,17 +1,19 @@
 """[money] of the settings as the meter's terms, and what is wrong with them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from typing import Any
 
 from trunkline.agents.attending import Agent
 from trunkline.compliance.money.account import Need, Terms
 from trunkline.compliance.money.meter import ZERO, text
 from trunkline.compliance.money.prices import Missing, Prices, leg_units
-from trunkline.compliance.money.treasury import Policy, Treasury
+from trunkline.compliance.money.treasury import Own, Policy, Treasury
 from trunkline.errors import ConfigError
 from trunkline.gateway.spending import needs_of
 from trunkline.settings import Settings
 from trunkline.settings.money import Money
+from trunkline.types import TenantId
 
 
 def money_policy(money: Money) -> Policy:
@@ -33,7 +35,18 @@ def money_policy(money: Money) -> Policy:
         refuse_unknown=money.limited and money.unknown_price == "refuse",
         price_max_age_days=money.price_max_age_days,
         prices=money.prices,
+        assumed_usd_minute=money.assumed_usd_per_minute,
     )
+
+
+def own_budgets(rows: Iterable[tuple[TenantId, Mapping[str, Any]]]) -> dict[TenantId, list[Own]]:
+    """Of desks (numbers.resources.Budget), by tenant."""
+    found: dict[TenantId, list[Own]] = {}
+    for tenant, row in rows:
+        key = row["number"] if row["scope"] == "number" else row["agent"] and f"{tenant}/{row['agent']}"
+        own = Own(row["name"], row["scope"], key or None, row["per"], Decimal(row["usd"]))
+        found.setdefault(tenant, []).append(own)
+    return found
 
 
 def missing_prices(treasury: Treasury, agents: Iterable[Agent]) -> list[Missing]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 import typer
 from pydantic import BaseModel
 
+from trunkline import routed
 from trunkline.clock import SYSTEM_CLOCK
 from trunkline.errors import ConfigError
 from trunkline.settings import Settings, load
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from trunkline.numbers.csvimport import Preview
     from trunkline.numbers.e164 import Number
 
-app = typer.Typer(no_args_is_help=True, help="Phone numbers: at carriers, on trunks, from files.")
+app = typer.Typer(no_args_is_help=True, help="Phone numbers: at carriers, on trunks, from files, and who answers them.")
+app.command()(routed.route)
 
 Config = Annotated[Path | None, typer.Option("--config", help="Settings file (default: trunkline.toml).")]
 AsJson = Annotated[bool, typer.Option("--json", help="The answer as JSON on stdout.")]

@@ -957,6 +957,21 @@ class Realtime(Protocol):
     async def close(self) -> None: ...
 
 
+# --- AI agents of the desk ------------------------------------------------------------------------------------------
+
+
+class AgentVersions(Protocol):
+    """Where their scripts are kept. A version never changes; which one is published does."""
+
+    async def text(self, tenant: TenantId, agent: str, version: int) -> str | None:
+        """Its script; None: the tenant has no such version. Raises StoreError."""
+        ...
+
+    async def published(self, tenant: TenantId, agent: str) -> int | None:
+        """The version that answers; None: none, or no such agent. Raises StoreError."""
+        ...
+
+
 # --- call control: what an agent may do to its call -----------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ from trunkline.types import DEFAULT_TENANT, E164, CallId, TenantId
 
 ACME = TenantId("acme")
 OURS, SPARE, OTHER = E164("+14155550111"), E164("+14155550112"), E164("+14155550113")
-RECEPTION = ByAgents(agents=(Share(agent="reception"),))
+RECEPTION = ByAgents(kind="agents", agents=(Share(agent="reception"),))
 
 
 class Rows:
@@ -154,7 +154,7 @@ def test_a_number_of_nobodys_is_the_gateways_own_agents() -> None:
 
 def test_a_version_that_is_not_ready_leaves_the_call_to_the_next() -> None:
     async def scenario(desk: Desk) -> None:
-        await desk.put(*main(ByAgents(agents=(Share(agent="reception"), Share(agent="sales")))))
+        await desk.put(*main(ByAgents(kind="agents", agents=(Share(agent="reception"), Share(agent="sales")))))
         desk.versions.why_not["acme/reception@1"] = "its script is wrong"
         for number in range(1, 6):
             await desk.comes(number)
@@ -183,7 +183,7 @@ def test_where_no_version_is_ready_callers_go_to_the_fallback_number_or_are_told
 
 def test_a_number_that_answers_is_asked_for_at_the_transfer_door() -> None:
     async def scenario(desk: Desk) -> None:
-        await desk.put(*main(ByNumber(number=SPARE)))
+        await desk.put(*main(ByNumber(kind="number", number=SPARE)))
         sent = await desk.comes(1)
         assert isinstance(sent, Elsewhere)
         assert sent.number == SPARE
@@ -201,11 +201,11 @@ def test_a_number_that_answers_is_asked_for_at_the_transfer_door() -> None:
 
 def test_a_message_and_a_busy_tone_take_no_line() -> None:
     async def scenario(desk: Desk) -> None:
-        await desk.put(*main(ByMessage(text="We are closed.")))
+        await desk.put(*main(ByMessage(kind="message", text="We are closed.")))
         said = await desk.comes(1)
         assert isinstance(said, Elsewhere)
         assert (said.text, said.number) == ("We are closed.", None)
-        await desk.put(*main(ByBusy()))
+        await desk.put(*main(ByBusy(kind="busy")))
         busy = await desk.comes(2)
         assert isinstance(busy, Refuse)
         assert busy.code == "busy"
@@ -216,7 +216,7 @@ def test_a_message_and_a_busy_tone_take_no_line() -> None:
 
 def test_over_sip_our_own_voice_says_the_message() -> None:
     async def scenario(desk: Desk) -> None:
-        await desk.put(*main(ByMessage(text="We are closed.")))
+        await desk.put(*main(ByMessage(kind="message", text="We are closed.")))
         call_id = await desk.comes(1, leg="sip")
         assert isinstance(call_id, str)
         desk.board.attach(CallId(call_id))
@@ -252,7 +252,7 @@ def test_a_call_that_comes_back_has_the_agent_it_had() -> None:
         await asyncio.sleep(20)
         assert desk.board.ends() == [("media_lost", "socket lost")]
         desk.rows.published["reception"] = 9
-        await desk.put(*main(ByBusy()))  # meanwhile
+        await desk.put(*main(ByBusy(kind="busy")))  # meanwhile
         assert isinstance(await desk.comes(1, reconnects=1, why="leg_lost"), str)
         assert (desk.started().tenant, desk.started().agent) == (ACME, "reception")
         assert desk.board.events("routed")[-1]["version"] == 1

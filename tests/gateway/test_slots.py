@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from tests.gateway.test_switchboard import Way
 from trunkline.errors import StoreError
@@ -62,7 +62,7 @@ class Shared:
 def run(scenario: Callable[[Board, Shared], Coroutine[Any, Any, None]], **limits: int) -> Board:
     async def whole(board: Board) -> None:
         shared = Shared()
-        slots = board.switchboard.slots = Slots(replace(SlotLimits(), **limits), shared, board.clock, "me")
+        slots = board.switchboard.slots = Slots(replace(SlotLimits(), **cast(Any, limits)), shared, board.clock, "me")
         slots.start()
         await scenario(board, shared)
         await slots.close()

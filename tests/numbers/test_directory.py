@@ -22,9 +22,9 @@ class Rows:
         self.revision: dict[TenantId, int] = {ACME: 1, DEFAULT_TENANT: 1}
         self.numbers: dict[str, tuple[TenantId, Columns]] = {OURS: (ACME, columns(Number(number=OURS, route="main")))}
         self.routes: dict[tuple[TenantId, str], Columns] = {
-            (ACME, "main"): columns(Route(name="main", answer=ByBusy())),
-            (ACME, "sip"): columns(Route(name="sip", answer=ByBusy(), matches=("+1*",), trunk="office")),
-            (DEFAULT_TENANT, "rest"): columns(Route(name="rest", answer=ByBusy(), matches=("+1415*",))),
+            (ACME, "main"): columns(Route(name="main", answer=ByBusy(kind="busy"))),
+            (ACME, "sip"): columns(Route(name="sip", answer=ByBusy(kind="busy"), matches=("+1*",), trunk="office")),
+            (DEFAULT_TENANT, "rest"): columns(Route(name="rest", answer=ByBusy(kind="busy"), matches=("+1415*",))),
         }
         self.asked: list[str] = []
         self.away = self.hangs = False

@@ -39,7 +39,7 @@ from trunkline.types import TenantId
 
 TENANT = TenantId("acme")
 OURS, CALLER, SPARE = "+14155550100", "+14155550142", "+14155550199"
-RECEPTION = ByAgents(agents=(Share(agent="reception"),))
+RECEPTION = ByAgents(kind="agents", agents=(Share(agent="reception"),))
 MORNING = datetime(2026, 12, 1, 10, tzinfo=UTC)
 NIGHT = datetime(2026, 12, 1, 22, tzinfo=UTC)
 OFFICE = Hours(name="office", zone="UTC", weekly={"tue": ("09:00-17:00",)})
@@ -86,9 +86,9 @@ def test_a_pattern_says_which_it_was() -> None:
 def test_the_outage_switch_is_before_all_else() -> None:
     seen = view(route(), number=Number(number=OURS, enabled=False))
     found = ask(replace(seen, terms=Tenant(outage=True, outage_text="Sorry.")))
-    assert found.by == ByMessage(text="Sorry.")
+    assert found.by == ByMessage(kind="message", text="Sorry.")
     found = ask(replace(seen, terms=Tenant(outage=True, outage_number=SPARE)))
-    assert found.by == ByNumber(number=SPARE)
+    assert found.by == ByNumber(kind="number", number=SPARE)
 
 
 def test_a_number_that_is_switched_off_is_nobodys() -> None:
@@ -113,12 +113,12 @@ def test_callers_of_other_countries_do_not_reach_a_tenant_that_names_its_own() -
 
 
 def test_the_first_rule_that_holds_answers() -> None:
-    vip = Rule(name="vip", callers=("+1415555014*",), answer=ByNumber(number=SPARE))
-    night = Rule(name="late", hours="office", answer=ByBusy())
+    vip = Rule(name="vip", callers=("+1415555014*",), answer=ByNumber(kind="number", number=SPARE))
+    night = Rule(name="late", hours="office", answer=ByBusy(kind="busy"))
     seen = view(route(rules=(vip, night)))
-    assert ask(seen).by == ByNumber(number=SPARE)
+    assert ask(seen).by == ByNumber(kind="number", number=SPARE)
     found = ask(seen, "+14155550170")
-    assert found.by == ByBusy()
+    assert found.by == ByBusy(kind="busy")
     assert found.why[1:3] == (
         "rule vip does not hold: the caller's number is none of its callers",
         "rule late holds",
@@ -127,38 +127,42 @@ def test_the_first_rule_that_holds_answers() -> None:
 
 
 def test_a_rule_needs_all_that_it_says() -> None:
-    rule = Rule(name="forged", callers=("+1*",), verdicts=("invalid", "unsigned"), hours="office", answer=ByBusy())
+    rule = Rule(
+        name="forged", callers=("+1*",), verdicts=("invalid", "unsigned"), hours="office", answer=ByBusy(kind="busy")
+    )
     seen = view(route(rules=(rule,)))
-    assert ask(seen, verdict="invalid").by == ByBusy()
+    assert ask(seen, verdict="invalid").by == ByBusy(kind="busy")
     for miss in (ask(seen), ask(seen, "+4930901820", verdict="invalid"), ask(seen, at=NIGHT, verdict="invalid")):
         assert miss.by == ByVersions((AgentVersion("reception", 3),))
     assert "the caller's number is unknown, not invalid or unsigned" in ask(seen).why[1]
 
 
 def test_who_withholds_their_number_can_be_a_rules_caller() -> None:
-    seen = view(route(rules=(Rule(name="hidden", callers=("anonymous",), answer=ByBusy()),)))
-    assert ask(seen, None).by == ByBusy()
-    assert ask(seen).by != ByBusy()
-    assert ask(view(route(rules=(Rule(name="us", callers=("+1*",), answer=ByBusy()),))), None).by != ByBusy()
+    seen = view(route(rules=(Rule(name="hidden", callers=("anonymous",), answer=ByBusy(kind="busy")),)))
+    assert ask(seen, None).by == ByBusy(kind="busy")
+    assert ask(seen).by != ByBusy(kind="busy")
+    assert ask(view(route(rules=(Rule(name="us", callers=("+1*",), answer=ByBusy(kind="busy")),))), None).by != ByBusy(
+        kind="busy"
+    )
 
 
 def test_outside_of_hours_the_route_is_closed() -> None:
-    closed = route(hours="office", closed=ByMessage(text="We are closed."))
+    closed = route(hours="office", closed=ByMessage(kind="message", text="We are closed."))
     assert isinstance(ask(view(closed)).by, ByVersions)
-    assert ask(view(closed), at=NIGHT).by == ByMessage(text="We are closed.")
+    assert ask(view(closed), at=NIGHT).by == ByMessage(kind="message", text="We are closed.")
     assert isinstance(ask(view(route(hours="office")), at=NIGHT).by, ByVersions)  # None: as when open
 
 
 def test_a_number_has_agents_of_its_own_in_place_of_its_routes() -> None:
     number = Number(number=OURS, route="main", agents=(Share(agent="sales", version=7),))
     assert ask(view(route(), number=number)).by == ByVersions((AgentVersion("sales", 7),))
-    assert ask(view(route(ByBusy()), number=number)).by == ByBusy()  # the route has no agents
-    closed = route(hours="office", closed=ByAgents(agents=(Share(agent="reception"),)))
+    assert ask(view(route(ByBusy(kind="busy")), number=number)).by == ByBusy(kind="busy")  # the route has no agents
+    closed = route(hours="office", closed=ByAgents(kind="agents", agents=(Share(agent="reception"),)))
     assert ask(view(closed, number=number), at=NIGHT).by == ByVersions((AgentVersion("reception", 3),))
 
 
 def test_an_agent_without_a_published_version_has_no_share() -> None:
-    shares = ByAgents(agents=(Share(agent="new", weight=900), Share(agent="sales", weight=100)))
+    shares = ByAgents(kind="agents", agents=(Share(agent="new", weight=900), Share(agent="sales", weight=100)))
     found = ask(view(route(shares), published={"new": None, "sales": 1}), draw=0.0)
     assert found.by == ByVersions((AgentVersion("sales", 1),))
     assert "agent new has no published version" in found.why
@@ -166,17 +170,19 @@ def test_an_agent_without_a_published_version_has_no_share() -> None:
 
 def test_where_no_agent_may_answer_callers_go_to_the_fallback_number() -> None:
     nobody = view(route(fallback_number=SPARE), published={})
-    assert ask(nobody).by == ByNumber(number=SPARE)
+    assert ask(nobody).by == ByNumber(kind="number", number=SPARE)
     refused = ask(view(route(), published={})).by
     assert isinstance(refused, Declined)
     assert refused.code == "no_agent"
     late = without_agents(ask(view(route(fallback_number=SPARE))), "reception@3 cannot start")
-    assert late.by == ByNumber(number=SPARE)
+    assert late.by == ByNumber(kind="number", number=SPARE)
     assert late.why[-2:] == ("reception@3 cannot start", "to the fallback number")
 
 
 def test_the_others_stand_behind_the_one_that_was_drawn() -> None:
-    shares = ByAgents(agents=(Share(agent="a"), Share(agent="b"), Share(agent="c"), Share(agent="d", weight=0)))
+    shares = ByAgents(
+        kind="agents", agents=(Share(agent="a"), Share(agent="b"), Share(agent="c"), Share(agent="d", weight=0))
+    )
     seen = view(route(shares), published=dict.fromkeys("abcd", 1))
     assert ask(seen, draw=0.5).by == ByVersions(tuple(AgentVersion(name, 1) for name in "bac"))
 
@@ -214,7 +220,9 @@ def test_a_call_that_comes_back_has_the_same_draw() -> None:
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=10).filter(any))
 def test_the_split_keeps_its_weights(weights: list[int]) -> None:
     """Draws at even distances: each share has as many as its weight says, give or take one at each of its ends."""
-    shares = ByAgents(agents=tuple(Share(agent=f"a{n}", version=1, weight=w) for n, w in enumerate(weights)))
+    shares = ByAgents(
+        kind="agents", agents=tuple(Share(agent=f"a{n}", version=1, weight=w) for n, w in enumerate(weights))
+    )
     seen, draws = view(route(shares)), 200
     drawn: Counter[str] = Counter()
     for n in range(draws):
@@ -245,7 +253,7 @@ published: st.SearchStrategy[Mapping[str, int | None]] = st.fixed_dictionaries(
 def test_only_versions_that_are_pinned_or_published_answer(
     shares: list[Share], versions: Mapping[str, int | None], draw: float
 ) -> None:
-    by = ask(view(route(ByAgents(agents=tuple(shares))), published=versions), draw=draw).by
+    by = ask(view(route(ByAgents(kind="agents", agents=tuple(shares))), published=versions), draw=draw).by
     may = {(s.agent, s.version or versions[s.agent]) for s in shares if s.weight} - {(name, None) for name in "abc"}
     if isinstance(by, ByVersions):
         assert {(v.agent, v.version) for v in by.versions} == may

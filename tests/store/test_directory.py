@@ -20,8 +20,8 @@ OFFICE = Hours(name="office", zone="America/New_York", weekly={"mon": ("09:00-17
 NIGHT = Hours(name="night", zone="UTC", weekly={"sat": ("00:00-24:00",)})
 MAIN = Route(
     name="main",
-    answer=ByAgents(agents=(Share(agent="reception"),)),
-    rules=(Rule(name="late", hours="night", answer=ByBusy()),),
+    answer=ByAgents(kind="agents", agents=(Share(agent="reception"),)),
+    rules=(Rule(name="late", hours="night", answer=ByBusy(kind="busy")),),
     hours="office",
 )
 DESK = (
@@ -30,7 +30,7 @@ DESK = (
     Agent(name="reception", published=3),
     Agent(name="new"),
     MAIN,
-    Route(name="by_trunk", matches=("+1415555*",), trunk=None, answer=ByBusy()),
+    Route(name="by_trunk", matches=("+1415555*",), trunk=None, answer=ByBusy(kind="busy")),
     Number(number=OURS, route="main", tags=("front",), agents=(Share(agent="new", version=1),)),
     Tenant(countries=("US",), outage=True),
 )
@@ -53,7 +53,9 @@ def test_rows_are_what_was_put_there_and_of_one_tenant(url: URL) -> None:
             assert await rows.revisions() == {}
             assert await rows.owner_of(OURS) is None
             await put(database, ACME, *DESK)
-            await put(database, OTHER, Route(name="main", answer=ByBusy()), Number(number=THEIRS, route="main"))
+            await put(
+                database, OTHER, Route(name="main", answer=ByBusy(kind="busy")), Number(number=THEIRS, route="main")
+            )
             assert await rows.revisions() == {ACME: 1, OTHER: 1}
 
             owned = await rows.owner_of(OURS)

@@ -156,12 +156,14 @@ class LineCall:
         self._leg: Leg | None = None
         self._bus: Bus | None = None
         conversation: Sequence[Message] = before.conversation if before is not None else ()
-        agent = (before and before.agent) or (routed and routed.agent) or board.agent
+        agent = board.agent if routed is None or routed.agent is None else routed.agent
+        if before is not None and before.agent is not None:
+            agent = board.still_here(before.agent)
         self.attended = Succession(self, agent, board.agents, conversation, board.clock)
         """Who attends it, and what was said."""
         self.consent = CallConsent(self, board.house, board.clock, before.consent if before is not None else None)
         """What the caller hears first, and whether anything of the call may be kept."""
-        policy = board.policies.of(agent.definition.name)
+        policy = board.policies.of(agent.definition.known_as)
         self._discreet, self._told = RedactedConversation(policy), RedactedFollowing(policy)
         self._deadline: asyncio.TimerHandle | None = None
         self._limit: asyncio.TimerHandle | None = None
@@ -197,7 +199,7 @@ class LineCall:
             tenant=tenant if routed is None else routed.tenant,
             direction=arrival.direction,
             leg=arrival.leg,
-            agent=agent.definition.name if routed is None or routed.to_agent else "",
+            agent=agent.definition.known_as if routed is None or routed.to_agent else "",
             at=board.clock.wall(),
             from_number=arrival.from_number,
             to_number=arrival.to_number,
@@ -1177,7 +1179,7 @@ class LineCall:
 
     @property
     def agent_name(self) -> str:
-        return self.attended.agent.definition.name
+        return self.attended.agent.definition.known_as
 
     def former(self) -> FormerCall:
         assert self.end_reason is not None

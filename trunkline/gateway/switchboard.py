@@ -8,7 +8,7 @@ import asyncio
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -52,7 +52,7 @@ from trunkline.ports import (
 )
 from trunkline.privacy.calls import Policies
 from trunkline.telemetry import Telemetry
-from trunkline.types import DEFAULT_TENANT, E164, CallId, CallSid, StreamSid, TenantId
+from trunkline.types import DEFAULT_TENANT, E164, CallId, CallSid, StreamSid, TenantId, ruled_as
 
 log = logging.getLogger(__name__)
 
@@ -102,9 +102,10 @@ class Switchboard:
         retry: RetryPolicy = NEVER_AGAIN,
         agents: Mapping[str, Agent] | None = None,
     ) -> None:
-        """`agents`: to whom calls may be handed, by their files; `agent` has every call first."""
+        """`agents`: to whom calls may be given and handed, by their files, or by their names at the desk; they come and
+        go. `agent` has every call first."""
         self.retry = retry
-        self.agents = agents or {}
+        self.agents = {} if agents is None else agents
         self.agent, self.line, self.limits = agent, line, limits
         self.records, self.metrics, self.telemetry, self.clock = records, metrics, telemetry, clock
         self.decide = decide
@@ -300,10 +301,25 @@ class Switchboard:
                 call.consent_revoked(said.via)
 
     def agent_named(self, name: str) -> Agent | None:
-        """Of this gateway; empty: whoever has every call first."""
-        if name in ("", self.agent.definition.name):
+        """Of this gateway; empty: whoever has every call first. One of the desk by its version, `default/reception@3`;
+        where that is gone, or by `default/reception`, the one that is published."""
+        if name in ("", self.agent.definition.known_as):
             return self.agent
-        return next((agent for agent in self.agents.values() if agent.definition.name == name), None)
+        found = self.agents.get(name) or self.agents.get(ruled_as(name))
+        if found is not None and found.definition.version:
+            return found
+        return next((agent for agent in self.agents.values() if agent.definition.known_as == name), None)
+
+    def attending(self) -> Iterator[Agent]:
+        """Whoever has a live call now, or may have it again."""
+        for call in self._calls.values():
+            yield call.attended.agent
+            yield call.attended.whole
+
+    def still_here(self, agent: Agent) -> Agent:
+        """For a call that comes back to an agent of the desk, which may have gone meanwhile: who follows it."""
+        version = agent.definition.version
+        return self.agent_named(version) or self.agent if version else agent
 
     def turn_away(self, arrival: Arrival, refused: Refuse) -> None:
         """A call that its leg's own rules refuse: all that is left of it is its record."""

@@ -318,7 +318,7 @@ class Number(Resource):
     """What the carrier calls it: Twilio's PN..."""
     trunk: Name | None = None
     enabled: bool = True
-    """False: callers are answered as if it were not ours."""
+    """False: its calls are refused."""
     max_calls: Annotated[int, Field(ge=1, le=10_000)] | None = None
     reserved_inbound: Annotated[int, Field(ge=0, le=9_999)] = 0
     overflow_number: E164 | None = None

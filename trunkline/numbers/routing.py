@@ -178,8 +178,12 @@ def answer(view: View, caller: Caller) -> Answered:
     terms, number, route, known = view.terms, view.number, view.route, known_of(view)
     if terms.outage:
         if terms.outage_number is not None:
-            return known.and_so(ByNumber(number=terms.outage_number), "the outage switch is on: to the outage number")
-        return known.and_so(ByMessage(text=terms.outage_text), "the outage switch is on: the outage text is said")
+            return known.and_so(
+                ByNumber(kind="number", number=terms.outage_number), "the outage switch is on: to the outage number"
+            )
+        return known.and_so(
+            ByMessage(kind="message", text=terms.outage_text), "the outage switch is on: the outage text is said"
+        )
     if number is not None and not number.enabled:
         return known.and_so(Declined("unknown_number", "the number is switched off"), "the number is switched off")
     if (foreign := _foreign(view, caller)) is not None:
@@ -189,14 +193,14 @@ def answer(view: View, caller: Caller) -> Answered:
             return without_agents(known, f"route {number.route} cannot be read")
         if number is None or not number.agents:
             return known.and_so(ByOwnAgent(), "the gateway's own agent answers")
-        return _by(ByAgents(agents=number.agents), view, caller, known)
+        return _by(ByAgents(kind="agents", agents=number.agents), view, caller, known)
     return _by_route(route, view, caller, known)
 
 
 def without_agents(answered: Answered, *why: str) -> Answered:
     """None of its versions can be had."""
     if answered.fallback_number is not None:
-        return answered.and_so(ByNumber(number=answered.fallback_number), *why, "to the fallback number")
+        return answered.and_so(ByNumber(kind="number", number=answered.fallback_number), *why, "to the fallback number")
     said = "no agent can answer"
     return answered.and_so(Declined("no_agent", why[-1] if why else said), *why, said)
 
@@ -248,7 +252,7 @@ def _by_route(route: Route, view: View, caller: Caller, known: Answered) -> Answ
             return _by(route.closed, view, caller, known)
     chosen = route.answer
     if isinstance(chosen, ByAgents) and view.number is not None and view.number.agents:
-        chosen = ByAgents(agents=view.number.agents)
+        chosen = ByAgents(kind="agents", agents=view.number.agents)
         known = known.and_so(known.by, "the number has agents of its own")
     return _by(chosen, view, caller, known)
 

@@ -9,7 +9,7 @@ from pydantic import model_validator as after
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from trunkline.settings.addresses import is_loopback
-from trunkline.settings.agents import ProviderKey, Speech, Tools
+from trunkline.settings.agents import ProviderKey, Shared, Speech, Tools
 from trunkline.settings.audit import Audit
 from trunkline.settings.calls import Limits, Media, Outbound
 from trunkline.settings.compliance import Compliance
@@ -87,6 +87,7 @@ class Settings(BaseSettings):
     elevenlabs: ProviderKey = ProviderKey()
     remote: ProviderKey = ProviderKey()
     tools: Tools = Tools()
+    shared: Shared = Shared()
     keys: dict[Name, SecretStr] = {}
     """More secrets by name, for an agent's `http` tools: `{key:NAME}` in a header."""
     outbound: Outbound = Outbound()

@@ -151,10 +151,13 @@ class HookSpool:
     ) -> None:
         """An event that is made elsewhere, in the transaction of whoever makes it. `what`: names this change, as
         `number/+14155550100/7`; the same is told once."""
+        await self.tell_all(connection, tenant, [(what, Told(event, at, data))])
+
+    async def tell_all(self, connection: AsyncConnection, tenant: TenantId, told: Sequence[tuple[str, Told]]) -> None:
+        """As `tell`, of many."""
         for endpoint in await self._endpoints(connection, {tenant}):
-            if endpoint.wants(event):
-                row = self._row(endpoint, event_id(tenant, what), Told(event, at, data), 0)
-                await self._add(connection, [row])
+            wanted = [(what, each) for what, each in told if endpoint.wants(each.type)]
+            await self._add(connection, [self._row(endpoint, event_id(tenant, what), each, 0) for what, each in wanted])
 
     # --- deliveries -------------------------------------------------------------------------------------------------
 

@@ -8,11 +8,12 @@ import pytest
 
 from trunkline.compliance.money.account import Account, Terms
 from trunkline.compliance.money.prices import COLUMNS, leg_units
-from trunkline.compliance.money.treasury import Policy, Treasury, Wanted
+from trunkline.compliance.money.treasury import Own, Policy, Treasury, Wanted
 from trunkline.errors import StoreError
+from trunkline.monies import own_budgets
 from trunkline.ports import Refuse, Share, Usage
 from trunkline.testing.clock import ManualClock
-from trunkline.types import CallId, TenantId
+from trunkline.types import DEFAULT_TENANT, CallId, TenantId
 
 D = Decimal
 LEG = ("twilio", "leg", "inbound-US")
@@ -241,3 +242,43 @@ def test_a_store_that_hangs_when_given_back_to_is_not_waited_for(monkeypatch: py
             await made.turn()
 
     asyncio.run(scenario())
+
+
+# --- budgets of desks ---
+
+
+def own(scope: str, usd: str, per: str = "day", key: str | None = None) -> Own:
+    return Own("b", scope, key, per, D(usd))  # type: ignore[arg-type]
+
+
+def test_the_least_budget_that_applies_holds() -> None:
+    made = treasury(tenant_day_usd=D(5))
+    made.own = {DEFAULT_TENANT: [own("tenant", "3"), own("number", "2", key="+14155550199"), own("agent", "4")]}
+    limits = {scope: lease.limit for scope, lease in made.account(wanted()).leases.items()}
+    assert limits == {"tenant": D(3), "agent": D(4)}
+    made.own = {DEFAULT_TENANT: [own("tenant", "9")]}
+    assert made.account(wanted("c2")).leases["tenant"].limit == D(5)
+    made.own = {TenantId("other"): [own("tenant", "1")]}
+    assert made.account(wanted("c3")).leases["tenant"].limit == D(5)
+
+
+def test_a_desks_budget_of_a_call_refuses_what_cannot_be_paid() -> None:
+    made = treasury(terms=Terms(call_usd=D(2)))
+    made.own = {DEFAULT_TENANT: [own("agent", "0.0001", "call")]}
+    refused = made.open(wanted())
+    assert isinstance(refused, Refuse)
+    assert refused.code == "budget"
+    assert refused.why.startswith("the budget of a call is less than a minute and a goodbye")
+    made.own = {DEFAULT_TENANT: [own("agent", "0.0001", "call", key="default/another")]}
+    assert not isinstance(made.open(wanted()), Refuse)
+
+
+def test_rows_of_desks_are_budgets_by_tenant() -> None:
+    rows = [
+        (DEFAULT_TENANT, {"name": "a", "scope": "agent", "agent": "desk", "number": None, "per": "day", "usd": "1.5"}),
+        (TenantId("t"), {"name": "b", "scope": "number", "agent": None, "number": None, "per": "call", "usd": "2"}),
+    ]
+    assert own_budgets(rows) == {
+        DEFAULT_TENANT: [Own("a", "agent", "default/desk", "day", D("1.5"))],
+        TenantId("t"): [Own("b", "number", None, "call", D(2))],
+    }

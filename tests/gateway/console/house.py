@@ -163,9 +163,9 @@ class Audit(HTMLParser):
         self._described += has.get("aria-describedby", "").split()
         if tag == "form":
             self._form, self._has_csrf = has, False
-        if tag in ("input", "select", "textarea") and has.get("type") not in ("hidden", "submit"):
-            if "aria-label" not in has:
-                self._fields.append(has.get("id", f"a nameless {tag}"))
+        is_field = tag in ("input", "select", "textarea") and has.get("type") not in ("hidden", "submit")
+        if is_field and "aria-label" not in has:
+            self._fields.append(has.get("id", f"a nameless {tag}"))
         if tag == "label" and "for" in has:
             self._labels.add(has["for"])
         if tag == "input" and has.get("name") == "csrf_token" and re.fullmatch(r"\S+", has.get("value", "")):

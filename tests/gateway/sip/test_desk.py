@@ -871,13 +871,13 @@ def test_a_number_that_answers_is_told_to_the_carrier() -> None:
     async def scenario(here: Desk) -> None:
         desk = RoutedDesk(here)
         await desk.directory.look()
-        await desk.put(*main(ByNumber(number=CALLEE)))
+        await desk.put(*main(ByNumber(kind="number", number=CALLEE)))
         handle = here.invited(to=f"sip:{OURS}@192.0.2.1")
         await asyncio.sleep(0.01)
         (refused,) = here.stack.commands("refuse")
         assert refused[:3] == ("refuse", handle, 302)
         assert refused[3] == {"Contact": f"<sip:{CALLEE}@sip.example.com>"}
-        await desk.put(*main(ByBusy()))
+        await desk.put(*main(ByBusy(kind="busy")))
         busy = here.invited(to=f"sip:{OURS}@192.0.2.1", call_id="b@test")
         await asyncio.sleep(0.01)
         assert here.stack.commands("refuse")[-1] == ("refuse", busy, 486, {})

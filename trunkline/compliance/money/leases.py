@@ -91,6 +91,7 @@ class Leases:
         lease = self._leases.get(purse)
         if lease is None:
             lease = self._leases[purse] = Lease(limit)
+        lease.limit = limit  # a desk's budget may have changed since
         return lease
 
     def wanted(self, now: float) -> list[tuple[Purse, Share]]:

@@ -4,11 +4,11 @@ store, and an account for every call. A process has one.
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 from trunkline.clock import Clock
 from trunkline.compliance.money.account import GOODBYE_CHARACTERS, GOODBYE_S, NOTHING, Account, Need, SoFar, Terms
@@ -20,6 +20,8 @@ from trunkline.ports import Budgets, Refuse, UsageUnit
 from trunkline.types import DEFAULT_TENANT, TenantId
 
 log = logging.getLogger(__name__)
+
+Scope = Literal["tenant", "number", "agent"]
 
 TURN_S = 0.25
 REREAD_S = 5.0
@@ -35,8 +37,26 @@ class Policy:
     agent_day_usd: Decimal | None = None
     tenant_day_usd: Decimal | None = None
     refuse_unknown: bool = False
+    assumed_usd_minute: Decimal | None = None
+    """Of what has no price, for calls that a budget of their desk limits."""
     price_max_age_days: int = 90
     prices: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """A budget of a tenant's desk. It holds beside the policy's: the least of all that apply."""
+
+    name: str
+    scope: Scope
+    key: str | None
+    """The number, or the agent as calls are ruled by it. None: each."""
+    per: Literal["call", "day"]
+    usd: Decimal
+
+    def holds_for(self, wanted: "Wanted") -> bool:
+        keys = {"tenant": wanted.tenant, "agent": wanted.agent, "number": wanted.number}
+        return keys[self.scope] is not None and self.key in (None, keys[self.scope])
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +72,12 @@ class Wanted:
     tenant: TenantId = DEFAULT_TENANT
 
 
+def _least(policy: Decimal | None, own: Sequence[Own], per: str, scope: str | None = None) -> Decimal | None:
+    """Of a day's budgets those of the scope; of a call's all."""
+    found = [each.usd for each in own if each.per == per and scope in (None, each.scope)]
+    return min([*found, *([] if policy is None else [policy])], default=None)
+
+
 class Treasury:
     def __init__(self, policy: Policy, budgets: Budgets | None, clock: Clock) -> None:
         """Raises ConfigError for a price table that is wrong. `budgets` None: no day has one."""
@@ -63,6 +89,8 @@ class Treasury:
         old = self.prices.old(clock.wall().date(), policy.price_max_age_days)
         self._old = frozenset(row.row for row in old)
         self.leases = Leases()
+        self.own: Mapping[TenantId, Sequence[Own]] = {}
+        """Of desks: by tenant, in place of those before."""
         self._away = False
         self._told_old: set[int] = set()
         self._task: asyncio.Task[None] | None = None
@@ -114,10 +142,12 @@ class Treasury:
             return unknown
         self._warn_of_used(wanted.needs)
         account = self.account(wanted)
-        first = account.committed(0.0) + self.minute_usd(wanted.needs) + self._assumed(wanted.needs)
-        if policy.terms.call_usd is not None and (before := wanted.before.usd) + first > policy.terms.call_usd:
+        terms = account.terms
+        first = account.committed(0.0) + self.minute_usd(wanted.needs) + self._assumed(wanted.needs, terms)
+        if terms.call_usd is not None and (before := wanted.before.usd) + first > terms.call_usd:
             spent = f"what the call has cost ({text(before)} USD), " if before else ""
-            return Refuse("budget", f"money.call_usd is less than {spent}a minute and a goodbye: {text(first)} USD")
+            which = "money.call_usd" if terms.call_usd == policy.terms.call_usd else "the budget of a call"
+            return Refuse("budget", f"{which} is less than {spent}a minute and a goodbye: {text(first)} USD")
         for scope, lease in account.leases.items():
             if self._away and not lease.pays(first):
                 refused = Refuse("budget_unknown", f"the {scope}'s budget of the day cannot be read")
@@ -135,18 +165,23 @@ class Treasury:
     def account(self, wanted: Wanted) -> Account:
         """Nothing is held for it yet."""
         policy, day = self.policy, self._clock.wall().date().isoformat()
+        own = [each for each in self.own.get(wanted.tenant, ()) if each.holds_for(wanted)]
         limits = (
-            ("tenant", wanted.tenant, policy.tenant_day_usd),
-            ("agent", wanted.agent, policy.agent_day_usd),
-            ("number", wanted.number, policy.number_day_usd),
+            ("tenant", wanted.tenant, _least(policy.tenant_day_usd, own, "day", "tenant")),
+            ("agent", wanted.agent, _least(policy.agent_day_usd, own, "day", "agent")),
+            ("number", wanted.number, _least(policy.number_day_usd, own, "day", "number")),
         )
+        terms = policy.terms
+        if own:
+            assumed = terms.assumed_usd_minute or policy.assumed_usd_minute
+            terms = replace(terms, call_usd=_least(terms.call_usd, own, "call"), assumed_usd_minute=assumed)
         leases = {
             scope: self.leases.of(Purse(scope, key, day, wanted.tenant), limit)  # type: ignore[arg-type]
             for scope, key, limit in limits
             if limit is not None and key is not None and self._budgets is not None
         }
         goodbye_usd = self.goodbye_usd(wanted.needs)
-        return Account(Meter(self.prices), policy.terms, goodbye_usd, wanted.call, leases, wanted.before)
+        return Account(Meter(self.prices), terms, goodbye_usd, wanted.call, leases, wanted.before)
 
     def goodbye_usd(self, needs: Sequence[Need]) -> Decimal:
         """The last words by the dearest voice: GOODBYE_CHARACTERS, or as a realtime model counts eight seconds."""
@@ -164,11 +199,11 @@ class Treasury:
 
     def further_usd(self, leg: Need) -> Decimal:
         """The first minute of a leg that is dialled beside the caller's."""
-        return self.minute_usd([leg]) + self._assumed([leg])
+        return self.minute_usd([leg]) + self._assumed([leg], self.policy.terms)
 
-    def _assumed(self, needs: Sequence[Need]) -> Decimal:
+    def _assumed(self, needs: Sequence[Need], terms: Terms) -> Decimal:
         """The first minute of what has no price."""
-        rate = self.policy.terms.assumed_usd_minute
+        rate = terms.assumed_usd_minute
         return ZERO if rate is None else rate * len({need for need in needs if self.prices.missing(*need)})
 
     def _priced(self, need: Need, quantities: Sequence[tuple[str, int]]) -> Decimal:
