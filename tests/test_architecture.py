@@ -27,7 +27,19 @@ FLOOR_FILES = {
     "identity",
 }
 FLOOR = {*FLOOR_FILES, "settings", "privacy"}
-ENTRY_POINTS = {"app", "auditing", "cli", "doctor", "keeping", "recordings", "training", "legal", "monies", "costs"}
+ENTRY_POINTS = {
+    "app",
+    "auditing",
+    "calls",
+    "cli",
+    "doctor",
+    "keeping",
+    "recordings",
+    "training",
+    "legal",
+    "monies",
+    "costs",
+}
 MAY_IMPORT = {
     "agents": {"media"},
     "compliance": set[str](),

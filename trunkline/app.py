@@ -46,12 +46,16 @@ from trunkline.gateway.api.compliance import ComplianceDesk, compliance_routes
 from trunkline.gateway.api.control import control_routes
 from trunkline.gateway.api.desk import desk_routes
 from trunkline.gateway.api.devices import NoRooms, Rooms, device_routes
+from trunkline.gateway.api.events import event_routes
+from trunkline.gateway.api.history import history_routes
 from trunkline.gateway.api.legs import leg_routes
 from trunkline.gateway.api.providers import provider_routes
-from trunkline.gateway.api.trunks import trunk_routes
+from trunkline.gateway.api.recordings import recording_routes
+from trunkline.gateway.api.trunks import TrunkView, trunk_routes
 from trunkline.gateway.call import DIAL_SLACK_S
 from trunkline.gateway.consent import House, open_house
 from trunkline.gateway.entering import Entrance, Origins
+from trunkline.gateway.feed import CallFeed
 from trunkline.gateway.forbidden import refuse_forbidden
 from trunkline.gateway.front import front_door
 from trunkline.gateway.joining import Verifier
@@ -108,7 +112,7 @@ from trunkline.media.vad import EnergyGate, SileroBatch
 from trunkline.metrics import Metrics
 from trunkline.monies import check_money, missing_prices, money_policy
 from trunkline.numbers.desk import Desk
-from trunkline.ports import RECORDED, Budgets, CallEvent, Door, EndReason, RecordSink, SlotStore
+from trunkline.ports import RECORDED, Budgets, CallEvent, CallQuery, Door, RecordSink, SlotStore
 from trunkline.privacy.calls import Policies, RedactedRecords, by_itself
 from trunkline.privacy.keys import MasterKeys
 from trunkline.privacy.redaction import Kind, Policy
@@ -128,6 +132,7 @@ from trunkline.store.records import LIMIT, CallRecords, Page, Record
 from trunkline.store.replies import Replies
 from trunkline.store.slots import DatabaseSlots
 from trunkline.store.spool import Spool
+from trunkline.store.stats import By
 from trunkline.store.subjects import Subjects
 from trunkline.store.writer import RecordWriter
 from trunkline.types import E164, MULAW_8K, CallId, TenantId
@@ -256,6 +261,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         hold_music()  # made now: it takes 50 ms, which no call is to notice
         if any(each.background for each in family.values()):
             soft_work()
+        feed = CallFeed(await _audited(stack, settings, family, keys, spool, metrics, clock))
         switchboard = Switchboard(
             agents[first].agent,
             Line(
@@ -269,7 +275,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
                 max_call_s=settings.limits.max_call_seconds,
                 reserved_inbound=settings.limits.reserved_inbound,
             ),
-            RedactedRecords(await _audited(stack, settings, family, keys, spool, metrics, clock), written),
+            RedactedRecords(feed, written),
             residency.guarding(office.decide),
             metrics,
             spans,
@@ -277,6 +283,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             retry_policy(settings.outbound),
             {file: each.agent for file, each in agents.items()},
         )
+        feed.state_of = lambda call_id: call.machine.state.value if (call := switchboard.call(call_id)) else None
         recordings.folder_of = partial(_folder_of, settings, residency, switchboard)
         await _open_money(stack, settings, switchboard, agents[first].agent, database, clock)
         switchboard.slots = _open_slots(stack, settings, database, clock)
@@ -302,7 +309,16 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         if sip.desk is not None:
             stack.push_async_callback(sip.desk.close)
         ways_out = [way.trunks for way in (sip.desk, twilio) if way is not None]
-        more = trunk_routes(lambda: [trunk for trunks in ways_out for trunk in trunks()])
+
+        def all_trunks() -> list[TrunkView]:
+            return [trunk for trunks in ways_out for trunk in trunks()]
+
+        more = trunk_routes(all_trunks)
+        first_routes = [
+            *history_routes(records, clock, all_trunks),
+            *event_routes(switchboard, feed),
+            *recording_routes(records, lambda: recording_folders(settings), keys, clock),
+        ]
         more += provider_routes(lambda: [row for each in agents.values() for row in each.health(clock.now())])
         more += control_routes(switchboard.call) + leg_routes(switchboard.call, partial(office.know, purpose=None))
         more += compliance_routes(counsel)
@@ -343,6 +359,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             may_fall_back=switchboard.may_fall_back,
             expect=switchboard.expect,
             expect_order=switchboard.expect_order,
+            first_routes=first_routes,
         )
         if settings.privacy.keeps_for_a_time or terms_of(settings).audit is not None:
             purging = asyncio.create_task(_purges(settings, database, keys, clock), name="purge")
@@ -693,18 +710,15 @@ class _Fresh(CallRecords):
         await self._writer.flush(FRESH_S)
         return await super().get(tenant, call_id)
 
-    async def list(
-        self,
-        tenant: TenantId,
-        *,
-        limit: int = LIMIT,
-        cursor: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        end_reason: EndReason | None = None,
+    async def search(
+        self, tenant: TenantId, query: CallQuery, *, limit: int = LIMIT, cursor: str | None = None
     ) -> Page:
         await self._writer.flush(FRESH_S)
-        return await super().list(tenant, limit=limit, cursor=cursor, since=since, until=until, end_reason=end_reason)
+        return await super().search(tenant, query, limit=limit, cursor=cursor)
+
+    async def stats(self, tenant: TenantId, since: datetime, until: datetime, by: By) -> Record:
+        await self._writer.flush(FRESH_S)
+        return await super().stats(tenant, since, until, by)
 
 
 def _writable(folder: Path) -> None:

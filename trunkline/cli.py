@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, cast
 import typer
 from rich.console import Console
 
-from trunkline import __version__, auditing, costs, keeping, legal, recordings, training
+from trunkline import __version__, auditing, calls, costs, keeping, legal, recordings, training
 from trunkline.errors import ConfigError, MissingExtra, PeerError, ProviderError, StoreError
 from trunkline.settings import keep_mathematics_single_threaded, load
 
@@ -30,6 +30,7 @@ app.add_typer(keeping.keys_app, name="keys")
 app.add_typer(recordings.app, name="recordings")
 app.add_typer(training.app, name="export")
 app.add_typer(costs.app, name="costs")
+app.add_typer(calls.app, name="calls")
 app.add_typer(auditing.app, name="audit")
 device_app = typer.Typer(help="The reference device: listens here for its wake word, and sends audio only after it.")
 app.add_typer(device_app, name="device")

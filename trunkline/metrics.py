@@ -272,7 +272,7 @@ class Metrics:
     def webrtc_unreached(self, phase: Unreached) -> None:
         self._unreached[phase].inc()
 
-    def webrtc_ended(self, stats: Mapping[str, int]) -> None:
+    def webrtc_ended(self, stats: Mapping[str, float]) -> None:
         """A leg that was connected: its `stats()`."""
         for fate, counter in self._packets.items():
             counter.inc(max(0, stats[f"{fate}_packets"]))  # the far end may report fewer lost than none (RFC 3550 A.3)

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from trunkline.types import CallId, Direction, Format, TenantId
@@ -1046,6 +1047,8 @@ class TurnRecord:
     barge_in_ms: float | None = None
     """First frame of the caller's interrupting speech received -> clear sent."""
     tools: tuple[str, ...] = ()
+    cut_text: str = ""
+    """What the agent would have said on, had it not been interrupted."""
     evidence: TurnEvidence | None = field(default=None, repr=False, compare=False, metadata={"recorded": False})
     """For the audit log; the record has none of it."""
 
@@ -1054,7 +1057,7 @@ class TurnRecord:
         evidence = self.evidence
         if evidence is not None:
             evidence = replace(evidence, tools=tuple(replace(use, arguments={}) for use in evidence.tools))
-        return replace(self, caller_text="", agent_text="", evidence=evidence)
+        return replace(self, caller_text="", agent_text="", cut_text="", evidence=evidence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -1117,6 +1120,37 @@ RECORDED = "recorded"
 """... of the one that tells how a recording ended: `data` is a media.recorder.Finished."""
 
 RecordEvent = CallStarted | CallEvent | TurnEnded | UsageMetered | CallEnded
+
+
+Having = Literal["errors", "refusals", "transfers"]
+
+
+@dataclass(frozen=True, slots=True)
+class CallQuery:
+    """Which calls, all of it at once; None or empty: whichever. A number that ends with `*` is the beginning of one."""
+
+    number: str | None = field(default=None, repr=False)
+    """Of either party."""
+    our_number: str | None = None
+    """That was called, or that we called from."""
+    agent: str | None = None
+    direction: Direction | None = None
+    leg: str | None = None
+    end_reason: EndReason | None = None
+    ended_by: EndedBy | None = None
+    live: bool | None = None
+    """True: without an end in the record; False: with one."""
+    since: datetime | None = None
+    """Of `started_at`, inclusive."""
+    until: datetime | None = None
+    """Exclusive."""
+    min_duration_s: float | None = None
+    """From its answer to its end."""
+    min_cost_usd: Decimal | None = None
+    text: str | None = field(default=None, repr=False)
+    """Somewhere in what was said, as one piece; upper and lower case are the same."""
+    having: frozenset[Having] = frozenset()
+    """At least one of each."""
 
 
 class RecordSink(Protocol):

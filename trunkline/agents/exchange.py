@@ -141,10 +141,11 @@ class Exchange:
 
     def record(self, index: int, messages: Sequence[Message], *, interrupted: bool, exact: bool) -> TurnRecord:
         """`messages`: what the conversation keeps of it."""
+        heard = spoken(messages)
         return TurnRecord(
             index=index,
             caller_text=self.caller_text,
-            agent_text=spoken(messages),
+            agent_text=heard,
             understood=self.understood,
             keyed=self.keyed,
             interrupted=interrupted,
@@ -156,6 +157,7 @@ class Exchange:
             total_ms=_ms(self.caller_ended_at, self.spoke_at),
             barge_in_ms=None if self.barge_in_ms is None or not interrupted else round(self.barge_in_ms, 1),
             tools=tuple(call.name for written in self.written for call in written.calls),
+            cut_text=rest(spoken(self.messages()), heard) if interrupted else "",
             evidence=TurnEvidence(
                 tuple(self.prompts), tuple(use for written in self.written for use in written.uses())
             ),
@@ -176,6 +178,12 @@ def outcome(result: str) -> str:
 def spoken(messages: Sequence[Message]) -> str:
     """What the agent says in them."""
     return " ".join(message.text for message in messages if message.role == "agent" and message.text)
+
+
+def rest(whole: str, heard: str) -> str:
+    """The words of it behind those that were heard; empty where these are no beginning of it."""
+    words, known = whole.split(), heard.split()
+    return " ".join(words[len(known) :]) if words[: len(known)] == known else ""
 
 
 def _ms(start: float | None, end: float | None) -> float | None:

@@ -41,7 +41,7 @@ class Leg(LegOut, Protocol):
         """Only where it sends_dtmf. Returns at once."""
         ...
 
-    def stats(self) -> Mapping[str, int]:
+    def stats(self) -> Mapping[str, float]:
         """What it counted of its media, for the record."""
         ...
 

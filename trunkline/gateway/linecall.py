@@ -7,7 +7,7 @@ it (`reason="error"`); no other call notices.
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
@@ -69,7 +69,7 @@ from trunkline.ports import (
     UsageMetered,
     Wish,
 )
-from trunkline.privacy.calls import AGENT_CHANGED, RedactedConversation, RedactedFollowing
+from trunkline.privacy.calls import AGENT_CHANGED, TOOLS_USED, RedactedConversation, RedactedFollowing
 from trunkline.types import DEFAULT_TENANT, E164, FRAME_MS, CallId, TenantId
 
 if TYPE_CHECKING:
@@ -239,6 +239,8 @@ class LineCall:
             turn = turn.without_words()
         ended = TurnEnded(self.id, now, turn)
         board.records.append(ended)
+        if turn.evidence is not None and turn.evidence.tools:
+            self._note(TOOLS_USED, {"turn": turn.index, "tools": [asdict(use) for use in turn.evidence.tools]})
         board.telemetry.turn(ended, now - timedelta(seconds=ago_s))
         if board.spending is not None:
             board.spending.turn_over(self, turn.tools)

@@ -434,6 +434,9 @@ class Switchboard:
         cost = None if self.spending is None else self.spending.told(call)
         return LiveCall(call.started, call.machine.state.value, cost)
 
+    def all_live(self) -> list[LiveCall]:
+        return [live for call_id in list(self._calls) if (live := self.live(call_id)) is not None]
+
     def hang_up(self, call_id: CallId) -> bool:
         call = self._calls.get(call_id)
         if call is None:

@@ -26,6 +26,8 @@ CALLS = 10_000
 _OURS = frozenset((NAMED, "disclosed"))
 """Events of what we say ourselves: a number to call back is nobody's secret."""
 AGENT_CHANGED = "agent_changed"
+TOOLS_USED = "tools_used"
+"""By a turn, with what they were given: `turn` is its index, `tools` name, arguments and outcome of each."""
 LEFT_MESSAGE = "message"
 """The caller's own words."""
 
@@ -103,9 +105,13 @@ class RedactedRecords:
             speakers = self._of(event.call_id)
             turn = event.turn
             caller = speakers.caller.whole(turn.caller_text)
+            # What was cut is judged with what was heard before it. Something personal across the cut: nothing of it.
+            both = speakers.agent.aside(f"{turn.agent_text} {turn.cut_text}") if turn.cut_text else ""
             agent = speakers.agent.whole(turn.agent_text)
+            cut = both[len(agent) :].strip() if both.startswith(agent) else ""
             evidence = redacted_evidence(turn.evidence, speakers.policy)
-            return replace(event, turn=replace(turn, caller_text=caller, agent_text=agent, evidence=evidence))
+            turn = replace(turn, caller_text=caller, agent_text=agent, cut_text=cut, evidence=evidence)
+            return replace(event, turn=turn)
         if isinstance(event, CallEvent):
             if event.kind in _OURS or not event.data:
                 return event
@@ -114,7 +120,7 @@ class RedactedRecords:
                 speakers.attended_by(self._policies.of(str(event.data.get("agent", ""))))
             if event.kind == LEFT_MESSAGE:
                 return replace(event, data=redact_value(event.data, speakers.caller.aside))
-            policy = by_itself(speakers.policy)
+            policy = by_itself(speakers.policy) if event.kind != TOOLS_USED else speakers.policy
             data = redact_value(event.data, lambda text: redact(text, policy))
             if event.kind == "attributes":
                 data |= {name: event.data[name] for name in _FOUND_BY if name in event.data}

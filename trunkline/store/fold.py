@@ -13,6 +13,7 @@ from typing import Any, Literal
 from trunkline.ports import ENDED_BY, NAMED, CallEnded, CallEvent, CallStarted, TurnEnded, UsageMetered
 from trunkline.store import codec
 from trunkline.store.codec import Entry, call_of
+from trunkline.store.hours import Hours
 
 Row = dict[str, Any]
 
@@ -24,6 +25,7 @@ class KnownCall:
     tenant: str
     run: str
     ended: bool
+    answered: bool = False
 
 
 @dataclass(slots=True)
@@ -39,6 +41,13 @@ class Rows:
     usage: list[Row] = field(default_factory=list)
     costs: list[Row] = field(default_factory=list)
     unplaced: list[Row] = field(default_factory=list)
+    ending: set[str] = field(default_factory=set)
+    """Calls that end here."""
+    late: set[str] = field(default_factory=set)
+    """Calls that had ended, and of which something more is told."""
+    heard: list[Row] = field(default_factory=list)
+    """How a leg sounded."""
+    hours: Hours = field(default_factory=Hours)
 
 
 def fold(
@@ -56,9 +65,9 @@ def fold(
             continue
         call_id = call_of(entry.event)
         if call_id in starts:
-            _place(rows, entry, starts[call_id]["tenant_id"], starts[call_id])
+            _place(rows, entry, starts[call_id]["tenant_id"], starts[call_id], None)
         elif call_id in known:
-            _place(rows, entry, known[call_id].tenant, None)
+            _place(rows, entry, known[call_id].tenant, None, known[call_id])
         else:
             rows.unplaced.append(unplaced(entry, "unknown_call"))
     return rows
@@ -115,7 +124,9 @@ def _start(
         "provider_code": None,
         "worker": worker,
         "run": entry.run,
+        "mos": None,
     }
+    rows.hours.started(event.tenant, event.at, event.direction)
     rows.calls.append(starts[event.call_id])
 
 
@@ -124,8 +135,8 @@ def _row(entry: Entry, tenant: str) -> Row:
     return {"run": entry.run, "seq": entry.seq, "tenant_id": tenant, "call_id": call_of(entry.event), "at": at}
 
 
-def _place(rows: Rows, entry: Entry, tenant: str, new: Row | None) -> None:
-    """`new`: the call's own row when it is of this batch."""
+def _place(rows: Rows, entry: Entry, tenant: str, new: Row | None, known: KnownCall | None) -> None:
+    """`new`: the call's own row when it is of this batch; `known`: what the database has of it else."""
     event = entry.event
     if isinstance(event, CallEnded):
         by = event.by or ENDED_BY.get(event.reason)
@@ -133,24 +144,37 @@ def _place(rows: Rows, entry: Entry, tenant: str, new: Row | None) -> None:
         if new is None:
             ended = {"call": event.call_id, "at": event.at, "reason": event.reason, "detail": event.detail}
             rows.ended.append(ended | {"by": by, "said": said})
+            if known is not None and not known.ended:
+                rows.ending.add(event.call_id)
         elif new["ended_at"] is None:
             new.update(ended_at=event.at, end_reason=event.reason, end_detail=event.detail)
             new.update(ended_by=by, provider_code=said)
+            rows.ending.add(event.call_id)
         return
+    if known is not None and known.ended:
+        rows.late.add(call_of(event))
     row = _row(entry, tenant)
     if isinstance(event, CallEvent):
         rows.call_events.append(row | {"kind": event.kind, "data": dict(event.data)})
         if event.kind == NAMED:
             rows.named.append({"call": event.call_id, "name": str(event.data.get("provider_call_id"))})
+        if isinstance(mos := event.data.get("mos"), int | float):
+            rows.heard.append({"call": event.call_id, "heard": float(mos)})
         if event.kind == "answered":
+            first = new["answered_at"] is None if new is not None else known is not None and not known.answered
             if new is None:
+                already = any(row["call"] == event.call_id for row in rows.answered)
                 rows.answered.append({"call": event.call_id, "at": event.at})
-            elif new["answered_at"] is None:
+                first = first and not already
+            elif first:
                 new["answered_at"] = event.at
+            if first:
+                rows.hours.answered(tenant, event.at)
     elif isinstance(event, TurnEnded):
         turn = asdict(event.turn)
         del turn["evidence"]  # of the audit log only
         rows.turns.append(row | turn | {"tools": list(event.turn.tools)})
+        rows.hours.turn(tenant, event.at, event.turn)
     elif isinstance(event, UsageMetered):
         usage = event.usage
         quantities = {"kind": usage.kind, "unit": usage.unit, "quantity": usage.quantity}
@@ -158,3 +182,5 @@ def _place(rows: Rows, entry: Entry, tenant: str, new: Row | None) -> None:
         rows.usage.append(used)
         of = {name: value for name, value in used.items() if name != "quantity"}
         rows.costs += [of | asdict(cost) for cost in event.costs]
+        for cost in event.costs:
+            rows.hours.cost(tenant, event.at, usage, cost)

@@ -23,6 +23,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -98,11 +99,38 @@ class Call(Base):
     worker: Mapped[str]
     run: Mapped[str]
     """The spool run, so the process life, that carries the call."""
+    # What lists show and searches ask for, summed up with the call's end (store.summing); None: it is live.
+    duration_ms: Mapped[int | None] = mapped_column(BigInteger)
+    """From its answer to its end; 0: it was never answered."""
+    turn_count: Mapped[int | None]
+    turn_p95_ms: Mapped[float | None]
+    """Of the turns' total_ms: 95 % were no slower."""
+    cost_nano_usd: Mapped[int | None] = mapped_column(BigInteger)
+    """Of what has a price."""
+    mos: Mapped[float | None]
+    """As we heard the far end; the lowest of its legs. None: nobody told."""
+    error_count: Mapped[int | None]
+    refusal_count: Mapped[int | None]
+    transfer_count: Mapped[int | None]
 
     __table_args__ = (
         UniqueConstraint("tenant_id", "provider_call_id"),
         UniqueConstraint("tenant_id", "id"),  # what the rows of a call refer to
         Index(None, "tenant_id", "started_at", "id"),
+        # Of searches, each newest first. What most calls do not have is in a partial one.
+        Index(None, "tenant_id", "from_number", "started_at", "id"),
+        Index(None, "tenant_id", "to_number", "started_at", "id"),
+        Index(None, "tenant_id", "agent", "started_at", "id"),
+        Index(None, "tenant_id", "end_reason", "started_at", "id"),
+        *(
+            Index(f"ix_calls_{name}", "tenant_id", "started_at", "id", sqlite_where=where, postgresql_where=where)
+            for name, where in (
+                ("live", text("ended_at IS NULL")),
+                ("errors", text("error_count > 0")),
+                ("refusals", text("refusal_count > 0")),
+                ("transfers", text("transfer_count > 0")),
+            )
+        ),
         Index(None, "run", "ended_at"),
         Index(None, "worker", "ended_at"),
     )
@@ -148,6 +176,7 @@ class TurnRow(Base):
     total_ms: Mapped[float | None]
     barge_in_ms: Mapped[float | None]
     tools: Mapped[list[str]]
+    cut_text: Mapped[str] = mapped_column(server_default="")
 
     __table_args__ = (_call_key(), Index(None, "tenant_id", "call_id", "at"))
 
@@ -193,6 +222,22 @@ class CostRow(Base):
     estimated: Mapped[bool]
 
     __table_args__ = (_call_key(), Index(None, "tenant_id", "call_id", "at"), Index(None, "tenant_id", "at"))
+
+
+class CallHour(Base):
+    """What happened in an hour, counted with the entries themselves: `what` and `name` as store.hours says. Nobody is
+    named in it, so it outlives its calls."""
+
+    __tablename__ = "call_hours"
+
+    tenant_id: Mapped[str] = mapped_column(primary_key=True)
+    hour: Mapped[datetime] = mapped_column(primary_key=True)
+    """Its beginning, UTC."""
+    what: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    count: Mapped[int] = mapped_column(BigInteger)
+    amount: Mapped[int] = mapped_column(BigInteger)
+    """Milliseconds, nano-USD; 0 where there is none."""
 
 
 class Budget(Base):

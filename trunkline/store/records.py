@@ -7,19 +7,24 @@ import asyncio
 import base64
 import binascii
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from sqlalchemy import RowMapping, Table, and_, insert, or_, select
+from sqlalchemy import RowMapping, Table, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from trunkline.ports import EndReason
+from trunkline.ports import CallQuery, EndReason
 from trunkline.privacy.texts import TextSeal
 from trunkline.store import models
 from trunkline.store.engine import Database
+from trunkline.store.exports import PAGE, Format, csv_parts, parquet_parts
+from trunkline.store.hours import usd_text
 from trunkline.store.sealing import EVENTS, has_sealed, is_locked, opened_row, sealed_rows
+from trunkline.store.search import Place, check, find
+from trunkline.store.stats import By, stats
 from trunkline.store.writer import OpenCall, RecordWriter, WriterStats, open_calls
 from trunkline.types import CallId, TenantId
 
@@ -35,6 +40,7 @@ _PARTS = {
     "costs": cast(Table, models.CostRow.__table__),
 }
 _NOT_SHOWN = {"run", "seq", "tenant_id", "call_id", "worker"}
+NANO_USD = "cost_nano_usd"
 
 Record = dict[str, Any]
 """For JSON: times as ISO 8601 in UTC."""
@@ -88,26 +94,47 @@ class CallRecords:
         until: datetime | None = None,
         end_reason: EndReason | None = None,
     ) -> Page:
-        """Newest first. `since` <= started_at < `until`. A page is unchanged by calls that start later. Raises
-        ValueError for a cursor that is not ours, a limit outside 1-500, or a time without a zone."""
+        """`search` by time and end."""
+        return await self.search(
+            tenant, CallQuery(since=since, until=until, end_reason=end_reason), limit=limit, cursor=cursor
+        )
+
+    async def search(
+        self, tenant: TenantId, query: CallQuery, *, limit: int = LIMIT, cursor: str | None = None
+    ) -> Page:
+        """Newest first. A page is unchanged by calls that start later; one that is short, even empty, is not the last
+        while it has a `next_cursor` (store.search). Raises ValueError for a cursor that is not ours, a limit outside
+        1-500, a time without a zone, and what cannot be searched for, in words for the user."""
         if not 1 <= limit <= LIMIT_MAX:
             raise ValueError(f"limit = {limit}: 1 to {LIMIT_MAX}")
-        wanted = [_CALLS.c.tenant_id == tenant]
-        if since is not None:
-            wanted.append(_CALLS.c.started_at >= _zoned(since))
-        if until is not None:
-            wanted.append(_CALLS.c.started_at < _zoned(until))
-        if end_reason is not None:
-            wanted.append(_CALLS.c.end_reason == end_reason)
-        if cursor is not None:
-            at, call_id = _from_cursor(cursor)
-            same = and_(_CALLS.c.started_at == at, _CALLS.c.id < call_id)
-            wanted.append(or_(_CALLS.c.started_at < at, same))
-        newest = select(_CALLS).where(*wanted).order_by(_CALLS.c.started_at.desc(), _CALLS.c.id.desc())
+        after = None if cursor is None else _from_cursor(cursor)
+        check(query, sealed=self._database.seal is not None)
         async with self._database.read() as connection:
-            found = (await connection.execute(newest.limit(limit + 1))).mappings().all()
-        more = len(found) > limit
-        return Page([_shown(row) for row in found[:limit]], _to_cursor(found[limit - 1]) if more else None)
+            found = await find(connection, tenant, query, limit, after)
+        return Page([_shown(row) for row in found.calls], None if found.next is None else _to_cursor(found.next))
+
+    async def export(self, tenant: TenantId, query: CallQuery, format: Format) -> AsyncGenerator[bytes, None]:
+        """All of them as a file, newest first, part by part. Raises as `search` does, and MissingExtra."""
+        parts = csv_parts if format == "csv" else parquet_parts
+        async with aclosing(parts(self._pages(tenant, query))) as given:
+            async for part in given:
+                yield part
+
+    async def _pages(self, tenant: TenantId, query: CallQuery) -> AsyncIterator[Sequence[Record]]:
+        cursor: str | None = None
+        while True:
+            page = await self.search(tenant, query, limit=PAGE, cursor=cursor)
+            yield page.calls
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    async def stats(self, tenant: TenantId, since: datetime, until: datetime, by: By) -> Record:
+        return await stats(self._database, tenant, since, until, by)
+
+    async def note(self, tenant: TenantId, call_id: CallId, kind: str, data: Mapping[str, Any], at: datetime) -> bool:
+        """An event in the record of a call, from outside of it. False: there is no such call."""
+        return await note_event(self._database, tenant, call_id, kind, data, at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +184,7 @@ async def note_event(
     database: Database, tenant: TenantId, call_id: CallId, kind: str, data: Mapping[str, Any], at: datetime
 ) -> bool:
     """Put an event into the record of a call from outside its process. False: there is no such call."""
-    row = {"run": f"cli-{secrets.token_hex(8)}", "seq": 1, "tenant_id": tenant, "call_id": call_id}
+    row = {"run": f"noted-{secrets.token_hex(8)}", "seq": 1, "tenant_id": tenant, "call_id": call_id}
     row |= {"at": at, "kind": kind, "data": dict(data)}
     async with database.writing() as connection:
         theirs = select(_CALLS.c.id).where(_CALLS.c.tenant_id == tenant, _CALLS.c.id == call_id)
@@ -168,26 +195,26 @@ async def note_event(
 
 
 def _shown(row: RowMapping | Mapping[str, Any]) -> Record:
-    return {
+    shown: Record = {
         name: value.isoformat() if isinstance(value, datetime) else value
         for name, value in row.items()
         if name not in _NOT_SHOWN
     }
+    if NANO_USD in shown:
+        nano_usd = shown.pop(NANO_USD)
+        shown["cost_usd"] = None if nano_usd is None else usd_text(nano_usd)
+    return shown
 
 
-def _zoned(at: datetime) -> datetime:
-    if at.tzinfo is None:
-        raise ValueError("a time without a zone")
-    return at
+def _to_cursor(place: Place) -> str:
+    return base64.urlsafe_b64encode(f"{place.at.isoformat()} {place.call_id}".encode()).decode()
 
 
-def _to_cursor(row: RowMapping) -> str:
-    return base64.urlsafe_b64encode(f"{row['started_at'].isoformat()} {row['id']}".encode()).decode()
-
-
-def _from_cursor(cursor: str) -> tuple[datetime, str]:
+def _from_cursor(cursor: str) -> Place:
     try:
         at, call_id = base64.urlsafe_b64decode(cursor.encode()).decode().split(" ", 1)
-        return datetime.fromisoformat(at).astimezone(UTC), call_id
-    except (ValueError, binascii.Error):
-        raise ValueError("not a cursor of this list") from None
+        if "\0" in call_id:
+            raise ValueError
+        return Place(datetime.fromisoformat(at).astimezone(UTC), call_id)
+    except (ValueError, OverflowError, binascii.Error):
+        raise ValueError("cursor: the next_cursor of an earlier answer expected") from None

@@ -22,7 +22,7 @@ TURNS = cast(Table, models.TurnRow.__table__)
 EVENTS = cast(Table, models.CallEventRow.__table__)
 UNPLACED = cast(Table, models.UnplacedEvent.__table__)
 SEALED: Mapping[Table, tuple[str, ...]] = {
-    TURNS: ("caller_text", "agent_text"),
+    TURNS: ("caller_text", "agent_text", "cut_text"),
     EVENTS: ("data",),
     UNPLACED: ("body",),
 }

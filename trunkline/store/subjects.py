@@ -26,6 +26,7 @@ from sqlalchemy import cast as as_type
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from trunkline.errors import StoreError
+from trunkline.privacy.calls import TOOLS_USED
 from trunkline.store import codec, models
 from trunkline.store.consents import ConsentLedger
 from trunkline.store.engine import Database
@@ -60,6 +61,7 @@ _ATTEMPTS = cast(Table, models.CallAttempt.__table__)
 _DEVICES = cast(Table, models.Device.__table__)
 _DNC = cast(Table, models.DncEntry.__table__)
 ATTRIBUTES, MESSAGE = "attributes", "message"  # kinds of events: of a device; words that a caller left
+_WORDS = (MESSAGE, TOOLS_USED)
 _TAIL = 4  # of a number: nobody puts anything between its last digits
 _SEPARATORS = r"[\s().-]{0,3}"
 _PARTS = (TURNS, EVENTS, _USAGE, _COSTS)
@@ -250,11 +252,14 @@ class Subjects:
         if terms.transcripts is not None:
             aged = (
                 TURNS.c.at < now - timedelta(days=terms.transcripts),
-                or_(TURNS.c.caller_text != "", TURNS.c.agent_text != ""),
+                or_(*(TURNS.c[name] != "" for name in SEALED[TURNS])),
             )
             async with self._database.writing() as connection:
-                emptied = await connection.execute(update(TURNS).where(*aged).values(caller_text="", agent_text=""))
-                words = (EVENTS.c.at < now - timedelta(days=terms.transcripts), EVENTS.c.kind == MESSAGE)
+                emptied = await connection.execute(update(TURNS).where(*aged).values(dict.fromkeys(SEALED[TURNS], "")))
+                words = (
+                    EVENTS.c.at < now - timedelta(days=terms.transcripts),
+                    EVENTS.c.kind.in_((MESSAGE, TOOLS_USED)),
+                )
                 left = await connection.execute(
                     update(EVENTS).where(*words, as_type(EVENTS.c.data, Text) != "{}").values(data={})
                 )

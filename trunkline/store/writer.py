@@ -32,8 +32,10 @@ from trunkline.store import codec, models
 from trunkline.store.codec import Entry, call_of
 from trunkline.store.engine import Database, for_the_admin, is_database, what_failed
 from trunkline.store.fold import KnownCall, Row, Rows, fold, unplaced
+from trunkline.store.hours import add_hours
 from trunkline.store.sealing import opened_value, sealed_rows
 from trunkline.store.spool import Spool
+from trunkline.store.summing import HEARD, sum_up
 from trunkline.types import CallId, TenantId
 
 log = logging.getLogger(__name__)
@@ -331,9 +333,15 @@ class RecordWriter:
             (_ANSWERED, rows.answered),
             (_NAMED, rows.named),
             (_ENDED, rows.ended),
+            (HEARD, rows.heard),
         ):
             if values:
                 await connection.execute(statement, values)
+        ended = await sum_up(connection, rows.ending | rows.late)
+        for call in ended:
+            if call.id in rows.ending:
+                rows.hours.ended(call.tenant, call.at, call.reason, call.duration_ms)
+        await add_hours(connection, self._insert, rows.hours)
 
     async def _children(self, connection: AsyncConnection, rows: Rows) -> None:
         await self._add(connection, _EVENTS, rows.call_events)
@@ -351,9 +359,12 @@ class RecordWriter:
             await connection.execute(self._insert(table).on_conflict_do_nothing(index_elements=keys), sealed)
 
     async def _known(self, connection: AsyncConnection, call_ids: set[str]) -> dict[str, KnownCall]:
-        columns = (_CALLS.c.id, _CALLS.c.tenant_id, _CALLS.c.run, _CALLS.c.ended_at)
+        columns = (_CALLS.c.id, _CALLS.c.tenant_id, _CALLS.c.run, _CALLS.c.ended_at, _CALLS.c.answered_at)
         found = await connection.execute(select(*columns).where(_CALLS.c.id.in_(sorted(call_ids))))
-        return {row.id: KnownCall(row.tenant_id, row.run, row.ended_at is not None) for row in found}
+        return {
+            row.id: KnownCall(row.tenant_id, row.run, row.ended_at is not None, row.answered_at is not None)
+            for row in found
+        }
 
     async def _taken(self, connection: AsyncConnection, entries: Sequence[Entry]) -> frozenset[tuple[str, str]]:
         wanted = [

@@ -19,17 +19,21 @@ from trunkline.gateway.api.compliance import compliance_routes
 from trunkline.gateway.api.control import control_routes
 from trunkline.gateway.api.desk import desk_routes
 from trunkline.gateway.api.devices import device_routes
+from trunkline.gateway.api.events import event_routes
 from trunkline.gateway.api.guard import MAX_BODY_BYTES
+from trunkline.gateway.api.history import history_routes
 from trunkline.gateway.api.legs import leg_routes
 from trunkline.gateway.api.providers import provider_routes
+from trunkline.gateway.api.recordings import recording_routes
 from trunkline.gateway.api.trunks import TrunkView, trunk_routes
 from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.dialling import DialOrder
+from trunkline.gateway.feed import CallFeed
 from trunkline.gateway.twilio.tokens import Tokens
 from trunkline.gateway.twilio.webhooks import CallStatus, CallView
 from trunkline.gateway.webrtc.whip import whip_routes
 from trunkline.metrics import Metrics
-from trunkline.ports import CallStarted, Claimed, Conflict, Known, Refuse
+from trunkline.ports import CallQuery, CallStarted, Claimed, Conflict, Known, Refuse
 from trunkline.settings import Http, Settings, Twilio
 from trunkline.testing.clock import ManualClock
 from trunkline.types import DEFAULT_TENANT, E164, CallId, CallSid, StreamSid, TenantId
@@ -56,6 +60,9 @@ class FakeSwitchboard:
 
     def live(self, call_id: CallId) -> LiveCall | None:
         return self.calls.get(call_id)
+
+    def all_live(self) -> list[LiveCall]:
+        return list(self.calls.values())
 
     def hang_up(self, call_id: CallId) -> bool:
         self.hung_up.append(call_id)
@@ -89,14 +96,18 @@ class FakeRecords:
     """Calls old-1 to old-3; the cursor is how many were shown."""
 
     away: bool = False
+    asked: list[CallQuery] = field(default_factory=list)
 
     async def get(self, tenant: TenantId, call_id: CallId) -> Mapping[str, Any] | None:
         if self.away:
             raise StoreError("no database at secret-host")
         return {"id": call_id, "end_reason": "caller_hung_up"} if call_id.startswith("old") else None
 
-    async def list(self, tenant: TenantId, *, limit: int, cursor: str | None) -> FakePage:
+    async def search(self, tenant: TenantId, query: CallQuery, *, limit: int, cursor: str | None) -> FakePage:
+        self.asked.append(query)
         every = [{"id": "live-1"}, {"id": "old-1"}, {"id": "old-2"}]
+        if not (cursor or "0").isdigit():
+            raise ValueError("cursor: the next_cursor of an earlier answer expected")
         at = int(cursor or "0")
         return FakePage([*every[at : at + limit]], str(at + limit) if at + limit < len(every) else None)
 
@@ -169,6 +180,11 @@ def gateway(*api_keys: str, public_url: str | None = None, orders: FakeOrders | 
             *whip_routes(cast(Any, None), (), "http://testserver"),
         ],
         orders=orders or FakeOrders(),
+        first_routes=[
+            *history_routes(cast(Any, None), ManualClock(), lambda: []),
+            *event_routes(switchboard, CallFeed(cast(Any, None))),
+            *recording_routes(cast(Any, None), lambda: [], None, ManualClock()),
+        ],
     )
     client = TestClient(app, base_url="http://127.0.0.1:8080", raise_server_exceptions=False)
     return Gateway(client, switchboard, records, reasons)

@@ -16,7 +16,7 @@ from trunkline.gateway.api.calls import LiveCall, Page, call_routes
 from trunkline.gateway.api.client import Gateway, Progress, Refused, Step
 from trunkline.gateway.api.guard import Guard
 from trunkline.gateway.dialling import DialOrder
-from trunkline.ports import CallStarted, Claimed, Refuse
+from trunkline.ports import CallQuery, CallStarted, Claimed, Refuse
 from trunkline.types import DEFAULT_TENANT, E164, CallId, TenantId
 
 ORIGIN = "http://127.0.0.1:8080"
@@ -118,6 +118,9 @@ class Board:
     def live(self, call_id: CallId) -> LiveCall | None:
         return LiveCall(CallStarted(call_id, DEFAULT_TENANT, "outbound", "sip", "clinic", AT), "active")
 
+    def all_live(self) -> list[LiveCall]:
+        raise NotImplementedError
+
     def hang_up(self, call_id: CallId) -> bool:
         self.hung_up.append(call_id)
         return True
@@ -143,7 +146,7 @@ class Records:
     async def get(self, tenant: TenantId, call_id: CallId) -> Mapping[str, Any] | None:
         return self._readings.pop(0) if len(self._readings) > 1 else self._readings[0]
 
-    async def list(self, tenant: TenantId, *, limit: int, cursor: str | None) -> Page:
+    async def search(self, tenant: TenantId, query: CallQuery, *, limit: int, cursor: str | None) -> Page:
         raise NotImplementedError
 
 

@@ -53,6 +53,7 @@ def create_http(
     may_fall_back: Callable[[E164, E164 | None], Decision] = lambda number, ours: Allow(),
     expect: Callable[[Arrival], Awaitable[None]] | None = None,
     expect_order: Expect | None = None,
+    first_routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
     """`tokens` is the one whose `redeem` the media leg asks; `placed` knows calls of ours over Twilio."""
     origin = settings.http.origin
@@ -79,6 +80,7 @@ def create_http(
     return Starlette(
         routes=[
             *webhook_routes(webhooks, signatures, metrics, clock),
+            *first_routes,
             *call_routes(switchboard, records, orders, counsel, expect_order),
             *_own_routes(metrics, not_ready),
             *more_routes,

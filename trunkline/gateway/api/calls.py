@@ -10,10 +10,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from trunkline.compliance.money.invoice import invoice
+from trunkline.gateway.api.callquery import call_query
 from trunkline.gateway.api.idempotency import OrderDesk, key_of
 from trunkline.gateway.api.orders import order, refusal
+from trunkline.gateway.api.principal import tenant_of
 from trunkline.gateway.dialling import DialOrder
-from trunkline.ports import CallStarted, Orders, Refuse
+from trunkline.ports import CallQuery, CallStarted, Orders, Refuse
 from trunkline.types import DEFAULT_TENANT, CallId, TenantId
 
 MAX_PAGE = 100
@@ -34,6 +36,8 @@ class LiveCalls(Protocol):
     """The switchboard, as the API sees it. Every method returns at once."""
 
     def live(self, call_id: CallId) -> LiveCall | None: ...
+
+    def all_live(self) -> Sequence[LiveCall]: ...
 
     def hang_up(self, call_id: CallId) -> bool:
         """End the call now, as the operator's wish. False: no such live call."""
@@ -67,8 +71,9 @@ class CallRecords(Protocol):
 
     async def get(self, tenant: TenantId, call_id: CallId) -> Mapping[str, Any] | None: ...
 
-    async def list(self, tenant: TenantId, *, limit: int, cursor: str | None) -> Page:
-        """Newest first, without turns and events. Raises ValueError for a cursor it did not make."""
+    async def search(self, tenant: TenantId, query: CallQuery, *, limit: int, cursor: str | None) -> Page:
+        """Newest first, without turns and events. A short page is not the last while it has a next_cursor. Raises
+        ValueError for what it cannot be asked, in words for the user."""
         ...
 
 
@@ -91,7 +96,7 @@ def call_routes(
     counsel: Counsel | None = None,
     expect: Expect | None = None,
 ) -> list[Route]:
-    tenant = DEFAULT_TENANT
+    tenant = DEFAULT_TENANT  # of orders
 
     async def place(asked: DialOrder) -> CallId | Refuse:
         if expect is not None:
@@ -107,12 +112,13 @@ def call_routes(
     desk = OrderDesk(orders, live_calls, records, tenant, place)
 
     async def list_calls(request: Request) -> Response:
-        limit = _limit(request.query_params.get("limit", str(DEFAULT_PAGE)))
+        query, asked = call_query(request, "limit", "cursor")
+        limit = _limit(asked.get("limit", str(DEFAULT_PAGE)))
         try:
-            page = await records.list(tenant, limit=limit, cursor=request.query_params.get("cursor"))
-        except ValueError:
-            raise HTTPException(400, "cursor: the next_cursor of an earlier answer expected") from None
-        calls = [_shown(call, live_calls.live(CallId(call["id"]))) for call in page.calls]
+            page = await records.search(tenant_of(request), query, limit=limit, cursor=asked.get("cursor"))
+        except ValueError as error:
+            raise HTTPException(400, str(error)) from None
+        calls = [shown(call, live_calls.live(CallId(call["id"]))) for call in page.calls]
         return JSONResponse({"calls": calls, "next_cursor": page.next_cursor})
 
     async def dial(request: Request) -> Response:
@@ -132,16 +138,16 @@ def call_routes(
         return JSONResponse(_placed(placed, asked), 201, {"Location": f"/v1/calls/{placed}"})
 
     async def get_call(request: Request) -> Response:
-        call_id = _call_id(request)
+        call_id, tenant = call_id_of(request), tenant_of(request)
         live = _of_tenant(live_calls.live(call_id), tenant)
         record = await records.get(tenant, call_id)
         if record is None and live is None:
             raise HTTPException(404, "no such call")
-        return JSONResponse(_shown(record or {}, live))
+        return JSONResponse(shown(record or {}, live))
 
     async def end_call(request: Request) -> Response:
         """Idempotent: 202 while the call is being ended, 204 once it has."""
-        call_id = _call_id(request)
+        call_id, tenant = call_id_of(request), tenant_of(request)
         if _of_tenant(live_calls.live(call_id), tenant) and live_calls.hang_up(call_id):
             return JSONResponse({"id": call_id, "state": "ending"}, 202)
         if await records.get(tenant, call_id) is None:
@@ -168,7 +174,7 @@ def _placed(call_id: CallId, order: DialOrder) -> dict[str, Any]:
     }
 
 
-def _shown(record: Mapping[str, Any], live: LiveCall | None) -> dict[str, Any]:
+def shown(record: Mapping[str, Any], live: LiveCall | None) -> dict[str, Any]:
     """The stored record; what only memory knows is added."""
     priced = {"cost": invoice(record["costs"])} if record.get("costs") else {}
     if live is None:
@@ -192,7 +198,7 @@ def _of_tenant(live: LiveCall | None, tenant: TenantId) -> LiveCall | None:
     return live if live is not None and live.started.tenant == tenant else None
 
 
-def _call_id(request: Request) -> CallId:
+def call_id_of(request: Request) -> CallId:
     call_id: str = request.path_params["call_id"]
     if len(call_id) > MAX_ID_CHARS:
         raise HTTPException(404, "no such call")

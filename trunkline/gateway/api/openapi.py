@@ -3,7 +3,7 @@
 from typing import Any, get_args
 
 from trunkline import __version__
-from trunkline.gateway.api import devices, openapi_compliance, openapi_desk, orders
+from trunkline.gateway.api import devices, openapi_calls, openapi_compliance, openapi_desk, orders
 from trunkline.gateway.api.calls import DEFAULT_PAGE, MAX_PAGE
 from trunkline.gateway.api.control import MAX_SUMMARY_CHARS
 from trunkline.gateway.api.idempotency import MAX_KEY_CHARS
@@ -83,13 +83,13 @@ def document() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Trunkline", "version": __version__, "license": {"name": "Apache-2.0"}},
         "security": [{"bearer": []}, {"header": []}],
-        "paths": _PATHS | openapi_compliance.PATHS | openapi_desk.PATHS_OF_THE_DESK,
+        "paths": _PATHS | openapi_calls.PATHS | openapi_compliance.PATHS | openapi_desk.PATHS_OF_THE_DESK,
         "components": {
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "header": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
             },
-            "schemas": _SCHEMAS | openapi_desk.SCHEMAS,
+            "schemas": _SCHEMAS | openapi_calls.SCHEMAS | openapi_desk.SCHEMAS,
         },
     }
 
@@ -287,6 +287,7 @@ _SCHEMAS: dict[str, Any] = {
             "end_reason": _NULLABLE_TEXT | {"enum": [*get_args(EndReason), None]},
             "ended_by": _NULLABLE_TEXT | {"enum": [*get_args(EndedBy), None]},
             "provider_code": _NULLABLE_TEXT | {"description": "The provider's own, such as sip:486;q850:17."},
+            **openapi_calls.SUMMED,
             "turns": {"type": "array", "items": {"type": "object"}, "description": "Of a single call only."},
             "cost": {
                 "type": "object",
@@ -317,10 +318,12 @@ _PATHS: dict[str, Any] = {
                     "schema": {"type": "string"},
                     "description": "An earlier next_cursor.",
                 },
+                *openapi_calls.FILTERS,
             ],
             "responses": {
                 "200": _json(
-                    "A page of calls.",
+                    "A page of calls. It may be short, even empty, while there is a next_cursor: a search looks at a "
+                    "bounded number of calls at a time, and goes on from there.",
                     {
                         "type": "object",
                         "required": ["calls", "next_cursor"],

@@ -94,6 +94,11 @@ def tenant_of(request: Request) -> TenantId:
     return principal_of(request).tenant
 
 
+def actor_of(request: Request) -> str:
+    """For the record."""
+    return principal_of(request).actor
+
+
 def require(request: Request, scope: Scope) -> Principal:
     """For what a route finds out only later. Raises HTTPException, 403."""
     principal = principal_of(request)

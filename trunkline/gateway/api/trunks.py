@@ -26,11 +26,11 @@ class TrunkView:
 
 def trunk_routes(trunks: Callable[[], Sequence[TrunkView]]) -> list[Route]:
     async def list_trunks(request: Request) -> Response:
-        return JSONResponse({"trunks": [_shown(trunk) for trunk in trunks()]})
+        return JSONResponse({"trunks": [trunk_shown(trunk) for trunk in trunks()]})
 
     return [Route("/v1/trunks", list_trunks, methods=["GET"])]
 
 
-def _shown(trunk: TrunkView) -> dict[str, Any]:
+def trunk_shown(trunk: TrunkView) -> dict[str, Any]:
     shown = asdict(trunk)
     return {name: value for name, value in shown.items() if value not in ("", None)}

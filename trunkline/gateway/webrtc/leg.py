@@ -15,6 +15,7 @@ from trunkline.gateway import live
 from trunkline.gateway.device import Device, DeviceHands
 from trunkline.gateway.entering import Entered
 from trunkline.gateway.leg import DeviceCall, LegKind
+from trunkline.gateway.sip import quality
 from trunkline.gateway.webrtc import rtp
 from trunkline.gateway.webrtc.incoming import Incoming, Piece
 from trunkline.gateway.webrtc.opus import SILENCE, Decoder, Encoder, duration_ms
@@ -69,6 +70,7 @@ class WebRtcLeg(DeviceHands):
         self._reception: rtp.Reception | None = None
         self._their_time, self._their_time_at = 0, 0.0
         self._fared: rtp.Fared | None = None
+        self._round_trip_ms: float | None = None
         self._report_at = clock.now() + REPORT_S / 2
         self._sequence = secrets.randbits(15)
         self._time_base = secrets.randbits(32)
@@ -115,6 +117,7 @@ class WebRtcLeg(DeviceHands):
                 self._their_time, self._their_time_at = found.compact_ntp, now
             elif isinstance(found, rtp.Fared):
                 self._fared = found
+                self._round_trip_ms = found.round_trip_ms(self._clock.wall().timestamp()) or self._round_trip_ms
 
     def opened(self) -> None:
         self._is_open = True
@@ -282,9 +285,19 @@ class WebRtcLeg(DeviceHands):
         self._marks.clear()
         return self._outgoing.clear()
 
-    def stats(self) -> Mapping[str, int]:
+    def stats(self) -> Mapping[str, float]:
         incoming, fared = self._incoming, self._fared
+        jitter_ms = self._reception.jitter / 48 if self._reception is not None else 0.0
+        report = quality.MediaReport(
+            "opus",
+            in_packets=max(0, self._received - incoming.late),  # those are among the lost
+            in_lost=incoming.lost,
+            rtt_ms=self._round_trip_ms,
+            buffer_ms=2 * jitter_ms,  # what a buffer holds that follows the jitter
+        )
+        told = {"mos": quality.mos(report), "rtt_ms": self._round_trip_ms}
         return {
+            **{name: round(value, 2) for name, value in told.items() if value is not None},
             "received_packets": self._received,
             "lost_packets": incoming.lost,
             "late_packets": incoming.late,
@@ -292,7 +305,7 @@ class WebRtcLeg(DeviceHands):
             "concealed_packets": self._concealed,
             "undecodable_packets": self._undecodable,
             "unarmed_packets": self.device.unarmed,
-            "jitter_ms": round(self._reception.jitter / 48) if self._reception is not None else 0,
+            "jitter_ms": round(jitter_ms),
             "sent_packets": self._sent_packets,
             "sent_lost_packets": fared.lost if fared is not None else 0,
             "dropped_events": self._untold,

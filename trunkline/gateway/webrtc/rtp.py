@@ -84,6 +84,15 @@ class Fared:
     lost_share: float
     lost: int
     jitter_ms: float
+    last_sr: int = 0
+    """The middle of our sender report's NTP time that they had last; 0: none."""
+    held: int = 0
+    """... this long, in 65,536ths of a second."""
+
+    def round_trip_ms(self, wall_s: float) -> float | None:
+        """RFC 3550 6.4.1, at the time it came. None: they cannot tell, or it makes no sense."""
+        took = (int((wall_s + _NTP_EPOCH_S) * 65536) - self.last_sr - self.held) & 0xFFFFFFFF
+        return took / 65.536 if self.last_sr and took < 10 * 65536 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +115,15 @@ def read_rtcp(data: bytes) -> list[SenderTime | Fared | Bye]:
             found.append(SenderTime(ssrc, (high & 0xFFFF) << 16 | low >> 16))
             blocks = at + 28
         if kind in (_SR, _RR) and first & 0x1F and blocks + 24 <= end:
-            lost_and_share, _, jitter = struct.unpack_from("!III", data, blocks + 4)
+            lost_and_share, _, jitter, last_sr, held = struct.unpack_from("!IIIII", data, blocks + 4)
             lost = lost_and_share & 0xFFFFFF
             found.append(
                 Fared(
                     (lost_and_share >> 24) / 256,
                     lost - (1 << 24) if lost & 0x800000 else lost,
                     jitter / 48,
+                    last_sr,
+                    held,
                 )
             )
         if kind == _BYE:
