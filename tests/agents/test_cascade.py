@@ -723,6 +723,7 @@ def test_the_conversation_holds_what_was_heard_though_the_model_was_still_writin
         assert agent == Message("agent", "We open at", cut=True)
         turn = call.turns[-1]
         assert (turn.agent_text, turn.interrupted, turn.heard_exact) == ("We open at", True, True)
+        assert turn.cut_text == "eight in the morning. And"
         assert turn.barge_in_ms == 0
 
     on_a_call(conversation)

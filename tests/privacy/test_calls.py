@@ -294,3 +294,38 @@ def test_a_realtime_model_of_a_third_party_is_told_what_its_policy_lets_it_know(
         assert [message.text for message in told] == shown
         session.close()
         assert not told
+
+
+@pytest.mark.parametrize(
+    ("heard", "cut", "kept"),
+    [
+        ("I can offer", "nine o'clock.", "nine o'clock."),
+        ("You wrote", "anna@example.com to us.", "[email] to us."),
+        (f"Your card is {CARD[:32]}", f"{CARD[33:]}, right?", ""),
+        ("Hello.", "", ""),
+    ],
+)
+def test_what_was_cut_is_redacted_with_what_was_heard_before_it(heard: str, cut: str, kept: str) -> None:
+    records = Kept()
+    redacted = RedactedRecords(records, Policies(POLICY))
+    redacted.append(started("a"))
+    redacted.append(TurnEnded(CallId("a"), AT, TurnRecord(0, "", heard, interrupted=True, cut_text=cut)))
+    event = records.events[-1]
+    assert isinstance(event, TurnEnded)
+    assert event.turn.cut_text == kept
+
+
+def test_a_turn_without_words_has_none_that_were_cut() -> None:
+    assert TurnRecord(0, "a", "b", cut_text="c").without_words() == TurnRecord(0, "", "")
+
+
+def test_what_tools_were_given_is_redacted_as_what_was_said() -> None:
+    records = Kept()
+    redacted = RedactedRecords(records, Policies(POLICY))
+    redacted.append(started("a"))
+    tools = [{"name": "call_back", "arguments": {"number": "415 555 0100"}, "outcome": "ok"}]
+    redacted.append(CallEvent(CallId("a"), AT, "tools_used", {"turn": 0, "tools": tools}))
+    event = records.events[-1]
+    assert isinstance(event, CallEvent)
+    assert "0100" not in str(event.data["tools"]) or "555" not in str(event.data["tools"])
+    assert event.data["tools"][0]["outcome"] == "ok"

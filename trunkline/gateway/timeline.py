@@ -198,7 +198,11 @@ def recording_of(record: Mapping[str, Any]) -> dict[str, Any]:
     made = any(_is(event, RECORDED) for event in events)
     state = None
     for event in events:
-        if _is(event, "consent") and "record" in event["data"].get("doors", ()):
+        if not _is(event, "consent"):
+            continue
+        if "doors" not in event["data"]:
+            state = "sealed"  # its key is away: nobody knows
+        elif "record" in event["data"]["doors"]:
             state = event["data"].get("state")
     agreed = state in (None, "granted")
     why = "" if agreed else f"recording: consent was {state}"

@@ -256,10 +256,7 @@ class Subjects:
             )
             async with self._database.writing() as connection:
                 emptied = await connection.execute(update(TURNS).where(*aged).values(dict.fromkeys(SEALED[TURNS], "")))
-                words = (
-                    EVENTS.c.at < now - timedelta(days=terms.transcripts),
-                    EVENTS.c.kind.in_((MESSAGE, TOOLS_USED)),
-                )
+                words = (EVENTS.c.at < now - timedelta(days=terms.transcripts), EVENTS.c.kind.in_(_WORDS))
                 left = await connection.execute(
                     update(EVENTS).where(*words, as_type(EVENTS.c.data, Text) != "{}").values(data={})
                 )

@@ -250,6 +250,7 @@ def test_reports_are_few_and_say_what_was_lost() -> None:
     assert 2 <= len(rig.wire.control) <= 3
     read = [found for packet in rig.wire.control for found in rtp.read_rtcp(packet)]
     assert max(f.lost for f in read if isinstance(f, rtp.Fared)) == 5
+    assert 1.0 < rig.leg.stats()["mos"] < 4.4
 
 
 def test_an_end_of_ours_is_told_and_what_was_said_is_heard() -> None:

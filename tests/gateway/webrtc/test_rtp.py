@@ -64,3 +64,14 @@ def test_who_has_sent_nothing_only_reports() -> None:
     kinds = read_rtcp(rtp.report(42, None, Reception(7, 1, 1).block(0, 0)))
     assert [type(kind) for kind in kinds] == [Fared]
     assert Bye() in read_rtcp(rtp.goodbye(42))
+
+
+def test_the_round_trip_is_that_of_rfc_3550() -> None:
+    wall = 1_764_000_000.25
+    ours = int((wall + 2_208_988_800) * 65536) & 0xFFFFFFFF
+    assert Fared(0.0, 0, 0.0, ours, 65536).round_trip_ms(wall + 1.08) == pytest.approx(80, abs=0.1)
+    assert Fared(0.0, 0, 0.0, 0, 0).round_trip_ms(wall) is None  # they have none of ours
+    assert Fared(0.0, 0, 0.0, ours, 65536).round_trip_ms(wall + 0.5) is None  # held longer than it took
+    [fared] = read_rtcp(rtp.report(42, None, Reception(7, 1, 1).block(ours, 1.0)))
+    assert isinstance(fared, Fared)
+    assert (fared.last_sr, fared.held) == (ours, 65536)

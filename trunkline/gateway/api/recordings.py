@@ -119,10 +119,14 @@ def span(asked: str | None, size: int) -> tuple[int, int] | None:
 
 def _part(header: bytes, path: Path, keys: Keys | None, first: int, last: int) -> Iterator[bytes]:
     """In a thread of the server's. A chunk is 1 MiB at most."""
-    chunks, _, _ = audio_of(path, keys)
-    at = 0
+    if first < len(header):
+        yield header[first : last + 1]
+    at = len(header)
+    if last < at:
+        return
+    chunks, _, _ = audio_of(path, keys)  # begun at once: else its file would stay open
     try:
-        for chunk in _with(header, chunks):
+        for chunk in chunks:
             wanted = chunk[max(0, first - at) : last + 1 - at]
             at += len(chunk)
             if wanted:
@@ -131,8 +135,3 @@ def _part(header: bytes, path: Path, keys: Keys | None, first: int, last: int) -
                 return
     finally:
         chunks.close()  # type: ignore[attr-defined]
-
-
-def _with(header: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    yield header
-    yield from chunks
