@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from trunkline.agents.attending import Agent
 from trunkline.agents.definition import HandOff
 from trunkline.media.recorder import Recorder
-from trunkline.ports import Allow, Message, RecordEvent, Refuse, TurnEnded, TurnRecord
+from trunkline.ports import Allow, Message, RecordEvent, Refuse, ToolUse, TurnEnded, TurnEvidence, TurnRecord
 from trunkline.store.spool import Spool
 from trunkline.telemetry import traced
 from trunkline.testing.board import DEFINITION, Board, play, run
@@ -77,16 +77,20 @@ def test_what_is_said_while_the_door_is_shut_is_in_no_turn_no_session_and_no_mes
         with_alone(board)
         call_id, leg = board.answered()
         line = board.line()
-        line.turn(TurnRecord(0, "before", "yes"), 0.0)
+        used = TurnEvidence(tools=(ToolUse("book", {"day": "monday"}, "ok"),))
+        line.turn(TurnRecord(0, "before", "yes", cut_text="and no", evidence=used), 0.0)
         board.agent_now.conversation += SAID
         assert line.conversation == tuple(SAID)
         board.refusing = dict(SHUT)
         line.opened()
-        line.turn(TurnRecord(1, "after", "yes"), 0.0)
+        line.turn(TurnRecord(1, "after", "yes", cut_text="and no", evidence=used), 0.0)
         line.event("message", text="after")
         assert line.conversation == ()
         texts = [e.turn.caller_text for e in board.records if isinstance(e, TurnEnded)]
         assert texts == ["before", ""]
+        assert [e.turn.cut_text for e in board.records if isinstance(e, TurnEnded)] == ["and no", ""]
+        given = [(e["turn"], e["tools"][0]["arguments"]) for e in board.events("tools_used")]
+        assert given == [(0, {"day": "monday"}), (1, {})]
         assert board.events("message") == [{"text": ""}]
         line.lost(leg, "3 s without media")
         await asyncio.sleep(60)

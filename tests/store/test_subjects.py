@@ -295,3 +295,24 @@ def test_what_is_deleted_while_files_are_looked_through_holds_nothing(
 
     monkeypatch.setattr(Path, "is_file", and_then_goes)
     assert files_with(tmp_path, "ann") == ["a", "c"]
+
+
+def test_what_was_cut_and_what_tools_were_given_goes_with_the_words(open_store: OpenStore, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_store() as store:
+            store.spool.append(CallStarted(CallId("c"), US, "inbound", "sip", "clinic", AT, BOB))
+            store.spool.append(TurnEnded(CallId("c"), AT, TurnRecord(0, "", "", cut_text=f"I call {ANN}")))
+            tools = [{"name": "call", "arguments": {"to": ANN}, "outcome": "ok"}]
+            store.spool.append(CallEvent(CallId("c"), AT, "tools_used", {"turn": 0, "tools": tools}))
+            assert await store.writer.flush()
+            subjects = Subjects(store.database, tmp_path / "recordings")
+            assert set(await subjects.rows_with(ANN)) == {"turns.cut_text", "call_events.data"}
+            await subjects.erase(US, ANN, AT)
+            assert await subjects.rows_with(ANN) == []
+            assert (await store.rows("turns"))[0]["cut_text"] == "I call [erased]"
+            await subjects.purge(Terms(transcripts=1), AT + timedelta(days=2))
+            assert (await store.rows("turns"))[0]["cut_text"] == ""
+            call = await store.records.get(US, CallId("c"))
+            assert call["events"][0]["data"] == {}
+
+    asyncio.run(scenario())
