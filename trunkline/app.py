@@ -54,6 +54,9 @@ from trunkline.gateway.api.recordings import recording_routes
 from trunkline.gateway.api.trunks import TrunkView, trunk_routes
 from trunkline.gateway.call import DIAL_SLACK_S
 from trunkline.gateway.consent import House, open_house
+from trunkline.gateway.console.callpages import call_pages
+from trunkline.gateway.console.pages import Pages
+from trunkline.gateway.console.today import AgentView, BudgetView, Health
 from trunkline.gateway.entering import Entrance, Origins
 from trunkline.gateway.feed import CallFeed
 from trunkline.gateway.forbidden import refuse_forbidden
@@ -110,7 +113,7 @@ from trunkline.media.recordings import Recordings
 from trunkline.media.sources import soft_work
 from trunkline.media.vad import EnergyGate, SileroBatch
 from trunkline.metrics import Metrics
-from trunkline.monies import check_money, missing_prices, money_policy
+from trunkline.monies import budgets_of, check_money, missing_prices, money_policy
 from trunkline.numbers.desk import Desk
 from trunkline.ports import RECORDED, Budgets, CallEvent, CallQuery, Door, RecordSink, SlotStore
 from trunkline.privacy.calls import Policies, RedactedRecords, by_itself
@@ -119,7 +122,7 @@ from trunkline.privacy.redaction import Kind, Policy
 from trunkline.privacy.texts import TextSeal
 from trunkline.settings import Settings
 from trunkline.settings.privacy import Privacy
-from trunkline.store.budgets import DatabaseBudgets
+from trunkline.store.budgets import DatabaseBudgets, taken_on
 from trunkline.store.callsout import CallsOut
 from trunkline.store.consentjournal import ConsentJournal
 from trunkline.store.consents import ConsentLedger
@@ -314,10 +317,11 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             return [trunk for trunks in ways_out for trunk in trunks()]
 
         more = trunk_routes(all_trunks)
+        recording = recording_routes(records, lambda: recording_folders(settings), keys, clock)
         first_routes = [
             *history_routes(records, clock, all_trunks),
             *event_routes(switchboard, feed),
-            *recording_routes(records, lambda: recording_folders(settings), keys, clock),
+            *recording,
         ]
         more += provider_routes(lambda: [row for each in agents.values() for row in each.health(clock.now())])
         more += control_routes(switchboard.call) + leg_routes(switchboard.call, partial(office.know, purpose=None))
@@ -341,6 +345,26 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             stack.push_async_callback(webrtc.desk.close)
             more += whip_routes(webrtc.desk, settings.devices.origins, settings.http.origin)
         more += page_routes(settings.devices.origins, plain_index(settings.http.origin))
+        pages = Pages()
+        more += pages.static_routes()
+        more += call_pages(
+            pages,
+            switchboard,
+            records,
+            records,
+            feed,
+            clock,
+            find=switchboard.call,
+            know=partial(office.know, purpose=None),
+            health=Health(
+                not_ready,
+                all_trunks,
+                lambda: [row for each in agents.values() for row in each.health(clock.now())],
+                lambda tenant: [AgentView(each.definition.name, each.agent.ready()) for each in agents.values()],
+                partial(_budgets_now, settings, database, clock),
+            ),
+            play=recording[0].endpoint,
+        )
         audio = _open_audio(settings, switchboard, sessions.desk, metrics, clock)
         stack.push_async_callback(audio.close)
         orders = OrderKeys(database, clock, worker=settings.worker)
@@ -719,6 +743,11 @@ class _Fresh(CallRecords):
     async def stats(self, tenant: TenantId, since: datetime, until: datetime, by: By) -> Record:
         await self._writer.flush(FRESH_S)
         return await super().stats(tenant, since, until, by)
+
+
+async def _budgets_now(settings: Settings, database: Database, clock: Clock, tenant: TenantId) -> list[BudgetView]:
+    day = clock.wall().date().isoformat()
+    return [BudgetView(*each) for each in budgets_of(settings.money, await taken_on(database, tenant, day))]
 
 
 def _writable(folder: Path) -> None:
