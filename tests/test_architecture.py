@@ -17,8 +17,10 @@ FLOOR_FILES = {
     "fetching",
     "errors",
     "clock",
+    "plans",
     "ports",
     "live",
+    "hooks",
     "metrics",
     "telemetry",
     "logs",
@@ -29,6 +31,8 @@ FLOOR_FILES = {
 FLOOR = {*FLOOR_FILES, "settings", "privacy"}
 ENTRY_POINTS = {
     "app",
+    "ascode",
+    "people",
     "auditing",
     "calls",
     "cli",
@@ -39,6 +43,8 @@ ENTRY_POINTS = {
     "legal",
     "monies",
     "costs",
+    "numbering",
+    "routed",
 }
 MAY_IMPORT = {
     "agents": {"media"},
@@ -51,10 +57,13 @@ MAY_IMPORT = {
 }
 HEAVY = {
     "aiortc",
+    "argon2",
     "asyncpg",
+    "authlib",
     "deepgram",
     "elevenlabs",
     "espeakng_loader",
+    "joserfc",
     "livekit",
     "onnxruntime",
     "openai",
@@ -245,6 +254,7 @@ WAYS_OUT = {
     ("gateway/switchboard.py", "dial"): "dial",
     ("gateway/twilio/dialler.py", "_create"): "the dialler itself",
     ("gateway/twilio/webhooks.py", "continue_"): "LineCall._ask_dial, when the transfer was allowed",
+    ("gateway/twilio/webhooks.py", "_elsewhere"): "Switchboard._way_out and _answered_elsewhere, by LineCall.ask",
     ("gateway/twilio/webhooks.py", "fallback"): "fallback",
 }
 ASKED_THERE = {

@@ -66,7 +66,7 @@ def test_secrets_come_as_one_or_many_and_never_show(monkeypatch: pytest.MonkeyPa
     assert settings.database == "postgresql://u:secret@db/t"
     assert set(settings.secrets()) == {"12345", "secret-old", KEY, "sk-secret", "secret"}
     for shown in (repr(settings), str(settings), settings.model_dump_json()):
-        for name in ("Secret", "api_key_secret", "api_secret", "turn_secret", "secret_access_key"):
+        for name in ("Secret", "client_secret", "api_key_secret", "api_secret", "turn_secret", "secret_access_key"):
             shown = shown.replace(name, "")
         assert "secret" not in shown
         assert KEY not in shown

@@ -22,6 +22,7 @@ from typing import cast
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.routing import Route
 
 from trunkline import logs, telemetry
 from trunkline.agents import script
@@ -32,35 +33,52 @@ from trunkline.agents.examples import example
 from trunkline.agents.here import AgentHere
 from trunkline.agents.local.pool import SpeechPool
 from trunkline.agents.providers import Minds, Services, Wrap
+from trunkline.agents.roster import Roster
+from trunkline.agents.script.family import MAX_AGENTS
 from trunkline.agents.tools.http import HttpTools
 from trunkline.agents.wishes.ears import SecondEars
 from trunkline.clock import SYSTEM_CLOCK, Clock
 from trunkline.compliance import opening
+from trunkline.compliance.destinations import country_of
 from trunkline.compliance.money.treasury import Treasury
 from trunkline.compliance.office import Office
 from trunkline.compliance.residency import Residency
 from trunkline.errors import ConfigError, MissingExtra, StoreError
 from trunkline.gateway.answeredby import MachineTerms
+from trunkline.gateway.api.accounts import account_routes
 from trunkline.gateway.api.app import create_http, plain_index
 from trunkline.gateway.api.compliance import ComplianceDesk, compliance_routes
 from trunkline.gateway.api.control import control_routes
 from trunkline.gateway.api.desk import desk_routes
 from trunkline.gateway.api.devices import NoRooms, Rooms, device_routes
 from trunkline.gateway.api.events import event_routes
+from trunkline.gateway.api.gate import Gate, Identities
 from trunkline.gateway.api.history import history_routes
 from trunkline.gateway.api.legs import leg_routes
 from trunkline.gateway.api.providers import provider_routes
 from trunkline.gateway.api.recordings import recording_routes
+from trunkline.gateway.api.routed import routed_routes
 from trunkline.gateway.api.trunks import TrunkView, trunk_routes
+from trunkline.gateway.api.webhooks import webhook_desk_routes
 from trunkline.gateway.call import DIAL_SLACK_S
 from trunkline.gateway.consent import House, open_house
+from trunkline.gateway.console.accounts import Accounts as ConsoleAccounts
 from trunkline.gateway.console.callpages import call_pages
+from trunkline.gateway.console.cookies import Cookies
+from trunkline.gateway.console.doors import Doors
+from trunkline.gateway.console.oidc import Provider
+from trunkline.gateway.console.oidc import Terms as OidcTerms
 from trunkline.gateway.console.pages import Pages
+from trunkline.gateway.console.passwords import Passwords
 from trunkline.gateway.console.today import AgentView, BudgetView, Health
+from trunkline.gateway.console.vouched import Mapped
 from trunkline.gateway.entering import Entrance, Origins
 from trunkline.gateway.feed import CallFeed
 from trunkline.gateway.forbidden import refuse_forbidden
 from trunkline.gateway.front import front_door
+from trunkline.gateway.hooks.bodies import Bodies
+from trunkline.gateway.hooks.sending import Sender
+from trunkline.gateway.hooks.worker import HookWorker
 from trunkline.gateway.joining import Verifier
 from trunkline.gateway.livekit.desk import DeskTerms as LivekitTerms
 from trunkline.gateway.livekit.desk import Enter, LivekitDesk
@@ -69,10 +87,12 @@ from trunkline.gateway.outbound import retry_policy
 from trunkline.gateway.page.routes import page_routes
 from trunkline.gateway.regions import Regions
 from trunkline.gateway.regionwatch import RegionWatch
+from trunkline.gateway.routed import Routing
 from trunkline.gateway.sessions.livekit import configured as livekit_configured
 from trunkline.gateway.sessions.opening import open_sessions, our_regions
 from trunkline.gateway.sip import trunks
 from trunkline.gateway.sip.desk import LIMIT_SLACK_S, SipDesk
+from trunkline.gateway.sip.desktrunks import DeskTrunks
 from trunkline.gateway.sip.leg import sip_lead
 from trunkline.gateway.sip.signing import open_signer
 from trunkline.gateway.sip.stack import FrontCounters, Stack
@@ -100,6 +120,7 @@ from trunkline.keeping import (
     master_keys,
     recording_folders,
     residency_of,
+    shared_of,
     terms_of,
 )
 from trunkline.legal import policy_of
@@ -115,6 +136,7 @@ from trunkline.media.vad import EnergyGate, SileroBatch
 from trunkline.metrics import Metrics
 from trunkline.monies import budgets_of, check_money, missing_prices, money_policy
 from trunkline.numbers.desk import Desk
+from trunkline.numbers.directory import Directory
 from trunkline.ports import RECORDED, Budgets, CallEvent, CallQuery, Door, RecordSink, SlotStore
 from trunkline.privacy.calls import Policies, RedactedRecords, by_itself
 from trunkline.privacy.keys import MasterKeys
@@ -122,14 +144,20 @@ from trunkline.privacy.redaction import Kind, Policy
 from trunkline.privacy.texts import TextSeal
 from trunkline.settings import Settings
 from trunkline.settings.privacy import Privacy
+from trunkline.store.accounts import Accounts
+from trunkline.store.apikeys import ApiKeys
 from trunkline.store.budgets import DatabaseBudgets, taken_on
 from trunkline.store.callsout import CallsOut
 from trunkline.store.consentjournal import ConsentJournal
 from trunkline.store.consents import ConsentLedger
 from trunkline.store.desk import Desk as DeskStore
 from trunkline.store.devices import KnownDevices
+from trunkline.store.directory import DatabaseNumbers
 from trunkline.store.dnc import DncLists
 from trunkline.store.engine import Database, database_url
+from trunkline.store.hookqueue import HookQueue
+from trunkline.store.hooks import WebhookEndpoints
+from trunkline.store.hookspool import HookSpool
 from trunkline.store.orders import OrderKeys
 from trunkline.store.records import LIMIT, CallRecords, Page, Record
 from trunkline.store.replies import Replies
@@ -144,6 +172,7 @@ log = logging.getLogger(__name__)
 
 SPARE_SLOTS = 16  # of the ears: calls that are ending while others begin
 GAUGES_S = 1.0
+WANTED_S = 1.0
 PURGE_EVERY_S, PURGE_S = 3600.0, 600.0
 RECORDINGS_S = 2.0  # for what is written last
 BACKLOG = 2048
@@ -157,6 +186,10 @@ class Gateway:
 
     settings: Settings
     agent: AgentDefinition
+    roster: Roster
+    """Its agents: the settings' and the desk's."""
+    services: Services
+    """What agents are built of: for trials of drafts (agents/trying.py)."""
     http: Starlette
     switchboard: Switchboard
     sockets: Sockets
@@ -174,6 +207,8 @@ class Gateway:
     """Wait until the record is in the database, at most so many seconds."""
     recording: "asyncio.Task[None]"
     """Of the agent's fixed lines."""
+    setup_link: str | None
+    """With which the console's first admin is made. None: there is one."""
 
     async def hang_up(self) -> None:
         """Cut off what is left of calls, sockets and dialogs. Idempotent."""
@@ -235,27 +270,40 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         for (file, each), prefix in zip(family.items(), script.prefixes(family), strict=True)
     }
 
+    shared = shared_of(settings)
+    shared_tools = HttpTools(shared.keys(services.keys), allow_private=shared.private_addresses)
+
+    def of_desk(definition: AgentDefinition, prefix: str) -> AgentHere:
+        heard = definition.heeding() if settings.compliance.business else definition
+        return AgentHere(heard, services, shared_tools, speech_ready, None, prefix, may_be_alone=may_be_alone)
+
     _writable(settings.data_dir)
     refuse_forbidden(family, settings.twilio.fallback_number)
 
     async with contextlib.AsyncExitStack() as stack:
         keys, seal, spool = await _opened_keys(settings)
         stack.callback(spool.close)
+        own_seal = await asyncio.to_thread(desk_seal, settings, keys)  # a key service takes its time
         database = Database(database_url(settings.database, settings.data_dir), seal=seal)
         stack.push_async_callback(database.close)
-        writer = RecordWriter(spool, database, clock, worker=settings.worker)
+        hooks = HookSpool(database, Bodies(written), clock)
+        desk_store = DeskStore(database, clock, own_seal, hooks)
+        roster = Roster(agents, desk_store, of_desk, clock, shared, (_calls_nobody_forbidden,))
+        writer = RecordWriter(spool, database, clock, worker=settings.worker, hooks=hooks)
         stack.push_async_callback(writer.close)
         stack.push_async_callback(http_tools.close)
+        stack.push_async_callback(shared_tools.close)
         await writer.start()
         for file, each in agents.items():
             await stack.enter_async_context(each.started(clock, needed=file == first))
             if each.alone_lacks:
                 log.warning("%s", nobody_serves(each.definition, each.alone_lacks))
 
+        stack.push_async_callback(roster.close)
         capacity = settings.limits.max_calls + SPARE_SLOTS
         ears = Ears(MULAW_8K, capacity, SileroBatch(capacity), EnergyGate(capacity))
         heartbeat = Heartbeat(clock, ears.beat, metrics.beat)
-        office, counsel, noted = await _open_compliance(settings, database, clock)
+        office, counsel, noted = await _open_compliance(settings, database, hooks, clock)
         stack.push_async_callback(noted.close)
         stack.push_async_callback(office.close)
         tokens = Tokens(worker=settings.worker)
@@ -264,7 +312,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         hold_music()  # made now: it takes 50 ms, which no call is to notice
         if any(each.background for each in family.values()):
             soft_work()
-        feed = CallFeed(await _audited(stack, settings, family, keys, spool, metrics, clock))
+        feed = CallFeed(await _audited(stack, settings, roster.sha256, keys, spool, metrics, clock))
         switchboard = Switchboard(
             agents[first].agent,
             Line(
@@ -284,19 +332,23 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             spans,
             clock,
             retry_policy(settings.outbound),
-            {file: each.agent for file, each in agents.items()},
+            roster.agents,
         )
         feed.state_of = lambda call_id: call.machine.state.value if (call := switchboard.call(call_id)) else None
+        roster.in_use = switchboard.attending
         recordings.folder_of = partial(_folder_of, settings, residency, switchboard)
-        await _open_money(stack, settings, switchboard, agents[first].agent, database, clock)
+        treasury = await _open_money(stack, settings, switchboard, agents[first].agent, database, clock)
+        roster.began.append(partial(_introduced, treasury))
         switchboard.slots = _open_slots(stack, settings, database, clock)
+        switchboard.routing = await _open_routing(stack, database, roster, clock)
         switchboard.went_out, switchboard.prepare = office.went_out, counsel.prepare
         if office.policy.in_force:
             switchboard.consents, office.revoked = office, switchboard.revoked
             switchboard.keys = settings.consent.opt_out_key, settings.consent.withdraw_key
             switchboard.second_ears = await _second_ears(stack, pool)
             here = [(each.definition, each.minds) for each in agents.values()]
-            switchboard.house = await stack.enter_async_context(_open_house(settings, here, services, office))
+            switchboard.house = house = await stack.enter_async_context(_open_house(settings, here, services, office))
+            roster.began.append(lambda begun: house.welcome(begun.definition))
         switchboard.policies = written
         twilio = _open_twilio(settings, family.values(), switchboard, clock)
         if twilio is not None:
@@ -323,10 +375,15 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             *event_routes(switchboard, feed),
             *recording,
         ]
-        more += provider_routes(lambda: [row for each in agents.values() for row in each.health(clock.now())])
+        more += provider_routes(lambda: [row for each in roster.everyone() for row in each.health(clock.now())])
         more += control_routes(switchboard.call) + leg_routes(switchboard.call, partial(office.know, purpose=None))
-        more += compliance_routes(counsel)
-        desk = await _open_desk(settings, database, keys, clock)
+        more += compliance_routes(counsel) + _open_hooks(stack, settings, database, hooks, metrics, clock, own_seal)
+        desk = Desk(desk_store, partial(script.mistakes, foreign=shared), switchboard.routing.directory.changed)
+        more += routed_routes(switchboard.routing.directory, clock)
+        if sip.desk is not None:
+            sip.of_desks = DeskTrunks(desk_store, sip.desk, settings.sip, settings.stir.policy)
+            await sip.of_desks.start()
+            stack.push_async_callback(sip.of_desks.close)
         more += desk_routes(desk, Replies(database, clock))
         devices = KnownDevices(database, clock)
         sessions = await stack.enter_async_context(
@@ -359,14 +416,16 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             health=Health(
                 not_ready,
                 all_trunks,
-                lambda: [row for each in agents.values() for row in each.health(clock.now())],
-                lambda tenant: [AgentView(each.definition.name, each.agent.ready()) for each in agents.values()],
+                lambda: [row for each in roster.everyone() for row in each.health(clock.now())],
+                partial(_agents_of, roster),
                 partial(_budgets_now, settings, database, clock),
             ),
             play=recording[0].endpoint,
         )
         audio = _open_audio(settings, switchboard, sessions.desk, metrics, clock)
         stack.push_async_callback(audio.close)
+        identity = _open_identity(stack, settings, database, clock)
+        more += identity.routes
         orders = OrderKeys(database, clock, worker=settings.worker)
         http = create_http(
             settings,
@@ -383,14 +442,17 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             may_fall_back=switchboard.may_fall_back,
             expect=switchboard.expect,
             expect_order=switchboard.expect_order,
+            gate=identity.gate,
             first_routes=first_routes,
         )
-        if settings.privacy.keeps_for_a_time or terms_of(settings).audit is not None:
-            purging = asyncio.create_task(_purges(settings, database, keys, clock), name="purge")
-            stack.push_async_callback(_cancelled, purging)
-        counted = _gauges(metrics, spool, pool, ears, switchboard.second_ears, sip, webrtc, agents.values())
+        purging = asyncio.create_task(_purges(settings, database, keys, clock), name="purge")
+        stack.push_async_callback(_cancelled, purging)
+        counted = _gauges(metrics, spool, pool, ears, switchboard.second_ears, sip, webrtc, roster.everyone)
         gauges = asyncio.create_task(counted, name="gauges")
         stack.push_async_callback(_cancelled, gauges)
+        roster.start()
+        wanting = asyncio.create_task(_wanted(roster, desk_store), name="wanted agents")
+        stack.push_async_callback(_cancelled, wanting)
         heartbeat.start()
         stack.callback(heartbeat.stop)
         stack.callback(spans.close)
@@ -398,6 +460,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         yield Gateway(
             settings,
             agent,
+            roster,
+            services,
             http,
             switchboard,
             sockets,
@@ -412,7 +476,33 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             sessions.desk,
             writer.drain,
             agents[first].recording,
+            await _setup_link(settings, identity.accounts),
         )
+
+
+async def _wanted(roster: Roster, desk: DeskStore) -> None:
+    """The versions that calls may be given are there before they come. A database that is away is asked again."""
+    seen: int | None = None
+    while True:
+        with contextlib.suppress(StoreError):
+            revision = await desk.revisions()
+            if revision != seen:
+                roster.want(await desk.answering(MAX_AGENTS))
+                seen = revision
+        await asyncio.sleep(WANTED_S)
+
+
+def _calls_nobody_forbidden(definition: AgentDefinition) -> None:
+    refuse_forbidden({definition.known_as: definition}, None)
+
+
+async def _introduced(treasury: Treasury, begun: AgentHere) -> None:
+    for missing in missing_prices(treasury, [begun.agent]):
+        log.warning("%s: %s: %s", begun.definition.known_as, missing, _without_price(treasury))
+    if begun.alone_lacks:
+        log.warning("%s", nobody_serves(begun.definition, begun.alone_lacks))
+    if begun.definition.background:
+        await asyncio.to_thread(soft_work)
 
 
 async def _opened_keys(settings: Settings) -> tuple[MasterKeys | None, TextSeal | None, Spool]:
@@ -429,13 +519,14 @@ async def _opened_keys(settings: Settings) -> tuple[MasterKeys | None, TextSeal 
 async def _audited(
     stack: contextlib.AsyncExitStack,
     settings: Settings,
-    family: Mapping[str, AgentDefinition],
+    agents: Mapping[str, str],
     keys: MasterKeys | None,
     records: RecordSink,
     metrics: Metrics,
     clock: Clock,
 ) -> RecordSink:
-    """Raises ConfigError for a folder that cannot be written, and without the extra."""
+    """`agents`: SHA-256 of their scripts, by name. Raises ConfigError for a folder that cannot be written, and without
+    the extra."""
     given = settings.audit
     if not given.is_on:
         return records
@@ -451,18 +542,7 @@ async def _audited(
     except StoreError as error:
         raise ConfigError("audit.folder", str(folder), f"a folder we may write to ({error})") from error
     stack.push_async_callback(audit.close)
-    agents = {each.name: each.sha256 for each in family.values()}
     return AuditedRecords(records, Sampling(given.sample_percent, agents, words=given.transcripts), audit.append)
-
-
-async def _open_desk(settings: Settings, database: Database, keys: MasterKeys | None, clock: Clock) -> Desk:
-    seal = await asyncio.to_thread(desk_seal, settings, keys)  # a key service takes its time
-    return Desk(DeskStore(database, clock, seal), mistakes)
-
-
-def mistakes(text: str) -> list[str]:
-    """Of an agent script; what is only not advised is none."""
-    return [str(problem) for problem in script.check_text(text) if problem.severity == "error"]
 
 
 async def _second_ears(stack: contextlib.AsyncExitStack, pool: SpeechPool) -> SecondEars:
@@ -474,10 +554,10 @@ async def _second_ears(stack: contextlib.AsyncExitStack, pool: SpeechPool) -> Se
 
 
 async def _open_compliance(
-    settings: Settings, database: Database, clock: Clock
+    settings: Settings, database: Database, hooks: HookSpool, clock: Clock
 ) -> tuple[Office, ComplianceDesk, ConsentJournal]:
     policy = policy_of(settings)
-    ledger, lists = ConsentLedger(database), DncLists(database)
+    ledger, lists = ConsentLedger(database, hooks), DncLists(database)
     journal = ConsentJournal(settings.data_dir / "spool" / f"{settings.worker}.consent.jsonl", ledger.note)
     calls_out = CallsOut(database)
     office = Office(policy, ledger, lists, journal, clock, tables=settings.compliance.tables, calls_out=calls_out)
@@ -504,6 +584,27 @@ def _open_house(
     return open_house(wording, agents, services, office, kept, terms.answer_seconds)
 
 
+def _open_hooks(
+    stack: contextlib.AsyncExitStack,
+    settings: Settings,
+    database: Database,
+    hooks: HookSpool,
+    metrics: Metrics,
+    clock: Clock,
+    seal: TextSeal,
+) -> list[Route]:
+    """Webhooks out: the sending of them, and their routes. `seal`: of their secrets."""
+    allow_private = settings.webhooks.allow_private_addresses
+    sender = Sender(clock, allow_private=allow_private)
+    stack.push_async_callback(sender.close)
+    queue = HookQueue(database, clock, worker=settings.worker, seal=seal)
+    worker = HookWorker(queue, sender.send, metrics, clock)
+    hooks.on_new = worker.wake
+    worker.start()
+    stack.push_async_callback(worker.close)
+    return webhook_desk_routes(WebhookEndpoints(database, clock, seal), sender.send, clock, allow_private=allow_private)
+
+
 async def _open_money(
     stack: contextlib.AsyncExitStack,
     settings: Settings,
@@ -511,7 +612,7 @@ async def _open_money(
     agent: Agent,
     database: Database,
     clock: Clock,
-) -> None:
+) -> Treasury:
     """Raises ConfigError for a price table that is wrong, and for limits that cannot be kept."""
     budgets: Budgets = DatabaseBudgets(database, clock)
     if settings.redis is not None:
@@ -521,22 +622,25 @@ async def _open_money(
         stack.push_async_callback(redis.close)
     treasury = Treasury(money_policy(settings.money), budgets, clock)
     check_money(settings, treasury, agent)
-    then = "calls are refused" if treasury.policy.refuse_unknown else "costs are told without it"
     for missing in missing_prices(treasury, [agent, *switchboard.agents.values()]):
-        log.warning("%s: %s", missing, then)
+        log.warning("%s: %s", missing, _without_price(treasury))
     ways = Ways(settings.money.cheaper_agent, settings.money.at_limit_target)
     switchboard.spending = spending = Spending(treasury, ways, switchboard.metrics, clock.now)
     treasury.start()
     stack.push_async_callback(treasury.close)
     spending.start()
     stack.push_async_callback(spending.close)
+    return treasury
 
 
-def _open_slots(stack: contextlib.AsyncExitStack, settings: Settings, database: Database, clock: Clock) -> Slots | None:
-    """Where calls of all processes are counted together."""
+def _without_price(treasury: Treasury) -> str:
+    return "calls are refused" if treasury.policy.refuse_unknown else "costs are told without it"
+
+
+def _open_slots(stack: contextlib.AsyncExitStack, settings: Settings, database: Database, clock: Clock) -> Slots:
+    """Where calls of all processes are counted together: those of the settings' limits, and of numbers that have their
+    own."""
     given = settings.limits
-    if given.max_calls_per_tenant is None and given.max_calls_per_number is None:
-        return None
     store: SlotStore = DatabaseSlots(database, clock)
     if settings.redis is not None:
         from trunkline.store.redis import RedisSlots
@@ -553,6 +657,52 @@ def _open_slots(stack: contextlib.AsyncExitStack, settings: Settings, database: 
     slots.start()
     stack.push_async_callback(slots.close)
     return slots
+
+
+async def _open_routing(stack: contextlib.AsyncExitStack, database: Database, roster: Roster, clock: Clock) -> Routing:
+    """Who answers a number, as the desk says."""
+    directory = Directory(DatabaseNumbers(database))
+    await directory.start()
+    stack.push_async_callback(directory.close)
+    return Routing(directory, roster, clock, country_of)
+
+
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    gate: Gate
+    accounts: ConsoleAccounts
+    routes: list[Route]
+
+
+def _open_identity(stack: contextlib.AsyncExitStack, settings: Settings, database: Database, clock: Clock) -> _Identity:
+    """Who may come in. Raises MissingExtra where OpenID is set and its packages are not there."""
+    users, keys, passwords = Accounts(database, clock), ApiKeys(database, clock), Passwords()
+    stack.callback(passwords.close)
+    accounts = ConsoleAccounts(users, passwords, clock)
+    cookies = Cookies(https=settings.http.origin.startswith("https:"))
+    gate = Gate(settings.api_keys, clock, Identities(users, keys, accounts, cookies))
+    stack.push_async_callback(gate.close)
+    accounts.changed = gate.forget_locked
+    oidc, provider = settings.console.oidc, None
+    if oidc.issuer is not None and oidc.client_id is not None:
+        secret = None if oidc.client_secret is None else oidc.client_secret.get_secret_value()
+        redirect = f"{settings.http.origin}/console/oidc/callback"
+        provider = Provider(OidcTerms(oidc.issuer, oidc.client_id, redirect, secret), clock)
+    mapped = Mapped(oidc.allowed_domains, oidc.role_claim, oidc.role_map, oidc.auto_create)
+    doors = Doors(accounts, users, cookies, provider=provider, mapped=mapped)
+    origin = settings.http.origin
+    routes = account_routes(users, keys, accounts, clock, origin, gate.forget_key, gate.forget_locked)
+    return _Identity(gate, accounts, [*routes, *doors.routes()])
+
+
+async def _setup_link(settings: Settings, accounts: ConsoleAccounts) -> str | None:
+    try:
+        async with asyncio.timeout(FRESH_S):
+            token = await accounts.setup_token()
+    except (StoreError, TimeoutError) as error:
+        log.warning("whether the console has an admin is not known: %s", str(error) or "the database is slow")
+        return None
+    return None if token is None else f"{settings.http.origin}/console/setup?token={token}"
 
 
 def _socket_limits(settings: Settings) -> SocketLimits:
@@ -605,6 +755,8 @@ class _Sip:
     """Where we answer over SIP, or why we do not: a line for people."""
     desk: SipDesk | None = None
     stack: Stack | None = None
+    of_desks: DeskTrunks | None = None
+    """The trunks that admins own."""
 
 
 async def _open_sip(settings: Settings, switchboard: Switchboard, clock: Clock) -> _Sip:
@@ -745,6 +897,13 @@ class _Fresh(CallRecords):
         return await super().stats(tenant, since, until, by)
 
 
+def _agents_of(roster: Roster, tenant: TenantId) -> list[AgentView]:
+    """That are here: those of the settings are the operator's."""
+    whole = tenant == DEFAULT_TENANT
+    here = [each for each in roster.everyone() if whole or each.definition.name.startswith(f"{tenant}/")]
+    return [AgentView(each.definition.name, each.agent.ready()) for each in here]
+
+
 async def _budgets_now(settings: Settings, database: Database, clock: Clock, tenant: TenantId) -> list[BudgetView]:
     day = clock.wall().date().isoformat()
     return [BudgetView(*each) for each in budgets_of(settings.money, await taken_on(database, tenant, day))]
@@ -805,21 +964,25 @@ async def _gauges(
     second_ears: SecondEars | None,
     sip: _Sip,
     webrtc: _WebRtc,
-    agents: Iterable[AgentHere],
+    agents: Callable[[], Iterable[AgentHere]],
 ) -> None:
     """What others count, for /metrics, once a second."""
     dropped = 0
     seen = {"done": 0, "overloaded": 0, "restarted": 0}
-    turned = FrontCounters()
+    turned, providers = FrontCounters(), set[str]()
     while True:
         await asyncio.sleep(GAUGES_S)
         metrics.spool_backlog(spool.stats.appended - spool.stats.committed)
         metrics.speech_queue(pool.live_jobs)
         metrics.tasks(len(asyncio.all_tasks()))
         metrics.slots_free(ears.free)
-        for each in agents:
+        before, providers = providers, set()
+        for each in agents():
             for key, breaker in each.minds.health.breakers.items():
                 metrics.provider(each.prefix + key, breaker.state, breaker.successes, breaker.failures)
+                providers.add(each.prefix + key)
+        for key in before - providers:
+            metrics.no_provider(key)
         metrics.drop("spool_full", spool.stats.dropped - dropped)
         dropped = spool.stats.dropped
         now = {"done": pool.stats.jobs, "overloaded": pool.stats.overloads, "restarted": pool.stats.restarts}

@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, cast
 import typer
 from rich.console import Console
 
-from trunkline import __version__, auditing, calls, costs, keeping, legal, recordings, training
+from trunkline import (
+    __version__,
+    ascode,
+    auditing,
+    calls,
+    costs,
+    keeping,
+    legal,
+    numbering,
+    people,
+    recordings,
+    routed,
+    training,
+)
 from trunkline.errors import ConfigError, MissingExtra, PeerError, ProviderError, StoreError
 from trunkline.settings import keep_mathematics_single_threaded, load
 
@@ -30,8 +43,13 @@ app.add_typer(keeping.keys_app, name="keys")
 app.add_typer(recordings.app, name="recordings")
 app.add_typer(training.app, name="export")
 app.add_typer(costs.app, name="costs")
+app.add_typer(numbering.app, name="numbers")
+numbering.app.command("route")(routed.route)
 app.add_typer(calls.app, name="calls")
 app.add_typer(auditing.app, name="audit")
+app.command("apply")(ascode.apply)
+app.add_typer(people.users_app, name="users")
+app.add_typer(people.api_keys_app, name="api-keys")
 device_app = typer.Typer(help="The reference device: listens here for its wake word, and sends audio only after it.")
 app.add_typer(device_app, name="device")
 
@@ -87,6 +105,8 @@ def serve(config: Config = None) -> None:
         console.print(f"  Over SIP:                    {gateway.sip.about}")
         console.print(f"  Over WebRTC:                 {gateway.webrtc.about}")
         console.print(f"  What happened:               {origin}/v1/calls")
+        if gateway.setup_link is not None:
+            console.print(f"  Make the first admin (1 h):  {gateway.setup_link}")
         console.print("  Stop with Ctrl-C: calls in progress may finish.")
         if settings.http.public_url:
             console.print(f"  Twilio number, voice webhook: POST {origin}/twilio/voice")

@@ -1,4 +1,4 @@
-"""One HTTP exchange with a host that somebody else named: an agent's `http` tool, a caller's x5u.
+"""One HTTP exchange with a host that somebody else named: an agent's `http` tool, a caller's x5u, a webhook's receiver.
 
 The name is resolved here, once, and the connection made to the very address that was judged (`addresses.py`), so a name
 that changes its answer between check and use gains nothing. The certificate is still the name's. Size is bounded; time
@@ -19,6 +19,7 @@ from trunkline.addresses import forbidden
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 Code = Literal["no_host", "forbidden_address", "bad_status", "compressed", "too_large"]
 _ADDRESSES_TRIED = 2
+KEPT_S = 15.0  # shorter than most servers keep an idle connection
 
 
 class FetchError(Exception):
@@ -52,10 +53,10 @@ def resolver(threads: int, name: str) -> Resolve:
 resolve = resolver(16, "resolve")
 
 
-def client(max_connections: int, **options: object) -> httpx.AsyncClient:
+def client(max_connections: int, kept: int = 0, **options: object) -> httpx.AsyncClient:
     """No redirect, no proxy of the environment, and no connection is kept: one made for a name must not serve another
-    name at the same address."""
-    limits = httpx.Limits(max_connections=max_connections, max_keepalive_connections=0)
+    name at the same address. `kept`: so many are, of a client that is asked for one name only."""
+    limits = httpx.Limits(max_connections=max_connections, max_keepalive_connections=kept, keepalive_expiry=KEPT_S)
     return httpx.AsyncClient(trust_env=False, follow_redirects=False, limits=limits, timeout=None, **options)  # type: ignore[arg-type]
 
 

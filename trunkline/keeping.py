@@ -33,6 +33,7 @@ from trunkline.types import DEFAULT_TENANT
 IN_CLEAR = "(in clear)"
 
 if TYPE_CHECKING:
+    from trunkline.agents.script.foreign import Shared
     from trunkline.gateway.sessions.redis import RedisSessions
     from trunkline.store.audit.files import Custody
     from trunkline.store.audit.folder import AuditFolder
@@ -199,6 +200,20 @@ def desk_seal(settings: Settings, keys: MasterKeys | None) -> TextSeal:
         return TextSeal(MasterKeys(None, KeyRing({"desk": file.read_bytes()})))
     except (OSError, ValueError) as error:
         raise ConfigError("data_dir", str(file), f"a key of 32 bytes, in a folder we may write to ({error})") from error
+
+
+def shared_of(settings: Settings) -> "Shared":
+    """What scripts of tenants may name of this gateway's."""
+    from trunkline.agents.script.foreign import Shared
+
+    given = settings.shared
+    return Shared(
+        frozenset(given.keys),
+        frozenset(given.servers),
+        frozenset(given.folders),
+        frozenset(given.providers),
+        given.private_addresses,
+    )
 
 
 def _make_key(file: Path) -> None:

@@ -4,6 +4,7 @@ Cheap on the hot path: a method is one `inc` or `observe` on a child made before
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -30,6 +31,7 @@ Drop = Literal[
     "audit_full",  # rows of the audit log
 ]
 Webhook = Literal["voice", "continue", "status", "stream_status", "dial_status", "machine"]
+Hooked = Literal["delivered", "failed", "dead"]
 Outcome = Literal["ok", "bad_request", "bad_signature", "error"]
 Turned = Literal["stranger", "over_rate", "bad_digest", "full", "malformed", "refer"]
 Joined = Literal["joined", "resumed", "refused", "away"]
@@ -182,6 +184,19 @@ class Metrics:
             "trunkline_unpriced", "Usages that no row prices: in no sum.", billed, registry=registry
         )
         self._costs: dict[tuple[str, str, str, bool], Counter] = {}
+        hooks = Counter("trunkline_hook_attempts", "Webhooks sent, by what came of it.", ["result"], registry=registry)
+        self._hooks = {result: hooks.labels(result) for result in get_args(Hooked)}
+        self._hooks_waiting = Gauge("trunkline_hooks_waiting", "Webhooks to be sent yet.", registry=registry)
+        self._hooks_oldest = Gauge(
+            "trunkline_hooks_oldest_seconds", "Age of the oldest webhook that waits.", registry=registry
+        )
+
+    def hook_attempt(self, result: Hooked) -> None:
+        self._hooks[result].inc()
+
+    def hook_backlog(self, waiting: int, oldest_s: float) -> None:
+        self._hooks_waiting.set(waiting)
+        self._hooks_oldest.set(max(0.0, oldest_s))
 
     def live_calls(self, count: int) -> None:
         self._live.set(count)
@@ -286,6 +301,15 @@ class Metrics:
             counter = self._requests.labels(key, result)
             counter.inc(total - self._counted.get((key, result), 0))
             self._counted[key, result] = total
+
+    def no_provider(self, key: str) -> None:
+        """Of an agent that is gone."""
+        with suppress(KeyError):
+            self._providers.remove(key)
+        for result in ("answered", "failed"):
+            with suppress(KeyError):
+                self._requests.remove(key, result)
+            self._counted.pop((key, result), None)
 
     def cost(self, provider: str, kind: str, product: str, usd: str | None) -> None:
         """`provider` is of the configuration; products are, too, but for the countries of legs. usd None: no price."""

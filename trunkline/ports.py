@@ -439,6 +439,41 @@ class SlotStore(Protocol):
     async def give_back(self, tenant: TenantId, names: Sequence[str]) -> None: ...
 
 
+# --- numbers: what admins own, as calls look at it (the store) -------------------------------------------------------
+
+Columns = Mapping[str, Any]
+"""Of a row: the fields of a kind of trunkline/numbers/resources.py."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeskRows:
+    """What of a tenant's desk each of its calls looks at."""
+
+    terms: Columns | None
+    matches: Sequence[tuple[str, Sequence[str], str | None]]
+    """Of routes that have patterns: name, patterns, trunk."""
+    published: Mapping[str, int | None]
+    """By agent."""
+
+
+class NumberRows(Protocol):
+    """All methods raise StoreError when the database is away."""
+
+    async def revisions(self) -> Mapping[TenantId, int]:
+        """How often each tenant's desk has changed. Empty: there is nothing anywhere."""
+        ...
+
+    async def owner_of(self, number: str) -> tuple[TenantId, Columns] | None:
+        """Whose number it is: the one question that knows no tenant yet. A number is one tenant's."""
+        ...
+
+    async def desk(self, tenant: TenantId) -> DeskRows: ...
+
+    async def route(self, tenant: TenantId, name: str) -> tuple[Columns, Sequence[Columns]] | None:
+        """And the opening hours that it names."""
+        ...
+
+
 UsageSink = Callable[[Usage], None]
 
 
@@ -920,6 +955,21 @@ class Realtime(Protocol):
     ) -> RealtimeSession: ...
 
     async def close(self) -> None: ...
+
+
+# --- AI agents of the desk ------------------------------------------------------------------------------------------
+
+
+class AgentVersions(Protocol):
+    """Where their scripts are kept. A version never changes; which one is published does."""
+
+    async def text(self, tenant: TenantId, agent: str, version: int) -> str | None:
+        """Its script; None: the tenant has no such version. Raises StoreError."""
+        ...
+
+    async def published(self, tenant: TenantId, agent: str) -> int | None:
+        """The version that answers; None: none, or no such agent. Raises StoreError."""
+        ...
 
 
 # --- call control: what an agent may do to its call -----------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""`trunkline export training`: transcripts for training, of who agreed to it. What is left out is counted, with why."""
+"""`trunkline export`: what admins own, as a file (ascode.py); `trunkline export training`: transcripts for training, of
+who agreed to it. What is left out is counted, with why."""
 
 import asyncio
 import json
@@ -11,6 +12,7 @@ from typing import IO, Annotated, Any
 
 import typer
 
+from trunkline import ascode
 from trunkline.clock import SYSTEM_CLOCK
 from trunkline.compliance import training
 from trunkline.errors import ConfigError
@@ -18,14 +20,21 @@ from trunkline.keeping import Kept, opened, who
 from trunkline.settings import Settings, load
 from trunkline.types import DEFAULT_TENANT, CallId
 
-app = typer.Typer(no_args_is_help=True, help="What is kept, for elsewhere.")
+app = typer.Typer()
 EXPORTED = "training_export"
 Moment = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="A day in UTC.")]
 
 
-@app.callback()
-def _several() -> None:
-    """So that `training` is a command by its name."""
+@app.callback(invoke_without_command=True)
+def desk(
+    context: typer.Context,
+    out: Annotated[Path | None, typer.Option("--out", help="A file, in place of stdout.")] = None,
+    tenant: ascode.Tenant = DEFAULT_TENANT,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON, in place of TOML.")] = False,
+    config: ascode.Config = None,
+) -> None:
+    """Everything a tenant's admins own, without secrets, as `trunkline apply` takes it."""
+    ascode.export(context, out, tenant, as_json, config)
 
 
 @app.command("training")

@@ -1,5 +1,6 @@
 """Ids and audio formats: the values every room shares. Bytes sizes derive from FRAME_MS and a Format, nowhere else."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal, NewType
 
@@ -17,6 +18,47 @@ E164 = NewType("E164", str)
 """A phone number as +<country><number>."""
 
 DEFAULT_TENANT = TenantId("default")
+
+_VERSION = re.compile(r"([^/@\s]{1,64})/([a-z0-9][a-z0-9_-]{0,39})@([1-9][0-9]{0,8}|draft-[0-9a-f]{16})")
+
+
+@dataclass(frozen=True, slots=True)
+class AgentVersion:
+    """One version of an AI agent of the desk. As text, `default/reception@3`, it is the name by which its calls, their
+    records and their metrics know it; an agent of the settings' files has none."""
+
+    tenant: TenantId
+    agent: str
+    number: int | str
+    """Of a draft that is being tried out: `draft-` and 16 hex digits."""
+
+    def __str__(self) -> str:
+        return f"{self.tenant}/{self.agent}@{self.number}"
+
+    @property
+    def family(self) -> str:
+        """All its versions: `default/reception`."""
+        return f"{self.tenant}/{self.agent}"
+
+    @property
+    def is_draft(self) -> bool:
+        return isinstance(self.number, str)
+
+    @staticmethod
+    def read(text: str) -> "AgentVersion | None":
+        """None: it is no name of a version."""
+        found = _VERSION.fullmatch(text)
+        if found is None:
+            return None
+        number = int(found[3]) if found[3].isdecimal() else found[3]
+        return AgentVersion(TenantId(found[1]), found[2], number)
+
+
+def ruled_as(agent: str) -> str:
+    """By what name of an agent, as a call has it, rules and budgets are found: those of a version are its agent's."""
+    version = AgentVersion.read(agent)
+    return agent if version is None else version.family
+
 
 Encoding = Literal["mulaw", "alaw", "pcm16"]
 Direction = Literal["inbound", "outbound"]

@@ -49,7 +49,7 @@ def ears() -> Ears:
     """As one speech worker has them: words that two languages write alike are in both tables."""
     found = Ears()
     for language in ("en", "es", "de"):
-        found.preload(listens(language))
+        list(found.preload(listens(language)))
     return found
 
 

@@ -249,3 +249,19 @@ def test_a_short_word_must_be_as_good_as_usual_and_a_longer_phrase_need_not() ->
         heard = weigh([("bye", 10, 9 + frames, mean * frames)], loud, final=True)
         assert heard.score == pytest.approx(2 * mean)
         assert heard.understood(-12.8) is understood
+
+
+def test_a_grammar_that_is_removed_is_heard_to_the_end_and_not_again() -> None:
+    ears = Ears()
+    message = Message("grammars", {"agent": "a", "grammars": {"yes_no": YES_NO}})
+    list(ears.preload(message))
+    list(ears.preload(Message("grammars", {"agent": "b", "grammars": {"yes_no": YES_NO}})))
+    utterance = ears.begin("a/yes_no")
+    ears.unload(message)
+    utterance.feed(bytes(16000))
+    utterance.finish()
+    with pytest.raises(ProviderError, match="no grammar"):
+        ears.begin("a/yes_no")
+    ears.begin("b/yes_no").finish()
+    list(ears.preload(message))
+    ears.begin("a/yes_no").finish()

@@ -72,6 +72,9 @@ class FakePool:
     async def close(self) -> None:
         self.users -= 1
 
+    def forget(self, kind: str, message: Message) -> None:
+        self.preloaded.remove(message)
+
     async def preload(self, kind: str, message: Message) -> None:
         assert kind == "ears"
         if self.refuses:
@@ -309,7 +312,7 @@ def test_start_loads_the_scripts_grammars_once_and_a_refusal_gives_the_pool_back
         assert set(message.fields["grammars"]) == {"main", "yes_no"}
         await ears.close()
         await ears.close()
-        assert pool.users == 0
+        assert (pool.users, pool.preloaded) == (0, [])
         pool.refuses = True
         with pytest.raises(ProviderError, match="xyzzy"):
             await provider(pool).start()

@@ -11,7 +11,7 @@ from phonenumbers.shortnumberinfo import SUPPORTED_SHORT_REGIONS
 
 from trunkline.compliance.decision import Policy
 from trunkline.compliance.destinations import MAX_EMERGENCY_DIGITS, countries, country_of, never_called
-from trunkline.compliance.plans import NO_COUNTRY
+from trunkline.plans import NO_COUNTRY
 from trunkline.ports import Allow, Facts, Lists, Refuse, Standing, Traffic
 from trunkline.types import DEFAULT_TENANT
 

@@ -1,5 +1,6 @@
-"""A local server that speaks Twilio's REST API for calls, and behaves as Twilio does once it has one: callbacks signed
-for our webhooks, the voice URL asked when somebody answers, the media stream opened, <Dial> tried, the end told.
+"""A local server that speaks Twilio's REST API for calls and phone numbers, and behaves as Twilio does once it has a
+call: callbacks signed for our webhooks, the voice URL asked when somebody answers, the media stream opened, <Dial>
+tried, the end told.
 
     async with TwilioServer(account_sid, {sid: secret}, auth_token) as twilio:
         twilio.fates.append(Fate("busy"))
@@ -26,6 +27,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 
+from tests.fakes.twilio_numbers import Shelf
 from trunkline.clock import SYSTEM_CLOCK
 from trunkline.errors import PeerError
 from trunkline.testing.caller.client import run_line
@@ -194,6 +196,8 @@ class TwilioServer:
         self.requests: list[Request] = []
         self.calls: dict[str, FakeCall] = {}
         self.unknown_fields: set[str] = set()
+        self.shelf = Shelf(account_sid)
+        """Numbers to buy, and those of the account."""
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._http: httpx.AsyncClient | None = None
@@ -249,6 +253,11 @@ class TwilioServer:
     async def _answer(self, request: Request) -> AsyncIterator[bytes]:
         if (refused := self._unauthorized(request)) is not None:
             yield refused
+            return
+        if (reply := self.shelf.answer(request.method, request.path, request.query, request.form)) is not None:
+            await asyncio.sleep(reply.stall_s)
+            answer = _json(reply.status, reply.body, reply.headers)
+            yield answer[: len(answer) // 2] if reply.cut else answer
             return
         rest = request.path.removeprefix(f"/2010-04-01/Accounts/{self.account_sid}/")
         if rest == request.path:
@@ -471,8 +480,8 @@ async def _read(reader: asyncio.StreamReader) -> Request:
     return Request(method, parts.path, parse_qs(parts.query, keep_blank_values=True), form, headers)
 
 
-def _json(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> bytes:
-    content = json.dumps(body).encode()
+def _json(status: int, body: Mapping[str, Any] | None, headers: Mapping[str, str] | None = None) -> bytes:
+    content = b"" if body is None else json.dumps(body).encode()
     fixed = {"Content-Type": "application/json", "Content-Length": str(len(content)), "Connection": "close"}
     lines = "".join(f"{name}: {value}\r\n" for name, value in (fixed | dict(headers or {})).items())
     return f"HTTP/1.1 {status} {REASONS.get(status, 'Error')}\r\n{lines}\r\n".encode() + content

@@ -7,14 +7,16 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+import pytest
 
 from trunkline.compliance.opening import Wording, load
+from trunkline.gateway import consent as module
 from trunkline.gateway.consent import House
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.joining import Joining
 from trunkline.gateway.party import Invitation
 from trunkline.ports import Allow, Door, Grant, Message, Obligation, Refuse, Revocation, SttFinal, TtsAudio, Wish
-from trunkline.testing.board import Board, FakeLeg, play
+from trunkline.testing.board import DEFINITION, Board, FakeLeg, play
 from trunkline.testing.caller.speech import synthesize, to_frames
 from trunkline.types import DEFAULT_TENANT, E164, CallId, SessionId
 
@@ -757,3 +759,35 @@ def test_a_door_that_asks_although_nobody_was_told_stays_shut() -> None:
         assert board.call.attended.agent is board.alone
 
     play(Consenting(ASK), scenario)
+
+
+def test_an_agent_that_comes_later_is_introduced_in_its_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    spoken: list[tuple[str, str]] = []
+
+    class Tongue(Voice):
+        async def start(self, texts: Any) -> None:
+            spoken.extend(("es", text) for text in texts)
+
+        async def close(self) -> None:
+            spoken.append(("es", "closed"))
+
+    class Hearing(Ears):
+        async def learn(self, language: str) -> None:
+            spoken.append((language, "heard"))
+
+    monkeypatch.setattr(module, "own_voice", lambda definition, tag, services: Tongue())
+    voices, nobody = cast(Any, {"en": Voice()}), cast(Any, None)
+    house = House(Wording(load(), "Acme"), voices, cast(Any, Hearing()), nobody, kept=KEPT, services=cast(Any, 1))
+
+    async def scenario() -> None:
+        for language in ("en-GB", "es-ES", "es-MX", "fi-FI"):
+            await house.welcome(replace(DEFINITION, language=language))
+        assert sorted(house.voices) == ["en", "es"]
+        assert spoken[0] == ("es", "heard")
+        texts = [text for _, text in spoken[1:]]
+        assert len(texts) == len(set(house.wording.everything(KEPT, "es")))
+        assert any("Acme" in text for text in texts)
+        await house.closes.aclose()
+        assert spoken[-1] == ("es", "closed")
+
+    asyncio.run(scenario())

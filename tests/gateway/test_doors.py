@@ -55,6 +55,7 @@ def test_a_call_without_third_parties_is_handed_to_agents_without_them() -> None
         terms = {"billing": HandOff("/billing.toml", "invoices")}
         board.agent.definition = SimpleNamespace(**{f: getattr(DEFINITION, f) for f in DEFINITION.__slots__})
         board.agent.definition.agents, board.agent.definition.tags = terms, DEFINITION.tags
+        board.agent.definition.known_as = DEFINITION.known_as
         board.agent.alone().definition = board.agent.definition
         board.switchboard.agents = {"/billing.toml": cast(Agent, billing)}
         board.refusing = dict(SHUT)

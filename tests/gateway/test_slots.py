@@ -62,7 +62,7 @@ class Shared:
 def run(scenario: Callable[[Board, Shared], Coroutine[Any, Any, None]], **limits: int) -> Board:
     async def whole(board: Board) -> None:
         shared = Shared()
-        slots = board.switchboard.slots = Slots(SlotLimits(**limits), shared, board.clock, "me")
+        slots = board.switchboard.slots = Slots(replace(SlotLimits(), **limits), shared, board.clock, "me")
         slots.start()
         await scenario(board, shared)
         await slots.close()

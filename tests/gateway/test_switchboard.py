@@ -4,7 +4,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -754,5 +754,55 @@ def test_a_carrier_that_ends_the_ringing_itself_is_given_time_for_it() -> None:
         assert board.ends() == []
         await asyncio.sleep(2)
         assert board.ends() == [("no_answer", "it rang too long")]
+
+    run(scenario)
+
+
+def of_desk(board: Board, version: str) -> Any:
+    definition = replace(DEFINITION, name="clinic", version=version)  # its admin may call it what they like
+    return SimpleNamespace(**{**vars(board.agent), "definition": definition})
+
+
+def test_an_agent_of_the_desk_is_had_by_its_version_and_not_by_what_it_calls_itself() -> None:
+    async def scenario(board: Board) -> None:
+        one, two = of_desk(board, "default/sales@1"), of_desk(board, "default/sales@2")
+        switchboard = board.switchboard
+        switchboard.agents = {"/clinic.toml": board.agent, "default/sales@1": one}  # type: ignore[dict-item]
+        assert switchboard.agent_named("clinic") is board.agent
+        assert switchboard.agent_named("default/sales@1") is one
+        for nobody in ("/clinic.toml", "default/sales@2", "default/sales", "other/sales@1"):
+            assert switchboard.agent_named(nobody) is None
+        switchboard.agents = {"default/sales@2": two, "default/sales": two}
+        assert switchboard.agent_named("default/sales") is two
+        assert switchboard.agent_named("default/sales@1") is two, "what is published follows what is gone"
+
+    run(scenario)
+
+
+def test_a_call_that_comes_back_to_an_agent_that_has_gone_has_who_follows_it() -> None:
+    async def scenario(board: Board) -> None:
+        one, two = of_desk(board, "default/sales@1"), of_desk(board, "default/sales@2")
+        switchboard = board.switchboard
+        switchboard.agents = {"default/sales@1": one}
+        assert switchboard.still_here(one) is one
+        switchboard.agents = {"default/sales@2": two, "default/sales": two}
+        assert switchboard.still_here(one) is two
+        switchboard.agents = {}
+        assert switchboard.still_here(one) is board.agent
+        assert switchboard.still_here(cast(Any, board.agent)) is board.agent
+
+    run(scenario)
+
+
+def test_the_record_of_a_call_names_the_version_and_its_agent_is_among_those_in_use() -> None:
+    async def scenario(board: Board) -> None:
+        one = of_desk(board, "default/sales@1")
+        board.switchboard.agent = one
+        board.answered()
+        assert board.line().started.agent == "default/sales@1"
+        assert any(agent is one for agent in board.switchboard.attending())
+        board.line().hang_up("agent_hung_up")
+        board.line().end("agent_hung_up")
+        assert list(board.switchboard.attending()) == []
 
     run(scenario)

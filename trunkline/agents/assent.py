@@ -67,6 +67,12 @@ class Ears:
         for language in self._languages:
             await self._pool.preload("ears", listens(language))
 
+    async def learn(self, language: str) -> None:
+        """One more. Raises ProviderError."""
+        if (known := primary(language)) in _phrases() and known not in self._languages:
+            await self._pool.preload("ears", listens(known))
+            self._languages.append(known)
+
     async def close(self) -> None:
         await self._pool.close()
 

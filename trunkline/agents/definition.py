@@ -173,6 +173,13 @@ class AgentDefinition:
     """Further ones by their tags: the agent as it is in each, without others."""
     heeds: bool = False
     """Callers' wishes are heard (agents/wishes): set by the gateway where the rules for calls are in force."""
+    version: str = ""
+    """Of the desk: `default/reception@3` (types.AgentVersion). Empty: the agent of a file."""
+
+    @property
+    def known_as(self) -> str:
+        """By calls, records and rules. `name` is what its admin calls it: two may have the same."""
+        return self.version or self.name
 
     def heeding(self) -> "AgentDefinition":
         """This agent where callers' wishes are heard."""
@@ -182,7 +189,10 @@ class AgentDefinition:
     @property
     def sha256(self) -> str:
         """Of all that its file says to models and callers: instructions, tools, lines, providers."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True, default=str).encode()).hexdigest()
+        told = asdict(self)
+        for spoken in (told, *told["languages"].values()):
+            del spoken["version"]  # a name, which nobody is told
+        return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
 
     @property
     def tags(self) -> tuple[str, ...]:

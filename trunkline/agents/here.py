@@ -97,7 +97,7 @@ class AgentHere:
             except ProviderError as error:
                 if needed:
                     raise
-                log.warning("agent %s cannot be reached: %s; it is tried again", self.definition.name, error)
+                log.warning("agent %s cannot be reached: %s; it is tried again", self.definition.known_as, error)
             if self._summariser is not None and not await self._start_summariser(clock):
                 summing_up = asyncio.create_task(self._until_there(self._start_summariser, clock), name="summariser")
                 stack.push_async_callback(_cancelled, summing_up)
@@ -155,7 +155,7 @@ class AgentHere:
             except ProviderError:
                 continue  # its providers have said so
             except (ConfigError, MissingExtra) as error:
-                log.error("agent %s cannot be started: %s", self.definition.name, error)
+                log.error("agent %s cannot be started: %s", self.definition.known_as, error)
                 return False
         return True
 
@@ -164,11 +164,17 @@ class AgentHere:
         if not self._there:
             if not await self._until_there(self._start, clock):
                 return
-            log.info("agent %s is there", self.definition.name)
+            log.info("agent %s is there", self.definition.known_as)
         async with asyncio.TaskGroup() as languages:
             for tag in self.definition.tags:
                 lines = FixedLines(self.definition.in_language(tag), self.minds.in_language(tag))
                 languages.create_task(lines.record(clock))
+
+    @property
+    def faces(self) -> tuple[Agent, ...]:
+        """As whom it may attend a call: itself, what it falls back to, and each of them without third parties."""
+        whole = [agent for agent in (self.agent, self.agent.fallback) if agent is not None]
+        return (*whole, *(alone for agent in whole if (alone := agent.alone()) is not None))
 
     @property
     def recording(self) -> asyncio.Task[None]:

@@ -96,6 +96,11 @@ def voices(
     return found
 
 
+def own_voice(definition: AgentDefinition, tag: str, services: Services) -> HouseVoice:
+    """In that language, and no agent's: agents may go. Raises MissingExtra."""
+    return HouseVoice(definition.in_language(tag), _NO_MINDS, services)
+
+
 class _NoMinds:
     def named(self, kind: str) -> dict[str, Any]:
         return {}

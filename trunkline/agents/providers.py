@@ -223,7 +223,7 @@ def build(definition: AgentDefinition, services: Services, wrap: Wrap | None = N
 
 def _made(kind: Kind, choice: ProviderChoice, definition: AgentDefinition, services: Services) -> Any:
     provider = load(kind, choice)(definition, choice.options, services)
-    return discreet(provider, services.untold.of(definition.name)) if kind == "llm" else provider
+    return discreet(provider, services.untold.of(definition.known_as)) if kind == "llm" else provider
 
 
 def _minds(made: Mapping[Kind, list[Any]], detector: TurnDetector | None) -> Minds:
@@ -307,6 +307,11 @@ def _lifeboat(kind: Kind, definition: AgentDefinition, made: list[Any], services
         return None
 
 
+def build_llm(definition: AgentDefinition, choice: ProviderChoice, services: Services) -> Llm:
+    """A mind alone, not yet started. Raises ConfigError, MissingExtra."""
+    return cast(Llm, _made("llm", choice, definition, services))
+
+
 def build_summariser(definition: AgentDefinition, services: Services) -> Llm | None:
     """Of `[context.llm]`, not yet started; None where the agent has none of its own."""
     choice = definition.context.llm if definition.context is not None else None
@@ -324,5 +329,5 @@ def build_realtime(definition: AgentDefinition, services: Services, wrap: Wrap |
         return None
     choice = definition.realtime.model
     made = cast(Realtime, load("realtime", choice)(definition, choice.options, services))
-    made = discreet_realtime(made, services.untold.of(definition.name))
+    made = discreet_realtime(made, services.untold.of(definition.known_as))
     return made if wrap is None else cast(Realtime, wrap("realtime", f"realtime.{made.name}", made))

@@ -35,9 +35,9 @@ from trunkline.compliance.destinations import (
 from trunkline.compliance.duties import asked_for, duties
 from trunkline.compliance.hours import closed
 from trunkline.compliance.places import Where, country_zones, where
-from trunkline.compliance.plans import NO_COUNTRY, read_plans
 from trunkline.compliance.tables import FORMS, Calling, Frequency, Listed, Table, Tables, ours
 from trunkline.errors import ConfigError
+from trunkline.plans import NO_COUNTRY, read_plans
 from trunkline.ports import Allow, Check, Decision, Door, Facts, Obligation, Purpose, Refuse
 from trunkline.types import DEFAULT_TENANT
 

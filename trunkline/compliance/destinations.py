@@ -11,7 +11,7 @@ import phonenumbers
 from phonenumbers import PhoneNumberType
 from phonenumbers import shortnumberinfo as short
 
-from trunkline.compliance.plans import MAX_CHARS, REMEMBERED, Plan, plan_of, read
+from trunkline.plans import MAX_CHARS, REMEMBERED, Plan, plan_of, read
 from trunkline.ports import Refuse
 
 MAX_EMERGENCY_DIGITS = 6  # the longest of any country

@@ -10,8 +10,8 @@ import phonenumbers
 from phonenumbers import PhoneNumberType
 from phonenumbers.tzdata import TIMEZONE_DATA, TIMEZONE_LONGEST_PREFIX
 
-from trunkline.compliance.plans import NO_COUNTRY, plan_of
 from trunkline.compliance.tables import Tables
+from trunkline.plans import NO_COUNTRY, plan_of
 
 _PARTS = ("US", "CA")
 """Countries whose area codes tell the part."""

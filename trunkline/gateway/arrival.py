@@ -6,7 +6,7 @@ from typing import Literal
 
 from trunkline.gateway.leg import LegKind
 from trunkline.ports import CallerVerdict, Purpose, Standing
-from trunkline.types import E164, Direction, SessionId
+from trunkline.types import E164, Direction, SessionId, TenantId
 
 Why = Literal["new", "leg_lost", "transfer_failed", "again"]
 """`again`: a session whose last call was over in order goes on."""
@@ -39,6 +39,8 @@ class Arrival:
     """What ledger and lists say of who is called."""
     trunk: str = ""
     """Of SIP: whose line it is on."""
+    tenant: TenantId | None = None
+    """Whose own trunk that is. None: a way in of the gateway's, which brings calls to the numbers of all tenants."""
     session_id: SessionId | None = None
     """Of a device's call: what was said outlives it there."""
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from trunkline.agents import languages
 from trunkline.agents.assent import Answer, Ears
 from trunkline.agents.definition import AgentDefinition
-from trunkline.agents.houselines import HouseVoice, voices
+from trunkline.agents.houselines import HouseVoice, own_voice, voices
 from trunkline.agents.providers import Minds, Services
 from trunkline.clock import Clock
 from trunkline.compliance import consent_state as s
@@ -60,13 +60,29 @@ class House:
     """What the process has for all calls' openings. None of it where the rules are not in force."""
 
     wording: Wording
-    voices: Mapping[str, HouseVoice]
+    voices: dict[str, HouseVoice]
     """By primary language."""
     ears: Ears
     consents: Consents
     answer_s: float = 7.0
     kept: tuple[Door, ...] = ()
     """What of a call may be."""
+    services: Services | None = None
+    """For voices in further languages."""
+    closes: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    async def welcome(self, definition: AgentDefinition) -> None:
+        """An agent that comes later is introduced in its languages, too: in those that there are lines in. Raises
+        ProviderError, MissingExtra."""
+        for tag in definition.tags:
+            language = languages.primary(tag)
+            if language in self.voices or language not in self.wording.lines.texts or self.services is None:
+                continue
+            voice = own_voice(definition, tag, self.services)
+            await self.ears.learn(language)
+            self.closes.push_async_callback(voice.close)
+            await voice.start(self.wording.everything(self.kept, language))
+            self.voices[language] = voice
 
     def language_of(self, tag: str) -> str:
         """What of our languages a caller is spoken to in."""
@@ -85,7 +101,7 @@ async def open_house(
 ) -> Any:
     """Voices and ears started, every line spoken once. Raises ProviderError, ConfigError, MissingExtra."""
     assert services.speech_pool is not None
-    spoken = voices(agents, services, wording.lines.texts)
+    spoken = dict(voices(agents, services, wording.lines.texts))
     async with AsyncExitStack() as stack:
         ears = Ears(services.speech_pool, spoken)
         stack.push_async_callback(ears.close)
@@ -93,7 +109,7 @@ async def open_house(
         for language, voice in spoken.items():
             stack.push_async_callback(voice.close)
             await voice.start(wording.everything(kept, language))
-        yield House(wording, spoken, ears, consents, answer_s, kept)
+        yield House(wording, spoken, ears, consents, answer_s, kept, services, stack)
 
 
 @dataclass(frozen=True, slots=True)

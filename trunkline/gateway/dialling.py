@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from trunkline.ports import Purpose, Standing
-from trunkline.types import E164, CallId
+from trunkline.types import DEFAULT_TENANT, E164, CallId, TenantId
 
 RING_TIMEOUT_S = 30.0
 
@@ -36,6 +36,8 @@ class DialOrder:
     """By which name it was noted as an attempt at the number."""
     call_id: CallId | None = None
     """Where the call was promised a name before it was placed (an idempotency key)."""
+    tenant: TenantId = DEFAULT_TENANT
+    """Whose call it is."""
 
 
 def new_call_id() -> CallId:

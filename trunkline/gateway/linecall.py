@@ -36,6 +36,7 @@ from trunkline.gateway.notice import Notice
 from trunkline.gateway.party import Invitation, Party
 from trunkline.gateway.payable import Payable
 from trunkline.gateway.referred import Leaving, Movable, Referrals, our_number
+from trunkline.gateway.routed import Routed
 from trunkline.gateway.succession import BACK, RESUMED, TRANSFER_FAILED, Succession, first_line
 from trunkline.gateway.targets import targets_of
 from trunkline.gateway.transfer_record import Kind, TransferFailed, named_target
@@ -116,6 +117,8 @@ class FormerCall:
     """What was settled about keeping it; None: nobody knows."""
     so_far: SoFar = NOTHING
     """What a call that goes on has cost."""
+    routed: Routed | None = None
+    """By which route, of a call that may return: it has the same again."""
 
     @property
     def may_return(self) -> bool:
@@ -133,9 +136,14 @@ class LineCall:
         before: FormerCall | None,
         ring_s: float | None = None,
         call_id: CallId | None = None,
+        routed: Routed | None = None,
+        tenant: TenantId = DEFAULT_TENANT,
     ) -> None:
         """`before`: what is remembered of it, when it comes back. `ring_s`: it is a call of ours, not yet answered.
-        `call_id`: the name it was promised."""
+        `call_id`: the name it was promised. `routed`: who answers; None: the gateway's own agent, for `tenant`."""
+        self.routed = routed
+        self.says = ""
+        """In place of a conversation: then it is hung up."""
         self.arrival = arrival
         self.id = call_id or new_call_id()
         self.machine = c.Call(board.limits.max_call_s, ring_s)
@@ -148,12 +156,14 @@ class LineCall:
         self._leg: Leg | None = None
         self._bus: Bus | None = None
         conversation: Sequence[Message] = before.conversation if before is not None else ()
-        agent = before.agent if before is not None and before.agent is not None else board.agent
+        agent = board.agent if routed is None or routed.agent is None else routed.agent
+        if before is not None and before.agent is not None:
+            agent = board.still_here(before.agent)
         self.attended = Succession(self, agent, board.agents, conversation, board.clock)
         """Who attends it, and what was said."""
         self.consent = CallConsent(self, board.house, board.clock, before.consent if before is not None else None)
         """What the caller hears first, and whether anything of the call may be kept."""
-        policy = board.policies.of(agent.definition.name)
+        policy = board.policies.of(agent.definition.known_as)
         self._discreet, self._told = RedactedConversation(policy), RedactedFollowing(policy)
         self._deadline: asyncio.TimerHandle | None = None
         self._limit: asyncio.TimerHandle | None = None
@@ -186,10 +196,10 @@ class LineCall:
         again = f"/{arrival.reconnects + 1}" if arrival.reconnects else ""
         self.started = CallStarted(
             call_id=self.id,
-            tenant=DEFAULT_TENANT,
+            tenant=tenant if routed is None else routed.tenant,
             direction=arrival.direction,
             leg=arrival.leg,
-            agent=agent.definition.name,
+            agent=agent.definition.known_as if routed is None or routed.to_agent else "",
             at=board.clock.wall(),
             from_number=arrival.from_number,
             to_number=arrival.to_number,
@@ -205,6 +215,8 @@ class LineCall:
             self._note("attributes", self.arrival.attributes)
         if self.arrival.stir is not None:
             self._note("stir", vouched(self.arrival.stir))
+        if self.routed is not None:
+            self._note("routed", self.routed.told())
         settled = self.consent.carried.doors
         for state in dict.fromkeys(settled.values()):
             doors = [door for door, found in settled.items() if found == state]
@@ -984,7 +996,10 @@ class LineCall:
         failed, self._back_with = self._back_with, None
         self.party.gather()
         greeting = "" if self._spent else first_line(why, self._greeting, failed)
-        if due:
+        if self.says and not due:
+            self.attended.begin("")
+            self._say_and_leave()
+        elif due:
             said = self.attended.conversation
             self.attended.announce(
                 self.consent.announcer(bus, self._definition, self._caller, greeting, said, self._with_others)
@@ -993,6 +1008,10 @@ class LineCall:
             self.attended.begin(greeting)
         if self._spent:  # the transfer that was to end it did not
             self._leave_spent()
+
+    def _say_and_leave(self) -> None:
+        asyncio.get_running_loop().call_later(CONFIRM_S, self.hang_up, "agent_hung_up")
+        self.say_goodbye("agent_hung_up", self.says)
 
     @property
     def _may_be_machine(self) -> bool:
@@ -1163,7 +1182,7 @@ class LineCall:
 
     @property
     def agent_name(self) -> str:
-        return self.attended.agent.definition.name
+        return self.attended.agent.definition.known_as
 
     def former(self) -> FormerCall:
         assert self.end_reason is not None
@@ -1175,4 +1194,6 @@ class LineCall:
             return former
         said = tuple(self.attended.conversation)
         said = said if said and self.may_keep_words else ()
-        return replace(former, conversation=said, agent=self.attended.whole, consent=self.consent.carried)
+        return replace(
+            former, conversation=said, agent=self.attended.whole, consent=self.consent.carried, routed=self.routed
+        )

@@ -39,10 +39,16 @@ Scopes = Mapping[str, int]
 """What a call counts in, and how many calls may be there before it."""
 
 FULL = {
-    "tenant": Refuse("tenant_full", "there are as many calls at once as may be (limits.max_calls_per_tenant)"),
-    "number": Refuse("number_full", "this number has as many calls at once as it may (limits.max_calls_per_number)"),
+    "tenant": Refuse(
+        "tenant_full",
+        "there are as many calls at once as may be (max_calls of the tenant, or limits.max_calls_per_tenant)",
+    ),
+    "number": Refuse(
+        "number_full",
+        "this number has as many calls at once as it may (its max_calls, or limits.max_calls_per_number)",
+    ),
 }
-KEPT = "the lines that are free are kept for calls that come in (limits.reserved_inbound_per_{})"
+KEPT = "the lines that are free are kept for calls that come in (reserved_inbound, or limits.reserved_inbound_per_{})"
 UNKNOWN = Refuse("slots_unknown", "how many calls there are cannot be read")
 
 
@@ -54,6 +60,12 @@ class SlotLimits:
     per_number: int | None = None
     reserved_per_tenant: int = 0
     reserved_per_number: int = 0
+    tenant: TenantId = DEFAULT_TENANT
+    """Whose they are."""
+
+    @property
+    def any(self) -> bool:
+        return self.per_tenant is not None or self.per_number is not None
 
     def scopes(self, direction: Direction, number: str | None) -> dict[str, int]:
         """`number`: ours."""
@@ -74,6 +86,7 @@ class SlotLimits:
 
 @dataclass(slots=True)
 class _Slot:
+    limits: SlotLimits
     scopes: Scopes
     answer: Literal["taken", "away"] | Refuse
     asked_at: float
@@ -86,12 +99,12 @@ class Slots:
     """Of one process. Names are a call's, as its carrier or we have it; in the store they are made unique."""
 
     limits: SlotLimits
+    """Of calls whose number has none of its own."""
     store: SlotStore
     clock: Clock
     process: str
-    tenant: TenantId = DEFAULT_TENANT
     _slots: dict[str, _Slot] = field(default_factory=dict)
-    _free: set[str] = field(default_factory=set)
+    _free: dict[str, TenantId] = field(default_factory=dict)
     """To be given back."""
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _away: bool = False
@@ -105,7 +118,7 @@ class Slots:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
-        self._free |= set(self._slots)
+        self._free |= {name: slot.limits.tenant for name, slot in self._slots.items()}
         self._slots.clear()
         with suppress(StoreError, TimeoutError):
             async with asyncio.timeout(ASK_S):
@@ -113,34 +126,39 @@ class Slots:
 
     # --- a call ---
 
-    async def ask(self, name: str, direction: Direction, number: str | None) -> None:
+    async def ask(self, name: str, direction: Direction, number: str | None, limits: SlotLimits | None = None) -> None:
         """Does not raise, and takes ASK_S at most. Whoever has asked claims or frees it."""
-        scopes = self.limits.scopes(direction, number)
+        limits = limits or self.limits
+        scopes = limits.scopes(direction, number)
         if name in self._slots or not scopes:
             return
-        self._free.discard(name)
+        self._free.pop(name, None)
         answer: Literal["taken", "away"] | Refuse = "away"
         try:
             async with asyncio.timeout(ASK_AGAIN_S if self._away else ASK_S):
-                full = await self.store.take(self.tenant, self._unique(name), scopes, LEASE_S)
+                full = await self.store.take(limits.tenant, self._unique(name), scopes, LEASE_S)
         except (StoreError, TimeoutError) as error:
             self._is_away(str(error) or "slots: the store does not answer")
         else:
-            answer = "taken" if full is None else self.limits.refusal(full, direction)
+            answer = "taken" if full is None else limits.refusal(full, direction)
             self._is_back()
         if name not in self._slots:  # asked twice at once, and let in
-            self._slots[name] = _Slot(scopes, answer, self.clock.now())
+            self._slots[name] = _Slot(limits, scopes, answer, self.clock.now())
 
-    def claim(self, name: str, direction: Direction, number: str | None) -> Refuse | None:
+    def claim(
+        self, name: str, direction: Direction, number: str | None, limits: SlotLimits | None = None
+    ) -> Refuse | None:
         """For a call that is let in now. Codes: `tenant_full`, `number_full`, `slots_unknown`."""
         slot = self._slots.get(name)
         if slot is None:  # who comes back after a lost leg,
-            slot = _Slot(self.limits.scopes(direction, number), "away", self.clock.now(), asked=False)
+            limits = limits or self.limits
+            slot = _Slot(limits, limits.scopes(direction, number), "away", self.clock.now(), asked=False)
             self._slots[name] = slot
         if slot.answer == "away" and not slot.claimed:
-            full = next((scope for scope, most in slot.scopes.items() if self._here(scope) >= most), None)
+            tenant = slot.limits.tenant
+            full = next((scope for scope, most in slot.scopes.items() if self._here(tenant, scope) >= most), None)
             if full is not None:
-                slot.answer = self.limits.refusal(full, direction)
+                slot.answer = slot.limits.refusal(full, direction)
             elif direction == "outbound" and slot.asked:
                 slot.answer = UNKNOWN
         if isinstance(slot.answer, Refuse):
@@ -153,11 +171,13 @@ class Slots:
         """Idempotent."""
         slot = self._slots.pop(name, None)
         if slot is not None and slot.scopes and not isinstance(slot.answer, Refuse):
-            self._free.add(name)
+            self._free[name] = slot.limits.tenant
             self._wake.set()
 
-    def _here(self, scope: str) -> int:
-        return sum(slot.claimed and scope in slot.scopes for slot in self._slots.values())
+    def _here(self, tenant: TenantId, scope: str) -> int:
+        return sum(
+            slot.claimed and slot.limits.tenant == tenant and scope in slot.scopes for slot in self._slots.values()
+        )
 
     def _unique(self, name: str) -> str:
         return f"{self.process}:{name}"
@@ -187,20 +207,26 @@ class Slots:
         for name, slot in tuple(self._slots.items()):
             if not slot.claimed and self.clock.now() >= slot.asked_at + PENDING_S:
                 self.free(name)
-        held = {
-            self._unique(name): list(slot.scopes) for name, slot in self._slots.items() if slot.claimed and slot.scopes
-        }
-        if not held and not self._away:
+        held: dict[TenantId, dict[str, list[str]]] = {}
+        for name, slot in self._slots.items():
+            if slot.claimed and slot.scopes:
+                held.setdefault(slot.limits.tenant, {})[self._unique(name)] = list(slot.scopes)
+        if not held and self._away:
+            held[self.limits.tenant] = {}
+        if not held:
             return
-        async with asyncio.timeout(ASK_S):
-            await self.store.renew(self.tenant, held, LEASE_S)
+        for tenant, slots in held.items():
+            async with asyncio.timeout(ASK_S):
+                await self.store.renew(tenant, slots, LEASE_S)
         self._is_back()
 
     async def _give_back(self) -> None:
-        names: Sequence[str] = tuple(self._free)
-        async with asyncio.timeout(ASK_S):
-            await self.store.give_back(self.tenant, [self._unique(name) for name in names])
-        self._free.difference_update(names)
+        for tenant in set(self._free.values()):
+            names: Sequence[str] = [name for name, whose in self._free.items() if whose == tenant]
+            async with asyncio.timeout(ASK_S):
+                await self.store.give_back(tenant, [self._unique(name) for name in names])
+            for name in names:
+                self._free.pop(name, None)
 
     def _is_away(self, why: str) -> None:
         if not self._away:

@@ -20,6 +20,7 @@ from trunkline.compliance.money.prices import STREAMED, leg_units
 from trunkline.compliance.money.treasury import Treasury, Wanted
 from trunkline.gateway.endings import leg_product
 from trunkline.ports import HERE, Allow, Cost, Decision, Refuse, Usage, UsageUnit
+from trunkline.types import ruled_as
 
 if TYPE_CHECKING:
     from trunkline.gateway.linecall import LineCall
@@ -91,7 +92,8 @@ class Spending:
         ours = started.to_number if started.direction == "inbound" else started.from_number
         leg: Need = (started.leg, "leg", self.leg(call))
         needs = [leg, *needs_of(agent)]
-        account = self.treasury.open(Wanted(started.call_id, started.agent, ours, needs, call.so_far))
+        named = ruled_as(started.agent)
+        account = self.treasury.open(Wanted(started.call_id, named, ours, needs, call.so_far, started.tenant))
         if isinstance(account, Account):
             self._calls[call.id] = (call, account)
             if started.leg in STREAMED and started.direction == "inbound":  # answered by our very answer

@@ -290,8 +290,8 @@ class Succession:
         before, self.agent = self.agent, agent
         self._host.event(
             "agent_changed",
-            agent=agent.definition.name,
-            before=before.definition.name,
+            agent=agent.definition.known_as,
+            before=before.definition.known_as,
             why=why,
             providers=[provider.name for provider in agent.providers],
         )

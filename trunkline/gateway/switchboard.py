@@ -8,7 +8,7 @@ import asyncio
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,13 +27,16 @@ from trunkline.gateway.leg import Dialler, LegKind, Plan
 from trunkline.gateway.linecall import GOODBYE_S, FormerCall, LineCall
 from trunkline.gateway.outbound import NEVER_AGAIN, RetryPolicy
 from trunkline.gateway.placing import Placing
-from trunkline.gateway.slots import Slots
+from trunkline.gateway.routed import Elsewhere, Routed, Routing, limits_of
+from trunkline.gateway.slots import SlotLimits, Slots
 from trunkline.gateway.spending import Spending
 from trunkline.gateway.twilio.webhooks import FINAL, CallStatus, CallView
 from trunkline.media.bus import Echo, Tap
 from trunkline.media.ears import Ears
 from trunkline.media.heartbeat import Heartbeat
 from trunkline.metrics import Metrics
+from trunkline.numbers.resources import ByMessage, ByNumber
+from trunkline.numbers.routing import Declined
 from trunkline.ports import (
     NAMED,
     Allow,
@@ -49,13 +52,14 @@ from trunkline.ports import (
 )
 from trunkline.privacy.calls import Policies
 from trunkline.telemetry import Telemetry
-from trunkline.types import DEFAULT_TENANT, E164, CallId, CallSid, StreamSid
+from trunkline.types import DEFAULT_TENANT, E164, CallId, CallSid, StreamSid, TenantId, ruled_as
 
 log = logging.getLogger(__name__)
 
 REMEMBER_ENDED = 4096  # calls whose late callbacks we still recognise
 NO_LEG: LegKind = "sip"  # what a call that was not dialled would have been
 OVERLOADED_LATE_S = 0.1  # beats this late on average: callers would notice
+OVERFLOWS = ("tenant_full", "number_full", "overloaded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +102,10 @@ class Switchboard:
         retry: RetryPolicy = NEVER_AGAIN,
         agents: Mapping[str, Agent] | None = None,
     ) -> None:
-        """`agents`: to whom calls may be handed, by their files; `agent` has every call first."""
+        """`agents`: to whom calls may be given and handed, by their files, or by their names at the desk; they come and
+        go. `agent` has every call first."""
         self.retry = retry
-        self.agents = agents or {}
+        self.agents = {} if agents is None else agents
         self.agent, self.line, self.limits = agent, line, limits
         self.records, self.metrics, self.telemetry, self.clock = records, metrics, telemetry, clock
         self.decide = decide
@@ -125,6 +130,8 @@ class Switchboard:
         """What calls cost and may cost; None: nobody counts."""
         self.slots: Slots | None = None
         """How many calls at once a tenant and a number may have; None: as many as there are lines."""
+        self.routing: Routing | None = None
+        """Which agent of which tenant answers a number; None: the gateway's own, always."""
         self.draining = False
         self._second_legs = 0
         self._calls: dict[CallId, LineCall] = {}
@@ -137,12 +144,27 @@ class Switchboard:
     # --- calls that come ---
 
     async def expect(self, arrival: Arrival) -> None:
-        """Before `admit` or `join`: asks for the slot that it will need, where there are limits. Does not raise."""
+        """Before `admit` or `join`: looks who is to answer, and asks for the slot that it will need, where there are
+        limits. Does not raise."""
         name = arrival.provider_call_id
         former = self._ended.get(name)
         is_over = former is not None and not former.may_return
-        if self.slots is not None and name not in self._by_provider_id and not is_over:
-            await self.slots.ask(name, "inbound", arrival.to_number)
+        if name in self._by_provider_id or is_over:
+            return
+        routed = None if former is None else former.routed
+        if routed is None and self.routing is not None:
+            routed = await self.routing.expect(arrival)
+        if self.slots is not None and (routed is None or routed.to_agent):
+            await self.slots.ask(name, "inbound", arrival.to_number, self._limits_of(routed))
+
+    @property
+    def waits(self) -> bool:
+        """`expect` has something to ask."""
+        limited = self.slots is not None and self.slots.limits.any
+        return limited or (self.routing is not None and not self.routing.is_empty)
+
+    def _limits_of(self, routed: Routed | None) -> SlotLimits | None:
+        return None if routed is None or self.slots is None else routed.limits(self.slots.limits)
 
     async def expect_joining(self, joining: Joining, leg: LegKind) -> None:
         await self.expect(_joined(joining, leg))
@@ -154,8 +176,17 @@ class Switchboard:
         way = Placing(self, order, self.retry).first()
         number = order.from_number if isinstance(way, Refuse) else way[2].from_number
         order = replace(order, call_id=order.call_id or new_call_id())
-        await self.slots.ask(str(order.call_id), "outbound", number)
+        await self.slots.ask(str(order.call_id), "outbound", number, self._limits_out(order.tenant, number))
         return order
+
+    def _limits_out(self, tenant: TenantId, number: str | None) -> SlotLimits | None:
+        """Of a call out that shows this number."""
+        if self.slots is None:
+            return None
+        view = None if self.routing is None else self.routing.view_of(number)
+        if view is None or view.tenant != tenant:
+            return replace(self.slots.limits, tenant=tenant)
+        return limits_of(view).limits(self.slots.limits)
 
     def admit(self, arrival: Arrival) -> CallId | Refuse:
         known = self._by_provider_id.get(arrival.provider_call_id)
@@ -164,12 +195,18 @@ class Switchboard:
         before = self._ended.get(arrival.provider_call_id)
         if before is not None and not before.may_return:
             return _OVER
-        call = LineCall(self, arrival, before)
+        routed = None if before is None else before.routed
+        if routed is None and self.routing is not None:
+            routed = self.routing.take(arrival)
+        call = LineCall(self, arrival, before, routed=routed)
         return self._let_in(call) or call.id
 
     def _let_in(self, call: LineCall) -> Refuse | None:
         call.record_start()
+        if (elsewhere := self._answered_elsewhere(call)) is not None:
+            return elsewhere
         if (no_line := self._no_line_for(call)) is not None:
+            no_line = self._way_out(call, no_line)
             call.end("overloaded", no_line.code)
             return no_line
         decision = call.ask("answer")
@@ -180,6 +217,42 @@ class Switchboard:
             return dear
         self._take(call)
         return None
+
+    def _answered_elsewhere(self, call: LineCall) -> Refuse | None:
+        """By none of our agents: the call takes no line."""
+        if call.routed is None or call.routed.to_agent:
+            return None
+        by, why = call.routed.answered.by, call.routed.answered.why[-1]
+        if isinstance(by, ByMessage) and call.started.leg == "sip":  # there our own voice says it
+            call.says = by.text
+            return None
+        decision = call.ask("answer")
+        if isinstance(decision, Allow) and isinstance(by, ByNumber):
+            decision = call.ask("transfer", "route", by.number)
+        if isinstance(decision, Refuse):
+            call.end("refused", decision.code)
+            return decision
+        if isinstance(by, ByNumber):
+            call.end("transferred", why)
+            return Elsewhere("number", why, number=E164(by.number))
+        refused = Refuse(by.code, by.why) if isinstance(by, Declined) else Refuse("busy", why)
+        if isinstance(by, ByMessage):
+            refused = Elsewhere("message", why, text=by.text)
+        call.end("refused", refused.code)
+        return refused
+
+    def _way_out(self, call: LineCall, no_line: Refuse) -> Refuse:
+        """With the number where the caller may go instead, of the number called, its route or its tenant."""
+        if call.routed is None or call.started.direction == "outbound":
+            return no_line
+        known = call.routed.answered
+        ways = [("fallback", known.fallback_number)]
+        if no_line.code in OVERFLOWS:
+            ways.insert(0, ("overflow", known.overflow_number))
+        for name, number in ways:
+            if number is not None and isinstance(call.ask("transfer", name, number), Allow):
+                return Elsewhere(no_line.code, no_line.why, number=E164(number))
+        return no_line
 
     def _may_cost(self, call: LineCall) -> Refuse | None:
         """The last door: from here on its account is open."""
@@ -224,14 +297,29 @@ class Switchboard:
         if said.technologies and not kept & set(said.technologies):
             return
         for call in list(self._calls.values()):
-            if call.id != said.call_id and call.other_number == said.subject:
+            if call.id != said.call_id and (call.tenant, call.other_number) == (said.tenant, said.subject):
                 call.consent_revoked(said.via)
 
     def agent_named(self, name: str) -> Agent | None:
-        """Of this gateway; empty: whoever has every call first."""
-        if name in ("", self.agent.definition.name):
+        """Of this gateway; empty: whoever has every call first. One of the desk by its version, `default/reception@3`;
+        where that is gone, or by `default/reception`, the one that is published."""
+        if name in ("", self.agent.definition.known_as):
             return self.agent
-        return next((agent for agent in self.agents.values() if agent.definition.name == name), None)
+        found = self.agents.get(name) or self.agents.get(ruled_as(name))
+        if found is not None and found.definition.version:
+            return found
+        return next((agent for agent in self.agents.values() if agent.definition.known_as == name), None)
+
+    def attending(self) -> Iterator[Agent]:
+        """Whoever has a live call now, or may have it again."""
+        for call in self._calls.values():
+            yield call.attended.agent
+            yield call.attended.whole
+
+    def still_here(self, agent: Agent) -> Agent:
+        """For a call that comes back to an agent of the desk, which may have gone meanwhile: who follows it."""
+        version = agent.definition.version
+        return self.agent_named(version) or self.agent if version else agent
 
     def turn_away(self, arrival: Arrival, refused: Refuse) -> None:
         """A call that its leg's own rules refuse: all that is left of it is its record."""
@@ -252,7 +340,10 @@ class Switchboard:
         limits, out = self.limits, call.started.direction == "outbound"
         if out and len(self._calls) + self._second_legs >= limits.max_calls - limits.reserved_inbound:
             return Refuse("overloaded", "the lines that are free are kept for calls that come in")
-        return None if self.slots is None else self.slots.claim(_slot(call), call.started.direction, _ours(call))
+        if self.slots is None or call.says:
+            return None
+        own = self._limits_out(call.tenant, _ours(call)) if out else self._limits_of(call.routed)
+        return self.slots.claim(_slot(call), call.started.direction, _ours(call), own)
 
     def _full(self) -> Refuse | None:
         taken = len(self._calls) + self._second_legs
@@ -305,7 +396,8 @@ class Switchboard:
         placing = Placing(self, order, self.retry)
         way = placing.first()
         plan = way if isinstance(way, Refuse) else way[2]
-        call = LineCall(self, _departure(order, plan), None, ring_s=placing.longest_s, call_id=order.call_id)
+        departure, longest_s = _departure(order, plan), placing.longest_s
+        call = LineCall(self, departure, None, ring_s=longest_s, call_id=order.call_id, tenant=order.tenant)
         call.record_start()
         if (no_line := self._no_line_for(call)) is not None:
             call.end("overloaded", no_line.code)
@@ -341,7 +433,7 @@ class Switchboard:
     def _may_dial(self, order: DialOrder) -> Refuse | None:
         facts = Facts(
             "dial",
-            DEFAULT_TENANT,
+            order.tenant,
             "outbound",
             order.from_number,
             order.to_number,
@@ -355,7 +447,7 @@ class Switchboard:
         """The transfer door, for a caller of `ours` whom Twilio is to put through to the settings' fallback number."""
         facts = Facts(
             "transfer",
-            DEFAULT_TENANT,
+            self._tenant_of(ours),
             "inbound",
             to_number=ours or number,
             target="fallback_number",
@@ -368,11 +460,15 @@ class Switchboard:
             log.warning("twilio.fallback_number is not called: %s (%s)", decision.code, decision.why)
         return decision
 
+    def _tenant_of(self, ours: E164 | None) -> TenantId:
+        view = None if self.routing is None else self.routing.view_of(ours)
+        return DEFAULT_TENANT if view is None else view.tenant
+
     def lost(self, order: DialOrder) -> None:
         """The process that had taken this order died before it was recorded as a call: it was never dialled, and never
         will be. Changes nothing where its record is only late."""
         nowhere = Refuse("gateway_lost", "the gateway stopped before it was dialled")
-        call = LineCall(self, _departure(order, nowhere), None, call_id=order.call_id)
+        call = LineCall(self, _departure(order, nowhere), None, call_id=order.call_id, tenant=order.tenant)
         call.record_start()
         call.end("gateway_lost", nowhere.why)
 
@@ -426,6 +522,11 @@ class Switchboard:
             call.happened(c.Dialled() if status == "completed" else c.DialFailed())
 
     # --- the API ---
+
+    def is_ready(self, call_id: CallId) -> bool:
+        """Whoever attends this call can speak."""
+        call = self._calls.get(call_id)
+        return call is not None and call.attended.agent.ready()
 
     def live(self, call_id: CallId) -> LiveCall | None:
         call = self._calls.get(call_id)

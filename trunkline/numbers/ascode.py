@@ -8,7 +8,10 @@ in one transaction.
 Secrets are not in an export, and one that a file does not have stays as it is.
 """
 
+import asyncio
 import json
+import re
+import secrets
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -54,7 +57,26 @@ def read_document(text: str, *, is_json: bool = False) -> dict[str, Any]:
 
 
 def written(document: Mapping[str, Any]) -> str:
-    return tomli_w.dumps(document, multiline_strings=True)
+    """TOML, in which scripts stand as they were written."""
+    texts: list[str] = []
+
+    def marked(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: marked(each) for name, each in value.items()}
+        if isinstance(value, list):
+            return [marked(each) for each in value]
+        if isinstance(value, str) and "\n" in value and _LITERAL.fullmatch(value) and "'''" not in value:
+            texts.append(value)
+            return f"{_MARK}{len(texts) - 1}"
+        return value
+
+    plain = tomli_w.dumps(marked(document))
+    return _MARKED.sub(lambda found: f"'''\n{texts[int(found[1])]}'''", plain)
+
+
+_MARK = f"text-{secrets.token_hex(8)}-"  # nobody's words
+_MARKED = re.compile(f'"{_MARK}([0-9]+)"')
+_LITERAL = re.compile(r"[^\x00-\x08\x0b-\x1f\x7f]*[^'\x00-\x08\x0b-\x1f\x7f]")
 
 
 async def export(desk: Desk, tenant: TenantId) -> dict[str, Any]:
@@ -75,7 +97,21 @@ async def export(desk: Desk, tenant: TenantId) -> dict[str, Any]:
 
 def _as_written(model: type[Resource], kept: Kept) -> dict[str, Any]:
     resource = model.model_validate(kept.body)
-    return _without_nulls(resource.model_dump(mode="json", exclude_defaults=True))
+    short = _without_nulls(resource.model_dump(mode="json", exclude_defaults=True))
+    _say_kinds(short, resource.model_dump(mode="json"))
+    return short
+
+
+def _say_kinds(short: Any, whole: Any) -> None:
+    """What a union is told apart by is a default of each of its kinds."""
+    if isinstance(short, dict):
+        if "kind" in whole:
+            short["kind"] = whole["kind"]
+        for name, each in short.items():
+            _say_kinds(each, whole[name])
+    elif isinstance(short, list):
+        for one, other in zip(short, whole, strict=True):
+            _say_kinds(one, other)
 
 
 def _without_nulls(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,7 +130,7 @@ async def apply(
 ) -> Sequence[Step]:
     """All of it or nothing. `prune`: of the kinds that the file has, what it has not is deleted. `keep` False: only to
     see the steps. Raises DeskError, whose fields begin with the place in the file, such as `numbers.3.route`."""
-    wanted = _read_all(document)
+    wanted = await asyncio.to_thread(_read_all, document)  # a hundred thousand numbers take seconds
     steps: list[Step] = []
     async with desk.store.changing(tenant, actor, keep=keep) as changes:
         there = {kind: await changes.all(kind) for kind in wanted}

@@ -4,6 +4,7 @@ What comes in is checked here (`resources`), then written by the store in one tr
 it that what is named is there. `changed` is told of every tenant whose desk has changed.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -116,7 +117,7 @@ class Desk:
         """A version of this script, which answers once the transaction is over. `kept`: the agent as it is now."""
         if not script.strip():
             raise _wrong("draft", "an agent script: it is empty")
-        if problems := self._check_script(script):
+        if problems := await asyncio.to_thread(self._check_script, script):
             told = f"the script of {kept.key} has mistakes: {problems[0]}"
             raise DeskError("invalid_fields", told, _each("draft", problems))
         version = await changes.add_version(kept.key, script, note)

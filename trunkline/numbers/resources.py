@@ -34,8 +34,12 @@ _RANGE = re.compile(rf"({_E164.pattern})-({_E164.pattern})")
 _SPAN = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-(([01][0-9]|2[0-3]):([0-5][0-9])|24:00)")
 
 
+def is_number(value: str) -> bool:
+    return _E164.fullmatch(value) is not None
+
+
 def _number(value: str) -> str:
-    if not _E164.fullmatch(value):
+    if not is_number(value):
         raise ValueError("a phone number as +COUNTRY NUMBER without spaces, such as +14155550100")
     return value
 
@@ -141,7 +145,7 @@ class Share(_Value):
 
 
 class ByAgents(_Value):
-    kind: Literal["agents"]
+    kind: Literal["agents"] = "agents"
     agents: Annotated[tuple[Share, ...], Field(min_length=1, max_length=10)]
 
     @model_validator(mode="after")
@@ -154,21 +158,21 @@ class ByAgents(_Value):
 class ByNumber(_Value):
     """The caller is put through to a phone number; nobody of ours is on the line."""
 
-    kind: Literal["number"]
+    kind: Literal["number"] = "number"
     number: E164
 
 
 class ByMessage(_Value):
     """The caller hears this, then the call ends."""
 
-    kind: Literal["message"]
+    kind: Literal["message"] = "message"
     text: Annotated[Text, Field(min_length=1)]
 
 
 class ByBusy(_Value):
     """A busy tone."""
 
-    kind: Literal["busy"]
+    kind: Literal["busy"] = "busy"
 
 
 Answer = Annotated[ByAgents | ByNumber | ByMessage | ByBusy, Field(discriminator="kind")]

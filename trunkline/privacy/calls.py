@@ -17,7 +17,7 @@ from trunkline.ports import (
 )
 from trunkline.privacy.names import Known
 from trunkline.privacy.redaction import NOTHING, Memory, Policy, Redactor, redact, redact_value
-from trunkline.types import CallId
+from trunkline.types import CallId, ruled_as
 
 CALLS = 10_000
 """Whose state is kept. A turn of a call that was never ended, and is beyond, is redacted by itself."""
@@ -34,13 +34,13 @@ LEFT_MESSAGE = "message"
 
 @dataclass(frozen=True, slots=True)
 class Policies:
-    """By agent."""
+    """By agent: its name, or of the desk's `default/reception`, whatever they call themselves."""
 
     every: Policy = NOTHING
     agents: Mapping[str, Policy] = field(default_factory=dict)
 
     def of(self, agent: str) -> Policy:
-        return self.agents.get(agent, self.every)
+        return self.agents.get(ruled_as(agent), self.every)
 
 
 class Speakers:

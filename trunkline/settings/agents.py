@@ -3,7 +3,7 @@
 from pydantic import Field, SecretStr
 from pydantic import model_validator as after
 
-from trunkline.settings.values import File, Int, Section, contradiction
+from trunkline.settings.values import File, Int, Name, Section, contradiction
 
 
 class Speech(Section):
@@ -14,6 +14,22 @@ class Speech(Section):
 class Tools(Section):
     allow_private_addresses: bool = False
     """Whether an agent's `http` tool may call loopback and private networks."""
+
+
+class Shared(Section):
+    """What AI agents of the desk, whose scripts admins of tenants write, may name of this gateway's: nothing but the
+    providers and their accounts, unless it is listed here."""
+
+    keys: tuple[Name, ...] = ()
+    """Names of [keys] and of provider sections that their `http` tools may send: `{key:NAME}` in a header."""
+    servers: tuple[str, ...] = ()
+    """What their providers' `base_url`, `url` and `targets` may be, to the letter. The provider's key is sent there."""
+    folders: tuple[str, ...] = ()
+    """What `model_dir` may be, to the letter."""
+    providers: tuple[str, ...] = ()
+    """Providers of other packages that they may use, with all their options: `tts.NAME`."""
+    private_addresses: bool = False
+    """Whether their `http` tools may call loopback and private networks."""
 
 
 class ProviderKey(Section):

@@ -7,7 +7,7 @@ from pydantic import model_validator as after
 from pydantic_settings import NoDecode
 
 from trunkline.settings.addresses import Origin, Port, origin
-from trunkline.settings.values import File, Section, listed, pair
+from trunkline.settings.values import File, Int, Section, listed, pair
 
 MIN_API_KEY_CHARS = 16
 
@@ -33,6 +33,9 @@ class Http(Section):
     tls_key: File | None = None
     api_key: ApiKeys = ()
     """For /v1/... Several during a rotation."""
+
+    requests_per_minute: Int = Field(default=1200, ge=10, le=1_000_000)
+    """Of /v1 that one key or user may make of this process, as many of them at once; then 429."""
 
     @after(mode="after")
     def _tls_pair(self) -> "Http":

@@ -9,11 +9,12 @@ from pydantic import model_validator as after
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from trunkline.settings.addresses import is_loopback
-from trunkline.settings.agents import ProviderKey, Speech, Tools
+from trunkline.settings.agents import ProviderKey, Shared, Speech, Tools
 from trunkline.settings.audit import Audit
 from trunkline.settings.calls import Limits, Media, Outbound
 from trunkline.settings.compliance import Compliance
 from trunkline.settings.consent import Consent
+from trunkline.settings.console import ConsoleSettings
 from trunkline.settings.devices import Devices
 from trunkline.settings.environment import ENV_PREFIX
 from trunkline.settings.http import Http
@@ -25,6 +26,7 @@ from trunkline.settings.sip import Sip
 from trunkline.settings.stir import Stir
 from trunkline.settings.twilio import Twilio
 from trunkline.settings.values import File, Name, contradiction
+from trunkline.settings.webhooks import Webhooks
 from trunkline.settings.webrtc import WebRtc
 from trunkline.settings.websocket import WebSocket
 
@@ -68,6 +70,7 @@ class Settings(BaseSettings):
     record: bool = False
     """Whether calls may be recorded at all: for `privacy.recordings_days`."""
     http: Http = Http()
+    console: ConsoleSettings = ConsoleSettings()
     sip: Sip = Sip()
     stir: Stir = Stir()
     twilio: Twilio = Twilio()
@@ -84,6 +87,7 @@ class Settings(BaseSettings):
     elevenlabs: ProviderKey = ProviderKey()
     remote: ProviderKey = ProviderKey()
     tools: Tools = Tools()
+    shared: Shared = Shared()
     keys: dict[Name, SecretStr] = {}
     """More secrets by name, for an agent's `http` tools: `{key:NAME}` in a header."""
     outbound: Outbound = Outbound()
@@ -92,6 +96,7 @@ class Settings(BaseSettings):
     privacy: Privacy = Privacy()
     audit: Audit = Audit()
     money: Money = Money()
+    webhooks: Webhooks = Webhooks()
     sessions: Sessions = Sessions()
     livekit: Livekit = Livekit()
     region: Name = "local"
@@ -179,6 +184,7 @@ class Settings(BaseSettings):
             self.livekit.api_secret,
             self.webrtc.turn_secret,
             self.audit.secret_access_key,
+            self.console.oidc.client_secret,
         )
         return (
             *self.twilio_tokens,

@@ -21,6 +21,7 @@ from trunkline.store import models
 from trunkline.store.chain import GENESIS, Link, Verified, Verifier, link
 from trunkline.store.dnc import put_on
 from trunkline.store.engine import Database
+from trunkline.store.hookspool import HookSpool
 from trunkline.types import TenantId
 
 _EVENTS = cast(Table, models.ConsentEvent.__table__)
@@ -78,8 +79,9 @@ def _iso(at: datetime | None) -> str | None:
 
 
 class ConsentLedger:
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, hooks: HookSpool | None = None) -> None:
+        """`hooks`: makes webhooks of what is revoked."""
+        self._database, self._hooks = database, hooks
 
     async def note(self, tenant: TenantId, noted: Sequence[Noted]) -> int:
         """How many were new. All of them are in the database when it returns, or none is."""
@@ -100,6 +102,8 @@ class ConsentLedger:
                 if isinstance(said, Revocation) and said.do_not_call:
                     source = said.call_id or said.via
                     await put_on(connection, tenant, "company", [said.subject], said.at, source)
+                if isinstance(said, Revocation) and self._hooks is not None:
+                    await self._hooks.revoked(connection, each.id, said)
         return len(new)
 
     async def _append(

@@ -24,13 +24,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from trunkline.clock import Clock
 from trunkline.errors import StoreError
+from trunkline.hooks import EventType, Told
 from trunkline.owned import Body, Changed, DeskError, Kept, KeptPage, New, Use, Version
 from trunkline.privacy.texts import TextSeal
 from trunkline.store import models
 from trunkline.store.engine import Database, code_of, is_database, what_failed
+from trunkline.store.hookspool import HookSpool
 from trunkline.types import TenantId
 
 LIMIT_MAX = 500
+_TOLD: dict[tuple[str, str], EventType] = {
+    ("numbers", action): "number.changed" for action in ("create", "replace", "delete")
+}
+_TOLD |= {("agents", action): "agent.published" for action in ("publish", "roll_back")}
 _BATCH = 500  # rows of one statement
 _LOOKUP = 400  # keys of one question: databases have a most of parameters
 
@@ -81,9 +87,9 @@ def called(kind: str, key: str) -> str:
 
 
 class Desk:
-    def __init__(self, database: Database, clock: Clock, seal: TextSeal) -> None:
-        """`seal`: of the secrets."""
-        self._database, self._clock, self._seal = database, clock, seal
+    def __init__(self, database: Database, clock: Clock, seal: TextSeal, hooks: HookSpool | None = None) -> None:
+        """`seal`: of the secrets. `hooks`: told of changes, where somebody listens."""
+        self._database, self._clock, self._seal, self._hooks = database, clock, seal, hooks
 
     # --- changing ---
 
@@ -95,6 +101,8 @@ class Desk:
                 await changes.begin()
                 yield changes
                 await changes.end()
+                if keep and self._hooks is not None:
+                    await self._tell(self._hooks, changes)
                 if not keep or not changes.parts:
                     raise _Undo
         except _Undo:
@@ -104,7 +112,45 @@ class Desk:
                 raise
             raise StoreError(f"the database is away ({what_failed(error)})") from error
 
+    async def _tell(self, hooks: HookSpool, changes: "Changes") -> None:
+        """Endpoints hear of numbers that changed and agents that were published or rolled back, with the change."""
+        told = []
+        for line in changes.lines:
+            event = _TOLD.get((line["kind"], line["action"]))
+            if event is not None:
+                after = line["after"] or {}
+                shown = {"published": after.get("published")} if event == "agent.published" else line["after"]
+                data = {"key": line["key"], "action": line["action"], "by": line["actor"], "after": shown}
+                told.append((f"change/{line['seq']}/{line['part']}", Told(event, changes.at, data)))
+        if told:
+            await hooks.tell_all(changes.connection, changes.tenant, told)
+
     # --- reading ---
+
+    async def text(self, tenant: TenantId, agent: str, version: int) -> str | None:
+        """`ports.AgentVersions`."""
+        found = await self.version(tenant, agent, version)
+        return None if found is None else found.script
+
+    async def published(self, tenant: TenantId, agent: str) -> int | None:
+        """`ports.AgentVersions`."""
+        found = await self.get(tenant, "agents", agent)
+        return None if found is None else found.body["published"]
+
+    async def answering(self, most: int) -> list[str]:
+        """The published versions of agents that some number or route names, of all tenants, as `default/reception@3`;
+        those of numbers that were changed last first."""
+        agents = _KINDS["agents"].table
+        named = (_NAMED.c.tenant_id == agents.c.tenant_id) & (_NAMED.c.key == agents.c.name)
+        query = (
+            select(agents.c.tenant_id, agents.c.name, agents.c.published)
+            .where(agents.c.published.is_not(None))
+            .where(select(_NAMED.c.key).where(named, _NAMED.c.kind == "agents").exists())
+            .order_by(agents.c.updated_at.desc())
+            .limit(most)
+        )
+        async with self._database.read() as connection:
+            return [f"{row.tenant_id}/{row.name}@{row.published}" for row in await connection.execute(query)]
 
     async def get(self, tenant: TenantId, kind: str, key: str) -> Kept | None:
         async with self._database.read() as connection:
@@ -181,6 +227,31 @@ class Desk:
             return None
         return await asyncio.to_thread(self._seal.open, box, _place(tenant, kind, key, name))
 
+    async def trunks(self) -> Sequence[tuple[TenantId, Body]]:
+        """Those of all tenants that are to be in force, with their passwords: for the process that speaks SIP."""
+        known = _KINDS["trunks"]
+        table = known.table
+        query = select(table).where(table.c.enabled).order_by(table.c.tenant_id, table.c.name)
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query)).mappings().all()
+        return await asyncio.to_thread(self._opened_trunks, rows) if rows else ()
+
+    def _opened_trunks(self, rows: Sequence[RowMapping]) -> Sequence[tuple[TenantId, Body]]:
+        """Raises StoreError for a key that is not there."""
+        return [(TenantId(row["tenant_id"]), {**row, **self._opened("trunks", row)}) for row in rows]
+
+    def _opened(self, kind: str, row: RowMapping) -> dict[str, str | None]:
+        known = _KINDS[kind]
+        key, tenant = row[known.key], TenantId(row["tenant_id"])
+        return {
+            name: row[name] and self._seal.open(row[name], _place(tenant, kind, key, name)) for name in known.sealed
+        }
+
+    async def revisions(self) -> int:
+        """A number that is another one whenever anything of any tenant's was changed."""
+        async with self._database.read() as connection:
+            return int((await connection.execute(select(func.sum(_REVISIONS.c.revision)))).scalar_one() or 0)
+
     async def changes(
         self, tenant: TenantId, *, limit: int = 50, cursor: str | None = None, kind: str = "", key: str = ""
     ) -> tuple[Sequence[Changed], str | None]:
@@ -225,7 +296,8 @@ class Changes:
     seal: TextSeal
     parts: int = 0
     _seq: int = 0
-    _lines: list[dict[str, Any]] = field(default_factory=list)
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    """Of the audit, written at its end."""
 
     async def begin(self) -> None:
         make = postgresql.insert if self.dialect == "postgresql" else sqlite.insert
@@ -238,9 +310,8 @@ class Changes:
         self._seq = int((await self.connection.execute(raised.returning(_REVISIONS.c.revision))).scalar_one())
 
     async def end(self) -> None:
-        for some in _batches(self._lines):
+        for some in _batches(self.lines):
             await self.connection.execute(insert(_CHANGES), some)
-        self._lines.clear()
 
     async def get(self, kind: str, key: str) -> Kept | None:
         return await _get(self.connection, self.tenant, kind, key)
@@ -385,7 +456,7 @@ class Changes:
 
     def _line(self, action: str, kind: str, key: str, before: Body | None, after: Body | None) -> None:
         told = {"action": action, "kind": kind, "key": key, "before": before, "after": after}
-        self._lines.append(
+        self.lines.append(
             {"tenant_id": self.tenant, "seq": self._seq, "part": self.parts, "at": self.at, "actor": self.actor, **told}
         )
         self.parts += 1

@@ -24,6 +24,7 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
     text,
+    true,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -616,6 +617,7 @@ class ApiKey(_Named, Base):
     """In the key itself, in clear."""
     sha256: Mapped[str]
     """Of the key, which is random: 256 bits."""
+    enabled: Mapped[bool] = mapped_column(server_default=true())
     scopes: Mapped[list[str]]
     expires_at: Mapped[datetime | None]
     created_by: Mapped[str]
@@ -644,6 +646,22 @@ class UserSession(Base):
     )
 
 
+class UserLink(Base):
+    """Sets a password, once. Whoever has it holds what is random; its hash is here."""
+
+    __tablename__ = "user_links"
+
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str | None]
+    user: Mapped[str | None]
+    """None: it makes the first admin."""
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant_id", "user"], ["users.tenant_id", "users.name"], ondelete="CASCADE"),
+    )
+
+
 class Reply(Base):
     """What a request with an Idempotency-Key was answered: whoever repeats it gets the same."""
 
@@ -656,3 +674,67 @@ class Reply(Base):
     """None: it is being done."""
     body: Mapped[str]
     expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class WebhookEndpoint(Base):
+    """Whoever is told what happens (store.hooks)."""
+
+    __tablename__ = "webhook_endpoints"
+
+    tenant_id: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    url: Mapped[str]
+    events: Mapped[list[str]]
+    """Empty: all."""
+    enabled: Mapped[bool]
+    transcripts: Mapped[bool]
+    secret: Mapped[str]
+    """Sealed where there are keys, as the previous one."""
+    previous_secret: Mapped[str | None]
+    previous_until: Mapped[datetime | None]
+    """So long it is signed with, too."""
+    created_at: Mapped[datetime]
+    version: Mapped[int]
+    disabled_why: Mapped[str]
+    """Why it was disabled by us; empty: it was not."""
+    failing_since: Mapped[datetime | None]
+    """None: the last attempt succeeded."""
+    failed_at: Mapped[datetime | None]
+
+
+class WebhookDelivery(Base):
+    """One event for one endpoint. `id` is the event's: the same thing is told once."""
+
+    __tablename__ = "webhook_deliveries"
+
+    tenant_id: Mapped[str] = mapped_column(primary_key=True)
+    endpoint_id: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    event: Mapped[str]
+    call_id: Mapped[str | None]
+    body: Mapped[str]
+    """JSON as it is sent; sealed where there are keys."""
+    at: Mapped[datetime]
+    """When it happened; with `position`, the order of a call's events."""
+    position: Mapped[int] = mapped_column(BigInteger)
+    attempts: Mapped[int]
+    state: Mapped[str]
+    """waiting, delivered, dead."""
+    next_at: Mapped[datetime]
+    """When it is tried next, or its lease ends."""
+    lease: Mapped[str | None]
+    """Of the process that sends it now."""
+    last_status: Mapped[int | None]
+    last_error: Mapped[str | None]
+    last_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["tenant_id", "endpoint_id"], ["webhook_endpoints.tenant_id", "webhook_endpoints.id"], ondelete="CASCADE"
+        ),
+        Index(None, "tenant_id", "endpoint_id", "state", "next_at"),
+        Index(None, "tenant_id", "endpoint_id", "created_at", "id"),
+        Index("ix_webhook_deliveries_order", "tenant_id", "call_id", "endpoint_id", "state", "attempts", "at"),
+        Index(None, "state", "created_at"),
+    )

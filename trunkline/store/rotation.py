@@ -10,14 +10,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
-from sqlalchemy import Table, Text, and_, or_, select, update
+from sqlalchemy import Table, Text, or_, select, update
 from sqlalchemy import cast as as_type
 
 from trunkline.errors import StoreError
 from trunkline.privacy.texts import TextSeal, key_of
 from trunkline.store import models
 from trunkline.store.engine import Database
-from trunkline.store.sealing import SEALED, Row, box_of, not_under, opened_value, portions, sealed_rows
+from trunkline.store.sealing import (
+    SEALED,
+    Row,
+    beyond,
+    box_of,
+    is_row,
+    keys_of,
+    not_under,
+    opened_value,
+    portions,
+    sealed_rows,
+)
 
 IN_CLEAR = "(in clear)"
 _PORTION = 200
@@ -49,14 +60,13 @@ async def rotate_rows(database: Database, seal: TextSeal, done: Rotated) -> None
 
 
 async def _rotate_table(database: Database, table: Table, seal: TextSeal, done: Rotated) -> None:
-    after: tuple[str, int] = ("", -1)
+    after: Row | None = None
     while True:
-        beyond = or_(table.c.run > after[0], and_(table.c.run == after[0], table.c.seq > after[1]))
         async with database.writing() as connection:
             found = await connection.execute(
                 select(table)
-                .where(beyond, not_under(table, seal.key))
-                .order_by(table.c.run, table.c.seq)
+                .where(*beyond(table, after), not_under(table, seal.key))
+                .order_by(*(table.c[name] for name in keys_of(table)))
                 .limit(_PORTION)
                 .with_for_update()
             )
@@ -64,9 +74,9 @@ async def _rotate_table(database: Database, table: Table, seal: TextSeal, done: 
             if not rows:
                 return
             for row in await asyncio.to_thread(_sealed_anew, table, rows, seal, done):
-                mine = (table.c.run == row["run"], table.c.seq == row["seq"])
-                await connection.execute(update(table).where(*mine).values({name: row[name] for name in SEALED[table]}))
-        after = rows[-1]["run"], rows[-1]["seq"]
+                anew = {name: row[name] for name in SEALED[table]}
+                await connection.execute(update(table).where(is_row(table, row)).values(anew))
+        after = rows[-1]
 
 
 def _sealed_anew(table: Table, rows: Sequence[Row], seal: TextSeal, done: Rotated) -> list[Row]:

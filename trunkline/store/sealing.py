@@ -1,14 +1,15 @@
 """Which columns hold what people said, and how they stand in the database where there are keys (privacy.texts).
 
-Sealed are the words of turns, what events say, and what waits for its call. Each is bound to its table, column, tenant,
-call, run and number. By what records are found stands in clear: numbers, ids, times, kinds.
+Sealed are the words of turns, what events say, what waits for its call, what webhooks tell and the secrets they are
+signed with. Each is bound to its table, column and row. By what records are found stands in clear: numbers, ids, times,
+kinds.
 """
 
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, cast
 
-from sqlalchemy import Table, Text, and_, not_, or_, select
+from sqlalchemy import Table, Text, and_, literal, not_, or_, select, tuple_
 from sqlalchemy import cast as as_type
 
 from trunkline.errors import StoreError
@@ -21,16 +22,32 @@ Row = dict[str, Any]
 TURNS = cast(Table, models.TurnRow.__table__)
 EVENTS = cast(Table, models.CallEventRow.__table__)
 UNPLACED = cast(Table, models.UnplacedEvent.__table__)
+ENDPOINTS = cast(Table, models.WebhookEndpoint.__table__)
+DELIVERIES = cast(Table, models.WebhookDelivery.__table__)
 SEALED: Mapping[Table, tuple[str, ...]] = {
     TURNS: ("caller_text", "agent_text", "cut_text"),
     EVENTS: ("data",),
     UNPLACED: ("body",),
+    ENDPOINTS: ("secret", "previous_secret"),
+    DELIVERIES: ("body",),
 }
 _BOX = "sealed"  # the one key of sealed JSON
 _PORTION = 500
 
 
+def keys_of(table: Table) -> tuple[str, ...]:
+    """The columns that name a row."""
+    return tuple(column.name for column in table.primary_key)
+
+
+def is_row(table: Table, row: Mapping[Any, Any]) -> Any:
+    """The condition that it is this one."""
+    return and_(*(table.c[name] == row[name] for name in keys_of(table)))
+
+
 def _place(table: Table, column: str, row: Mapping[Any, Any]) -> str:
+    if table in (ENDPOINTS, DELIVERIES):
+        return "/".join([table.name, column, *(row[name] for name in keys_of(table))])
     return f"{table.name}/{column}/{row.get('tenant_id', '')}/{row['call_id']}/{row['run']}/{row['seq']}"
 
 
@@ -110,15 +127,25 @@ def not_under(table: Table, key: str) -> Any:
 
 async def portions(database: Database, table: Table, *where: Any) -> AsyncIterator[list[Row]]:
     """Rows by their key, some hundred at a time, each in a transaction of its own."""
-    after: tuple[str, int] = ("", -1)
+    after: Row | None = None
     while True:
-        beyond = or_(table.c.run > after[0], and_(table.c.run == after[0], table.c.seq > after[1]))
         async with database.read() as connection:
             found = await connection.execute(
-                select(table).where(beyond, *where).order_by(table.c.run, table.c.seq).limit(_PORTION)
+                select(table)
+                .where(*beyond(table, after), *where)
+                .order_by(*(table.c[name] for name in keys_of(table)))
+                .limit(_PORTION)
             )
             rows = [dict(row) for row in found.mappings()]
         if not rows:
             return
         yield rows
-        after = rows[-1]["run"], rows[-1]["seq"]
+        after = rows[-1]
+
+
+def beyond(table: Table, after: Row | None) -> tuple[Any, ...]:
+    """The condition that a row comes after that one, by their keys."""
+    if after is None:
+        return ()
+    columns = [table.c[name] for name in keys_of(table)]
+    return (tuple_(*columns) > tuple_(*(literal(after[column.name], column.type) for column in columns)),)

@@ -30,13 +30,16 @@ from trunkline.privacy.calls import TOOLS_USED
 from trunkline.store import codec, models
 from trunkline.store.consents import ConsentLedger
 from trunkline.store.engine import Database
+from trunkline.store.hookqueue import purge_deliveries
 from trunkline.store.records import CallRecords
 from trunkline.store.sealing import (
+    DELIVERIES,
     EVENTS,
     SEALED,
     TURNS,
     UNPLACED,
     Row,
+    is_row,
     is_under,
     opened_row,
     opened_value,
@@ -64,7 +67,7 @@ ATTRIBUTES, MESSAGE = "attributes", "message"  # kinds of events: of a device; w
 _WORDS = (MESSAGE, TOOLS_USED)
 _TAIL = 4  # of a number: nobody puts anything between its last digits
 _SEPARATORS = r"[\s().-]{0,3}"
-_PARTS = (TURNS, EVENTS, _USAGE, _COSTS)
+_PARTS = (TURNS, EVENTS, _USAGE, _COSTS, DELIVERIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,7 @@ class Subjects:
             tried = [at.isoformat() for at in attempts]
             devices = (await connection.execute(select(_DEVICES).where(*_devices_of(tenant, subject)))).mappings()
             known = [{k: v.isoformat() if isinstance(v, datetime) else v for k, v in row.items()} for row in devices]
+            told = [row for some in _portions(call_ids) for row in await _told(connection, tenant, some)]
         return {
             "subject": subject,
             "calls": [await records.get(tenant, CallId(call_id)) for call_id in call_ids],
@@ -101,6 +105,7 @@ class Subjects:
             "consent": await ConsentLedger(self._database).export(tenant, subject),
             "attempts": tried,
             "devices": known,
+            **({"webhooks": told} if told else {}),
             **({} if self._audit is None else {"audit": await asyncio.to_thread(self._audit.of_calls, call_ids)}),
         }
 
@@ -158,9 +163,10 @@ class Subjects:
         return await asyncio.to_thread(partial(self._audit.erase, over, subject, at, elsewhere=False))
 
     async def _unmention(self, tenant: TenantId, subject: str) -> tuple[int, int]:
-        """In the calls of others: a number that was forwarded, or read out. How many rows, and how many are locked."""
+        """In the calls of others: a number that was forwarded, or read out; and in webhooks. How many rows, and how
+        many are locked."""
         count = locked = 0
-        for table in (TURNS, EVENTS):
+        for table in (TURNS, EVENTS, DELIVERIES):
             said = or_(
                 *(as_type(table.c[name], Text).contains(subject[-_TAIL:], autoescape=True) for name in SEALED[table]),
                 *(is_under(table, name) for name in SEALED[table]),
@@ -172,7 +178,7 @@ class Subjects:
                     async with self._database.writing() as connection:
                         for row in sealed_rows(self._database.seal, table, changed):
                             await connection.execute(
-                                update(table).where(*_key(table, row)).values({n: row[n] for n in SEALED[table]})
+                                update(table).where(is_row(table, row)).values({n: row[n] for n in SEALED[table]})
                             )
         return count, locked
 
@@ -199,7 +205,7 @@ class Subjects:
             if theirs:
                 async with self._database.writing() as connection:
                     for row in theirs:
-                        await connection.execute(delete(UNPLACED).where(*_key(UNPLACED, row)))
+                        await connection.execute(delete(UNPLACED).where(is_row(UNPLACED, row)))
         return count, locked
 
     async def rows_with(self, text: str) -> list[str]:
@@ -265,6 +271,9 @@ class Subjects:
         if terms.recordings is not None:
             before_s = (now - timedelta(days=terms.recordings)).timestamp()
             done["recordings"] = await asyncio.to_thread(self._unlink_older, before_s)
+        longest = min((days for days in (terms.transcripts, terms.calls) if days is not None), default=None)
+        if webhooks := await purge_deliveries(self._database, now, longest):
+            done["webhooks"] = webhooks
         if self._audit is not None and terms.audit is not None:
             done["audit"] = await asyncio.to_thread(self._audit.expire, terms.audit, now)
         return done
@@ -280,7 +289,7 @@ class Subjects:
             if old:
                 async with self._database.writing() as connection:
                     for row in old:
-                        await connection.execute(delete(UNPLACED).where(*_key(UNPLACED, row)))
+                        await connection.execute(delete(UNPLACED).where(is_row(UNPLACED, row)))
             count += len(old)
         return count
 
@@ -356,6 +365,14 @@ class Subjects:
         return count
 
 
+async def _told(connection: AsyncConnection, tenant: TenantId, call_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Whom webhooks told of these calls."""
+    columns = [DELIVERIES.c[name] for name in ("endpoint_id", "id", "event", "call_id", "state", "created_at")]
+    mine = (DELIVERIES.c.tenant_id == tenant, DELIVERIES.c.call_id.in_(call_ids))
+    found = await connection.execute(select(*columns).where(*mine).order_by(DELIVERIES.c.created_at, DELIVERIES.c.id))
+    return [{**row, "created_at": row["created_at"].isoformat()} for row in found.mappings()]
+
+
 async def _drop(connection: AsyncConnection, tenant: TenantId, call_ids: Sequence[str]) -> None:
     for table in _PARTS:
         await connection.execute(delete(table).where(table.c.tenant_id == tenant, table.c.call_id.in_(call_ids)))
@@ -375,10 +392,6 @@ def _written(subject: str) -> re.Pattern[str]:
         return re.compile(re.escape(subject))
     national = _SEPARATORS.join(phonenumbers.national_significant_number(parsed))
     return re.compile(rf"(?<!\d)(?:(?:\+|00)?{parsed.country_code}{_SEPARATORS})?\(?{national}(?!\d)")
-
-
-def _key(table: Table, row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return table.c.run == row["run"], table.c.seq == row["seq"]
 
 
 def without(value: Any, subject: str) -> Any:

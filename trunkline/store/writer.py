@@ -32,6 +32,7 @@ from trunkline.store import codec, models
 from trunkline.store.codec import Entry, call_of
 from trunkline.store.engine import Database, for_the_admin, is_database, what_failed
 from trunkline.store.fold import KnownCall, Row, Rows, fold, unplaced
+from trunkline.store.hookspool import HookSpool
 from trunkline.store.hours import add_hours
 from trunkline.store.sealing import opened_value, sealed_rows
 from trunkline.store.spool import Spool
@@ -125,12 +126,13 @@ class RecordWriter:
         *,
         worker: str,
         status_of: Callable[[OpenCall], EndReason | None] | None = None,
+        hooks: HookSpool | None = None,
     ) -> None:
         """`status_of` may say how a call ended that was open when its process died (a status callback, the carrier's
-        list of calls); None is `gateway_lost`."""
+        list of calls); None is `gateway_lost`. `hooks`: makes webhooks of what is written."""
         self.stats = WriterStats()
         self._spool, self._database, self._clock, self._worker = spool, database, clock, worker
-        self._status_of = status_of
+        self._status_of, self._hooks = status_of, hooks
         self._insert = postgresql.insert if database.dialect == "postgresql" else sqlite.insert
         self._batch: list[Entry] = []
         self._upgraded = False
@@ -337,6 +339,8 @@ class RecordWriter:
         ):
             if values:
                 await connection.execute(statement, values)
+        if self._hooks is not None:
+            await self._hooks.take_over(connection, entries, known)
         ended = await sum_up(connection, rows.ending | rows.late)
         for call in ended:
             if call.id in rows.ending:

@@ -15,8 +15,13 @@ class Parrot:
     def preload(self, message: Message) -> Iterable[Message]:
         if message.name == "refuse":
             raise ValueError("no such word")
+        for _ in range(message.fields.get("steps", 0)):
+            yield Message("")
         self._learnt = message.fields.get("word", "")
         yield Message("")
+
+    def unload(self, message: Message) -> None:
+        self._learnt = ""
 
     def open(self) -> "Beak":
         return Beak(self._learnt)

@@ -77,6 +77,8 @@ class ScriptedStack:
         """0: the stack has declined it itself."""
         self.named: dict[tuple[str, str, str], Handle] = {}
         """Dialogs by Call-ID and tags."""
+        self.refuses: dict[str, str] = {}
+        """Trunks, by name, with why."""
         self.accepting = True
         self.closed = False
         self._handles = 0
@@ -143,6 +145,13 @@ class ScriptedStack:
 
     def register(self, trunk: Trunk, wanted: bool = True) -> None:
         self.told.append(("register", trunk.name, wanted))
+
+    async def bring(self, trunks: Sequence[Trunk]) -> Mapping[str, str]:
+        self.told.append(("bring", *(trunk.name for trunk in trunks)))
+        return self.refuses
+
+    def forget(self, trunk: str) -> None:
+        self.told.append(("forget", trunk))
 
     def ping(self, trunk: Trunk) -> None:
         self.told.append(("ping", trunk.name))

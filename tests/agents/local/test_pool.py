@@ -238,3 +238,42 @@ def test_a_worker_stops_though_its_last_chore_is_done_already() -> None:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+def test_what_is_preloaded_later_is_loaded_in_one_worker_after_another() -> None:
+    async def story(pool: SpeechPool) -> None:
+        job, _ = borrow(pool)
+        ready: list[int] = []
+
+        async def watch() -> None:
+            while True:
+                ready.append(pool.ready_workers)
+                await asyncio.sleep(0)
+
+        watching = asyncio.create_task(watch())
+        await pool.preload("parrot", Message("learn", {"word": "hello", "steps": 50}))
+        watching.cancel()
+        assert set(ready) == {1, 2}, "one of two at a time, so that the other takes what comes"
+        job.close()
+
+    run(story, workers=2)
+
+
+def test_what_nobody_wants_any_more_is_unloaded_and_not_loaded_again() -> None:
+    word = Message("learn", {"word": "hello"})
+
+    async def story(pool: SpeechPool) -> None:
+        await pool.preload("parrot", word)
+        await pool.preload("parrot", word)
+        pool.forget("parrot", word)
+        job, replies = borrow(pool)
+        job.send("say")
+        assert (await said(replies)).fields["learnt"] == "hello", "there is another who wants it"
+        pool.forget("parrot", word)
+        pool.forget("parrot", word)
+        job, replies = borrow(pool)
+        job.send("say")
+        assert (await said(replies)).fields["learnt"] == ""
+        assert pool.preloads == {}
+
+    run(story)

@@ -83,9 +83,52 @@ def test_a_preload_reports_its_progress_and_its_end() -> None:
     worker = Worker(KINDS)
     worker.receive(WORKER, Message("learn", {"kind": "parrot", "key": "k", "fields": {}}), 10)
     worker.receive(WORKER, Message("refuse", {"kind": "parrot", "key": "k", "fields": {}}), 10)
+    while worker.busy:
+        worker.step()
     assert sent(worker) == [(WORKER, "loading"), (WORKER, "loaded"), (WORKER, "preload_failed")]
 
 
 def test_a_providers_own_error_keeps_its_code() -> None:
     error = ProviderError("espeak", "bad_request", "no voice", retryable=False)
     assert failure(error).fields == {"code": "bad_request", "detail": "no voice", "retryable": False}
+
+
+def learn(word: str, steps: int = 0) -> Message:
+    return Message("learn", {"kind": "parrot", "key": word, "fields": {"word": word, "steps": steps}})
+
+
+def test_what_is_loaded_while_jobs_run_has_one_turn_in_four() -> None:
+    worker = open_jobs(1)
+    worker.receive(1, Message("count", {"to": 6}), 10)
+    worker.receive(WORKER, learn("hello", steps=3), 10)
+    for _ in range(8):
+        worker.step()
+    assert [name for _, name in sent(worker)] == ["number"] * 3 + ["loading"] + ["number"] * 3 + ["loading"]
+    while worker.busy:
+        worker.step()
+    assert sent(worker)[-1] == (WORKER, "loaded")
+
+
+def test_a_job_that_is_opened_behind_a_preload_waits_for_it_and_has_it() -> None:
+    worker = open_jobs(1)
+    worker.receive(WORKER, learn("hello", steps=2), 10)
+    worker.receive(2, Message("open", {"kind": "parrot"}), 10)
+    worker.receive(2, Message("say"), 100)
+    worker.receive(1, Message("say"), 10)
+    assert worker.received_bytes - worker.consumed_bytes == 120, "what waits is not consumed"
+    while worker.busy:
+        worker.step()
+    said = [(job, m.fields["learnt"]) for job, m, _ in Unpacker().receive(b"".join(worker.out)) if m.name == "said"]
+    assert said == [(1, ""), (2, "hello")]
+    assert worker.received_bytes == worker.consumed_bytes
+
+
+def test_what_is_unloaded_is_gone_for_jobs_that_are_opened_behind_it() -> None:
+    worker = Worker(KINDS)
+    worker.receive(WORKER, learn("hello"), 10)
+    worker.receive(WORKER, Message("unload", {"kind": "parrot", "name": "learn", "fields": {"word": "hello"}}), 10)
+    worker.receive(1, Message("open", {"kind": "parrot"}), 10)
+    worker.receive(1, Message("say"), 10)
+    while worker.busy:
+        worker.step()
+    assert [m.fields["learnt"] for _, m, _ in Unpacker().receive(b"".join(worker.out)) if m.name == "said"] == [""]

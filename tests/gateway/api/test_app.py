@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from trunkline.agents.health import Health
 from trunkline.errors import ProviderError, StoreError
+from trunkline.gateway.api.accounts import account_routes
 from trunkline.gateway.api.app import create_http
 from trunkline.gateway.api.calls import LiveCall
 from trunkline.gateway.api.compliance import compliance_routes
@@ -25,7 +26,9 @@ from trunkline.gateway.api.history import history_routes
 from trunkline.gateway.api.legs import leg_routes
 from trunkline.gateway.api.providers import provider_routes
 from trunkline.gateway.api.recordings import recording_routes
+from trunkline.gateway.api.routed import routed_routes
 from trunkline.gateway.api.trunks import TrunkView, trunk_routes
+from trunkline.gateway.api.webhooks import webhook_desk_routes
 from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.feed import CallFeed
@@ -176,8 +179,12 @@ def gateway(*api_keys: str, public_url: str | None = None, orders: FakeOrders | 
             *trunk_routes(lambda: [TrunkView("pbx", "down", takes_calls=True, calls=2)]),
             *provider_routes(lambda: HEALTH.report(0.0)),
             *desk_routes(cast(Any, None), cast(Any, None)),
+            *routed_routes(cast(Any, None), ManualClock()),
+            *account_routes(*cast(Any, (None,) * 7)),
             *device_routes(cast(Any, None), cast(Any, None), cast(Any, None), cast(Any, None)),
+            *account_routes(*cast(Any, (None,) * 7)),
             *whip_routes(cast(Any, None), (), "http://testserver"),
+            *webhook_desk_routes(cast(Any, None), cast(Any, None), ManualClock(), allow_private=False),
         ],
         orders=orders or FakeOrders(),
         first_routes=[

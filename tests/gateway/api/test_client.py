@@ -14,9 +14,11 @@ from trunkline.errors import ConfigError, PeerError
 from trunkline.gateway.api import client
 from trunkline.gateway.api.calls import LiveCall, Page, call_routes
 from trunkline.gateway.api.client import Gateway, Progress, Refused, Step
+from trunkline.gateway.api.gate import Gate
 from trunkline.gateway.api.guard import Guard
 from trunkline.gateway.dialling import DialOrder
 from trunkline.ports import CallQuery, CallStarted, Claimed, Refuse
+from trunkline.testing.clock import ManualClock
 from trunkline.types import DEFAULT_TENANT, E164, CallId, TenantId
 
 ORIGIN = "http://127.0.0.1:8080"
@@ -152,7 +154,9 @@ class Records:
 
 def api(board: Board, records: Records | None = None, *, key: str = KEY) -> httpx.AsyncClient:
     routes = call_routes(board, records or Records({}), NoOrders())
-    app = Starlette(routes=routes, middleware=[Middleware(Guard, [key] if key else [], https=False)])
+    app = Starlette(
+        routes=routes, middleware=[Middleware(Guard, Gate([key] if key else [], ManualClock()), https=False)]
+    )
     return httpx.AsyncClient(transport=httpx.ASGITransport(app))
 
 

@@ -17,6 +17,7 @@ from trunkline.compliance.decision import Policy, Terms
 from trunkline.compliance.office import Office
 from trunkline.errors import StoreError
 from trunkline.gateway.api.compliance import MAX_TEXT, ComplianceDesk, compliance_routes
+from trunkline.gateway.api.gate import Gate
 from trunkline.gateway.api.guard import MAX_BODY_BYTES, Guard
 from trunkline.gateway.api.openapi_compliance import PATHS
 from trunkline.gateway.api.problems import MEDIA_TYPE, on_http_exception, on_store_error
@@ -72,7 +73,7 @@ def http(house: House) -> Iterator[TestClient]:
     app = Starlette(
         routes=house.routes(),
         lifespan=house.opened,
-        middleware=[Middleware(Guard, (), https=False)],
+        middleware=[Middleware(Guard, Gate((), ManualClock()), https=False)],
         exception_handlers={HTTPException: on_http_exception, StoreError: on_store_error},
     )
     with TestClient(app, base_url="http://127.0.0.1:8080") as client:

@@ -6,8 +6,10 @@ from typing import Any, cast
 import pytest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.testclient import TestClient
 
+from tests.gateway.api.coming import As
 from trunkline.gateway.api.control import MAX_SUMMARY_CHARS, OperatedCall, control_routes
 from trunkline.gateway.api.problems import on_http_exception
 from trunkline.ports import Refuse
@@ -44,7 +46,13 @@ def client(call: Call) -> TestClient:
     def find(call_id: CallId) -> OperatedCall | None:
         return cast(OperatedCall, call) if call_id == "call_1" else None
 
-    return TestClient(Starlette(routes=control_routes(find), exception_handlers={HTTPException: on_http_exception}))
+    return TestClient(
+        Starlette(
+            routes=control_routes(find),
+            middleware=[Middleware(As)],
+            exception_handlers={HTTPException: on_http_exception},
+        )
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 
+from tests.gateway.api.coming import As
 from tests.gateway.sessions.test_desk import FakeDevices, House
 from tests.gateway.sessions.test_keeper import ASKED, FakeCall
 from trunkline.errors import StoreError
@@ -72,6 +74,7 @@ class Api:
         app = Starlette(
             routes=device_routes(self.house.desk, self.house.devices, self.regions, self.rooms),
             exception_handlers={HTTPException: on_http_exception, StoreError: on_store_error},
+            middleware=[Middleware(As)],
         )
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here")
 

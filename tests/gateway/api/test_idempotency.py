@@ -21,7 +21,7 @@ class House:
         self.dialled: list[CallId | None] = []
         self.refuses: Refuse | None = None
         self.release_fails = False
-        self.desk = OrderDesk(self, self, self, DEFAULT_TENANT, self.dial)
+        self.desk = OrderDesk(self, self, self, self.dial)
 
     async def claim(self, tenant: TenantId, key: str, fingerprint: str, call_id: CallId) -> Claimed | Known | Conflict:
         await self.open.wait()
@@ -49,9 +49,9 @@ class House:
 def test_a_repeat_while_the_order_is_being_placed_is_told_to_come_back() -> None:
     async def scenario() -> None:
         house = House()
-        first = asyncio.create_task(house.desk.place("k", BODY, ORDER))
+        first = asyncio.create_task(house.desk.place(DEFAULT_TENANT, "k", BODY, ORDER))
         await asyncio.sleep(0)
-        meanwhile = await house.desk.place("k", BODY, ORDER)
+        meanwhile = await house.desk.place(DEFAULT_TENANT, "k", BODY, ORDER)
         assert isinstance(meanwhile, Response)
         assert (meanwhile.status_code, meanwhile.headers["retry-after"]) == (409, "1")
         assert house.dialled == []
@@ -65,13 +65,13 @@ def test_a_repeat_while_the_order_is_being_placed_is_told_to_come_back() -> None
 def test_a_key_is_free_again_when_the_client_has_gone() -> None:
     async def scenario() -> None:
         house = House()
-        first = asyncio.create_task(house.desk.place("k", BODY, ORDER))
+        first = asyncio.create_task(house.desk.place(DEFAULT_TENANT, "k", BODY, ORDER))
         await asyncio.sleep(0)
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first
         house.open.set()
-        assert isinstance(await house.desk.place("k", BODY, ORDER), str)
+        assert isinstance(await house.desk.place(DEFAULT_TENANT, "k", BODY, ORDER), str)
 
     asyncio.run(scenario())
 
@@ -81,7 +81,7 @@ def test_a_refusal_is_told_even_when_the_key_cannot_be_freed() -> None:
         house = House()
         house.open.set()
         house.refuses, house.release_fails = Refuse("overloaded", "no line is free"), True
-        assert await house.desk.place("k", BODY, ORDER) == house.refuses
+        assert await house.desk.place(DEFAULT_TENANT, "k", BODY, ORDER) == house.refuses
 
     asyncio.run(scenario())
 

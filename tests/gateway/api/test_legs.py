@@ -6,8 +6,10 @@ from typing import Any, cast
 import pytest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.testclient import TestClient
 
+from tests.gateway.api.coming import As
 from trunkline.gateway.api.legs import AttendedCall, leg_routes
 from trunkline.gateway.api.problems import on_http_exception
 from trunkline.gateway.party import Change, Invitation, OtherView
@@ -61,7 +63,13 @@ class Call:
         def find(call_id: CallId) -> AttendedCall | None:
             return cast(AttendedCall, self) if call_id == "call_1" else None
 
-        return TestClient(Starlette(routes=leg_routes(find), exception_handlers={HTTPException: on_http_exception}))
+        return TestClient(
+            Starlette(
+                routes=leg_routes(find),
+                middleware=[Middleware(As)],
+                exception_handlers={HTTPException: on_http_exception},
+            )
+        )
 
 
 def test_who_is_there_is_listed() -> None:

@@ -1,3 +1,4 @@
+from tests.gateway.api.test_app import gateway
 from trunkline.gateway.api.ratelimit import MOST_REMEMBERED, RateLimit
 
 
@@ -26,3 +27,12 @@ def test_it_remembers_so_many() -> None:
         limit.take(str(each), 0.0)
     assert limit.take("0", 0.0).allowed
     assert not limit.take(str(MOST_REMEMBERED), 0.0).allowed
+
+
+def test_one_principal_is_counted_and_told() -> None:
+    here = gateway()
+    answers = [here.client.get("/v1/providers") for _ in range(1201)]
+    assert [answer.status_code for answer in answers].count(200) == 1200
+    assert answers[0].headers["ratelimit"] == '"default";r=1199;t=0'
+    assert (answers[-1].status_code, answers[-1].headers["retry-after"]) == (429, "1")
+    assert here.client.get("/healthz").status_code == 200

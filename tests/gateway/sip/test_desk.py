@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import pytest
 
+from tests.gateway.test_routed import OURS, main
+from tests.gateway.test_routed import Desk as RoutedDesk
 from tests.gateway.test_slots import Shared
 from trunkline.compliance.money.account import Terms
 from trunkline.compliance.money.prices import COLUMNS
@@ -35,6 +37,7 @@ from trunkline.gateway.spending import Spending, Ways
 from trunkline.media.bus import DEAF_TAIL_MS, Bus
 from trunkline.media.detect import DtmfDetector
 from trunkline.media.dtmf import tones
+from trunkline.numbers.resources import ByBusy, ByNumber
 from trunkline.ports import CallEnded, CallStarted, Refuse, UsageMetered
 from trunkline.testing.board import MAX_CALL_S, Board, play
 from trunkline.testing.sipstack import FakeLine, ScriptedStack
@@ -857,5 +860,39 @@ def test_nothing_is_kept_of_a_thousand_calls(monkeypatch: pytest.MonkeyPatch) ->
         await asyncio.sleep(60)
         gc.collect()
         assert [ref for ref in kept if ref() is not None] == []
+
+    run(scenario)
+
+
+# --- a call whose number has a route ---
+
+
+def test_a_number_that_answers_is_told_to_the_carrier() -> None:
+    async def scenario(here: Desk) -> None:
+        desk = RoutedDesk(here)
+        await desk.directory.look()
+        await desk.put(*main(ByNumber(number=CALLEE)))
+        handle = here.invited(to=f"sip:{OURS}@192.0.2.1")
+        await asyncio.sleep(0.01)
+        (refused,) = here.stack.commands("refuse")
+        assert refused[:3] == ("refuse", handle, 302)
+        assert refused[3] == {"Contact": f"<sip:{CALLEE}@sip.example.com>"}
+        await desk.put(*main(ByBusy()))
+        busy = here.invited(to=f"sip:{OURS}@192.0.2.1", call_id="b@test")
+        await asyncio.sleep(0.01)
+        assert here.stack.commands("refuse")[-1] == ("refuse", busy, 486, {})
+
+    run(scenario)
+
+
+def test_a_routed_agent_answers_once_it_is_ready() -> None:
+    async def scenario(here: Desk) -> None:
+        desk = RoutedDesk(here)
+        await desk.directory.look()
+        await desk.put(*main())
+        here.invited(to=f"sip:{OURS}@192.0.2.1")
+        await asyncio.sleep(0.01)
+        assert (here.started.tenant, here.started.agent) == ("acme", "reception")
+        assert here.stack.commands("answer")
 
     run(scenario)

@@ -154,7 +154,7 @@ def test_a_trunk_is_what_the_settings_say() -> None:
 
 
 def test_the_settings_have_what_a_trunk_has_and_the_same_defaults() -> None:
-    assert set(SipTrunk.model_fields) == {field.name for field in fields(Trunk)} - {"name"}
+    assert set(SipTrunk.model_fields) == {field.name for field in fields(Trunk)} - {"name", "tenant"}
     (trunk,) = t.configured(Sip(trunks={"x": SipTrunk(host="h")}))
     assert trunk == Trunk("x", (), host="h")
 

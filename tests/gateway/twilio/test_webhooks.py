@@ -14,6 +14,7 @@ from twilio.request_validator import RequestValidator  # type: ignore[import-unt
 
 from trunkline.compliance.stir.verstat import fold, values
 from trunkline.gateway.arrival import Arrival
+from trunkline.gateway.routed import Elsewhere
 from trunkline.gateway.twilio.signature import Signatures
 from trunkline.gateway.twilio.tokens import Tokens
 from trunkline.gateway.twilio.webhooks import (
@@ -483,3 +484,32 @@ def test_words_that_differ_are_none() -> None:
     _, verdict = called_with(Line(("key",)), "TN-Validation-Passed-A", "TN-Validation-Failed")
     assert verdict is not None
     assert verdict.verdict == "none"
+
+
+# --- a caller whom no agent of ours answers ---
+
+
+def test_a_caller_is_put_through_by_the_numbers_route() -> None:
+    line = Line(dial_caller_id="+18005550188")
+    line.switchboard.refuse = Elsewhere("number", "by its route", number=E164("+14155550177"))
+    (dial,) = line.post("/twilio/voice", CALLER)
+    assert dial.attrib == {
+        "action": f"{ORIGIN}/twilio/dial-status?fallback=1",
+        "method": "POST",
+        "timeout": "25",
+        "timeLimit": "3600",
+        "callerId": "+18005550188",
+    }
+    assert [element.text for element in dial] == ["+14155550177"]
+
+
+def test_a_message_is_said_and_a_busy_tone_is_one(line: Line) -> None:
+    line.switchboard.refuse = Elsewhere("message", "closed", text="We are <closed>.")
+    document = line.post("/twilio/voice", CALLER)
+    assert tags(document) == ["Say", "Hangup"]
+    assert document[0].text == "We are <closed>."
+    line.switchboard.refuse = Refuse("busy", "a busy tone")
+    (reject,) = line.post("/twilio/voice", CALLER)
+    assert reject.attrib == {"reason": "busy"}
+    line.switchboard.refuse = Refuse("no_agent", "none is ready")
+    assert line.post("/twilio/voice", CALLER)[0].text == "All lines are busy."

@@ -19,7 +19,7 @@ import itertools
 import math
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -40,6 +40,7 @@ PREBUILT = 2
 WORD_PENALTY = 0.2  # PocketSphinx's own 0.65 squeezes in short words
 MURMUR_WEIGHT = 0.01
 KEYPHRASE_LOOP = 1e-9  # how likely the loop of all sounds is that a keyphrase is held against; PocketSphinx has 0.1
+LINES_A_STEP = 8000  # of the dictionary's 135,000
 STEP_MS = 100  # of audio between two looks at the partial text
 
 MEAN = (52.0, 8.5, 1.0, 8.5, -1.5, -3.5, -4.0, 0.5, -1.0, 2.0, -8.5, 0.0, -2.0)
@@ -105,15 +106,23 @@ def _dictionary_file() -> Path:
 
 def pronunciations(words: Iterable[str]) -> dict[str, list[str]]:
     """Of those words that the dictionary has: "K AE T", the usual one first."""
-    wanted = set(words)
     found: dict[str, list[str]] = {}
+    for _ in _pronouncing(words, found):
+        pass
+    return found
+
+
+def _pronouncing(words: Iterable[str], found: dict[str, list[str]]) -> Iterator[None]:
+    """In steps of some 5 ms."""
+    wanted = set(words)
     with _dictionary_file().open(encoding="utf-8") as lines:
-        for line in lines:
+        for number, line in enumerate(lines):
+            if number % LINES_A_STEP == LINES_A_STEP - 1:
+                yield
             entry, _, phones = line.strip().partition(" ")
             word = entry.partition("(")[0]
             if word in wanted:
                 found.setdefault(word, []).append(phones)
-    return found
 
 
 def unknown_words(jsgf: str) -> list[str]:
@@ -282,6 +291,12 @@ class Decoder:
         self._decoder.add_jsgf_string(key, with_murmurs(jsgf))
         self._grammars.add(key)
 
+    def forget(self, known: Container[str]) -> None:
+        """All grammars but these."""
+        for key in [key for key in self._grammars if key not in known]:
+            self._decoder.remove_search(key)
+            self._grammars.discard(key)
+
     def begin(self, key: str, mean: tuple[float, ...]) -> None:
         self._decoder.activate_search(key)
         self._decoder.set_cmn(",".join(f"{value:.4f}" for value in mean))
@@ -447,11 +462,17 @@ class Ears:
     def add(self, grammars: Mapping[str, str], sounds: Mapping[str, list[str]] = {}) -> None:
         """By key. `sounds`: of words, in these grammars alone ("no" is another word in Spanish). Raises ProviderError
         `bad_request` naming the words that have no pronunciation, or a grammar that PocketSphinx cannot read."""
+        for _ in self._adding(grammars, sounds):
+            pass
+
+    def _adding(self, grammars: Mapping[str, str], sounds: Mapping[str, list[str]]) -> Iterator[None]:
         if sounds:
             own = {word: self._sounded(word, phones) for word, phones in sounds.items()}
             grammars = {key: renamed(jsgf, own) for key, jsgf in grammars.items()}
         wanted = frozenset[str]().union(*map(jsgf_words, grammars.values()))
-        found = pronunciations(wanted - self._pronounced.keys())
+        found: dict[str, list[str]] = {}
+        if wanted - self._pronounced.keys():
+            yield from _pronouncing(wanted - self._pronounced.keys(), found)
         if missing := sorted(wanted - self._pronounced.keys() - found.keys()):
             raise _refused(f"the recogniser does not know {', '.join(map(repr, missing))}")
         self._pronounced |= found
@@ -462,10 +483,18 @@ class Ears:
             except (ValueError, RuntimeError) as error:
                 self._count -= 1
                 raise _refused(f"grammar {key!r}: {error}") from None
+            yield
         self.grammars |= grammars
         self._free.append(trial)
         while self._count < PREBUILT:
             self._free.append(self._new())
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Who hears one of them at this moment hears it to the end. Their words stay known."""
+        for key in keys:
+            self.grammars.pop(key, None)
+        for decoder in self._free:
+            decoder.forget(self.grammars)
 
     def _sounded(self, word: str, phones: list[str]) -> str:
         """The word's name with these sounds: `no~0`, and with others `no~1`."""
@@ -489,6 +518,7 @@ class Ears:
         return decoder
 
     def give_back(self, decoder: Decoder) -> None:
+        decoder.forget(self.grammars)
         self._free.append(decoder)
 
     def _new(self) -> Decoder:
@@ -499,11 +529,12 @@ class Ears:
 
     def preload(self, message: Message) -> Iterable[Message]:
         agent = message.fields["agent"]
-        self.add(
-            {f"{agent}/{name}": jsgf for name, jsgf in message.fields["grammars"].items()},
-            message.fields.get("sounds", {}),
-        )
-        return ()
+        grammars = {f"{agent}/{name}": jsgf for name, jsgf in message.fields["grammars"].items()}
+        for _ in self._adding(grammars, message.fields.get("sounds", {})):
+            yield Message("")
+
+    def unload(self, message: Message) -> None:
+        self.remove(f"{message.fields['agent']}/{name}" for name in message.fields["grammars"])
 
     def open(self) -> "Listening":
         return Listening(self)

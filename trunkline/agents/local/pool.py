@@ -6,7 +6,8 @@ here blocks and nothing is a task per message: replies reach the job's callback 
 
 A worker that ends, or takes nothing of what it was sent for `deadline_s`, is killed; its jobs are told `unavailable`
 at once, and another is started, after a wait that doubles while workers keep ending. All that was preloaded is loaded
-in it again, before its first job.
+in it again, before its first job. What is preloaded while jobs run (an agent that begins later) is loaded in one worker
+after another, so that the others take the new jobs.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ import json
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -95,6 +97,8 @@ class SpeechPool:
         self.deadline_s = deadline_s
         self.kinds = dict(kinds)
         self.preloads: dict[str, Message] = {}
+        self._wanted: Counter[str] = Counter()
+        self._preloading = asyncio.Lock()
         self._workers = [_Worker(self) for _ in range(max(1, workers))]
         self._users = 0
         self._watch: asyncio.TimerHandle | None = None
@@ -131,22 +135,40 @@ class SpeechPool:
             raise
 
     async def preload(self, kind: str, message: Message) -> None:
-        """Broadcast, and again to every worker that is started later. Returns when loaded. Idempotent by value.
+        """Broadcast, and again to every worker that is started later. Returns when loaded. Idempotent by value; counts
+        its callers (`forget`).
 
         Raises ProviderError `bad_request` if a worker refuses it (it is then forgotten).
         """
         if message.data:
             raise MisuseError("a preload carries fields only")
-        key = json.dumps([kind, message.name, dict(message.fields)], sort_keys=True)
-        if key not in self.preloads:
-            self.preloads[key] = Message(message.name, {"kind": kind, "key": key, "fields": dict(message.fields)})
-            for worker in self._workers:
-                worker.preload(key)
-        await self._settled()
+        key = _key(kind, message)
+        async with self._preloading:
+            if key not in self.preloads:
+                self.preloads[key] = Message(message.name, {"kind": kind, "key": key, "fields": dict(message.fields)})
+                for worker in self._workers:
+                    worker.preload(key)
+                    if self.live_jobs:
+                        await worker.settle()
+            await self._settled()
         for worker in self._workers:
             if (refusal := worker.refused.get(key)) is not None:
                 self.preloads.pop(key, None)
+                self._wanted.pop(key, None)
                 raise ProviderError("speech", "bad_request", refusal, retryable=False)
+        self._wanted[key] += 1
+
+    def forget(self, kind: str, message: Message) -> None:
+        """Of one `preload` that has returned: with the last, workers unload it. Jobs that use it go on."""
+        key = _key(kind, message)
+        if not self._wanted[key]:
+            return
+        self._wanted[key] -= 1
+        if self._wanted[key]:
+            return
+        del self._wanted[key], self.preloads[key]
+        for worker in self._workers:
+            worker.unload(Message("unload", {"kind": kind, "name": message.name, "fields": dict(message.fields)}))
 
     def borrow(self, kind: str, on_reply: OnReply, setup: Message | None = None) -> Job:
         """Replies come to `on_reply` on the event loop; a ProviderError is the last. Raises ProviderError: overloaded
@@ -173,6 +195,7 @@ class SpeechPool:
         await asyncio.gather(*(worker.stop() for worker in self._workers))
 
     async def _settled(self) -> None:
+        """Raises ProviderError where no worker came up."""
         waits = [worker.settled.wait() for worker in self._workers]
         try:
             async with asyncio.timeout(START_DEADLINE_S):
@@ -186,6 +209,10 @@ class SpeechPool:
         for worker in self._workers:
             worker.look(loop.time())
         self._watch = loop.call_later(self.deadline_s / 4, self._look)
+
+
+def _key(kind: str, message: Message) -> str:
+    return json.dumps([kind, message.name, dict(message.fields)], sort_keys=True)
 
 
 @dataclass(slots=True)
@@ -284,6 +311,15 @@ class _Worker:
         if self._process is not None:
             self._process.loading.add(key)
             self._write(WORKER, self._pool.preloads[key])
+
+    def unload(self, message: Message) -> None:
+        self._write(WORKER, message)
+
+    async def settle(self) -> None:
+        """All is loaded, or it takes too long: whoever watches over it sees to that."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(START_DEADLINE_S):
+                await self.settled.wait()
 
     def open(self, kind: str, on_reply: OnReply, setup: Message | None) -> Job:
         self._last_id = self._last_id % 0xFFFF_FFFF + 1

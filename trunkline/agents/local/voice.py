@@ -446,6 +446,9 @@ class Voices:
             for _ in utterance(options, Format("mulaw", rate_hz)).say(REFERENCE, last=True):
                 yield Message("")
 
+    def unload(self, message: Message) -> None:
+        """A voice that was loaded costs nothing more."""
+
     def open(self) -> "Voice":
         return Voice()
 

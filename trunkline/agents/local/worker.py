@@ -2,13 +2,14 @@
 
 A *kind* of job is a class, one object per process, imported when first named; `open()` makes a *handler* per job:
 
-    class Kind(Protocol):    preload(message) -> Iterable[Message]; open() -> Handler
+    class Kind(Protocol):    preload(message) -> Iterable[Message]; unload(message); open() -> Handler
     class Handler(Protocol): handle(message) -> Iterable[Message];  close()
 
 Replies are taken one by one. Between two replies of one job the socket is read and other jobs have their turn, so a
 handler with much to do is a generator that yields often (an empty-named Message is a turn given up, and is not sent).
 A job that has given no reply yet is somebody waiting in silence, so such jobs come first, three turns in four.
 A job's next message waits until its running reply has ended; its close does not. An exception ends that job only.
+What is preloaded while jobs run takes turns with them, one in four; a job that was opened behind it waits for it.
 
 The gateway counts what is not yet consumed, by bytes: that is both its bound and its watch for a hung worker.
 """
@@ -33,12 +34,15 @@ from trunkline.errors import ProviderError
 from trunkline.logs import guard, mask
 from trunkline.privacy.redaction import CARDS
 
+CHORE_EVERY_TURNS = 4  # of jobs': a grammar of a new agent takes 100 ms, and speakers are not to notice
 FRESH_TURNS = 3  # in a row, before one of a job that already had a reply
 RECEIVE_BYTES = 64 * 1024
 CONSUMED_EVERY_BYTES = 8 * 1024  # half a second of one caller: well inside the gateway's bound
 CONSUMED_EVERY_MS = 100  # also when little comes, so that the gateway sees progress
 TOLD_EVERY_TURNS = 8  # and when nothing is consumed, as within a long message: no turn takes more than some 50 ms
 PR_SET_PDEATHSIG = 1
+
+_DONE = object()
 
 
 class Handler(Protocol):
@@ -52,6 +56,10 @@ class Handler(Protocol):
 class Kind(Protocol):
     def preload(self, message: Message) -> Iterable[Message]:
         """Get ready for what `message` names, before the first job. Yields to give turns up; replies are not sent."""
+        ...
+
+    def unload(self, message: Message) -> None:
+        """What such a `preload` got ready is not wanted any more; jobs that use it go on."""
         ...
 
     def open(self) -> Handler: ...
@@ -114,10 +122,14 @@ class Worker:
         self._fresh: deque[int] = deque()
         self._going: deque[int] = deque()
         self._fresh_turns = 0
+        self._chores: deque[Iterator[None]] = deque()
+        self._chore_turns = 0
+        self._behind: deque[tuple[int, Message, int]] = deque()
+        """Messages of jobs that were opened behind a chore."""
 
     @property
     def busy(self) -> bool:
-        return bool(self._fresh or self._going)
+        return bool(self._fresh or self._going or self._chores)
 
     @property
     def consumed_bytes(self) -> int:
@@ -127,8 +139,15 @@ class Worker:
     def receive(self, job_id: int, message: Message, size: int) -> None:
         self.received_bytes += size
         if job_id == WORKER:
-            self._preload(message)
-        elif message.name == "open":
+            self._chores.append(self._preload(message) if message.name != "unload" else self._unload(message))
+        elif self._chores and job_id not in self._jobs:
+            self._behind.append((job_id, message, size))
+            self._waiting_bytes += size
+        else:
+            self._take(job_id, message, size)
+
+    def _take(self, job_id: int, message: Message, size: int) -> None:
+        if message.name == "open":
             try:
                 self._jobs[job_id] = Job(self._kind(message.fields["kind"]).open())
             except Exception as error:
@@ -141,7 +160,12 @@ class Worker:
             self._turn(job_id, job)
 
     def step(self) -> None:
-        """One turn of the job whose turn it is."""
+        """One turn of the job whose turn it is, or of a chore."""
+        if self._chores and (self._chore_turns >= CHORE_EVERY_TURNS - 1 or not (self._fresh or self._going)):
+            self._chore_turns = 0
+            self._step_chore()
+            return
+        self._chore_turns += 1
         job_id = self._next()
         job = self._jobs.get(job_id)
         if job is None:
@@ -158,6 +182,15 @@ class Worker:
             self.out.append(pack(job_id, reply))
         if more:
             self._turn(job_id, job)
+
+    def _step_chore(self) -> None:
+        if next(self._chores[0], _DONE) is not _DONE:
+            return
+        self._chores.popleft()
+        while self._behind and not self._chores:
+            job_id, message, size = self._behind.popleft()
+            self._waiting_bytes -= size
+            self._take(job_id, message, size)
 
     def _next(self) -> int:
         if self._fresh and (self._fresh_turns < FRESH_TURNS or not self._going):
@@ -177,11 +210,12 @@ class Worker:
             kind = self._kinds[name] = cast(Kind, getattr(importlib.import_module(module), attribute)())
         return kind
 
-    def _preload(self, message: Message) -> None:
+    def _preload(self, message: Message) -> Iterator[None]:
         kind, key = message.fields["kind"], message.fields["key"]
         try:
             for _ in self._kind(kind).preload(Message(message.name, message.fields["fields"], message.data)):
                 self.out.append(pack(WORKER, Message("loading", {"key": key})))
+                yield
         except Exception as error:
             complain(error)
             reply = failure(error)
@@ -190,6 +224,13 @@ class Worker:
             gc.collect()
             gc.freeze()
             self.out.append(pack(WORKER, Message("loaded", {"key": key})))
+
+    def _unload(self, message: Message) -> Iterator[None]:
+        try:
+            self._kind(message.fields["kind"]).unload(Message(message.fields["name"], message.fields["fields"]))
+        except Exception as error:
+            complain(error)
+        yield
 
     def _close(self, job_id: int) -> None:
         job = self._jobs.pop(job_id, None)

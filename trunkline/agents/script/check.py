@@ -28,6 +28,7 @@ from trunkline.agents.definition import (
 )
 from trunkline.agents.languages import is_tag
 from trunkline.agents.script import keys
+from trunkline.agents.script.foreign import Shared, check_headers
 from trunkline.agents.script.keys import Severity, nearest
 from trunkline.agents.script.lines import Path, Place, Places, places
 from trunkline.agents.script.model import SECTIONS, Script, read_script
@@ -41,6 +42,8 @@ MAX_FILE_BYTES = 512 * 1024  # a thousand intents; the largest real one we know 
 KINDS: tuple[Literal["stt", "llm", "tts"], ...] = ("stt", "llm", "tts")
 TURN_DETECTOR = "turn_detector"
 """Its table; its providers are named `turn.NAME`."""
+AGENT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+"""Of the desk."""
 DEFAULT_PROVIDERS: Mapping[str, str] = {"stt": "pocketsphinx", "llm": "script", "tts": "espeak"}
 
 
@@ -92,8 +95,13 @@ def load(path: FilePath | str) -> AgentDefinition:
     return definition
 
 
-def check_text(text: str) -> list[Problem]:
-    return read_text(text)[1]
+def check_text(text: str, foreign: Shared | None = None) -> list[Problem]:
+    return read_text(text, foreign=foreign)[1]
+
+
+def mistakes(text: str, foreign: Shared | None = None) -> list[str]:
+    """A line each; what is only not advised is none."""
+    return [str(problem) for problem in check_text(text, foreign) if problem.severity == "error"]
 
 
 def read_file(path: FilePath) -> tuple[AgentDefinition | None, list[Problem]]:
@@ -107,9 +115,14 @@ def read_file(path: FilePath) -> tuple[AgentDefinition | None, list[Problem]]:
         return None, [Problem(1, 1, "", f"the file cannot be read: {error.strerror}")]
 
 
-def read_text(text: str, folder: FilePath | None = None) -> tuple[AgentDefinition | None, list[Problem]]:
+def read_text(
+    text: str, folder: FilePath | None = None, foreign: Shared | None = None
+) -> tuple[AgentDefinition | None, list[Problem]]:
     """The definition, if there is no error, and all problems in the order of their lines. `folder`: where the files it
-    names are."""
+    names are. `foreign`: the script is not the operator's (foreign.py), and may name no more of the gateway's than
+    this; its HandOff.file is then the name of an AI agent of its tenant."""
+    if foreign is not None and len(text) > MAX_FILE_BYTES:
+        return None, [Problem(1, 1, "", f"the script is longer than {MAX_FILE_BYTES} characters")]
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -117,7 +130,7 @@ def read_text(text: str, folder: FilePath | None = None) -> tuple[AgentDefinitio
     except RecursionError:
         return None, [Problem(1, 1, "", "brackets in brackets without end")]
     problems = Problems(places(text))
-    definition = _definition(raw, problems, folder)
+    definition = _definition(raw, problems, folder, foreign)
     found = sorted(problems.found, key=lambda problem: (problem.line, problem.column))
     failed = any(problem.severity == "error" for problem in found)
     return (None if failed else definition), found
@@ -140,7 +153,9 @@ def _syntax_problem(text: str, message: str) -> Problem:
     return Problem(place.line, place.column, "", f"not valid TOML: {reason}{hint}")
 
 
-def _definition(raw: Mapping[str, Any], problems: Problems, folder: FilePath | None) -> AgentDefinition | None:
+def _definition(
+    raw: Mapping[str, Any], problems: Problems, folder: FilePath | None, foreign: Shared | None
+) -> AgentDefinition | None:
     report = problems.report
     top = keys.read(raw, keys.FILE, (), report)
     choices = {kind: _providers(kind, top[kind], problems) for kind in DEFAULT_PROVIDERS}
@@ -174,7 +189,7 @@ def _definition(raw: Mapping[str, Any], problems: Problems, folder: FilePath | N
         script=raw_script,
         realtime=_realtime(top["realtime"], problems),
         turn_detector=_turn_detector(top["turn_detector"], problems),
-        agents=_agents(top["agents"] or {}, problems, folder),
+        agents=_agents(top["agents"] or {}, problems, folder, in_files=foreign is None),
         context=_context(top["context"], choices["llm"], problems),
     )
     if not is_tag(definition.language):
@@ -184,7 +199,9 @@ def _definition(raw: Mapping[str, Any], problems: Problems, folder: FilePath | N
     review(definition, script, report)
     if any(choice.provider == "pocketsphinx" for choice in choices["stt"]):
         _unknown_words(definition, problems)
-    _check_options(definition, others.written, problems)
+    if foreign is not None:
+        check_headers(raw, foreign, report)
+    _check_options(definition, others.written, problems, foreign)
     return definition
 
 
@@ -249,7 +266,9 @@ def _turn_detector(table: Mapping[str, Any] | None, problems: Problems) -> Provi
     return _provider("turn", {"provider": "rules", **table}, (TURN_DETECTOR,), problems)
 
 
-def _agents(table: Mapping[str, Any], problems: Problems, folder: FilePath | None) -> dict[str, HandOff]:
+def _agents(
+    table: Mapping[str, Any], problems: Problems, folder: FilePath | None, *, in_files: bool
+) -> dict[str, HandOff]:
     found: dict[str, HandOff] = {}
     for name, terms in table.items():
         path: Path = ("agents", name)
@@ -261,6 +280,13 @@ def _agents(table: Mapping[str, Any], problems: Problems, folder: FilePath | Non
             continue
         held = keys.read(terms, keys.AGENT, path, problems.report)
         held["greeting"] = held["greeting"] if "greeting" in terms else ""
+        named = held.pop("agent")
+        if not in_files:
+            held["file"] = _of_tenant(named, terms, path, problems)
+        elif "agent" in terms:
+            problems.report((*path, "agent"), "is for AI agents of the desk: a file names a file", "error")
+        elif "file" not in terms:
+            problems.report(path, f"file is missing: {keys.AGENT['file'].meaning}", "error")
         if held["file"] is None or held["when"] is None:
             continue
         if folder is not None:
@@ -270,6 +296,19 @@ def _agents(table: Mapping[str, Any], problems: Problems, folder: FilePath | Non
             held["file"] = str(file)
         found[name] = HandOff(**held)
     return found
+
+
+def _of_tenant(named: str | None, terms: Mapping[str, Any], path: Path, problems: Problems) -> str | None:
+    if "file" in terms:
+        wrong = 'an AI agent of the desk names no files: write agent = "NAME" of another one'
+        problems.report((*path, "file"), wrong, "error")
+    elif "agent" not in terms:
+        problems.report(path, f"agent is missing: {keys.AGENT['agent'].meaning}", "error")
+    elif named is not None and not AGENT_NAME.fullmatch(named):
+        wrong = f"{named!r} is no name of an AI agent: lowercase letters, digits, _ and -"
+        problems.report((*path, "agent"), wrong, "error")
+        return None
+    return named
 
 
 def _context(table: Mapping[str, Any] | None, models: list[ProviderChoice], problems: Problems) -> ContextTerms | None:
@@ -290,9 +329,13 @@ def provider_names(kind: str) -> frozenset[str]:
 
 
 def _check_options(
-    definition: AgentDefinition, written: Iterable[tuple[Path, str, ProviderChoice]], problems: Problems
+    definition: AgentDefinition,
+    written: Iterable[tuple[Path, str, ProviderChoice]],
+    problems: Problems,
+    foreign: Shared | None,
 ) -> None:
-    """A provider may offer `check_options(options)`, which raises ConfigError: then its mistakes have a line too."""
+    """A provider may offer `check_options(options)`, which raises ConfigError: then its mistakes have a line too. It
+    may look at what the options name, so it is not asked of those that a foreign script must not name."""
     choices: list[tuple[Path, str, ProviderChoice]] = []
     for each in KINDS:
         ranked = definition.choices(each)
@@ -305,6 +348,11 @@ def _check_options(
         choices.append((("context", "llm"), "llm", definition.context.llm))
     found = {entry.name: entry for entry in entry_points(group="trunkline.providers")}
     for path, kind, choice in (*choices, *written):
+        wrong = () if foreign is None else tuple(foreign.faults(kind, choice.provider, choice.options))
+        for name, why in wrong:
+            problems.report((*path, name), why, "error")
+        if wrong:
+            continue
         entry = found.get(f"{kind}.{choice.provider}")
         if entry is None:
             continue

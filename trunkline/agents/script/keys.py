@@ -216,7 +216,8 @@ TARGET: Keys = {
 }
 
 AGENT: Keys = {
-    "file": Key("text", "The other agent's file, seen from this one.", required=True),
+    "file": Key("text", "The other agent's file, seen from this one. Must be given in a file."),
+    "agent": Key("text", "In an AI agent of the desk, instead: the name of another one there, which is published."),
     "when": Key("text", "What it is for: `questions about invoices`. The model decides by it.", required=True),
     "greeting": Key("text", "What it says first then.", "it answers what the caller said last"),
     "summary": Key("text", "What its model is told before the conversation.", ""),

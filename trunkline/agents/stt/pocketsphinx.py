@@ -48,7 +48,7 @@ class Pocketsphinx:
         self._agent = hashlib.sha256(json.dumps(jsgf, sort_keys=True).encode()).hexdigest()[:16]
         self._preload = Message("grammars", {"agent": self._agent, "grammars": jsgf})
         self._pool = services.speech_pool or SpeechPool(services.speech_workers)
-        self._started = False
+        self._started = self._loaded = False
 
     async def start(self) -> None:
         """Raises ProviderError: `bad_request` names words of the script that nobody knows how to say. Idempotent."""
@@ -58,6 +58,7 @@ class Pocketsphinx:
         self._started = True
         try:
             await self._pool.preload("ears", self._preload)
+            self._loaded = True
         except BaseException:
             await self.close()
             raise
@@ -70,6 +71,9 @@ class Pocketsphinx:
 
     async def close(self) -> None:
         """Idempotent."""
+        if self._loaded:
+            self._loaded = False
+            self._pool.forget("ears", self._preload)
         if self._started:
             self._started = False
             await self._pool.close()

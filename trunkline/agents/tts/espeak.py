@@ -76,7 +76,7 @@ class Espeak:
         lines = (definition.greeting, definition.goodbye, definition.apology, definition.failure)
         self._lines = {_normal(line) for line in (*lines, *definition.no_input, *definition.filler)}
         self._cache = PhraseCache()
-        self._started = False
+        self._started = self._loaded = False
 
     @staticmethod
     def check_options(options: Mapping[str, Any]) -> None:
@@ -98,7 +98,8 @@ class Espeak:
         await self._pool.start()
         self._started = True
         try:
-            await self._pool.preload("voice", Message("voice", {"voice": astuple(self.voice)}))
+            await self._pool.preload("voice", self._preload)
+            self._loaded = True
             for line in sorted(self._lines):
                 async for _ in self.speak(line, MULAW_8K):
                     pass
@@ -158,8 +159,15 @@ class Espeak:
             return None
         return TtsAudio(reply.data, tuple(Word(*word) for word in reply.fields.get("words", ())))
 
+    @property
+    def _preload(self) -> Message:
+        return Message("voice", {"voice": astuple(self.voice)})
+
     async def close(self) -> None:
         """Idempotent."""
+        if self._loaded:
+            self._loaded = False
+            self._pool.forget("voice", self._preload)
         if self._started:
             self._started = False
             await self._pool.close()

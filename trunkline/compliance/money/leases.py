@@ -12,6 +12,7 @@ from decimal import ROUND_CEILING, Decimal
 from typing import Literal, NamedTuple
 
 from trunkline.ports import Share
+from trunkline.types import DEFAULT_TENANT, TenantId
 
 _NOTHING = Decimal(0)
 NANO = Decimal(1_000_000_000)
@@ -29,6 +30,7 @@ class Purse(NamedTuple):
     scope: Literal["tenant", "agent", "number"]
     key: str
     day: str
+    tenant: TenantId = DEFAULT_TENANT
 
 
 @dataclass(slots=True)

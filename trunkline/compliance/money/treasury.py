@@ -49,14 +49,13 @@ class Wanted:
     needs: Sequence[Need]
     before: SoFar = NOTHING
     """Of one that goes on."""
+    tenant: TenantId = DEFAULT_TENANT
 
 
 class Treasury:
-    def __init__(
-        self, policy: Policy, budgets: Budgets | None, clock: Clock, tenant: TenantId = DEFAULT_TENANT
-    ) -> None:
+    def __init__(self, policy: Policy, budgets: Budgets | None, clock: Clock) -> None:
         """Raises ConfigError for a price table that is wrong. `budgets` None: no day has one."""
-        self.policy, self._budgets, self._clock, self._tenant = policy, budgets, clock, tenant
+        self.policy, self._budgets, self._clock = policy, budgets, clock
         self.prices = load(policy.prices)
         self._seen = self._mark()
         self.problem = ""
@@ -137,12 +136,12 @@ class Treasury:
         """Nothing is held for it yet."""
         policy, day = self.policy, self._clock.wall().date().isoformat()
         limits = (
-            ("tenant", self._tenant, policy.tenant_day_usd),
+            ("tenant", wanted.tenant, policy.tenant_day_usd),
             ("agent", wanted.agent, policy.agent_day_usd),
             ("number", wanted.number, policy.number_day_usd),
         )
         leases = {
-            scope: self.leases.of(Purse(scope, key, day), limit)  # type: ignore[arg-type]
+            scope: self.leases.of(Purse(scope, key, day, wanted.tenant), limit)  # type: ignore[arg-type]
             for scope, key, limit in limits
             if limit is not None and key is not None and self._budgets is not None
         }
@@ -185,7 +184,7 @@ class Treasury:
         for purse, share in self.leases.wanted(self._clock.now()):
             try:
                 async with asyncio.timeout(TAKE_S):
-                    given = await self._budgets.take(self._tenant, _name(purse), share)
+                    given = await self._budgets.take(purse.tenant, _name(purse), share)
             except (StoreError, TimeoutError) as error:
                 if not self._away:
                     why = str(error) or "budgets: the store does not answer"
@@ -204,7 +203,7 @@ class Treasury:
         for purse, left in self.leases.over(self._clock.wall().date().isoformat(), everything=everything):
             try:
                 async with asyncio.timeout(GIVE_BACK_S):
-                    await self._budgets.give_back(self._tenant, _name(purse), left)
+                    await self._budgets.give_back(purse.tenant, _name(purse), left)
             except (StoreError, TimeoutError) as error:
                 why = str(error) or "budgets: the store does not answer"
                 log.warning("%s; %s keeps what was not spent", why, _name(purse).partition(":")[0])

@@ -16,9 +16,11 @@ from trunkline import metrics as exposition
 from trunkline.clock import Clock
 from trunkline.errors import StoreError
 from trunkline.gateway.api.calls import CallRecords, Counsel, Expect, LiveCalls, call_routes
+from trunkline.gateway.api.gate import Gate
 from trunkline.gateway.api.guard import Guard
 from trunkline.gateway.api.openapi import document
 from trunkline.gateway.api.problems import on_bug, on_http_exception, on_store_error
+from trunkline.gateway.api.ratelimit import RateLimit
 from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.twilio.signature import Signatures
 from trunkline.gateway.twilio.tokens import Tokens
@@ -53,9 +55,12 @@ def create_http(
     may_fall_back: Callable[[E164, E164 | None], Decision] = lambda number, ours: Allow(),
     expect: Callable[[Arrival], Awaitable[None]] | None = None,
     expect_order: Expect | None = None,
+    gate: Gate | None = None,
     first_routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
-    """`tokens` is the one whose `redeem` the media leg asks; `placed` knows calls of ours over Twilio."""
+    """`gate`: who may come in; None: whoever the settings let.
+
+    `tokens` is the one whose `redeem` the media leg asks; `placed` knows calls of ours over Twilio."""
     origin = settings.http.origin
 
     async def index(request: Request) -> Response:
@@ -86,7 +91,15 @@ def create_http(
             *more_routes,
             Route("/", index),
         ],
-        middleware=[Middleware(Guard, settings.api_keys, https=https)],
+        middleware=[
+            Middleware(
+                Guard,
+                gate or Gate(settings.api_keys, clock),
+                https=https,
+                limit=RateLimit(settings.http.requests_per_minute),
+                clock=clock,
+            )
+        ],
         exception_handlers={
             HTTPException: on_http_exception,
             StoreError: on_store_error,

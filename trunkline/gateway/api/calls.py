@@ -13,14 +13,16 @@ from trunkline.compliance.money.invoice import invoice
 from trunkline.gateway.api.callquery import call_query
 from trunkline.gateway.api.idempotency import OrderDesk, key_of
 from trunkline.gateway.api.orders import order, refusal
-from trunkline.gateway.api.principal import tenant_of
+from trunkline.gateway.api.principal import only_default, principal_of, tenant_of
 from trunkline.gateway.dialling import DialOrder
 from trunkline.ports import CallQuery, CallStarted, Orders, Refuse
-from trunkline.types import DEFAULT_TENANT, CallId, TenantId
+from trunkline.types import CallId, TenantId
 
 MAX_PAGE = 100
 DEFAULT_PAGE = 50
 MAX_ID_CHARS = 64
+_HEARD = {"turns", "events"}
+"""What was said, and what it led to: for who may listen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +98,6 @@ def call_routes(
     counsel: Counsel | None = None,
     expect: Expect | None = None,
 ) -> list[Route]:
-    tenant = DEFAULT_TENANT  # of orders
-
     async def place(asked: DialOrder) -> CallId | Refuse:
         if expect is not None:
             asked = await expect(asked)
@@ -109,16 +109,17 @@ def call_routes(
             await counsel.refused(prepared)
         return placed
 
-    desk = OrderDesk(orders, live_calls, records, tenant, place)
+    desk = OrderDesk(orders, live_calls, records, place)
 
     async def list_calls(request: Request) -> Response:
+        tenant = tenant_of(request)
         query, asked = call_query(request, "limit", "cursor")
         limit = _limit(asked.get("limit", str(DEFAULT_PAGE)))
         try:
-            page = await records.search(tenant_of(request), query, limit=limit, cursor=asked.get("cursor"))
+            page = await records.search(tenant, query, limit=limit, cursor=asked.get("cursor"))
         except ValueError as error:
             raise HTTPException(400, str(error)) from None
-        calls = [shown(call, live_calls.live(CallId(call["id"]))) for call in page.calls]
+        calls = [shown(call, _of_tenant(live_calls.live(CallId(call["id"])), tenant)) for call in page.calls]
         return JSONResponse({"calls": calls, "next_cursor": page.next_cursor})
 
     async def dial(request: Request) -> Response:
@@ -127,10 +128,11 @@ def call_routes(
         asked = order(request.headers.get("content-type", ""), body)
         if isinstance(asked, Response):
             return asked
+        tenant = only_default(request, "calls out")
         key = key_of(request.headers.getlist("idempotency-key"))
         if isinstance(key, Response):
             return key
-        placed = await place(asked) if key is None else await desk.place(key, body, asked)
+        placed = await place(asked) if key is None else await desk.place(tenant, key, body, asked)
         if isinstance(placed, Response):
             return placed
         if isinstance(placed, Refuse):
@@ -143,7 +145,10 @@ def call_routes(
         record = await records.get(tenant, call_id)
         if record is None and live is None:
             raise HTTPException(404, "no such call")
-        return JSONResponse(shown(record or {}, live))
+        told = shown(record or {}, live)
+        if not principal_of(request).may("listen"):
+            told = {name: value for name, value in told.items() if name not in _HEARD}
+        return JSONResponse(told)
 
     async def end_call(request: Request) -> Response:
         """Idempotent: 202 while the call is being ended, 204 once it has."""

@@ -22,9 +22,10 @@ from trunkline.compliance.office import Known, Office
 from trunkline.errors import StoreError
 from trunkline.gateway.api.control import Body, read_json
 from trunkline.gateway.api.orders import E164_PATTERN, REGION_PATTERN, wrong_fields
+from trunkline.gateway.api.principal import only_default, tenant_of
 from trunkline.gateway.dialling import DialOrder
 from trunkline.ports import CapturedBy, ConsentForm, Decision, Evidence, Grant, Purpose, Revocation, Technology
-from trunkline.types import DEFAULT_TENANT, Direction, TenantId
+from trunkline.types import Direction, TenantId
 
 MAX_TEXT = 4000
 MAX_EVIDENCE = 16
@@ -170,9 +171,10 @@ class ComplianceDesk:
 
 
 def compliance_routes(desk: ComplianceDesk) -> list[Route]:
-    tenant = DEFAULT_TENANT
+    """What asks the office is for its tenant: the one that this gateway calls out for."""
 
     async def check(request: Request) -> Response:
+        only_default(request, "decisions")
         asking = await read_json(request, _Check, _WANTED)
         if isinstance(asking, Response):
             return asking
@@ -191,6 +193,7 @@ def compliance_routes(desk: ComplianceDesk) -> list[Route]:
         return JSONResponse(explained(decision))
 
     async def preview(request: Request) -> Response:
+        only_default(request, "decisions")
         asking = await read_json(request, _Preview, _WANTED)
         if isinstance(asking, Response):
             return asking
@@ -211,14 +214,15 @@ def compliance_routes(desk: ComplianceDesk) -> list[Route]:
                 "in_force": office.policy.in_force,
                 "tables": office.policy.tables.versions,
                 "problem": office.problem,
-                "lists": await desk.lists.summary(tenant),
+                "lists": await desk.lists.summary(tenant_of(request)),
             }
         )
 
     async def verify(request: Request) -> Response:
-        return JSONResponse(asdict(await desk.ledger.verify(tenant)))
+        return JSONResponse(asdict(await desk.ledger.verify(tenant_of(request))))
 
     async def note(request: Request) -> Response:
+        tenant = only_default(request, "consent")
         said = await read_json(request, _Said, _WANTED)
         if isinstance(said, Response):
             return said
@@ -255,12 +259,15 @@ def compliance_routes(desk: ComplianceDesk) -> list[Route]:
         return JSONResponse({"event": said.event, "at": at.isoformat()}, 201)
 
     async def export(request: Request) -> Response:
-        return JSONResponse(await desk.ledger.export(tenant, _subject(request)))
+        return JSONResponse(await desk.ledger.export(tenant_of(request), _subject(request)))
 
     async def erase(request: Request) -> Response:
-        return JSONResponse({"erased": await desk.ledger.erase(tenant, _subject(request), desk.clock.wall())})
+        return JSONResponse(
+            {"erased": await desk.ledger.erase(tenant_of(request), _subject(request), desk.clock.wall())}
+        )
 
     async def add(request: Request) -> Response:
+        tenant = only_default(request, "do-not-call lists")
         listed = await read_json(request, _Listed, _WANTED)
         if isinstance(listed, Response):
             return listed
@@ -269,17 +276,20 @@ def compliance_routes(desk: ComplianceDesk) -> list[Route]:
         return JSONResponse({"list": "company"}, 201)
 
     async def listed(request: Request) -> Response:
+        only_default(request, "do-not-call lists")
         known = await desk.office.know(_subject(request), None, now=desk.clock.wall())
         lists = asdict(known.standing.lists)
         lists["as_of"] = {name: at.isoformat() for name, at in known.standing.lists.as_of.items()}
         return JSONResponse(lists)
 
     async def stop(request: Request) -> Response:
+        tenant = only_default(request, "calls out")
         await desk.lists.add(tenant, "stop", ["*"], desk.clock.wall(), "api")
         await desk.office.refresh()
         return JSONResponse({"stopped": True})
 
     async def go_on(request: Request) -> Response:
+        tenant = only_default(request, "calls out")
         await desk.lists.start_again(tenant)
         await desk.office.refresh()
         return JSONResponse({"stopped": False})

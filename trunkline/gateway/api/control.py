@@ -14,10 +14,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from trunkline.gateway.api.orders import JSON, NAME_PATTERN, wrong_fields
+from trunkline.gateway.api.principal import tenant_of
 from trunkline.gateway.api.problems import problem
 from trunkline.gateway.transfer_record import Kind
 from trunkline.ports import CallStarted, Refuse
-from trunkline.types import DEFAULT_TENANT, CallId
+from trunkline.types import CallId
 
 MAX_SUMMARY_CHARS = 1000
 _CONFLICTS = {"not_supported", "not_now", "conference_full"}
@@ -71,7 +72,7 @@ def control_routes(find: Callable[[CallId], OperatedCall | None]) -> list[Route]
 
     def call_of(request: Request) -> OperatedCall:
         call = find(CallId(request.path_params["call_id"]))
-        if call is None or call.started.tenant != DEFAULT_TENANT:
+        if call is None or call.started.tenant != tenant_of(request):
             raise HTTPException(404, "no such live call")
         return call
 

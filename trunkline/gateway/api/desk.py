@@ -11,6 +11,7 @@ What is changed must be named as it was seen: without If-Match it is 428, with a
 whatever is there. POSTs take an Idempotency-Key (replies.py).
 """
 
+import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -225,7 +226,7 @@ def _code_routes(desk: Desk) -> list[Route]:
         who, asked = principal_of(request), request.query_params
         text = await _text(request)
         is_json = request.headers.get("content-type", "").partition(";")[0].strip() != TOML
-        document = ascode.read_document(text, is_json=is_json)
+        document = await asyncio.to_thread(ascode.read_document, text, is_json=is_json)
         dry_run = asked.get("dry_run") == "true"
         steps = await ascode.apply(
             desk, who.tenant, who.actor, document, prune=asked.get("prune") == "true", keep=not dry_run

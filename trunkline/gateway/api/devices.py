@@ -18,18 +18,20 @@ from starlette.routing import Route
 from trunkline.errors import StoreError
 from trunkline.gateway.api.control import Body, read_json
 from trunkline.gateway.api.orders import MAX_ATTRIBUTE_CHARS, MAX_ATTRIBUTES, NAME_PATTERN, TEXT_PATTERN, wrong_fields
+from trunkline.gateway.api.principal import only_default, tenant_of
 from trunkline.gateway.api.problems import problem
 from trunkline.gateway.regions import Region
 from trunkline.gateway.sessions.desk import Opened
 from trunkline.gateway.sessions.session import Session
 from trunkline.ports import Conflict, Device, Devices, Refuse, Registration
-from trunkline.types import DEFAULT_TENANT, SessionId
+from trunkline.types import SessionId, TenantId
 
 ID_PATTERN = r"^[A-Za-z0-9_.:@-]{1,128}$"
 MAX_NAME_CHARS = 128
 WHIP_PATH = "/whip"
 WS_PATH = "/ws/audio"
 RETRY_AFTER_S = 5
+_UNKNOWN = Refuse("unknown_session", "there is no such session")
 _BUSY = {"overloaded", "tenant_full", "draining", "sessions_full"}
 _STATUS = {"unknown_session": 404, "not_owner": 403, "device_taken": 409}
 _ID = "1 to 128 letters, digits and _ . : @ -"
@@ -106,6 +108,7 @@ class _Register(Body):
 
 def device_routes(desk: Desk, devices: Devices, regions: Map, rooms: Rooms) -> list[Route]:
     async def open_session(request: Request) -> Response:
+        only_default(request, "sessions")
         asked = await read_json(request, _Open, _WANTED)
         if isinstance(asked, Response):
             return asked
@@ -115,19 +118,26 @@ def device_routes(desk: Desk, devices: Devices, regions: Map, rooms: Rooms) -> l
         asked = await read_json(request, _Owner, _WANTED)
         if isinstance(asked, Response):
             return asked
+        if await found(request) is None:
+            return _refusal(_UNKNOWN)
         return await opened(await desk.reopen(_session_id(request), asked.account_id))
 
-    async def opened(found: Opened | Refuse) -> Response:
-        if isinstance(found, Refuse):
-            return _refusal(found)
-        session = found.session
+    async def found(request: Request) -> Session | None:
+        """Another tenant's is none."""
+        session = await desk.find(_session_id(request))
+        return session if session is not None and session.tenant == tenant_of(request) else None
+
+    async def opened(made: Opened | Refuse) -> Response:
+        if isinstance(made, Refuse):
+            return _refusal(made)
+        session = made.session
         shown = {
             "session_id": session.id,
             **_urls(regions.own),
-            "join_token": found.join_token,
-            "expires_at": found.expires.isoformat(),
+            "join_token": made.join_token,
+            "expires_at": made.expires.isoformat(),
             "region": regions.own.name,
-            **await rooms.invite(session.id, session.device_id, found.expires),
+            **await rooms.invite(session.id, session.device_id, made.expires),
         }
         return JSONResponse(shown, 201, {"Location": f"/v1/session/{session.id}"})
 
@@ -135,9 +145,9 @@ def device_routes(desk: Desk, devices: Devices, regions: Map, rooms: Rooms) -> l
         owner = _owner(request)
         if isinstance(owner, Response):
             return owner
-        session = await desk.find(_session_id(request))
+        session = await found(request)
         if session is None:
-            return _refusal(Refuse("unknown_session", "there is no such session"))
+            return _refusal(_UNKNOWN)
         if session.device_account != owner:
             return _refusal(Refuse("not_owner", "this session is another account's"))
         return JSONResponse(_shown(session))
@@ -146,6 +156,8 @@ def device_routes(desk: Desk, devices: Devices, regions: Map, rooms: Rooms) -> l
         owner = _owner(request)
         if isinstance(owner, Response):
             return owner
+        if await found(request) is None:
+            return _refusal(_UNKNOWN)
         refused = await desk.end(_session_id(request), owner)
         if refused is None:
             rooms.forget(_session_id(request))
@@ -159,7 +171,7 @@ def device_routes(desk: Desk, devices: Devices, regions: Map, rooms: Rooms) -> l
         if not _is_id(device_id):
             return wrong_fields("invalid_fields", {"device_id": _ID})
         said = Registration(asked.name, asked.needs_arming, asked.facts)
-        device = await devices.register(DEFAULT_TENANT, device_id, asked.account_id, said)
+        device = await devices.register(tenant_of(request), device_id, asked.account_id, said)
         if isinstance(device, Conflict):
             return _refusal(Refuse("device_taken", "this device is another account's"))
         return JSONResponse(_device(device), 201)
@@ -170,7 +182,7 @@ def device_routes(desk: Desk, devices: Devices, regions: Map, rooms: Rooms) -> l
             return asked
         device_id, lat, lon = asked
         if lat is None:
-            lat, lon = await _place(devices, device_id)
+            lat, lon = await _place(devices, tenant_of(request), device_id)
         found = regions.nearest(lat, lon)
         if found is None:
             retry = {"Retry-After": str(RETRY_AFTER_S)}
@@ -273,11 +285,11 @@ def _degrees(text: str | None, most: float) -> float | None:
     return value if abs(value) <= most else math.nan
 
 
-async def _place(devices: Devices, device_id: str) -> tuple[float | None, float | None]:
+async def _place(devices: Devices, tenant: TenantId, device_id: str) -> tuple[float | None, float | None]:
     """Where the device said it was when it registered, by its facts `lat` and `lon`. A database that is away tells
     nothing."""
     try:
-        device = await devices.get(DEFAULT_TENANT, device_id)
+        device = await devices.get(tenant, device_id)
     except StoreError:
         return None, None
     facts: Mapping[str, str] = {} if device is None else device.facts

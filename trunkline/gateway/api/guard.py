@@ -1,27 +1,32 @@
-"""What every HTTP request passes: the API key, a size limit on its body, security headers. Plain ASGI.
+"""What every HTTP request passes: who it is (gate.py), a size limit on its body, security headers. Plain ASGI.
 
-Webhooks carry Twilio's signature instead of a key; health checks are open.
+Webhooks carry Twilio's signature instead of a key, the console its cookie; health checks are open. Of those, none asks
+the database here.
 """
-
-import hmac
-from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from trunkline.clock import SYSTEM_CLOCK, Clock
+from trunkline.gateway.api.gate import Gate
 from trunkline.gateway.api.problems import problem, security_headers
-from trunkline.settings import is_loopback
+from trunkline.gateway.api.ratelimit import RateLimit
+from trunkline.identity import Principal
 
 LOCKED = ("/v1/", "/metrics")
-MAX_BODY_BYTES = 64 * 1024  # nothing we accept is larger; an SDP offer is under 10 KiB
+COUNTED = "/v1/"
+MAX_BODY_BYTES = 64 * 1024  # an SDP offer is under 10 KiB
+LARGE_BYTES = {"/v1/apply": 8 * 1024 * 1024, "/v1/agents": 1024 * 1024}
+"""By the beginning of the path: files, and agents' scripts."""
 
 
 class Guard:
-    def __init__(self, app: ASGIApp, api_keys: Sequence[str], *, https: bool) -> None:
-        self._app = app
-        self._keys = [key.encode() for key in api_keys]
+    def __init__(
+        self, app: ASGIApp, gate: Gate, *, https: bool, limit: RateLimit | None = None, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
+        """`limit`: of the requests that one principal makes of /v1."""
+        self._app, self._gate, self._limit, self._clock = app, gate, limit, clock
         self._headers = security_headers(https=https)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -29,59 +34,52 @@ class Guard:
             await self._app(scope, receive, send)
             return
 
+        told: dict[str, str] = {}
+
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in self._headers.items():
+                for name, value in {**self._headers, **told}.items():
                     headers.setdefault(name, value)
             await send(message)
 
         headers = Headers(scope=scope)
-        refused = self._refusal(scope["path"], headers)
+        most = _most_bytes(scope["path"])
+        refused = _too_large(headers, most)
+        if refused is None and scope["path"].startswith(LOCKED):
+            admitted = await self._gate.admit(scope["method"], scope["path"], headers)
+            if isinstance(admitted, Principal):
+                scope["state"] = {**scope.get("state", {}), "principal": admitted}
+                refused = self._one_too_many(scope["path"], admitted, told)
+            else:
+                refused = admitted
         if refused is not None:
             await refused(scope, receive, send_with_headers)
         else:
-            await self._app(scope, _limited(receive), send_with_headers)
+            await self._app(scope, _limited(receive, most), send_with_headers)
 
-    def _refusal(self, path: str, headers: Headers) -> ASGIApp | None:
-        length = headers.get("content-length", "0")
-        if not (length.isascii() and length.isdigit()):
-            return problem(400, "Content-Length is not a number")
-        if len(length) > 9 or int(length) > MAX_BODY_BYTES:
-            return problem(413, f"at most {MAX_BODY_BYTES} bytes")
-        if not path.startswith(LOCKED):
+    def _one_too_many(self, path: str, who: Principal, told: dict[str, str]) -> ASGIApp | None:
+        if self._limit is None or not path.startswith(COUNTED):
             return None
-        if not self._keys:
-            # Open means loopback (settings see to it), so another name in Host is a tunnel or DNS rebinding.
-            if is_loopback(_hostname(headers.get("host", ""))):
-                return None
-            return problem(403, "without http.api_key this answers on loopback only")
-        if _allowed(_key(headers), self._keys):
-            return None
-        return problem(401, "an API key is needed", {"WWW-Authenticate": 'Bearer realm="trunkline"'})
+        verdict = self._limit.take(f"{who.tenant}/{who.actor}", self._clock.now())
+        told.update(verdict.headers)
+        return None if verdict.allowed else problem(429, "too many requests (http.requests_per_minute)")
 
 
-def _key(headers: Headers) -> bytes:
-    scheme, _, credentials = headers.get("authorization", "").partition(" ")
-    key = credentials.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-    return key.encode("latin-1")
+def _most_bytes(path: str) -> int:
+    return next((most for beginning, most in LARGE_BYTES.items() if path.startswith(beginning)), MAX_BODY_BYTES)
 
 
-def _allowed(given: bytes, keys: Sequence[bytes]) -> bool:
-    allowed = False
-    for key in keys:
-        allowed |= hmac.compare_digest(given, key)  # no early way out: the time tells nothing
-    return allowed
+def _too_large(headers: Headers, most: int) -> ASGIApp | None:
+    length = headers.get("content-length", "0")
+    if not (length.isascii() and length.isdigit()):
+        return problem(400, "Content-Length is not a number")
+    if len(length) > 9 or int(length) > most:
+        return problem(413, f"at most {most} bytes")
+    return None
 
 
-def _hostname(host: str) -> str:
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
-
-
-def _limited(receive: Receive) -> Receive:
+def _limited(receive: Receive, most: int) -> Receive:
     """A chunked body has no Content-Length to believe."""
     received_bytes = 0
 
@@ -90,8 +88,8 @@ def _limited(receive: Receive) -> Receive:
         message = await receive()
         if message["type"] == "http.request":
             received_bytes += len(message.get("body", b""))
-            if received_bytes > MAX_BODY_BYTES:
-                raise HTTPException(413, f"at most {MAX_BODY_BYTES} bytes")
+            if received_bytes > most:
+                raise HTTPException(413, f"at most {most} bytes")
         return message
 
     return limited

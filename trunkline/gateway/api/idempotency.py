@@ -65,46 +65,46 @@ def fingerprint(body: bytes) -> str:
 
 
 class OrderDesk:
-    """Takes each order once. Its tenant's only."""
+    """Takes each order once. A key is its tenant's only."""
 
-    def __init__(self, orders: Orders, calls: Calls, records: Records, tenant: TenantId, dial: Place) -> None:
-        self._orders, self._calls, self._records, self._tenant = orders, calls, records, tenant
+    def __init__(self, orders: Orders, calls: Calls, records: Records, dial: Place) -> None:
+        self._orders, self._calls, self._records = orders, calls, records
         self._dial = dial
-        self._being_placed: set[str] = set()
+        self._being_placed: set[tuple[TenantId, str]] = set()
 
-    async def place(self, key: str, body: bytes, order: DialOrder) -> CallId | Refuse | Response:
+    async def place(self, tenant: TenantId, key: str, body: bytes, order: DialOrder) -> CallId | Refuse | Response:
         """Raises StoreError when the database is away: nothing is dialled then."""
-        if key in self._being_placed:
+        if (tenant, key) in self._being_placed:
             detail = "an order with this key is being placed"
             return problem(409, detail, {"Retry-After": "1"}, code="idempotency_key_in_use")
-        self._being_placed.add(key)
+        self._being_placed.add((tenant, key))
         try:
-            return await self._place(key, fingerprint(body), replace(order, call_id=new_call_id()))
+            return await self._place(tenant, key, fingerprint(body), replace(order, call_id=new_call_id()))
         finally:
-            self._being_placed.discard(key)
+            self._being_placed.discard((tenant, key))
 
-    async def _place(self, key: str, mark: str, order: DialOrder) -> CallId | Refuse | Response:
+    async def _place(self, tenant: TenantId, key: str, mark: str, order: DialOrder) -> CallId | Refuse | Response:
         assert order.call_id is not None
-        taken = await self._orders.claim(self._tenant, key, mark, order.call_id)
+        taken = await self._orders.claim(tenant, key, mark, order.call_id)
         if isinstance(taken, Conflict):
             return problem(422, "this key was used for another order", code="idempotency_key_reused")
         if isinstance(taken, Known):
-            return await self._again(taken, order)
+            return await self._again(tenant, taken, order)
         placed = await self._dial(order)
         if isinstance(placed, Refuse):
-            await self._release(key, order.call_id)
+            await self._release(tenant, key, order.call_id)
         return placed
 
-    async def _again(self, known: Known, order: DialOrder) -> CallId:
+    async def _again(self, tenant: TenantId, known: Known, order: DialOrder) -> CallId:
         """A call without a trace was lost with its process. Another worker's is left to that worker."""
         call_id = known.call_id
-        traced = not known.ours or self._calls.live(call_id) or await self._records.get(self._tenant, call_id)
+        traced = not known.ours or self._calls.live(call_id) or await self._records.get(tenant, call_id)
         if not traced:
             self._calls.lost(replace(order, call_id=call_id))
         return call_id
 
-    async def _release(self, key: str, call_id: CallId) -> None:
+    async def _release(self, tenant: TenantId, key: str, call_id: CallId) -> None:
         try:
-            await self._orders.release(self._tenant, key, call_id)
+            await self._orders.release(tenant, key, call_id)
         except StoreError as error:  # the key stays with the refused call for a day
             log.error("an idempotency key is not released: %s", error)

@@ -13,11 +13,12 @@ from starlette.routing import Route
 
 from trunkline.gateway.api.control import Body, read_json, refusal
 from trunkline.gateway.api.orders import E164_PATTERN, MAX_NUMBER_CHARS, NAME_PATTERN, RING_S_MAX, RING_S_MIN
+from trunkline.gateway.api.principal import tenant_of
 from trunkline.gateway.dialling import RING_TIMEOUT_S, DialOrder
 from trunkline.gateway.party import Change, Invitation, OtherRole, OtherView, Party
 from trunkline.media.members import Supervision
 from trunkline.ports import CallStarted, Refuse
-from trunkline.types import DEFAULT_TENANT, E164, CallId
+from trunkline.types import E164, CallId
 
 _WANTED = {
     "target": "the name of a target of the agent; either it or `to`",
@@ -69,7 +70,7 @@ def leg_routes(
 
     def call_of(request: Request) -> AttendedCall:
         call = find(CallId(request.path_params["call_id"]))
-        if call is None or call.started.tenant != DEFAULT_TENANT:
+        if call is None or call.started.tenant != tenant_of(request):
             raise HTTPException(404, "no such live call")
         return call
 

@@ -1,9 +1,18 @@
 """The API in its own words: /openapi.json. A test holds it against the routes."""
 
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from trunkline import __version__
-from trunkline.gateway.api import devices, openapi_calls, openapi_compliance, openapi_desk, orders
+from trunkline.gateway.api import (
+    devices,
+    openapi_accounts,
+    openapi_calls,
+    openapi_compliance,
+    openapi_desk,
+    openapi_hooks,
+    orders,
+)
 from trunkline.gateway.api.calls import DEFAULT_PAGE, MAX_PAGE
 from trunkline.gateway.api.control import MAX_SUMMARY_CHARS
 from trunkline.gateway.api.idempotency import MAX_KEY_CHARS
@@ -83,17 +92,20 @@ def document() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Trunkline", "version": __version__, "license": {"name": "Apache-2.0"}},
         "security": [{"bearer": []}, {"header": []}],
-        "paths": _PATHS | openapi_calls.PATHS | openapi_compliance.PATHS | openapi_desk.PATHS_OF_THE_DESK,
+        "paths": _PATHS
+        | openapi_compliance.PATHS
+        | {path: item for part in _PARTS for path, item in part.PATHS.items()},
         "components": {
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "header": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
             },
-            "schemas": _SCHEMAS | openapi_calls.SCHEMAS | openapi_desk.SCHEMAS,
+            "schemas": _SCHEMAS | {name: schema for part in _PARTS for name, schema in part.SCHEMAS.items()},
         },
     }
 
 
+_PARTS: Sequence[Any] = (openapi_accounts, openapi_calls, openapi_desk, openapi_hooks)
 _SCHEMAS: dict[str, Any] = {
     "Problem": {
         "type": "object",

@@ -1,11 +1,12 @@
 """The desk in the API's document, made from the resources and their routes."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
-from trunkline.gateway.api.desk import DEFAULT_PAGE, FILTERS, MAX_NOTE_CHARS, MAX_PAGE, MAX_SEARCH_CHARS, PATHS, TOML
+from trunkline.gateway.api.desk import DEFAULT_PAGE, FILTERS, MAX_NOTE_CHARS, MAX_PAGE, MAX_SEARCH_CHARS, TOML
+from trunkline.gateway.api.desk import PATHS as OF
 from trunkline.gateway.api.idempotency import MAX_KEY_CHARS
-from trunkline.numbers.resources import KINDS, Agent, Resource, Tenant
+from trunkline.numbers.resources import KINDS, Agent, Resource, Tenant, Verdict
 
 JSON = "application/json"
 _PROBLEM = {
@@ -94,7 +95,7 @@ def _schema_of(model: type[Resource]) -> dict[str, dict[str, Any]]:
 
 
 def _of_kind(kind: str, model: type[Resource]) -> dict[str, Any]:
-    path, a = PATHS[kind], _a(kind)
+    path, a = OF[kind], _a(kind)
     given, kept = _ref(_name(model)), _ref(f"{_name(model)}Kept")
     seen = _json(f"{a.capitalize()}.", kept, **_ETAG)
     changed = {"200": seen, "412": _STALE, "422": _WRONG, "428": _NO_MATCH, "default": _PROBLEM}
@@ -158,7 +159,7 @@ def _changing(summary: str, schema: Mapping[str, Any], responses: Mapping[str, A
     }
 
 
-_AGENT = f"{PATHS[Agent.kind]}/{{key}}"
+_AGENT = f"{OF[Agent.kind]}/{{key}}"
 _NUMBER = {"name": "number", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 1}}
 _MORE: dict[str, Any] = {
     f"{_AGENT}/versions": {
@@ -294,6 +295,46 @@ _MORE: dict[str, Any] = {
             },
         }
     },
+    "/v1/numbers/{key}/route": {
+        "parameters": [_KEY],
+        "post": {
+            "summary": "Who would answer a number, and why",
+            "requestBody": _body(
+                {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": {
+                        "at": {
+                            "type": "string",
+                            "description": "Such as 2026-12-24T10:00, in the tenant's zone. Left out: now.",
+                        },
+                        "from": {"type": "string", "description": "Who calls. Left out: a number that is withheld."},
+                        "verdict": {"enum": list(get_args(Verdict)), "default": "unknown"},
+                        "trunk": {"type": "string", "description": "The SIP trunk it comes over. Left out: Twilio."},
+                        "call": {"type": "string", "description": "Its CallSid or Call-ID, which draws its share."},
+                    },
+                }
+            ),
+            "responses": {
+                "200": _json(
+                    "The answer.",
+                    {
+                        "type": "object",
+                        "required": ["at", "by", "tenant", "route", "why"],
+                        "properties": {
+                            "at": {"type": "string", "format": "date-time"},
+                            "by": {"enum": ["agent", "own_agent", "number", "message", "busy", "nobody"]},
+                            "tenant": {"type": "string"},
+                            "route": {"type": ["string", "null"]},
+                            "why": {"type": "array", "items": {"type": "string"}},
+                        },
+                    },
+                ),
+                "422": _WRONG,
+                "default": _PROBLEM,
+            },
+        },
+    },
     "/v1/changes": {
         "get": {
             "summary": "Who changed what, newest first",
@@ -307,7 +348,7 @@ _MORE: dict[str, Any] = {
     },
 }
 _TEXT = {"type": "string"}
-PATHS_OF_THE_DESK: dict[str, Any] = {
+PATHS: dict[str, Any] = {
     path: item for kind, model in KINDS.items() for path, item in _of_kind(kind, model).items()
 } | _MORE
 SCHEMAS: dict[str, Any] = {name: schema for model in KINDS.values() for name, schema in _schema_of(model).items()} | {

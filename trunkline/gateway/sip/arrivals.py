@@ -11,6 +11,7 @@ from trunkline.compliance.destinations import MAX_EXTENSION_DIGITS, is_emergency
 from trunkline.errors import PeerError
 from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.leg import LegCall
+from trunkline.gateway.routed import Elsewhere
 from trunkline.gateway.sip import causes, message, trunks
 from trunkline.gateway.sip.dialog import shown
 from trunkline.gateway.sip.stack import Handle, Incoming, Stack
@@ -52,7 +53,7 @@ class Arrivals:
         self, event: Incoming, trunk: Trunk, screened: Screened, verdict: CallerVerdict | None
     ) -> Admitted | None:
         """None: it was turned away."""
-        arrival = replace(self._arrival(event, screened), stir=verdict, trunk=trunk.name)
+        arrival = self._arrival(event, trunk, screened, verdict)
         if trunk.stir == "require" and (verdict is None or verdict.verdict != "passed"):
             refused = unproven(verdict)
             log.warning("trunk %s: a call is refused: %s (%s)", trunk.name, refused.code, refused.why)
@@ -61,19 +62,23 @@ class Arrivals:
             return None
         admitted = self._board.admit(arrival)
         if isinstance(admitted, Refuse):
-            self._turn_away(event, admitted.code)
+            if isinstance(admitted, Elsewhere) and admitted.number is not None:
+                self._send_on(event, trunk, admitted.number)
+            else:
+                self._turn_away(event, admitted.code)
             return None
         call = self._board.call(admitted)
         assert call is not None
         return Admitted(call, screened)
 
-    async def expect(self, event: Incoming, screened: Screened) -> None:
-        """Before `admit`, where calls need slots that other processes share."""
-        await self._board.expect(self._arrival(event, screened))
+    async def expect(self, event: Incoming, trunk: Trunk, screened: Screened, verdict: CallerVerdict | None) -> None:
+        """Before `admit`, where calls need slots that other processes share, or have a route."""
+        await self._board.expect(self._arrival(event, trunk, screened, verdict))
 
-    def gave_up(self, event: Incoming, screened: Screened) -> None:
+    def gave_up(self, event: Incoming, trunk: Trunk, screened: Screened) -> None:
         """Before we knew who vouches for them."""
-        self._board.turn_away(self._arrival(event, screened), Refuse("cancelled", "the caller did not wait"))
+        arrival = self._arrival(event, trunk, screened, None)
+        self._board.turn_away(arrival, Refuse("cancelled", "the caller did not wait"))
 
     def refuse(self, handle: Handle, code: str) -> None:
         answer = causes.refusal(code, RETRY_AFTER_S)
@@ -98,7 +103,13 @@ class Arrivals:
         self._turned_away[event.handle] = event.call_id
         self.refuse(event.handle, code)
 
-    def _arrival(self, event: Incoming, screened: Screened) -> Arrival:
+    def _send_on(self, event: Incoming, trunk: Trunk, number: E164) -> None:
+        """302 (RFC 3261 8.1.3.4): the carrier calls that number, and not us, where it follows."""
+        self._turned_away[event.handle] = event.call_id
+        contact = f"tel:{number}" if trunk.host is None else trunks.request_uri(trunk, number)
+        self._stack.refuse(event.handle, 302, "Moved Temporarily", (("Contact", f"<{contact}>"),))
+
+    def _arrival(self, event: Incoming, trunk: Trunk, screened: Screened, verdict: CallerVerdict | None) -> Arrival:
         return Arrival(
             provider_call_id=self._name(event),
             leg="sip",
@@ -108,6 +119,9 @@ class Arrivals:
             attributes=screened.attributes,
             identity=screened.identities,
             forwarded_by=_forwarded_by(screened),
+            stir=verdict,
+            trunk=trunk.name,
+            tenant=trunk.tenant,
         )
 
     def _name(self, event: Incoming) -> str:

@@ -20,6 +20,7 @@ _REFUSALS: dict[str, tuple[int, str]] = {
     "unknown_number": (404, "Not Found"),
     "emergency": (404, "Not Found"),  # not 403, after which no other route is tried, nor 503, which is about all calls
     "declined": (603, "Decline"),
+    "no_agent": (480, "Temporarily Unavailable"),
     "busy": (486, "Busy Here"),
     "number_full": (486, "Busy Here"),
     "overloaded": (503, "Service Unavailable"),

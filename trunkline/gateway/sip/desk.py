@@ -40,6 +40,7 @@ from trunkline.gateway.outbound import Route
 from trunkline.gateway.sip import profiles, quality, trunks
 from trunkline.gateway.sip import stack as s
 from trunkline.gateway.sip.arrivals import RETRY_AFTER_S, Arrivals
+from trunkline.gateway.sip.desktrunks import called
 from trunkline.gateway.sip.dialog import Dialog, ending, failure, shown
 from trunkline.gateway.sip.farewell import Farewell
 from trunkline.gateway.sip.farhold import RESUME_AGAIN_S
@@ -133,6 +134,14 @@ class SipDesk:
         await self._stack.close()
         for dialog in tuple(self._dialogs.values()):
             self._forget(dialog)
+
+    async def bring(self, wanted: Sequence[Trunk]) -> Mapping[str, str]:
+        """These trunks in place of those that there were, while calls go on. By name, why one is not taken."""
+        refused = await self._stack.bring(wanted)
+        taken = [trunk for trunk in wanted if trunk.name not in refused]
+        self._trunks = {trunk.name: trunk for trunk in taken}
+        self._watch.bring(taken)
+        return refused
 
     @property
     def trunk_states(self) -> Mapping[str, Health]:
@@ -262,22 +271,24 @@ class SipDesk:
         if self._vouching is not None:
             self._vouching.forget(handle)
         if (asked := self._no_longer_asked(handle)) is not None:
-            self._arrivals.gave_up(asked[0], asked[2])
+            self._arrivals.gave_up(*asked)
         self._arrivals.over(handle)
 
     def _welcome(self, event: s.Incoming, trunk: Trunk, screened: Screened, verdict: CallerVerdict | None) -> None:
-        if self._board.slots is None:
+        if not self._board.waits:
             self._let_in(event, trunk, screened, verdict)
             return
         self._keep_waiting(event, trunk, screened)
-        task = asyncio.create_task(self._expected(event, screened, verdict), name="sip slot")
+        task = asyncio.create_task(self._expected(event, trunk, screened, verdict), name="sip slot")
         self._expecting.add(task)
         task.add_done_callback(self._expecting.discard)
 
-    async def _expected(self, event: s.Incoming, screened: Screened, verdict: CallerVerdict | None) -> None:
+    async def _expected(
+        self, event: s.Incoming, trunk: Trunk, screened: Screened, verdict: CallerVerdict | None
+    ) -> None:
         """Never raises."""
         try:
-            await self._arrivals.expect(event, screened)
+            await self._arrivals.expect(event, trunk, screened, verdict)
             asked = self._no_longer_asked(event.handle)
             if asked is not None:  # a slot of who gave up is given back by itself
                 self._let_in(*asked, verdict)
@@ -303,7 +314,7 @@ class SipDesk:
     def _answer(self, dialog: Dialog, until: float) -> None:
         """As soon as the agent can speak."""
         dialog.timer = None
-        if self._board.agent.ready():
+        if self._board.is_ready(dialog.call.id):
             dialog.answered = True
             self._stack.answer(dialog.leg.handle, self._board.may_last_s(dialog.call.id, LIMIT_SLACK_S))
         elif self._clock.now() < until:
@@ -325,10 +336,12 @@ class SipDesk:
         return Plan(order, "sip", secrets.token_hex(16), trunk.name, from_number)
 
     def routes(self, order: DialOrder) -> list[Route]:
-        """The trunks that take calls, or the named one, as they are now."""
-        return outbound.routes(
-            self._trunks.values(), self._watch.usable, order.to_number, order.from_number, order.trunk
-        )
+        """The trunks that take calls of this tenant, or the named one, as they are now."""
+        ours = [trunk for trunk in self._trunks.values() if trunk.tenant in (None, order.tenant)]
+        wanted = order.trunk
+        if wanted is not None and not any(trunk.name == wanted for trunk in ours):
+            wanted = called(order.tenant, wanted)
+        return outbound.routes(ours, self._watch.usable, order.to_number, order.from_number, wanted)
 
     def _way_out(self, order: DialOrder) -> Trunk | Refuse:
         """The cheapest that is not down."""

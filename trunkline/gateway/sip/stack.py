@@ -366,6 +366,14 @@ class Stack(Protocol):
         """Registered follows, now and at every change; refreshed and tried again by the stack."""
         ...
 
+    async def bring(self, trunks: Sequence[Trunk]) -> Mapping[str, str]:
+        """These trunks in place of those that there were; calls on them go on. By name, why one is not taken."""
+        ...
+
+    def forget(self, trunk: str) -> None:
+        """It is registered and asked no more."""
+        ...
+
     def ping(self, trunk: Trunk) -> None:
         """OPTIONS; Pinged follows."""
         ...

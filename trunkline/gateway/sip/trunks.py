@@ -11,7 +11,7 @@ from trunkline.gateway.sip.message import Caller, Forwarding, Head, Party
 from trunkline.gateway.sip.profiles import PROFILES, Profile
 from trunkline.ports import Refuse
 from trunkline.settings import Sip, SipTrunk, StirPolicy
-from trunkline.types import E164
+from trunkline.types import E164, TenantId
 
 LOOPBACK = "loopback"
 """The trunk that is there when none is configured: calls from this machine."""
@@ -81,6 +81,8 @@ class Trunk:
     contact_user: str | None = None
     """The user of our Contact and address of record. None: `auth_username`."""
 
+    tenant: TenantId | None = None
+    """Whose desk has it. None: it is the gateway's, of the settings, and all tenants'."""
     stir: StirPolicy = "off"
     """What becomes of its calls by their Identity headers."""
     verstat: Literal["ignored", "twilio", "telnyx", "bandwidth", "pai"] = "ignored"
@@ -102,12 +104,13 @@ def loopback_trunk(stir: StirPolicy = "off") -> Trunk:
 
 def configured(sip: Sip, stir: StirPolicy = "off") -> tuple[Trunk, ...]:
     """Those of the settings, else the loopback trunk. `stir`: of those that have no policy of their own."""
-    return tuple(_trunk(name, written, sip, stir) for name, written in sip.trunks.items()) or (loopback_trunk(stir),)
+    return tuple(as_written(name, each, sip, stir) for name, each in sip.trunks.items()) or (loopback_trunk(stir),)
 
 
-def _trunk(name: str, written: SipTrunk, sip: Sip, stir: StirPolicy) -> Trunk:
+def as_written(name: str, written: SipTrunk, sip: Sip, stir: StirPolicy, tenant: TenantId | None = None) -> Trunk:
     return Trunk(
         name=name,
+        tenant=tenant,
         peers=written.peers,
         media_peers=written.media_peers,
         username=written.username,

@@ -30,6 +30,23 @@ class TrunkWatch:
             if trunk.registers:
                 self._stack.register(trunk)
 
+    def bring(self, trunks: Iterable[Trunk]) -> None:
+        """These in place of those that there were; what is known of one that has not changed stays."""
+        wanted, now = {trunk.name: trunk for trunk in trunks}, self._clock.now()
+        for name, before in tuple(self._trunks.items()):
+            if wanted.get(name) != before:
+                if before.registers:
+                    self._stack.forget(name)
+                self._registered.discard(name)
+                del self._health[name], self._ping_at[name]
+        fresh = [trunk for name, trunk in wanted.items() if name not in self._health]
+        self._trunks = wanted
+        for trunk in fresh:
+            health = self._health[trunk.name] = TrunkHealth(trunk.name, trunk.ping_s if trunk.host else 0, now)
+            self._ping_at[trunk.name] = health.next_ping(now)
+            if trunk.registers:
+                self._stack.register(trunk)
+
     def check(self) -> None:
         now = self._clock.now()
         for name, at in self._ping_at.items():

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
 
+from trunkline.numbers.carriers.account import TOO_MANY as TOO_MANY
+from trunkline.numbers.carriers.account import NotTaken as NotTaken
+from trunkline.numbers.carriers.account import Unknown as Unknown
 from trunkline.types import E164, CallSid
-
-UNAUTHORIZED = 401
-TOO_MANY = 429
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,33 +34,6 @@ class CallOrder:
 @dataclass(frozen=True, slots=True)
 class Taken:
     call_sid: CallSid
-
-
-@dataclass(frozen=True, slots=True)
-class NotTaken:
-    """Certainly nothing happened."""
-
-    status: int
-    """HTTP; 0: Twilio was not reached."""
-    code: int | None
-    """Twilio's own, https://www.twilio.com/docs/api/errors"""
-    why: str
-    retry_after_s: float | None = None
-
-    @property
-    def unauthorized(self) -> bool:
-        return self.status == UNAUTHORIZED
-
-    @property
-    def unreached(self) -> bool:
-        return self.status == 0
-
-
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """It may have happened."""
-
-    why: str
 
 
 @dataclass(frozen=True, slots=True)

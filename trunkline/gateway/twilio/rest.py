@@ -40,7 +40,7 @@ _T = TypeVar("_T")
 
 
 class TwilioRest:
-    """account.Account."""
+    """account.Account; `numbers.py` asks the rest of the API through it."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class TwilioRest:
             )
             return _taken(call.sid)
 
-        return await self._ask(work)
+        return await self.ask(work)
 
     async def recent(self, to_number: E164, from_number: E164) -> Sequence[Listed] | NotTaken | Unknown:
         async def work(client: Any) -> Sequence[Listed]:
@@ -96,14 +96,14 @@ class TwilioRest:
             )
             return [_listed(call) for call in calls if _CALL_SID.fullmatch(str(call.sid))]
 
-        return await self._ask(work)
+        return await self.ask(work)
 
     async def requested(self, call_sid: CallSid) -> Sequence[str] | NotTaken | Unknown:
         async def work(client: Any) -> Sequence[str]:
             events = await client.calls(call_sid).events.list_async(limit=MAX_LISTED, page_size=MAX_LISTED)
             return [str((event.request or {}).get("url", "")) for event in events]
 
-        return await self._ask(work)
+        return await self.ask(work)
 
     async def end(self, call_sid: CallSid) -> Taken | NotTaken | Unknown:
         async def work(client: Any) -> Taken | Unknown:
@@ -111,7 +111,7 @@ class TwilioRest:
             call = await client.calls(call_sid).update_async(status="completed")
             return _taken(call.sid)
 
-        answer = await self._ask(work)
+        answer = await self.ask(work)
         return Taken(call_sid) if isinstance(answer, NotTaken) and answer.code in OVER else answer
 
     async def check(self) -> NotTaken | Unknown | None:
@@ -119,12 +119,13 @@ class TwilioRest:
             # Not the account itself, which API keys may not read.
             await client.calls.list_async(limit=1, page_size=1)
 
-        return await self._ask(work)
+        return await self.ask(work)
 
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def _ask(self, work: Callable[[Any], Awaitable[_T]]) -> _T | NotTaken | Unknown:
+    async def ask(self, work: Callable[[Any], Awaitable[_T]]) -> _T | NotTaken | Unknown:
+        """`work` gets the package's client, for one request or the pages of a list. Nothing is repeated."""
         exchange = _Exchange(self._http, self._api_url)
         client = Client(
             *self._login,
@@ -166,7 +167,12 @@ class _Exchange(AsyncHttpClient):  # type: ignore[misc]
     ) -> Any:
         url = _at(uri, self._api_url) if self._api_url else uri
         self.response = response = await self._http.request(
-            method, url, params=dict(params or {}), data=dict(data or {}), headers=dict(headers or {}), auth=auth
+            method,
+            url,
+            params=dict(params) if params else None,  # empty ones would take the place of the URL's: of a next page
+            data=dict(data or {}),
+            headers=dict(headers or {}),
+            auth=auth,
         )
         log.debug("> %s %s: %d", method, urlsplit(url).path, response.status_code)
         return Response(response.status_code, response.text, response.headers)
@@ -194,11 +200,20 @@ def _refused(response: httpx.Response | None, error: Exception, now: datetime) -
     status = response.status_code
     if status < 300 or status == 408 or status >= 500:
         return Unknown(f"HTTP {status}")
-    code = getattr(error, "code", None)
-    why = str(getattr(error, "msg", "") or getattr(error, "title", "") or f"HTTP {status}")
+    said = _error_of(response)  # the package keeps nothing of it where a list is refused
+    code = getattr(error, "code", None) or said.get("code")
+    why = str(getattr(error, "msg", "") or getattr(error, "title", "") or said.get("message") or f"HTTP {status}")
     why = re.sub(r"^Unable to \w+ record: ", "", why)[:MAX_WHY_CHARS]
     after_s = _retry_after_s(response.headers.get("Retry-After", ""), now)
     return NotTaken(status, code if isinstance(code, int) else None, why, after_s)
+
+
+def _error_of(response: httpx.Response) -> Mapping[str, Any]:
+    try:
+        said = response.json()
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def _retry_after_s(text: str, now: datetime) -> float | None:

@@ -29,6 +29,7 @@ from trunkline.clock import Clock
 from trunkline.compliance.stir.verstat import carriers_word
 from trunkline.errors import PeerError
 from trunkline.gateway.arrival import Arrival
+from trunkline.gateway.routed import Elsewhere
 from trunkline.gateway.twilio import twiml
 from trunkline.gateway.twilio.signature import ALGORITHM_HEADER, SIGNATURE_HEADER, Signatures, socket_origin
 from trunkline.gateway.twilio.tokens import Tokens
@@ -122,7 +123,8 @@ class Switchboard(Protocol):
     def admit(self, arrival: Arrival) -> CallId | Refuse:
         """Idempotent by CallSid: a call that is known and not ended keeps its id (and on a reconnect, its session).
         Refuse codes with a meaning here: `draining` and `overloaded` (the fallback speaks), `tenant_full` and
-        `number_full` (busy, or the fallback number), `ended` (hang up); any other rejects the call."""
+        `number_full` (busy, or the fallback number), `busy`, `no_agent` (the fallback speaks), `ended` (hang up); an
+        Elsewhere is put through, or hears its text; any other rejects the call."""
         ...
 
     def by_call_sid(self, call_sid: CallSid) -> CallView | None:
@@ -295,9 +297,13 @@ class Webhooks:
 
     def _refused(self, arrival: Arrival, refused: Refuse) -> str:
         log.warning("%s refused: %s", arrival.provider_call_id, refused.code)
+        if isinstance(refused, Elsewhere):
+            return self._elsewhere(refused)
         if refused.code == "ended":
             return twiml.hangup()
-        if refused.code in ("draining", "overloaded"):
+        if refused.code == "busy":
+            return twiml.reject(busy=True) if arrival.why == "new" else twiml.hangup()
+        if refused.code in ("draining", "overloaded", "no_agent"):
             return self.fallback(ours=arrival.to_number)
         if refused.code in _FULL:  # a busy tone where nobody else is to answer
             spare = self._fallback_number or arrival.why != "new"
@@ -305,6 +311,16 @@ class Webhooks:
         if refused.code == "emergency":  # who dialled for help is told where to; a busy tone would not
             return twiml.say_and_hangup(NO_HELP_HERE)
         return twiml.reject() if arrival.why == "new" else twiml.say_and_hangup(LOST_TEXT)
+
+    def _elsewhere(self, refused: Elsewhere) -> str:
+        if refused.number is None:
+            return twiml.say_and_hangup(refused.text)
+        return twiml.dial(
+            refused.number,
+            action_url=self._url("/twilio/dial-status?fallback=1"),
+            time_limit_s=self._max_call_seconds,
+            caller_id=self._dial_caller_id,
+        )
 
     def _url(self, target: str) -> str:
         return self._origin + target

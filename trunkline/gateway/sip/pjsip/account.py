@@ -34,6 +34,8 @@ class PjsipAccount(pj.Account):
         self.stack, self.trunk = stack, trunk
         self.bound = False
         """The registrar knows us."""
+        self.left = False
+        """Of a trunk that there is no more, whose calls go on."""
 
     def onRegState(self, param: Any) -> None:
         try:

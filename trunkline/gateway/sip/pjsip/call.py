@@ -77,6 +77,7 @@ class PjsipCall(pj.Call):
     def __init__(self, stack: Host, account: PjsipAccount, call_id: int, handle: Handle) -> None:
         super().__init__(account, call_id)
         self.stack, self.handle, self.quirks = stack, handle, account.trunk.quirks
+        self.account = account
         self.outbound = self._opening = call_id == NO_CALL
         self.by_us = self.is_over = self._dialled = False
         self.limit_frames = 0

@@ -74,31 +74,39 @@ def endpoint_config(settings: Sip, calls: int) -> Any:
 
 def listen(endpoint: Any, settings: Sip, trunks: Sequence[Trunk]) -> None:
     """Raises ConfigError."""
-    six = "6" if ":" in settings.host else ""
-    udp, tcp, tls = (getattr(pj, f"PJSIP_TRANSPORT_{name}{six}") for name in ("UDP", "TCP", "TLS"))
-    kinds = [
-        ("sip.port", settings.port, udp),
-        ("sip.port", settings.port, tcp),
-    ]
+    _open_transport(endpoint, settings, "UDP", "sip.port", settings.port)
+    _open_transport(endpoint, settings, "TCP", "sip.port", settings.port)
     if settings.tls_cert is not None:
-        kinds.append(("sip.tls_port", settings.tls_port, pj.PJSIP_TRANSPORT_TLS6 if six else pj.PJSIP_TRANSPORT_TLS))
-    elif any(trunk.transport == "tls" for trunk in trunks):  # for calls of ours only, from any port
-        kinds.append(("sip.tls_port", 0, tls))
-    for key, port, kind in kinds:
-        config = pj.TransportConfig()
-        config.port = port
-        config.boundAddress = settings.host
-        if key == "sip.tls_port":
-            _secure(config.tlsConfig, settings)
-        try:
-            endpoint.transportCreate(kind, config)
-        except pj.Error as error:
-            said = why(error)
-            if "already in use" in said:
-                raise ConfigError(key, port, "another port: this one is taken") from error
-            raise ConfigError(
-                "sip.host", settings.host, f"an address of this machine, and usable files ({said})"
-            ) from error
+        _open_transport(endpoint, settings, "TLS", "sip.tls_port", settings.tls_port)
+    elif needs_tls(trunks):
+        call_over_tls(endpoint, settings)
+
+
+def needs_tls(trunks: Sequence[Trunk]) -> bool:
+    return any(trunk.transport == "tls" for trunk in trunks)
+
+
+def call_over_tls(endpoint: Any, settings: Sip) -> None:
+    """For calls of ours only, from any port, where nobody calls us so. Raises ConfigError."""
+    _open_transport(endpoint, settings, "TLS", "sip.tls_port", 0)
+
+
+def _open_transport(endpoint: Any, settings: Sip, name: str, key: str, port: int) -> None:
+    kind = getattr(pj, f"PJSIP_TRANSPORT_{name}{'6' if ':' in settings.host else ''}")
+    config = pj.TransportConfig()
+    config.port = port
+    config.boundAddress = settings.host
+    if name == "TLS":
+        _secure(config.tlsConfig, settings)
+    try:
+        endpoint.transportCreate(kind, config)
+    except pj.Error as error:
+        said = why(error)
+        if "already in use" in said:
+            raise ConfigError(key, port, "another port: this one is taken") from error
+        raise ConfigError(
+            "sip.host", settings.host, f"an address of this machine, and usable files ({said})"
+        ) from error
 
 
 def _secure(tls: Any, settings: Sip) -> None:

@@ -12,7 +12,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import pjsua2 as pj
 
@@ -22,6 +22,8 @@ log = logging.getLogger("trunkline.sip")
 
 KEEP_S = 2.0  # a Call outlives its DISCONNECTED by so much
 POLL_S = 0.05
+
+T = TypeVar("T")
 
 
 def why(error: Any) -> str:
@@ -71,6 +73,23 @@ class Owner:
     def put(self, command: Callable[[], None]) -> None:
         """To be performed by the owner."""
         self._commands.put(command)
+
+    async def perform(self, command: Callable[[], T], within_s: float) -> T:
+        """From the loop: what the owner's thread makes of it. Raises what it raises, and TimeoutError."""
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def perform() -> None:
+            try:
+                result = command()
+            except Exception as error:
+                failure = error  # whose name ends with this block
+                self.soon(lambda: None if done.done() else done.set_exception(failure))
+            else:
+                self.soon(lambda: None if done.done() else done.set_result(result))
+
+        self.put(perform)
+        async with asyncio.timeout(within_s):
+            return await done
 
     def soon(self, perform: Callable[[], None]) -> None:
         """On the loop."""

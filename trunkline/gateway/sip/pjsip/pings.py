@@ -26,6 +26,8 @@ class Pings:
             param.txOption.targetUri = uri
             try:
                 self._account_of(trunk).sendRequest(param)
+            except KeyError:  # the trunk is no more
+                pass
             except pj.Error as error:
                 self.answered(trunk, 0, why(error))
 

@@ -53,6 +53,11 @@ class Registrations:
         for one in self._by_trunk.values():
             one.cancel()
 
+    def forget(self, trunk: str) -> None:
+        if (one := self._by_trunk.get(trunk)) is not None:
+            self.want(trunk, False)
+            one.cancel()
+
     def _send(self, trunk: str) -> None:
         one = self._by_trunk[trunk]
         one.cancel()
@@ -61,6 +66,8 @@ class Registrations:
         def perform() -> None:
             try:
                 self._account_of(trunk).setRegistration(wanted)
+            except KeyError:  # the trunk is no more
+                pass
             except pj.Error as error:
                 if error.status != BUSY:  # else the answer to the one before is still to come
                     self.answered(trunk, 0 if wanted else 200, why(error), 0, 0)

@@ -49,6 +49,7 @@ log = logging.getLogger("trunkline.sip")
 CLOSE_S = 3.0  # for the last BYEs to be answered
 LAST_WORD_S = 0.2  # PJSUA calls a dialog over before it sends our BYE: so long do we wait for that and its answer
 NOTES_S = 1.0
+BRING_S = 5.0
 
 
 class PjsipStack:
@@ -122,6 +123,12 @@ class PjsipStack:
         self._owner.soon(partial(self._on_event, event))
 
     # --- commands (loop; performed by the owner) ---
+
+    async def bring(self, trunks: Sequence[Trunk]) -> Mapping[str, str]:
+        return await self._owner.perform(partial(self._bring, tuple(trunks)), BRING_S)
+
+    def forget(self, trunk: str) -> None:
+        self._registrations.forget(trunk)
 
     def ring(self, handle: Handle) -> None:
         self._with_call(handle, lambda call: call.answer(operation(180)))
@@ -323,13 +330,57 @@ class PjsipStack:
     def _open_account(self, trunk: Trunk) -> None:
         account = PjsipAccount(self, trunk)
         try:
-            account.create(config.account_config(self._settings, trunk), make_default=trunk is self._trunks[0])
+            account.create(config.account_config(self._settings, trunk), make_default=not self._accounts)
         except pj.Error as error:
             raise ConfigError("sip.trunks", trunk.name, f"a trunk that PJSIP takes ({why(error)})") from error
         self._accounts[trunk.name] = account
+        self._tell_bridge(account)
+
+    def _tell_bridge(self, account: PjsipAccount) -> None:
+        trunk = account.trunk
         if self.bridge is not None:
             self.bridge.networks(account.getId(), " ".join(map(str, (*trunk.peers, *trunk.media_peers))))
             self.bridge.codecs(account.getId(), " ".join(trunk.codecs))
+
+    def _bring(self, trunks: tuple[Trunk, ...]) -> dict[str, str]:
+        """In the owner's thread. The account of a trunk that is gone stays until its calls are over."""
+        refused: dict[str, str] = {}
+        if config.needs_tls(trunks) and not (config.needs_tls(self._trunks) or self._settings.tls_cert is not None):
+            try:
+                config.call_over_tls(self._endpoint, self._settings)
+            except ConfigError as error:
+                refused = {trunk.name: str(error) for trunk in trunks if trunk.transport == "tls"}
+        taken = []
+        for trunk in trunks:
+            if trunk.name in refused:
+                continue
+            try:
+                build.check([trunk])
+                self._bring_one(trunk)
+                taken.append(trunk)
+            except (pj.Error, ConfigError) as error:
+                refused[trunk.name] = error.allowed if isinstance(error, ConfigError) else why(error)
+        names = {trunk.name for trunk in taken}
+        for name, account in tuple(self._accounts.items()):
+            account.left = name not in names
+            if account.left and not account.bound and not any(c.account is account for c in self._calls.values()):
+                del self._accounts[name]
+                account.shutdown()
+                self._owner.bury(account)
+        self._trunks = tuple(taken)
+        if self._front is not None:
+            ids = {name: account.getId() for name, account in self._accounts.items()}
+            self._front.trunks(config.front_table(taken, ids))
+        return refused
+
+    def _bring_one(self, trunk: Trunk) -> None:
+        account = self._accounts.get(trunk.name)
+        if account is None:
+            self._open_account(trunk)
+        elif account.trunk != trunk:
+            account.modify(config.account_config(self._settings, trunk))
+            account.trunk = trunk
+            self._tell_bridge(account)
 
     def _shut(self) -> None:
         """Every call hung up, every registration taken back, every thread stopped."""

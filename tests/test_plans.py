@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from phonenumbers import PhoneNumberType
 
-from trunkline.compliance.plans import MAX_CHARS, Plan, plan_of
+from trunkline.plans import MAX_CHARS, Plan, plan_of
 
 CODES = sorted(phonenumbers.COUNTRY_CODE_TO_REGION_CODE)
 KINDS = sorted(PhoneNumberType.values())

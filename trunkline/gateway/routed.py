@@ -1,0 +1,203 @@
+"""Who answers a call that comes: the number's route, asked once before the call is let in, and the agent it names.
+
+    expect ─► the directory (awaits) ─► numbers.routing.answer ─► the first version that is ready ─► kept
+    admit  ─► `take`: what was kept, by the name of the call; else of what is remembered, at once
+
+Without an inventory there is nothing here to ask, and every call is the gateway's own agent's, of the default tenant.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from trunkline.agents.attending import Agent
+from trunkline.clock import Clock
+from trunkline.gateway.arrival import Arrival
+from trunkline.gateway.slots import SlotLimits
+from trunkline.numbers.directory import Directory
+from trunkline.numbers.resources import ByBusy, ByMessage, ByNumber
+from trunkline.numbers.routing import (
+    AgentVersion,
+    Answered,
+    ByOwnAgent,
+    ByVersions,
+    Caller,
+    View,
+    answer,
+    draw_of,
+    known_of,
+    verdict_of,
+    without_agents,
+)
+from trunkline.ports import Refuse
+from trunkline.types import E164, TenantId
+
+READY_S = 5.0
+"""For a version's start, while the caller waits; then the next one's."""
+_KEPT = 4096
+_ROUTED_LEGS = ("twilio", "sip")
+
+
+class Agents(Protocol):
+    """Versions of AI agents by their keys, as `key_of` (agents.roster)."""
+
+    async def ready(self, key: str) -> Agent | Refuse:
+        """Starts it where it is not. Does not raise."""
+        ...
+
+    def agent(self, key: str) -> Agent | None:
+        """At once. None: it is not started."""
+        ...
+
+
+class NoAgents:
+    async def ready(self, key: str) -> Agent | Refuse:
+        return Refuse("unknown_agent", "this gateway has no agents of the database")
+
+    def agent(self, key: str) -> Agent | None:
+        return None
+
+
+def key_of(tenant: TenantId, version: AgentVersion) -> str:
+    return f"{tenant}/{version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    answered: Answered
+    agent: Agent | None = None
+    """Of the version below; None: the gateway's own, or nobody."""
+    version: AgentVersion | None = None
+
+    @property
+    def tenant(self) -> TenantId:
+        return self.answered.tenant
+
+    @property
+    def to_agent(self) -> bool:
+        return isinstance(self.answered.by, ByVersions | ByOwnAgent)
+
+    def told(self) -> dict[str, Any]:
+        """For the record."""
+        by = self.answered.by
+        kinds = {ByVersions: "agent", ByOwnAgent: "own_agent", ByNumber: "number", ByMessage: "message", ByBusy: "busy"}
+        return {
+            "by": kinds.get(type(by), "nobody"),
+            "route": self.answered.route,
+            "agent": None if self.version is None else self.version.agent,
+            "version": None if self.version is None else self.version.version,
+            "why": list(self.answered.why),
+        }
+
+    def limits(self, of_settings: SlotLimits) -> SlotLimits:
+        """Where number, route or tenant have none of their own, those of the settings hold."""
+        found, limits = self.answered, replace(of_settings, tenant=self.tenant)
+        if found.tenant_max_calls is not None:
+            limits = replace(
+                limits, per_tenant=found.tenant_max_calls, reserved_per_tenant=found.tenant_reserved_inbound
+            )
+        if found.max_calls is not None:
+            limits = replace(limits, per_number=found.max_calls, reserved_per_number=found.reserved_inbound)
+        return limits
+
+
+def limits_of(view: View) -> Routed:
+    """Of a number of ours, whoever answers it."""
+    return Routed(known_of(view))
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere(Refuse):
+    """The call is not taken, and its caller goes there."""
+
+    number: E164 | None = None
+    """Put through to it; the transfer door has let them."""
+    text: str = ""
+    """Heard, then it ends."""
+
+
+class Routing:
+    """Of one process."""
+
+    def __init__(
+        self, directory: Directory, agents: Agents, clock: Clock, country_of: Callable[[str], str | None]
+    ) -> None:
+        self.directory, self.agents, self._clock, self._country_of = directory, agents, clock, country_of
+        self._kept: OrderedDict[str, Routed] = OrderedDict()
+
+    @property
+    def is_empty(self) -> bool:
+        return self.directory.is_empty
+
+    async def expect(self, arrival: Arrival) -> Routed | None:
+        """Before `take`. None: the gateway's own agent, of the default tenant. Does not raise."""
+        if self.is_empty or arrival.direction != "inbound" or arrival.leg not in _ROUTED_LEGS:
+            return None
+        name = arrival.provider_call_id
+        if (kept := self._kept.get(name)) is not None:
+            return kept
+        view = await self.directory.view(arrival.to_number, _trunk_of(arrival), arrival.tenant)
+        if view is None:
+            return None
+        routed = await self._readied(answer(view, self._caller(arrival)))
+        self._kept[name] = routed
+        while len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)
+        return routed
+
+    def take(self, arrival: Arrival) -> Routed | None:
+        """At once, for a call that is let in now."""
+        if (kept := self._kept.pop(arrival.provider_call_id, None)) is not None:
+            return kept
+        if self.is_empty or arrival.direction != "inbound" or arrival.leg not in _ROUTED_LEGS:
+            return None
+        view = self.directory.remembered(arrival.to_number, _trunk_of(arrival), arrival.tenant)
+        return None if view is None else self._at_once(answer(view, self._caller(arrival)))
+
+    def view_of(self, number: str | None) -> View | None:
+        """At once, of a number of ours."""
+        return self.directory.remembered(number)
+
+    def _caller(self, arrival: Arrival) -> Caller:
+        return Caller(
+            arrival.from_number,
+            self._clock.wall(),
+            draw_of(arrival.provider_call_id),
+            verdict_of(arrival.stir),
+            self._country_of,
+        )
+
+    async def _readied(self, answered: Answered) -> Routed:
+        if not isinstance(answered.by, ByVersions):
+            return Routed(answered)
+        for version in answered.by.versions:
+            try:
+                async with asyncio.timeout(READY_S):
+                    agent = await self.agents.ready(key_of(answered.tenant, version))
+            except TimeoutError:
+                agent = Refuse("slow", "it does not start")
+            if not isinstance(agent, Refuse) and agent.ready():
+                return Routed(answered, agent, version)
+            why = agent.why if isinstance(agent, Refuse) else "it cannot be reached"
+            answered = answered.and_so(answered.by, f"agent {version} is not ready: {why}")
+        return self._of_nobody(answered)
+
+    def _at_once(self, answered: Answered) -> Routed:
+        if not isinstance(answered.by, ByVersions):
+            return Routed(answered)
+        for version in answered.by.versions:
+            agent = self.agents.agent(key_of(answered.tenant, version))
+            if agent is not None and agent.ready():
+                return Routed(answered, agent, version)
+            answered = answered.and_so(answered.by, f"agent {version} is not ready")
+        return self._of_nobody(answered)
+
+    def _of_nobody(self, answered: Answered) -> Routed:
+        return Routed(without_agents(answered))
+
+
+def _trunk_of(arrival: Arrival) -> str:
+    """As its tenant calls it: the gateway knows it as `acme.office`."""
+    return arrival.trunk if arrival.tenant is None else arrival.trunk.removeprefix(f"{arrival.tenant}.")
