@@ -65,13 +65,18 @@ from trunkline.gateway.consent import House, open_house
 from trunkline.gateway.console.accounts import Accounts as ConsoleAccounts
 from trunkline.gateway.console.callpages import call_pages
 from trunkline.gateway.console.cookies import Cookies
-from trunkline.gateway.console.doors import Doors
+from trunkline.gateway.console.doors import Doors, Render
 from trunkline.gateway.console.oidc import Provider
 from trunkline.gateway.console.oidc import Terms as OidcTerms
 from trunkline.gateway.console.pages import Pages
 from trunkline.gateway.console.passwords import Passwords
+from trunkline.gateway.console.people import PeopleParts
+from trunkline.gateway.console.routes import Parts, desk_page_routes
 from trunkline.gateway.console.today import AgentView, BudgetView, Health
 from trunkline.gateway.console.vouched import Mapped
+from trunkline.gateway.console.webhooks import WebhookParts
+from trunkline.gateway.console.welcome import rendering
+from trunkline.gateway.console.whoanswers import checks_of, who_answers
 from trunkline.gateway.entering import Entrance, Origins
 from trunkline.gateway.feed import CallFeed
 from trunkline.gateway.forbidden import refuse_forbidden
@@ -135,6 +140,7 @@ from trunkline.media.sources import soft_work
 from trunkline.media.vad import EnergyGate, SileroBatch
 from trunkline.metrics import Metrics
 from trunkline.monies import budgets_of, check_money, missing_prices, money_policy
+from trunkline.numbers.carriers.account import NumberAccount
 from trunkline.numbers.desk import Desk
 from trunkline.numbers.directory import Directory
 from trunkline.ports import RECORDED, Budgets, CallEvent, CallQuery, Door, RecordSink, SlotStore
@@ -166,7 +172,7 @@ from trunkline.store.spool import Spool
 from trunkline.store.stats import By
 from trunkline.store.subjects import Subjects
 from trunkline.store.writer import RecordWriter
-from trunkline.types import E164, MULAW_8K, CallId, TenantId
+from trunkline.types import DEFAULT_TENANT, E164, MULAW_8K, CallId, TenantId
 
 log = logging.getLogger(__name__)
 
@@ -377,7 +383,11 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         ]
         more += provider_routes(lambda: [row for each in roster.everyone() for row in each.health(clock.now())])
         more += control_routes(switchboard.call) + leg_routes(switchboard.call, partial(office.know, purpose=None))
-        more += compliance_routes(counsel) + _open_hooks(stack, settings, database, hooks, metrics, clock, own_seal)
+        webhooks = _open_hooks(stack, settings, database, hooks, metrics, clock, own_seal)
+        more += compliance_routes(counsel)
+        more += webhook_desk_routes(
+            webhooks.endpoints, webhooks.send, clock, allow_private=settings.webhooks.allow_private_addresses
+        )
         desk = Desk(desk_store, partial(script.mistakes, foreign=shared), switchboard.routing.directory.changed)
         more += routed_routes(switchboard.routing.directory, clock)
         if sip.desk is not None:
@@ -403,7 +413,6 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             more += whip_routes(webrtc.desk, settings.devices.origins, settings.http.origin)
         more += page_routes(settings.devices.origins, plain_index(settings.http.origin))
         pages = Pages()
-        more += pages.static_routes()
         more += call_pages(
             pages,
             switchboard,
@@ -424,8 +433,19 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         )
         audio = _open_audio(settings, switchboard, sessions.desk, metrics, clock)
         stack.push_async_callback(audio.close)
-        identity = _open_identity(stack, settings, database, clock)
+        identity = _open_identity(stack, settings, database, clock, rendering(pages))
         more += identity.routes
+        parts = Parts(
+            check=_checked,
+            trunks=all_trunks,
+            trunk_checks=checks_of(settings, all_trunks),
+            who_answers=who_answers(switchboard.routing.directory),
+            account=_number_account(stack, settings, clock),
+            origin=settings.http.public_url or "",
+            people=identity.people,
+            webhooks=webhooks,
+        )
+        more += [*pages.static_routes(), *desk_page_routes(pages, desk, clock, parts)]
         orders = OrderKeys(database, clock, worker=settings.worker)
         http = create_http(
             settings,
@@ -592,8 +612,8 @@ def _open_hooks(
     metrics: Metrics,
     clock: Clock,
     seal: TextSeal,
-) -> list[Route]:
-    """Webhooks out: the sending of them, and their routes. `seal`: of their secrets."""
+) -> WebhookParts:
+    """Webhooks out: the sending of them. `seal`: of their secrets."""
     allow_private = settings.webhooks.allow_private_addresses
     sender = Sender(clock, allow_private=allow_private)
     stack.push_async_callback(sender.close)
@@ -602,7 +622,7 @@ def _open_hooks(
     hooks.on_new = worker.wake
     worker.start()
     stack.push_async_callback(worker.close)
-    return webhook_desk_routes(WebhookEndpoints(database, clock, seal), sender.send, clock, allow_private=allow_private)
+    return WebhookParts(WebhookEndpoints(database, clock, seal), sender.send, allow_private)
 
 
 async def _open_money(
@@ -672,9 +692,12 @@ class _Identity:
     gate: Gate
     accounts: ConsoleAccounts
     routes: list[Route]
+    people: PeopleParts
 
 
-def _open_identity(stack: contextlib.AsyncExitStack, settings: Settings, database: Database, clock: Clock) -> _Identity:
+def _open_identity(
+    stack: contextlib.AsyncExitStack, settings: Settings, database: Database, clock: Clock, render: Render
+) -> _Identity:
     """Who may come in. Raises MissingExtra where OpenID is set and its packages are not there."""
     users, keys, passwords = Accounts(database, clock), ApiKeys(database, clock), Passwords()
     stack.callback(passwords.close)
@@ -689,10 +712,31 @@ def _open_identity(stack: contextlib.AsyncExitStack, settings: Settings, databas
         redirect = f"{settings.http.origin}/console/oidc/callback"
         provider = Provider(OidcTerms(oidc.issuer, oidc.client_id, redirect, secret), clock)
     mapped = Mapped(oidc.allowed_domains, oidc.role_claim, oidc.role_map, oidc.auto_create)
-    doors = Doors(accounts, users, cookies, provider=provider, mapped=mapped)
+    doors = Doors(accounts, users, cookies, render, provider, mapped)
     origin = settings.http.origin
     routes = account_routes(users, keys, accounts, clock, origin, gate.forget_key, gate.forget_locked)
-    return _Identity(gate, accounts, [*routes, *doors.routes()])
+    people = PeopleParts(users, keys, accounts, origin, gate.forget_key, gate.forget_locked)
+    return _Identity(gate, accounts, [*routes, *doors.routes()], people)
+
+
+async def _checked(text: str) -> Sequence[script.Problem]:
+    """As one types; reading takes tens of milliseconds, which no call is to notice."""
+    return await asyncio.to_thread(script.check_text, text)
+
+
+def _number_account(stack: contextlib.AsyncExitStack, settings: Settings, clock: Clock) -> NumberAccount | None:
+    """Where numbers are bought that can be pointed at us."""
+    given = settings.twilio
+    if given.account_sid is None or not settings.http.public_url:
+        return None
+    from trunkline.gateway.twilio.numbers import TwilioNumbers
+    from trunkline.gateway.twilio.rest import TwilioRest
+
+    rest = TwilioRest(
+        given.account_sid, given.login, clock, region=given.region, edge=given.edge, api_url=given.api_url
+    )
+    stack.push_async_callback(rest.close)
+    return TwilioNumbers(rest)
 
 
 async def _setup_link(settings: Settings, accounts: ConsoleAccounts) -> str | None:

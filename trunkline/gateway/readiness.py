@@ -64,13 +64,16 @@ async def gateway_facts(settings: Settings) -> GatewayFacts:
         _ready(local_origin(settings), verify=False),
         _ready(settings.http.public_url, verify=True) if settings.http.public_url else _nobody(),
     )
+    return replace(known_facts(settings), here=here, outside=outside)
+
+
+def known_facts(settings: Settings) -> GatewayFacts:
+    """What nobody need be asked for."""
     sip = settings.sip
     return GatewayFacts(
         public_url=settings.http.public_url,
         carrier_token=bool(settings.twilio.auth_token),
         api_key=bool(settings.http.api_key),
-        here=here,
-        outside=outside,
         max_calls=settings.limits.max_calls,
         rtp_ports=sip.rtp_port_max - sip.rtp_port_min + 1 if sip.trunks else 2 * settings.limits.max_calls,
         outbound_countries=settings.outbound.allow,

@@ -29,7 +29,7 @@ from trunkline.gateway.api.principal import scope_for
 from trunkline.gateway.api.problems import problem
 from trunkline.gateway.api.remembered import Remembered
 from trunkline.gateway.console.accounts import Accounts
-from trunkline.gateway.console.cookies import CSRF_HEADER, Cookies, csrf_holds, of_our_pages
+from trunkline.gateway.console.cookies import CSRF_HEADER, Cookies, csrf_holds, csrf_token, of_our_pages
 from trunkline.identity import Key, Keys, Principal, Users, operator
 from trunkline.settings import is_loopback
 from trunkline.types import TenantId
@@ -101,6 +101,14 @@ class Gate:
             if not principal.may(needed):
                 return problem(403, f"this needs the scope {needed}", code="scope")
         return principal
+
+    async def of_console(self, headers: Headers) -> tuple[Principal, str] | None:
+        """Whoever is signed in there, and the token of their forms. Raises StoreError."""
+        cookie = None if self._known is None else self._known.cookies.read(headers.get("cookie", ""))
+        if self._known is None or cookie is None or not of_our_pages(headers):
+            return None
+        session = await self._known.accounts.session(cookie)
+        return None if session is None else (session.user.principal, csrf_token(cookie))
 
     def _of_tenant(self, principal: Principal, asked: str | None) -> Principal | ASGIApp:
         if asked is None or asked == principal.tenant:

@@ -4,20 +4,33 @@ Webhooks carry Twilio's signature instead of a key, the console its cookie; heal
 the database here.
 """
 
+import logging
+
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trunkline.clock import SYSTEM_CLOCK, Clock
+from trunkline.errors import StoreError
 from trunkline.gateway.api.gate import Gate
 from trunkline.gateway.api.problems import problem, security_headers
 from trunkline.gateway.api.ratelimit import RateLimit
 from trunkline.identity import Principal
 
+log = logging.getLogger("trunkline.api")
+
 LOCKED = ("/v1/", "/metrics")
 COUNTED = "/v1/"
+CONSOLE, STATIC = "/console/", "/console/static/"
 MAX_BODY_BYTES = 64 * 1024  # an SDP offer is under 10 KiB
-LARGE_BYTES = {"/v1/apply": 8 * 1024 * 1024, "/v1/agents": 1024 * 1024}
+LARGE_BYTES = {
+    "/v1/apply": 8 * 1024 * 1024,
+    "/v1/agents": 1024 * 1024,
+    "/console/code": 8 * 1024 * 1024,
+    "/console/numbers/_import": 8 * 1024 * 1024,
+    "/console/agents": 1024 * 1024,
+}
 """By the beginning of the path: files, and agents' scripts."""
 
 
@@ -53,10 +66,23 @@ class Guard:
                 refused = self._one_too_many(scope["path"], admitted, told)
             else:
                 refused = admitted
+        elif refused is None and scope["path"].startswith(CONSOLE) and not scope["path"].startswith(STATIC):
+            refused = await self._sign_in(scope, headers)
         if refused is not None:
             await refused(scope, receive, send_with_headers)
         else:
             await self._app(scope, _limited(receive, most), send_with_headers)
+
+    async def _sign_in(self, scope: Scope, headers: Headers) -> ASGIApp | None:
+        """Pages ask themselves what whoever it is may; nobody is nobody here."""
+        try:
+            found = await self._gate.of_console(headers)
+        except StoreError as error:
+            log.error("%s: who asks is not known: %s", scope["path"], error)
+            return PlainTextResponse("The database is away. Please try again in a moment.\n", 503, {"Retry-After": "5"})
+        if found is not None:
+            scope["state"] = {**scope.get("state", {}), "principal": found[0], "csrf": found[1]}
+        return None
 
     def _one_too_many(self, path: str, who: Principal, told: dict[str, str]) -> ASGIApp | None:
         if self._limit is None or not path.startswith(COUNTED):

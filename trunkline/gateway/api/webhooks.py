@@ -68,7 +68,7 @@ class _Rotation(Body):
 
 
 def webhook_desk_routes(endpoints: Endpoints, send: Send, clock: Clock, *, allow_private: bool) -> list[Route]:
-    wanted = _WANTED | {"url": _url_wanted(allow_private)}
+    wanted = _WANTED | {"url": url_wanted(allow_private)}
 
     async def list_all(request: Request) -> Response:
         found = await endpoints.list(tenant_of(request))
@@ -78,7 +78,7 @@ def webhook_desk_routes(endpoints: Endpoints, send: Send, clock: Clock, *, allow
         asked = await read_json(request, _New, wanted)
         if isinstance(asked, Response):
             return asked
-        if not _is_url(asked.url, allow_private):
+        if not is_url(asked.url, allow_private):
             return wrong_fields("invalid_fields", {"url": wanted["url"]})
         secret = new_secret()
         new = Wanted(asked.url, tuple(asked.events), asked.enabled, asked.transcripts)
@@ -102,7 +102,7 @@ def webhook_desk_routes(endpoints: Endpoints, send: Send, clock: Clock, *, allow
         asked = await read_json(request, _Change, wanted)
         if isinstance(asked, Response):
             return asked
-        if asked.url is not None and not _is_url(asked.url, allow_private):
+        if asked.url is not None and not is_url(asked.url, allow_private):
             return wrong_fields("invalid_fields", {"url": wanted["url"]})
         events = None if asked.events is None else tuple(asked.events)
         changes = Wanted(asked.url, events, asked.enabled, asked.transcripts)
@@ -241,13 +241,13 @@ def _state(text: str | None) -> State | None:
     raise HTTPException(400, f"state: {', '.join(STATES)} expected")
 
 
-def _url_wanted(allow_private: bool) -> str:
+def url_wanted(allow_private: bool) -> str:
     if allow_private:
         return "an http:// or https:// URL without a password"
     return "an https:// URL of a public host, without a password"
 
 
-def _is_url(text: str, allow_private: bool) -> bool:
+def is_url(text: str, allow_private: bool) -> bool:
     """Where its host is a name, what it resolves to is judged each time it is sent to."""
     try:
         url = urlsplit(text)

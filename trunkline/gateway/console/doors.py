@@ -31,6 +31,8 @@ from trunkline.identity import Session
 log = logging.getLogger(__name__)
 
 HOME = "/console/"
+START = "/console/start"
+"""The first admin's first page."""
 SIGN_IN = "/console/sign-in"
 MAX_FORM_BYTES = 8 * 1024
 MAX_FIELDS = 16
@@ -191,7 +193,7 @@ class Doors:
         found = await self.accounts.setup(token, email, form.get("password", ""), _agent(request))
         if isinstance(found, Refused):
             return self._again(request, "setup", found, {"token": token, "email": email[:254]})
-        return self._in(found)
+        return self._in(found, START)
 
     async def _show_link(self, request: Request) -> Response:
         token = request.query_params.get("token", "")

@@ -14,6 +14,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from trunkline.gateway.console.forms import identity, line_diff
+
 HERE = Path(__file__).parent
 ROOT = "/console"
 POLICY = "; ".join(
@@ -60,7 +62,7 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self.environment.globals.update(static=self.static, nav=NAV, root=ROOT)
+        self.environment.globals.update(static=self.static, nav=NAV, root=ROOT, identity=identity, line_diff=line_diff)
 
     def static(self, name: str) -> str:
         """Its address, which is another one when the file is another."""
@@ -80,10 +82,16 @@ class Pages:
             "who": state.get("principal"),
             "csrf": state.get("csrf", ""),
             "path": request.url.path,
+            "said": "",
             "is_fragment": request.headers.get("hx-request") == "true" and "hx-boosted" not in request.headers,
         }
         html = self.environment.get_template(template).render({**more, **context})
         return HTMLResponse(html, status, {**_HEADERS, **(headers or {})})
+
+    @staticmethod
+    def with_call_page() -> dict[str, str]:
+        """Headers of a page that shows the gateway's own call page in a frame."""
+        return {"Content-Security-Policy": f"{POLICY}; frame-src 'self'"}
 
     def static_routes(self) -> list[Route]:
         async def file(request: Request) -> Response:
