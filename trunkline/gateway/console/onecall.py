@@ -16,7 +16,7 @@ from trunkline.gateway.api.calls import CallRecords, LiveCalls
 from trunkline.gateway.console.ladder import Ladder, ladder
 from trunkline.gateway.console.pages import ROOT, Pages
 from trunkline.gateway.console.seeing import NoSuch, page
-from trunkline.gateway.console.words import PARTS, WENT_WRONG, hidden_text, mos, parties
+from trunkline.gateway.console.words import PARTS, WENT_WRONG, hidden_text, mos, parties, reason
 from trunkline.gateway.timeline import LADDER, timeline
 from trunkline.identity import Principal
 from trunkline.types import CallId
@@ -67,9 +67,11 @@ def seen(record: Mapping[str, Any], who: Principal) -> dict[str, Any]:
         if event["kind"] == LADDER and event["data"]
         for step in event["data"].get("steps", ())
     ]
-    entries[0]["text"] = (
-        f"{'a call came in' if record.get('direction') == 'inbound' else 'we called'} over {record.get('leg')}"
-    )
+    came = "a call came in" if record.get("direction") == "inbound" else "we called"
+    entries[0]["text"] = f"{came} over {record.get('leg')}"
+    if record.get("ended_at") is not None:
+        end = next(entry for entry in reversed(entries) if entry["kind"] == "state" and not entry.get("event"))
+        end["text"] = f"over: {reason(record.get('end_reason'))}"
     return {
         "call": {**record, **parties(record, in_full=hears), "went_wrong": record.get("end_reason") in WENT_WRONG},
         "entries": entries,
@@ -93,8 +95,10 @@ def _entry(entry: Mapping[str, Any], *, hears: bool, longest: float) -> dict[str
         if not hears:
             turn |= {"caller_text": "", "agent_text": "", "cut_text": "", "tools": []}
         shown["turn"] = turn
-    elif not hears:
-        text = entry["text"] if entry["kind"] in TELLING else str(entry.get("event", "")).replace("_", " ")
+    else:
+        shown["text"] = entry["text"].removeprefix(f"{entry['kind']}: ").removeprefix("sip media: ")
+    if entry["kind"] != "turn" and not hears:
+        text = shown["text"] if entry["kind"] in TELLING else str(entry.get("event", "")).replace("_", " ")
         shown["text"] = hidden_text(text)
     shown["data"] = {}
     return shown
