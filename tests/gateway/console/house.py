@@ -33,6 +33,8 @@ class House:
     """`role` None: nobody is signed in."""
 
     def __init__(self, folder: Path, **parts: Any) -> None:
+        self.folder = folder
+
         self.database, self.clock = Database(database_url(None, folder)), ManualClock()
         store = Store(self.database, self.clock, TextSeal(KeyRing({"one": bytes(32)})))
         self.desk = Desk(store, script.mistakes)

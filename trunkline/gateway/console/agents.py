@@ -56,14 +56,15 @@ class Example:
 
 
 def examples() -> list[Example]:
+    """Of the package, but for what a device says by itself."""
     folder = files("trunkline.agents") / "examples"
     found = []
     for path in sorted(folder.iterdir(), key=lambda path: path.name):
-        if path.name.endswith(".toml"):
+        if path.name.endswith(".toml") and path.name != "offline.toml":
             text = path.read_text(encoding="utf-8")
             comment = next((line for line in text.splitlines() if line.startswith("#")), "").lstrip("# ")
-            found.append(Example(path.name.removesuffix(".toml"), comment.rstrip(".")[:80], text))
-    return found
+            found.append(Example(path.name.removesuffix(".toml"), comment.partition(". ")[0][:80], text))
+    return [*found, Example("blank", "An empty script, to write yourself", "")]
 
 
 class AgentPages:

@@ -115,6 +115,8 @@ class Edge:
                 return self._refusal(asked, 503, "The database is away. Calls go on. Please try again in a moment.")
             except HTTPException as error:
                 return self._refusal(asked, error.status_code, error.detail)
+            finally:
+                await request.close()  # files that were sent with a form
 
         return answer
 

@@ -46,6 +46,16 @@ class Kind:
     """Of its list: parameter -> field."""
     start: Mapping[str, Any] = field(default_factory=dict)
     """What a new one's form has."""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """Fields that cannot be named so in a form: an input named `matches` hides the method that scripts call."""
+
+    def wrong(self, error: DeskError) -> dict[str, str]:
+        """By the form's fields."""
+        found = {}
+        for path, why in error.fields.items():
+            first, dot, rest = path.partition(".")
+            found[f"{self.renamed.get(first, first)}{dot}{rest}"] = why
+        return found
 
 
 class Editing:
@@ -154,7 +164,7 @@ class Editing:
     async def _again(self, asked: Asked, typed: Mapping[str, Any], error: DeskError, kept: Kept | None) -> Response:
         """With what was typed. Of a stale one, with what is there now: saved again, it takes its place."""
         status = {"stale": 412, "taken": 409, "not_found": 404}.get(error.code, 422)
-        form = Form(typed, error.fields, error.why)
+        form = Form(typed, self.kind.wrong(error), error.why)
         if error.code != "stale" or kept is None:
             return await self._form(asked, form, kept, asked.version, status)
         try:

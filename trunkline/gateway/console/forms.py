@@ -8,6 +8,7 @@ without scripts:
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -128,6 +129,8 @@ class Form:
     """That it was refused, in a line."""
     focus: str = ""
     """The path that is to be looked at first."""
+    _focused: list[str] = field(default_factory=list)
+    """The field that has been given it: a page has one."""
 
     def value(self, path: str, between: str = "\n") -> str:
         found = at(self.values, path)
@@ -153,7 +156,12 @@ class Form:
         return self.focus or next(iter(self.wrong), "")
 
     def is_first(self, path: str) -> bool:
-        return bool(self.first) and (self.first == path or self.first.startswith(f"{path}."))
+        """Whether this field gets the focus. Asked of each in the page's order: the first that is it, or part of it."""
+        wanted = self.first
+        is_it = bool(wanted) and (wanted == path or wanted.startswith(f"{path}.") or path.startswith(f"{wanted}."))
+        if is_it and not self._focused:
+            self._focused.append(path)
+        return self._focused == [path]
 
 
 def identity(path: str) -> str:
@@ -197,5 +205,11 @@ def _leaves(value: Any, path: str = "") -> Iterable[tuple[str, str]]:
 def line_diff(before: str, after: str) -> list[tuple[str, str]]:
     """(`+`, `-`, ` ` or `@`, line), with three lines around what differs."""
     found = difflib.unified_diff(before.splitlines(), after.splitlines(), n=3, lineterm="")
-    lines = [(line[0], line[1:]) for line in list(found)[2:] if line]
+    lines = [_told(line) for line in list(found)[2:] if line]
     return lines[:DIFF_LINES] + ([("@", "and more")] if len(lines) > DIFF_LINES else [])
+
+
+def _told(line: str) -> tuple[str, str]:
+    """Of `@@ -5,7 +6,7 @@`, where it is now."""
+    place = re.match(r"@@ .*\+([0-9]+)", line)
+    return ("@", f"line {place[1]}") if place is not None else (line[0], line[1:])

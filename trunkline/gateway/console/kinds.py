@@ -33,8 +33,8 @@ def number_fields(typed: dict[str, Any]) -> dict[str, Any]:
 
 
 def route_fields(typed: dict[str, Any]) -> dict[str, Any]:
-    fields = given({**typed, "answer": None, "closed": None, "rules": None, "queue": None})
-    fields |= {"matches": words(typed.get("matches")), "answer": _answer(typed.get("answer")) or {}}
+    fields = given({**typed, "answer": None, "closed": None, "rules": None, "queue": None, "patterns": None})
+    fields |= {"matches": words(typed.get("patterns")), "answer": _answer(typed.get("answer")) or {}}
     if (closed := _answer(typed.get("closed"))) is not None:
         fields["closed"] = closed
     rules = typed.get("rules")
@@ -63,21 +63,25 @@ def route_form(body: Mapping[str, Any]) -> Mapping[str, Any]:
         {**rule, "verdicts": {verdict: "true" for verdict in rule.get("verdicts", ())}}
         for rule in body.get("rules", ())
     ]
-    return {**body, "rules": rules, "queue": None if queue is None else {**queue, "wanted": True}}
+    shown = {name: value for name, value in body.items() if name != "matches"}
+    return {
+        **shown,
+        "patterns": body.get("matches"),
+        "rules": rules,
+        "queue": None if queue is None else {**queue, "wanted": True},
+    }
 
 
-_SPAN_BETWEEN = re.compile(r"[,;\n]+|\s+(?=[0-9]{1,2}:)")
+_BETWEEN = re.compile(r"[,;\s]+")
 
 
 def spans(text: Any) -> list[str]:
     """`9:00 - 12:30, 13:30-17` as the desk has them: `09:00-12:30`, `13:30-17:00`. What is none stays as it is."""
+    joined = re.sub(r"\s*[-\u2013]\s*", "-", str(text or ""))
     found = []
-    for part in _SPAN_BETWEEN.split(str(text or "")):
-        compact = re.sub(r"\s+|\u2013", lambda found: "-" if found[0] == "\u2013" else "", part)
-        if not compact:
-            continue
-        ends = compact.split("-")
-        found.append("-".join(map(_time, ends)) if len(ends) == 2 else compact)
+    for part in filter(None, _BETWEEN.split(joined)):
+        ends = part.split("-")
+        found.append("-".join(map(_time, ends)) if len(ends) == 2 else part)
     return found
 
 
@@ -144,6 +148,7 @@ ROUTES = Kind(
     names=("agents", "hours", "trunks"),
     filters={"agent": "agents", "hours": "hours"},
     start={"answer": {"kind": "agents", "agents": [{"weight": 100}]}},
+    renamed={"matches": "patterns"},
 )
 HOURS = Kind(
     "hours",

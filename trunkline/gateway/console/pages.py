@@ -31,7 +31,12 @@ POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-_HEADERS = {"Content-Security-Policy": POLICY, "Permissions-Policy": "microphone=(self)"}
+_HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Permissions-Policy": "microphone=(self)",
+    # With no-referrer a browser says `Origin: null` of our own forms (Fetch, "append a request Origin header").
+    "Referrer-Policy": "same-origin",
+}
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 NAV = (

@@ -42,7 +42,7 @@ class _There:
 class StartPages:
     def __init__(self, edge: Edge, desk: Desk, talk: Talk | None = None) -> None:
         self._edge, self._desk, self._talk = edge, desk, talk
-        self.examples: list[Example] = examples()
+        self.examples: list[Example] = [each for each in examples() if each.script]
 
     def routes(self) -> list[Route]:
         edge = self._edge
