@@ -92,6 +92,12 @@ class Changing(Protocol):
     """A transaction on a tenant's desk: all of it, or nothing. Whoever else changes that desk waits. Each raises
     DeskError."""
 
+    @property
+    def tenant(self) -> TenantId: ...
+
+    @property
+    def actor(self) -> str: ...
+
     async def get(self, kind: str, key: str) -> Kept | None: ...
 
     async def all(self, kind: str) -> dict[str, Kept]:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -61,17 +62,13 @@ class Versions:
     async def ready(self, key: str) -> Attends | Refuse:
         if key in self.why_not:
             return Refuse("broken", self.why_not[key])
-        definition = SimpleNamespace(**{**_fields(DEFINITION), "name": key.partition("/")[2].partition("@")[0]})
+        definition = replace(DEFINITION, name=key.partition("/")[2].partition("@")[0], version=key)
         own = cast(Any, self._board.agent)
         self._started[key] = cast(Attends, SimpleNamespace(**{**vars(own), "definition": definition}))
         return self._started[key]
 
     def agent(self, key: str) -> Attends | None:
         return self._started.get(key)
-
-
-def _fields(value: Any) -> dict[str, Any]:
-    return {name: getattr(value, name) for name in dir(value) if not name.startswith("__")}
 
 
 class Desk:
@@ -123,7 +120,7 @@ def test_the_call_is_the_numbers_tenants_and_its_agents() -> None:
         await desk.put(*main())
         call_id = await desk.comes()
         assert isinstance(call_id, str)
-        assert (desk.started().tenant, desk.started().agent) == (ACME, "reception")
+        assert (desk.started().tenant, desk.started().agent) == (ACME, "acme/reception@1")
         assert desk.board.events("routed") == [
             {
                 "by": "agent",
@@ -254,7 +251,7 @@ def test_a_call_that_comes_back_has_the_agent_it_had() -> None:
         desk.rows.published["reception"] = 9
         await desk.put(*main(ByBusy(kind="busy")))  # meanwhile
         assert isinstance(await desk.comes(1, reconnects=1, why="leg_lost"), str)
-        assert (desk.started().tenant, desk.started().agent) == (ACME, "reception")
+        assert (desk.started().tenant, desk.started().agent) == (ACME, "acme/reception@1")
         assert desk.board.events("routed")[-1]["version"] == 1
 
     run(scenario)

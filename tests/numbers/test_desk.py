@@ -15,9 +15,9 @@ from trunkline.privacy.texts import TextSeal
 from trunkline.store.desk import Desk as Store
 from trunkline.store.engine import Database
 from trunkline.testing.clock import ManualClock
-from trunkline.types import TenantId
+from trunkline.types import DEFAULT_TENANT, TenantId
 
-OURS, THEIRS, ANN = TenantId("ours"), TenantId("theirs"), "user:ann"
+OURS, THEIRS, ANN = DEFAULT_TENANT, TenantId("theirs"), "user:ann"
 
 
 def checked(script: str) -> list[str]:
@@ -97,7 +97,34 @@ def test_numbers_are_of_the_tenants_countries(url: URL) -> None:
         await desk.make(OURS, ANN, "numbers", {"number": "+14155550100"})
         with pytest.raises(DeskError, match=r"number: a number of US .the tenant's countries.: .442079460123 is of GB"):
             await desk.make(OURS, ANN, "numbers", {"number": "+442079460123"})
-        await desk.make(THEIRS, ANN, "numbers", {"number": "+442079460123"})
+        await desk.make(THEIRS, "operator", "numbers", {"number": "+442079460123"})
+
+    on(url, test)
+
+
+def test_a_tenant_takes_no_number_of_the_gateways_lines(url: URL) -> None:
+    async def test(desk: Desk, told: list[TenantId]) -> None:
+        number = {"number": "+14155550100"}
+        for actor in (ANN, "key:crm"):
+            with pytest.raises(DeskError, match="trunk: a trunk of the tenant's own"):
+                await desk.make(THEIRS, actor, "numbers", number)
+        await desk.make(THEIRS, ANN, "trunks", {"name": "t", "settings": {"peers": ["192.0.2.1"]}})
+        await desk.make(THEIRS, ANN, "numbers", {**number, "trunk": "t"})
+        with pytest.raises(DeskError, match="trunk: a trunk of the tenant's own"):
+            await desk.replace(THEIRS, ANN, "numbers", number["number"], {})
+        await desk.make(THEIRS, "operator", "numbers", {"number": "+14155550101"})
+        await desk.replace(THEIRS, ANN, "numbers", "+14155550101", {"label": "given"})
+        await desk.make(DEFAULT_TENANT, ANN, "numbers", {"number": "+14155550102"})
+
+    on(url, test)
+
+
+def test_a_version_of_a_deleted_agent_is_not_made_again(url: URL) -> None:
+    async def test(desk: Desk, told: list[TenantId]) -> None:
+        for draft, number in (("name = 'one'", 1), ("name = 'two'", 2)):
+            await desk.make(OURS, ANN, "agents", {"name": "desk", "draft": draft})
+            assert (await desk.publish(OURS, ANN, "desk")).number == number
+            await desk.delete(OURS, ANN, "agents", "desk")
 
     on(url, test)
 

@@ -15,9 +15,9 @@ from trunkline.privacy.texts import TextSeal
 from trunkline.store.desk import Desk as Store
 from trunkline.store.engine import Database
 from trunkline.testing.clock import ManualClock
-from trunkline.types import TenantId
+from trunkline.types import DEFAULT_TENANT, TenantId
 
-OURS, THEIRS, ANN = TenantId("ours"), TenantId("theirs"), "user:ann"
+OURS, THEIRS, ANN = DEFAULT_TENANT, TenantId("theirs"), "user:ann"
 
 
 def on(url: URL, test: Callable[[Desk, list[TenantId]], Awaitable[None]]) -> None:

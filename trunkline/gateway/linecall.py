@@ -157,8 +157,8 @@ class LineCall:
         self._bus: Bus | None = None
         conversation: Sequence[Message] = before.conversation if before is not None else ()
         agent = board.agent if routed is None or routed.agent is None else routed.agent
-        if before is not None and before.agent is not None:
-            agent = board.still_here(before.agent)
+        if before is not None and before.agent is not None and (still := board.still_here(before.agent)) is not None:
+            agent = still
         self.attended = Succession(self, agent, board.agents, conversation, board.clock)
         """Who attends it, and what was said."""
         self.consent = CallConsent(self, board.house, board.clock, before.consent if before is not None else None)

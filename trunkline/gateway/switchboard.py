@@ -322,10 +322,11 @@ class Switchboard:
             yield call.attended.agent
             yield call.attended.whole
 
-    def still_here(self, agent: Agent) -> Agent:
-        """For a call that comes back to an agent of the desk, which may have gone meanwhile: who follows it."""
+    def still_here(self, agent: Agent) -> Agent | None:
+        """For a call that comes back to an agent of the desk, which may have gone meanwhile: who follows it. None:
+        nobody does."""
         version = agent.definition.version
-        return self.agent_named(version) or self.agent if version else agent
+        return self.agent_named(version) if version else agent
 
     def turn_away(self, arrival: Arrival, refused: Refuse) -> None:
         """A call that its leg's own rules refuse: all that is left of it is its record."""

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from trunkline.numbers.resources import KINDS, Agent, ByAgents, Number, Resource, Route, Share, Tenant, said
 from trunkline.owned import Changing, DeskError, DeskStore, Kept, New, Version
-from trunkline.types import TenantId
+from trunkline.types import DEFAULT_TENANT, TenantId
 
 CheckScript = Callable[[str], Sequence[str]]
 """What is wrong with an agent script, a line each."""
@@ -143,12 +143,23 @@ class Desk:
                 raise _wrong(f"{path}.version", f"a version of agent {share.agent}: it has no {share.version}")
 
     async def _ours(self, changes: Changing, number: Number) -> None:
+        _may_own(changes.tenant, changes.actor, number, await changes.get(Number.kind, number.number))
         country = country_of(number.number)
         terms = await changes.get(Tenant.kind, "tenant")
         allowed = terms.body["countries"] if terms is not None else ()
         if allowed and country not in allowed:
             told = f"a number of {', '.join(allowed)} (the tenant's countries): {number.number} is of {country}"
             raise _wrong("number", told)
+
+
+def _may_own(tenant: TenantId, actor: str, number: Number, before: Kept | None) -> None:
+    """Calls on the gateway's own lines (Twilio's account, the settings' trunks) go to the tenant that has the number,
+    so whoever runs the gateway gives those. A tenant adds by itself what its own trunks bring. Raises DeskError."""
+    is_theirs = tenant == DEFAULT_TENANT or not actor.startswith(("user:", "key:"))
+    was_given = before is not None and before.body["trunk"] is None
+    if not is_theirs and not was_given and number.trunk is None:
+        wanted = "a trunk of the tenant's own: numbers on the gateway's lines are given by whoever runs it"
+        raise _wrong("trunk", wanted)
 
 
 def country_of(number: str) -> str:

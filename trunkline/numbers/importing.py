@@ -32,10 +32,10 @@ async def bring(
     if not keep or not (found.create or found.change) or (not found.clean and not skip_mistakes):
         return found
     async with desk.store.changing(tenant, actor) as changes:
+        await changes.all(Number.kind)  # else each is asked for by itself
         for number in (*found.create, *(change.after for change in found.change)):
-            if any(share.version is not None for share in number.agents):
-                await desk.check(changes, number)
-        await changes.create([new(number) for number in found.create])
+            await desk.check(changes, number)
+        await changes.create(await asyncio.to_thread(lambda: [new(number) for number in found.create]))
         for change in found.change:
             await changes.replace(new(change.after), versions[change.after.number])
     desk.changed(tenant)

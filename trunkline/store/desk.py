@@ -302,6 +302,8 @@ class Changes:
     seal: TextSeal
     parts: int = 0
     _seq: int = 0
+    _seen: dict[str, dict[str, Kept | None]] = field(default_factory=dict)
+    _seen_all: set[str] = field(default_factory=set)
     lines: list[dict[str, Any]] = field(default_factory=list)
     """Of the audit, written at its end."""
 
@@ -320,12 +322,27 @@ class Changes:
             await self.connection.execute(insert(_CHANGES), some)
 
     async def get(self, kind: str, key: str) -> Kept | None:
-        return await _get(self.connection, self.tenant, kind, key)
+        """Nobody else changes what was looked at, so it is looked at once."""
+        seen = self._seen.get(kind)
+        if seen is not None and (key in seen or kind in self._seen_all):
+            return seen.get(key)
+        found = await _get(self.connection, self.tenant, kind, key)
+        self._seen.setdefault(kind, {})[key] = found
+        return found
 
     async def all(self, kind: str) -> dict[str, Kept]:
         table = _KINDS[kind].table
         rows = (await self.connection.execute(select(table).where(table.c.tenant_id == self.tenant))).mappings()
-        return {kept.key: kept for kept in (_kept(kind, row) for row in rows)}
+        found = {kept.key: kept for kept in (_kept(kind, row) for row in rows)}
+        self._seen[kind] = dict(found)
+        self._seen_all.add(kind)
+        return found
+
+    def _look_again(self, kind: str, *keys: str) -> None:
+        """At what this transaction has changed."""
+        self._seen_all.discard(kind)
+        for key in keys:
+            self._seen.get(kind, {}).pop(key, None)
 
     async def create(self, new: Iterable[New]) -> None:
         by_kind: defaultdict[str, list[New]] = defaultdict(list)
@@ -346,13 +363,16 @@ class Changes:
         await self._known(some)
         stamps = {"tenant_id": self.tenant, "version": 1, "created_at": self.at, "updated_at": self.at}
         try:
-            for rows in _batches([{**self._row(known, each), **stamps} for each in some]):
+            for part in _batches(some):
+                rows = [{**self._row(known, each), **stamps} for each in part]
                 await self.connection.execute(insert(known.table), rows)
+                await asyncio.sleep(0)  # calls go on while many are made
         except IntegrityError as error:  # another tenant's number, at the same moment
             if code_of(error) not in ("23505", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"):
                 raise
             raise DeskError("taken", f"one of these {kind} is there already") from None
         await self._name(some)
+        self._look_again(kind, *keys)
         for each in some:
             self._line("create", kind, each.key, None, _without_secrets(known, each.body))
 
@@ -375,7 +395,9 @@ class Changes:
         secrets = {f"{name}_changed": True for name in known.sealed if new.body.get(name)}
         self._line(action, new.kind, new.key, before.body, {**body, **secrets})
         kept = before.secrets | {name for name in known.sealed if new.body.get(name)}
-        return replace(before, body=body, version=before.version + 1, updated_at=self.at, secrets=kept)
+        after = replace(before, body=body, version=before.version + 1, updated_at=self.at, secrets=kept)
+        self._seen.setdefault(new.kind, {})[new.key] = after
+        return after
 
     async def delete(self, kind: str, key: str, if_version: int | None = None) -> None:
         known = _KINDS[kind]
@@ -387,17 +409,27 @@ class Changes:
         named = (_NAMED.c.tenant_id == self.tenant, _NAMED.c.by_kind == kind, _NAMED.c.by_key == key)
         await self.connection.execute(delete(_NAMED).where(*named))
         await self.connection.execute(delete(known.table).where(*self._mine(known, key)))
+        self._look_again(kind, key)
         self._line("delete", kind, key, before.body, None)
 
     async def add_version(self, agent: str, script: str, note: str) -> Version:
         mine = (_VERSIONS.c.tenant_id == self.tenant, _VERSIONS.c.agent == agent)
         last = (await self.connection.execute(select(func.max(_VERSIONS.c.number)).where(*mine))).scalar_one()
+        number = max(last or 0, await self._last_version_before(agent)) + 1
         sha256 = hashlib.sha256(script.encode()).hexdigest()
-        made = Version(agent, (last or 0) + 1, script, sha256, note, self.actor, self.at)
+        made = Version(agent, number, script, sha256, note, self.actor, self.at)
         row = {name: getattr(made, name) for name in made.__slots__}
         await self.connection.execute(insert(_VERSIONS).values(tenant_id=self.tenant, **row))
         self._line("add_version", "agents", agent, None, {"version": made.number, "sha256": sha256, "note": note})
         return made
+
+    async def _last_version_before(self, agent: str) -> int:
+        """Of an agent of this name that was deleted: numbers are not given twice, since processes and records know a
+        version by its number."""
+        lines = (_CHANGES.c.tenant_id == self.tenant, _CHANGES.c.kind == "agents", _CHANGES.c.key == agent)
+        query = select(_CHANGES.c.after).where(*lines, _CHANGES.c.action == "add_version")
+        found = (await self.connection.execute(query.order_by(_CHANGES.c.seq.desc()).limit(1))).scalar_one_or_none()
+        return int(found["version"]) if found else 0
 
     async def version(self, agent: str, number: int) -> Version | None:
         return await _one_version(self.connection, self.tenant, agent, number)

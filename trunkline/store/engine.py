@@ -21,6 +21,7 @@ from sqlalchemy import Connection, event, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from trunkline.errors import ConfigError, MissingExtra, StoreError
 from trunkline.privacy.texts import TextSeal
@@ -174,10 +175,23 @@ class Database:
         if self._file is not None:
             await _prepare(self._file)
             self._file_id = self._stat()
+        if self.dialect == "postgresql":
+            await self._upgrade_postgresql()
+            return
         async with self.write() as connection:
-            if self.dialect == "postgresql":
-                await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
             await connection.run_sync(_upgrade)
+
+    async def _upgrade_postgresql(self) -> None:
+        """Over a connection of its own, on which a statement may take as long as it takes: what sums up a million calls
+        needs more than a minute."""
+        connect = {**self._options()["connect_args"], "command_timeout": None}
+        engine = create_async_engine(self.url, hide_parameters=True, poolclass=NullPool, connect_args=connect)
+        try:
+            async with engine.begin() as connection:
+                await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
+                await connection.run_sync(_upgrade)
+        finally:
+            await engine.dispose()
 
     @property
     def moved(self) -> bool:

@@ -22,7 +22,7 @@ from trunkline.store.desk import Desk as Store
 from trunkline.store.engine import Database, database_url
 from trunkline.store.replies import Replies
 from trunkline.testing.clock import ManualClock
-from trunkline.types import TenantId
+from trunkline.types import DEFAULT_TENANT, TenantId
 
 ONE = "+14155550100"
 ROUTE = {"name": "main", "answer": {"kind": "busy"}}
@@ -42,7 +42,7 @@ class House:
         async def as_tenant(scope: Scope, receive: Receive, send: Send) -> None:
             """In the guard's place."""
             if scope["type"] == "http":
-                tenant = TenantId(dict(scope["headers"]).get(b"tenant", b"ours").decode())
+                tenant = TenantId(dict(scope["headers"]).get(b"tenant", b"default").decode())
                 scope.setdefault("state", {})["principal"] = Principal(tenant, "user:ann", frozenset(SCOPES))
             await app(scope, receive, send)
 
@@ -142,7 +142,7 @@ def test_a_post_repeated_with_its_key_is_done_once(house: House) -> None:
     assert (again.status_code, again.json(), again.headers["etag"]) == (201, first.json(), '"1"')
     other = api.post("/v1/numbers", json={"number": "+14155550101"}, headers=headers)
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
-    theirs = api.post("/v1/numbers", json={"number": "+14155550101"}, headers={**headers, "tenant": "theirs"})
+    theirs = api.post("/v1/routes", json=ROUTE, headers={**headers, "tenant": "theirs"})
     assert theirs.status_code == 201
     house.clock.advance(86_401)
     assert api.post("/v1/numbers", json={"number": ONE}, headers=headers).status_code == 409
@@ -157,7 +157,7 @@ def test_a_refusal_frees_the_key(api: TestClient) -> None:
 
 def test_a_key_of_a_process_that_died_is_free_again(house: House) -> None:
     async def claim() -> object:
-        return await house.replies.claim(TenantId("ours"), "abc", "same")
+        return await house.replies.claim(DEFAULT_TENANT, "abc", "same")
 
     assert house.client.portal is not None
     assert house.client.portal.call(claim) == "claimed"

@@ -24,6 +24,7 @@ from trunkline.gateway.api.problems import on_http_exception, on_store_error
 from trunkline.gateway.api.recordings import recording_routes, span
 from trunkline.gateway.api.trunks import TrunkView
 from trunkline.gateway.feed import CallFeed
+from trunkline.identity import SCOPES, Principal
 from trunkline.media.recorder import Finished, Recorder
 from trunkline.ports import Allow, CallEnded, CallEvent, CallStarted, TurnEnded, TurnRecord
 from trunkline.privacy.sealed import KeyRing
@@ -60,9 +61,8 @@ class AsTenant:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if tenant := Request(scope).headers.get("x-tenant"):
-            principal = type("Principal", (), {"tenant": tenant, "actor": "anna"})()
-            scope["state"] = {"principal": principal}
+        tenant = TenantId(Request(scope).headers.get("x-tenant", DEFAULT_TENANT))
+        scope["state"] = {"principal": Principal(tenant, "user:anna", frozenset(SCOPES))}
         await self._app(scope, receive, send)
 
 
@@ -286,8 +286,8 @@ def test_a_recording_is_played_whole_and_in_parts_and_that_is_noted(tmp_path: Pa
             assert (answer.status_code, answer.headers["content-range"]) == (416, f"bytes */{len(wav)}")
             events = (await client.get("/v1/calls/c1")).json()["events"]
             played = [event["data"] for event in events if event["kind"] == "recording_played"]
-            assert sorted(data["by"] for data in played) == ["anna", "api", "api", "api"]
-            assert {"file": played[0]["file"], "by": "anna", "bytes": [0, len(wav) - 1]} in played
+            assert sorted(data["by"] for data in played) == ["user:anna"] * 3
+            assert {"file": played[0]["file"], "by": "user:anna", "bytes": [0, len(wav) - 1]} in played
             assert problem(await client.get("/v1/calls/c1/recording?number=2")) == (404, "the call has 1 recordings")
             assert problem(await client.get("/v1/calls/c1/recording?number=0"))[0] == 400
 

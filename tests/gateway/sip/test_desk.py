@@ -892,7 +892,7 @@ def test_a_routed_agent_answers_once_it_is_ready() -> None:
         await desk.put(*main())
         here.invited(to=f"sip:{OURS}@192.0.2.1")
         await asyncio.sleep(0.01)
-        assert (here.started.tenant, here.started.agent) == ("acme", "reception")
+        assert (here.started.tenant, here.started.agent) == ("acme", "acme/reception@1")
         assert here.stack.commands("answer")
 
     run(scenario)

@@ -21,12 +21,18 @@ ONE = Sip.model_validate({"trunks": {"office": {"peers": ["192.0.2.0/24"]}}})
 
 def row(name: str, tenant: TenantId = DEFAULT_TENANT, **settings: Any) -> Row:
     secrets = {key: settings.pop(key, None) for key in ("password", "auth_password")}
-    return tenant, {"name": name, "settings": {"peers": ["198.51.100.1"], **settings}, **secrets}
+    made_at = settings.pop("created_at", 0)
+    return tenant, {
+        "name": name,
+        "created_at": made_at,
+        "settings": {"peers": ["198.51.100.1"], **settings},
+        **secrets,
+    }
 
 
 def test_desks_add_to_the_settings() -> None:
     trunks, out = in_force(
-        ONE, "off", [row("telnyx", username="u", password="p"), row("far", OTHER, peers=["203.0.113.9"])]
+        ONE, "off", [row("telnyx", username="u", password="p"), row("far", OTHER, peers=["203.0.113.9"], created_at=1)]
     )
     assert [(trunk.name, trunk.tenant) for trunk in trunks] == [
         ("office", None),
@@ -60,6 +66,25 @@ def test_one_that_cannot_be_in_force_says_why(given: Row, why: str) -> None:
 
 def test_a_tenants_own_trunks_may_share_peers() -> None:
     assert in_force(NONE, "off", [row("a"), row("b")])[1] == {}
+
+
+def test_whoever_was_there_first_keeps_its_peers() -> None:
+    zeta = row("main", TenantId("zeta"), created_at=1)
+    acme = row("main", TenantId("acme"), created_at=2)
+    trunks, out = in_force(NONE, "off", [acme, zeta])
+    assert [trunk.name for trunk in trunks] == ["zeta.main"]
+    assert list(out) == ["acme.main"]
+    earlier = row("main", TenantId("acme"), created_at=0)
+    assert [trunk.name for trunk in in_force(NONE, "off", [earlier, zeta], trunks)[0]] == [
+        "zeta.main"
+    ]  # it is in force
+
+
+def test_a_tenant_has_neither_everybodys_addresses_nor_all_places() -> None:
+    wide = row("all", OTHER, peers=["0.0.0.0/0"], username="u", password="p")
+    assert in_force(NONE, "off", [wide])[1] == {"other.all": "peers: 0.0.0.0/0 is wider than a tenant may have (/16)"}
+    many = [row(f"t{each:02}", OTHER, peers=[f"198.51.100.{each}"]) for each in range(51)]
+    assert in_force(NONE, "off", many)[1] == {"other.t50": "its tenant has 50 trunks already"}
 
 
 class Rows:

@@ -220,7 +220,7 @@ def _code_routes(desk: Desk) -> list[Route]:
         document = await ascode.export(desk, principal_of(request).tenant)
         if "json" in request.headers.get("accept", ""):
             return JSONResponse(document)
-        return Response(ascode.written(document), media_type=TOML)
+        return Response(await asyncio.to_thread(ascode.written, document), media_type=TOML)
 
     async def apply(request: Request) -> Response:
         who, asked = principal_of(request), request.query_params

@@ -1,5 +1,6 @@
 """Pages of what holds for all of a tenant: its settings with the outage switch, what has changed, and all as a file."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -158,7 +159,9 @@ class TenantPages:
     async def export(self, asked: Asked) -> Response:
         document = await ascode.export(self._desk, asked.who.tenant)
         headers = {"Content-Disposition": 'attachment; filename="desk.toml"'}
-        return Response(ascode.written(document), media_type="application/toml", headers=headers)
+        return Response(
+            await asyncio.to_thread(ascode.written, document), media_type="application/toml", headers=headers
+        )
 
     async def apply(self, asked: Asked) -> Response:
         """What would change is shown first; applied is the text that was shown."""

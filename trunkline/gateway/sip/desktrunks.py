@@ -25,6 +25,9 @@ LOOK_S = 1.0
 READ_S = 5.0
 MAX_TRUNKS = 200
 """PJSIP as built has room for 256 accounts."""
+MAX_OF_A_TENANT = 50
+NARROWEST = {4: 16, 6: 32}
+"""The shortest prefix of a peer of a tenant's, by IP version."""
 
 Row = tuple[TenantId, Mapping[str, Any]]
 
@@ -46,21 +49,30 @@ def called(tenant: TenantId, name: str) -> str:
     return name if tenant == DEFAULT_TENANT else f"{tenant}.{name}"
 
 
-def in_force(sip: Sip, stir: StirPolicy, rows: Sequence[Row]) -> tuple[tuple[Trunk, ...], dict[str, str]]:
-    """The settings' trunks and those of the rows; and of which not, why. With no trunk at all: loopback's."""
+def in_force(
+    sip: Sip, stir: StirPolicy, rows: Sequence[Row], now: Sequence[Trunk] = ()
+) -> tuple[tuple[Trunk, ...], dict[str, str]]:
+    """The settings' trunks and those of the rows; and of which not, why. With no trunk at all: loopback's. What is in
+    force `now`, unchanged, stays so before others; then whoever was there first."""
     found = {name: trunks.as_written(name, written, sip, stir) for name, written in sip.trunks.items()}
     out: dict[str, str] = {}
+    wanted: list[tuple[bool, Any, str, Trunk]] = []
     for tenant, row in rows:
         name = called(tenant, row["name"])
-        made = _made(name, tenant, row, sip, stir)
-        if isinstance(made, str):
-            out[name] = made
-        elif name in found:
+        trunk = _made(name, tenant, row, sip, stir)
+        if isinstance(trunk, str):
+            out[name] = trunk
+        else:
+            wanted.append((trunk not in now, row["created_at"], name, trunk))
+    for *_, name, made in sorted(wanted, key=lambda each: each[:3]):
+        if name in found:
             out[name] = "the settings have a trunk of this name"
         elif (other := _overlapping(made, found.values())) is not None:
             out[name] = f"its peers are those of the trunk {other.name} of {other.tenant or 'the settings'}, too"
         elif len(found) >= MAX_TRUNKS:
             out[name] = f"there are {MAX_TRUNKS} trunks already"
+        elif sum(each.tenant == made.tenant for each in found.values()) >= MAX_OF_A_TENANT:
+            out[name] = f"its tenant has {MAX_OF_A_TENANT} trunks already"
         else:
             found[name] = made
     return tuple(found.values()) or (trunks.loopback_trunk(stir),), out
@@ -74,6 +86,9 @@ def _made(name: str, tenant: TenantId, row: Mapping[str, Any], sip: Sip, stir: S
         first = error.errors(include_url=False)[0]
         key = first["loc"] or (first.get("ctx", {}).get("key", "settings"),)
         return f"{'.'.join(map(str, key))}: {said(first)}"
+    wide = next((peer for peer in written.peers if peer.prefixlen < NARROWEST[peer.version]), None)
+    if wide is not None and tenant != DEFAULT_TENANT:
+        return f"peers: {wide} is wider than a tenant may have (/{NARROWEST[wide.version]})"
     return trunks.as_written(name, written, sip, stir, tenant)
 
 
@@ -126,7 +141,7 @@ class DeskTrunks:
         except (StoreError, TimeoutError) as error:
             self._say(f"trunks of the desk stay as they are: {str(error) or 'the database does not answer'}")
             return
-        wanted, out = in_force(self._sip, self._stir, rows)
+        wanted, out = in_force(self._sip, self._stir, rows, self._now)
         if wanted != self._now:
             try:
                 out |= await self._desk.bring(wanted)

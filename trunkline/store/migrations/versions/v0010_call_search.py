@@ -150,7 +150,7 @@ def _hours(sqlite: bool) -> list[dict[str, Any]]:
     for part in ("endpointing", "stt", "llm", "tts", "total"):
         found = op.get_bind().execute(
             sa.text(
-                f"SELECT tenant_id, {hour('at')}, {part}_ms, count(*) FROM turns"
+                f"SELECT tenant_id, {hour('at')}, CAST(round({part}_ms) AS INTEGER), count(*) FROM turns"
                 f" WHERE {part}_ms IS NOT NULL GROUP BY 1, 2, 3"
             )
         )
