@@ -42,7 +42,9 @@ class Desk:
         resource = read(kind, fields)
         async with self.store.changing(tenant, actor) as changes:
             if isinstance(resource, Agent) and await changes.get(kind, resource.key) is not None:
-                raise DeskError("taken", f"agent {resource.key} is there already", {"name": "one that is not there yet"})
+                raise DeskError(
+                    "taken", f"agent {resource.key} is there already", {"name": "one that is not there yet"}
+                )
             await self.check(changes, resource)
             await changes.create([new(resource)])
             made = await changes.get(kind, resource.key)
