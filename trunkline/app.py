@@ -63,6 +63,7 @@ from trunkline.gateway.api.webhooks import webhook_desk_routes
 from trunkline.gateway.call import DIAL_SLACK_S
 from trunkline.gateway.consent import House, open_house
 from trunkline.gateway.console.accounts import Accounts as ConsoleAccounts
+from trunkline.gateway.console.callpages import call_pages
 from trunkline.gateway.console.cookies import Cookies
 from trunkline.gateway.console.doors import Doors, Render
 from trunkline.gateway.console.drafts import checking, talking, trials
@@ -72,6 +73,7 @@ from trunkline.gateway.console.pages import Pages
 from trunkline.gateway.console.passwords import Passwords
 from trunkline.gateway.console.people import PeopleParts
 from trunkline.gateway.console.routes import Parts, desk_page_routes
+from trunkline.gateway.console.today import AgentView, BudgetView, Health
 from trunkline.gateway.console.vouched import Mapped
 from trunkline.gateway.console.webhooks import WebhookParts
 from trunkline.gateway.console.welcome import rendering
@@ -138,7 +140,7 @@ from trunkline.media.recordings import Recordings
 from trunkline.media.sources import soft_work
 from trunkline.media.vad import EnergyGate, SileroBatch
 from trunkline.metrics import Metrics
-from trunkline.monies import check_money, missing_prices, money_policy, own_budgets
+from trunkline.monies import budgets_of, check_money, missing_prices, money_policy, own_budgets
 from trunkline.numbers.carriers.account import NumberAccount
 from trunkline.numbers.desk import Desk
 from trunkline.numbers.directory import Directory
@@ -151,7 +153,7 @@ from trunkline.settings import Settings
 from trunkline.settings.privacy import Privacy
 from trunkline.store.accounts import Accounts
 from trunkline.store.apikeys import ApiKeys
-from trunkline.store.budgets import DatabaseBudgets
+from trunkline.store.budgets import DatabaseBudgets, taken_on
 from trunkline.store.callsout import CallsOut
 from trunkline.store.consentjournal import ConsentJournal
 from trunkline.store.consents import ConsentLedger
@@ -171,7 +173,7 @@ from trunkline.store.spool import Spool
 from trunkline.store.stats import By
 from trunkline.store.subjects import Subjects
 from trunkline.store.writer import RecordWriter
-from trunkline.types import E164, MULAW_8K, CallId, TenantId
+from trunkline.types import DEFAULT_TENANT, E164, MULAW_8K, CallId, TenantId
 
 log = logging.getLogger(__name__)
 
@@ -374,10 +376,11 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             return [trunk for trunks in ways_out for trunk in trunks()]
 
         more = trunk_routes(all_trunks)
+        recording = recording_routes(records, lambda: recording_folders(settings), keys, clock)
         first_routes = [
             *history_routes(records, clock, all_trunks),
             *event_routes(switchboard, feed),
-            *recording_routes(records, lambda: recording_folders(settings), keys, clock),
+            *recording,
         ]
         more += provider_routes(lambda: [row for each in roster.everyone() for row in each.health(clock.now())])
         more += control_routes(switchboard.call) + leg_routes(switchboard.call, partial(office.know, purpose=None))
@@ -410,9 +413,27 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             stack.push_async_callback(webrtc.desk.close)
             more += whip_routes(webrtc.desk, settings.devices.origins, settings.http.origin)
         more += page_routes(settings.devices.origins, plain_index(settings.http.origin))
+        pages = Pages()
+        more += call_pages(
+            pages,
+            switchboard,
+            records,
+            records,
+            feed,
+            clock,
+            find=switchboard.call,
+            know=partial(office.know, purpose=None),
+            health=Health(
+                not_ready,
+                all_trunks,
+                lambda: [row for each in roster.everyone() for row in each.health(clock.now())],
+                partial(_agents_of, roster),
+                partial(_budgets_now, settings, database, clock),
+            ),
+            play=recording[0].endpoint,
+        )
         audio = _open_audio(settings, switchboard, sessions.desk, metrics, clock)
         stack.push_async_callback(audio.close)
-        pages = Pages()
         identity = _open_identity(stack, settings, database, clock, rendering(pages))
         more += identity.routes
         parts = Parts(
@@ -918,6 +939,18 @@ class _Fresh(CallRecords):
     async def stats(self, tenant: TenantId, since: datetime, until: datetime, by: By) -> Record:
         await self._writer.flush(FRESH_S)
         return await super().stats(tenant, since, until, by)
+
+
+def _agents_of(roster: Roster, tenant: TenantId) -> list[AgentView]:
+    """That are here: those of the settings are the operator's."""
+    whole = tenant == DEFAULT_TENANT
+    here = [each for each in roster.everyone() if whole or each.definition.name.startswith(f"{tenant}/")]
+    return [AgentView(each.definition.name, each.agent.ready()) for each in here]
+
+
+async def _budgets_now(settings: Settings, database: Database, clock: Clock, tenant: TenantId) -> list[BudgetView]:
+    day = clock.wall().date().isoformat()
+    return [BudgetView(*each) for each in budgets_of(settings.money, await taken_on(database, tenant, day))]
 
 
 def _writable(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from trunkline.agents.attending import Agent
 from trunkline.compliance.money.account import Need, Terms
@@ -46,6 +46,26 @@ def own_budgets(rows: Iterable[tuple[TenantId, Mapping[str, Any]]]) -> dict[Tena
         key = row["number"] if row["scope"] == "number" else row["agent"] and f"{tenant}/{row['agent']}"
         own = Own(row["name"], row["scope"], key or None, row["per"], Decimal(row["usd"]))
         found.setdefault(tenant, []).append(own)
+    return found
+
+
+def budgets_of(
+    money: Money, taken: Mapping[tuple[str, str], Decimal]
+) -> list[tuple[str, Decimal, Literal["call", "day"], Decimal | None]]:
+    """For people: each budget's name, its limit, of what it is, and what is taken of it. `taken`: of today, in USD, by
+    scope and key."""
+    found: list[tuple[str, Decimal, Literal["call", "day"], Decimal | None]] = []
+    if money.call_usd is not None:
+        found.append(("each call", money.call_usd, "call", None))
+    if money.tenant_day_usd is not None:
+        spent = sum((usd for (scope, _), usd in taken.items() if scope == "tenant"), ZERO)
+        found.append(("all calls", money.tenant_day_usd, "day", spent))
+    for kind, limit in (("agent", money.agent_day_usd), ("number", money.number_day_usd)):
+        if limit is not None:
+            rows = sorted((key, usd) for (scope, key), usd in taken.items() if scope == kind)
+            found += [(f"{kind} {key}", limit, "day", usd) for key, usd in rows] or [
+                (f"each {kind}", limit, "day", ZERO)
+            ]
     return found
 
 

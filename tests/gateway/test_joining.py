@@ -114,6 +114,13 @@ def test_whoever_attended_the_session_does_again() -> None:
         refused = board.switchboard.join(replace(FIRST, session_id=SessionId("ses_2"), agent="ghost"), "webrtc")
         assert isinstance(refused, Refuse)
         assert refused.code == "unknown_agent"
+        billing.definition = replace(DEFINITION, name="billing", version="other/billing@3")
+        theirs = board.switchboard.join(
+            replace(FIRST, session_id=SessionId("ses_4"), agent="other/billing@3"), "webrtc"
+        )
+        assert isinstance(theirs, Refuse)
+        assert theirs.code == "unknown_agent"  # another tenant's
+        billing.definition = replace(DEFINITION, name="billing")
         billing.ready = lambda: False
         away = board.switchboard.join(replace(FIRST, session_id=SessionId("ses_3"), agent="billing"), "webrtc")
         assert isinstance(away, Refuse)

@@ -173,6 +173,10 @@ class Roster:
             return None, [Problem(1, 1, error.key, f"is {error.value!r}: {error.allowed}"), *problems]
         return definition, problems
 
+    async def check(self, text: str) -> list[Problem]:
+        """Everything that is wrong with a script of the desk."""
+        return (await self.read(text))[1]
+
     # --- its life ---
 
     def start(self) -> None:

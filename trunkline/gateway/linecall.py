@@ -700,6 +700,9 @@ class LineCall:
             return Refuse("not_now", "the caller is not with a representative")
         return self._asked("mute" if muted else "unmute", self._handover.mute(muted))
 
+    def target_names(self) -> list[str]:
+        return list(self._definition.targets)
+
     # --- who else is in the call (party.Host) ---
 
     def number_of(self, target: str) -> E164 | Refuse:

@@ -271,7 +271,7 @@ class Switchboard:
         if known is not None and known.machine.state is not c.State.ENDING:
             self.sessions.begun(joining, known)
             return known.id
-        agent = self.agent_named(joining.agent)
+        agent = self.agent_of(joining.tenant, joining.agent)
         if agent is None:
             return Refuse("unknown_agent", f"there is no agent {joining.agent}")
         if agent is not self.agent and not agent.ready():
@@ -309,6 +309,12 @@ class Switchboard:
         if found is not None and found.definition.version:
             return found
         return next((agent for agent in self.agents.values() if agent.definition.known_as == name), None)
+
+    def agent_of(self, tenant: TenantId, name: str) -> Agent | None:
+        """As `agent_named`, but not another tenant's."""
+        agent = self.agent_named(name)
+        of_desk = agent is not None and agent.definition.version
+        return None if of_desk and not of_desk.startswith(f"{tenant}/") else agent
 
     def attending(self) -> Iterator[Agent]:
         """Whoever has a live call now, or may have it again."""

@@ -14,6 +14,7 @@ from trunkline.errors import StoreError
 from trunkline.ports import Share
 from trunkline.store import models
 from trunkline.store.engine import Database, what_failed
+from trunkline.store.hours import NANO
 from trunkline.types import TenantId
 
 KEPT_FOR = timedelta(days=3)  # each is of one day, and its last call may go on for a day
@@ -66,6 +67,27 @@ class DatabaseBudgets:
         mine = (_BUDGETS.c.tenant_id == tenant, _BUDGETS.c.budget == budget)
         values = {"nano_usd": nano_usd, "updated_at": self._clock.wall()}
         await connection.execute(update(_BUDGETS).where(*mine).values(values))
+
+
+TAKEN_MAX = 100
+
+
+async def taken_on(database: Database, tenant: TenantId, day: str) -> dict[tuple[str, str], Decimal]:
+    """What is taken of the day's budgets, in USD, by scope and key; of the TAKEN_MAX with the most. Raises
+    StoreError."""
+    wanted = (
+        select(_BUDGETS.c.budget, _BUDGETS.c.nano_usd)
+        .where(_BUDGETS.c.tenant_id == tenant, _BUDGETS.c.budget.endswith(f":{day}", autoescape=True))
+        .order_by(_BUDGETS.c.nano_usd.desc())
+        .limit(TAKEN_MAX)
+    )
+    async with database.read() as connection:
+        rows = (await connection.execute(wanted)).all()
+    found = {}
+    for name, nano_usd in rows:
+        scope, _, key = name.removesuffix(f":{day}").partition(":")
+        found[scope, key] = Decimal(nano_usd) / NANO
+    return found
 
 
 async def costs_since(database: Database, tenant: TenantId, since: datetime) -> list[Mapping[str, Any]]:

@@ -240,6 +240,21 @@ def test_a_file_is_shown_applied_and_exported(api: TestClient) -> None:
     assert refused.status_code == 422
 
 
+def test_a_csv_is_looked_at_then_taken_whole_or_not_at_all(api: TestClient) -> None:
+    csv = "number,label\n+14155550100,front\n+1415,back\n"
+    looked = api.post("/v1/numbers/import?dry_run=true", content=csv)
+    assert (looked.status_code, looked.json()["created"], looked.json()["mistakes_count"]) == (200, 1, 1)
+    assert looked.json()["mistakes"][0]["line"] == 3
+    refused = api.post("/v1/numbers/import", content=csv)
+    assert (refused.status_code, refused.json()["applied"]) == (422, False)
+    assert api.get("/v1/numbers").json()["items"] == []
+    taken = api.post("/v1/numbers/import?skip_mistakes=true", content=csv)
+    assert (taken.status_code, taken.json()["applied"]) == (200, True)
+    assert [each["label"] for each in api.get("/v1/numbers").json()["items"]] == ["front"]
+    again = api.post("/v1/numbers/import", content="number,label\n+14155550100,front\n")
+    assert again.json()["unchanged"] == 1
+
+
 def test_the_audit_says_who_changed_what(api: TestClient) -> None:
     api.post("/v1/routes", json=ROUTE)
     api.patch("/v1/routes/main", json={"label": "x"}, headers={"If-Match": "*"})

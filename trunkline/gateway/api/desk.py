@@ -26,7 +26,7 @@ from starlette.routing import Route
 from trunkline.gateway.api.principal import principal_of
 from trunkline.gateway.api.problems import problem
 from trunkline.gateway.api.replies import Replies, once
-from trunkline.numbers import ascode
+from trunkline.numbers import ascode, importing
 from trunkline.numbers.desk import Desk, shown
 from trunkline.numbers.resources import KINDS, Agent, Tenant
 from trunkline.owned import Changed, DeskError, Fault, Kept, Version
@@ -68,7 +68,7 @@ def desk_routes(desk: Desk, replies: Replies) -> list[Route]:
             Route(path, _told(made), methods=["POST"]),
             Route(f"{path}/{{key}}", _told(_one(desk, kind)), methods=["GET", "PUT", "PATCH", "DELETE"]),
         ]
-    return [*routes, *_agent_routes(desk, replies), *_code_routes(desk), *_change_routes(desk)]
+    return [*_import_routes(desk), *routes, *_agent_routes(desk, replies), *_code_routes(desk), *_change_routes(desk)]
 
 
 def refused(error: DeskError) -> Response:
@@ -238,6 +238,34 @@ def _code_routes(desk: Desk) -> list[Route]:
         Route("/v1/export", _told(export), methods=["GET"]),
         Route("/v1/apply", _told(apply), methods=["POST"]),
     ]
+
+
+def _import_routes(desk: Desk) -> list[Route]:
+    async def bring(request: Request) -> Response:
+        who, asked = principal_of(request), request.query_params
+        dry_run = asked.get("dry_run") == "true"
+        found = await importing.bring(
+            desk,
+            who.tenant,
+            who.actor,
+            await request.body(),
+            asked.get("country") or None,
+            keep=not dry_run,
+            skip_mistakes=asked.get("skip_mistakes") == "true",
+        )
+        written = not dry_run and (found.clean or asked.get("skip_mistakes") == "true")
+        told = {
+            "applied": written,
+            "created": len(found.create),
+            "changed": len(found.change),
+            "unchanged": len(found.unchanged),
+            "mistakes": [asdict(mistake) for mistake in found.mistakes],
+            "mistakes_count": found.mistakes_count,
+            "unknown_columns": list(found.unknown_columns),
+        }
+        return JSONResponse(told, 200 if written or dry_run else 422)
+
+    return [Route("/v1/numbers/import", _told(bring), methods=["POST"])]
 
 
 def _change_routes(desk: Desk) -> list[Route]:

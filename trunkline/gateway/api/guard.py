@@ -27,6 +27,7 @@ MAX_BODY_BYTES = 64 * 1024  # an SDP offer is under 10 KiB
 LARGE_BYTES = {
     "/v1/apply": 8 * 1024 * 1024,
     "/v1/agents": 1024 * 1024,
+    "/v1/numbers/import": 8 * 1024 * 1024,
     "/console/code": 8 * 1024 * 1024,
     "/console/numbers/_import": 8 * 1024 * 1024,
     "/console/agents": 1024 * 1024,

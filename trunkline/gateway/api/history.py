@@ -60,7 +60,7 @@ def history_routes(history: History, clock: Clock, trunks: Callable[[], Sequence
         except MissingExtra as error:
             return problem(501, str(error))
         headers = {"Content-Disposition": f'attachment; filename="calls.{format}"'}
-        return StreamingResponse(_all(first, parts), media_type=MEDIA_TYPES[format], headers=headers)
+        return StreamingResponse(all_parts(first, parts), media_type=MEDIA_TYPES[format], headers=headers)
 
     async def stats(request: Request) -> Response:
         given = parameters(request, "since", "until", "by")
@@ -82,7 +82,7 @@ def history_routes(history: History, clock: Clock, trunks: Callable[[], Sequence
     ]
 
 
-async def _all(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+async def all_parts(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
     try:
         yield first
         async for part in rest:

@@ -159,6 +159,40 @@ def _changing(summary: str, schema: Mapping[str, Any], responses: Mapping[str, A
     }
 
 
+def _flag(name: str, description: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "query",
+        "schema": {"type": "boolean", "default": False},
+        "description": description,
+    }
+
+
+_IMPORTED: dict[str, Any] = {
+    "type": "object",
+    "required": ["applied", "created", "changed", "unchanged", "mistakes", "mistakes_count", "unknown_columns"],
+    "properties": {
+        "applied": {"type": "boolean"},
+        "created": {"type": "integer"},
+        "changed": {"type": "integer"},
+        "unchanged": {"type": "integer"},
+        "mistakes": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["line", "column", "value", "remedy"],
+                "properties": {
+                    "line": {"type": "integer", "description": "Of the file, from 1; 0: the file as a whole."},
+                    "column": {"type": "string"},
+                    "value": {"type": "string"},
+                    "remedy": {"type": "string"},
+                },
+            },
+        },
+        "mistakes_count": {"type": "integer"},
+        "unknown_columns": {"type": "array", "items": {"type": "string"}},
+    },
+}
 _AGENT = f"{OF[Agent.kind]}/{{key}}"
 _NUMBER = {"name": "number", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 1}}
 _MORE: dict[str, Any] = {
@@ -232,6 +266,37 @@ _MORE: dict[str, Any] = {
             },
         },
     },
+    "/v1/numbers/import": {
+        "post": {
+            "summary": "Bring numbers in from a CSV: all of it in one transaction, or with a mistake nothing",
+            "parameters": [
+                _flag("dry_run", "Only look."),
+                _flag("skip_mistakes", "Leave the lines with mistakes out, and take the others."),
+                {
+                    "name": "country",
+                    "in": "query",
+                    "schema": {"type": "string", "pattern": "^[A-Z]{2}$"},
+                    "description": "How numbers without + are read.",
+                },
+            ],
+            "requestBody": {
+                "required": True,
+                "description": "Columns and rows as docs/numbers.md has them.",
+                "content": {"text/csv": {"schema": {"type": "string"}}},
+            },
+            "responses": {
+                "200": _json("What came of it.", _IMPORTED),
+                "422": {
+                    "description": "Mistakes, each by its line; nothing was written.",
+                    "content": {
+                        JSON: {"schema": _IMPORTED},
+                        "application/problem+json": {"schema": _ref("Problem")},
+                    },
+                },
+                "default": _PROBLEM,
+            },
+        }
+    },
     "/v1/export": {
         "get": {
             "summary": "Everything the tenant owns, without secrets, as /v1/apply takes it",
@@ -248,18 +313,8 @@ _MORE: dict[str, Any] = {
         "post": {
             "summary": "Bring the desk to what a file says, in one transaction",
             "parameters": [
-                {
-                    "name": "dry_run",
-                    "in": "query",
-                    "schema": {"type": "boolean", "default": False},
-                    "description": "Only tell the steps.",
-                },
-                {
-                    "name": "prune",
-                    "in": "query",
-                    "schema": {"type": "boolean", "default": False},
-                    "description": "Delete what the file has not, of the kinds that it has.",
-                },
+                _flag("dry_run", "Only tell the steps."),
+                _flag("prune", "Delete what the file has not, of the kinds that it has."),
             ],
             "requestBody": {
                 "required": True,

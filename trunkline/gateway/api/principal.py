@@ -69,6 +69,7 @@ TABLE: Mapping[tuple[str, str], Scope] = {
     **_owned("/v1/routes"),
     **_owned("/v1/numbers"),
     ("POST", "/v1/numbers/{key}/route"): "read",
+    ("POST", "/v1/numbers/import"): "write",
     **_owned("/v1/budgets", "admin"),
     ("GET", "/v1/agents/{key}/versions"): "read",
     ("GET", "/v1/agents/{key}/versions/{number}"): "read",

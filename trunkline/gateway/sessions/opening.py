@@ -18,6 +18,7 @@ from trunkline.metrics import Metrics
 from trunkline.ports import Devices
 from trunkline.privacy.texts import TextSeal
 from trunkline.settings import Settings
+from trunkline.types import DEFAULT_TENANT
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ async def open_sessions(
         devices,
         terms,
         no_line=switchboard.no_line,
-        has_agent=lambda name: switchboard.agent_named(name) is not None,
+        has_agent=lambda name: switchboard.agent_of(DEFAULT_TENANT, name) is not None,
         clock=clock,
         told=metrics.joined,
     )
