@@ -66,7 +66,7 @@ from trunkline.gateway.console.accounts import Accounts as ConsoleAccounts
 from trunkline.gateway.console.callpages import call_pages
 from trunkline.gateway.console.cookies import Cookies
 from trunkline.gateway.console.doors import Doors, Render
-from trunkline.gateway.console.drafts import talking, trials
+from trunkline.gateway.console.drafts import checking, talking, trials
 from trunkline.gateway.console.oidc import Provider
 from trunkline.gateway.console.oidc import Terms as OidcTerms
 from trunkline.gateway.console.pages import Pages
@@ -437,7 +437,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
         identity = _open_identity(stack, settings, database, clock, rendering(pages))
         more += identity.routes
         parts = Parts(
-            check=roster.check,
+            check=checking(roster.read),
             trunks=all_trunks,
             trunk_checks=checks_of(settings, all_trunks),
             who_answers=who_answers(switchboard.routing.directory),
@@ -446,7 +446,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             people=identity.people,
             webhooks=webhooks,
             talk=talking(roster, sessions.desk),
-            open_trial=trials(services, shared),
+            open_trial=trials(roster.read, services),
         )
         more += [*pages.static_routes(), *desk_page_routes(pages, desk, clock, parts)]
         orders = OrderKeys(database, clock, worker=settings.worker)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.routing import Route
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
@@ -41,10 +42,14 @@ class House:
         self.role: Role | None = "admin"
         self.tenant, self.csrf = OURS, CSRF
         self.pages = Pages()
-        routes = desk_page_routes(self.pages, self.desk, self.clock, Parts(_check, **parts))
-        self._routes = [*self.pages.static_routes(), *routes]
+        self._routes: list[Route] = []
+        self.serve(**parts)
         self.client = TestClient(self._as_somebody, follow_redirects=False)
         self._app: Starlette | None = None
+
+    def serve(self, **parts: Any) -> None:
+        routes = desk_page_routes(self.pages, self.desk, self.clock, Parts(_check, **parts))
+        self._routes = [*self.pages.static_routes(), *routes]
 
     async def _as_somebody(self, scope: Scope, receive: Receive, send: Send) -> None:
         """In the guard's place."""

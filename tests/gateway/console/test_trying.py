@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.gateway.console.house import HOSTILE, Audit, Fields, House
+from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.providers import Services
+from trunkline.agents.script.check import Problem, read_text
 from trunkline.agents.script.foreign import Shared
 from trunkline.gateway.console.drafts import trials
 from trunkline.gateway.console.trying import IDLE_S, MAX_TRIALS
@@ -18,13 +20,17 @@ SCRIPT = (Path(__file__).parents[3] / "trunkline" / "agents" / "examples" / "cli
 HERE = "agents/desk/_try"
 
 
+async def read(text: str) -> tuple[AgentDefinition | None, list[Problem]]:
+    return read_text(text, foreign=Shared())
+
+
 async def talk(tenant: TenantId, agent: str, text: str) -> str | Refuse:
     return "a-token" if text else Refuse("agent_broken", "the script is empty")
 
 
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[House]:
-    found = House(tmp_path, open_trial=trials(Services(ManualClock()), Shared()), talk=talk)
+    found = House(tmp_path, open_trial=trials(read, Services(ManualClock())), talk=talk)
     with found.client:
         found.make("agents", name="desk", draft=SCRIPT)
         yield found

@@ -228,7 +228,7 @@ class AgentPages:
         if isinstance(token, Refuse):
             return await self._show(asked, kept, Form(kept.body, why=f"It cannot be tried: {token.why}"), 409)
         context = {"kept": kept, "token": token}
-        return self._edge.show(asked, "agents_talk.html", context, **self._edge.pages.with_call_page())
+        return self._edge.show(asked, "agents_talk.html", context, headers=self._edge.pages.with_call_page())
 
 
 def _compared(versions: Sequence[Version], number: int, against: str) -> Version | None:

@@ -137,14 +137,19 @@ class TemplatePages:
 
 
 def _answers(typed: Mapping[str, Any]) -> templates.Answers:
-    plain = {name: str(typed.get(name, "")).strip() for name in _PLAIN}
+    def text(name: str) -> str:
+        return str(typed.get(name, "")).strip()
+
     return templates.Answers(
-        **plain,
+        text("name"),
+        host=text("host"),
+        public_address=text("public_address"),
+        auth_username=text("auth_username"),
+        region=text("region"),
+        caller_id=text("caller_id"),
+        country=text("country"),
         register=typed.get("register") == "true",
         secure=typed.get("secure") == "true",
         peers=words(typed.get("peers")),
         numbers=words(typed.get("numbers")),
     )
-
-
-_PLAIN = ("name", "host", "public_address", "auth_username", "region", "caller_id", "country")

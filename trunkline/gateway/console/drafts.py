@@ -1,16 +1,15 @@
 """A draft talked to and typed at: what the pages ask of the agents' room."""
 
-import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 
 from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.providers import Services
 from trunkline.agents.roster import Roster
-from trunkline.agents.script.check import read_text
-from trunkline.agents.script.foreign import Shared
+from trunkline.agents.script.check import Problem
 from trunkline.agents.trying import Trial
 from trunkline.errors import ConfigError
 from trunkline.gateway.api.devices import Desk
-from trunkline.gateway.console.agents import Talk
+from trunkline.gateway.console.agents import Check, Talk
 from trunkline.gateway.console.trying import OpenTrial
 from trunkline.ports import Refuse
 from trunkline.types import DEFAULT_TENANT, TenantId
@@ -33,15 +32,24 @@ def talking(roster: Roster, sessions: Desk) -> Talk:
     return talk
 
 
-def trials(services: Services, shared: Shared) -> OpenTrial:
-    def read(text: str) -> AgentDefinition:
-        definition, problems = read_text(text, foreign=shared)
-        if definition is None:
-            first = next(problem for problem in problems if problem.severity == "error")
-            raise ConfigError(f"line {first.line} {first.key}".rstrip(), "", first.message)
-        return definition
+Read = Callable[[str], Awaitable[tuple[AgentDefinition | None, list[Problem]]]]
+"""`Roster.read`."""
 
+
+def checking(read: Read) -> Check:
+    async def check(text: str) -> Sequence[Problem]:
+        return (await read(text))[1]
+
+    return check
+
+
+def trials(read: Read, services: Services) -> OpenTrial:
     async def open_trial(tenant: TenantId, agent: str, text: str) -> Trial:
-        return Trial(await asyncio.to_thread(read, text), services)
+        definition, problems = await read(text)
+        first = next((problem for problem in problems if problem.severity == "error"), None)
+        if first is not None:
+            raise ConfigError(f"line {first.line} {first.key}".rstrip(), "", first.message)
+        assert definition is not None, "a script without errors has a definition"
+        return Trial(definition, services)
 
     return open_trial

@@ -82,7 +82,12 @@ class Edge:
         self.pages = pages
 
     def show(
-        self, asked: Asked, template: str, context: Mapping[str, Any], status: int = 200, **headers: str
+        self,
+        asked: Asked,
+        template: str,
+        context: Mapping[str, Any],
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
     ) -> Response:
         said = SAID.get(asked.request.query_params.get("said", ""), "")
         more = {"said": said, "write": asked.who.may("write"), "admin": asked.who.may("admin")}

@@ -28,12 +28,14 @@ def _answer(typed: Any) -> dict[str, Any] | None:
 
 
 def number_fields(typed: dict[str, Any]) -> dict[str, Any]:
-    fields = given(typed)
+    fields: dict[str, Any] = given(typed)
     return {**fields, "tags": words(typed.get("tags"))}
 
 
 def route_fields(typed: dict[str, Any]) -> dict[str, Any]:
-    fields = given({**typed, "answer": None, "closed": None, "rules": None, "queue": None, "patterns": None})
+    fields: dict[str, Any] = given(
+        {**typed, "answer": None, "closed": None, "rules": None, "queue": None, "patterns": None}
+    )
     fields |= {"matches": words(typed.get("patterns")), "answer": _answer(typed.get("answer")) or {}}
     if (closed := _answer(typed.get("closed"))) is not None:
         fields["closed"] = closed
@@ -46,7 +48,7 @@ def route_fields(typed: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rule(typed: dict[str, Any]) -> dict[str, Any]:
-    fields = given({**typed, "answer": None, "verdicts": None})
+    fields: dict[str, Any] = given({**typed, "answer": None, "verdicts": None})
     verdicts = typed.get("verdicts")
     chosen = [name for name, on in verdicts.items() if on == "true"] if isinstance(verdicts, dict) else []
     return {
@@ -91,7 +93,7 @@ def _time(text: str) -> str:
 
 
 def hours_fields(typed: dict[str, Any]) -> dict[str, Any]:
-    fields = given({**typed, "weekly": None, "holidays": None})
+    fields: dict[str, Any] = given({**typed, "weekly": None, "holidays": None})
     week = typed.get("weekly")
     week = week if isinstance(week, dict) else {}
     fields["weekly"] = {day: found for day in DAYS if (found := spans(week.get(day)))}
@@ -106,7 +108,7 @@ def hours_fields(typed: dict[str, Any]) -> dict[str, Any]:
 
 def trunk_fields(typed: dict[str, Any]) -> dict[str, Any]:
     """Its settings are written as TOML, as docs/settings.md has them. Raises DeskError."""
-    fields = given({**typed, "settings": None})
+    fields: dict[str, Any] = given({**typed, "settings": None})
     try:
         fields["settings"] = tomllib.loads(str(typed.get("settings", "")))
     except tomllib.TOMLDecodeError as error:
@@ -125,7 +127,7 @@ def tenant_fields(typed: dict[str, Any]) -> dict[str, Any]:
 
 def budget_fields(typed: dict[str, Any]) -> dict[str, Any]:
     """A number or an agent only where it is of that scope: the form has fields for both."""
-    fields = given(typed)
+    fields: dict[str, Any] = given(typed)
     scope = fields.get("scope")
     return {name: value for name, value in fields.items() if name not in ("number", "agent") or name == scope}
 

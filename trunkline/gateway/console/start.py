@@ -87,7 +87,7 @@ class StartPages:
             "examples": self.examples,
             "token": token,
         }
-        return self._edge.show(asked, "start.html", context, status, **self._edge.pages.with_call_page())
+        return self._edge.show(asked, "start.html", context, status, self._edge.pages.with_call_page())
 
     async def number(self, asked: Asked) -> Response:
         who, typed = asked.who, asked.fields
