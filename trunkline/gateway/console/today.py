@@ -42,7 +42,7 @@ class Span(NamedTuple):
 
 SPANS: Mapping[str, Span] = {
     "24h": Span("24 hours", timedelta(hours=24), "hour"),
-    "7d": Span("7 days", timedelta(days=7), "hour"),
+    "7d": Span("7 days", timedelta(days=7), "day"),
     "30d": Span("30 days", timedelta(days=30), "day"),
 }
 
