@@ -93,6 +93,8 @@ def calls(count: int, hours: Hours) -> Iterator[tuple[tuple[Any, ...], list[tupl
             turns.append(("r", number * 3 + index, TENANT, name, at, index, said, said[::-1], *row))
             hours.turn(TENANT, at, TurnRecord(index, "", "", True, False, False, True, *parts))
         hours.started(TENANT, at, "inbound" if inbound else "outbound")
+        if seconds:
+            hours.answered(TENANT, at)
         hours.ended(TENANT, ended, reason, round(seconds * 1000))
         hours.add(TENANT, at, "cost", drawn.choice(("inbound", "gpt", "aura")), cost)
         leg, agent = drawn.choice(LEGS), drawn.choice(AGENTS)

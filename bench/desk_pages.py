@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -75,16 +75,18 @@ def gateway(folder: Path) -> Iterator[str]:
             time.sleep(0.1)
         yield link[0]
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
         process.wait(30)
 
 
 def opened(page: Page, address: str, *, charts: bool) -> dict[str, float]:
     page.goto(address, wait_until="load")
-    page.wait_for_function(f"{PAINT} !== undefined")
-    found = {"paint_ms": float(page.evaluate(PAINT))}
+    while (paint_ms := page.evaluate(PAINT)) is None:
+        page.wait_for_timeout(20)
+    found = {"paint_ms": float(paint_ms)}
     if charts:
-        page.wait_for_function("document.querySelectorAll('[data-chart] canvas').length > 0")
+        page.wait_for_selector("[data-chart] canvas", state="attached")
         found["drawn_ms"] = float(page.evaluate("performance.now()"))
     return found
 
@@ -100,9 +102,8 @@ def figures(link: str, shots: Path | None) -> dict[str, Any]:
         for each in page.query_selector_all("input[type=password]"):
             each.fill("correct horse battery staple")
         page.click("main button[type=submit]")
-        page.wait_for_timeout(3000)
-        print(page.url, page.inner_text("body")[:600])
-        page.wait_for_selector("nav#nav", timeout=3000)
+
+        page.wait_for_selector("nav#nav")
         page.goto(f"{origin}/console/calls")
         one = page.eval_on_selector("table.calls tbody tr:last-child th a", "link => link.href")
         pages = {

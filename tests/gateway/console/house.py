@@ -22,10 +22,10 @@ from trunkline.privacy.texts import TextSeal
 from trunkline.store.desk import Desk as Store
 from trunkline.store.engine import Database, database_url
 from trunkline.testing.clock import ManualClock
-from trunkline.types import TenantId
+from trunkline.types import DEFAULT_TENANT
 
 CSRF = "the-token-of-this-session"
-OURS = TenantId("ours")
+OURS = DEFAULT_TENANT
 ONE, TWO = "+14155550100", "+14155550101"
 HOSTILE = '"><script>alert(1)</script>'
 

@@ -477,24 +477,24 @@ def test_what_happens_is_told_as_whoever_looks_may_see_it() -> None:
     switchboard = Switchboard()
     begun = started("now")
     switchboard.calls["now"] = Call(begun)
-    entries = [
+    entries: list[RecordEvent] = [
         begun, started("foreign", "other"), event("now", 1, "answered"), turn("now", 2, "my tooth", EVIL),
         turn("foreign", 2, "secret", "secret"), CallEnded(CallId("now"), AT, "caller_hung_up"),
     ]  # fmt: skip
-    heard = "".join(told(live_pages(switchboard), "supervisor", list(entries)))
+    heard = "".join(told(live_pages(switchboard), "supervisor", entries))
     kinds = re.findall(r"event: (\S+)", heard)
     assert kinds == ["call.started", "call.event", "call.turn", "call.ended"]
     assert ANNA in heard
     assert "my tooth" in heard
     assert "secret" not in heard
     assert '"why": "the caller hung up"' in heard
-    seen = "".join(told(live_pages(switchboard), "viewer", list(entries)))
+    seen = "".join(told(live_pages(switchboard), "viewer", entries))
     assert re.findall(r"event: (\S+)", seen) == kinds
     assert ANNA not in seen
     assert "tooth" not in seen
     assert "script" not in seen
     assert "+14155•" in seen
-    assert told(live_pages(switchboard), "viewer", list(entries), "another")[1:] == []
+    assert told(live_pages(switchboard), "viewer", entries, "another")[1:] == []
 
 
 def test_a_browser_that_does_not_read_loses_the_oldest_and_is_told() -> None:

@@ -31,6 +31,7 @@ from trunkline.ports import Refuse
 from trunkline.types import E164, CallId
 
 HEARTBEAT_S = 15.0
+HAPPENED = 20
 DONE: Mapping[str, str] = {
     "hang-up": "The call is being ended.",
     "hold": "The caller is on hold.",
@@ -125,6 +126,10 @@ class LivePages:
         context = {
             "call": self._row(call, who),
             "turns": record.get("turns", ()) if who.may("listen") else (),
+            "happened": [
+                {"at": event["at"], "what": event["kind"].replace("_", " ")}
+                for event in reversed(record.get("events", ())[-HAPPENED:])
+            ],
             "targets": () if held is None else held.target_names(),
             "legs": () if held is None else held.party.views(),
             "may_hear": who.may("listen"),

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from math import inf
 from typing import Any, Literal, NamedTuple
 
 from starlette.requests import Request
@@ -27,6 +28,8 @@ from trunkline.types import DEFAULT_TENANT, TenantId
 
 PRODUCTS = 5
 """Drawn by name; the others are one."""
+KEPT_S, KEPT_MOST = 10.0, 64
+"""What a page was made of is what its charts are drawn from a moment later."""
 HEALTH_S = 0.3
 """For what the store is asked beside the figures: a page waits no longer for it."""
 
@@ -39,7 +42,7 @@ class Span(NamedTuple):
 
 SPANS: Mapping[str, Span] = {
     "24h": Span("24 hours", timedelta(hours=24), "hour"),
-    "7d": Span("7 days", timedelta(days=7), "hour"),
+    "7d": Span("7 days", timedelta(days=7), "day"),
     "30d": Span("30 days", timedelta(days=30), "day"),
 }
 
@@ -80,16 +83,26 @@ class Health:
 
 
 def today_routes(pages: Pages, history: History, live: LiveCalls, health: Health, clock: Clock) -> list[Route]:
-    async def figures(tenant: TenantId, span: Span) -> Mapping[str, Any]:
-        now = clock.wall()
-        return await history.stats(tenant, now - span.length, now, span.by)
+    kept: dict[tuple[TenantId, str], tuple[float, Mapping[str, Any]]] = {}
+
+    async def figures(tenant: TenantId, chosen: str, kept_s: float = 0.0) -> Mapping[str, Any]:
+        then, found = kept.get((tenant, chosen), (-inf, {}))
+        if clock.now() - then <= kept_s:
+            return found
+        span, now = SPANS[chosen], clock.wall()
+        found = await history.stats(tenant, now - span.length, now, span.by)
+        kept.pop((tenant, chosen), None)
+        if len(kept) >= KEPT_MOST:
+            del kept[next(iter(kept))]
+        kept[tenant, chosen] = clock.now(), found
+        return found
 
     async def show(request: Request, who: Principal) -> Response:
         chosen = _chosen(request)
         now = clock.wall()
         begun = now.replace(hour=0, minute=0, second=0, microsecond=0)
         found, today, budgets = await asyncio.gather(
-            figures(who.tenant, SPANS[chosen]),
+            figures(who.tenant, chosen),
             history.stats(who.tenant, begun, now + timedelta(seconds=1), "hour"),
             _budgets(health, who.tenant),
         )
@@ -111,7 +124,7 @@ def today_routes(pages: Pages, history: History, live: LiveCalls, health: Health
         return pages.answer(request, "today.html", context)
 
     async def data(request: Request, who: Principal) -> Response:
-        return JSONResponse(drawn(await figures(who.tenant, SPANS[_chosen(request)])))
+        return JSONResponse(drawn(await figures(who.tenant, _chosen(request), KEPT_S)))
 
     return [page(pages, "", "read", show), page(pages, "data/stats", "read", data)]
 

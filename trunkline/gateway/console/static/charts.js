@@ -65,7 +65,7 @@ function draw(box, times, by, columns) {
         y: { range: (plot, low, high) => [0, (high || 1) * 1.1] },
       },
       series: [{ label: "from", value: (plot, at) => (at == null ? "–" : new Date(at * 1000).toLocaleString([], kinds.both)) }, ...series],
-      axes: [axis, { ...axis, size: 56, values: (plot, ticks) => ticks.map((tick) => shown(tick, unit)) }],
+      axes: [axis, { ...axis, size: 68, values: (plot, ticks) => ticks.map((tick) => shown(tick, unit)) }],
     },
     [times, ...order.map((at) => drawn[at])],
     box,

@@ -8,12 +8,16 @@ const kinds = {
   both: { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" },
 };
 
+// Made once: a page may have hundreds of times.
+const formats = Object.fromEntries(Object.entries(kinds).map(([kind, parts]) => [kind, new Intl.DateTimeFormat(undefined, parts)]));
+const full = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+
 function showTimes(root) {
   for (const each of root.querySelectorAll("time[datetime]:not([data-shown])")) {
     const at = new Date(each.dateTime);
     if (Number.isNaN(at.getTime())) continue;
-    each.title = `${at.toLocaleString()} (${Intl.DateTimeFormat().resolvedOptions().timeZone})`;
-    each.textContent = new Intl.DateTimeFormat(undefined, kinds[each.dataset.kind] || kinds.both).format(at);
+    each.title = `${full.format(at)} (${full.resolvedOptions().timeZone})`;
+    each.textContent = (formats[each.dataset.kind] || formats.both).format(at);
     each.dataset.shown = "";
   }
 }

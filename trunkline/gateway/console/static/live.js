@@ -32,12 +32,31 @@ function node(name, text, kind) {
   return made;
 }
 
+// How much was told so far. A page that was made before something was told may lack it: it is asked for again.
+let told = 0;
+const AGAIN_MOST = 5;
+
 async function again(root) {
+  for (let times = 1; ; times++) {
+    const before = told;
+    const fresh = await fetched(root);
+    if (!fresh || before === told || times === AGAIN_MOST) return fresh;
+  }
+}
+
+async function fetched(root) {
   const answer = await fetch(root.dataset.page, { headers: { Accept: "text/html" } });
   if (!answer.ok || answer.redirected) return false;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   const fresh = page.querySelector(`[data-page="${CSS.escape(root.dataset.page)}"]`);
   return fresh || false;
+}
+
+function listen(source, kind, act) {
+  source.addEventListener(kind, (event) => {
+    told += 1;
+    act(JSON.parse(event.data));
+  });
 }
 
 // --- the list ---
@@ -75,7 +94,7 @@ function lastWords(root, id, text) {
 }
 
 function list(root, source) {
-  const on = (kind, act) => source.addEventListener(kind, (event) => act(JSON.parse(event.data)));
+  const on = (kind, act) => listen(source, kind, act);
   on("call.started", (call) => began(root, call));
   on("call.event", (news) => {
     const there = row(root, news.id);
@@ -150,7 +169,7 @@ function over(root, why) {
 }
 
 function one(root, source) {
-  const on = (kind, act) => source.addEventListener(kind, (event) => act(JSON.parse(event.data)));
+  const on = (kind, act) => listen(source, kind, act);
   on("call.event", (news) => {
     put(document, "state", news.state);
     happened(root, news.at, news.what);
@@ -171,6 +190,10 @@ function one(root, source) {
       over(root, "The call is over.");
       return;
     }
+    const events = root.querySelector("[data-happened]");
+    events.replaceChildren(...fresh.querySelector("[data-happened]").childNodes);
+    root.querySelector("[data-hush]").hidden = events.children.length > 0;
+    showTimes(events);
     const place = root.querySelector("[data-said]");
     const words = fresh.querySelector("[data-said]");
     if (place && words) {
