@@ -40,7 +40,7 @@ class House:
         store = Store(self.database, self.clock, TextSeal(KeyRing({"one": bytes(32)})))
         self.desk = Desk(store, script.mistakes)
         self.role: Role | None = "admin"
-        self.tenant, self.csrf = OURS, CSRF
+        self.tenant, self.csrf, self.actor = OURS, CSRF, "user:ann"
         self.pages = Pages()
         self._routes: list[Route] = []
         self.serve(**parts)
@@ -56,7 +56,7 @@ class House:
         if self._app is None:
             self._app = Starlette(routes=self._routes, lifespan=lambda app: self._opened())
         if scope["type"] == "http" and self.role is not None:
-            who = Principal(self.tenant, "user:ann", ROLES[self.role], self.role)
+            who = Principal(self.tenant, self.actor, ROLES[self.role], self.role)
             scope.setdefault("state", {}).update(principal=who, csrf=self.csrf)
         await self._app(scope, receive, send)
 
