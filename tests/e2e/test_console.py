@@ -122,14 +122,14 @@ def test_the_first_day(gateway: Any, page: Any) -> None:
     page.select_option("select[name='answer.kind']", "agents")
     page.select_option("select[name='answer.agents.0.agent']", "reception")
     shot(page, "route")
-    page.get_by_role("button", name="Save", exact=True).click()
+    page.get_by_role("button", name="Add", exact=True).click()
     page.goto(f"{origin}/console/numbers/{NUMBER}")
     page.select_option("select[name=route]", "main")
     page.get_by_role("button", name="Save", exact=True).click()
     page.goto(f"{origin}/console/routes/main")
     page.fill("input[name=label]", "Everybody")
     page.get_by_role("button", name="Save", exact=True).click()
-    expect(page.locator("main")).to_contain_text("Everybody")
+    expect(page.locator("main")).to_contain_text("Version 2, changed")
 
     # a live call
     page.goto(f"{origin}/console/live")
@@ -153,7 +153,7 @@ def test_the_first_day(gateway: Any, page: Any) -> None:
     assert answered(gateway) == "default/reception@1"
 
     page.goto(f"{origin}/console/changes")
-    expect(page.locator("main")).to_contain_text("roll_back")
+    expect(page.locator("main")).to_contain_text("rolled back")
     shot(page, "changes")
     page.set_viewport_size({"width": 390, "height": 844})
     page.goto(f"{origin}/console/numbers")
