@@ -52,10 +52,9 @@ class HookWorker:
         self._wake.set()
 
     async def close(self) -> None:
-        if self._main is not None:
-            self._main.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._main
+        while self._main is not None and not self._main.done():
+            self._main.cancel()  # which a driver that is connecting may lose
+            await asyncio.wait({self._main}, timeout=1.0)
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=LEAVE_S)
             for task in late:
