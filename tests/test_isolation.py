@@ -22,16 +22,21 @@ from trunkline.clock import SYSTEM_CLOCK
 from trunkline.gateway.api.gate import new_key
 from trunkline.gateway.api.principal import scope_for
 from trunkline.identity import SCOPES, NewKey, NewUser, Scope
+from trunkline.numbers.desk import new, read
+from trunkline.privacy.sealed import KeyRing
+from trunkline.privacy.texts import TextSeal
 from trunkline.settings import Settings
 from trunkline.store import models
 from trunkline.store.accounts import Accounts
 from trunkline.store.apikeys import ApiKeys
+from trunkline.store.desk import Desk as DeskStore
 from trunkline.store.engine import Database, database_url
 from trunkline.testing.ports import lease
 from trunkline.types import DEFAULT_TENANT, TenantId
 
 AGENT = Path(__file__).parents[1] / "bench" / "standin.toml"
 OTHER = TenantId("other")
+STREAM = "/v1/events"
 CANARY = "canary-of-default"
 TOLD = "nobody-elses-business"
 """In what belongs to the key CANARY."""
@@ -57,9 +62,43 @@ class House:
         ]
 
     async def ask(self, method: str, path: str, key: str | None = None) -> httpx.Response:
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        headers = {"If-Match": "*"} if key is None else {"Authorization": f"Bearer {key}", "If-Match": "*"}
         body: dict[str, Any] = {} if method in ("GET", "DELETE") else {"json": _BODIES.get((method, path), {})}
+        if path == STREAM:
+            return await self._head_of(headers)
         return await self.http.request(method, filled(path), headers=headers, **body)
+
+    async def _head_of(self, headers: dict[str, str]) -> httpx.Response:
+        """Of what never ends: its status and its first words; then we are gone."""
+        said: list[Any] = []
+        begun = asyncio.Event()
+
+        async def receive() -> dict[str, Any]:
+            if not begun.is_set():
+                await asyncio.sleep(0)
+            await begun.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            said.append(message)
+            if message["type"] == "http.response.body":
+                begun.set()
+
+        fields = [
+            (name.lower().encode(), value.encode()) for name, value in {"host": "127.0.0.1:8080", **headers}.items()
+        ]
+        scope = {"type": "http", "method": "GET", "path": STREAM, "raw_path": STREAM.encode(), "query_string": b""}
+        scope |= {
+            "headers": fields,
+            "http_version": "1.1",
+            "scheme": "http",
+            "server": ("127.0.0.1", 8080),
+            "root_path": "",
+        }
+        async with asyncio.timeout(10):
+            await self.running.http(scope, receive, send)  # type: ignore[arg-type]
+        body = b"".join(message.get("body", b"") for message in said[1:])
+        return httpx.Response(said[0]["status"], headers=said[0]["headers"], content=body)
 
     async def rows(self, tenant: TenantId) -> dict[str, list[Any]]:
         """All that a tenant has, in all tables; without when its own keys were used, which is written later."""
@@ -127,10 +166,23 @@ async def _furnish(house: House) -> None:
         await keys.create_key(tenant, "test", NewKey(name, key_id, sha256, scopes, expires_at=expires))
         house.keys[name] = key
     await keys.change_key(DEFAULT_TENANT, "test", "disabled", {"enabled": False})
+    store = DeskStore(house.database, clock, TextSeal(KeyRing({"one": bytes(32)})))
+    more: dict[str, dict[str, Any]] = {
+        "carriers": {"type": "generic"},
+        "trunks": {"settings": {"peers": ["192.0.2.1"]}},
+        "hours": {"zone": "UTC", "weekly": {}},
+        "agents": {"draft": TOLD},
+        "routes": {"answer": {"kind": "busy"}},
+        "budgets": {"scope": "tenant", "per": "day", "usd": "5"},
+    }
+    async with store.changing(DEFAULT_TENANT, "test") as changes:
+        for kind, fields in more.items():
+            await changes.create([new(read(kind, {"name": CANARY, "label": TOLD, **fields}))])
+        await changes.add_version(CANARY, TOLD, "")
     row = {"id": CANARY} | {name: TOLD for name in ("agent", "worker", "run", "provider_call_id")}
-    more = {"tenant_id": DEFAULT_TENANT, "direction": "inbound", "leg": "sip", "started_at": clock.wall()}
+    rest = {"tenant_id": DEFAULT_TENANT, "direction": "inbound", "leg": "sip", "started_at": clock.wall()}
     async with house.database.writing() as connection:
-        await connection.execute(insert(cast(Table, models.Call.__table__)).values({**row, **more}))
+        await connection.execute(insert(cast(Table, models.Call.__table__)).values({**row, **rest}))
         await connection.execute(
             insert(cast(Table, models.Device.__table__)).values(
                 tenant_id=DEFAULT_TENANT,
@@ -182,8 +234,8 @@ def test_each_route_is_its_tenants_and_its_scopes_only(tmp_path: Path) -> None:
         for method, path in routes:
             answer = await here.ask(method, path, here.keys["theirs"])
             named = set(re.findall(r"\{([a-z_]+)", path))
-            if named - EVERYBODYS:
-                assert answer.status_code in (403, 404), (method, path, answer.status_code, answer.text)
+            if named - EVERYBODYS:  # what is sent may be judged before it is looked for: that tells nothing
+                assert answer.status_code in (403, 404, 422), (method, path, answer.status_code, answer.text)
             assert TOLD not in answer.text, (method, path, answer.text)
             assert named or CANARY not in answer.text, (method, path, answer.text)
         assert await here.rows(DEFAULT_TENANT) == before
@@ -205,7 +257,7 @@ def test_loopback_is_open_until_somebody_is_there(tmp_path: Path) -> None:
                 setup = running.setup_link.partition("?token=")[2]
                 form = {"token": setup, "email": "ann@example.com", "password": "seven green kettles"}
                 made = await http.post("/console/setup", data=form)
-                assert (made.status_code, made.headers["location"]) == (303, "/console/")
+                assert (made.status_code, made.headers["location"]) == (303, "/console/start")
                 assert made.headers["set-cookie"].startswith("trunkline=")
                 assert "HttpOnly; SameSite=Lax" in made.headers["set-cookie"]
                 assert (await http.get("/v1/me")).json()["actor"] == "user:ann"  # by the cookie

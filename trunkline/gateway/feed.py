@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 QUEUE = 256
 LISTENERS = 100
+OF_A_TENANT = 40
+"""Of them."""
 CALLS = 10_000
 """Whose tenant is remembered; of a call that was never ended, and is beyond, nothing more is told."""
 
@@ -100,8 +102,9 @@ class CallFeed:
             log.exception("call %s: a change was not told", event.call_id)
 
     def listen(self, tenant: TenantId) -> Listener | None:
-        """None: too many do."""
-        if len(self._listeners) >= LISTENERS:
+        """None: too many do, or too many of the tenant's."""
+        ours = sum(listener.tenant == tenant for listener in self._listeners)
+        if len(self._listeners) >= LISTENERS or ours >= OF_A_TENANT:
             return None
         listener = Listener(self, tenant)
         self._listeners += (listener,)

@@ -62,7 +62,9 @@ class AsTenant:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         tenant = TenantId(Request(scope).headers.get("x-tenant", DEFAULT_TENANT))
-        scope["state"] = {"principal": Principal(tenant, "user:anna", frozenset(SCOPES))}
+        scopes = Request(scope).headers.get("x-scopes")
+        may = frozenset(SCOPES) if scopes is None else cast(Any, frozenset(scopes.split()))
+        scope["state"] = {"principal": Principal(tenant, "user:anna", may)}
         await self._app(scope, receive, send)
 
 
@@ -286,7 +288,7 @@ def test_a_recording_is_played_whole_and_in_parts_and_that_is_noted(tmp_path: Pa
             assert (answer.status_code, answer.headers["content-range"]) == (416, f"bytes */{len(wav)}")
             events = (await client.get("/v1/calls/c1")).json()["events"]
             played = [event["data"] for event in events if event["kind"] == "recording_played"]
-            assert sorted(data["by"] for data in played) == ["user:anna"] * 3
+            assert sorted(data["by"] for data in played) == ["user:anna"] * 4
             assert {"file": played[0]["file"], "by": "user:anna", "bytes": [0, len(wav) - 1]} in played
             assert problem(await client.get("/v1/calls/c1/recording?number=2")) == (404, "the call has 1 recordings")
             assert problem(await client.get("/v1/calls/c1/recording?number=0"))[0] == 400
@@ -340,3 +342,13 @@ def test_a_recording_that_was_changed_is_not_played(tmp_path: Path) -> None:
 )
 def test_a_range_is_one_of_rfc_9110(asked: str | None, wanted: tuple[int, int] | None) -> None:
     assert span(asked, 100) == wanted
+
+
+def test_whoever_may_not_listen_finds_no_words(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with api(tmp_path, started("c1")) as client:
+            for path in ("/v1/calls?text=hours", "/v1/calls/export?format=csv&text=hours"):
+                assert (await client.get(path, headers={"x-scopes": "read"})).status_code == 403
+                assert (await client.get(path)).status_code == 200
+
+    asyncio.run(scenario())

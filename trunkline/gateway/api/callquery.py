@@ -10,6 +10,7 @@ from typing import Any, cast, get_args
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from trunkline.gateway.api.principal import require
 from trunkline.gateway.leg import LegKind
 from trunkline.ports import CallQuery, EndedBy, EndReason, Having
 from trunkline.types import Direction
@@ -35,6 +36,8 @@ FILTERS = (
 def call_query(request: Request, *others: str) -> tuple[CallQuery, Mapping[str, str]]:
     """And the `others`, where they were given. Raises HTTPException, naming the parameter."""
     given = parameters(request, *FILTERS, *others)
+    if "text" in given:  # whoever may not read what was said may not guess it either
+        require(request, "listen")
     for name, choices in _CHOICES.items():
         if name in given and given[name] not in choices:
             raise HTTPException(400, f"{name}: {' | '.join(choices)} expected")

@@ -1,19 +1,24 @@
 """/v1/calls/live: what is on the line now; /v1/events: what changes of calls, as it happens (server-sent events). Of
 this process."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from trunkline.gateway.api.calls import LiveCalls, shown
-from trunkline.gateway.api.principal import tenant_of
+from trunkline.gateway.api.principal import principal_of, tenant_of
 from trunkline.gateway.api.problems import problem
 from trunkline.gateway.feed import CallFeed, Listener
 
 HEARTBEAT_S = 15.0
+LIFE_S = 300.0
+WORDS = ("caller_text", "agent_text", "cut_text")
+"""Of a turn, for who may listen."""
 
 
 def event_routes(live_calls: LiveCalls, feed: CallFeed, heartbeat_s: float = HEARTBEAT_S) -> list[Route]:
@@ -32,7 +37,8 @@ def event_routes(live_calls: LiveCalls, feed: CallFeed, heartbeat_s: float = HEA
         listener = feed.listen(tenant_of(request))
         if listener is None:
             return problem(503, "too many listen already", {"Retry-After": "30"})
-        return StreamingResponse(_told(listener, heartbeat_s), media_type="text/event-stream")
+        hidden = () if principal_of(request).may("listen") else WORDS
+        return StreamingResponse(_told(listener, heartbeat_s, hidden), media_type="text/event-stream")
 
     return [
         Route("/v1/calls/live", live, methods=["GET"]),
@@ -40,15 +46,18 @@ def event_routes(live_calls: LiveCalls, feed: CallFeed, heartbeat_s: float = HEA
     ]
 
 
-async def _told(listener: Listener, heartbeat_s: float) -> AsyncIterator[str]:
-    """Cancelled when they leave."""
+async def _told(listener: Listener, heartbeat_s: float, hidden: Sequence[str]) -> AsyncIterator[str]:
+    """Cancelled when they leave. It ends by itself: who comes back passes the gate again, or does not."""
     try:
-        yield ": here\n\n"
-        while True:
-            change = await listener.next(heartbeat_s)
-            if change is None:
-                yield ": still here\n\n"
-            else:
-                yield f"event: {change.type}\ndata: {json.dumps(change.data, ensure_ascii=False)}\n\n"
+        yield "retry: 1000\n\n"
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LIFE_S):
+                while True:
+                    change = await listener.next(heartbeat_s)
+                    if change is None:
+                        yield ": still here\n\n"
+                        continue
+                    data = {name: value for name, value in change.data.items() if name not in hidden}
+                    yield f"event: {change.type}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
     finally:
         listener.close()

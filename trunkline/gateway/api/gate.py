@@ -32,7 +32,7 @@ from trunkline.gateway.console.accounts import Accounts
 from trunkline.gateway.console.cookies import CSRF_HEADER, Cookies, csrf_holds, csrf_token, of_our_pages
 from trunkline.identity import Key, Keys, Principal, Users, operator
 from trunkline.settings import is_loopback
-from trunkline.types import TenantId
+from trunkline.types import DEFAULT_TENANT, TenantId
 
 log = logging.getLogger(__name__)
 
@@ -98,14 +98,17 @@ class Gate:
         principal = self._of_tenant(found, headers.get(TENANT_HEADER))
         if isinstance(principal, Principal) and not principal.is_operator:
             needed = "read" if path == "/metrics" else scope_for(method, path) or "admin"
+            if path == "/metrics" and principal.tenant != DEFAULT_TENANT:  # of all tenants together
+                return problem(403, "of the operator and the default tenant", code="tenant")
             if not principal.may(needed):
                 return problem(403, f"this needs the scope {needed}", code="scope")
         return principal
 
-    async def of_console(self, headers: Headers) -> tuple[Principal, str] | None:
-        """Whoever is signed in there, and the token of their forms. Raises StoreError."""
+    async def of_console(self, method: str, headers: Headers) -> tuple[Principal, str] | None:
+        """Whoever is signed in there, and the token of their forms. Other sites may lead to our pages (a provider that
+        has signed somebody in does), and send no form of theirs. Raises StoreError."""
         cookie = None if self._known is None else self._known.cookies.read(headers.get("cookie", ""))
-        if self._known is None or cookie is None or not of_our_pages(headers):
+        if self._known is None or cookie is None or (method not in _SAFE and not of_our_pages(headers)):
             return None
         session = await self._known.accounts.session(cookie)
         return None if session is None else (session.user.principal, csrf_token(cookie))

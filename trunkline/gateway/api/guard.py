@@ -77,7 +77,7 @@ class Guard:
     async def _sign_in(self, scope: Scope, headers: Headers) -> ASGIApp | None:
         """Pages ask themselves what whoever it is may; nobody is nobody here."""
         try:
-            found = await self._gate.of_console(headers)
+            found = await self._gate.of_console(scope["method"], headers)
         except StoreError as error:
             log.error("%s: who asks is not known: %s", scope["path"], error)
             return PlainTextResponse("The database is away. Please try again in a moment.\n", 503, {"Retry-After": "5"})

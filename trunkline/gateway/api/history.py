@@ -15,7 +15,7 @@ from trunkline.gateway.api.callquery import call_query, moment, parameters
 from trunkline.gateway.api.calls import call_id_of
 from trunkline.gateway.api.principal import tenant_of
 from trunkline.gateway.api.problems import problem
-from trunkline.gateway.api.trunks import TrunkView, trunk_shown
+from trunkline.gateway.api.trunks import TrunkView, may_see, of_trunk, trunk_shown
 from trunkline.gateway.timeline import timeline
 from trunkline.ports import CallQuery
 from trunkline.types import CallId, TenantId
@@ -73,7 +73,8 @@ def history_routes(history: History, clock: Clock, trunks: Callable[[], Sequence
             found = await history.stats(tenant_of(request), since, until, cast(By, by))
         except ValueError as error:
             raise HTTPException(400, str(error)) from None
-        return JSONResponse({**found, "trunks": [trunk_shown(trunk) for trunk in trunks()]})
+        seen = [trunk_shown(trunk) for trunk in trunks() if may_see(request, of_trunk(trunk.name))]
+        return JSONResponse({**found, "trunks": seen})
 
     return [
         Route("/v1/calls/export", export, methods=["GET"]),

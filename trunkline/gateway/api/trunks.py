@@ -8,6 +8,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from trunkline.gateway.api.principal import principal_of
+from trunkline.types import DEFAULT_TENANT, TenantId
+
 
 @dataclass(frozen=True, slots=True)
 class TrunkView:
@@ -24,9 +27,22 @@ class TrunkView:
     """With its registrar, where it is to be."""
 
 
+def of_trunk(name: str) -> TenantId:
+    """Whose it is: `acme.office` is acme's; those of the settings and its own are the default tenant's."""
+    whose, mark, _ = name.partition(".")
+    return TenantId(whose) if mark else DEFAULT_TENANT
+
+
+def may_see(request: Request, owner: TenantId) -> bool:
+    """Of what a process has for all: the operator all of it, others their own."""
+    who = principal_of(request)
+    return who.is_operator or owner == who.tenant
+
+
 def trunk_routes(trunks: Callable[[], Sequence[TrunkView]]) -> list[Route]:
     async def list_trunks(request: Request) -> Response:
-        return JSONResponse({"trunks": [trunk_shown(trunk) for trunk in trunks()]})
+        seen = [trunk for trunk in trunks() if may_see(request, of_trunk(trunk.name))]
+        return JSONResponse({"trunks": [trunk_shown(trunk) for trunk in seen]})
 
     return [Route("/v1/trunks", list_trunks, methods=["GET"])]
 

@@ -208,12 +208,16 @@ class Accounts:
             return _NO_LINK
         if (wanted := wrong_password(password, user.email)) is not None:
             return Refused("password", f"Please take {wanted}.")
+        try:
+            password_hash = await self._passwords.hash(password)
+        except Busy:
+            return _BUSY  # and the link is still good
         if not await self._store.close_link(hashed(token)):
             return _NO_LINK
-        try:
-            return await self._set_password(user, password, agent, "link", f"user:{user.name}")
-        except Busy:
-            return _BUSY
+        changes = {"password_hash": password_hash}
+        changed = await self._store.change_user(user.tenant, f"user:{user.name}", user.name, changes)
+        self.forget()
+        return await self.signed_in(changed, "link", agent)
 
     # --- the first admin ---
 
