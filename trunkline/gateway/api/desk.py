@@ -23,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from trunkline.gateway.api.callquery import parameters
 from trunkline.gateway.api.principal import principal_of
 from trunkline.gateway.api.problems import problem
 from trunkline.gateway.api.replies import Replies, once
@@ -92,9 +93,12 @@ def _told(endpoint: Endpoint) -> Endpoint:
 
 def _page(desk: Desk, kind: str) -> Endpoint:
     async def page(request: Request) -> Response:
-        asked = request.query_params
+        filters = FILTERS.get(kind, {})
+        asked = parameters(request, "limit", "cursor", "search", *filters)
+        if len(asked.get("search", "")) > MAX_SEARCH_CHARS:
+            raise HTTPException(400, f"search: at most {MAX_SEARCH_CHARS} characters")
         where: dict[str, Any] = {}
-        for name, of in FILTERS.get(kind, {}).items():
+        for name, of in filters.items():
             if (value := asked.get(name)) is not None:
                 where |= {"uses": (of, value)} if name == "agent" else {of: value}
         try:
@@ -103,7 +107,7 @@ def _page(desk: Desk, kind: str) -> Endpoint:
                 kind,
                 limit=limit_of(request),
                 cursor=asked.get("cursor"),
-                search=asked.get("search", "")[:MAX_SEARCH_CHARS],
+                search=asked.get("search", ""),
                 where=where,
             )
         except ValueError:
@@ -223,14 +227,12 @@ def _code_routes(desk: Desk) -> list[Route]:
         return Response(ascode.written(document), media_type=TOML)
 
     async def apply(request: Request) -> Response:
-        who, asked = principal_of(request), request.query_params
+        who, asked = principal_of(request), parameters(request, "dry_run", "prune")
+        dry_run, prune = _yes(asked, "dry_run"), _yes(asked, "prune")
         text = await _text(request)
         is_json = request.headers.get("content-type", "").partition(";")[0].strip() != TOML
         document = await asyncio.to_thread(ascode.read_document, text, is_json=is_json)
-        dry_run = asked.get("dry_run") == "true"
-        steps = await ascode.apply(
-            desk, who.tenant, who.actor, document, prune=asked.get("prune") == "true", keep=not dry_run
-        )
+        steps = await ascode.apply(desk, who.tenant, who.actor, document, prune=prune, keep=not dry_run)
         told = [{"action": s.action, "kind": s.kind, "key": s.key, "fields": list(s.fields)} for s in steps]
         return JSONResponse({"applied": not dry_run, "steps": told})
 
@@ -242,7 +244,7 @@ def _code_routes(desk: Desk) -> list[Route]:
 
 def _change_routes(desk: Desk) -> list[Route]:
     async def changes(request: Request) -> Response:
-        asked = request.query_params
+        asked = parameters(request, "limit", "cursor", "kind", "key")
         try:
             found, cursor = await desk.store.changes(
                 principal_of(request).tenant,
@@ -264,6 +266,13 @@ def _line(line: Changed) -> dict[str, Any]:
 
 
 # --- what is asked ---
+
+
+def _yes(asked: Mapping[str, str], name: str) -> bool:
+    """Raises HTTPException: a change is kept, or something deleted, only where it is said plainly."""
+    if asked.get(name, "false") not in ("true", "false"):
+        raise HTTPException(400, f"{name}: true | false expected")
+    return asked.get(name) == "true"
 
 
 def limit_of(request: Request) -> int:
@@ -293,7 +302,7 @@ async def object_of(request: Request) -> dict[str, Any]:
         raise HTTPException(415, "application/json expected")
     body = await request.body()
     try:
-        found = json.loads(body) if body.strip() else {}
+        found = json.loads(body)
     except (ValueError, RecursionError):
         raise HTTPException(400, "the body is not JSON") from None
     if not isinstance(found, dict):

@@ -102,6 +102,8 @@ def webhook_desk_routes(endpoints: Endpoints, send: Send, clock: Clock, *, allow
         asked = await read_json(request, _Change, wanted)
         if isinstance(asked, Response):
             return asked
+        if none := [name for name in asked.model_fields_set if getattr(asked, name) is None]:
+            return wrong_fields("invalid_fields", {name: wanted[name] for name in none})
         if asked.url is not None and not _is_url(asked.url, allow_private):
             return wrong_fields("invalid_fields", {"url": wanted["url"]})
         events = None if asked.events is None else tuple(asked.events)
