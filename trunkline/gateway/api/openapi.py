@@ -675,6 +675,15 @@ _PATHS: dict[str, Any] = {
         "parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}],
         "patch": {
             "summary": "Trickled ICE candidates, with If-Match",
+            "parameters": [
+                {
+                    "name": "If-Match",
+                    "in": "header",
+                    "required": True,
+                    "schema": {"type": "string"},
+                    "description": "The ETag of the answer.",
+                }
+            ],
             "requestBody": {
                 "required": True,
                 "content": {"application/trickle-ice-sdpfrag": {"schema": {"type": "string"}}},

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from trunkline.compliance.imports import MAX_PREVIEW
 from trunkline.gateway.api import compliance
 from trunkline.gateway.api.openapi_common import schema_of
 from trunkline.gateway.api.orders import E164_PATTERN, JSON, REGION_PATTERN
@@ -9,7 +10,7 @@ from trunkline.gateway.api.orders import E164_PATTERN, JSON, REGION_PATTERN
 _NUMBER = {"type": "string", "pattern": E164_PATTERN}
 _TEXT = {"type": "string"}
 _TIME = {"type": "string", "format": "date-time"}
-PURPOSE = {"type": "string", "enum": ["marketing", "transactional", "informational"]}
+PURPOSE: dict[str, Any] = {"type": "string", "enum": ["marketing", "transactional", "informational"]}
 REGION = {"type": "string", "pattern": REGION_PATTERN, "description": "Where they are by address: US-CA, DE."}
 ZONE = {"type": "string", "description": "The time zone there, as IANA names it."}
 _PROBLEM = {
@@ -17,7 +18,18 @@ _PROBLEM = {
     "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
 }
 _SUBJECT = {"name": "subject", "in": "path", "required": True, "schema": _NUMBER}
-_CALLED = {"to": _TEXT | {"minLength": 1, "maxLength": 32}, "purpose": PURPOSE, "region": REGION, "zone": ZONE}
+_ROW: dict[str, Any] = {
+    "type": "object",
+    "required": ["to"],
+    "additionalProperties": False,
+    "description": "As a row of a file: an empty text is none.",
+    "properties": {
+        "to": _TEXT | {"minLength": 1, "maxLength": 32},
+        "purpose": PURPOSE | {"enum": [*PURPOSE["enum"], ""]},
+        "region": REGION | {"pattern": f"^$|{REGION_PATTERN}"},
+        "zone": ZONE,
+    },
+}
 
 
 def _object(**properties: Any) -> dict[str, Any]:
@@ -41,9 +53,8 @@ _LISTED = _object(
     checks={"type": "array", "items": _object(name=_TEXT, answer=_TEXT, input=_TEXT, data=_TEXT, why=_TEXT)},
     obligations={"type": "array", "items": _object(kind=_TEXT, doors={"type": "array", "items": _TEXT}, basis=_TEXT)},
 )
-_ROW = _object(**_CALLED) | {"required": ["to"], "additionalProperties": False}
 _PREVIEW: dict[str, Any] = {
-    "calls": {"type": "array", "minItems": 1, "maxItems": compliance.MAX_PREVIEW, "items": _ROW},
+    "calls": {"type": "array", "minItems": 1, "maxItems": MAX_PREVIEW, "items": _ROW},
     "at": {"type": ["string", "null"], "format": "date-time"},
 }
 _STOPPED = _object(stopped={"type": "boolean"})

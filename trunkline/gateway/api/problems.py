@@ -46,8 +46,9 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 def _allow(request: Request) -> dict[str, str]:
     """What all routes of that path take: the router tells of the first only."""
-    here = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
-    methods = {method for route in here for method in getattr(route, "methods", None) or ()}
+    routes = request.app.routes
+    path = next((route.path for route in routes if route.matches(request.scope)[0] is not Match.NONE), None)
+    methods = {method for route in routes if getattr(route, "path", None) == path for method in route.methods or ()}
     return {"Allow": ", ".join(sorted(methods))} if methods else {}
 
 
