@@ -119,6 +119,8 @@ def test_a_call_is_explained_and_nothing_is_noted(http: TestClient) -> None:
         ({"zone": "a" * 201}, "zone"),
         ({"at": "2026-11-22T15:00:00"}, "at"),
         ({"at": "yesterday"}, "at"),
+        ({"at": 1764000000}, "at"),
+        ({"at": "1764000000"}, "at"),
         ({"to": 5}, "to"),
     ],
 )
