@@ -219,7 +219,7 @@ def test_agents_are_published_and_rolled_back(api: TestClient) -> None:
     assert "script" not in versions[0]
     assert api.get("/v1/agents/desk/versions/1").json()["script"] == "name = 1"
     assert api.get("/v1/agents/desk/versions/3").status_code == 404
-    for body in ({}, {"version": True}, {"version": "1"}, {"version": 1, "more": 1}):
+    for body in ({}, {"version": True}, {"version": "1"}, {"version": 2**63}, {"version": 1, "more": 1}):
         assert api.post("/v1/agents/desk/roll-back", json=body, headers={"If-Match": "*"}).status_code == 422
     put = api.put("/v1/agents/desk", json={"draft": "name = 3"}, headers={"If-Match": "*"})
     assert put.json()["published"] == 1

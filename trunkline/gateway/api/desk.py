@@ -29,7 +29,7 @@ from trunkline.gateway.api.problems import problem
 from trunkline.gateway.api.replies import Replies, once
 from trunkline.numbers import ascode
 from trunkline.numbers.desk import Desk, shown
-from trunkline.numbers.resources import KINDS, Agent, Tenant
+from trunkline.numbers.resources import KINDS, MAX_VERSION, Agent, Tenant
 from trunkline.owned import Changed, DeskError, Fault, Kept, Version
 from trunkline.types import TenantId
 
@@ -199,7 +199,8 @@ def _agent_routes(desk: Desk, replies: Replies) -> list[Route]:
     async def roll_back(request: Request) -> Response:
         who, key, fields = principal_of(request), str(request.path_params["key"]), await object_of(request)
         number = fields.get("version")
-        if not isinstance(number, int) or isinstance(number, bool) or number < 1 or fields.keys() - {"version"}:
+        is_number = isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= MAX_VERSION
+        if not is_number or fields.keys() - {"version"}:
             raise DeskError("invalid_fields", "version: a number", {"version": "the number of a version"})
         return _answer(await desk.roll_back(who.tenant, who.actor, key, number, if_match(request)))
 

@@ -8,7 +8,7 @@ from trunkline.gateway.api.desk import PATHS as OF
 from trunkline.gateway.api.openapi_common import DESK_ETAG_PATTERN, IDEMPOTENCY_KEY_PATTERN
 from trunkline.gateway.api.orders import E164_PATTERN
 from trunkline.gateway.api.routed import MAX_CHARS
-from trunkline.numbers.resources import KINDS, Agent, Resource, Tenant, Verdict
+from trunkline.numbers.resources import KINDS, MAX_VERSION, Agent, Resource, Tenant, Verdict
 
 JSON = "application/json"
 _PROBLEM = {
@@ -230,7 +230,7 @@ _MORE: dict[str, Any] = {
                     "type": "object",
                     "required": ["version"],
                     "additionalProperties": False,
-                    "properties": {"version": {"type": "integer", "minimum": 1}},
+                    "properties": {"version": {"type": "integer", "minimum": 1, "maximum": MAX_VERSION}},
                 }
             ),
             "responses": {
