@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from trunkline.clock import Clock
 from trunkline.compliance.answers import call_facts, explained, previewed
-from trunkline.compliance.imports import MAX_PREVIEW, Asked, BadFile, asked
+from trunkline.compliance.imports import Asked, BadFile, asked
 from trunkline.compliance.office import Known, Office
 from trunkline.errors import StoreError
 from trunkline.gateway.api.control import Body, Moment, read_json
@@ -33,6 +33,7 @@ MAX_SEVERAL = 8
 SETTLE_S = 2.0
 AHEAD = timedelta(minutes=5)  # of our clock, for what is dated by another's
 
+MAX_ROWS = 1000  # of a preview: each asks the database
 _WANTED = {
     "direction": "inbound or outbound",
     "from": "a number as +COUNTRY NUMBER without spaces",
@@ -41,7 +42,7 @@ _WANTED = {
     "region": "a country or its part, such as DE, US-CA",
     "zone": "a time zone as IANA names it",
     "at": "a time with its zone, such as 2026-11-22T15:00:00Z; of what was said, one that is past",
-    "calls": f"1 to {MAX_PREVIEW} of to, purpose, region, zone",
+    "calls": f"1 to {MAX_ROWS} of to, purpose, region, zone",
     "event": "grant or revoke",
     "subject": "a number as +COUNTRY NUMBER without spaces",
     "form": "of a grant: express_written, express_oral or implied",
@@ -96,7 +97,7 @@ class CheckBody(Body):
 
 
 class PreviewBody(Body):
-    calls: list[dict[str, Any]] = Field(min_length=1, max_length=MAX_PREVIEW)
+    calls: list[dict[str, Any]] = Field(min_length=1, max_length=MAX_ROWS)
     at: Moment | None = None
 
 

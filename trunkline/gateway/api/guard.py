@@ -17,7 +17,7 @@ from trunkline.identity import Principal
 LOCKED = ("/v1/", "/metrics")
 COUNTED = "/v1/"
 MAX_BODY_BYTES = 64 * 1024  # an SDP offer is under 10 KiB
-LARGE_BYTES = {"/v1/apply": 8 * 1024 * 1024, "/v1/agents": 1024 * 1024, "/v1/compliance/preview": 1024 * 1024}
+LARGE_BYTES = {"/v1/apply": 8 * 1024 * 1024, "/v1/agents": 1024 * 1024, "/v1/compliance/preview": 256 * 1024}
 """By the beginning of the path: files, agents' scripts, a campaign's numbers."""
 
 

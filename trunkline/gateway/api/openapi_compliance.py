@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from trunkline.compliance.imports import MAX_PREVIEW
 from trunkline.gateway.api import compliance
 from trunkline.gateway.api.openapi_common import schema_of
 from trunkline.gateway.api.orders import E164_PATTERN, JSON, REGION_PATTERN
@@ -54,7 +53,7 @@ _LISTED = _object(
     obligations={"type": "array", "items": _object(kind=_TEXT, doors={"type": "array", "items": _TEXT}, basis=_TEXT)},
 )
 _PREVIEW: dict[str, Any] = {
-    "calls": {"type": "array", "minItems": 1, "maxItems": MAX_PREVIEW, "items": _ROW},
+    "calls": {"type": "array", "minItems": 1, "maxItems": compliance.MAX_ROWS, "items": _ROW},
     "at": {"type": ["string", "null"], "format": "date-time"},
 }
 _STOPPED = _object(stopped={"type": "boolean"})
