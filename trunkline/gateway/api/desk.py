@@ -199,8 +199,9 @@ def _agent_routes(desk: Desk, replies: Replies) -> list[Route]:
     async def roll_back(request: Request) -> Response:
         who, key, fields = principal_of(request), str(request.path_params["key"]), await object_of(request)
         number = fields.get("version")
-        is_number = isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= MAX_VERSION
-        if not is_number or fields.keys() - {"version"}:
+        if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= MAX_VERSION:
+            number = None
+        if number is None or fields.keys() - {"version"}:
             raise DeskError("invalid_fields", "version: a number", {"version": "the number of a version"})
         return _answer(await desk.roll_back(who.tenant, who.actor, key, number, if_match(request)))
 
