@@ -51,6 +51,8 @@ def read_document(text: str, *, is_json: bool = False) -> dict[str, Any]:
         found = json.loads(text) if is_json else tomllib.loads(text)
     except ValueError as error:
         raise DeskError("invalid_fields", f"the file cannot be read: {error}") from None
+    except RecursionError:
+        raise DeskError("invalid_fields", "the file cannot be read: it is nested too deep") from None
     if not isinstance(found, dict):
         raise DeskError("invalid_fields", "the file: a table of kinds expected")
     return found

@@ -25,6 +25,7 @@ from trunkline.settings.values import contradiction
 ANONYMOUS = "anonymous"
 MAX_TEXT = 500
 MAX_SCRIPT_CHARS = 256 * 1024
+MAX_VERSION = 999_999_999  # every database's integers hold it
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 _NAME = "^[a-z0-9][a-z0-9_-]{0,39}$"
@@ -138,7 +139,7 @@ class Share(_Value):
     """An agent's part of the calls."""
 
     agent: Name
-    version: Annotated[int, Field(ge=1)] | None = None
+    version: Annotated[int, Field(ge=1, le=MAX_VERSION)] | None = None
     """Pinned to it. None: the one that is published."""
     weight: Annotated[int, Field(ge=0, le=1000)] = 100
     """Against the other shares; 0: none of the calls."""
@@ -258,7 +259,7 @@ class Agent(Resource):
     label: Label = ""
     draft: Annotated[str, Field(max_length=MAX_SCRIPT_CHARS)] = ""
     """An agent script (docs/agent-script.md)."""
-    published: Annotated[int, Field(ge=1)] | None = None
+    published: Annotated[int, Field(ge=1, le=MAX_VERSION)] | None = None
     """The version that answers; None: none yet."""
 
 

@@ -449,6 +449,8 @@ def test_errors_are_problem_documents_without_our_insides() -> None:
     client = gateway().client
     assert problem(client.get("/none")) == (404, "Not Found", "")
     assert problem(client.put("/v1/calls")) == (405, "Method Not Allowed", "")
+    assert client.put("/v1/calls").headers["allow"] == "GET, HEAD, POST"
+    assert client.put("/v1/calls/c1").headers["allow"] == "DELETE, GET, HEAD"
     assert problem(client.get("/bug")) == (500, "Internal Server Error", "")
 
 
@@ -501,3 +503,11 @@ def test_openapi_names_every_route_and_no_other() -> None:
     }
     references = {part.split('"')[0] for part in json.dumps(documented).split('"#/components/schemas/')[1:]}
     assert references == set(documented["components"]["schemas"])
+
+
+def test_openapi_says_what_every_locked_route_may_answer() -> None:
+    paths = gateway().client.get("/openapi.json").json()["paths"]
+    assert {"400", "401", "403", "405", "429", "503", "default"} <= set(paths["/v1/calls"]["get"]["responses"])
+    assert {"404", "413", "415"} <= set(paths["/v1/calls/{call_id}/legs"]["post"]["responses"])
+    assert "RateLimit" in paths["/v1/calls"]["get"]["responses"]["200"]["headers"]
+    assert "401" not in paths["/healthz"]["get"]["responses"]

@@ -18,7 +18,7 @@ from trunkline.compliance.office import Office
 from trunkline.errors import StoreError
 from trunkline.gateway.api.compliance import MAX_TEXT, ComplianceDesk, compliance_routes
 from trunkline.gateway.api.gate import Gate
-from trunkline.gateway.api.guard import MAX_BODY_BYTES, Guard
+from trunkline.gateway.api.guard import LARGE_BYTES, MAX_BODY_BYTES, Guard
 from trunkline.gateway.api.openapi_compliance import PATHS
 from trunkline.gateway.api.problems import MEDIA_TYPE, on_http_exception, on_store_error
 from trunkline.store.consentjournal import ConsentJournal
@@ -119,6 +119,8 @@ def test_a_call_is_explained_and_nothing_is_noted(http: TestClient) -> None:
         ({"zone": "a" * 201}, "zone"),
         ({"at": "2026-11-22T15:00:00"}, "at"),
         ({"at": "yesterday"}, "at"),
+        ({"at": 1764000000}, "at"),
+        ({"at": "1764000000"}, "at"),
         ({"to": 5}, "to"),
     ],
 )
@@ -131,7 +133,8 @@ def test_a_body_that_is_none(http: TestClient, path: str) -> None:
     problem(http.post(path, content="{}"), 415)
     for text in ("{", "[]", "1", ""):
         problem(http.post(path, content=text, headers={"content-type": "application/json"}), 400)
-    problem(http.post(path, content=b"x" * (MAX_BODY_BYTES + 1), headers={"content-type": "application/json"}), 413)
+    most = LARGE_BYTES.get(path, MAX_BODY_BYTES)
+    problem(http.post(path, content=b"x" * (most + 1), headers={"content-type": "application/json"}), 413)
     assert wrong(
         http.post(path, json={"colour": "red", "event": "grant", "subject": ANN, "number": ANN, "calls": [{}]})
     )

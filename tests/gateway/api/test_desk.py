@@ -99,9 +99,26 @@ def test_wrong_fields_are_named(api: TestClient) -> None:
     assert {each["field"] for each in refused.json()["errors"]} == {"number", "colour"}
     unknown = api.post("/v1/numbers", json={"number": ONE, "route": "nowhere"})
     assert (unknown.status_code, unknown.json()["code"]) == (422, "unknown_name")
-    for body, status in ((b"[]", 400), (b"{", 400), (b"[" * 100_000, 400)):
+    for body, status in ((b"", 400), (b"[]", 400), (b"{", 400), (b"[" * 100_000, 400)):
         assert api.post("/v1/numbers", content=body, headers={"content-type": "application/json"}).status_code == status
     assert api.post("/v1/numbers", content=b"{}", headers={"content-type": "text/plain"}).status_code == 415
+
+
+@pytest.mark.parametrize("question", ["colour=red", "limit=5&limit=6", f"search={'x' * 101}", "limit=0"])
+def test_a_question_that_is_none_is_refused(api: TestClient, question: str) -> None:
+    assert api.get(f"/v1/numbers?{question}").status_code == 400
+
+
+@pytest.mark.parametrize("question", ["dry_run=yes", "dry_run=", "prune=1", "dryrun=true"])
+def test_a_file_is_not_applied_where_it_is_not_plain_what_is_meant(api: TestClient, question: str) -> None:
+    file = {"numbers": [{"number": ONE}]}
+    assert api.post(f"/v1/apply?{question}", json=file).status_code == 400
+    assert api.get("/v1/numbers").json()["items"] == []
+
+
+def test_a_file_that_is_nested_too_deep_is_refused(api: TestClient) -> None:
+    json = {"content-type": "application/json"}
+    assert api.post("/v1/apply", content=b"[" * 100_000, headers=json).status_code == 422
 
 
 def test_what_is_in_use_says_by_what(api: TestClient) -> None:
@@ -202,7 +219,7 @@ def test_agents_are_published_and_rolled_back(api: TestClient) -> None:
     assert "script" not in versions[0]
     assert api.get("/v1/agents/desk/versions/1").json()["script"] == "name = 1"
     assert api.get("/v1/agents/desk/versions/3").status_code == 404
-    for body in ({}, {"version": True}, {"version": "1"}, {"version": 1, "more": 1}):
+    for body in ({}, {"version": True}, {"version": "1"}, {"version": 2**63}, {"version": 1, "more": 1}):
         assert api.post("/v1/agents/desk/roll-back", json=body, headers={"If-Match": "*"}).status_code == 422
     put = api.put("/v1/agents/desk", json={"draft": "name = 3"}, headers={"If-Match": "*"})
     assert put.json()["published"] == 1

@@ -183,6 +183,13 @@ def test_wrong_fields_are_named(http: TestClient, fields: dict[str, Any], wrong:
     assert made(http, events=list(EVENT_TYPES))["events"] == list(EVENT_TYPES)
 
 
+def test_a_change_to_nothing_is_refused(http: TestClient) -> None:
+    one = f"{HOOKS}/{made(http)['id']}"
+    for field in ("url", "events", "enabled", "transcripts"):
+        answer = http.patch(one, json={field: None})
+        assert [error["field"] for error in answer.json()["errors"]] == [field]
+
+
 def test_there_are_only_so_many(http: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trunkline.store.hooks.MAX_ENDPOINTS", 3)
     for _ in range(3):

@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Protocol
 
-from pydantic import AfterValidator, AwareDatetime, Field
+from pydantic import AfterValidator, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from trunkline.clock import Clock
-from trunkline.gateway.api.control import Body, read_json
+from trunkline.gateway.api.control import Body, Moment, read_json
 from trunkline.gateway.api.gate import new_key
 from trunkline.gateway.api.orders import wrong_fields
 from trunkline.gateway.api.principal import principal_of, require, tenant_of
@@ -84,14 +84,14 @@ class _NewKey(Body):
     name: _Name
     scopes: _Scopes
     label: _Label = ""
-    expires_at: AwareDatetime | None = Field(default=None, strict=False)
+    expires_at: Moment | None = None
 
 
 class _ChangedKey(Body):
     scopes: _Scopes | None = None
     label: _Label | None = None
     enabled: bool | None = None
-    expires_at: AwareDatetime | None = Field(default=None, strict=False)
+    expires_at: Moment | None = None
 
 
 def account_routes(

@@ -41,7 +41,7 @@ def call_query(request: Request, *others: str) -> tuple[CallQuery, Mapping[str, 
     for name, choices in _CHOICES.items():
         if name in given and given[name] not in choices:
             raise HTTPException(400, f"{name}: {' | '.join(choices)} expected")
-    having = frozenset(part for part in given.get("having", "").split(",") if part)
+    having = frozenset(given["having"].split(",") if given.get("having") else ())
     if not having <= set(HAVING):
         raise HTTPException(400, f"having: {' | '.join(HAVING)}, several with commas, expected")
     seconds, usd = decimal(given, "min_duration_s", MAX_SECONDS), decimal(given, "min_cost_usd", MAX_USD)

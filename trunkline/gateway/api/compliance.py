@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, Protocol, get_args
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -17,10 +17,10 @@ from starlette.routing import Route
 
 from trunkline.clock import Clock
 from trunkline.compliance.answers import call_facts, explained, previewed
-from trunkline.compliance.imports import MAX_PREVIEW, Asked, BadFile, asked
+from trunkline.compliance.imports import Asked, BadFile, asked
 from trunkline.compliance.office import Known, Office
 from trunkline.errors import StoreError
-from trunkline.gateway.api.control import Body, read_json
+from trunkline.gateway.api.control import Body, Moment, read_json
 from trunkline.gateway.api.orders import E164_PATTERN, REGION_PATTERN, wrong_fields
 from trunkline.gateway.api.principal import only_default, tenant_of
 from trunkline.gateway.dialling import DialOrder
@@ -33,6 +33,7 @@ MAX_SEVERAL = 8
 SETTLE_S = 2.0
 AHEAD = timedelta(minutes=5)  # of our clock, for what is dated by another's
 
+MAX_ROWS = 1000  # of a preview: each asks the database
 _WANTED = {
     "direction": "inbound or outbound",
     "from": "a number as +COUNTRY NUMBER without spaces",
@@ -41,7 +42,7 @@ _WANTED = {
     "region": "a country or its part, such as DE, US-CA",
     "zone": "a time zone as IANA names it",
     "at": "a time with its zone, such as 2026-11-22T15:00:00Z; of what was said, one that is past",
-    "calls": f"1 to {MAX_PREVIEW} of to, purpose, region, zone",
+    "calls": f"1 to {MAX_ROWS} of to, purpose, region, zone",
     "event": "grant or revoke",
     "subject": "a number as +COUNTRY NUMBER without spaces",
     "form": "of a grant: express_written, express_oral or implied",
@@ -85,31 +86,31 @@ _Number = Annotated[str, Field(pattern=E164_PATTERN)]
 _Short = Annotated[str, Field(max_length=200)]
 
 
-class _Check(Body):
+class CheckBody(Body):
     direction: Direction = "outbound"
     from_number: _Number | None = Field(default=None, alias="from")
     to: Annotated[str, Field(max_length=32)] | None = None
     purpose: Purpose | None = None
     region: Annotated[str, Field(pattern=REGION_PATTERN)] | None = None
     zone: _Short | None = None
-    at: AwareDatetime | None = Field(default=None, strict=False)
+    at: Moment | None = None
 
 
-class _Preview(Body):
-    calls: list[dict[str, Any]] = Field(min_length=1, max_length=MAX_PREVIEW)
-    at: AwareDatetime | None = Field(default=None, strict=False)
+class PreviewBody(Body):
+    calls: list[dict[str, Any]] = Field(min_length=1, max_length=MAX_ROWS)
+    at: Moment | None = None
 
 
-class _Evidence(Body):
+class EvidenceBody(Body):
     kind: _Short = ""
     uri: Annotated[str, Field(max_length=MAX_TEXT)] = ""
     sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
 
 
-class _Said(Body):
+class SaidBody(Body):
     event: Literal["grant", "revoke"]
     subject: _Number
-    at: AwareDatetime | None = Field(default=None, strict=False)
+    at: Moment | None = None
     via: CapturedBy = "api"
     technologies: list[Technology] = Field(default_factory=list, max_length=MAX_SEVERAL)
     purposes: list[Purpose] = Field(default_factory=list, max_length=MAX_SEVERAL)
@@ -120,15 +121,15 @@ class _Said(Body):
     )
     wording: Annotated[str, Field(max_length=MAX_TEXT)] = ""
     wording_version: _Short = ""
-    evidence: list[_Evidence] = Field(default_factory=list, max_length=MAX_EVIDENCE)
+    evidence: list[EvidenceBody] = Field(default_factory=list, max_length=MAX_EVIDENCE)
     jurisdiction: _Short = ""
-    valid_from: AwareDatetime | None = Field(default=None, strict=False)
-    valid_until: AwareDatetime | None = Field(default=None, strict=False)
+    valid_from: Moment | None = None
+    valid_until: Moment | None = None
     verbatim: Annotated[str, Field(max_length=MAX_TEXT)] = ""
     do_not_call: bool = False
 
 
-class _Listed(Body):
+class ListedBody(Body):
     number: _Number
 
 
@@ -175,7 +176,7 @@ def compliance_routes(desk: ComplianceDesk) -> list[Route]:
 
     async def check(request: Request) -> Response:
         only_default(request, "decisions")
-        asking = await read_json(request, _Check, _WANTED)
+        asking = await read_json(request, CheckBody, _WANTED)
         if isinstance(asking, Response):
             return asking
         row = _asked({"to": asking.to or "?", "zone": asking.zone or ""})
@@ -194,7 +195,7 @@ def compliance_routes(desk: ComplianceDesk) -> list[Route]:
 
     async def preview(request: Request) -> Response:
         only_default(request, "decisions")
-        asking = await read_json(request, _Preview, _WANTED)
+        asking = await read_json(request, PreviewBody, _WANTED)
         if isinstance(asking, Response):
             return asking
         rows = []
@@ -223,7 +224,7 @@ def compliance_routes(desk: ComplianceDesk) -> list[Route]:
 
     async def note(request: Request) -> Response:
         tenant = only_default(request, "consent")
-        said = await read_json(request, _Said, _WANTED)
+        said = await read_json(request, SaidBody, _WANTED)
         if isinstance(said, Response):
             return said
         now = desk.clock.wall()
@@ -268,7 +269,7 @@ def compliance_routes(desk: ComplianceDesk) -> list[Route]:
 
     async def add(request: Request) -> Response:
         tenant = only_default(request, "do-not-call lists")
-        listed = await read_json(request, _Listed, _WANTED)
+        listed = await read_json(request, ListedBody, _WANTED)
         if isinstance(listed, Response):
             return listed
         await desk.lists.add(tenant, "company", [listed.number], desk.clock.wall(), "api")
@@ -316,7 +317,7 @@ def _asked(values: dict[str, Any], row: int = 1) -> Asked | Response:
         return wrong_fields("invalid_fields", {m.field: f"row {m.row}: {m.wanted}" for m in bad.mistakes})
 
 
-def _grant(said: _Said, tenant: TenantId, at: datetime) -> Grant:
+def _grant(said: SaidBody, tenant: TenantId, at: datetime) -> Grant:
     assert said.form is not None
     return Grant(
         tenant,

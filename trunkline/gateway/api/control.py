@@ -4,10 +4,11 @@ Every POST is JSON, `{}` where there is nothing to say: a page of another site m
 call cannot do is a problem with a `code`: not_supported and not_now (409), unknown_target (422), a rule's own (403).
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -52,6 +53,16 @@ class OperatedCall(Protocol):
 
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def _rfc3339(value: object) -> object:
+    if not isinstance(value, str) or not _MOMENT.match(value):  # pydantic also takes numbers, and dates alone
+        raise ValueError("a time with its zone")
+    return value
+
+
+_MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}")
+Moment = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_rfc3339)]
 
 
 class _Transfer(Body):

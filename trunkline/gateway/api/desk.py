@@ -23,12 +23,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from trunkline.gateway.api.callquery import parameters
 from trunkline.gateway.api.principal import principal_of
 from trunkline.gateway.api.problems import problem
 from trunkline.gateway.api.replies import Replies, once
 from trunkline.numbers import ascode, importing
 from trunkline.numbers.desk import Desk, shown
-from trunkline.numbers.resources import KINDS, Agent, Tenant
+from trunkline.numbers.resources import KINDS, MAX_VERSION, Agent, Tenant
 from trunkline.owned import Changed, DeskError, Fault, Kept, Version
 from trunkline.types import TenantId
 
@@ -50,6 +51,7 @@ _STATUS: Mapping[Fault, int] = {
     "invalid_fields": 422,
 }
 _ETAG = re.compile(r'(?:W/)?"([0-9]{1,9})"')
+_COUNTRY = re.compile("[A-Z]{2}")
 TOML = "application/toml"
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -92,9 +94,12 @@ def _told(endpoint: Endpoint) -> Endpoint:
 
 def _page(desk: Desk, kind: str) -> Endpoint:
     async def page(request: Request) -> Response:
-        asked = request.query_params
+        filters = FILTERS.get(kind, {})
+        asked = parameters(request, "limit", "cursor", "search", *filters)
+        if len(asked.get("search", "")) > MAX_SEARCH_CHARS:
+            raise HTTPException(400, f"search: at most {MAX_SEARCH_CHARS} characters")
         where: dict[str, Any] = {}
-        for name, of in FILTERS.get(kind, {}).items():
+        for name, of in filters.items():
             if (value := asked.get(name)) is not None:
                 where |= {"uses": (of, value)} if name == "agent" else {of: value}
         try:
@@ -103,7 +108,7 @@ def _page(desk: Desk, kind: str) -> Endpoint:
                 kind,
                 limit=limit_of(request),
                 cursor=asked.get("cursor"),
-                search=asked.get("search", "")[:MAX_SEARCH_CHARS],
+                search=asked.get("search", ""),
                 where=where,
             )
         except ValueError:
@@ -195,7 +200,9 @@ def _agent_routes(desk: Desk, replies: Replies) -> list[Route]:
     async def roll_back(request: Request) -> Response:
         who, key, fields = principal_of(request), str(request.path_params["key"]), await object_of(request)
         number = fields.get("version")
-        if not isinstance(number, int) or isinstance(number, bool) or number < 1 or fields.keys() - {"version"}:
+        if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= MAX_VERSION:
+            number = None
+        if number is None or fields.keys() - {"version"}:
             raise DeskError("invalid_fields", "version: a number", {"version": "the number of a version"})
         return _answer(await desk.roll_back(who.tenant, who.actor, key, number, if_match(request)))
 
@@ -223,14 +230,12 @@ def _code_routes(desk: Desk) -> list[Route]:
         return Response(await asyncio.to_thread(ascode.written, document), media_type=TOML)
 
     async def apply(request: Request) -> Response:
-        who, asked = principal_of(request), request.query_params
+        who, asked = principal_of(request), parameters(request, "dry_run", "prune")
+        dry_run, prune = _yes(asked, "dry_run"), _yes(asked, "prune")
         text = await _text(request)
         is_json = request.headers.get("content-type", "").partition(";")[0].strip() != TOML
         document = await asyncio.to_thread(ascode.read_document, text, is_json=is_json)
-        dry_run = asked.get("dry_run") == "true"
-        steps = await ascode.apply(
-            desk, who.tenant, who.actor, document, prune=asked.get("prune") == "true", keep=not dry_run
-        )
+        steps = await ascode.apply(desk, who.tenant, who.actor, document, prune=prune, keep=not dry_run)
         told = [{"action": s.action, "kind": s.kind, "key": s.key, "fields": list(s.fields)} for s in steps]
         return JSONResponse({"applied": not dry_run, "steps": told})
 
@@ -242,18 +247,20 @@ def _code_routes(desk: Desk) -> list[Route]:
 
 def _import_routes(desk: Desk) -> list[Route]:
     async def bring(request: Request) -> Response:
-        who, asked = principal_of(request), request.query_params
-        dry_run = asked.get("dry_run") == "true"
+        who, asked = principal_of(request), parameters(request, "dry_run", "skip_mistakes", "country")
+        dry_run, skips, country = _yes(asked, "dry_run"), _yes(asked, "skip_mistakes"), asked.get("country")
+        if country is not None and not _COUNTRY.fullmatch(country):
+            raise HTTPException(400, "country: two letters, such as US")
         found = await importing.bring(
             desk,
             who.tenant,
             who.actor,
             await request.body(),
-            asked.get("country") or None,
+            country,
             keep=not dry_run,
-            skip_mistakes=asked.get("skip_mistakes") == "true",
+            skip_mistakes=skips,
         )
-        written = not dry_run and (found.clean or asked.get("skip_mistakes") == "true")
+        written = not dry_run and (found.clean or skips)
         told = {
             "applied": written,
             "created": len(found.create),
@@ -270,7 +277,7 @@ def _import_routes(desk: Desk) -> list[Route]:
 
 def _change_routes(desk: Desk) -> list[Route]:
     async def changes(request: Request) -> Response:
-        asked = request.query_params
+        asked = parameters(request, "limit", "cursor", "kind", "key")
         try:
             found, cursor = await desk.store.changes(
                 principal_of(request).tenant,
@@ -292,6 +299,13 @@ def _line(line: Changed) -> dict[str, Any]:
 
 
 # --- what is asked ---
+
+
+def _yes(asked: Mapping[str, str], name: str) -> bool:
+    """Raises HTTPException: a change is kept, or something deleted, only where it is said plainly."""
+    if asked.get(name, "false") not in ("true", "false"):
+        raise HTTPException(400, f"{name}: true | false expected")
+    return asked.get(name) == "true"
 
 
 def limit_of(request: Request) -> int:
@@ -321,7 +335,7 @@ async def object_of(request: Request) -> dict[str, Any]:
         raise HTTPException(415, "application/json expected")
     body = await request.body()
     try:
-        found = json.loads(body) if body.strip() else {}
+        found = json.loads(body)
     except (ValueError, RecursionError):
         raise HTTPException(400, "the body is not JSON") from None
     if not isinstance(found, dict):

@@ -28,11 +28,12 @@ LARGE_BYTES = {
     "/v1/apply": 8 * 1024 * 1024,
     "/v1/agents": 1024 * 1024,
     "/v1/numbers/import": 8 * 1024 * 1024,
+    "/v1/compliance/preview": 256 * 1024,
     "/console/code": 8 * 1024 * 1024,
     "/console/numbers/_import": 8 * 1024 * 1024,
     "/console/agents": 1024 * 1024,
 }
-"""By the beginning of the path: files, and agents' scripts."""
+"""By the beginning of the path: files, agents' scripts, a campaign's numbers."""
 
 
 class Guard:

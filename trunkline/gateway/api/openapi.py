@@ -15,18 +15,18 @@ from trunkline.gateway.api import (
 )
 from trunkline.gateway.api.calls import DEFAULT_PAGE, MAX_PAGE
 from trunkline.gateway.api.control import MAX_SUMMARY_CHARS
-from trunkline.gateway.api.idempotency import MAX_KEY_CHARS
+from trunkline.gateway.api.openapi_common import HEADERS, IDEMPOTENCY_KEY_PATTERN, RESPONSES, completed, control_free
 from trunkline.gateway.dialling import RING_TIMEOUT_S
 from trunkline.gateway.party import OtherRole
 from trunkline.gateway.transfer_record import Kind
 from trunkline.media.members import Supervision
-from trunkline.ports import EndedBy, EndReason
+from trunkline.ports import EndedBy, EndReason, Purpose
 
 _CALL_ID = {"name": "call_id", "in": "path", "required": True, "schema": {"type": "string"}}
 _IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
-    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARS},
+    "schema": {"type": "string", "pattern": IDEMPOTENCY_KEY_PATTERN},
     "description": "Of the client's choice: the same order with the same key within a day is the same call.",
 }
 _PROBLEM = {
@@ -37,7 +37,11 @@ _ATTRIBUTES: dict[str, Any] = {
     "type": "object",
     "maxProperties": orders.MAX_ATTRIBUTES,
     "propertyNames": {"pattern": orders.NAME_PATTERN},
-    "additionalProperties": {"type": "string", "maxLength": orders.MAX_ATTRIBUTE_CHARS},
+    "additionalProperties": {
+        "type": "string",
+        "maxLength": orders.MAX_ATTRIBUTE_CHARS,
+        "pattern": control_free(orders.TEXT_PATTERN),
+    },
 }
 _NULLABLE_TEXT: dict[str, Any] = {"type": ["string", "null"]}
 _NULLABLE_TIME = _NULLABLE_TEXT | {"format": "date-time"}
@@ -92,20 +96,20 @@ def document() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Trunkline", "version": __version__, "license": {"name": "Apache-2.0"}},
         "security": [{"bearer": []}, {"header": []}],
-        "paths": _PATHS
-        | openapi_compliance.PATHS
-        | {path: item for part in _PARTS for path, item in part.PATHS.items()},
+        "paths": completed(_PATHS | {path: item for part in _PARTS for path, item in part.PATHS.items()}),
         "components": {
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "header": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
             },
+            "headers": HEADERS,
+            "responses": RESPONSES,
             "schemas": _SCHEMAS | {name: schema for part in _PARTS for name, schema in part.SCHEMAS.items()},
         },
     }
 
 
-_PARTS: Sequence[Any] = (openapi_accounts, openapi_calls, openapi_desk, openapi_hooks)
+_PARTS: Sequence[Any] = (openapi_accounts, openapi_calls, openapi_compliance, openapi_desk, openapi_hooks)
 _SCHEMAS: dict[str, Any] = {
     "Problem": {
         "type": "object",
@@ -132,6 +136,7 @@ _SCHEMAS: dict[str, Any] = {
         "properties": {
             "to": {
                 "type": "string",
+                "minLength": 1,
                 "maxLength": orders.MAX_NUMBER_CHARS,
                 "description": "E.164, such as +14155550100.",
             },
@@ -143,9 +148,9 @@ _SCHEMAS: dict[str, Any] = {
                 "maximum": orders.RING_S_MAX,
                 "default": RING_TIMEOUT_S,
             },
-            "purpose": openapi_compliance.PURPOSE,
-            "region": openapi_compliance.REGION,
-            "zone": openapi_compliance.ZONE,
+            "purpose": openapi_compliance.PURPOSE | {"type": ["string", "null"], "enum": [*get_args(Purpose), None]},
+            "region": openapi_compliance.REGION | {"type": ["string", "null"]},
+            "zone": openapi_compliance.ZONE | {"type": ["string", "null"]},
             "attributes": _ATTRIBUTES
             | {"description": "Kept with the call; the trunk's map makes SIP headers of them."},
         },
@@ -400,12 +405,14 @@ _PATHS: dict[str, Any] = {
             {
                 "type": "object",
                 "required": ["target"],
+                "additionalProperties": False,
                 "properties": {
-                    "target": {"type": "string"},
+                    "target": {"type": "string", "pattern": orders.NAME_PATTERN},
                     "kind": {"enum": list(get_args(Kind)), "default": "auto"},
                     "summary": {
                         "type": "string",
                         "maxLength": MAX_SUMMARY_CHARS,
+                        "pattern": control_free(orders.TEXT_PATTERN),
                         "description": "Spoken to the representative of a warm transfer.",
                     },
                 },
@@ -425,7 +432,12 @@ _PATHS: dict[str, Any] = {
         "parameters": [_CALL_ID],
         "post": _hand(
             "Whether the representative hears the caller",
-            {"type": "object", "required": ["muted"], "properties": {"muted": {"type": "boolean"}}},
+            {
+                "type": "object",
+                "required": ["muted"],
+                "additionalProperties": False,
+                "properties": {"muted": {"type": "boolean"}},
+            },
         ),
     },
     "/v1/calls/{call_id}/legs": {
@@ -454,9 +466,14 @@ _PATHS: dict[str, Any] = {
                             "type": "object",
                             "additionalProperties": False,
                             "description": "Either `target` or `to`.",
+                            "oneOf": [{"required": ["target"]}, {"required": ["to"]}],
                             "properties": {
-                                "target": {"type": "string", "description": "A name of the agent's targets."},
-                                "to": {"type": "string", "maxLength": orders.MAX_NUMBER_CHARS},
+                                "target": {
+                                    "type": "string",
+                                    "pattern": orders.NAME_PATTERN,
+                                    "description": "A name of the agent's targets.",
+                                },
+                                "to": {"type": "string", "minLength": 1, "maxLength": orders.MAX_NUMBER_CHARS},
                                 "from": {"type": "string", "pattern": orders.E164_PATTERN},
                                 "role": {"enum": list(get_args(OtherRole)), "default": "supervisor"},
                                 "supervision": {"enum": list(get_args(Supervision)), "default": "listen"},
@@ -523,7 +540,13 @@ _PATHS: dict[str, Any] = {
                     "properties": {
                         "device_id": {"type": "string", "pattern": devices.ID_PATTERN},
                         "account_id": _ACCOUNT,
-                        "agent": _NULLABLE_TEXT | {"description": "By its name; default: who has every call first."},
+                        "agent": _NULLABLE_TEXT
+                        | {
+                            "minLength": 1,
+                            "maxLength": devices.MAX_NAME_CHARS,
+                            "pattern": control_free(orders.TEXT_PATTERN),
+                            "description": "By its name; default: who has every call first.",
+                        },
                     },
                 }
             ),
@@ -588,7 +611,11 @@ _PATHS: dict[str, Any] = {
                     "additionalProperties": False,
                     "properties": {
                         "account_id": _ACCOUNT,
-                        "name": {"type": "string", "maxLength": devices.MAX_NAME_CHARS},
+                        "name": {
+                            "type": "string",
+                            "maxLength": devices.MAX_NAME_CHARS,
+                            "pattern": control_free(orders.TEXT_PATTERN),
+                        },
                         "needs_arming": {"type": "boolean", "default": False},
                         "facts": _ATTRIBUTES | {"description": "Public. `lat` and `lon`, in degrees, say where it is."},
                     },
@@ -648,6 +675,15 @@ _PATHS: dict[str, Any] = {
         "parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}],
         "patch": {
             "summary": "Trickled ICE candidates, with If-Match",
+            "parameters": [
+                {
+                    "name": "If-Match",
+                    "in": "header",
+                    "required": True,
+                    "schema": {"type": "string"},
+                    "description": "The ETag of the answer.",
+                }
+            ],
             "requestBody": {
                 "required": True,
                 "content": {"application/trickle-ice-sdpfrag": {"schema": {"type": "string"}}},

@@ -9,8 +9,9 @@ from trunkline.gateway.api.accounts import (
     MAX_PAGE,
     NAME_PATTERN,
 )
+from trunkline.gateway.api.openapi_common import ETAG_PATTERN, control_free
 from trunkline.gateway.api.orders import JSON
-from trunkline.gateway.console.accounts import MAX_EMAIL_CHARS
+from trunkline.gateway.console.accounts import EMAIL_PATTERN, MAX_EMAIL_CHARS
 from trunkline.identity import ROLES, SCOPES
 
 _TEXT = {"type": "string"}
@@ -19,8 +20,13 @@ _NULLABLE_TIME = {"type": ["string", "null"], "format": "date-time"}
 _BOOLEAN = {"type": "boolean"}
 _VERSION = {"type": "integer", "minimum": 1}
 _NAME = {"type": "string", "pattern": NAME_PATTERN}
-_EMAIL = {"type": "string", "maxLength": MAX_EMAIL_CHARS, "description": "Nobody else has it, in any tenant."}
-_LABEL = {"type": "string", "maxLength": MAX_LABEL_CHARS, "pattern": LABEL_PATTERN}
+_EMAIL = {
+    "type": "string",
+    "maxLength": MAX_EMAIL_CHARS,
+    "pattern": EMAIL_PATTERN,
+    "description": "Nobody else has it, in any tenant.",
+}
+_LABEL = {"type": "string", "maxLength": MAX_LABEL_CHARS, "pattern": control_free(LABEL_PATTERN)}
 _ROLE = {"type": "string", "enum": list(ROLES)}
 _SCOPES = {"type": "array", "minItems": 1, "uniqueItems": True, "items": {"type": "string", "enum": list(SCOPES)}}
 _ETAG = {"ETag": {"description": "Its version.", "schema": _TEXT}}
@@ -33,7 +39,7 @@ _KEY = {"name": "key", "in": "path", "required": True, "schema": _TEXT, "descrip
 _IF_MATCH = {
     "name": "If-Match",
     "in": "header",
-    "schema": _TEXT,
+    "schema": _TEXT | {"pattern": ETAG_PATTERN},
     "description": "The ETag that was last seen: 412 when it is at another one by now.",
 }
 _PAGE = [
@@ -105,7 +111,13 @@ PATHS: dict[str, Any] = {
             "Add a user, who sets a password by the link.",
             {"allOf": [_A_USER, _object(["link"], link=_LINK)]},
             "201",
-            _object(["email"], email=_EMAIL, role=_ROLE | {"default": "viewer"}, name=_NAME, label=_LABEL),
+            _object(
+                ["email"],
+                email=_EMAIL,
+                role=_ROLE | {"default": "viewer"},
+                name=_NAME | {"type": ["string", "null"]},
+                label=_LABEL,
+            ),
             headers=_ETAG | _LOCATION,
         ),
     },

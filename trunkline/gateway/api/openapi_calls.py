@@ -59,7 +59,7 @@ FILTERS: list[dict[str, Any]] = [
     ),
     _asked(
         "having",
-        {"type": "string", "pattern": f"^({'|'.join(q.HAVING)})(,({'|'.join(q.HAVING)}))*$"},
+        {"type": "string", "pattern": f"^(({'|'.join(q.HAVING)})(,({'|'.join(q.HAVING)}))*)?$"},
         f"At least one of each: {', '.join(q.HAVING)}, with commas between.",
     ),
 ]

@@ -2,12 +2,14 @@
 
 from typing import Any
 
+from trunkline.gateway.api import compliance
+from trunkline.gateway.api.openapi_common import schema_of
 from trunkline.gateway.api.orders import E164_PATTERN, JSON, REGION_PATTERN
 
 _NUMBER = {"type": "string", "pattern": E164_PATTERN}
 _TEXT = {"type": "string"}
 _TIME = {"type": "string", "format": "date-time"}
-PURPOSE = {"type": "string", "enum": ["marketing", "transactional", "informational"]}
+PURPOSE: dict[str, Any] = {"type": "string", "enum": ["marketing", "transactional", "informational"]}
 REGION = {"type": "string", "pattern": REGION_PATTERN, "description": "Where they are by address: US-CA, DE."}
 ZONE = {"type": "string", "description": "The time zone there, as IANA names it."}
 _PROBLEM = {
@@ -15,7 +17,18 @@ _PROBLEM = {
     "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
 }
 _SUBJECT = {"name": "subject", "in": "path", "required": True, "schema": _NUMBER}
-_CALLED = {"to": _TEXT, "purpose": PURPOSE, "region": REGION, "zone": ZONE}
+_ROW: dict[str, Any] = {
+    "type": "object",
+    "required": ["to"],
+    "additionalProperties": False,
+    "description": "As a row of a file: an empty text is none.",
+    "properties": {
+        "to": _TEXT | {"minLength": 1, "maxLength": 32},
+        "purpose": PURPOSE | {"enum": [*PURPOSE["enum"], ""]},
+        "region": REGION | {"pattern": f"^$|{REGION_PATTERN}"},
+        "zone": ZONE,
+    },
+}
 
 
 def _object(**properties: Any) -> dict[str, Any]:
@@ -39,43 +52,26 @@ _LISTED = _object(
     checks={"type": "array", "items": _object(name=_TEXT, answer=_TEXT, input=_TEXT, data=_TEXT, why=_TEXT)},
     obligations={"type": "array", "items": _object(kind=_TEXT, doors={"type": "array", "items": _TEXT}, basis=_TEXT)},
 )
-_TEXTS = {"type": "array", "items": _TEXT}
-_SAID = _object(
-    event={"type": "string", "enum": ["grant", "revoke"]},
-    subject=_NUMBER,
-    at=_TIME,
-    via=_TEXT,
-    technologies=_TEXTS,
-    purposes=_TEXTS,
-    seller=_TEXT,
-    form={"type": "string", "enum": ["express_written", "express_oral", "implied"]},
-    channels=_TEXTS,
-    wording=_TEXT,
-    wording_version=_TEXT,
-    evidence={"type": "array", "items": _object(kind=_TEXT, uri=_TEXT, sha256=_TEXT)},
-    jurisdiction=_TEXT,
-    valid_from=_TIME,
-    valid_until=_TIME,
-    verbatim=_TEXT,
-    do_not_call={"type": "boolean"},
-) | {"required": ["event", "subject"]}
+_PREVIEW: dict[str, Any] = {
+    "calls": {"type": "array", "minItems": 1, "maxItems": compliance.MAX_ROWS, "items": _ROW},
+    "at": {"type": ["string", "null"], "format": "date-time"},
+}
 _STOPPED = _object(stopped={"type": "boolean"})
 
+SCHEMAS: dict[str, Any] = {}
 PATHS: dict[str, Any] = {
     "/v1/compliance/check": {
         "post": _route(
             "What would be decided of a call; nothing is noted",
             _LISTED,
-            body=_object(
-                direction={"type": "string", "enum": ["inbound", "outbound"]}, **{"from": _NUMBER}, **_CALLED, at=_TIME
-            ),
+            body=schema_of(compliance.CheckBody),
         )
     },
     "/v1/compliance/preview": {
         "post": _route(
             "Who of a batch would be skipped, and why",
             _object(at=_TIME, calls={"type": "integer"}, skipped={"type": "integer"}, codes={"type": "object"}),
-            body=_object(calls={"type": "array", "items": _object(**_CALLED)}, at=_TIME),
+            body=schema_of(compliance.PreviewBody) | {"properties": _PREVIEW},
         )
     },
     "/v1/compliance/tables": {"get": _route("Versions of the tables and lists in force", {"type": "object"})},
@@ -85,7 +81,9 @@ PATHS: dict[str, Any] = {
         "delete": _route("Calls may go out again", _STOPPED),
     },
     "/v1/consent": {
-        "post": _route("Note that somebody agreed, or took it back", {"type": "object"}, "201", body=_SAID)
+        "post": _route(
+            "Note that somebody agreed, or took it back", {"type": "object"}, "201", body=schema_of(compliance.SaidBody)
+        )
         | {
             "responses": {
                 "201": {"description": "It is in the ledger."},
@@ -100,7 +98,10 @@ PATHS: dict[str, Any] = {
     },
     "/v1/dnc": {
         "post": _route(
-            "Put a number on the company's do-not-call list", {"type": "object"}, "201", body=_object(number=_NUMBER)
+            "Put a number on the company's do-not-call list",
+            {"type": "object"},
+            "201",
+            body=schema_of(compliance.ListedBody),
         )
     },
     "/v1/dnc/{subject}": {"get": _route("Which lists hold a number; null is unknown", {"type": "object"}, on=_SUBJECT)},

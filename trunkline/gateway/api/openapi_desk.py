@@ -5,8 +5,10 @@ from typing import Any, get_args
 
 from trunkline.gateway.api.desk import DEFAULT_PAGE, FILTERS, MAX_NOTE_CHARS, MAX_PAGE, MAX_SEARCH_CHARS, TOML
 from trunkline.gateway.api.desk import PATHS as OF
-from trunkline.gateway.api.idempotency import MAX_KEY_CHARS
-from trunkline.numbers.resources import KINDS, Agent, Resource, Tenant, Verdict
+from trunkline.gateway.api.openapi_common import DESK_ETAG_PATTERN, IDEMPOTENCY_KEY_PATTERN
+from trunkline.gateway.api.orders import E164_PATTERN
+from trunkline.gateway.api.routed import MAX_CHARS
+from trunkline.numbers.resources import KINDS, MAX_VERSION, Agent, Resource, Tenant, Verdict
 
 JSON = "application/json"
 _PROBLEM = {
@@ -19,12 +21,12 @@ _IF_MATCH = {
     "in": "header",
     "required": True,
     "description": "The ETag of what was seen, or * for whatever is there.",
-    "schema": {"type": "string"},
+    "schema": {"type": "string", "pattern": DESK_ETAG_PATTERN},
 }
 _IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
-    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARS},
+    "schema": {"type": "string", "pattern": IDEMPOTENCY_KEY_PATTERN},
     "description": "Of the client's choice: the same request with the same key within a day is done once.",
 }
 _KEY = {"name": "key", "in": "path", "required": True, "schema": {"type": "string"}}
@@ -94,6 +96,14 @@ def _schema_of(model: type[Resource]) -> dict[str, dict[str, Any]]:
     return {**parts, _name(model): given, f"{_name(model)}Kept": kept}
 
 
+def _patch_of(model: type[Resource]) -> dict[str, Any]:
+    """Any part of it; what an answer tells besides may be sent back."""
+    told = [*(f"has_{name}" for name in model.secrets), "version", "created_at", "updated_at"]
+    fields: dict[str, Any] = {name: {} for name in (*model.model_fields, *told)}
+    described = "What differs (RFC 7396): null takes away, objects are merged, all else replaces."
+    return {"type": "object", "description": described, "additionalProperties": False, "properties": fields}
+
+
 def _of_kind(kind: str, model: type[Resource]) -> dict[str, Any]:
     path, a = OF[kind], _a(kind)
     given, kept = _ref(_name(model)), _ref(f"{_name(model)}Kept")
@@ -104,7 +114,7 @@ def _of_kind(kind: str, model: type[Resource]) -> dict[str, Any]:
             path: {
                 "get": {"summary": f"See {a}", "responses": {"200": seen, "default": _PROBLEM}},
                 "put": _changing(f"Replace {a}", given, changed),
-                "patch": _changing(f"Change {a}", {"type": "object"}, changed),
+                "patch": _changing(f"Change {a}", _patch_of(model), changed),
             }
         }
     filters = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in FILTERS.get(kind, {})]
@@ -127,7 +137,7 @@ def _of_kind(kind: str, model: type[Resource]) -> dict[str, Any]:
             "parameters": [_KEY],
             "get": {"summary": f"See {a}", "responses": {"200": seen, "404": _NOT_THERE, "default": _PROBLEM}},
             "put": _changing(f"Replace {a}", given, changed | {"404": _NOT_THERE}),
-            "patch": _changing(f"Change {a}", {"type": "object"}, changed | {"404": _NOT_THERE}),
+            "patch": _changing(f"Change {a}", _patch_of(model), changed | {"404": _NOT_THERE}),
             "delete": {
                 "summary": f"Delete {a}",
                 "parameters": [_IF_MATCH],
@@ -195,6 +205,7 @@ _IMPORTED: dict[str, Any] = {
 }
 _AGENT = f"{OF[Agent.kind]}/{{key}}"
 _NUMBER = {"name": "number", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 1}}
+_FILE = {"type": "object", "additionalProperties": False, "properties": {kind: {} for kind in KINDS}}
 _MORE: dict[str, Any] = {
     f"{_AGENT}/versions": {
         "parameters": [_KEY],
@@ -253,7 +264,7 @@ _MORE: dict[str, Any] = {
                     "type": "object",
                     "required": ["version"],
                     "additionalProperties": False,
-                    "properties": {"version": {"type": "integer", "minimum": 1}},
+                    "properties": {"version": {"type": "integer", "minimum": 1, "maximum": MAX_VERSION}},
                 }
             ),
             "responses": {
@@ -318,7 +329,7 @@ _MORE: dict[str, Any] = {
             ],
             "requestBody": {
                 "required": True,
-                "content": {TOML: {"schema": {"type": "string"}}, JSON: {"schema": {"type": "object"}}},
+                "content": {TOML: {"schema": {"type": "string"}}, JSON: {"schema": _FILE}},
             },
             "responses": {
                 "200": _json(
@@ -351,7 +362,7 @@ _MORE: dict[str, Any] = {
         }
     },
     "/v1/numbers/{key}/route": {
-        "parameters": [_KEY],
+        "parameters": [_KEY | {"schema": {"type": "string", "pattern": E164_PATTERN}}],
         "post": {
             "summary": "Who would answer a number, and why",
             "requestBody": _body(
@@ -361,12 +372,25 @@ _MORE: dict[str, Any] = {
                     "properties": {
                         "at": {
                             "type": "string",
+                            "maxLength": MAX_CHARS,
                             "description": "Such as 2026-12-24T10:00, in the tenant's zone. Left out: now.",
                         },
-                        "from": {"type": "string", "description": "Who calls. Left out: a number that is withheld."},
+                        "from": {
+                            "type": "string",
+                            "pattern": E164_PATTERN,
+                            "description": "Who calls. Left out: a number that is withheld.",
+                        },
                         "verdict": {"enum": list(get_args(Verdict)), "default": "unknown"},
-                        "trunk": {"type": "string", "description": "The SIP trunk it comes over. Left out: Twilio."},
-                        "call": {"type": "string", "description": "Its CallSid or Call-ID, which draws its share."},
+                        "trunk": {
+                            "type": "string",
+                            "maxLength": MAX_CHARS,
+                            "description": "The SIP trunk it comes over. Left out: Twilio.",
+                        },
+                        "call": {
+                            "type": "string",
+                            "maxLength": MAX_CHARS,
+                            "description": "Its CallSid or Call-ID, which draws its share.",
+                        },
                     },
                 }
             ),

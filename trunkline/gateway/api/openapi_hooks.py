@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from trunkline.gateway.api.openapi_common import ETAG_PATTERN
 from trunkline.gateway.api.orders import JSON
 from trunkline.gateway.api.webhooks import DEFAULT_PAGE, MAX_PAGE, MAX_URL_CHARS, PREVIOUS_S_DEFAULT, PREVIOUS_S_MAX
 from trunkline.hooks import EVENT_TYPES, STATES
@@ -14,7 +15,7 @@ _DELIVERY_ID = {"name": "delivery_id", "in": "path", "required": True, "schema":
 _IF_MATCH = {
     "name": "If-Match",
     "in": "header",
-    "schema": _TEXT,
+    "schema": _TEXT | {"pattern": ETAG_PATTERN},
     "description": "The ETag of an earlier answer: refused with 412 where it has changed since.",
 }
 _ETAG = {"ETag": {"schema": _TEXT, "description": "Its version."}}

@@ -9,6 +9,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from trunkline.errors import SessionsAway
 
@@ -37,7 +38,18 @@ def problem(status: int, detail: str = "", headers: dict[str, str] | None = None
 async def on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = "" if error.detail == HTTPStatus(error.status_code).phrase else error.detail
-    return problem(error.status_code, detail, dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers |= _allow(request)
+    return problem(error.status_code, detail, headers)
+
+
+def _allow(request: Request) -> dict[str, str]:
+    """What all routes of that path take: the router tells of the first only."""
+    routes = request.app.routes
+    path = next((route.path for route in routes if route.matches(request.scope)[0] is not Match.NONE), None)
+    methods = {method for route in routes if getattr(route, "path", None) == path for method in route.methods or ()}
+    return {"Allow": ", ".join(sorted(methods))} if methods else {}
 
 
 async def on_store_error(request: Request, error: Exception) -> Response:

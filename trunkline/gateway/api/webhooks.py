@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -63,8 +63,13 @@ class _Change(Body):
     transcripts: bool | None = None
 
 
+def _whole(value: object) -> object:
+    """60.0 is an integer in JSON Schema."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class _Rotation(Body):
-    previous_valid_s: Annotated[int, Field(ge=0, le=PREVIOUS_S_MAX)] = PREVIOUS_S_DEFAULT
+    previous_valid_s: Annotated[int, Field(ge=0, le=PREVIOUS_S_MAX), BeforeValidator(_whole)] = PREVIOUS_S_DEFAULT
 
 
 def webhook_desk_routes(endpoints: Endpoints, send: Send, clock: Clock, *, allow_private: bool) -> list[Route]:
@@ -102,6 +107,8 @@ def webhook_desk_routes(endpoints: Endpoints, send: Send, clock: Clock, *, allow
         asked = await read_json(request, _Change, wanted)
         if isinstance(asked, Response):
             return asked
+        if none := [name for name in asked.model_fields_set if getattr(asked, name) is None]:
+            return wrong_fields("invalid_fields", {name: wanted[name] for name in none})
         if asked.url is not None and not is_url(asked.url, allow_private):
             return wrong_fields("invalid_fields", {"url": wanted["url"]})
         events = None if asked.events is None else tuple(asked.events)

@@ -32,6 +32,7 @@ LINK_HOLDS = timedelta(hours=24)
 SETUP_HOLDS = timedelta(hours=1)
 MAX_EMAIL_CHARS = 254
 MAX_AGENT_CHARS = 200
+EMAIL_PATTERN = r"^\s*[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+\s*$"
 _EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 
