@@ -29,6 +29,8 @@ class Rows:
         self.there: dict[tuple[str, str], Resource] = {}
         self.published: dict[str, int | None] = {"reception": 1, "sales": 2}
         self.revision = 0
+        self.hangs: set[str] = set()
+        """Numbers that are not read in time."""
 
     def put(self, *resources: Resource) -> None:
         self.there |= {(each.kind, each.key): each for each in resources}
@@ -38,6 +40,8 @@ class Rows:
         return {ACME: self.revision} if self.revision else {}
 
     async def owner_of(self, number: str) -> tuple[TenantId, Columns] | None:
+        if number in self.hangs:
+            await asyncio.sleep(60)
         found = self.there.get(("numbers", number))
         return None if found is None else (ACME, found.model_dump())
 
@@ -61,7 +65,8 @@ class Versions:
     async def ready(self, key: str) -> Attends | Refuse:
         if key in self.why_not:
             return Refuse("broken", self.why_not[key])
-        definition = SimpleNamespace(**{**_fields(DEFINITION), "name": key.partition("/")[2].partition("@")[0]})
+        name = key.partition("/")[2].partition("@")[0]
+        definition = SimpleNamespace(**{**_fields(DEFINITION), "name": name, "known_as": name})
         own = cast(Any, self._board.agent)
         self._started[key] = cast(Attends, SimpleNamespace(**{**vars(own), "definition": definition}))
         return self._started[key]
@@ -148,6 +153,33 @@ def test_a_number_of_nobodys_is_the_gateways_own_agents() -> None:
         assert isinstance(await desk.comes(to=OTHER), str)
         assert (desk.started().tenant, desk.started().agent) == (DEFAULT_TENANT, DEFINITION.name)
         assert desk.board.events("routed")[0]["by"] == "own_agent"
+
+    run(scenario)
+
+
+def test_over_another_tenants_own_trunk_nobody_answers_what_cannot_be_read() -> None:
+    async def scenario(desk: Desk) -> None:
+        await desk.put(*main())
+        desk.rows.hangs = {OURS}
+        refused = await desk.comes(1, leg="sip", trunk="acme.office", tenant=ACME)
+        assert isinstance(refused, Refuse)
+        assert refused.code == "no_agent"
+        assert (desk.started().tenant, desk.started().agent) == (ACME, "")
+        assert desk.board.ends() == [("refused", "no_agent")]
+        assert isinstance(await desk.comes(2), str)  # over the gateway's own
+        assert desk.started().tenant == DEFAULT_TENANT
+        desk.rows.hangs = set()
+        assert isinstance(await desk.comes(3, leg="sip", trunk="acme.office", tenant=ACME), str)
+        assert (desk.started().tenant, desk.started().agent) == (ACME, "reception")
+
+    run(scenario)
+
+
+def test_over_another_tenants_own_trunk_nobody_answers_before_its_desk_is_seen() -> None:
+    async def scenario(desk: Desk) -> None:
+        refused = await desk.comes(1, leg="sip", trunk="acme.office", tenant=ACME)
+        assert isinstance(refused, Refuse)
+        assert (refused.code, desk.started().tenant) == ("no_agent", ACME)
 
     run(scenario)
 

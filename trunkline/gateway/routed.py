@@ -24,6 +24,7 @@ from trunkline.numbers.routing import (
     ByOwnAgent,
     ByVersions,
     Caller,
+    Declined,
     View,
     answer,
     draw_of,
@@ -32,7 +33,7 @@ from trunkline.numbers.routing import (
     without_agents,
 )
 from trunkline.ports import Refuse
-from trunkline.types import E164, TenantId
+from trunkline.types import DEFAULT_TENANT, E164, TenantId
 
 READY_S = 5.0
 """For a version's start, while the caller waits; then the next one's."""
@@ -132,15 +133,16 @@ class Routing:
         return self.directory.is_empty
 
     async def expect(self, arrival: Arrival) -> Routed | None:
-        """Before `take`. None: the gateway's own agent, of the default tenant. Does not raise."""
-        if self.is_empty or arrival.direction != "inbound" or arrival.leg not in _ROUTED_LEGS:
+        """Before `take`. None: the gateway's own agent, of the default tenant; never for a call over another tenant's
+        own trunk. Does not raise."""
+        if not _has_route(arrival):
             return None
         name = arrival.provider_call_id
         if (kept := self._kept.get(name)) is not None:
             return kept
         view = await self.directory.view(arrival.to_number, _trunk_of(arrival), arrival.tenant)
         if view is None:
-            return None
+            return _unread(arrival)
         routed = await self._readied(answer(view, self._caller(arrival)))
         self._kept[name] = routed
         while len(self._kept) > _KEPT:
@@ -151,14 +153,14 @@ class Routing:
         """At once, for a call that is let in now."""
         if (kept := self._kept.pop(arrival.provider_call_id, None)) is not None:
             return kept
-        if self.is_empty or arrival.direction != "inbound" or arrival.leg not in _ROUTED_LEGS:
+        if not _has_route(arrival):
             return None
         view = self.directory.remembered(arrival.to_number, _trunk_of(arrival), arrival.tenant)
-        return None if view is None else self._at_once(answer(view, self._caller(arrival)))
+        return _unread(arrival) if view is None else self._at_once(answer(view, self._caller(arrival)))
 
-    def view_of(self, number: str | None) -> View | None:
-        """At once, of a number of ours."""
-        return self.directory.remembered(number)
+    def view_of(self, number: str | None, tenant: TenantId | None = None) -> View | None:
+        """At once, of a number of ours; of this tenant's, or None: as the gateway's own ways in have it."""
+        return self.directory.remembered(number, tenant=tenant)
 
     def _caller(self, arrival: Arrival) -> Caller:
         return Caller(
@@ -196,6 +198,19 @@ class Routing:
 
     def _of_nobody(self, answered: Answered) -> Routed:
         return Routed(without_agents(answered))
+
+
+def _has_route(arrival: Arrival) -> bool:
+    return arrival.direction == "inbound" and arrival.leg in _ROUTED_LEGS
+
+
+def _unread(arrival: Arrival) -> Routed | None:
+    """Nothing is known of the number: over the gateway's own ways in its own agent answers, but that is no other
+    tenant's."""
+    if arrival.tenant in (None, DEFAULT_TENANT):
+        return None
+    why = "the numbers of its tenant cannot be read now"
+    return Routed(Answered(arrival.tenant, Declined("no_agent", why), (why,)))
 
 
 def _trunk_of(arrival: Arrival) -> str:

@@ -183,8 +183,8 @@ class Switchboard:
         """Of a call out that shows this number."""
         if self.slots is None:
             return None
-        view = None if self.routing is None else self.routing.view_of(number)
-        if view is None or view.tenant != tenant:
+        view = None if self.routing is None else self.routing.view_of(number, tenant)
+        if view is None:
             return replace(self.slots.limits, tenant=tenant)
         return limits_of(view).limits(self.slots.limits)
 
@@ -198,7 +198,7 @@ class Switchboard:
         routed = None if before is None else before.routed
         if routed is None and self.routing is not None:
             routed = self.routing.take(arrival)
-        call = LineCall(self, arrival, before, routed=routed)
+        call = LineCall(self, arrival, before, routed=routed, tenant=arrival.tenant or DEFAULT_TENANT)
         return self._let_in(call) or call.id
 
     def _let_in(self, call: LineCall) -> Refuse | None:
