@@ -5,6 +5,8 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from tests.gateway.test_slots import Shared
 from trunkline.agents.attending import Agent as Attends
 from trunkline.gateway.dialling import DialOrder
@@ -60,9 +62,12 @@ class Versions:
     def __init__(self, board: Board) -> None:
         self._board = board
         self.why_not: dict[str, str] = {}
+        self.slow: set[str] = set()
         self._started: dict[str, Attends] = {}
 
     async def ready(self, key: str) -> Attends | Refuse:
+        if key in self.slow:
+            await asyncio.sleep(60)
         if key in self.why_not:
             return Refuse("broken", self.why_not[key])
         name = key.partition("/")[2].partition("@")[0]
@@ -73,6 +78,12 @@ class Versions:
 
     def agent(self, key: str) -> Attends | None:
         return self._started.get(key)
+
+    async def has(self, key: str) -> None:
+        """Calls have this version until another one of its agent is here."""
+        started = cast(Any, await self.ready(key))
+        started.definition.version = key
+        self._started[key.partition("@")[0]] = started
 
 
 def _fields(value: Any) -> dict[str, Any]:
@@ -193,6 +204,54 @@ def test_a_version_that_is_not_ready_leaves_the_call_to_the_next() -> None:
         assert {event["agent"] for event in desk.board.events("routed")} == {"sales"}
         told = [event["why"] for event in desk.board.events("routed")]
         assert any("agent reception@1 is not ready: its script is wrong" in why for why in told)
+
+    run(scenario)
+
+
+def test_a_published_version_that_does_not_start_leaves_calls_to_the_one_before() -> None:
+    async def scenario(desk: Desk) -> None:
+        await desk.versions.has("acme/reception@1")
+        desk.rows.published["reception"] = 2
+        desk.versions.why_not["acme/reception@2"] = "its script is wrong"
+        await desk.put(*main())
+        assert isinstance(await desk.comes(1), str)
+        assert desk.started().agent == "reception"
+        event = desk.board.events("routed")[-1]
+        assert (event["agent"], event["version"]) == ("reception", 1)
+        assert event["why"][-2:] == [
+            "agent reception@2 is not ready: its script is wrong",
+            "agent reception@1, which is here already, answers in place of reception@2",
+        ]
+        routed = desk.board.switchboard.routing
+        assert routed is not None
+        at_once = routed.take(arrival(2, to_number=OURS))  # nobody has asked before
+        assert at_once is not None
+        assert str(at_once.version) == "reception@1"
+
+    run(scenario)
+
+
+def test_a_pinned_version_has_no_other_in_its_place() -> None:
+    async def scenario(desk: Desk) -> None:
+        await desk.versions.has("acme/reception@1")
+        desk.versions.why_not["acme/reception@2"] = "its script is wrong"
+        await desk.put(*main(ByAgents(kind="agents", agents=(Share(agent="reception", version=2),))))
+        refused = await desk.comes(1)
+        assert isinstance(refused, Refuse)
+        assert refused.code == "no_agent"
+
+    run(scenario)
+
+
+def test_callers_wait_so_long_for_all_versions_together() -> None:
+    async def scenario(desk: Desk) -> None:
+        desk.rows.published = {f"agent{n}": 1 for n in range(5)}
+        desk.versions.slow = {f"acme/agent{n}@1" for n in range(5)}
+        await desk.put(*main(ByAgents(kind="agents", agents=tuple(Share(agent=f"agent{n}") for n in range(5)))))
+        began = asyncio.get_running_loop().time()
+        refused = await desk.comes(1)
+        assert isinstance(refused, Refuse)
+        assert asyncio.get_running_loop().time() - began == pytest.approx(8)
 
     run(scenario)
 

@@ -34,9 +34,12 @@ from trunkline.numbers.routing import (
 )
 from trunkline.ports import Refuse
 from trunkline.types import DEFAULT_TENANT, E164, TenantId
+from trunkline.types import AgentVersion as Named
 
 READY_S = 5.0
 """For a version's start, while the caller waits; then the next one's."""
+ALL_READY_S = 8.0
+"""For all of them: Twilio gives up on a webhook after 15 s."""
 _KEPT = 4096
 _ROUTED_LEGS = ("twilio", "sip")
 
@@ -49,7 +52,8 @@ class Agents(Protocol):
         ...
 
     def agent(self, key: str) -> Agent | None:
-        """At once. None: it is not started."""
+        """At once, a version; or by `acme/reception` the one that calls have, which may be the one before the published
+        one. None: it is not started."""
         ...
 
 
@@ -174,17 +178,20 @@ class Routing:
     async def _readied(self, answered: Answered) -> Routed:
         if not isinstance(answered.by, ByVersions):
             return Routed(answered)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + ALL_READY_S
         for version in answered.by.versions:
+            key = key_of(answered.tenant, version)
             try:
-                async with asyncio.timeout(READY_S):
-                    agent = await self.agents.ready(key_of(answered.tenant, version))
+                async with asyncio.timeout_at(min(until, loop.time() + READY_S)):
+                    agent = await self.agents.ready(key)
             except TimeoutError:
-                agent = Refuse("slow", "it does not start")
+                agent = self.agents.agent(key) or Refuse("slow", "it does not start in time")
             if not isinstance(agent, Refuse) and agent.ready():
                 return Routed(answered, agent, version)
             why = agent.why if isinstance(agent, Refuse) else "it cannot be reached"
             answered = answered.and_so(answered.by, f"agent {version} is not ready: {why}")
-        return self._of_nobody(answered)
+        return self._by_former(answered)
 
     def _at_once(self, answered: Answered) -> Routed:
         if not isinstance(answered.by, ByVersions):
@@ -194,9 +201,18 @@ class Routing:
             if agent is not None and agent.ready():
                 return Routed(answered, agent, version)
             answered = answered.and_so(answered.by, f"agent {version} is not ready")
-        return self._of_nobody(answered)
+        return self._by_former(answered)
 
-    def _of_nobody(self, answered: Answered) -> Routed:
+    def _by_former(self, answered: Answered) -> Routed:
+        """None that is to answer is ready. What was published before is as good as a version that nobody pinned."""
+        versions = answered.by.versions if isinstance(answered.by, ByVersions) else ()
+        for wanted in versions:
+            agent = None if wanted.pinned else self.agents.agent(f"{answered.tenant}/{wanted.agent}")
+            here = None if agent is None else Named.read(agent.definition.version)
+            if agent is not None and here is not None and isinstance(here.number, int) and agent.ready():
+                version = AgentVersion(here.agent, here.number)
+                why = f"agent {version}, which is here already, answers in place of {wanted}"
+                return Routed(answered.and_so(answered.by, why), agent, version)
         return Routed(without_agents(answered))
 
 
