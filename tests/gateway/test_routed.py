@@ -10,10 +10,11 @@ import pytest
 from tests.gateway.test_slots import Shared
 from trunkline.agents.attending import Agent as Attends
 from trunkline.gateway.dialling import DialOrder
-from trunkline.gateway.routed import Elsewhere, Routing
+from trunkline.gateway.routed import Elsewhere, Routed, Routing
 from trunkline.gateway.slots import SlotLimits, Slots
 from trunkline.numbers.directory import Directory
 from trunkline.numbers.resources import ByAgents, ByBusy, ByMessage, ByNumber, Number, Resource, Route, Share, Tenant
+from trunkline.numbers.routing import View, known_of
 from trunkline.ports import Allow, CallStarted, Columns, DeskRows, Refuse, Revocation
 from trunkline.testing.board import DEFINITION, Board, arrival, sid
 from trunkline.testing.board import run as run_board
@@ -371,6 +372,32 @@ def test_a_number_that_is_full_sends_callers_to_its_overflow_number() -> None:
         await slots.close()
 
     run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("own", "of_settings", "both"),
+    [
+        ((9, 0), (None, 0), (9, 0)),
+        ((9, 0), (4, 1), (4, 1)),
+        ((3, 1), (4, 0), (3, 1)),
+        ((5, 0), (10, 2), (5, 0)),
+        ((5, 0), (6, 4), (5, 3)),  # calls out: 2
+    ],
+)
+def test_an_admins_limit_lifts_none_of_the_settings(
+    own: tuple[int, int], of_settings: tuple[int | None, int], both: tuple[int, int]
+) -> None:
+    most, reserved = own
+    known = known_of(
+        View(
+            ACME,
+            Number(number=OURS, max_calls=most, reserved_inbound=reserved),
+            terms=Tenant(max_calls=most, reserved_inbound=reserved),
+        )
+    )
+    found = Routed(known).limits(SlotLimits(of_settings[0], of_settings[0], of_settings[1], of_settings[1]))
+    assert (found.per_number, found.reserved_per_number) == both
+    assert (found.per_tenant, found.reserved_per_tenant) == both
 
 
 def test_tenants_do_not_share_a_limit() -> None:

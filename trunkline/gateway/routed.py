@@ -97,15 +97,30 @@ class Routed:
         }
 
     def limits(self, of_settings: SlotLimits) -> SlotLimits:
-        """Where number, route or tenant have none of their own, those of the settings hold."""
+        """Of number, route and tenant, within those of the settings: both hold."""
         found, limits = self.answered, replace(of_settings, tenant=self.tenant)
         if found.tenant_max_calls is not None:
-            limits = replace(
-                limits, per_tenant=found.tenant_max_calls, reserved_per_tenant=found.tenant_reserved_inbound
+            most, reserved = _both(
+                (found.tenant_max_calls, found.tenant_reserved_inbound),
+                (of_settings.per_tenant, of_settings.reserved_per_tenant),
             )
+            limits = replace(limits, per_tenant=most, reserved_per_tenant=reserved)
         if found.max_calls is not None:
-            limits = replace(limits, per_number=found.max_calls, reserved_per_number=found.reserved_inbound)
+            most, reserved = _both(
+                (found.max_calls, found.reserved_inbound), (of_settings.per_number, of_settings.reserved_per_number)
+            )
+            limits = replace(limits, per_number=most, reserved_per_number=reserved)
         return limits
+
+
+def _both(own: tuple[int, int], of_settings: tuple[int | None, int]) -> tuple[int, int]:
+    """Limits as (most, of these kept for calls in)."""
+    most, reserved = of_settings
+    if most is None:
+        return own
+    out = min(own[0] - own[1], most - reserved)
+    both = min(own[0], most)
+    return both, both - out
 
 
 def limits_of(view: View) -> Routed:
