@@ -511,7 +511,7 @@ async def _follow_desks(roster: Roster, treasury: Treasury, desk: DeskStore) -> 
         with contextlib.suppress(StoreError):
             revision = await desk.revisions()
             if revision != seen:
-                roster.want(await desk.answering(MAX_AGENTS))
+                roster.want(await desk.answering(MAX_AGENTS - len(roster.family)))
                 treasury.own = own_budgets(await desk.budgets())
                 seen = revision
         await asyncio.sleep(DESKS_S)
