@@ -314,7 +314,7 @@ def test_over_sip_our_own_voice_says_the_message() -> None:
         desk.board.attach(CallId(call_id))
         assert desk.board.agent_now.greeting == ""
         assert (desk.board.agent_now.goodbyes, desk.board.agent_now.last_line) == (1, "We are closed.")
-        await asyncio.sleep(30)
+        await asyncio.sleep(95)
         assert desk.board.ends() == [("agent_hung_up", "")]
 
     run(scenario)

@@ -27,6 +27,7 @@ from trunkline.gateway.leg import Dialler, LegKind, Plan
 from trunkline.gateway.linecall import GOODBYE_S, FormerCall, LineCall
 from trunkline.gateway.outbound import NEVER_AGAIN, RetryPolicy
 from trunkline.gateway.placing import Placing
+from trunkline.gateway.recital import Reciter
 from trunkline.gateway.routed import Elsewhere, Routed, Routing, limits_of
 from trunkline.gateway.slots import SlotLimits, Slots
 from trunkline.gateway.spending import Spending
@@ -132,6 +133,8 @@ class Switchboard:
         """How many calls at once a tenant and a number may have; None: as many as there are lines."""
         self.routing: Routing | None = None
         """Which agent of which tenant answers a number; None: the gateway's own, always."""
+        self.reciter: Reciter | None = None
+        """Says texts in place of conversations; None: the agent's own voice does."""
         self.draining = False
         self._second_legs = 0
         self._calls: dict[CallId, LineCall] = {}
@@ -532,6 +535,8 @@ class Switchboard:
     def is_ready(self, call_id: CallId) -> bool:
         """Whoever attends this call can speak."""
         call = self._calls.get(call_id)
+        if call is not None and call.says and self.reciter is not None:
+            return self.reciter.ready()
         return call is not None and call.attended.agent.ready()
 
     def live(self, call_id: CallId) -> LiveCall | None:
