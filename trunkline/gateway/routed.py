@@ -136,6 +136,8 @@ class Elsewhere(Refuse):
     """Put through to it; the transfer door has let them."""
     text: str = ""
     """Heard, then it ends."""
+    limit_s: int | None = None
+    """How long budgets pay for it; None: as long as calls may last."""
 
 
 class Routing:

@@ -236,8 +236,12 @@ class Switchboard:
             call.end("refused", decision.code)
             return decision
         if isinstance(by, ByNumber):
-            call.end("transferred", why)
-            return Elsewhere("number", why, number=E164(by.number))
+            through = self._put_through(call, Refuse("number", why), by.number)
+            if isinstance(through, Elsewhere):
+                call.end("transferred", why)
+            else:
+                call.end("refused", through.code)
+            return through
         refused = Refuse(by.code, by.why) if isinstance(by, Declined) else Refuse("busy", why)
         if isinstance(by, ByMessage):
             refused = Elsewhere("message", why, text=by.text)
@@ -254,8 +258,21 @@ class Switchboard:
             ways.insert(0, ("overflow", known.overflow_number))
         for name, number in ways:
             if number is not None and isinstance(call.ask("transfer", name, number), Allow):
-                return Elsewhere(no_line.code, no_line.why, number=E164(number))
+                through = self._put_through(call, no_line, number)
+                return through if isinstance(through, Elsewhere) else no_line
         return no_line
+
+    def _put_through(self, call: LineCall, instead: Refuse, number: str) -> Refuse:
+        """An Elsewhere, where budgets pay for it. Over SIP the carrier is told the number, and the call is not ours."""
+        limit_s = float("inf")
+        if self.spending is not None and call.started.leg == "twilio":
+            found = self.spending.put_through(call, number)
+            if isinstance(found, Refuse):
+                call.event("refused", door="transfer", target=None, code=found.code, why=found.why)
+                return found
+            limit_s = min(found, self.limits.max_call_s)
+        most_s = None if limit_s == float("inf") else int(limit_s)
+        return Elsewhere(instead.code, instead.why, number=E164(number), limit_s=most_s)
 
     def _may_cost(self, call: LineCall) -> Refuse | None:
         """The last door: from here on its account is open."""
@@ -514,6 +531,13 @@ class Switchboard:
         if self.spending is None or former is None or not duration_s:
             return
         if (found := self.spending.carrier_told_late(former.id, float(duration_s))) is not None:
+            self.records.append(UsageMetered(self.clock.wall(), *found))
+
+    def put_through(self, call_sid: CallSid, duration_s: int) -> None:
+        former = self._ended.get(call_sid)
+        if self.spending is None or former is None:
+            return
+        if (found := self.spending.put_through_told(former.id, float(duration_s))) is not None:
             self.records.append(UsageMetered(self.clock.wall(), *found))
 
     def stream_event(self, call_sid: CallSid, stream_sid: StreamSid, event: str, error: str) -> None:
