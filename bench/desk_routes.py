@@ -2,8 +2,8 @@
 
 Fills a new database (SQLite in a temporary folder where no URL is given; on PostgreSQL its tables must be empty), then
 measures a first look-up, one that is remembered, and how long after another process's change the old answer is given.
-Wall time says as well how long others had the core; CPU is what a look-up needs. Exit status 1: a remembered one needs
-over 1 ms of CPU at p99.
+CPU is what a look-up needs; wall time, which a caller waits, has in it how long others had the core. Exit status 1: a
+remembered one takes over 1 ms at p99, of either.
 """
 
 import asyncio
@@ -30,6 +30,7 @@ from trunkline.types import TenantId
 NUMBERS, TENANTS, ROUTES = 100_000, 10, 100
 FIRST, REMEMBERED, CHANGES = 2_000, 100_000, 20
 PROMISE_MS = 1.0
+PROMISED = ("remembered_p99_ms", "remembered_cpu_p99_ms")
 TABLES: dict[type[Resource], Any] = {
     Tenant: models.TenantTerms,
     Hours: models.HoursRow,
@@ -149,4 +150,7 @@ if __name__ == "__main__":
     else:
         for name, value in figures.items():
             print(f"{name:22} {value:.4f}")
-    sys.exit(figures["remembered_cpu_p99_ms"] > PROMISE_MS)
+    missed = [name for name in PROMISED if figures[name] > PROMISE_MS]
+    for name in missed:
+        print(f"missed: {name} is {figures[name]:.4f}, {PROMISE_MS} at most was promised", file=sys.stderr)
+    sys.exit(bool(missed))

@@ -31,6 +31,7 @@ from trunkline.agents.attending import Agent
 from trunkline.agents.definition import AgentDefinition
 from trunkline.agents.examples import example
 from trunkline.agents.here import AgentHere
+from trunkline.agents.houselines import HouseVoice
 from trunkline.agents.local.pool import SpeechPool
 from trunkline.agents.providers import Minds, Services, Wrap
 from trunkline.agents.roster import Roster
@@ -43,7 +44,7 @@ from trunkline.compliance.destinations import country_of
 from trunkline.compliance.money.treasury import Treasury
 from trunkline.compliance.office import Office
 from trunkline.compliance.residency import Residency
-from trunkline.errors import ConfigError, MissingExtra, StoreError
+from trunkline.errors import ConfigError, MissingExtra, ProviderError, StoreError
 from trunkline.gateway.answeredby import MachineTerms
 from trunkline.gateway.api.accounts import account_routes
 from trunkline.gateway.api.app import create_http, plain_index
@@ -91,6 +92,7 @@ from trunkline.gateway.livekit.desk import Enter, LivekitDesk
 from trunkline.gateway.livekit.outgoing import livekit_lead
 from trunkline.gateway.outbound import retry_policy
 from trunkline.gateway.page.routes import page_routes
+from trunkline.gateway.recital import Reciter
 from trunkline.gateway.regions import Regions
 from trunkline.gateway.regionwatch import RegionWatch
 from trunkline.gateway.routed import Routing
@@ -369,6 +371,8 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
 
         sip = await _open_sip(settings, switchboard, clock)
         if sip.desk is not None:
+            switchboard.reciter = await _open_reciter(stack, agents[first].agent, services, speech_ready)
+        if sip.desk is not None:
             stack.push_async_callback(sip.desk.close)
         ways_out = [way.trunks for way in (sip.desk, twilio) if way is not None]
 
@@ -511,7 +515,7 @@ async def _follow_desks(roster: Roster, treasury: Treasury, desk: DeskStore) -> 
         with contextlib.suppress(StoreError):
             revision = await desk.revisions()
             if revision != seen:
-                roster.want(await desk.answering(MAX_AGENTS))
+                roster.want(await desk.answering(MAX_AGENTS - len(roster.family)))
                 treasury.own = own_budgets(await desk.budgets())
                 seen = revision
         await asyncio.sleep(DESKS_S)
@@ -841,6 +845,20 @@ async def _open_sip(settings: Settings, switchboard: Switchboard, clock: Clock) 
     if not stack.tuned:
         about += f"; with the published PJSIP, {PUBLISHED_CALLS} calls at most: make pjsip builds ours"
     return _Sip(about, desk, stack)
+
+
+async def _open_reciter(
+    stack: contextlib.AsyncExitStack, agent: Agent, services: Services, ready: Callable[[], bool]
+) -> Reciter | None:
+    """Says messages, an outage's among them, whether the agent's model is there or not."""
+    try:
+        voice = HouseVoice(agent.definition, agent.minds, services)
+        await voice.start(())
+    except (ConfigError, MissingExtra, ProviderError) as error:
+        log.warning("messages over SIP need the voice of %s: %s", agent.definition.name, error)
+        return None
+    stack.push_async_callback(voice.close)
+    return Reciter(voice, ready, services.clock)
 
 
 @dataclass(slots=True)

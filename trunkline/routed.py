@@ -15,7 +15,7 @@ from trunkline.errors import ConfigError, MissingExtra, StoreError
 from trunkline.numbers.directory import Directory
 from trunkline.numbers.routing import Caller, View, answer, draw_of, told
 from trunkline.settings import load
-from trunkline.types import DEFAULT_TENANT
+from trunkline.types import DEFAULT_TENANT, TenantId
 
 Config = Annotated[Path | None, typer.Option("--config", help="Settings file (default: trunkline.toml).")]
 AsJson = Annotated[bool, typer.Option("--json", help="The answer as JSON on stdout.")]
@@ -31,7 +31,9 @@ def route(
         Literal["verified", "invalid", "unsigned", "unknown"],
         typer.Option(help="Of STIR/SHAKEN on the caller's number."),
     ] = "unknown",
-    trunk: Annotated[str, typer.Option(help="The SIP trunk it comes over; none given: Twilio.")] = "",
+    trunk: Annotated[
+        str, typer.Option(help="The SIP trunk it comes over, a tenant's own as TENANT.TRUNK; none given: Twilio.")
+    ] = "",
     call: Annotated[str, typer.Option(help="Its CallSid or Call-ID, of which its share is drawn.")] = "",
     config: Config = None,
     as_json: AsJson = False,
@@ -69,7 +71,9 @@ async def _view(number: str, trunk: str, config: Path | None) -> View:
         await database.upgrade()
         rows = DatabaseNumbers(database)
         await rows.revisions()  # raises, where the directory would go on without
-        return await Directory(rows).view(number, trunk) or View(DEFAULT_TENANT)
+        whose, _, name = trunk.rpartition(".")  # a tenant's own trunk, as the gateway knows it
+        tenant = TenantId(whose) if whose else None
+        return await Directory(rows).view(number, name, tenant) or View(tenant or DEFAULT_TENANT)
     finally:
         await database.close()
 

@@ -326,6 +326,35 @@ def test_a_hand_off_leads_to_whom_the_tenant_has_published() -> None:
     run(test, desk)
 
 
+def test_while_the_published_version_does_not_start_the_one_before_it_stays() -> None:
+    desk = Desk(reception_1=text(), reception_2="name = 3")
+    desk.now["default", "reception"] = 1
+
+    async def test(house: House) -> None:
+        roster = house.roster
+        roster.want([ONE])
+        await roster.tend()
+        before = roster.agent("default/reception")
+        assert before is roster.agent(ONE) is not None
+        desk.now["default", "reception"] = 2
+        roster.want([TWO])
+        await roster.tend()
+        assert roster.agent(TWO) is None
+        assert roster.agent("default/reception") is before
+        house.pass_s(0)
+        house.pass_s(GRACE_S + 1)
+        assert roster.agent("default/reception") is before
+        desk.texts["default", "reception", 2] = text("Reception two")
+        await roster.tend()
+        assert roster.agent("default/reception") is roster.agent(TWO) is not None
+        house.pass_s(0)
+        house.pass_s(GRACE_S + 1)
+        await house.settle()
+        assert house.closed == [ONE]
+
+    run(test, desk)
+
+
 def test_agents_that_hand_calls_to_and_fro_are_each_here_once() -> None:
     back = '[agents.desk]\nagent = "reception"\nwhen = "all else"\n'
     desk = Desk(reception_1=text(more=TO_BILLING), billing_1=text("Billing", back))

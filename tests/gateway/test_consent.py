@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from trunkline.compliance.opening import Wording, load
+from trunkline.errors import ProviderError
 from trunkline.gateway import consent as module
 from trunkline.gateway.consent import House
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.joining import Joining
 from trunkline.gateway.party import Invitation
+from trunkline.gateway.recital import Reciter
 from trunkline.ports import Allow, Door, Grant, Message, Obligation, Refuse, Revocation, SttFinal, TtsAudio, Wish
 from trunkline.testing.board import DEFINITION, Board, FakeLeg, play
 from trunkline.testing.caller.speech import synthesize, to_frames
@@ -130,6 +132,34 @@ def test_the_way_out_is_told_within_two_seconds_and_the_agent_follows_within_one
         assert [line["line"] for line in others] == ["say_ai"]  # no number to call back is set
         last = others[-1]
         assert board.clock.now() - began <= (last["at_ms"] + last["length_ms"]) / 1000 + 1
+
+    play(Consenting(), scenario)
+
+
+def test_a_message_is_said_in_place_of_the_lines_and_no_agent_follows() -> None:
+    texts: list[str] = []
+
+    class Said(Voice):
+        async def speak(self, text: str, format: Any) -> list[TtsAudio]:
+            texts.append(text)
+            return [TtsAudio(SECOND)]
+
+    async def scenario(board: Consenting) -> None:
+        def fails(*_: Any) -> None:
+            raise ProviderError("llm", "unavailable", retryable=True)
+
+        board.agent.attend = fails  # its model is away
+        board.agent.ready = lambda: False
+        board.switchboard.reciter = Reciter(cast(Any, Said()), lambda: True, board.clock)
+        call_id = board.admit(1)
+        board.line_of(call_id).says = "We are closed."
+        board.attach(call_id)
+        assert board.switchboard.is_ready(call_id)
+        await board.hear(3)
+        await asyncio.sleep(10)  # far less than a call may last
+        assert texts == ["We are closed."]
+        assert board.attendants == []
+        assert board.ends() == [("agent_hung_up", "")]
 
     play(Consenting(), scenario)
 

@@ -6,13 +6,16 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from tests.gateway.test_slots import Shared
 from trunkline.agents.attending import Agent as Attends
 from trunkline.gateway.dialling import DialOrder
-from trunkline.gateway.routed import Elsewhere, Routing
+from trunkline.gateway.routed import Elsewhere, Routed, Routing
 from trunkline.gateway.slots import SlotLimits, Slots
 from trunkline.numbers.directory import Directory
 from trunkline.numbers.resources import ByAgents, ByBusy, ByMessage, ByNumber, Number, Resource, Route, Share, Tenant
+from trunkline.numbers.routing import View, known_of
 from trunkline.ports import Allow, CallStarted, Columns, DeskRows, Refuse, Revocation
 from trunkline.testing.board import DEFINITION, Board, arrival, sid
 from trunkline.testing.board import run as run_board
@@ -30,6 +33,8 @@ class Rows:
         self.there: dict[tuple[str, str], Resource] = {}
         self.published: dict[str, int | None] = {"reception": 1, "sales": 2}
         self.revision = 0
+        self.hangs: set[str] = set()
+        """Numbers that are not read in time."""
 
     def put(self, *resources: Resource) -> None:
         self.there |= {(each.kind, each.key): each for each in resources}
@@ -39,6 +44,8 @@ class Rows:
         return {ACME: self.revision} if self.revision else {}
 
     async def owner_of(self, number: str) -> tuple[TenantId, Columns] | None:
+        if number in self.hangs:
+            await asyncio.sleep(60)
         found = self.there.get(("numbers", number))
         return None if found is None else (ACME, found.model_dump())
 
@@ -57,9 +64,12 @@ class Versions:
     def __init__(self, board: Board) -> None:
         self._board = board
         self.why_not: dict[str, str] = {}
+        self.slow: set[str] = set()
         self._started: dict[str, Attends] = {}
 
     async def ready(self, key: str) -> Attends | Refuse:
+        if key in self.slow:
+            await asyncio.sleep(60)
         if key in self.why_not:
             return Refuse("broken", self.why_not[key])
         definition = replace(DEFINITION, name=key.partition("/")[2].partition("@")[0], version=key)
@@ -69,6 +79,11 @@ class Versions:
 
     def agent(self, key: str) -> Attends | None:
         return self._started.get(key)
+
+    async def has(self, key: str) -> None:
+        """Calls have this version until another one of its agent is here."""
+        started = cast(Any, await self.ready(key))
+        self._started[key.partition("@")[0]] = started
 
 
 class Desk:
@@ -149,6 +164,33 @@ def test_a_number_of_nobodys_is_the_gateways_own_agents() -> None:
     run(scenario)
 
 
+def test_over_another_tenants_own_trunk_nobody_answers_what_cannot_be_read() -> None:
+    async def scenario(desk: Desk) -> None:
+        await desk.put(*main())
+        desk.rows.hangs = {OURS}
+        refused = await desk.comes(1, leg="sip", trunk="acme.office", tenant=ACME)
+        assert isinstance(refused, Refuse)
+        assert refused.code == "no_agent"
+        assert (desk.started().tenant, desk.started().agent) == (ACME, "")
+        assert desk.board.ends() == [("refused", "no_agent")]
+        assert isinstance(await desk.comes(2), str)  # over the gateway's own
+        assert desk.started().tenant == DEFAULT_TENANT
+        desk.rows.hangs = set()
+        assert isinstance(await desk.comes(3, leg="sip", trunk="acme.office", tenant=ACME), str)
+        assert (desk.started().tenant, desk.started().agent) == (ACME, "acme/reception@1")
+
+    run(scenario)
+
+
+def test_over_another_tenants_own_trunk_nobody_answers_before_its_desk_is_seen() -> None:
+    async def scenario(desk: Desk) -> None:
+        refused = await desk.comes(1, leg="sip", trunk="acme.office", tenant=ACME)
+        assert isinstance(refused, Refuse)
+        assert (refused.code, desk.started().tenant) == ("no_agent", ACME)
+
+    run(scenario)
+
+
 def test_a_version_that_is_not_ready_leaves_the_call_to_the_next() -> None:
     async def scenario(desk: Desk) -> None:
         await desk.put(*main(ByAgents(kind="agents", agents=(Share(agent="reception"), Share(agent="sales")))))
@@ -158,6 +200,54 @@ def test_a_version_that_is_not_ready_leaves_the_call_to_the_next() -> None:
         assert {event["agent"] for event in desk.board.events("routed")} == {"sales"}
         told = [event["why"] for event in desk.board.events("routed")]
         assert any("agent reception@1 is not ready: its script is wrong" in why for why in told)
+
+    run(scenario)
+
+
+def test_a_published_version_that_does_not_start_leaves_calls_to_the_one_before() -> None:
+    async def scenario(desk: Desk) -> None:
+        await desk.versions.has("acme/reception@1")
+        desk.rows.published["reception"] = 2
+        desk.versions.why_not["acme/reception@2"] = "its script is wrong"
+        await desk.put(*main())
+        assert isinstance(await desk.comes(1), str)
+        assert desk.started().agent == "acme/reception@1"
+        event = desk.board.events("routed")[-1]
+        assert (event["agent"], event["version"]) == ("reception", 1)
+        assert event["why"][-2:] == [
+            "agent reception@2 is not ready: its script is wrong",
+            "agent reception@1, which is here already, answers in place of reception@2",
+        ]
+        routed = desk.board.switchboard.routing
+        assert routed is not None
+        at_once = routed.take(arrival(2, to_number=OURS))  # nobody has asked before
+        assert at_once is not None
+        assert str(at_once.version) == "reception@1"
+
+    run(scenario)
+
+
+def test_a_pinned_version_has_no_other_in_its_place() -> None:
+    async def scenario(desk: Desk) -> None:
+        await desk.versions.has("acme/reception@1")
+        desk.versions.why_not["acme/reception@2"] = "its script is wrong"
+        await desk.put(*main(ByAgents(kind="agents", agents=(Share(agent="reception", version=2),))))
+        refused = await desk.comes(1)
+        assert isinstance(refused, Refuse)
+        assert refused.code == "no_agent"
+
+    run(scenario)
+
+
+def test_callers_wait_so_long_for_all_versions_together() -> None:
+    async def scenario(desk: Desk) -> None:
+        desk.rows.published = {f"agent{n}": 1 for n in range(5)}
+        desk.versions.slow = {f"acme/agent{n}@1" for n in range(5)}
+        await desk.put(*main(ByAgents(kind="agents", agents=tuple(Share(agent=f"agent{n}") for n in range(5)))))
+        began = asyncio.get_running_loop().time()
+        refused = await desk.comes(1)
+        assert isinstance(refused, Refuse)
+        assert asyncio.get_running_loop().time() - began == pytest.approx(8)
 
     run(scenario)
 
@@ -219,7 +309,7 @@ def test_over_sip_our_own_voice_says_the_message() -> None:
         desk.board.attach(CallId(call_id))
         assert desk.board.agent_now.greeting == ""
         assert (desk.board.agent_now.goodbyes, desk.board.agent_now.last_line) == (1, "We are closed.")
-        await asyncio.sleep(30)
+        await asyncio.sleep(95)
         assert desk.board.ends() == [("agent_hung_up", "")]
 
     run(scenario)
@@ -277,6 +367,32 @@ def test_a_number_that_is_full_sends_callers_to_its_overflow_number() -> None:
         await slots.close()
 
     run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("own", "of_settings", "both"),
+    [
+        ((9, 0), (None, 0), (9, 0)),
+        ((9, 0), (4, 1), (4, 1)),
+        ((3, 1), (4, 0), (3, 1)),
+        ((5, 0), (10, 2), (5, 0)),
+        ((5, 0), (6, 4), (5, 3)),  # calls out: 2
+    ],
+)
+def test_an_admins_limit_lifts_none_of_the_settings(
+    own: tuple[int, int], of_settings: tuple[int | None, int], both: tuple[int, int]
+) -> None:
+    most, reserved = own
+    known = known_of(
+        View(
+            ACME,
+            Number(number=OURS, max_calls=most, reserved_inbound=reserved),
+            terms=Tenant(max_calls=most, reserved_inbound=reserved),
+        )
+    )
+    found = Routed(known).limits(SlotLimits(of_settings[0], of_settings[0], of_settings[1], of_settings[1]))
+    assert (found.per_number, found.reserved_per_number) == both
+    assert (found.per_tenant, found.reserved_per_tenant) == both
 
 
 def test_tenants_do_not_share_a_limit() -> None:

@@ -10,6 +10,8 @@ from typing import Any, cast
 
 import pytest
 
+from tests.gateway.test_routed import OURS, main
+from tests.gateway.test_routed import Desk as RoutedDesk
 from tests.gateway.test_switchboard import Way
 from trunkline.agents.attending import Agent
 from trunkline.agents.definition import HandOff
@@ -24,9 +26,11 @@ from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.leg import Plan
 from trunkline.gateway.outbound import Route
 from trunkline.gateway.payable import Payable
+from trunkline.gateway.routed import Elsewhere
 from trunkline.gateway.spending import WRAP_UP, Spending, Ways, needs_of
+from trunkline.numbers.resources import ByNumber
 from trunkline.ports import HERE, Allow, CallEnded, Refuse, TurnRecord, Usage, UsageMetered
-from trunkline.testing.board import DEFINITION, Board, FakeAttendant, play, sid
+from trunkline.testing.board import DEFINITION, Board, FakeAttendant, arrival, play, sid
 from trunkline.types import E164, CallSid
 
 D = Decimal
@@ -731,3 +735,51 @@ def test_a_call_in_the_carriers_hands_is_not_ended_by_its_budget_before_it_is_ba
 
     board = run(scenario, terms=Terms(call_usd=D("0.06")))
     assert board.ends() == [("budget", "")]
+
+
+# --- callers who are put through by their number's route ---
+
+
+async def nothing_taken(*args: Any) -> int:
+    return 0
+
+
+def test_both_legs_of_a_caller_who_is_put_through_are_metered_as_twilio_tells() -> None:
+    async def scenario(board: Metered) -> None:
+        await RoutedDesk(board).put(*main(ByNumber(kind="number", number=DIALLED)))
+        routed = arrival(1, to_number=OURS)
+        await board.switchboard.expect(routed)
+        sent = board.switchboard.admit(routed)
+        assert isinstance(sent, Elsewhere)
+        assert sent.limit_s == 180  # a minute of both is 0.0265, with the stream's 0.0305
+        call_sid = CallSid(routed.provider_call_id)
+        for _ in range(2):  # callbacks come twice
+            board.switchboard.put_through(call_sid, 70)
+            board.switchboard.status(call_sid, "completed", 100)
+
+    board = run(scenario, terms=Terms(call_usd=D("0.10")))
+    assert board.ends() == [("transferred", f"the caller is put through to {DIALLED}")]
+    metered = [(e.usage.product, e.usage.quantity) for e in board.records if isinstance(e, UsageMetered)]
+    assert ("transfer-US", 70.0) in metered
+    assert sum(quantity for product, quantity in metered if product == "inbound-US") == 100.0
+    assert sums(board) == 2 * D("0.0085") + 2 * D("0.0140")
+
+
+def test_nobody_is_put_through_once_the_days_budget_is_spent() -> None:
+    async def scenario(board: Metered) -> None:
+        desk = RoutedDesk(board)
+        await desk.put(*main(ByNumber(kind="number", number=DIALLED)))
+        assert isinstance(await desk.comes(1), Elsewhere)
+        [lease] = board.treasury.leases._leases.values()
+        lease.spent_out = True  # as the store says
+        refused = await desk.comes(2)
+        assert isinstance(refused, Refuse)
+        assert (refused.code, isinstance(refused, Elsewhere)) == ("budget", False)
+        board.switchboard.draining = True
+        await desk.put(*main(fallback_number=DIALLED))
+        refused = await desk.comes(3)
+        assert (isinstance(refused, Refuse), isinstance(refused, Elsewhere)) == (True, False)
+
+    budgets = SimpleNamespace(take=nothing_taken, give_back=nothing_taken)
+    board = run(scenario, budgets=budgets, tenant_day_usd=D("0.01"))
+    assert [reason for reason, _ in board.ends()] == ["transferred", "refused", "overloaded"]

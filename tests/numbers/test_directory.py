@@ -121,6 +121,24 @@ def test_a_tenants_own_trunk_brings_calls_to_that_tenant_only() -> None:
     run(scenario())
 
 
+def test_a_number_on_a_tenants_own_trunk_is_that_tenants_over_that_trunk_only() -> None:
+    async def scenario() -> None:
+        rows = Rows()
+        rows.numbers[OURS] = (ACME, columns(Number(number=OURS, route="main", trunk="office")))
+        directory = Directory(rows)
+        await directory.look()
+        view = await directory.view(OURS)  # over the gateway's own ways in
+        assert view is not None
+        assert view.route is not None
+        assert (view.tenant, view.number, view.route.name) == (DEFAULT_TENANT, None, "rest")
+        view = await directory.view(OURS, "office", ACME)
+        assert view is not None
+        assert view.number is not None
+        assert (view.tenant, view.number.number) == (ACME, OURS)
+
+    run(scenario())
+
+
 def test_where_there_is_nothing_nothing_is_read() -> None:
     async def scenario() -> None:
         rows = Rows()
@@ -180,12 +198,13 @@ def test_what_is_known_holds_while_the_database_is_away_and_the_log_says_so_once
     with caplog.at_level(logging.WARNING):
         run(scenario())
     assert [record.getMessage() for record in caplog.records] == [
-        "the database is away; numbers that were not called before are answered by the gateway's own agent",
+        "the database is away; numbers that were not called before are answered by the gateway's own agent, "
+        "over tenants' own trunks by nobody",
         "numbers can be read again",
     ]
 
 
-def test_a_database_that_hangs_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_slow_read_keeps_no_other_number_from_being_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trunkline.numbers.directory.READ_S", 0.01)
 
     async def scenario() -> None:
@@ -193,9 +212,26 @@ def test_a_database_that_hangs_is_waited_for_once(monkeypatch: pytest.MonkeyPatc
         directory = Directory(rows)
         await directory.look()
         rows.hangs = True
+        assert await directory.view(NOBODYS) is None
+        rows.hangs = False
+        view = await directory.view(OURS)
+        assert view is not None
+        assert view.tenant == ACME
+
+    run(scenario())
+
+
+def test_a_database_that_does_not_answer_a_look_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trunkline.numbers.directory.READ_S", 0.01)
+
+    async def scenario() -> None:
+        rows = Rows()
+        directory = Directory(rows)
+        await directory.look()
+        rows.hangs = True
+        await directory.look()
         assert await directory.view(OURS) is None
-        assert await directory.view(OURS) is None
-        assert rows.asked == ["revisions", "owner_of"]
+        assert rows.asked == ["revisions", "revisions"]
 
     run(scenario())
 

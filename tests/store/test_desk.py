@@ -293,3 +293,53 @@ def test_a_database_that_is_away_is_said_to_be(url: URL) -> None:
         await database.close()
 
     asyncio.run(run())
+
+
+async def published(desk: Desk, agent: str, tenant: TenantId = OURS, version: int = 1) -> None:
+    await put(desk, made("agents", name=agent, published=version), tenant=tenant)
+
+
+def test_versions_that_may_have_calls_are_those_published_and_those_pinned(url: URL) -> None:
+    async def test(desk: Desk) -> None:
+        for agent in ("reception", "sales", "nights", "unnamed", "weekend"):
+            await published(desk, agent, version=4)
+        shares = [{"agent": "reception"}, {"agent": "sales", "version": 2}]
+        await put(
+            desk,
+            made(
+                "routes",
+                name="main",
+                answer={"kind": "agents", "agents": shares},
+                closed={"kind": "agents", "agents": [{"agent": "nights", "version": 1}]},
+                rules=[
+                    {
+                        "name": "one",
+                        "callers": ["anonymous"],
+                        "answer": {"kind": "agents", "agents": [{"agent": "nights", "version": 3}]},
+                    }
+                ],
+            ),
+            made("routes", name="said", answer={"kind": "message", "text": 'The "version": 7 is out.'}),
+            number(100, agents=[{"agent": "weekend", "version": 9}]),
+            number(101, agents=[{"agent": "weekend", "version": 9}]),
+        )
+        wanted = {"reception@4", "sales@4", "sales@2", "nights@4", "nights@1", "nights@3", "weekend@4", "weekend@9"}
+        found = await desk.answering(50)
+        assert sorted(found) == sorted(f"ours/{key}" for key in wanted)
+        assert len(await desk.answering(3)) == 3
+
+    on(url, test)
+
+
+def test_a_tenant_with_many_agents_pushes_nobody_elses_out(url: URL) -> None:
+    async def test(desk: Desk) -> None:
+        await published(desk, "desk", THEIRS)
+        await put(desk, number(999, agents=[{"agent": "desk"}]), tenant=THEIRS)
+        for n in range(8):
+            await published(desk, f"agent{n}")
+            await put(desk, number(n, agents=[{"agent": f"agent{n}", "version": 5}]))
+        found = await desk.answering(4)
+        assert "theirs/desk@1" in found[:2]
+        assert len(found) == 4
+
+    on(url, test)

@@ -343,22 +343,25 @@ class Roster:
             return
         key = str(AgentVersion(TenantId(tenant), agent, number))
         found = await self.ready(key, START_S) if name in self._handed_to() else self.agent(key)
-        if found is None:
+        if found is None and key not in self._wanted:
             self._unpublish(name)
-        elif not isinstance(found, Refuse):  # else the one before goes on
+        elif found is not None and not isinstance(found, Refuse):  # else the one before goes on
             self._published[name] = key
             self.agents[name] = found
 
     # --- ending ---
 
     def _held(self) -> set[str]:
-        """By who is wanted, by calls, and by those that these may hand their calls to."""
+        """By who is wanted, in place of a wanted one that is not here by the one before it, by calls, and by those that
+        these may hand their calls to."""
         calls = {id(agent) for agent in self.in_use()}
         held = {
             key
             for key, each in self._here.items()
             if key in self._wanted or any(id(face) in calls for face in each.agent.faces)
         }
+        awaited = {version.family for key in self._wanted - self._here.keys() if (version := AgentVersion.read(key))}
+        held |= {key for name, key in self._published.items() if name in awaited and key in self._here}
         waiting = list(held)
         while waiting:
             for terms in self._here[waiting.pop()].agent.definition.agents.values():

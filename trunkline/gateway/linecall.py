@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from trunkline.agents import languages
@@ -80,6 +81,7 @@ log = logging.getLogger(__name__)
 
 GOODBYE_S = 8.0  # for the last words to be said
 CONFIRM_S = 20.0  # for ours, which are longer
+MESSAGE_S = 90.0  # for a text in place of a conversation
 SUMMARY, SUMMARY_OF_NOTHING = "You have a caller, who last said:", "You have a caller."
 SUMMARY_CHARS = 200
 NO_CONSENT = "no_consent"
@@ -969,8 +971,8 @@ class LineCall:
         if self.wishes is not None and self.wishes.opted_out:  # their leg was lost in the middle of the confirmation
             self.happened(c.HangUp("opted_out"))
             return
-        due = self.consent.due
-        if not due and isinstance(self.attended.may_serve(), Refuse):
+        due = self.consent.due and not self.says
+        if not due and not self.says and isinstance(self.attended.may_serve(), Refuse):
             self.happened(c.HangUp("refused"))
             return
         if self._bus is not None:
@@ -981,7 +983,7 @@ class LineCall:
             bus.taps.append(self._message)
             if self.consent.machine:  # its carrier was faster than its sound
                 self._message.is_machine()
-        if not due:
+        if not due and not self.says:
             self.attended.take(bus)
         if self._attached_at is None:
             self._attached_at = board.clock.now()
@@ -996,9 +998,8 @@ class LineCall:
         failed, self._back_with = self._back_with, None
         self.party.gather()
         greeting = "" if self._spent else first_line(why, self._greeting, failed)
-        if self.says and not due:
-            self.attended.begin("")
-            self._say_and_leave()
+        if self.says:
+            self._say_and_leave(bus)
         elif due:
             said = self.attended.conversation
             self.attended.announce(
@@ -1009,9 +1010,16 @@ class LineCall:
         if self._spent:  # the transfer that was to end it did not
             self._leave_spent()
 
-    def _say_and_leave(self) -> None:
-        asyncio.get_running_loop().call_later(CONFIRM_S, self.hang_up, "agent_hung_up")
-        self.say_goodbye("agent_hung_up", self.says)
+    def _say_and_leave(self, bus: Bus) -> None:
+        asyncio.get_running_loop().call_later(MESSAGE_S, self.hang_up, "agent_hung_up")
+        reciter = self._board.reciter
+        if reciter is not None:
+            over = partial(self.hang_up, "agent_hung_up")
+            self.attended.announce(reciter.attend(bus, self.says, self._definition.language, over, self.crashed))
+        else:
+            self.attended.take(bus)
+            self.attended.begin("")
+            self.say_goodbye("agent_hung_up", self.says)
 
     @property
     def _may_be_machine(self) -> bool:
@@ -1046,6 +1054,9 @@ class LineCall:
         try:
             self.attended.leave()
             bus.listener = NOBODY
+            if self.says:
+                self._say_and_leave(bus)
+                return
             if isinstance(self.attended.may_serve(), Refuse):
                 self.attended.announce(self.consent.unserved(bus, self._definition, self._caller))
                 return

@@ -24,6 +24,7 @@ from trunkline.numbers.routing import (
     ByOwnAgent,
     ByVersions,
     Caller,
+    Declined,
     View,
     answer,
     draw_of,
@@ -32,10 +33,13 @@ from trunkline.numbers.routing import (
     without_agents,
 )
 from trunkline.ports import Refuse
-from trunkline.types import E164, TenantId
+from trunkline.types import DEFAULT_TENANT, E164, TenantId
+from trunkline.types import AgentVersion as Named
 
 READY_S = 5.0
 """For a version's start, while the caller waits; then the next one's."""
+ALL_READY_S = 8.0
+"""For all of them: Twilio gives up on a webhook after 15 s."""
 _KEPT = 4096
 _ROUTED_LEGS = ("twilio", "sip")
 
@@ -48,7 +52,8 @@ class Agents(Protocol):
         ...
 
     def agent(self, key: str) -> Agent | None:
-        """At once. None: it is not started."""
+        """At once, a version; or by `acme/reception` the one that calls have, which may be the one before the published
+        one. None: it is not started."""
         ...
 
 
@@ -92,15 +97,30 @@ class Routed:
         }
 
     def limits(self, of_settings: SlotLimits) -> SlotLimits:
-        """Where number, route or tenant have none of their own, those of the settings hold."""
+        """Of number, route and tenant, within those of the settings: both hold."""
         found, limits = self.answered, replace(of_settings, tenant=self.tenant)
         if found.tenant_max_calls is not None:
-            limits = replace(
-                limits, per_tenant=found.tenant_max_calls, reserved_per_tenant=found.tenant_reserved_inbound
+            most, reserved = _both(
+                (found.tenant_max_calls, found.tenant_reserved_inbound),
+                (of_settings.per_tenant, of_settings.reserved_per_tenant),
             )
+            limits = replace(limits, per_tenant=most, reserved_per_tenant=reserved)
         if found.max_calls is not None:
-            limits = replace(limits, per_number=found.max_calls, reserved_per_number=found.reserved_inbound)
+            most, reserved = _both(
+                (found.max_calls, found.reserved_inbound), (of_settings.per_number, of_settings.reserved_per_number)
+            )
+            limits = replace(limits, per_number=most, reserved_per_number=reserved)
         return limits
+
+
+def _both(own: tuple[int, int], of_settings: tuple[int | None, int]) -> tuple[int, int]:
+    """Limits as (most, of these kept for calls in)."""
+    most, reserved = of_settings
+    if most is None:
+        return own
+    out = min(own[0] - own[1], most - reserved)
+    both = min(own[0], most)
+    return both, both - out
 
 
 def limits_of(view: View) -> Routed:
@@ -116,6 +136,8 @@ class Elsewhere(Refuse):
     """Put through to it; the transfer door has let them."""
     text: str = ""
     """Heard, then it ends."""
+    limit_s: int | None = None
+    """How long budgets pay for it; None: as long as calls may last."""
 
 
 class Routing:
@@ -132,15 +154,16 @@ class Routing:
         return self.directory.is_empty
 
     async def expect(self, arrival: Arrival) -> Routed | None:
-        """Before `take`. None: the gateway's own agent, of the default tenant. Does not raise."""
-        if self.is_empty or arrival.direction != "inbound" or arrival.leg not in _ROUTED_LEGS:
+        """Before `take`. None: the gateway's own agent, of the default tenant; never for a call over another tenant's
+        own trunk. Does not raise."""
+        if not _has_route(arrival):
             return None
         name = arrival.provider_call_id
         if (kept := self._kept.get(name)) is not None:
             return kept
         view = await self.directory.view(arrival.to_number, _trunk_of(arrival), arrival.tenant)
         if view is None:
-            return None
+            return _unread(arrival)
         routed = await self._readied(answer(view, self._caller(arrival)))
         self._kept[name] = routed
         while len(self._kept) > _KEPT:
@@ -151,14 +174,14 @@ class Routing:
         """At once, for a call that is let in now."""
         if (kept := self._kept.pop(arrival.provider_call_id, None)) is not None:
             return kept
-        if self.is_empty or arrival.direction != "inbound" or arrival.leg not in _ROUTED_LEGS:
+        if not _has_route(arrival):
             return None
         view = self.directory.remembered(arrival.to_number, _trunk_of(arrival), arrival.tenant)
-        return None if view is None else self._at_once(answer(view, self._caller(arrival)))
+        return _unread(arrival) if view is None else self._at_once(answer(view, self._caller(arrival)))
 
-    def view_of(self, number: str | None) -> View | None:
-        """At once, of a number of ours."""
-        return self.directory.remembered(number)
+    def view_of(self, number: str | None, tenant: TenantId | None = None) -> View | None:
+        """At once, of a number of ours; of this tenant's, or None: as the gateway's own ways in have it."""
+        return self.directory.remembered(number, tenant=tenant)
 
     def _caller(self, arrival: Arrival) -> Caller:
         return Caller(
@@ -172,17 +195,20 @@ class Routing:
     async def _readied(self, answered: Answered) -> Routed:
         if not isinstance(answered.by, ByVersions):
             return Routed(answered)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + ALL_READY_S
         for version in answered.by.versions:
+            key = key_of(answered.tenant, version)
             try:
-                async with asyncio.timeout(READY_S):
-                    agent = await self.agents.ready(key_of(answered.tenant, version))
+                async with asyncio.timeout_at(min(until, loop.time() + READY_S)):
+                    agent = await self.agents.ready(key)
             except TimeoutError:
-                agent = Refuse("slow", "it does not start")
+                agent = self.agents.agent(key) or Refuse("slow", "it does not start in time")
             if not isinstance(agent, Refuse) and agent.ready():
                 return Routed(answered, agent, version)
             why = agent.why if isinstance(agent, Refuse) else "it cannot be reached"
             answered = answered.and_so(answered.by, f"agent {version} is not ready: {why}")
-        return self._of_nobody(answered)
+        return self._by_former(answered)
 
     def _at_once(self, answered: Answered) -> Routed:
         if not isinstance(answered.by, ByVersions):
@@ -192,10 +218,32 @@ class Routing:
             if agent is not None and agent.ready():
                 return Routed(answered, agent, version)
             answered = answered.and_so(answered.by, f"agent {version} is not ready")
-        return self._of_nobody(answered)
+        return self._by_former(answered)
 
-    def _of_nobody(self, answered: Answered) -> Routed:
+    def _by_former(self, answered: Answered) -> Routed:
+        """None that is to answer is ready. What was published before is as good as a version that nobody pinned."""
+        versions = answered.by.versions if isinstance(answered.by, ByVersions) else ()
+        for wanted in versions:
+            agent = None if wanted.pinned else self.agents.agent(f"{answered.tenant}/{wanted.agent}")
+            here = None if agent is None else Named.read(agent.definition.version)
+            if agent is not None and here is not None and isinstance(here.number, int) and agent.ready():
+                version = AgentVersion(here.agent, here.number)
+                why = f"agent {version}, which is here already, answers in place of {wanted}"
+                return Routed(answered.and_so(answered.by, why), agent, version)
         return Routed(without_agents(answered))
+
+
+def _has_route(arrival: Arrival) -> bool:
+    return arrival.direction == "inbound" and arrival.leg in _ROUTED_LEGS
+
+
+def _unread(arrival: Arrival) -> Routed | None:
+    """Nothing is known of the number: over the gateway's own ways in its own agent answers, but that is no other
+    tenant's."""
+    if arrival.tenant in (None, DEFAULT_TENANT):
+        return None
+    why = "the numbers of its tenant cannot be read now"
+    return Routed(Answered(arrival.tenant, Declined("no_agent", why), (why,)))
 
 
 def _trunk_of(arrival: Arrival) -> str:

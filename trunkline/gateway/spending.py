@@ -33,8 +33,8 @@ WRAP_UP = (
     " settle what is most important, in short sentences, start nothing new, and say goodbye.)"
 )
 OWN_NETWORK = {"webrtc", "websocket"}
-UNCOUNTED = 256
-"""Calls whose carrier's word is waited for: it comes within seconds."""
+UNCOUNTED = 1024
+"""Calls whose carrier's word is waited for: it comes within seconds, or when those who were put through are done."""
 
 
 def needs_of(agent: Agent) -> list[Need]:
@@ -88,10 +88,25 @@ class Spending:
 
     def open(self, call: "LineCall", agent: Agent) -> Account | Refuse:
         """Before it is let in."""
+        return self._begin(call, needs_of(agent))
+
+    def put_through(self, call: "LineCall", number: str) -> float | Refuse:
+        """In place of `open`, of a caller whom Twilio puts through to this number: how many seconds the budgets pay
+        for. The call ends here then, and its legs' time is what Twilio tells (`carrier_told_late`,
+        `put_through_told`)."""
+        dialled: Need = (call.started.leg, "leg", leg_product("transfer", number))
+        account = self._begin(call, [dialled])
+        if isinstance(account, Refuse):
+            return account
+        used = Usage(call.id, dialled[0], "leg", "seconds", 0.0, dialled[2])
+        self._await(_through(call.id), account, used)
+        return self.pays_s(call, dialled)
+
+    def _begin(self, call: "LineCall", needs: Sequence[Need]) -> Account | Refuse:
         started = call.started
         ours = started.to_number if started.direction == "inbound" else started.from_number
         leg: Need = (started.leg, "leg", self.leg(call))
-        needs = [leg, *needs_of(agent)]
+        needs = [leg, *needs]
         named = ruled_as(started.agent)
         account = self.treasury.open(Wanted(started.call_id, named, ours, needs, call.so_far, started.tenant))
         if isinstance(account, Account):
@@ -181,9 +196,16 @@ class Spending:
         used = Usage(call.id, leg, "leg", "seconds", seconds, product)
         call.usage(used)
         if counted is None and not account.before.seconds:
-            self._uncounted[call.id] = (account, used)
-            while len(self._uncounted) > UNCOUNTED:
-                self._uncounted.popitem(last=False)
+            self._await(call.id, account, used)
+
+    def _await(self, name: str, account: Account, used: Usage) -> None:
+        self._uncounted[name] = (account, used)
+        while len(self._uncounted) > UNCOUNTED:
+            self._uncounted.popitem(last=False)
+
+    def put_through_told(self, call_id: str, seconds: float) -> tuple[Usage, tuple[Cost, ...]] | None:
+        """How long they talked to whom they were put through to, as `carrier_told_late`."""
+        return self.carrier_told_late(_through(call_id), seconds)
 
     def carrier_told_late(self, call_id: str, seconds: float) -> tuple[Usage, tuple[Cost, ...]] | None:
         """The same, of a call that is over: what is to be added to its record. None: it comes to the same."""
@@ -311,6 +333,10 @@ class Spending:
             case End(budget):
                 account.exempt = account.exempt or (bool(self.ways.target) and not call.is_away)
                 call.out_of_budget(budget, self.ways.target)
+
+
+def _through(call_id: str) -> str:
+    return f"{call_id}/put through"
 
 
 def _heard(call: "LineCall") -> Sequence[Usage]:

@@ -27,6 +27,7 @@ from trunkline.gateway.leg import Dialler, LegKind, Plan
 from trunkline.gateway.linecall import GOODBYE_S, FormerCall, LineCall
 from trunkline.gateway.outbound import NEVER_AGAIN, RetryPolicy
 from trunkline.gateway.placing import Placing
+from trunkline.gateway.recital import Reciter
 from trunkline.gateway.routed import Elsewhere, Routed, Routing, limits_of
 from trunkline.gateway.slots import SlotLimits, Slots
 from trunkline.gateway.spending import Spending
@@ -132,6 +133,8 @@ class Switchboard:
         """How many calls at once a tenant and a number may have; None: as many as there are lines."""
         self.routing: Routing | None = None
         """Which agent of which tenant answers a number; None: the gateway's own, always."""
+        self.reciter: Reciter | None = None
+        """Says texts in place of conversations; None: the agent's own voice does."""
         self.draining = False
         self._second_legs = 0
         self._calls: dict[CallId, LineCall] = {}
@@ -183,8 +186,8 @@ class Switchboard:
         """Of a call out that shows this number."""
         if self.slots is None:
             return None
-        view = None if self.routing is None else self.routing.view_of(number)
-        if view is None or view.tenant != tenant:
+        view = None if self.routing is None else self.routing.view_of(number, tenant)
+        if view is None:
             return replace(self.slots.limits, tenant=tenant)
         return limits_of(view).limits(self.slots.limits)
 
@@ -198,7 +201,7 @@ class Switchboard:
         routed = None if before is None else before.routed
         if routed is None and self.routing is not None:
             routed = self.routing.take(arrival)
-        call = LineCall(self, arrival, before, routed=routed)
+        call = LineCall(self, arrival, before, routed=routed, tenant=arrival.tenant or DEFAULT_TENANT)
         return self._let_in(call) or call.id
 
     def _let_in(self, call: LineCall) -> Refuse | None:
@@ -233,8 +236,12 @@ class Switchboard:
             call.end("refused", decision.code)
             return decision
         if isinstance(by, ByNumber):
-            call.end("transferred", why)
-            return Elsewhere("number", why, number=E164(by.number))
+            through = self._put_through(call, Refuse("number", why), by.number)
+            if isinstance(through, Elsewhere):
+                call.end("transferred", why)
+            else:
+                call.end("refused", through.code)
+            return through
         refused = Refuse(by.code, by.why) if isinstance(by, Declined) else Refuse("busy", why)
         if isinstance(by, ByMessage):
             refused = Elsewhere("message", why, text=by.text)
@@ -251,8 +258,21 @@ class Switchboard:
             ways.insert(0, ("overflow", known.overflow_number))
         for name, number in ways:
             if number is not None and isinstance(call.ask("transfer", name, number), Allow):
-                return Elsewhere(no_line.code, no_line.why, number=E164(number))
+                through = self._put_through(call, no_line, number)
+                return through if isinstance(through, Elsewhere) else no_line
         return no_line
+
+    def _put_through(self, call: LineCall, instead: Refuse, number: str) -> Refuse:
+        """An Elsewhere, where budgets pay for it. Over SIP the carrier is told the number, and the call is not ours."""
+        limit_s = float("inf")
+        if self.spending is not None and call.started.leg == "twilio":
+            found = self.spending.put_through(call, number)
+            if isinstance(found, Refuse):
+                call.event("refused", door="transfer", target=None, code=found.code, why=found.why)
+                return found
+            limit_s = min(found, self.limits.max_call_s)
+        most_s = None if limit_s == float("inf") else int(limit_s)
+        return Elsewhere(instead.code, instead.why, number=E164(number), limit_s=most_s)
 
     def _may_cost(self, call: LineCall) -> Refuse | None:
         """The last door: from here on its account is open."""
@@ -514,6 +534,13 @@ class Switchboard:
         if (found := self.spending.carrier_told_late(former.id, float(duration_s))) is not None:
             self.records.append(UsageMetered(self.clock.wall(), *found))
 
+    def put_through(self, call_sid: CallSid, duration_s: int) -> None:
+        former = self._ended.get(call_sid)
+        if self.spending is None or former is None:
+            return
+        if (found := self.spending.put_through_told(former.id, float(duration_s))) is not None:
+            self.records.append(UsageMetered(self.clock.wall(), *found))
+
     def stream_event(self, call_sid: CallSid, stream_sid: StreamSid, event: str, error: str) -> None:
         call = self._by_provider_id.get(call_sid) or self._ended.get(call_sid)
         if call is not None:
@@ -533,6 +560,8 @@ class Switchboard:
     def is_ready(self, call_id: CallId) -> bool:
         """Whoever attends this call can speak."""
         call = self._calls.get(call_id)
+        if call is not None and call.says and self.reciter is not None:
+            return self.reciter.ready()
         return call is not None and call.attended.agent.ready()
 
     def live(self, call_id: CallId) -> LiveCall | None:

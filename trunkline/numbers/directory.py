@@ -6,7 +6,9 @@ looked at once a second, of all tenants in one question, and `changed` says so a
 
     view ─► remembered, and no change noticed since ───────────► the View
         └─► else read ─┬─► the View
-                       └─► the database is away ─► what was remembered, however old; else None
+                       └─► slow, or the database is away ─► what was remembered, however old; else None
+
+One read that is slow says nothing of the others. A database is away that says so, or does not answer a look.
 
 Every entry has the turn at which its reading began; a change takes the next turn, and what began before it is old.
 """
@@ -35,7 +37,7 @@ MAX_NUMBERS = 20_000
 MAX_DESKS = 1_000
 LOOK_S = 1.0
 READ_S = 1.5
-"""Then the database counts as away: a caller waits."""
+"""A caller waits."""
 
 _R = TypeVar("_R", bound=Resource)
 
@@ -94,7 +96,8 @@ class Directory:
     def remembered(self, number: str | None, trunk: str = "", tenant: TenantId | None = None) -> View | None:
         """At once. `number`: what is called; `trunk`: over which, empty where over none; `tenant`: whose trunk it is,
         None for the gateway's own ways in. A tenant's own trunk brings calls to its own numbers only; the gateway's to
-        all, and to the default tenant's patterns. None: it must be read, with `view`."""
+        all that have no trunk of another tenant's, and to the default tenant's patterns. None: it must be read, with
+        `view`."""
         return None if self.is_empty else self._compose(number or "", trunk, tenant, old=False)
 
     async def view(self, number: str | None, trunk: str = "", tenant: TenantId | None = None) -> View | None:
@@ -109,8 +112,10 @@ class Directory:
             try:
                 async with asyncio.timeout(READ_S):
                     await self._read(called, trunk, tenant)
-            except (StoreError, TimeoutError) as error:
-                self._is_away(str(error) or "numbers: the database does not answer")
+            except TimeoutError:
+                log.warning("numbers: one that is called was not read within %s s", READ_S)
+            except StoreError as error:
+                self._is_away(str(error))
         return self._compose(called, trunk, tenant, old=True)
 
     def _compose(self, called: str, trunk: str, tenant: TenantId | None, *, old: bool) -> View | None:
@@ -134,7 +139,9 @@ class Directory:
     def _whose(self, entry: _Entry, tenant: TenantId | None) -> TenantId:
         if tenant is not None:
             return tenant
-        return entry.tenant or DEFAULT_TENANT
+        if entry.tenant is None or (entry.number is not None and entry.number.trunk is not None):
+            return DEFAULT_TENANT  # a number on a tenant's own trunk is that tenant's over that trunk only
+        return entry.tenant
 
     def _entry(self, called: str, *, old: bool) -> _Entry | None:
         entry = self._numbers.get(called)
@@ -215,7 +222,11 @@ class Directory:
 
     def _is_away(self, why: str) -> None:
         if not self._away:
-            log.warning("%s; numbers that were not called before are answered by the gateway's own agent", why)
+            log.warning(
+                "%s; numbers that were not called before are answered by the gateway's own agent, "
+                "over tenants' own trunks by nobody",
+                why,
+            )
         self._away = True
 
 

@@ -74,6 +74,8 @@ class Caller:
 class AgentVersion:
     agent: str
     version: int
+    pinned: bool = field(default=False, compare=False)
+    """The share names it. Else it is the one that is published."""
 
     def __str__(self) -> str:
         return f"{self.agent}@{self.version}"
@@ -292,7 +294,7 @@ def _by_agents(shares: Sequence[Share], view: View, caller: Caller, known: Answe
         if version is None:
             why.append(f"agent {share.agent} has no published version")
         elif share.weight:
-            usable.append((AgentVersion(share.agent, version), share.weight))
+            usable.append((AgentVersion(share.agent, version, share.version is not None), share.weight))
     if not usable:
         return without_agents(known, *why, "none of its agents has a version that may answer")
     total = sum(weight for _, weight in usable)

@@ -9,14 +9,28 @@ import asyncio
 import base64
 import binascii
 import hashlib
+import json
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, RowMapping, Table, Text, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    RowMapping,
+    Table,
+    Text,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    union_all,
+    update,
+)
 from sqlalchemy import cast as as_type
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
@@ -78,6 +92,9 @@ _KINDS = {
 }
 _TENANTS, _REVISIONS = _table(models.Tenant), _table(models.Revision)
 _CHANGES, _NAMED, _VERSIONS = _table(models.Change), _table(models.Named), _table(models.AgentVersion)
+_ROUTES = _KINDS["routes"].table.c
+_SHARES = (_KINDS["numbers"].table.c.agents, _ROUTES.answer, _ROUTES.closed, _ROUTES.rules)
+"""Where agents are named, and versions of them pinned."""
 _SINGULAR = {"tenant": "tenant", "hours": "hours"}
 
 
@@ -138,19 +155,23 @@ class Desk:
         return None if found is None else found.body["published"]
 
     async def answering(self, most: int) -> list[str]:
-        """The published versions of agents that some number or route names, of all tenants, as `default/reception@3`;
-        those of numbers that were changed last first."""
+        """The versions of agents that numbers and routes name, of all tenants, as `default/reception@3`: those that
+        are published and those that are pinned. By turns of each tenant's, of which those changed last come first."""
         agents = _KINDS["agents"].table
         named = (_NAMED.c.tenant_id == agents.c.tenant_id) & (_NAMED.c.key == agents.c.name)
-        query = (
-            select(agents.c.tenant_id, agents.c.name, agents.c.published)
+        published = (
+            select(agents.c.tenant_id, agents.c.name, agents.c.published, agents.c.updated_at.label("at"))
             .where(agents.c.published.is_not(None))
             .where(select(_NAMED.c.key).where(named, _NAMED.c.kind == "agents").exists())
-            .order_by(agents.c.updated_at.desc())
-            .limit(most)
         )
+        found: list[tuple[str, datetime, str]] = []
         async with self._database.read() as connection:
-            return [f"{row.tenant_id}/{row.name}@{row.published}" for row in await connection.execute(query)]
+            for row in await connection.execute(_by_turns(published, most)):
+                found.append((row.tenant_id, row.at, f"{row.tenant_id}/{row.name}@{row.published}"))
+            for row in await connection.execute(_by_turns(union_all(*map(_pinning, _SHARES)), most)):
+                keys = [f"{row.tenant_id}/{agent}@{version}" for agent, version in _pinned(json.loads(row.said))]
+                found += [(row.tenant_id, row.at, key) for key in keys]
+        return _fairly(found)[:most]
 
     async def get(self, tenant: TenantId, kind: str, key: str) -> Kept | None:
         async with self._database.read() as connection:
@@ -498,6 +519,47 @@ class Changes:
             {"tenant_id": self.tenant, "seq": self._seq, "part": self.parts, "at": self.at, "actor": self.actor, **told}
         )
         self.parts += 1
+
+
+def _pinning(column: Column[Any]) -> Any:
+    """Each of its values once that names a version, as text, and when that was written last."""
+    table, said = column.table.c, as_type(column, Text)
+    return (
+        select(table.tenant_id, said.label("said"), func.max(table.updated_at).label("at"))
+        .where(func.replace(said, '"version": null', "").like('%"version": %'))
+        .group_by(table.tenant_id, said)
+    )
+
+
+def _by_turns(query: Any, most: int) -> Any:
+    """`most` of its rows: of each tenant the one with the latest `at`, of each the next, and so on."""
+    rows = query.subquery()
+    turn = func.row_number().over(partition_by=rows.c.tenant_id, order_by=rows.c.at.desc())
+    ranked = select(*rows.c, turn.label("turn")).subquery()
+    return select(ranked).order_by(ranked.c.turn, ranked.c.at.desc()).limit(most)
+
+
+def _pinned(value: Any) -> Iterator[tuple[str, int]]:
+    """Of an answer, rules or shares as JSON."""
+    if isinstance(value, list):
+        for each in value:
+            yield from _pinned(each)
+    elif isinstance(value, dict):
+        if value.get("version") is not None and "agent" in value:
+            yield value["agent"], value["version"]
+        for each in value.values():
+            yield from _pinned(each)
+
+
+def _fairly(found: Iterable[tuple[str, datetime, str]]) -> list[str]:
+    """Of (tenant, at, key): each key once, the tenants by turns."""
+    turns: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    ranked: list[tuple[int, str]] = []
+    for tenant, _, key in sorted(found, key=lambda each: each[1], reverse=True):
+        if key not in turns[tenant]:
+            turns[tenant][key] = len(turns[tenant])
+            ranked.append((turns[tenant][key], key))
+    return [key for _, key in sorted(ranked, key=lambda each: each[0])]
 
 
 def _batches(rows: Sequence[Any], most: int = _BATCH) -> Iterable[Sequence[Any]]:

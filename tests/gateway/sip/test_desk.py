@@ -8,7 +8,7 @@ from dataclasses import replace
 from decimal import Decimal
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pytest
 
@@ -22,6 +22,7 @@ from trunkline.gateway import linecall
 from trunkline.gateway.call import CLOSE_WAIT_S
 from trunkline.gateway.dialling import DialOrder
 from trunkline.gateway.linecall import GOODBYE_S
+from trunkline.gateway.recital import Reciter
 from trunkline.gateway.sip import stack as s
 from trunkline.gateway.sip.desk import (
     CHECK_S,
@@ -37,8 +38,8 @@ from trunkline.gateway.spending import Spending, Ways
 from trunkline.media.bus import DEAF_TAIL_MS, Bus
 from trunkline.media.detect import DtmfDetector
 from trunkline.media.dtmf import tones
-from trunkline.numbers.resources import ByBusy, ByNumber
-from trunkline.ports import CallEnded, CallStarted, Refuse, UsageMetered
+from trunkline.numbers.resources import ByBusy, ByMessage, ByNumber
+from trunkline.ports import CallEnded, CallStarted, Refuse, TtsAudio, UsageMetered
 from trunkline.testing.board import MAX_CALL_S, Board, play
 from trunkline.testing.sipstack import FakeLine, ScriptedStack
 from trunkline.types import E164, FRAME_MS, MULAW_8K, CallId
@@ -258,6 +259,39 @@ def test_an_agent_that_is_not_ready_in_time_leaves_the_caller_to_another_gateway
         here.stack.over(handle, 503, by_us=True)
         await asyncio.sleep(1)
         assert here.stack.commands("answer") == []
+
+    run(scenario)
+
+
+class Mute:
+    """A voice, of which nothing is heard."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    async def speak(self, text: str, format: Any) -> list[TtsAudio]:
+        self.said.append(text)
+        return []
+
+
+def test_a_text_in_place_of_a_conversation_does_not_wait_for_the_agent() -> None:
+    async def scenario(here: Desk) -> None:
+        here.ready = False
+        speaks, voice = False, Mute()
+        here.switchboard.reciter = Reciter(cast(Any, voice), lambda: speaks, here.clock)
+        await RoutedDesk(here).put(*main(ByMessage(kind="message", text="We are closed.")))
+        handle = here.invited(to=f"sip:{OURS}@192.0.2.1")
+        await asyncio.sleep(1)
+        assert here.stack.commands("answer") == []  # the voice cannot speak yet
+        speaks = True
+        await asyncio.sleep(0.2)
+        assert here.stack.commands("answer") != []
+        here.confirmed(handle)
+        here.stack.happens(s.FirstMedia(handle))
+        await asyncio.sleep(0.1)
+        assert (voice.said, here.attendants) == (["We are closed."], [])
+        await asyncio.sleep(CLOSE_WAIT_S + 1)
+        assert here.ends() == [("agent_hung_up", "")]
 
     run(scenario)
 

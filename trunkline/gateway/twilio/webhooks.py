@@ -143,6 +143,11 @@ class Switchboard(Protocol):
         """How a transfer went. `completed` ends the call as transferred; anything else comes back to the agent."""
         ...
 
+    def put_through(self, call_sid: CallSid, duration_s: int) -> None:
+        """How long the caller of a call that was not taken talked to a number, where `admit` sent them. Unknown
+        CallSids are ignored."""
+        ...
+
 
 class Webhooks:
     def __init__(
@@ -223,6 +228,8 @@ class Webhooks:
         call_sid = _call_sid(form)
         status: CallStatus = _one_of(form, "DialCallStatus", STATUSES | {"answered"}, "failed")  # type: ignore[assignment]
         if query.get("fallback"):
+            if talked_s := _whole(form, "DialCallDuration"):
+                self._switchboard.put_through(call_sid, talked_s)
             return twiml.hangup() if status in ("completed", "answered") else twiml.say_and_hangup(self._fallback_text)
         status = "completed" if status not in STATUSES else status  # <Dial> also says `answered`, in conferences
         self._switchboard.dialled(call_sid, status, _whole(form, "DialCallDuration"))
@@ -318,7 +325,7 @@ class Webhooks:
         return twiml.dial(
             refused.number,
             action_url=self._url("/twilio/dial-status?fallback=1"),
-            time_limit_s=self._max_call_seconds,
+            time_limit_s=refused.limit_s or self._max_call_seconds,
             caller_id=self._dial_caller_id,
         )
 
