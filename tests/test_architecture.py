@@ -21,6 +21,7 @@ FLOOR_FILES = {
     "ports",
     "live",
     "hooks",
+    "callbacks",
     "metrics",
     "telemetry",
     "logs",
@@ -254,7 +255,7 @@ WAYS_OUT = {
     ("gateway/switchboard.py", "dial"): "dial",
     ("gateway/twilio/dialler.py", "_create"): "the dialler itself",
     ("gateway/twilio/webhooks.py", "continue_"): "LineCall._ask_dial, when the transfer was allowed",
-    ("gateway/twilio/webhooks.py", "_elsewhere"): "Switchboard._way_out and _answered_elsewhere, by LineCall.ask",
+    ("gateway/twilio/webhooks.py", "_elsewhere"): "Switchboard.way_out and _answered_elsewhere, by LineCall.ask",
     ("gateway/twilio/webhooks.py", "fallback"): "fallback",
 }
 ASKED_THERE = {

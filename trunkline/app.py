@@ -417,6 +417,7 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             counsel=counsel,
             may_fall_back=switchboard.may_fall_back,
             expect=switchboard.expect,
+            keyed=switchboard.waiting.keyed,
             expect_order=switchboard.expect_order,
             gate=identity.gate,
             first_routes=first_routes,

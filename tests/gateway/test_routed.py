@@ -61,7 +61,8 @@ class Versions:
     async def ready(self, key: str) -> Attends | Refuse:
         if key in self.why_not:
             return Refuse("broken", self.why_not[key])
-        definition = SimpleNamespace(**{**_fields(DEFINITION), "name": key.partition("/")[2].partition("@")[0]})
+        name = key.partition("/")[2].partition("@")[0]
+        definition = SimpleNamespace(**{**_fields(DEFINITION), "name": name, "known_as": name})
         own = cast(Any, self._board.agent)
         self._started[key] = cast(Attends, SimpleNamespace(**{**vars(own), "definition": definition}))
         return self._started[key]
