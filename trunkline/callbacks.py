@@ -13,7 +13,7 @@ PURPOSE: Purpose = "informational"
 """They asked for it, and nothing is sold."""
 
 State = Literal["waiting", "placing", "placed", "expired", "failed"]
-"""placing: by a process that has a lease on it; one that dies leaves it `failed`, so nobody is called twice."""
+"""placing: what a process that dies then leaves is `failed`, so nobody is called twice."""
 OVER: tuple[State, ...] = ("placed", "expired", "failed")
 
 
@@ -45,10 +45,16 @@ class CallBacks(Protocol):
         """Of each number of ours the one who asked first, of those that are due."""
         ...
 
-    async def later(self, wanted: CallBack, at: datetime, code: str) -> None:
-        """It could not be placed now."""
+    async def begin(self, wanted: CallBack) -> bool:
+        """It is being placed now. False: another process does, or they asked again."""
         ...
 
-    async def settle(self, wanted: CallBack, state: State, placed: CallId | None, code: str = "") -> None:
+    async def later(self, wanted: CallBack, at: datetime, code: str, *, begun: bool) -> None:
+        """It could not be placed now. `begun`, here and below: by us."""
+        ...
+
+    async def settle(
+        self, wanted: CallBack, state: State, placed: CallId | None, code: str = "", *, begun: bool
+    ) -> None:
         """It is over."""
         ...

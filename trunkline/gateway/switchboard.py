@@ -84,6 +84,7 @@ class Limits:
 
 Prepare = Callable[[DialOrder], Awaitable[DialOrder]]
 
+_KEPT_FREE = Refuse("overloaded", "the lines that are free are kept for calls that come in")
 _OVER = Refuse("ended", "this call is over")
 
 
@@ -186,6 +187,19 @@ class Switchboard:
         order = replace(order, call_id=order.call_id or new_call_id())
         await self.slots.ask(str(order.call_id), "outbound", number, self._limits_out(order.tenant, number))
         return order
+
+    async def line_for(self, order: DialOrder) -> Refuse | None:
+        """As `expect_order`, for whoever asks again later, and leaves no record till then. None: `dial` follows, or its
+        slot is given back by the order's call_id."""
+        assert order.call_id is not None
+        if (refused := self.no_line()) is not None:
+            return refused
+        if self.free_lines <= self.limits.reserved_inbound:
+            return _KEPT_FREE
+        if self.slots is None:
+            return None
+        limits = self._limits_out(order.tenant, order.from_number)
+        return await self.slots.reserve(str(order.call_id), "outbound", order.from_number, limits)
 
     def _limits_out(self, tenant: TenantId, number: str | None) -> SlotLimits | None:
         """Of a call out that shows this number."""
@@ -356,7 +370,7 @@ class Switchboard:
             return no_line
         limits, out = self.limits, call.started.direction == "outbound"
         if out and len(self._calls) + self._second_legs >= limits.max_calls - limits.reserved_inbound:
-            return Refuse("overloaded", "the lines that are free are kept for calls that come in")
+            return _KEPT_FREE
         if self.slots is None or call.says:
             return None
         own = self._limits_out(call.tenant, _ours(call)) if out else self.limits_of(call.routed)
@@ -412,12 +426,12 @@ class Switchboard:
         """Place a call. Refuse codes: `overloaded`, `draining`, the policy's own, and the dialler's, among them
         `no_trunk` and `trunk_down`. Each leaves a record that says so, but where nothing here can dial at all."""
         if not self.diallers:
-            return self._may_dial(order) or Refuse("no_trunk", "no trunk takes outbound calls")
+            return self.may_dial(order) or Refuse("no_trunk", "no trunk takes outbound calls")
         placing = Placing(self, order, self.retry)
         way = placing.first()
         plan = way if isinstance(way, Refuse) else way[2]
         departure, longest_s = _departure(order, plan), placing.longest_s
-        call = LineCall(self, departure, None, ring_s=longest_s, call_id=order.call_id, tenant=order.tenant)
+        call = LineCall(self, departure, None, longest_s, order.call_id, order.routed, order.tenant)
         call.record_start()
         if (no_line := self.no_line_for(call)) is not None:
             call.end("overloaded", no_line.code)
@@ -450,7 +464,7 @@ class Switchboard:
             self._remember(provider_call_id, former)
             self.records.append(CallEvent(call_id, self.clock.wall(), NAMED, {"provider_call_id": provider_call_id}))
 
-    def _may_dial(self, order: DialOrder) -> Refuse | None:
+    def may_dial(self, order: DialOrder) -> Refuse | None:
         facts = Facts(
             "dial",
             order.tenant,
