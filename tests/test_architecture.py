@@ -238,6 +238,8 @@ WAYS_OUT = {
     ("gateway/api/calls.py", "dial"): "the route",
     ("gateway/api/client.py", "dial"): "the command line, by the API",
     ("gateway/api/idempotency.py", "_place"): "the same route",
+    ("gateway/callingback.py", "_place"): "_dial, of the same file",
+    ("gateway/callingback.py", "_dial"): "Switchboard.may_dial, and Switchboard.dial again",
     ("gateway/handover.py", "_dial_over"): "_dial",
     ("gateway/handover.py", "_refer"): "_refer",
     ("gateway/handover.py", "_refer_replaces"): "joins two calls that are there",
