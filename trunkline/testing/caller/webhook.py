@@ -211,7 +211,7 @@ class Webhook:
             raise PeerError(f"{target} answered {response.status_code}")
         try:
             with wave.open(io.BytesIO(response.content)) as sound:
-                return sound.getnframes() / sound.getframerate()
+                return float(sound.getnframes() / sound.getframerate())
         except (wave.Error, EOFError):
             return 0.0
 
