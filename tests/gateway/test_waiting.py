@@ -13,6 +13,7 @@ from trunkline.callbacks import CallBack
 from trunkline.errors import StoreError
 from trunkline.gateway.routed import Elsewhere, Queued
 from trunkline.gateway.slots import SlotLimits, Slots
+from trunkline.gateway.waiting import ASK_S
 from trunkline.numbers.queueing import GONE_S, TURN_S
 from trunkline.numbers.resources import Number, Queue, Tenant
 from trunkline.ports import Refuse, Revocation
@@ -228,6 +229,34 @@ def test_only_new_calls_over_twilio_of_a_route_with_a_queue_wait() -> None:
             assert isinstance(refused, Refuse)
             assert refused.code in ("number_full", "tenant_full")
         assert len(room.switchboard.waiting) == 0
+
+    run(scenario)
+
+
+def test_who_may_not_wait_asks_for_a_slot_though_others_wait() -> None:
+    async def scenario(room: Room) -> None:
+        await room.put()
+        lines = await room.full()
+        await room.comes(1)
+        await room.over(lines[0])
+        room.shared.held["another process"] = {f"number:{OURS}"}
+        refused = await room.comes(2, leg="sip")
+        assert isinstance(refused, Refuse)
+        assert refused.code == "number_full"
+
+    run(scenario)
+
+
+def test_a_store_that_hangs_holds_nobody_up_for_long() -> None:
+    async def scenario(room: Room) -> None:
+        await room.put()
+        await room.full()
+        for each in (1, 2, 3):
+            await room.comes(each)
+        room.shared.hangs = True
+        began = room.board.clock.now()
+        assert position(await room.asks(3)) == 3
+        assert room.board.clock.now() - began <= ASK_S
 
     run(scenario)
 

@@ -12,6 +12,7 @@ from sqlalchemy.engine import URL
 from trunkline.callbacks import KEPT_FOR, CallBack, Found
 from trunkline.store.callbacks import LEASE_S, DatabaseCallBacks, purge_callbacks
 from trunkline.store.engine import Database
+from trunkline.store.subjects import Subjects
 from trunkline.testing.clock import ManualClock
 from trunkline.types import E164, CallId, TenantId
 
@@ -130,5 +131,17 @@ def test_what_is_over_is_forgotten_two_days_after_it_was_asked_for(url: URL) -> 
         await backs.note(wanted(clock, 2))
         assert await purge_callbacks(database, clock.wall()) == 1
         assert await states(database) == {"call_2": ("waiting", "")}
+
+    run(url, scenario)
+
+
+def test_who_is_erased_is_not_called_back(url: URL) -> None:
+    async def scenario(backs: DatabaseCallBacks, clock: ManualClock, database: Database) -> None:
+        theirs = wanted(clock)
+        await backs.note(theirs)
+        subjects = Subjects(database)
+        assert [row["call_id"] for row in (await subjects.export(ACME, theirs.number))["callbacks"]] == ["call_1"]
+        assert (await subjects.erase(ACME, theirs.number, clock.wall()))["callbacks"] == 1
+        assert await states(database) == {}
 
     run(url, scenario)

@@ -161,7 +161,7 @@ class Switchboard:
         routed = None if former is None else former.routed
         if routed is None and self.routing is not None:
             routed = await self.routing.expect(arrival)
-        if routed is not None and self.waiting.has_line(routed.tenant, arrival.to_number):
+        if self.waiting.others_first(arrival, routed) is not None:
             return
         if self.slots is not None and (routed is None or routed.to_agent):
             await self.slots.ask(name, "inbound", arrival.to_number, self.limits_of(routed))
@@ -229,7 +229,7 @@ class Switchboard:
         call.record_start()
         if (elsewhere := self._answered_elsewhere(call)) is not None:
             return elsewhere
-        if (no_line := self.waiting.others_first(call) or self.no_line_for(call)) is not None:
+        if (no_line := self.waiting.others_first(call.arrival, call.routed) or self.no_line_for(call)) is not None:
             if (queued := self.waiting.join(call, no_line)) is not None:
                 return queued
             no_line = self.way_out(call, no_line)

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from trunkline.callbacks import KEPT_FOR, PURPOSE, CallBack
 from trunkline.errors import StoreError
+from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.linecall import LineCall
-from trunkline.gateway.routed import Elsewhere, Queued
+from trunkline.gateway.routed import Elsewhere, Queued, Routed
 from trunkline.gateway.slots import UNKNOWN
 from trunkline.numbers.queueing import OFFER, OFFER_VERSION, Line, Over, Waiting
 from trunkline.ports import Allow, EndReason, Facts, Grant, Refuse
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 MOST = 2000
 """Of all numbers together."""
 SWEEP_S = 5.0
+ASK_S = 4.0
+"""For the slots of all those before them: Twilio waits 15 s for an answer."""
 NOTE_S = 2.0
 """For a callback to be written, while its caller listens."""
 CALLBACK_KEY = "1"
@@ -95,17 +98,15 @@ class WaitingRoom:
 
     # --- a caller who comes ---
 
-    def others_first(self, call: LineCall) -> Refuse | None:
+    def others_first(self, arrival: Arrival, routed: Routed | None) -> Refuse | None:
         """Who comes now does not pass those who wait."""
-        return OTHERS_FIRST if self._may_wait(call) and self.has_line(call.tenant, call.started.to_number) else None
-
-    def has_line(self, tenant: TenantId, number: str | None) -> bool:
-        """Somebody waits for it."""
-        return number is not None and bool(self._lines.get((tenant, number)))
+        if routed is None or arrival.to_number is None or not _may_wait(arrival, routed):
+            return None
+        return OTHERS_FIRST if self._lines.get((routed.tenant, arrival.to_number)) else None
 
     def join(self, call: LineCall, no_line: Refuse) -> Refuse | None:
         """A Queued, or what the answer door says; None: there is no queue, or no place in it."""
-        if no_line.code not in FULL or not self._may_wait(call) or len(self._waits) >= MOST:
+        if no_line.code not in FULL or not _may_wait(call.arrival, call.routed) or len(self._waits) >= MOST:
             return None
         assert call.routed is not None
         terms = call.routed.answered.queue
@@ -129,12 +130,6 @@ class WaitingRoom:
             self._sweeping = asyncio.get_running_loop().create_task(self._sweep(), name="queues")
         return self._on_hold(waits, no_line)
 
-    def _may_wait(self, call: LineCall) -> bool:
-        routed, arrival = call.routed, call.arrival
-        has_queue = routed is not None and routed.to_agent and routed.answered.queue is not None
-        is_new = arrival.leg == "twilio" and arrival.direction == "inbound" and arrival.why == "new"
-        return has_queue and is_new and arrival.to_number is not None
-
     def _may_call_back(self, call: LineCall) -> bool:
         """What the ledger and the hours say is asked when they are called: of the rest we know now."""
         board, number = self._board, call.started.from_number
@@ -150,11 +145,16 @@ class WaitingRoom:
 
     async def ask(self, name: str) -> None:
         """Before `again`: whether the slots that are free are enough for those before them, and for them. Does not
-        raise."""
+        raise, and takes ASK_S at most."""
         waits = self._waits.get(name)
         if waits is None:
             return
         waits.may_go = False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ASK_S):
+                await self._ask(waits, name)
+
+    async def _ask(self, waits: _Waits, name: str) -> None:
         slots, ahead = self._board.slots, waits.line.ahead_of(name)
         for each in (*ahead, name):
             if slots is None or (theirs := self._waits.get(each)) is None:
@@ -302,3 +302,9 @@ class WaitingRoom:
 
     def _now(self) -> float:
         return self._board.clock.now()
+
+
+def _may_wait(arrival: Arrival, routed: Routed | None) -> bool:
+    has_queue = routed is not None and routed.to_agent and routed.answered.queue is not None
+    is_new = arrival.leg == "twilio" and arrival.direction == "inbound" and arrival.why == "new"
+    return has_queue and is_new and arrival.to_number is not None
