@@ -21,6 +21,7 @@ FLOOR_FILES = {
     "ports",
     "live",
     "hooks",
+    "callbacks",
     "metrics",
     "telemetry",
     "logs",
@@ -237,6 +238,8 @@ WAYS_OUT = {
     ("gateway/api/calls.py", "dial"): "the route",
     ("gateway/api/client.py", "dial"): "the command line, by the API",
     ("gateway/api/idempotency.py", "_place"): "the same route",
+    ("gateway/callingback.py", "_place"): "_dial, of the same file",
+    ("gateway/callingback.py", "_dial"): "Switchboard.may_dial, and Switchboard.dial again",
     ("gateway/handover.py", "_dial_over"): "_dial",
     ("gateway/handover.py", "_refer"): "_refer",
     ("gateway/handover.py", "_refer_replaces"): "joins two calls that are there",
@@ -254,7 +257,7 @@ WAYS_OUT = {
     ("gateway/switchboard.py", "dial"): "dial",
     ("gateway/twilio/dialler.py", "_create"): "the dialler itself",
     ("gateway/twilio/webhooks.py", "continue_"): "LineCall._ask_dial, when the transfer was allowed",
-    ("gateway/twilio/webhooks.py", "_elsewhere"): "Switchboard._way_out and _answered_elsewhere, by LineCall.ask",
+    ("gateway/twilio/webhooks.py", "_elsewhere"): "Switchboard.way_out and _answered_elsewhere, by LineCall.ask",
     ("gateway/twilio/webhooks.py", "fallback"): "fallback",
 }
 ASKED_THERE = {

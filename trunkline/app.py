@@ -62,6 +62,7 @@ from trunkline.gateway.api.routed import routed_routes
 from trunkline.gateway.api.trunks import TrunkView, trunk_routes
 from trunkline.gateway.api.webhooks import webhook_desk_routes
 from trunkline.gateway.call import DIAL_SLACK_S
+from trunkline.gateway.callingback import CallingBack
 from trunkline.gateway.consent import House, open_house
 from trunkline.gateway.console.accounts import Accounts as ConsoleAccounts
 from trunkline.gateway.console.callpages import call_pages
@@ -108,6 +109,7 @@ from trunkline.gateway.sip.vouching import open_vouching
 from trunkline.gateway.slots import SlotLimits, Slots
 from trunkline.gateway.spending import Spending, Ways
 from trunkline.gateway.switchboard import Limits, Line, Switchboard
+from trunkline.gateway.twilio.dialler import TRUNK as TWILIO_TRUNK
 from trunkline.gateway.twilio.dialler import Detection, Terms, TwilioDialler
 from trunkline.gateway.twilio.sockets import SocketLimits, Sockets
 from trunkline.gateway.twilio.tokens import Tokens
@@ -156,6 +158,7 @@ from trunkline.settings.privacy import Privacy
 from trunkline.store.accounts import Accounts
 from trunkline.store.apikeys import ApiKeys
 from trunkline.store.budgets import DatabaseBudgets, taken_on
+from trunkline.store.callbacks import DatabaseCallBacks
 from trunkline.store.callsout import CallsOut
 from trunkline.store.consentjournal import ConsentJournal
 from trunkline.store.consents import ConsentLedger
@@ -468,10 +471,12 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             counsel=counsel,
             may_fall_back=switchboard.may_fall_back,
             expect=switchboard.expect,
+            keyed=switchboard.waiting.keyed,
             expect_order=switchboard.expect_order,
             gate=identity.gate,
             first_routes=first_routes,
         )
+        _call_back(stack, switchboard, DatabaseCallBacks(database, clock), counsel, twilio is not None, clock)
         purging = asyncio.create_task(_purges(settings, database, keys, clock), name="purge")
         stack.push_async_callback(_cancelled, purging)
         counted = _gauges(metrics, spool, pool, ears, switchboard.second_ears, sip, webrtc, roster.everyone)
@@ -505,6 +510,21 @@ async def gateway(settings: Settings, clock: Clock = SYSTEM_CLOCK, wrap: Wrap | 
             agents[first].recording,
             await _setup_link(settings, identity.accounts),
         )
+
+
+def _call_back(
+    stack: contextlib.AsyncExitStack,
+    switchboard: Switchboard,
+    backs: DatabaseCallBacks,
+    counsel: ComplianceDesk,
+    over_twilio: bool,
+    clock: Clock,
+) -> None:
+    """Whoever asked for it while they waited for a line."""
+    switchboard.waiting.call_backs = backs
+    calling = CallingBack(switchboard, backs, counsel, clock, trunk=TWILIO_TRUNK if over_twilio else None)
+    calling.start()
+    stack.push_async_callback(calling.close)
 
 
 async def _follow_desks(roster: Roster, treasury: Treasury, desk: DeskStore) -> None:

@@ -30,7 +30,7 @@ Drop = Literal[
     "telemetry",
     "audit_full",  # rows of the audit log
 ]
-Webhook = Literal["voice", "continue", "status", "stream_status", "dial_status", "machine"]
+Webhook = Literal["voice", "queue", "continue", "status", "stream_status", "dial_status", "machine"]
 Hooked = Literal["delivered", "failed", "dead"]
 Outcome = Literal["ok", "bad_request", "bad_signature", "error"]
 Turned = Literal["stranger", "over_rate", "bad_digest", "full", "malformed", "refer"]

@@ -3,9 +3,13 @@
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from trunkline.ports import Purpose, Standing
 from trunkline.types import DEFAULT_TENANT, E164, CallId, TenantId
+
+if TYPE_CHECKING:
+    from trunkline.gateway.routed import Routed
 
 RING_TIMEOUT_S = 30.0
 
@@ -38,6 +42,8 @@ class DialOrder:
     """Where the call was promised a name before it was placed (an idempotency key)."""
     tenant: TenantId = DEFAULT_TENANT
     """Whose call it is."""
+    routed: "Routed | None" = None
+    """Who talks with them. None: the gateway's own agent."""
 
 
 def new_call_id() -> CallId:

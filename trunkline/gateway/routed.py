@@ -9,7 +9,7 @@ Without an inventory there is nothing here to ask, and every call is the gateway
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from trunkline.agents.attending import Agent
@@ -17,6 +17,7 @@ from trunkline.clock import Clock
 from trunkline.gateway.arrival import Arrival
 from trunkline.gateway.slots import SlotLimits
 from trunkline.numbers.directory import Directory
+from trunkline.numbers.queueing import Hold
 from trunkline.numbers.resources import ByBusy, ByMessage, ByNumber
 from trunkline.numbers.routing import (
     AgentVersion,
@@ -138,6 +139,15 @@ class Elsewhere(Refuse):
     """Heard, then it ends."""
     limit_s: int | None = None
     """How long budgets pay for it; None: as long as calls may last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queued(Refuse):
+    """The call is not taken yet: its caller hears this, and asks again."""
+
+    turn: Hold = field(kw_only=True)
+    unwritten: bool = False
+    """They asked to be called back, and that could not be noted."""
 
 
 class Routing:

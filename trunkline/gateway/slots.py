@@ -145,6 +145,18 @@ class Slots:
         if name not in self._slots:  # asked twice at once, and let in
             self._slots[name] = _Slot(limits, scopes, answer, self.clock.now())
 
+    async def reserve(
+        self, name: str, direction: Direction, number: str | None, limits: SlotLimits | None = None
+    ) -> Refuse | None:
+        """As `ask`, for whoever asks again later: what was refused is forgotten. None: `claim` will let them, within
+        PENDING_S. Codes as of `claim`; `slots_unknown` where the store is away."""
+        await self.ask(name, direction, number, limits)
+        slot = self._slots.get(name)
+        if slot is None or slot.answer == "taken" or slot.claimed:
+            return None
+        del self._slots[name]
+        return UNKNOWN if slot.answer == "away" else slot.answer
+
     def claim(
         self, name: str, direction: Direction, number: str | None, limits: SlotLimits | None = None
     ) -> Refuse | None:

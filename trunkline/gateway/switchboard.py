@@ -32,6 +32,7 @@ from trunkline.gateway.routed import Elsewhere, Routed, Routing, limits_of
 from trunkline.gateway.slots import SlotLimits, Slots
 from trunkline.gateway.spending import Spending
 from trunkline.gateway.twilio.webhooks import FINAL, CallStatus, CallView
+from trunkline.gateway.waiting import WaitingRoom
 from trunkline.media.bus import Echo, Tap
 from trunkline.media.ears import Ears
 from trunkline.media.heartbeat import Heartbeat
@@ -84,6 +85,7 @@ class Limits:
 
 Prepare = Callable[[DialOrder], Awaitable[DialOrder]]
 
+_KEPT_FREE = Refuse("overloaded", "the lines that are free are kept for calls that come in")
 _OVER = Refuse("ended", "this call is over")
 
 
@@ -135,6 +137,8 @@ class Switchboard:
         """Which agent of which tenant answers a number; None: the gateway's own, always."""
         self.reciter: Reciter | None = None
         """Says texts in place of conversations; None: the agent's own voice does."""
+        self.waiting = WaitingRoom(self)
+        """Callers for whom there is no line yet."""
         self.draining = False
         self._second_legs = 0
         self._calls: dict[CallId, LineCall] = {}
@@ -154,11 +158,16 @@ class Switchboard:
         is_over = former is not None and not former.may_return
         if name in self._by_provider_id or is_over:
             return
+        if name in self.waiting:
+            await self.waiting.ask(name)
+            return
         routed = None if former is None else former.routed
         if routed is None and self.routing is not None:
             routed = await self.routing.expect(arrival)
+        if self.waiting.others_first(arrival, routed) is not None:
+            return
         if self.slots is not None and (routed is None or routed.to_agent):
-            await self.slots.ask(name, "inbound", arrival.to_number, self._limits_of(routed))
+            await self.slots.ask(name, "inbound", arrival.to_number, self.limits_of(routed))
 
     @property
     def waits(self) -> bool:
@@ -166,7 +175,7 @@ class Switchboard:
         limited = self.slots is not None and self.slots.limits.any
         return limited or (self.routing is not None and not self.routing.is_empty)
 
-    def _limits_of(self, routed: Routed | None) -> SlotLimits | None:
+    def limits_of(self, routed: Routed | None) -> SlotLimits | None:
         return None if routed is None or self.slots is None else routed.limits(self.slots.limits)
 
     async def expect_joining(self, joining: Joining, leg: LegKind) -> None:
@@ -182,6 +191,19 @@ class Switchboard:
         await self.slots.ask(str(order.call_id), "outbound", number, self._limits_out(order.tenant, number))
         return order
 
+    async def line_for(self, order: DialOrder) -> Refuse | None:
+        """As `expect_order`, for whoever asks again later, and leaves no record till then. None: `dial` follows, or its
+        slot is given back by the order's call_id."""
+        assert order.call_id is not None
+        if (refused := self.no_line()) is not None:
+            return refused
+        if self.free_lines <= self.limits.reserved_inbound:
+            return _KEPT_FREE
+        if self.slots is None:
+            return None
+        limits = self._limits_out(order.tenant, order.from_number)
+        return await self.slots.reserve(str(order.call_id), "outbound", order.from_number, limits)
+
     def _limits_out(self, tenant: TenantId, number: str | None) -> SlotLimits | None:
         """Of a call out that shows this number."""
         if self.slots is None:
@@ -195,6 +217,8 @@ class Switchboard:
         known = self._by_provider_id.get(arrival.provider_call_id)
         if known is not None:
             return known.id if known.machine.state is not c.State.ENDING else _OVER
+        if (waits := self.waiting.again(arrival.provider_call_id)) is not None:
+            return waits
         before = self._ended.get(arrival.provider_call_id)
         if before is not None and not before.may_return:
             return _OVER
@@ -208,14 +232,20 @@ class Switchboard:
         call.record_start()
         if (elsewhere := self._answered_elsewhere(call)) is not None:
             return elsewhere
-        if (no_line := self._no_line_for(call)) is not None:
-            no_line = self._way_out(call, no_line)
+        if (no_line := self.waiting.others_first(call.arrival, call.routed) or self.no_line_for(call)) is not None:
+            if (queued := self.waiting.join(call, no_line)) is not None:
+                return queued
+            no_line = self.way_out(call, no_line)
             call.end("overloaded", no_line.code)
             return no_line
         decision = call.ask("answer")
         if isinstance(decision, Refuse):
             call.end("refused", decision.code)
             return decision
+        return self.enter(call)
+
+    def enter(self, call: LineCall) -> Refuse | None:
+        """A line is its own, and it may be answered."""
         if (dear := self._may_cost(call)) is not None:
             return dear
         self._take(call)
@@ -248,7 +278,7 @@ class Switchboard:
         call.end("refused", refused.code)
         return refused
 
-    def _way_out(self, call: LineCall, no_line: Refuse) -> Refuse:
+    def way_out(self, call: LineCall, no_line: Refuse) -> Refuse:
         """With the number where the caller may go instead, of the number called, its route or its tenant."""
         if call.routed is None or call.started.direction == "outbound":
             return no_line
@@ -361,20 +391,24 @@ class Switchboard:
             return Refuse("draining", "the gateway is being stopped")
         return self._full()
 
-    def _no_line_for(self, call: LineCall) -> Refuse | None:
+    def no_line_for(self, call: LineCall) -> Refuse | None:
+        """None: its slot is claimed."""
         if (no_line := self.no_line()) is not None:
             return no_line
         limits, out = self.limits, call.started.direction == "outbound"
         if out and len(self._calls) + self._second_legs >= limits.max_calls - limits.reserved_inbound:
-            return Refuse("overloaded", "the lines that are free are kept for calls that come in")
+            return _KEPT_FREE
         if self.slots is None or call.says:
             return None
-        own = self._limits_out(call.tenant, _ours(call)) if out else self._limits_of(call.routed)
+        own = self._limits_out(call.tenant, _ours(call)) if out else self.limits_of(call.routed)
         return self.slots.claim(_slot(call), call.started.direction, _ours(call), own)
 
+    @property
+    def free_lines(self) -> int:
+        return self.limits.max_calls - len(self._calls) - self._second_legs
+
     def _full(self) -> Refuse | None:
-        taken = len(self._calls) + self._second_legs
-        if taken >= self.limits.max_calls or self.line.heartbeat.late_s > OVERLOADED_LATE_S:
+        if self.free_lines <= 0 or self.line.heartbeat.late_s > OVERLOADED_LATE_S:
             return Refuse("overloaded", "no line is free")
         return None
 
@@ -419,14 +453,14 @@ class Switchboard:
         """Place a call. Refuse codes: `overloaded`, `draining`, the policy's own, and the dialler's, among them
         `no_trunk` and `trunk_down`. Each leaves a record that says so, but where nothing here can dial at all."""
         if not self.diallers:
-            return self._may_dial(order) or Refuse("no_trunk", "no trunk takes outbound calls")
+            return self.may_dial(order) or Refuse("no_trunk", "no trunk takes outbound calls")
         placing = Placing(self, order, self.retry)
         way = placing.first()
         plan = way if isinstance(way, Refuse) else way[2]
         departure, longest_s = _departure(order, plan), placing.longest_s
-        call = LineCall(self, departure, None, ring_s=longest_s, call_id=order.call_id, tenant=order.tenant)
+        call = LineCall(self, departure, None, longest_s, order.call_id, order.routed, order.tenant)
         call.record_start()
-        if (no_line := self._no_line_for(call)) is not None:
+        if (no_line := self.no_line_for(call)) is not None:
             call.end("overloaded", no_line.code)
             return no_line
         decision = call.ask("dial", counts=False)
@@ -457,7 +491,7 @@ class Switchboard:
             self._remember(provider_call_id, former)
             self.records.append(CallEvent(call_id, self.clock.wall(), NAMED, {"provider_call_id": provider_call_id}))
 
-    def _may_dial(self, order: DialOrder) -> Refuse | None:
+    def may_dial(self, order: DialOrder) -> Refuse | None:
         facts = Facts(
             "dial",
             order.tenant,
@@ -517,7 +551,8 @@ class Switchboard:
     def status(self, call_sid: CallSid, status: CallStatus, duration_s: int | None) -> None:
         call = self._by_provider_id.get(call_sid)
         if call is None:
-            self._counted(call_sid, duration_s)
+            if status not in FINAL or not self.waiting.hung_up(call_sid):
+                self._counted(call_sid, duration_s)
         else:
             call.event("carrier_status", status=status, duration_s=duration_s)
             if status in FINAL:
@@ -649,6 +684,7 @@ class Switchboard:
     def close(self) -> None:
         """Cut off what is left: no call is there when this returns. Idempotent."""
         self.draining = True
+        self.waiting.close()
         for call in tuple(self._calls.values()):
             call.hang_up("drained")
             call.end("drained")

@@ -193,7 +193,7 @@ class Rule(_Value):
 
 
 class Queue(_Value):
-    """Where callers wait while all lines of a number or route are taken."""
+    """Where callers wait while no line is free, each number's own."""
 
     max_waiting: Annotated[int, Field(ge=1, le=500)] = 10
     max_wait_s: Annotated[int, Field(ge=10, le=3600)] = 300

@@ -409,6 +409,29 @@ class CallOut(Base):
     __table_args__ = (Index(None, "tenant_id", "at"),)
 
 
+class CallBackRow(Base):
+    """A caller who asked to be called back while they waited for a line (trunkline/callbacks.py)."""
+
+    __tablename__ = "callbacks"
+
+    tenant_id: Mapped[str] = mapped_column(primary_key=True)
+    call_id: Mapped[str] = mapped_column(primary_key=True)
+    """In which they asked."""
+    number: Mapped[str]
+    our_number: Mapped[str]
+    asked_at: Mapped[datetime]
+    until: Mapped[datetime]
+    state: Mapped[str]
+    """waiting, placing, placed, expired, failed."""
+    next_at: Mapped[datetime]
+    """When it is tried next, or the lease of the process that places it ends."""
+    placed_call_id: Mapped[str | None]
+    code: Mapped[str]
+    """Why not, last."""
+
+    __table_args__ = (Index(None, "state", "next_at"), Index(None, "tenant_id", "number"))
+
+
 # --- the desk: what admins own --------------------------------------------------------------------------------------
 # Columns are the fields of trunkline/numbers/resources.py, which says what they mean and what may stand there.
 

@@ -28,6 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from trunkline.errors import StoreError
 from trunkline.privacy.calls import TOOLS_USED
 from trunkline.store import codec, models
+from trunkline.store.callbacks import purge_callbacks
 from trunkline.store.consents import ConsentLedger
 from trunkline.store.engine import Database
 from trunkline.store.hookqueue import purge_deliveries
@@ -60,6 +61,7 @@ _USAGE = cast(Table, models.UsageRow.__table__)
 _COSTS = cast(Table, models.CostRow.__table__)
 _ORDERS = cast(Table, models.IdempotencyKey.__table__)
 _CALLS_OUT = cast(Table, models.CallOut.__table__)
+_CALLBACKS = cast(Table, models.CallBackRow.__table__)
 _ATTEMPTS = cast(Table, models.CallAttempt.__table__)
 _DEVICES = cast(Table, models.Device.__table__)
 _DNC = cast(Table, models.DncEntry.__table__)
@@ -97,6 +99,9 @@ class Subjects:
             tried = [at.isoformat() for at in attempts]
             devices = (await connection.execute(select(_DEVICES).where(*_devices_of(tenant, subject)))).mappings()
             known = [{k: v.isoformat() if isinstance(v, datetime) else v for k, v in row.items()} for row in devices]
+            mine = (_CALLBACKS.c.tenant_id == tenant, _CALLBACKS.c.number == subject)
+            backs = (await connection.execute(select(_CALLBACKS).where(*mine))).mappings()
+            callbacks = [{k: v.isoformat() if isinstance(v, datetime) else v for k, v in row.items()} for row in backs]
             told = [row for some in _portions(call_ids) for row in await _told(connection, tenant, some)]
         return {
             "subject": subject,
@@ -105,6 +110,7 @@ class Subjects:
             "consent": await ConsentLedger(self._database).export(tenant, subject),
             "attempts": tried,
             "devices": known,
+            **({"callbacks": callbacks} if callbacks else {}),
             **({"webhooks": told} if told else {}),
             **({} if self._audit is None else {"audit": await asyncio.to_thread(self._audit.of_calls, call_ids)}),
         }
@@ -128,6 +134,9 @@ class Subjects:
             attempts = await connection.execute(
                 delete(_ATTEMPTS).where(_ATTEMPTS.c.tenant_id == tenant, _ATTEMPTS.c.number == subject)
             )
+            callbacks = await connection.execute(
+                delete(_CALLBACKS).where(_CALLBACKS.c.tenant_id == tenant, _CALLBACKS.c.number == subject)
+            )
             mine = (_CALLS_OUT.c.tenant_id == tenant, _CALLS_OUT.c.number == subject)
             await connection.execute(update(_CALLS_OUT).where(*mine).values(number=""))  # the caps still count it
             devices = await connection.execute(delete(_DEVICES).where(*_devices_of(tenant, subject)))
@@ -146,6 +155,7 @@ class Subjects:
             "orders": orders.rowcount,
             "attempts": attempts.rowcount,
             "devices": devices.rowcount,
+            **({"callbacks": callbacks.rowcount} if callbacks.rowcount else {}),
             "unplaced": unplaced.rowcount + waiting,
             "mentions": mentioned,
             "consents": consents,
@@ -274,6 +284,8 @@ class Subjects:
         longest = min((days for days in (terms.transcripts, terms.calls) if days is not None), default=None)
         if webhooks := await purge_deliveries(self._database, now, longest):
             done["webhooks"] = webhooks
+        if callbacks := await purge_callbacks(self._database, now):
+            done["callbacks"] = callbacks
         if self._audit is not None and terms.audit is not None:
             done["audit"] = await asyncio.to_thread(self._audit.expire, terms.audit, now)
         return done

@@ -1,5 +1,7 @@
+import io
 import logging
 import re
+import wave
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from urllib.parse import urlencode
@@ -14,7 +16,7 @@ from twilio.request_validator import RequestValidator  # type: ignore[import-unt
 
 from trunkline.compliance.stir.verstat import fold, values
 from trunkline.gateway.arrival import Arrival
-from trunkline.gateway.routed import Elsewhere
+from trunkline.gateway.routed import Elsewhere, Queued
 from trunkline.gateway.twilio.signature import Signatures
 from trunkline.gateway.twilio.tokens import Tokens
 from trunkline.gateway.twilio.webhooks import (
@@ -28,6 +30,7 @@ from trunkline.gateway.twilio.webhooks import (
     webhook_routes,
 )
 from trunkline.metrics import Metrics
+from trunkline.numbers.queueing import OFFER, TURN_S, TURNS_OF_MUSIC, Hold
 from trunkline.ports import Allow, CallerVerdict, Refuse
 from trunkline.testing.clock import ManualClock
 from trunkline.types import E164, CallId, CallSid, StreamSid
@@ -110,6 +113,7 @@ class Line:
         refuse_fallback: Refuse | None = None,
     ) -> None:
         self.expected: list[Arrival] = []
+        self.keys: list[tuple[str, str]] = []
         self.switchboard, self.clock, self.metrics = FakeSwitchboard(), ManualClock(), Metrics()
         self.tokens, self.placed = Tokens(), FakePlaced()
         webhooks = Webhooks(
@@ -124,6 +128,7 @@ class Line:
             signed=bool(auth_tokens),
             may_fall_back=lambda ours: refuse_fallback or Allow(),
             expect=self._expect,
+            keyed=self._keyed,
         )
         routes = webhook_routes(webhooks, Signatures(auth_tokens, ORIGIN), self.metrics, self.clock)
         self.client = TestClient(Starlette(routes=routes))
@@ -135,6 +140,9 @@ class Line:
 
     async def _expect(self, arrival: Arrival) -> None:
         self.expected.append(arrival)
+
+    async def _keyed(self, call_sid: str, digits: str) -> None:
+        self.keys.append((call_sid, digits))
 
     def token(self, document: Element) -> str:
         return next(p.attrib["value"] for p in document.iter("Parameter") if p.attrib["name"] == "token")
@@ -521,3 +529,91 @@ def test_a_message_is_said_and_a_busy_tone_is_one(line: Line) -> None:
     assert reject.attrib == {"reason": "busy"}
     line.switchboard.refuse = Refuse("no_agent", "none is ready")
     assert line.post("/twilio/voice", CALLER)[0].text == "All lines are busy."
+
+
+# --- callers who wait -----------------------------------------------------------------------------------------------
+
+
+def queued(line: Line, unwritten: bool = False, **changes: Any) -> None:
+    turn = Hold(2, says=True, says_position=True, offers=False, takes_key=False, music=1, seconds=TURN_S)
+    line.switchboard.refuse = Queued("number_full", "full", turn=replace(turn, **changes), unwritten=unwritten)
+
+
+def test_a_caller_for_whom_there_is_no_line_hears_their_position_and_music(line: Line) -> None:
+    queued(line)
+    document = line.post("/twilio/voice", CALLER)
+    assert tags(document) == ["Say", "Say", "Play", "Redirect"]
+    assert [element.text for element in document] == [
+        "All our lines are busy. Please hold.",
+        "You are number 2 in line.",
+        f"{ORIGIN}/twilio/hold-1.wav",
+        f"{ORIGIN}/twilio/queue",
+    ]
+
+
+def test_the_last_turn_is_as_short_as_what_is_left(line: Line) -> None:
+    queued(line, says=False, seconds=3)
+    document = line.post("/twilio/voice", CALLER)
+    assert tags(document) == ["Pause", "Redirect"]
+    assert document[0].attrib == {"length": "3"}
+
+
+def test_a_callback_is_offered_and_its_key_told_before_the_switchboard_is_asked(line: Line) -> None:
+    queued(line, offers=True, takes_key=True)
+    document = line.post("/twilio/voice", CALLER)
+    gather, redirect = document
+    assert gather.attrib == {
+        "input": "dtmf",
+        "numDigits": "1",
+        "timeout": "1",
+        "action": f"{ORIGIN}/twilio/queue",
+        "method": "POST",
+    }
+    assert [element.tag for element in gather] == ["Say", "Say", "Say", "Play"]
+    assert gather[2].text == OFFER
+    assert redirect.text == f"{ORIGIN}/twilio/queue"
+    line.switchboard.refuse = Elsewhere("callback", "they will be called back", text="We will call you.")
+    told = line.post("/twilio/queue", {**CALLER, "CallStatus": "in-progress", "Digits": "1"})
+    assert line.keys == [(SID, "1")]
+    assert tags(told) == ["Say", "Hangup"]
+
+
+def test_a_callback_that_was_not_noted_is_said_not_to_be(line: Line) -> None:
+    queued(line, unwritten=True, says=False)
+    assert line.post("/twilio/queue", CALLER)[0].text == "I'm sorry, that could not be noted. Please stay on the line."
+
+
+def test_who_has_waited_is_connected_when_it_is_their_turn(line: Line) -> None:
+    document = line.post("/twilio/queue", {**CALLER, "CallStatus": "in-progress"})
+    assert tags(document) == ["Connect"]
+    assert [arrival.why for arrival in line.expected] == ["new"]
+
+
+@pytest.mark.parametrize("code", ["number_full", "overloaded", "draining"])
+def test_who_has_waited_in_vain_hears_why_and_is_not_rejected(line: Line, code: str) -> None:
+    line.switchboard.refuse = Refuse(code, "full")
+    document = line.post("/twilio/queue", {**CALLER, "CallStatus": "in-progress"})
+    assert tags(document) == ["Say", "Hangup"]
+    assert document[0].text == "All lines are busy."
+
+
+def test_who_hung_up_while_they_waited_is_not_asked_for_again(line: Line) -> None:
+    assert tags(line.post("/twilio/queue", {**CALLER, "CallStatus": "completed"})) == ["Hangup"]
+    line.switchboard.calls[SID] = CallView(CallId("call-1"), "ended")
+    assert tags(line.post("/twilio/queue", CALLER)) == ["Hangup"]
+    assert line.switchboard.arrivals == []
+
+
+def test_the_queue_is_signed_like_the_other_webhooks() -> None:
+    assert Line(auth_tokens=("secret",)).client.post("/twilio/queue", data=CALLER).status_code == 403
+
+
+def test_the_hold_music_may_be_cached_and_its_pieces_are_a_turn_long(line: Line) -> None:
+    pieces = [line.client.get(f"/twilio/hold-{piece}.wav") for piece in range(TURNS_OF_MUSIC)]
+    for piece in pieces:
+        assert (piece.headers["content-type"], piece.headers["cache-control"]) == ("audio/wav", "public, max-age=86400")
+        with wave.open(io.BytesIO(piece.content)) as sound:
+            assert (sound.getframerate(), sound.getnframes()) == (8000, TURN_S * 8000)
+            assert any(sound.readframes(8000))
+    assert pieces[0].content != pieces[1].content
+    assert line.client.get(f"/twilio/hold-{TURNS_OF_MUSIC}.wav").status_code == 404

@@ -11,6 +11,7 @@ from trunkline.errors import PeerError
 from trunkline.testing.caller.webhook import (
     CallFields,
     Dial,
+    Gather,
     Hangup,
     Pause,
     Play,
@@ -24,6 +25,13 @@ from trunkline.testing.caller.webhook import (
 )
 
 FIELDS = CallFields("AC1", "CA1", "+15005550006", "+15005550001")
+
+
+def test_what_is_said_while_keys_are_heard_is_followed() -> None:
+    text = "<Response><Gather timeout='1' action='/k'><Say>Hold.</Say><Play>/m.wav</Play></Gather></Response>"
+    assert parse_twiml(text) == [Gather((Say("Hold."), Play("/m.wav")), "/k", 1.0)]
+    with pytest.raises(PeerError, match="neither"):
+        parse_twiml("<Response><Gather><Hangup/></Gather></Response>")
 
 
 def test_verbs_are_read_in_order() -> None:

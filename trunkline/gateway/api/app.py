@@ -54,6 +54,7 @@ def create_http(
     counsel: Counsel | None = None,
     may_fall_back: Callable[[E164, E164 | None], Decision] = lambda number, ours: Allow(),
     expect: Callable[[Arrival], Awaitable[None]] | None = None,
+    keyed: Callable[[str, str], Awaitable[None]] | None = None,
     expect_order: Expect | None = None,
     gate: Gate | None = None,
     first_routes: Sequence[BaseRoute] = (),
@@ -81,6 +82,7 @@ def create_http(
         signed=signatures.required,
         may_fall_back=partial(may_fall_back, E164(fallback)) if fallback else lambda ours: Allow(),
         expect=expect,
+        keyed=keyed,
     )
     return Starlette(
         routes=[

@@ -1,7 +1,7 @@
 """TwiML documents as text. https://www.twilio.com/docs/voice/twiml"""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 MAX_PARAMETER_CHARS = 500  # <Parameter>: name and value together stay under it
@@ -44,6 +44,23 @@ def dial(
     if caller_id:
         dialled.set("callerId", caller_id)
     _add(dialled, "Number", text=number)
+    return _text(response)
+
+
+def hold(say: Sequence[str], music_url: str, pause_s: int, *, next_url: str, keys: bool = False) -> str:
+    """Words, then a piece of music or `pause_s` of silence, then `next_url` is asked. `keys`: of the first key pressed
+    meanwhile it is told at once, as `Digits`."""
+    response = _response()
+    parent = response
+    if keys:
+        parent = _add(response, "Gather", input="dtmf", numDigits="1", timeout="1", action=next_url, method="POST")
+    for text in say:
+        _add(parent, "Say", text=text)
+    if pause_s:
+        _add(parent, "Pause", length=str(pause_s))
+    else:
+        _add(parent, "Play", text=music_url)
+    _add(response, "Redirect", text=next_url, method="POST")
     return _text(response)
 
 

@@ -4,10 +4,12 @@
                      ▲                                        ├──────► <Dial> ─► dial-status   a transfer
                      └──────────── n + 1 ─────────────────────┴──────► again                the leg was lost
 
-A call of ours (dialler.py) begins at voice as well, when the far end answers; `?order=` is the token of its order. A
-second leg of a call, to whom its caller is put through, gets a stream of its own there, and is hung up when that ends.
-How often a call was reconnected travels in the action URL (`?n=1`), not in memory: the worker that knew may be dead.
-A signed, well-formed webhook is never answered with an HTTP error: the caller hears the fallback instead.
+A caller for whom there is no line yet hears words and music, and is asked for at queue until there is one, or their
+wait is over (waiting.py). A call of ours (dialler.py) begins at voice as well, when the far end answers; `?order=` is
+the token of its order. A second leg of a call, to whom its caller is put through, gets a stream of its own there, and
+is hung up when that ends. How often a call was reconnected travels in the action URL (`?n=1`), not in memory: the
+worker that knew may be dead. A signed, well-formed webhook is never answered with an HTTP error: the caller hears the
+fallback instead.
 
 `Webhooks` takes forms and `now` and returns TwiML; `webhook_routes` is the edge.
 """
@@ -29,17 +31,20 @@ from trunkline.clock import Clock
 from trunkline.compliance.stir.verstat import carriers_word
 from trunkline.errors import PeerError
 from trunkline.gateway.arrival import Arrival
-from trunkline.gateway.routed import Elsewhere
+from trunkline.gateway.routed import Elsewhere, Queued
 from trunkline.gateway.twilio import twiml
+from trunkline.gateway.twilio.holdmusic import MUSIC_PATH, hold_music_piece, music_path
 from trunkline.gateway.twilio.signature import ALGORITHM_HEADER, SIGNATURE_HEADER, Signatures, socket_origin
 from trunkline.gateway.twilio.tokens import Tokens
 from trunkline.metrics import Metrics, Outcome, Webhook
+from trunkline.numbers.queueing import OFFER, TURN_S
 from trunkline.ports import Allow, Decision, Refuse
 from trunkline.types import E164, CallId, CallSid, StreamSid
 
 log = logging.getLogger("trunkline.twilio")
 
 MEDIA_PATH = "/twilio/media"
+QUEUE_PATH = "/twilio/queue"
 VERSTAT = "StirVerstat"  # there when the call came with a PASSporT
 MAX_BODY_BYTES = 64 * 1024  # a voice webhook is under 2 KiB
 MAX_FIELDS = 200
@@ -47,6 +52,9 @@ BODY_TIMEOUT_S = 10.0
 MAX_FORWARDED_CHARS = 32
 MAX_RECONNECTS = 2
 NO_HELP_HERE = "This line cannot reach emergency services. Hang up and dial 9 1 1 or 1 1 2 directly."
+HOLD_TEXT = "All our lines are busy. Please hold."
+POSITION_TEXT = "You are number {} in line."
+UNWRITTEN_TEXT = "I'm sorry, that could not be noted. Please stay on the line."
 LOST_TEXT = "I'm sorry, we have a technical problem. Please call again in a few minutes. Goodbye."
 
 Form = ImmutableMultiDict[str, str]
@@ -124,7 +132,8 @@ class Switchboard(Protocol):
         """Idempotent by CallSid: a call that is known and not ended keeps its id (and on a reconnect, its session).
         Refuse codes with a meaning here: `draining` and `overloaded` (the fallback speaks), `tenant_full` and
         `number_full` (busy, or the fallback number), `busy`, `no_agent` (the fallback speaks), `ended` (hang up); an
-        Elsewhere is put through, or hears its text; any other rejects the call."""
+        Elsewhere is put through, or hears its text; a Queued waits, and is asked for again; any other rejects the
+        call."""
         ...
 
     def by_call_sid(self, call_sid: CallSid) -> CallView | None:
@@ -164,12 +173,13 @@ class Webhooks:
         signed: bool = False,
         may_fall_back: Callable[[E164 | None], Decision] = lambda ours: Allow(),
         expect: Callable[[Arrival], Awaitable[None]] | None = None,
+        keyed: Callable[[str, str], Awaitable[None]] | None = None,
     ) -> None:
         """`dial_caller_id`: who calls when a caller is put through; without it, the caller. `signed`: whoever asks has
         shown to be Twilio, so what it says of the caller's number counts. `may_fall_back`: the transfer door, for
         callers of this number of ours who go to the fallback number. `expect`: told of a call before the switchboard is
-        asked to admit it."""
-        self._expect = expect
+        asked to admit it. `keyed`: of the keys that one who waits has pressed, by CallSid, before that."""
+        self._expect, self._keyed = expect, keyed
         self._signed, self._may_fall_back = signed, may_fall_back
         self._switchboard, self._tokens, self._origin, self._placed = switchboard, tokens, origin, placed
         self._dial_caller_id = dial_caller_id
@@ -177,7 +187,9 @@ class Webhooks:
         self._max_call_seconds = max_call_seconds
 
     async def before(self, form: Form, query: Mapping[str, str]) -> None:
-        """Comes before `voice`, `continue_` and `dial_status`, which do not wait. Raises PeerError."""
+        """Comes before `voice`, `queue`, `continue_` and `dial_status`, which do not wait. Raises PeerError."""
+        if self._keyed is not None and (digits := _field(form, "Digits", "")[:1]):
+            await self._keyed(_call_sid(form), digits)
         if self._expect is not None and "order" not in query and "fallback" not in query:
             arrival = _arrival(form)
             if arrival.direction == "inbound":
@@ -201,6 +213,14 @@ class Webhooks:
         if seen and seen.state == "ended":
             return twiml.hangup()
         return self._connect(arrival, now)
+
+    def queue(self, form: Form, query: Mapping[str, str], now: float) -> str:
+        """A caller who waits has heard all that we had to say."""
+        call_sid = _call_sid(form)
+        seen = self._switchboard.by_call_sid(call_sid)
+        if (seen and seen.state == "ended") or _one_of(form, "CallStatus", STATUSES, "in-progress") in FINAL:
+            return twiml.hangup()
+        return self._connect(_arrival(form), now, answered=True)
 
     def continue_(self, form: Form, query: Mapping[str, str], now: float) -> str:
         """The stream is over: <Connect action>."""
@@ -277,10 +297,13 @@ class Webhooks:
             return twiml.say_and_hangup(LOST_TEXT)
         return self._connect(_arrival(form, reconnects + 1, why), now)
 
-    def _connect(self, arrival: Arrival, now: float) -> str:
+    def _connect(self, arrival: Arrival, now: float, *, answered: bool = False) -> str:
+        """`answered`: they have heard something already."""
         admitted = self._switchboard.admit(arrival)
+        if isinstance(admitted, Queued):
+            return self._hold(admitted)
         if isinstance(admitted, Refuse):
-            return self._refused(arrival, admitted)
+            return self._refused(arrival, admitted, answered=answered or arrival.why != "new")
         log.info(
             "call %s: %s from %s to %s is %s",
             admitted,
@@ -302,22 +325,36 @@ class Webhooks:
             status_callback=self._url(status),
         )
 
-    def _refused(self, arrival: Arrival, refused: Refuse) -> str:
+    def _hold(self, queued: Queued) -> str:
+        turn, say = queued.turn, []
+        if queued.unwritten:
+            say.append(UNWRITTEN_TEXT)
+        if turn.says:
+            say.append(HOLD_TEXT)
+        if turn.says and turn.says_position:
+            say.append(POSITION_TEXT.format(turn.position))
+        if turn.offers:
+            say.append(OFFER)
+        pause_s = 0 if turn.seconds == TURN_S else turn.seconds
+        music_url, next_url = self._url(music_path(turn.music)), self._url(QUEUE_PATH)
+        return twiml.hold(say, music_url, pause_s, next_url=next_url, keys=turn.takes_key)
+
+    def _refused(self, arrival: Arrival, refused: Refuse, *, answered: bool) -> str:
         log.warning("%s refused: %s", arrival.provider_call_id, refused.code)
         if isinstance(refused, Elsewhere):
             return self._elsewhere(refused)
         if refused.code == "ended":
             return twiml.hangup()
         if refused.code == "busy":
-            return twiml.reject(busy=True) if arrival.why == "new" else twiml.hangup()
+            return twiml.hangup() if answered else twiml.reject(busy=True)
         if refused.code in ("draining", "overloaded", "no_agent"):
             return self.fallback(ours=arrival.to_number)
         if refused.code in _FULL:  # a busy tone where nobody else is to answer
-            spare = self._fallback_number or arrival.why != "new"
+            spare = self._fallback_number or answered
             return self.fallback(ours=arrival.to_number) if spare else twiml.reject(busy=True)
         if refused.code == "emergency":  # who dialled for help is told where to; a busy tone would not
             return twiml.say_and_hangup(NO_HELP_HERE)
-        return twiml.reject() if arrival.why == "new" else twiml.say_and_hangup(LOST_TEXT)
+        return twiml.say_and_hangup(LOST_TEXT) if answered else twiml.reject()
 
     def _elsewhere(self, refused: Elsewhere) -> str:
         if refused.number is None:
@@ -391,7 +428,7 @@ def _reconnects(query: Mapping[str, str]) -> int:
 # --- the edge -------------------------------------------------------------------------------------------------------
 
 _FULL = ("tenant_full", "number_full")
-_ADMITTING = ("voice", "continue", "dial_status")
+_ADMITTING = ("voice", "queue", "continue", "dial_status")
 _CALLBACKS = ("status", "stream_status", "machine")  # Twilio does not read their answers
 Answer = Callable[[Form, Mapping[str, str], float], str]
 
@@ -435,6 +472,8 @@ def webhook_routes(webhooks: Webhooks, signatures: Signatures, metrics: Metrics,
 
     return [
         route("/twilio/voice", "voice", webhooks.voice),
+        route(QUEUE_PATH, "queue", webhooks.queue),
+        Route(MUSIC_PATH, hold_music_piece, methods=["GET"]),
         route("/twilio/continue", "continue", webhooks.continue_),
         route("/twilio/status", "status", webhooks.status),
         route("/twilio/stream-status", "stream_status", webhooks.stream_status),

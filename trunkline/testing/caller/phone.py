@@ -18,6 +18,7 @@ from trunkline.testing.caller.report import CallReport
 from trunkline.testing.caller.webhook import (
     CallFields,
     Dial,
+    Gather,
     Hangup,
     Pause,
     Play,
@@ -110,8 +111,15 @@ class Phone:
         match verb:
             case Stream():
                 return await self._stream(verb)
-            case Say(text) | Play(text):
+            case Say(text):
                 self._on_say(text)
+            case Play(url):
+                self._on_say(url)
+                await asyncio.sleep(min(await self._webhook.play(join(self._url, url)), MAX_PAUSE_S))
+            case Gather(verbs, timeout_s=timeout_s):
+                for each in verbs:
+                    await self._do(each)
+                await asyncio.sleep(min(timeout_s, MAX_PAUSE_S))
             case Pause(seconds):
                 await asyncio.sleep(min(seconds, MAX_PAUSE_S))
             case Redirect(url):

@@ -3,6 +3,8 @@
 `parse_twiml` reads the verbs we follow; `Webhook` posts them as Twilio does: a form, signed when a token is given.
 """
 
+import io
+import wave
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,6 +50,15 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
+class Gather:
+    """Keys are heard while its verbs are done. Nobody presses any here: the next verb follows."""
+
+    verbs: tuple[Say | Play | Pause, ...]
+    action: str = ""
+    timeout_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
 class Dial:
     numbers: tuple[str, ...]
     action: str = ""
@@ -68,7 +79,7 @@ class Hangup:
     pass
 
 
-Verb = Stream | Say | Play | Pause | Dial | Redirect | Reject | Hangup
+Verb = Stream | Say | Play | Pause | Gather | Dial | Redirect | Reject | Hangup
 
 
 def parse_twiml(text: str) -> list[Verb]:
@@ -97,6 +108,8 @@ def _verb(element: ElementTree.Element) -> Verb:
             return Play(text)
         case "Pause":
             return Pause(_seconds(element.get("length", "1")))
+        case "Gather":
+            return _gather(element)
         case "Dial":
             numbers = tuple((number.text or "").strip() for number in element) or ((text,) if text else ())
             return Dial(numbers, element.get("action", ""))
@@ -109,11 +122,19 @@ def _verb(element: ElementTree.Element) -> Verb:
     raise PeerError(f"TwiML verb <{element.tag}> is not followed here")
 
 
-def _seconds(length: str) -> float:
+def _gather(element: ElementTree.Element) -> Gather:
+    verbs = tuple(_verb(child) for child in element)
+    said = tuple(verb for verb in verbs if isinstance(verb, Say | Play | Pause))
+    if len(said) < len(verbs):
+        raise PeerError("<Gather> holds what is neither <Say>, <Play> nor <Pause>")
+    return Gather(said, element.get("action", ""), _seconds(element.get("timeout", "5"), "Gather timeout"))
+
+
+def _seconds(length: str, whose: str = "Pause length") -> float:
     try:
         return float(length)
     except ValueError:
-        raise PeerError(f"<Pause length={length!r}> is not a number") from None
+        raise PeerError(f"<{whose}={length!r}> is not a number") from None
 
 
 def _stream(connect: ElementTree.Element) -> Stream:
@@ -178,6 +199,21 @@ class Webhook:
         if response.status_code >= 300:
             raise PeerError(f"{target} answered {response.status_code}: {response.text[:200].strip()}")
         return response.text
+
+    async def play(self, url: str) -> float:
+        """Fetch what is to be played; how many seconds of it there are. 0: it is no WAV file."""
+        target = reorigin(url, self._via_origin) if self._via_origin else url
+        try:
+            response = await self._client.get(target, timeout=TIMEOUT_S)
+        except httpx.HTTPError as error:
+            raise PeerError(f"cannot fetch {target}: {error}") from error
+        if response.status_code >= 300:
+            raise PeerError(f"{target} answered {response.status_code}")
+        try:
+            with wave.open(io.BytesIO(response.content)) as sound:
+                return float(sound.getnframes() / sound.getframerate())
+        except (wave.Error, EOFError):
+            return 0.0
 
     async def twiml(self, url: str, form: Mapping[str, str]) -> list[Verb]:
         text = await self.post(url, form)
