@@ -96,7 +96,7 @@ class House:
             "root_path": "",
         }
         async with asyncio.timeout(10):
-            await self.running.http(scope, receive, send)  # type: ignore[arg-type]
+            await self.running.http(scope, receive, send)
         body = b"".join(message.get("body", b"") for message in said[1:])
         return httpx.Response(said[0]["status"], headers=said[0]["headers"], content=body)
 

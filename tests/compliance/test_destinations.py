@@ -47,7 +47,7 @@ def dialled(number: str) -> str:
 
 
 def longest(pattern: str) -> int:
-    return int(re._parser.parse(pattern).getwidth()[1])  # type: ignore[attr-defined]
+    return int(re._parser.parse(pattern).getwidth()[1])
 
 
 @st.composite

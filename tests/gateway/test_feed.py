@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from trunkline.gateway import feed
-from trunkline.gateway.api.events import _told
+from trunkline.gateway.api.events import WORDS, _told
 from trunkline.gateway.feed import CallFeed
 from trunkline.ports import CallEnded, CallEvent, CallStarted, RecordEvent, TurnEnded, TurnRecord, Usage, UsageMetered
 from trunkline.types import CallId, TenantId
@@ -128,12 +128,30 @@ def test_server_sent_events_have_a_heartbeat_and_leave_when_they_are_closed() ->
         listener = calls.listen(A)
         assert listener is not None
         told = _told(listener, 0.01)
-        assert [await anext(told), await anext(told)] == [": here\n\n", ": still here\n\n"]
+        assert [await anext(told), await anext(told)] == ["retry: 1000\n\n", ": still here\n\n"]
         calls.append(started(C1, A))
         head, data, *_ = (await anext(told)).split("\n")
         assert head == "event: call.started"
         assert json.loads(data.removeprefix("data: "))["from_number"] == "+14155550101"
         await told.aclose()  # type: ignore[attr-defined]
         assert calls._listeners == ()
+
+    run(scenario())
+
+
+def test_whoever_may_not_listen_hears_no_words() -> None:
+    async def scenario() -> None:
+        calls = CallFeed(Kept())
+        listener = calls.listen(A)
+        assert listener is not None
+        told = _told(listener, 0.01, WORDS)
+        await anext(told)
+        calls.append(started(C1, A))
+        calls.append(TurnEnded(C1, AT, TurnRecord(0, "my secret", "an answer")))
+        await anext(told)
+        head, data, *_ = (await anext(told)).split("\n")
+        assert head == "event: call.turn"
+        assert not set(WORDS) & set(json.loads(data.removeprefix("data: ")))
+        await told.aclose()  # type: ignore[attr-defined]
 
     run(scenario())

@@ -754,7 +754,7 @@ def test_both_legs_of_a_caller_who_is_put_through_are_metered_as_twilio_tells() 
         assert sent.limit_s == 180  # a minute of both is 0.0265, with the stream's 0.0305
         call_sid = CallSid(routed.provider_call_id)
         for _ in range(2):  # callbacks come twice
-            board.switchboard.put_through(call_sid, 70)
+            board.switchboard.sent_on(call_sid, 70)
             board.switchboard.status(call_sid, "completed", 100)
 
     board = run(scenario, terms=Terms(call_usd=D("0.10")))

@@ -781,7 +781,7 @@ def test_an_agent_of_the_desk_is_had_by_its_version_and_not_by_what_it_calls_its
 
 def test_a_call_that_comes_back_to_an_agent_that_has_gone_has_who_follows_it() -> None:
     async def scenario(board: Board) -> None:
-        one, two = of_desk(board, "default/sales@1"), of_desk(board, "default/sales@2")
+        one, two = cast(Any, of_desk(board, "default/sales@1")), of_desk(board, "default/sales@2")
         switchboard = board.switchboard
         switchboard.agents = {"default/sales@1": one}
         assert switchboard.still_here(one) is one

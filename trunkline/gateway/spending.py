@@ -90,16 +90,16 @@ class Spending:
         """Before it is let in."""
         return self._begin(call, needs_of(agent))
 
-    def put_through(self, call: "LineCall", number: str) -> float | Refuse:
+    def sends_to(self, call: "LineCall", number: str) -> float | Refuse:
         """In place of `open`, of a caller whom Twilio puts through to this number: how many seconds the budgets pay
         for. The call ends here then, and its legs' time is what Twilio tells (`carrier_told_late`,
-        `put_through_told`)."""
+        `sent_on_told`)."""
         dialled: Need = (call.started.leg, "leg", leg_product("transfer", number))
         account = self._begin(call, [dialled])
         if isinstance(account, Refuse):
             return account
         used = Usage(call.id, dialled[0], "leg", "seconds", 0.0, dialled[2])
-        self._await(_through(call.id), account, used)
+        self._await(_sent_on(call.id), account, used)
         return self.pays_s(call, dialled)
 
     def _begin(self, call: "LineCall", needs: Sequence[Need]) -> Account | Refuse:
@@ -203,9 +203,9 @@ class Spending:
         while len(self._uncounted) > UNCOUNTED:
             self._uncounted.popitem(last=False)
 
-    def put_through_told(self, call_id: str, seconds: float) -> tuple[Usage, tuple[Cost, ...]] | None:
+    def sent_on_told(self, call_id: str, seconds: float) -> tuple[Usage, tuple[Cost, ...]] | None:
         """How long they talked to whom they were put through to, as `carrier_told_late`."""
-        return self.carrier_told_late(_through(call_id), seconds)
+        return self.carrier_told_late(_sent_on(call_id), seconds)
 
     def carrier_told_late(self, call_id: str, seconds: float) -> tuple[Usage, tuple[Cost, ...]] | None:
         """The same, of a call that is over: what is to be added to its record. None: it comes to the same."""
@@ -335,8 +335,8 @@ class Spending:
                 call.out_of_budget(budget, self.ways.target)
 
 
-def _through(call_id: str) -> str:
-    return f"{call_id}/put through"
+def _sent_on(call_id: str) -> str:
+    return f"{call_id}/sent on"
 
 
 def _heard(call: "LineCall") -> Sequence[Usage]:

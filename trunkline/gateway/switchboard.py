@@ -266,7 +266,7 @@ class Switchboard:
             call.end("refused", decision.code)
             return decision
         if isinstance(by, ByNumber):
-            through = self._put_through(call, Refuse("number", why), by.number)
+            through = self._sends_to(call, Refuse("number", why), by.number)
             if isinstance(through, Elsewhere):
                 call.end("transferred", why)
             else:
@@ -288,15 +288,15 @@ class Switchboard:
             ways.insert(0, ("overflow", known.overflow_number))
         for name, number in ways:
             if number is not None and isinstance(call.ask("transfer", name, number), Allow):
-                through = self._put_through(call, no_line, number)
+                through = self._sends_to(call, no_line, number)
                 return through if isinstance(through, Elsewhere) else no_line
         return no_line
 
-    def _put_through(self, call: LineCall, instead: Refuse, number: str) -> Refuse:
+    def _sends_to(self, call: LineCall, instead: Refuse, number: str) -> Refuse:
         """An Elsewhere, where budgets pay for it. Over SIP the carrier is told the number, and the call is not ours."""
         limit_s = float("inf")
         if self.spending is not None and call.started.leg == "twilio":
-            found = self.spending.put_through(call, number)
+            found = self.spending.sends_to(call, number)
             if isinstance(found, Refuse):
                 call.event("refused", door="transfer", target=None, code=found.code, why=found.why)
                 return found
@@ -569,11 +569,11 @@ class Switchboard:
         if (found := self.spending.carrier_told_late(former.id, float(duration_s))) is not None:
             self.records.append(UsageMetered(self.clock.wall(), *found))
 
-    def put_through(self, call_sid: CallSid, duration_s: int) -> None:
+    def sent_on(self, call_sid: CallSid, duration_s: int) -> None:
         former = self._ended.get(call_sid)
         if self.spending is None or former is None:
             return
-        if (found := self.spending.put_through_told(former.id, float(duration_s))) is not None:
+        if (found := self.spending.sent_on_told(former.id, float(duration_s))) is not None:
             self.records.append(UsageMetered(self.clock.wall(), *found))
 
     def stream_event(self, call_sid: CallSid, stream_sid: StreamSid, event: str, error: str) -> None:

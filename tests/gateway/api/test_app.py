@@ -83,6 +83,8 @@ class FakeSwitchboard:
 
     def dialled(self, call_sid: CallSid, status: CallStatus, duration_s: int | None) -> None: ...
 
+    def sent_on(self, call_sid: CallSid, duration_s: int) -> None: ...
+
 
 HEALTH = Health()
 HEALTH.failed("llm.test", ProviderError("test", "auth", retryable=False), 0.0)

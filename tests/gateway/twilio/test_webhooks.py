@@ -70,8 +70,8 @@ class FakeSwitchboard:
     def dialled(self, call_sid: CallSid, status: CallStatus, duration_s: int | None) -> None:
         self.heard.append(("dialled", call_sid, status, duration_s))
 
-    def put_through(self, call_sid: CallSid, duration_s: int) -> None:
-        self.heard.append(("put_through", call_sid, duration_s))
+    def sent_on(self, call_sid: CallSid, duration_s: int) -> None:
+        self.heard.append(("sent_on", call_sid, duration_s))
 
 
 @dataclass
@@ -514,7 +514,7 @@ def test_a_caller_is_put_through_by_the_numbers_route() -> None:
     assert [element.text for element in dial] == ["+14155550177"]
     form = CALLER | {"DialCallStatus": "completed", "DialCallDuration": "42"}
     assert tags(line.post("/twilio/dial-status?fallback=1", form)) == ["Hangup"]
-    assert line.switchboard.heard == [("put_through", SID, 42)]
+    assert line.switchboard.heard == [("sent_on", SID, 42)]
     line.switchboard.refuse = Elsewhere("number", "by its route", number=E164("+14155550177"), limit_s=180)
     assert line.post("/twilio/voice", CALLER)[0].attrib["timeLimit"] == "180"
 

@@ -4,7 +4,6 @@ this process."""
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -46,18 +45,18 @@ def event_routes(live_calls: LiveCalls, feed: CallFeed, heartbeat_s: float = HEA
     ]
 
 
-async def _told(listener: Listener, heartbeat_s: float, hidden: Sequence[str]) -> AsyncIterator[str]:
+async def _told(listener: Listener, heartbeat_s: float, hidden: Sequence[str] = ()) -> AsyncIterator[str]:
     """Cancelled when they leave. It ends by itself: who comes back passes the gate again, or does not."""
     try:
         yield "retry: 1000\n\n"
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LIFE_S):
-                while True:
-                    change = await listener.next(heartbeat_s)
-                    if change is None:
-                        yield ": still here\n\n"
-                        continue
-                    data = {name: value for name, value in change.data.items() if name not in hidden}
-                    yield f"event: {change.type}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
+        now = asyncio.get_running_loop().time
+        until = now() + LIFE_S
+        while now() < until:
+            change = await listener.next(heartbeat_s)
+            if change is None:
+                yield ": still here\n\n"
+                continue
+            data = {name: value for name, value in change.data.items() if name not in hidden}
+            yield f"event: {change.type}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
     finally:
         listener.close()

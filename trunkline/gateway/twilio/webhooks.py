@@ -152,7 +152,7 @@ class Switchboard(Protocol):
         """How a transfer went. `completed` ends the call as transferred; anything else comes back to the agent."""
         ...
 
-    def put_through(self, call_sid: CallSid, duration_s: int) -> None:
+    def sent_on(self, call_sid: CallSid, duration_s: int) -> None:
         """How long the caller of a call that was not taken talked to a number, where `admit` sent them. Unknown
         CallSids are ignored."""
         ...
@@ -249,7 +249,7 @@ class Webhooks:
         status: CallStatus = _one_of(form, "DialCallStatus", STATUSES | {"answered"}, "failed")  # type: ignore[assignment]
         if query.get("fallback"):
             if talked_s := _whole(form, "DialCallDuration"):
-                self._switchboard.put_through(call_sid, talked_s)
+                self._switchboard.sent_on(call_sid, talked_s)
             return twiml.hangup() if status in ("completed", "answered") else twiml.say_and_hangup(self._fallback_text)
         status = "completed" if status not in STATUSES else status  # <Dial> also says `answered`, in conferences
         self._switchboard.dialled(call_sid, status, _whole(form, "DialCallDuration"))
