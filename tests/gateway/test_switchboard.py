@@ -781,15 +781,14 @@ def test_an_agent_of_the_desk_is_had_by_its_version_and_not_by_what_it_calls_its
 
 def test_a_call_that_comes_back_to_an_agent_that_has_gone_has_who_follows_it() -> None:
     async def scenario(board: Board) -> None:
-        one, two = cast(Any, of_desk(board, "default/sales@1")), of_desk(board, "default/sales@2")
+        one, two = of_desk(board, "default/sales@1"), of_desk(board, "default/sales@2")
         switchboard = board.switchboard
-        switchboard.agents = {"default/sales@1": one}
-        assert switchboard.still_here(one) is one
-        switchboard.agents = {"default/sales@2": two, "default/sales": two}
-        assert switchboard.still_here(one) is two
-        switchboard.agents = {}
-        assert switchboard.still_here(one) is None
-        assert switchboard.still_here(cast(Any, board.agent)) is board.agent
+        found: list[Any] = []
+        for agents in ({"default/sales@1": one}, {"default/sales@2": two, "default/sales": two}, {}):
+            switchboard.agents = agents
+            found.append(switchboard.still_here(one))
+        found.append(switchboard.still_here(cast(Any, board.agent)))
+        assert [*map(id, found)] == [id(one), id(two), id(None), id(board.agent)]
 
     run(scenario)
 
