@@ -109,9 +109,12 @@ def test_there_are_only_so_many_listeners_and_a_broken_one_ends_no_call() -> Non
 
         kept = Kept()
         calls = CallFeed(kept, broken)
-        listeners = [calls.listen(A) for _ in range(feed.LISTENERS)]
+        listeners = [calls.listen(A) for _ in range(feed.OF_A_TENANT)]
         assert None not in listeners
         assert calls.listen(A) is None
+        others = [calls.listen(TenantId(f"t{each}")) for each in range(feed.LISTENERS - feed.OF_A_TENANT)]
+        assert None not in others
+        assert calls.listen(TenantId("late")) is None
         calls.append(started(C1, A))
         calls.append(CallEvent(C1, AT, "answered"))
         assert len(kept.events) == 2

@@ -10,9 +10,14 @@ from sqlalchemy.engine import URL
 
 from trunkline.errors import StoreError
 from trunkline.identity import AccountError, NewKey, NewUser
+from trunkline.numbers.desk import new, read
+from trunkline.privacy.sealed import KeyRing
+from trunkline.privacy.texts import TextSeal
 from trunkline.store import models
 from trunkline.store.accounts import Accounts
 from trunkline.store.apikeys import ApiKeys
+from trunkline.store.desk import Desk
+from trunkline.store.directory import DatabaseNumbers
 from trunkline.store.engine import Database
 from trunkline.testing.clock import ManualClock
 from trunkline.types import DEFAULT_TENANT, TenantId
@@ -189,3 +194,25 @@ def test_without_the_database_it_is_a_store_error(url: URL) -> None:
                 await cast(Any, work)
 
     run(url, scenario)
+
+
+def test_who_signs_in_makes_no_desk_old(url: URL) -> None:
+    """Else whoever tries passwords would have every process read all desks again, and take an empty one for used."""
+
+    async def run() -> None:
+        database, clock = Database(url), ManualClock()
+        await database.upgrade()
+        accounts = Accounts(database, clock)
+        desk = Desk(database, clock, TextSeal(KeyRing({"one": bytes(32)})))
+        await accounts.note(DEFAULT_TENANT, "nobody", "sign_in_failed", "users", "ann")
+        assert await DatabaseNumbers(database).revisions() == {}
+        assert await desk.revisions() == 0
+        async with desk.changing(DEFAULT_TENANT, "user:ann") as changes:
+            await changes.create([new(read("routes", {"name": "main", "answer": {"kind": "busy"}}))])
+        await accounts.note(DEFAULT_TENANT, "nobody", "sign_in_failed", "users", "ann")
+        assert await DatabaseNumbers(database).revisions() == {DEFAULT_TENANT: 1}
+        lines, _ = await desk.changes(DEFAULT_TENANT)
+        assert [line.seq for line in lines] == [3, 2, 1]
+        await database.close()
+
+    asyncio.run(run())

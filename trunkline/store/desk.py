@@ -277,7 +277,7 @@ class Desk:
     async def revisions(self) -> int:
         """A number that is another one whenever anything of any tenant's was changed."""
         async with self._database.read() as connection:
-            return int((await connection.execute(select(func.sum(_REVISIONS.c.revision)))).scalar_one() or 0)
+            return int((await connection.execute(select(func.sum(_REVISIONS.c.desk)))).scalar_one() or 0)
 
     async def changes(
         self, tenant: TenantId, *, limit: int = 50, cursor: str | None = None, kind: str = "", key: str = ""
@@ -302,7 +302,7 @@ class Desk:
         return found, _to_cursor(f"{found[-1].seq}/{found[-1].part}") if len(rows) > limit else None
 
     async def revision(self, tenant: TenantId) -> int:
-        query = select(_REVISIONS.c.revision).where(_REVISIONS.c.tenant_id == tenant)
+        query = select(_REVISIONS.c.desk).where(_REVISIONS.c.tenant_id == tenant)
         async with self._database.read() as connection:
             return (await connection.execute(query)).scalar_one_or_none() or 0
 
@@ -332,9 +332,10 @@ class Changes:
         make = postgresql.insert if self.dialect == "postgresql" else sqlite.insert
         tenant = {"id": self.tenant, "name": self.tenant, "created_at": self.at}
         await self.connection.execute(make(_TENANTS).values(tenant).on_conflict_do_nothing())
-        first = make(_REVISIONS).values(tenant_id=self.tenant, revision=1)
+        first = make(_REVISIONS).values(tenant_id=self.tenant, revision=1, desk=1)
         raised = first.on_conflict_do_update(
-            index_elements=[_REVISIONS.c.tenant_id], set_={"revision": _REVISIONS.c.revision + 1}
+            index_elements=[_REVISIONS.c.tenant_id],
+            set_={"revision": _REVISIONS.c.revision + 1, "desk": _REVISIONS.c.desk + 1},
         )
         self._seq = int((await self.connection.execute(raised.returning(_REVISIONS.c.revision))).scalar_one())
 

@@ -32,8 +32,8 @@ class DatabaseNumbers:
 
     async def revisions(self) -> Mapping[TenantId, int]:
         async with self._database.read() as connection:
-            rows = await connection.execute(select(_REVISIONS.c.tenant_id, _REVISIONS.c.revision))
-            return {TenantId(tenant): revision for tenant, revision in rows}
+            query = select(_REVISIONS.c.tenant_id, _REVISIONS.c.desk).where(_REVISIONS.c.desk > 0)
+            return {TenantId(tenant): desk for tenant, desk in await connection.execute(query)}
 
     async def owner_of(self, number: str) -> tuple[TenantId, Columns] | None:
         async with self._database.read() as connection:

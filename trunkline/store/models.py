@@ -607,12 +607,16 @@ class Change(Base):
 
 
 class Revision(Base):
-    """How often a tenant's desk has changed: what processes look at to know that what they remember is old."""
+    """Numbers a tenant's changes, and says how often its desk is another: what processes look at to know that what they
+    remember is old."""
 
     __tablename__ = "revisions"
 
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
     revision: Mapped[int] = mapped_column(BigInteger)
+    """Of the last line of the audit."""
+    desk: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    """What is owned, without who signs in."""
 
 
 class User(_Named, Base):
