@@ -155,7 +155,9 @@ class Database:
     @asynccontextmanager
     async def _connection(self) -> AsyncGenerator[AsyncConnection]:
         async with self._idle:
-            await asyncio.wait_for(self._idle.wait_for(lambda: not self._reopening), _COMMAND_TIMEOUT_S)
+            if self._reopening:
+                async with asyncio.timeout(_COMMAND_TIMEOUT_S):  # asyncio.wait_for may lose a cancellation (3.11)
+                    await self._idle.wait_for(lambda: not self._reopening)
             self._in_use += 1
         try:
             if self._file is not None and (self._file_id is None or self.moved):
@@ -204,7 +206,8 @@ class Database:
         self._reopening = True
         try:
             async with self._idle:
-                await asyncio.wait_for(self._idle.wait_for(lambda: self._in_use == 0), _COMMAND_TIMEOUT_S)
+                async with asyncio.timeout(_COMMAND_TIMEOUT_S):
+                    await self._idle.wait_for(lambda: self._in_use == 0)
             await self._engine.dispose()
             self._file_id = None
         finally:
