@@ -1,11 +1,13 @@
 """Every database test runs on SQLite, and on PostgreSQL when TRUNKLINE_TEST_DATABASE_URL names a server to use."""
 
 import asyncio
+import atexit
 import os
 import secrets
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +27,39 @@ SERVER = os.environ.get("TRUNKLINE_TEST_DATABASE_URL")
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[URL]:
-    """Of a new, empty database."""
-    with new_database(request.param, tmp_path) as found:
+    """Of a new database; where the upgrade is what is tested, an empty one."""
+    with new_database(request.param, tmp_path, is_empty=request.module.__name__.endswith("test_engine")) as found:
         yield found
 
 
 @contextmanager
-def new_database(kind: str, folder: Path) -> Iterator[URL]:
+def new_database(kind: str, folder: Path, *, is_empty: bool = True) -> Iterator[URL]:
     if kind == "sqlite":
         yield database_url(None, folder)
         return
     if not SERVER:
         pytest.skip("TRUNKLINE_TEST_DATABASE_URL is not set")
     server, name = database_url(SERVER, folder), f"trunkline_test_{secrets.token_hex(6)}"
-    asyncio.run(_command(server, f"CREATE DATABASE {name}"))
+    template = "" if is_empty else f" TEMPLATE {_upgraded(server)}"
+    asyncio.run(_command(server, f"CREATE DATABASE {name}{template}"))
     yield server.set(database=name)
     asyncio.run(_command(server, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@cache
+def _upgraded(server: URL) -> str:
+    """A database of this version, to be copied: its migrations take a second each time."""
+    name = f"trunkline_template_{secrets.token_hex(6)}"
+
+    async def make() -> None:
+        await _command(server, f"CREATE DATABASE {name}")
+        database = Database(server.set(database=name))
+        await database.upgrade()
+        await database.close()
+
+    asyncio.run(make())
+    atexit.register(lambda: asyncio.run(_command(server, f"DROP DATABASE {name} WITH (FORCE)")))
+    return name
 
 
 async def _command(server: URL, statement: str) -> None:

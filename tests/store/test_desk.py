@@ -284,7 +284,7 @@ def test_only_shown_it_is_undone(url: URL) -> None:
 
 def test_a_database_that_is_away_is_said_to_be(url: URL) -> None:
     async def run() -> None:
-        database = Database(url)  # never upgraded
+        database = Database(url.set(database=f"{url.database}_gone"))
         desk = Desk(database, ManualClock(), TextSeal(KeyRing({"one": bytes(32)})))
         with pytest.raises(StoreError, match="the database is away"):
             await desk.get(OURS, "numbers", "+14155550100")
