@@ -53,7 +53,7 @@ async def fill(database: Database) -> None:
             of_tenant = {"id": tenant, "name": tenant, "created_at": now}
             await connection.execute(insert(cast(Table, models.Tenant.__table__)), of_tenant)
             await connection.execute(
-                insert(cast(Table, models.Revision.__table__)), {"tenant_id": tenant, "revision": 1}
+                insert(cast(Table, models.Revision.__table__)), {"tenant_id": tenant, "revision": 1, "desk": 1}
             )
             spans: Any = dict.fromkeys(days, ("08:00-12:00", "13:00-24:00"))
             shares = ByAgents(kind="agents", agents=(Share(agent="one", weight=90), Share(agent="two", weight=10)))
@@ -114,7 +114,9 @@ async def staleness(directory: Directory, other: Database, n: int) -> float:
     async with other.write() as connection:
         await connection.execute(terms.update().where(terms.c.tenant_id == tenant).values(outage=n % 2 == 0))
         await connection.execute(
-            revisions.update().where(revisions.c.tenant_id == tenant).values(revision=revisions.c.revision + 1)
+            revisions.update()
+            .where(revisions.c.tenant_id == tenant)
+            .values(revision=revisions.c.revision + 1, desk=revisions.c.desk + 1)
         )
     committed = time.perf_counter()
     while True:

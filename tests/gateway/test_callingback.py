@@ -102,7 +102,7 @@ def test_who_asked_is_called_by_the_agent_of_the_number_they_called() -> None:
         assert await back.worker.round() == 1
         (placed,) = back.way.dialled
         started = back.room.desk.started()
-        assert (started.call_id, started.tenant, started.agent) == (placed, ACME, "reception")
+        assert (started.call_id, started.tenant, started.agent) == (placed, ACME, "acme/reception@1")
         assert (started.direction, started.from_number, started.to_number) == ("outbound", OURS, CALLER)
         assert back.board.events("attributes") == [{"callback_of": ASKED}]
         assert back.backs.settled == [("placed", CallId(placed), "")]

@@ -53,9 +53,11 @@ async def _own(connection: AsyncConnection, tenant: TenantId) -> None:
         await connection.execute(insert(tenants).values({"id": tenant, "name": tenant, "created_at": now}))
     found = select(func.count()).select_from(revisions).where(revisions.c.tenant_id == tenant)
     if not (await connection.execute(found)).scalar_one():
-        await connection.execute(insert(revisions).values({"tenant_id": tenant, "revision": 0}))
+        await connection.execute(insert(revisions).values({"tenant_id": tenant, "revision": 0, "desk": 0}))
 
 
 async def _revise(connection: AsyncConnection, tenant: TenantId) -> None:
     table = cast(Table, models.Revision.__table__)
-    await connection.execute(table.update().where(table.c.tenant_id == tenant).values(revision=table.c.revision + 1))
+    await connection.execute(
+        table.update().where(table.c.tenant_id == tenant).values(revision=table.c.revision + 1, desk=table.c.desk + 1)
+    )
