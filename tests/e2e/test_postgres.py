@@ -51,7 +51,19 @@ def database_url() -> Iterator[str]:
 
 def test_the_store_keeps_its_promises_on_postgresql(database_url: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:xdist", "tests/store", "tests/numbers"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-rs",
+            "-p",
+            "no:xdist",
+            "-k",
+            "postgresql",
+            "tests/store",
+            "tests/numbers",
+        ],
         cwd=REPOSITORY,
         env={**os.environ, "TRUNKLINE_TEST_DATABASE_URL": database_url},
         capture_output=True,
