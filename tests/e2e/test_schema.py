@@ -74,6 +74,7 @@ def test_the_operator_is_answered_as_the_document_says(start_gateway: Any, tmp_p
     assert_it_finds_nothing(started(start_gateway), OPERATOR, tmp_path, "--phases", "fuzzing", "--max-examples", "6")
 
 
+@pytest.mark.show
 def test_so_is_another_tenant_that_may_only_look(start_gateway: Any, tmp_path: Path) -> None:
     gateway = started(start_gateway)
     assert_it_finds_nothing(gateway, reader(gateway), tmp_path, "--phases", "fuzzing", "--max-examples", "3")

@@ -69,6 +69,7 @@ def test_what_a_killed_gateway_had_not_told_is_told_once_when_it_is_back(start_g
     asyncio.run(scenario())
 
 
+@pytest.mark.show
 def test_a_call_that_dies_with_its_gateway_is_told_with_how_it_ended(start_gateway: Any) -> None:
     async def scenario() -> None:
         async with HookReceiver() as receiver:
