@@ -58,14 +58,6 @@ class Agents(Protocol):
         ...
 
 
-class NoAgents:
-    async def ready(self, key: str) -> Agent | Refuse:
-        return Refuse("unknown_agent", "this gateway has no agents of the database")
-
-    def agent(self, key: str) -> Agent | None:
-        return None
-
-
 def key_of(tenant: TenantId, version: AgentVersion) -> str:
     return f"{tenant}/{version}"
 

@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import Any, cast
 
 from sqlalchemy import Row, Table, delete, func, insert, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -20,11 +19,11 @@ from trunkline.clock import Clock
 from trunkline.identity import AccountError, Body, NewUser, Role, Session, User
 from trunkline.store import models
 from trunkline.store.engine import Database
+from trunkline.store.revisions import next_revision
 from trunkline.types import DEFAULT_TENANT, TenantId
 
 _USERS, _KEYS = cast(Table, models.User.__table__), cast(Table, models.ApiKey.__table__)
 _SESSIONS, _LINKS = cast(Table, models.UserSession.__table__), cast(Table, models.UserLink.__table__)
-_TENANTS, _REVISIONS = cast(Table, models.Tenant.__table__), cast(Table, models.Revision.__table__)
 _CHANGES = cast(Table, models.Change.__table__)
 _SHOWN = ("name", "label", "email", "role", "enabled")
 _MAX_NAME = 40
@@ -54,17 +53,10 @@ class Change:
 @asynccontextmanager
 async def changing(database: Database, clock: Clock, tenant: TenantId, actor: str) -> AsyncGenerator[Change]:
     """Raises StoreError."""
-    make = postgresql.insert if database.dialect == "postgresql" else sqlite.insert
     now = clock.wall()
     async with database.writing() as connection:
-        row = {"id": tenant, "name": tenant, "created_at": now}
-        await connection.execute(make(_TENANTS).values(row).on_conflict_do_nothing())
-        first = make(_REVISIONS).values(tenant_id=tenant, revision=1)
-        raised = first.on_conflict_do_update(
-            index_elements=[_REVISIONS.c.tenant_id], set_={"revision": _REVISIONS.c.revision + 1}
-        )
-        seq = (await connection.execute(raised.returning(_REVISIONS.c.revision))).scalar_one()
-        yield Change(connection, tenant, actor, now, int(seq))
+        seq = await next_revision(connection, tenant, now, of_desk=False)
+        yield Change(connection, tenant, actor, now, seq)
 
 
 class Accounts:

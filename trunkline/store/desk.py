@@ -32,7 +32,6 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy import cast as as_type
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -44,6 +43,7 @@ from trunkline.privacy.texts import TextSeal
 from trunkline.store import models
 from trunkline.store.engine import Database, code_of, is_database, what_failed
 from trunkline.store.hookspool import HookSpool
+from trunkline.store.revisions import next_revision
 from trunkline.types import TenantId
 
 LIMIT_MAX = 500
@@ -90,7 +90,7 @@ _KINDS = {
     "numbers": _Kind(_table(models.NumberRow), "number", searched=("number", "label"), lists=("tags",)),
     "budgets": _Kind(_table(models.BudgetRow)),
 }
-_TENANTS, _REVISIONS = _table(models.Tenant), _table(models.Revision)
+_REVISIONS = _table(models.Revision)
 _CHANGES, _NAMED, _VERSIONS = _table(models.Change), _table(models.Named), _table(models.AgentVersion)
 _ROUTES = _KINDS["routes"].table.c
 _SHARES = (_KINDS["numbers"].table.c.agents, _ROUTES.answer, _ROUTES.closed, _ROUTES.rules)
@@ -114,7 +114,7 @@ class Desk:
     async def changing(self, tenant: TenantId, actor: str, *, keep: bool = True) -> AsyncGenerator["Changes"]:
         try:
             async with self._database.write() as connection:
-                changes = Changes(connection, self._database.dialect, tenant, actor, self._clock.wall(), self._seal)
+                changes = Changes(connection, tenant, actor, self._clock.wall(), self._seal)
                 await changes.begin()
                 yield changes
                 await changes.end()
@@ -316,7 +316,6 @@ class Changes:
     """`owned.Changing`."""
 
     connection: AsyncConnection
-    dialect: str
     tenant: TenantId
     actor: str
     at: datetime
@@ -329,15 +328,7 @@ class Changes:
     """Of the audit, written at its end."""
 
     async def begin(self) -> None:
-        make = postgresql.insert if self.dialect == "postgresql" else sqlite.insert
-        tenant = {"id": self.tenant, "name": self.tenant, "created_at": self.at}
-        await self.connection.execute(make(_TENANTS).values(tenant).on_conflict_do_nothing())
-        first = make(_REVISIONS).values(tenant_id=self.tenant, revision=1, desk=1)
-        raised = first.on_conflict_do_update(
-            index_elements=[_REVISIONS.c.tenant_id],
-            set_={"revision": _REVISIONS.c.revision + 1, "desk": _REVISIONS.c.desk + 1},
-        )
-        self._seq = int((await self.connection.execute(raised.returning(_REVISIONS.c.revision))).scalar_one())
+        self._seq = await next_revision(self.connection, self.tenant, self.at, of_desk=True)
 
     async def end(self) -> None:
         for some in _batches(self.lines):

@@ -3,7 +3,7 @@ day is given the first one's answer. Orders to dial have their own way (idempote
 answer.
 
 A key that is taken and has no answer yet gets 409; one whose process died before it answered is free again after
-UNDER_WAY_S. What was refused (4xx, 5xx) frees the key: nothing was done.
+two minutes (store/replies.py). What was refused (4xx, 5xx) frees the key: nothing was done.
 """
 
 import hashlib
@@ -18,7 +18,6 @@ from trunkline.gateway.api.principal import principal_of
 from trunkline.gateway.api.problems import problem
 from trunkline.types import TenantId
 
-UNDER_WAY_S = 120
 _KEPT_HEADERS = ("etag", "location")
 
 Endpoint = Callable[[Request], Awaitable[Response]]
